@@ -1,0 +1,10 @@
+"""CTR models with an injection point for augmented vectors. They need Keras 2's API: TF_USE_LEGACY_KERAS=1."""
+
+from kar_aug.backbones._deepctr import custom_objects
+from kar_aug.backbones.deepfm import DeepFM
+from kar_aug.backbones.din import DIN
+from kar_aug.backbones.fibinet import FiBiNET
+
+BACKBONES = {"DeepFM": DeepFM, "DIN": DIN, "FiBiNET": FiBiNET}
+
+__all__ = ["BACKBONES", "DIN", "DeepFM", "FiBiNET", "custom_objects"]

@@ -1,0 +1,107 @@
+"""DeepCTR, imported quietly, and the one mechanism by which augmented vectors enter its models.
+
+A DeepCTR model is a function that builds a Keras graph out of a few named steps (`combined_dnn_input`,
+`get_linear_logit`, `input_from_feature_columns` ...). `rebuild` runs that very function with some of these names bound to
+steps of ours, which call the original and add knowledge. So a backbone without augmentation *is* DeepCTR's model, one
+with it differs in exactly the steps listed in its file, and nothing of DeepCTR is copied or patched.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kar_aug._keras import IS_KERAS_3, keras
+from kar_aug.errors import ConfigError, MissingDependencyError
+from kar_aug.layers import KnowledgeAugmentation
+
+if IS_KERAS_3:
+    raise ConfigError(
+        "DeepCTR 0.9.4 does not work on Keras 3: set the environment variable TF_USE_LEGACY_KERAS=1 before TensorFlow "
+        "is imported, and install tf-keras."
+    )
+
+
+def _import_quietly() -> None:
+    """Import DeepCTR without the version check by which it starts a thread and calls the network."""
+    if "deepctr" in sys.modules:
+        return
+    silent = types.ModuleType("deepctr.utils")
+    silent.check_version = lambda version: None  # type: ignore[attr-defined]
+    sys.modules["deepctr.utils"] = silent
+    try:
+        import deepctr  # noqa: F401
+    except ImportError:
+        raise MissingDependencyError("deepctr", "online") from None
+    finally:
+        del sys.modules["deepctr.utils"]  # the real module can still be imported
+
+
+_import_quietly()
+
+
+def custom_objects() -> dict[str, Any]:
+    """DeepCTR's layers by name, which `keras.models.load_model` must be told."""
+    from deepctr.layers import custom_objects as layers
+
+    return dict(layers)
+
+
+def rebuild(model_function: Callable[..., Any], steps: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """`model_function` with the named steps that it calls replaced.
+
+    Args:
+        steps: name in the function's module -> function of (original step, *arguments of the call).
+    """
+    scope = dict(model_function.__globals__)
+    for name, step in steps.items():
+        scope[name] = _around(scope[name], step)
+    return types.FunctionType(
+        model_function.__code__, scope, model_function.__name__, model_function.__defaults__, model_function.__closure__
+    )
+
+
+def _around(original: Callable[..., Any], step: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return step(original, *args, **kwargs)
+
+    return call
+
+
+def augmented_vectors(augmentation: KnowledgeAugmentation, inputs: Mapping[str, Any]) -> list[Any]:
+    """The augmented vectors of a model's id inputs: one (batch, width) tensor a source."""
+    missing = [name for name in augmentation.sources if name not in inputs]
+    if missing:
+        raise ValueError(
+            f"There is knowledge of {missing[0]!r}, but the model has no such input. Its inputs are: {', '.join(inputs)}"
+        )
+    return list(augmentation({name: inputs[name] for name in augmentation.sources}).values())
+
+
+def as_fields(vectors: Sequence[Any], embeddings: Sequence[Any]) -> list[Any]:
+    """Augmented vectors as further fields beside `embeddings`: (batch, 1, width) each.
+
+    Raises:
+        ValueError: They are not as wide as the embeddings, so that they cannot interact with them.
+    """
+    width, dimension = vectors[0].shape[-1], embeddings[0].shape[-1]
+    if width != dimension:
+        raise ValueError(
+            f"Augmented vectors are {width} wide but the fields' embedding_dim is {dimension}. "
+            f"Give the augmentation expert_units=(..., {dimension})."
+        )
+    return [keras.layers.Reshape((1, width))(vector) for vector in vectors]
+
+
+def check_choices(name: str, chosen: Sequence[str], known: Sequence[str]) -> None:
+    """Raise ValueError unless every chosen word is known and there is at least one."""
+    if not chosen or not set(chosen) <= set(known):
+        raise ValueError(f"`{name}` must be some of {tuple(known)}. Received: {tuple(chosen)}")
+
+
+def quiet_tensorflow() -> None:
+    """Keep TensorFlow's start-up notes off the terminal. Only for programs, and before TensorFlow is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

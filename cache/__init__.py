@@ -1,0 +1,15 @@
+"""What a run paid for or computed once: answers as text, knowledge as vectors."""
+
+from kar_aug.cache.text_cache import Answer, Knowledge, TextCache, answer_key
+from kar_aug.cache.vector_store import KnowledgeTable, StoreSpec, StoreWriter, VectorStore
+
+__all__ = [
+    "Answer",
+    "Knowledge",
+    "KnowledgeTable",
+    "StoreSpec",
+    "StoreWriter",
+    "TextCache",
+    "VectorStore",
+    "answer_key",
+]

@@ -1,0 +1,54 @@
+"""kar-aug: give classical CTR models the knowledge of a large language model.
+
+Names and stages resolve lazily: importing this package loads neither TensorFlow nor a
+language-model client, and makes no network call.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from kar_aug._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from kar_aug.cache import KnowledgeTable as KnowledgeTable
+    from kar_aug.cache import TextCache as TextCache
+    from kar_aug.cache import VectorStore as VectorStore
+    from kar_aug.errors import KarError as KarError
+    from kar_aug.layers import HybridExpertAdaptor as HybridExpertAdaptor
+    from kar_aug.layers import KnowledgeAugmentation as KnowledgeAugmentation
+    from kar_aug.layers import PrestoredAugmentation as PrestoredAugmentation
+    from kar_aug.models import augment as augment
+    from kar_aug.models import load_model as load_model
+    from kar_aug.models import prestore as prestore
+    from kar_aug.prompts import Scenario as Scenario
+
+_NAMES = {
+    "HybridExpertAdaptor": "kar_aug.layers",
+    "KarError": "kar_aug.errors",
+    "KnowledgeAugmentation": "kar_aug.layers",
+    "KnowledgeTable": "kar_aug.cache",
+    "PrestoredAugmentation": "kar_aug.layers",
+    "Scenario": "kar_aug.prompts",
+    "TextCache": "kar_aug.cache",
+    "VectorStore": "kar_aug.cache",
+    "augment": "kar_aug.models",
+    "load_model": "kar_aug.models",
+    "prestore": "kar_aug.models",
+}
+_STAGES = ("backbones", "compare", "data", "datasets", "encode", "export", "generate", "layers", "prompts")
+
+__all__ = ["__version__", *_NAMES, *_STAGES]  # noqa: PLE0604 - the table above is the list
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    if name in _STAGES:
+        return importlib.import_module(f"kar_aug.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,36 @@
+"""The one place that knows which Keras is running: Keras 3, or tf-keras (TF_USE_LEGACY_KERAS=1).
+
+The layers use only what `tf.keras` has in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kar_aug.errors import MissingDependencyError
+
+try:
+    import tensorflow as tf
+except ImportError:
+    raise MissingDependencyError("tensorflow", "online") from None
+
+keras: Any = tf.keras
+IS_KERAS_3 = hasattr(keras, "ops")
+
+__all__ = ["IS_KERAS_3", "keras", "tensors_behind", "tf"]
+
+
+def tensors_behind(outputs: Sequence[Any], *, stop: Any) -> set[int]:
+    """`id`s of the symbolic tensors that `outputs` are computed from, on any way that does not lead through `stop`."""
+    behind: set[int] = set()
+    waiting = list(outputs)
+    while waiting:
+        tensor = waiting.pop()
+        if tensor is stop or id(tensor) in behind:
+            continue
+        behind.add(id(tensor))
+        layer, node_index, _ = tensor._keras_history
+        node = layer._inbound_nodes[node_index]
+        waiting.extend(node.input_tensors if IS_KERAS_3 else node.keras_inputs)
+    return behind
