@@ -8,7 +8,6 @@ with it differs in exactly the steps listed in its file, and nothing of DeepCTR 
 
 from __future__ import annotations
 
-import os
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -100,8 +99,3 @@ def check_choices(name: str, chosen: Sequence[str], known: Sequence[str]) -> Non
     """Raise ValueError unless every chosen word is known and there is at least one."""
     if not chosen or not set(chosen) <= set(known):
         raise ValueError(f"`{name}` must be some of {tuple(known)}. Received: {tuple(chosen)}")
-
-
-def quiet_tensorflow() -> None:
-    """Keep TensorFlow's start-up notes off the terminal. Only for programs, and before TensorFlow is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

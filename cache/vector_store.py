@@ -186,7 +186,7 @@ class VectorStore:
 
     def align(self, vocabulary: Sequence[EntityId | None]) -> KnowledgeTable:
         """The knowledge of a model's vocabulary: `vocabulary[i]` is the id that the model calls i, or None."""
-        return KnowledgeTable(self.vectors, self.rows(vocabulary), str(self.path), self.fingerprint)
+        return KnowledgeTable(self.vectors, self.rows(vocabulary), str(self.path.resolve()), self.fingerprint)
 
     def coverage(self, ids: Sequence[EntityId]) -> float:
         """Share of `ids` that have a vector; repeated ids count each time."""

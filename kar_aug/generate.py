@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kar_aug.batches import batched
 from kar_aug.cache import Answer, TextCache, answer_key
+from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError, MissingDependencyError
 from kar_aug.prompts import Prompt
 
@@ -28,39 +29,6 @@ _LINK_BATCH = 256
 # Errors that no retry heals: one of them means all requests will fail.
 _HOPELESS = {401: "the API key was refused", 403: "the API key may not use this model", 404: "there is no such model or address"}
 _WAIT_SECONDS = (0.5, 60.0)  # first and longest pause between tries
-
-
-@dataclass(frozen=True)
-class LanguageModel:
-    """Which model to ask, where and how. The API key is not part of it: it comes from OPENAI_API_KEY.
-
-    Args:
-        model: its name at the server.
-        base_url: of an OpenAI-compatible server (vLLM, Ollama, llama.cpp ...); OpenAI itself if None.
-        max_tokens: longest answer.
-        temperature, seed: sampling parameters; part of an answer's key, as `max_tokens` is.
-        concurrency: requests in flight.
-        timeout: seconds until a request counts as lost.
-        tries: how often one question is asked before it is listed as failed.
-    """
-
-    model: str
-    base_url: str | None = None
-    max_tokens: int = 512
-    temperature: float = 0.0
-    seed: int = 0
-    concurrency: int = 16
-    timeout: float = 120.0
-    tries: int = 5
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The sampling parameters, as sent and as hashed."""
-        return {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": self.seed}
-
-    def key(self, prompt: Prompt) -> str:
-        """The key of this model's answer to `prompt`."""
-        return answer_key(self.model, prompt.messages, self.parameters)
 
 
 @dataclass
@@ -110,6 +78,11 @@ def generate(
     return asyncio.run(_Job(cache, model, api_key, on_progress).run(prompts))
 
 
+def question_key(model: LanguageModel, prompt: Prompt) -> str:
+    """The key under which `model`'s answer to `prompt` is stored."""
+    return answer_key(model.model, prompt.messages, model.parameters)
+
+
 class _Job:
     def __init__(
         self, cache: TextCache, model: LanguageModel, api_key: str | None, on_progress: Callable[[Progress], None]
@@ -139,7 +112,7 @@ class _Job:
     def _unanswered(self, prompts: Iterable[Prompt]) -> Iterator[tuple[str, Prompt]]:
         """Prompts to ask, each key once; on the way, every prompt is linked to its entity."""
         for batch in batched(prompts, _LINK_BATCH):
-            keyed = [(self.model.key(prompt), prompt) for prompt in batch]
+            keyed = [(question_key(self.model, prompt), prompt) for prompt in batch]
             self.cache.link((p.source, p.entity_id, key, p.version, p.as_of) for key, p in keyed)
             self.progress.total += len(batch)
             for key, prompt in keyed:

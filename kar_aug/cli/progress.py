@@ -1,0 +1,69 @@
+"""What a person sees while a stage works, on standard error; results go to standard output."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+notes = Console(stderr=True, highlight=False)
+results = Console(highlight=False)
+_PLAIN_SECONDS = 10
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """A progress bar; where there is no terminal, a plain line every ten seconds.
+
+    Yields:
+        A function of (done so far, a short note).
+    """
+    if not notes.is_terminal:
+        yield _plain(title, total)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=notes) as progress:
+        task = progress.add_task(title, total=total, note="")
+        yield lambda done, note: progress.update(task, completed=done, note=note)
+
+
+def _plain(title: str, total: int) -> Callable[[int, str], None]:
+    shown = time.monotonic()
+
+    def show(done: int, note: str) -> None:
+        nonlocal shown
+        if time.monotonic() - shown >= _PLAIN_SECONDS:
+            shown = time.monotonic()
+            notes.print(f"{title}: {done}/{total} {note}", markup=False)
+
+    return show
+
+
+@contextmanager
+def stage(title: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Announce a stage, and note how long it took."""
+    started = time.monotonic()
+    notes.print(f"[bold]{title}[/bold]")
+    yield
+    seconds[title] = time.monotonic() - started
+
+
+def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table: the first column to the left, the others to the right."""
+    printed = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        printed.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        printed.add_row(*row)
+    results.print(printed)

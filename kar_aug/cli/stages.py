@@ -1,0 +1,158 @@
+"""The stages as the command line runs them: the library's functions with progress, nothing more."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from kar_aug.cli.progress import bar, notes, results, table
+from kar_aug.config import LOCAL, LanguageModel
+from kar_aug.errors import GenerationError
+from kar_aug.quiet import quiet_stderr
+from kar_aug.workspace import SOURCES, Workspace
+
+
+def generate(workspace: Workspace, sources: tuple[str, ...] = SOURCES, *, everyone: bool = False) -> None:
+    """Ask the language model for what is missing."""
+    from kar_aug.generate import generate as run
+
+    with workspace.open_cache() as cache, _language_model(workspace.config.generate) as (model, api_key):
+        for source in sources:
+            prompts = list(workspace.prompts(source, everyone=everyone))
+            with bar(f"knowledge of {source}s", len(prompts)) as show:
+                done = run(
+                    prompts,
+                    cache,
+                    model,
+                    api_key=api_key,
+                    on_progress=lambda p: show(p.done, f"{p.completion_tokens} tokens, {p.failed} failed"),
+                )
+            notes.print(f"  {source}s: {done}", markup=False, soft_wrap=True)
+            if done.failed and not done.asked and not done.cached:
+                raise GenerationError(f"No {source} prompt could be answered: {'; '.join(done.reasons)}")
+
+
+@contextlib.contextmanager
+def _language_model(model: LanguageModel) -> Iterator[tuple[LanguageModel, str | None]]:
+    """The model to ask and its key; "local" is served while the block runs."""
+    if model.base_url != LOCAL:
+        yield model, None
+        return
+    from kar_aug import local
+
+    with local.serve(slots=model.concurrency) as base_url:
+        yield replace(model, base_url=base_url), os.environ.get("OPENAI_API_KEY", "local")
+
+
+def encode(workspace: Workspace) -> None:
+    """Bring the vector stores up to date."""
+    from kar_aug.encode import SentenceTransformerEncoder
+    from kar_aug.encode import encode as run
+
+    config = workspace.config
+    with _quiet_loading():
+        encoder = SentenceTransformerEncoder(config.encode.encoder)
+    with workspace.open_cache() as cache:
+        for source in SOURCES:
+            texts = list(cache.knowledge(source, accept=config.generate.accepted))
+            done = 0
+            with bar(f"vectors of {source}s", len(texts)) as show:
+
+                def count(rows: int) -> None:
+                    nonlocal done
+                    done += rows
+                    show(done, "")  # noqa: B023 - used within the block only
+
+                store = run(texts, workspace.store_path(source), encoder, dtype=config.encode.dtype, on_progress=count)
+            notes.print(f"  {source}s: {len(store)} vectors of {store.spec.dimension} by {encoder.name}", markup=False, soft_wrap=True)
+
+
+def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str) -> None:
+    """Train and test the arms, print the table, write the report."""
+    prepare_tensorflow()
+    from kar_aug.compare import arms
+    from kar_aug.compare import compare as run
+    from kar_aug.report import COLUMNS, rows, verdicts, write_report
+
+    config = workspace.config.compare
+    stores = workspace.stores()
+    runs = len(arms(config)) * config.seeds
+    done = 0
+    with bar("models", runs) as show:
+
+        def finished(*_: object) -> None:
+            nonlocal done
+            done += 1
+            show(done, "")
+
+        comparison = run(
+            workspace.samples,
+            stores,
+            config,
+            workspace.config.work / "runs",
+            data_fingerprint=workspace.data_fingerprint,
+            on_epoch=lambda arm, seed, epoch, auc: show(
+                done, f"{arm.name}, seed {seed}, epoch {epoch + 1}: validation AUC {auc:.4f}"
+            ),
+            on_run=finished,
+        )
+    table(title, COLUMNS, rows(comparison))
+    for sentence in verdicts(comparison):
+        results.print(f"  {sentence}", markup=False)
+    write_report(comparison, report, knowledge=_provenance(workspace), reproduce=reproduce, title=title)
+    results.print(f"Report: {report}", markup=False, soft_wrap=True)
+
+
+def export(workspace: Workspace, backbone: str, seed: int, output: Path) -> None:
+    """Write a trained model for serving."""
+    prepare_tensorflow()
+    from kar_aug.compare import Arm, model_path
+    from kar_aug.errors import StoreError
+    from kar_aug.export import export as run
+    from kar_aug.models import load_model
+
+    stores = workspace.stores()
+    arm = Arm(backbone, knowledge=True)
+    config = workspace.config
+    path = model_path(arm, seed, config.compare, stores, config.work / "runs", workspace.data_fingerprint)
+    if not path.exists():
+        raise StoreError(f"There is no trained {arm.name} with seed {seed} for this data and knowledge. Run: kar-aug compare")
+    model = load_model(path, stores={name: store.path for name, store in stores.items()})
+    run(model, output, stores)
+    results.print(f"SavedModel: {output}", markup=False, soft_wrap=True)
+
+
+def prepare_tensorflow() -> None:
+    """Choose the Keras that DeepCTR works with and keep start-up notes off the terminal; before TensorFlow's import."""
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet_stderr():
+        import tensorflow as tf
+
+    tf.get_logger().setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Loading an encoder prints bars of its own."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    yield
+
+
+def _provenance(workspace: Workspace) -> dict[str, str]:
+    with workspace.open_cache() as cache:
+        counts = cache.counts()
+    stores = workspace.stores().values()
+    models = sorted({model for store in stores for model in store.spec.language_models})
+    return {
+        "language model": ", ".join(models),
+        "encoder": ", ".join(sorted({store.spec.encoder for store in stores})),
+        "answers": f"{counts['ok']:,} whole, {counts['truncated']:,} cut off, {counts['failed']:,} failed",
+        "tokens": f"{counts['prompt_tokens']:,} asked, {counts['completion_tokens']:,} answered",
+    }

@@ -1,0 +1,258 @@
+"""kar.toml as frozen dataclasses: one section a stage, checked when read."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self, TypeVar, get_type_hints
+
+from kar_aug.errors import ConfigError
+
+# The base_url that means: serve the small local model in this process.
+LOCAL = "local"
+DATASETS = ("movielens-100k",)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """[data]: the tables and their split.
+
+    Args:
+        dataset: a public data set by name, or None and the paths of the user's own tables.
+        interactions, items, users: Parquet or CSV files, relative to kar.toml.
+        user_features, item_features: columns of the tables that the CTR model reads, as categories.
+        history: most events of a user that the prompt may see, and no model is trained on.
+        click_above: a rating above this is a click.
+        history_length: how many latest clicks the model reads as `hist_item_id`.
+        validation, test: shares of the users.
+        seed: draws the users of each part.
+    """
+
+    dataset: str | None = None
+    interactions: str | None = None
+    items: str | None = None
+    users: str | None = None
+    user_features: tuple[str, ...] = ()
+    item_features: tuple[str, ...] = ()
+    history: int = 30
+    click_above: float = 3
+    history_length: int = 20
+    validation: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.dataset is None) == (self.interactions is None):
+            raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
+        if self.dataset is not None and self.dataset not in DATASETS:
+            raise ConfigError(f"[data] dataset {self.dataset!r} is unknown. Known: {', '.join(DATASETS)}")
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """[prompts]: what is asked about whom.
+
+    Args:
+        scenario: a scenario of kar-aug by name, or the path of a .toml file.
+        max_events: how many of a user's latest history events a prompt shows.
+        max_users, max_items: ask about so many only, those with most history first; all if not given.
+    """
+
+    scenario: str = "movies"
+    max_events: int = 30
+    max_users: int | None = None
+    max_items: int | None = None
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """[generate]: which model to ask, where and how. The API key is not part of it: it comes from OPENAI_API_KEY.
+
+    Args:
+        model: its name at the server.
+        base_url: of an OpenAI-compatible server (vLLM, Ollama, llama.cpp ...); OpenAI itself if not given;
+            "local" serves a small model in this process.
+        max_tokens: longest answer.
+        temperature, seed: sampling parameters; part of an answer's key, as `max_tokens` is.
+        concurrency: requests in flight.
+        timeout: seconds until a request counts as lost.
+        tries: how often one question is asked before it is listed as failed.
+        accept_truncated: whether answers cut off by `max_tokens` count as knowledge.
+    """
+
+    model: str = "gpt-4o-mini"
+    base_url: str | None = None
+    max_tokens: int = 512
+    temperature: float = 0.0
+    seed: int = 0
+    concurrency: int = 16
+    timeout: float = 120.0
+    tries: int = 5
+    accept_truncated: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "concurrency", "timeout", "tries"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"[generate] {name} must be above 0, not {getattr(self, name)}.")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The sampling parameters, as sent and as hashed."""
+        return {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": self.seed}
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Statuses of answers that count as knowledge."""
+        return ("ok", "truncated") if self.accept_truncated else ("ok",)
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """[encode]: the encoder (a sentence-transformers name or folder) and the type its vectors are stored in."""
+
+    encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+    dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float16", "float32"):
+            raise ConfigError(f"[encode] dtype must be 'float16' or 'float32', not {self.dtype!r}.")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """[compare]: the arms and how they are trained; the same for all of them.
+
+    Args:
+        backbones: some of DeepFM, DIN, FiBiNET.
+        seeds: how often each arm is trained, with other initial weights and order of data.
+        embedding_dim: of the features, and the width of an augmented vector.
+        shared_experts, dedicated_experts, expert_hidden: of the adaptor; experts are expert_hidden -> embedding_dim.
+        epochs: at most; training stops after `patience` epochs without a better validation AUC.
+    """
+
+    backbones: tuple[str, ...] = ("DeepFM", "DIN", "FiBiNET")
+    seeds: int = 5
+    embedding_dim: int = 32
+    shared_experts: int = 2
+    dedicated_experts: int = 3
+    expert_hidden: int = 128
+    hidden_units: tuple[int, ...] = (128, 64)
+    dropout: float = 0.2
+    l2_embedding: float = 1e-5
+    learning_rate: float = 0.001
+    batch_size: int = 1024
+    epochs: int = 10
+    patience: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "embedding_dim", "batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"[compare] {name} must be at least 1, not {getattr(self, name)}.")
+        known = ("DeepFM", "DIN", "FiBiNET")
+        for backbone in self.backbones:
+            if backbone not in known:
+                raise ConfigError(f"[compare] there is no backbone {backbone!r}. Known: {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole kar.toml. `workdir` is where every stage writes; `folder` is what relative paths start from."""
+
+    data: DataConfig
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    generate: LanguageModel = field(default_factory=LanguageModel)
+    encode: EncodeConfig = field(default_factory=EncodeConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
+    workdir: str = ".kar"
+    folder: Path = Path()
+
+    @classmethod
+    def load(cls, path: Path | str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Self:
+        """Read a kar.toml; `changes` (section -> name -> value, None ignored) go over what it says.
+
+        Raises:
+            ConfigError: The file is not there, is not TOML, or says something unknown or of a wrong type.
+        """
+        path = Path(path)
+        try:
+            content = path.read_text(encoding="utf-8")
+        except (FileNotFoundError, IsADirectoryError):
+            raise ConfigError(f"{path}: there is no such file. Make one with: kar-aug init") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}") from None
+        return cls.parse(content, str(path), path.parent, changes)
+
+    @classmethod
+    def parse(
+        cls, content: str, name: str, folder: Path, changes: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Self:
+        """The same for the content of a file."""
+        try:
+            document = tomllib.loads(content)
+            for section, values in (changes or {}).items():
+                table = document.setdefault(section, {})
+                table.update({key: value for key, value in values.items() if value is not None})
+            _known(document, [*_SECTIONS, "workdir"], "at the top level")
+            sections = {section: _section(kind, section, document) for section, kind in _SECTIONS.items()}
+            return cls(**sections, workdir=str(document.get("workdir", ".kar")), folder=folder)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{name} is not valid TOML: {error}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from None
+
+    def path(self, name: str) -> Path:
+        """A path of kar.toml, relative to its folder."""
+        return self.folder / name
+
+    @property
+    def work(self) -> Path:
+        """The folder that every stage writes to."""
+        return self.folder / self.workdir
+
+    def as_dict(self) -> dict[str, Any]:
+        """Sections as plain data."""
+        return {section: asdict(getattr(self, section)) for section in _SECTIONS}
+
+
+_SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "prompts": PromptConfig,
+    "generate": LanguageModel,
+    "encode": EncodeConfig,
+    "compare": CompareConfig,
+}
+T = TypeVar("T")
+
+
+def _section(kind: type[T], section: str, document: Mapping[str, Any]) -> T:
+    table = document.get(section, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{section} must be a section: [{section}]")
+    _known(table, [f.name for f in fields(kind)], f"in [{section}]")  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
+    return kind(**{name: _value(f"[{section}] {name}", hints[name], value) for name, value in table.items()})
+
+
+def _value(name: str, hint: Any, value: Any) -> Any:
+    """The value as the field wants it: lists as tuples, whole numbers as decimals where one is asked for."""
+    kinds = [kind for kind in getattr(hint, "__args__", (hint,)) if kind is not type(None)]
+    if getattr(hint, "__origin__", None) is tuple:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, kinds[0]) for v in value):
+            raise ConfigError(f"{name} must be a list of {kinds[0].__name__}s, not {value!r}.")
+        return tuple(value)
+    if kinds[0] is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kinds[0]) or (isinstance(value, bool) and kinds[0] is not bool):
+        raise ConfigError(f"{name} must be of type {kinds[0].__name__}, not {value!r}.")
+    return value
+
+
+def _known(table: Mapping[str, Any], names: list[str], where: str) -> None:
+    for name in table:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}"
+            raise ConfigError(f"there is no setting {name!r} {where}.{hint}")

@@ -1,0 +1,110 @@
+"""Where each stage of one kar.toml reads and writes. A stage finds what the one before left, or says how to make it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from kar_aug.cache import TextCache, VectorStore
+from kar_aug.config import Config
+from kar_aug.data import Tables, load_tables, split_interactions
+from kar_aug.features import Samples, build_samples
+from kar_aug.prompts import Prompt, Scenario, item_prompts, user_prompts
+
+SOURCES = ("user", "item")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The artefacts of a config, by name. Nothing is read before it is asked for."""
+
+    config: Config
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The three tables, fetched or read."""
+        data = self.config.data
+        if data.dataset is not None:
+            from kar_aug.datasets import movielens_100k
+
+            return movielens_100k(self.config.work / "data")
+        paths = [self.config.path(name) if name else None for name in (data.interactions, data.items, data.users)]
+        return load_tables(paths[0] or Path(), *paths[1:])
+
+    @cached_property
+    def split(self) -> pd.DataFrame:
+        """The interactions with their parts."""
+        data = self.config.data
+        return split_interactions(
+            self.tables.interactions,
+            history=data.history,
+            click_above=data.click_above,
+            validation=data.validation,
+            test=data.test,
+            seed=data.seed,
+        )
+
+    @cached_property
+    def samples(self) -> Samples:
+        """What the CTR model is trained and tested on."""
+        data = self.config.data
+        return build_samples(
+            self.tables,
+            self.split,
+            user_features=data.user_features,
+            item_features=data.item_features,
+            history_length=data.history_length,
+        )
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """The scenario, by name or from a file beside kar.toml."""
+        name = self.config.prompts.scenario
+        return Scenario.load(self.config.path(name) if name.endswith(".toml") else name)
+
+    def prompts(self, source: str, *, everyone: bool = False) -> Iterator[Prompt]:
+        """The prompts of a source, limited as the config says unless `everyone` is asked for."""
+        limits = self.config.prompts
+        if source == "item":
+            return item_prompts(
+                self.scenario, self.tables, self.split, limit=None if everyone else limits.max_items
+            )
+        return user_prompts(
+            self.scenario,
+            self.tables,
+            self.split,
+            limit=None if everyone else limits.max_users,
+            max_events=limits.max_events,
+        )
+
+    @property
+    def cache_path(self) -> Path:
+        """The text cache's file."""
+        return self.config.work / "answers.sqlite"
+
+    def open_cache(self) -> TextCache:
+        """The text cache."""
+        return TextCache(self.cache_path)
+
+    def store_path(self, source: str) -> Path:
+        """The folder of a source's vector store."""
+        return self.config.work / "vectors" / source
+
+    def stores(self) -> dict[str, VectorStore]:
+        """The vector stores, by the id column they belong to."""
+        return {f"{source}_id": VectorStore.open(self.store_path(source)) for source in SOURCES}
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """16 hex digits over everything that a model of this data reads."""
+        digest = hashlib.sha256()
+        samples = self.samples
+        for name, values in sorted(samples.inputs.items()):
+            digest.update(name.encode() + values.tobytes())
+        digest.update(samples.label.tobytes() + "".join(samples.part).encode())
+        return digest.hexdigest()[:16]
