@@ -1,9 +1,9 @@
 """DeepCTR, imported quietly, and the one mechanism by which augmented vectors enter its models.
 
-A DeepCTR model is a function that builds a Keras graph out of a few named steps (`combined_dnn_input`,
-`get_linear_logit`, `input_from_feature_columns` ...). `rebuild` runs that very function with some of these names bound to
-steps of ours, which call the original and add knowledge. So a backbone without augmentation *is* DeepCTR's model, one
-with it differs in exactly the steps listed in its file, and nothing of DeepCTR is copied or patched.
+A DeepCTR model is a function that builds a Keras graph out of a few named steps (`get_linear_logit`,
+`input_from_feature_columns` ...). `rebuild` runs that very function with some of these names bound to steps of ours,
+which call the original and add knowledge. So a backbone without augmentation *is* DeepCTR's model, one with it differs in
+exactly the steps listed in its file, and nothing of DeepCTR is copied or patched.
 """
 
 from __future__ import annotations
@@ -59,7 +59,11 @@ def rebuild(model_function: Callable[..., Any], steps: Mapping[str, Callable[...
     for name, step in steps.items():
         scope[name] = _around(scope[name], step)
     return types.FunctionType(
-        model_function.__code__, scope, model_function.__name__, model_function.__defaults__, model_function.__closure__
+        model_function.__code__,
+        scope,
+        model_function.__name__,
+        model_function.__defaults__,
+        model_function.__closure__,
     )
 
 
@@ -75,7 +79,7 @@ def augmented_vectors(augmentation: KnowledgeAugmentation, inputs: Mapping[str, 
     missing = [name for name in augmentation.sources if name not in inputs]
     if missing:
         raise ValueError(
-            f"There is knowledge of {missing[0]!r}, but the model has no such input. Its inputs are: {', '.join(inputs)}"
+            f"There is knowledge of {missing[0]!r}, but the model has no such input. It has: {', '.join(inputs)}"
         )
     return list(augmentation({name: inputs[name] for name in augmentation.sources}).values())
 

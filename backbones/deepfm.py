@@ -8,9 +8,10 @@ from typing import Any
 from kar_aug._keras import keras
 from kar_aug.backbones._deepctr import as_fields, augmented_vectors, check_choices, rebuild
 from kar_aug.layers import KnowledgeAugmentation
+from kar_aug.layers.lookup import concatenate
 
 
-def DeepFM(  # noqa: N802 - DeepCTR's name
+def DeepFM(
     linear_feature_columns: Sequence[Any],
     dnn_feature_columns: Sequence[Any],
     *args: Any,
@@ -41,7 +42,7 @@ def DeepFM(  # noqa: N802 - DeepCTR's name
         logit = original(features, *args, **kwargs)
         if "linear" not in inject:
             return logit
-        joined = keras.layers.Concatenate()(vectors)
+        joined = concatenate(vectors)
         return keras.layers.Add()([logit, keras.layers.Dense(1, use_bias=False, name="knowledge_linear")(joined)])
 
     def with_fields(original: Any, *args: Any, **kwargs: Any) -> Any:
@@ -51,6 +52,7 @@ def DeepFM(  # noqa: N802 - DeepCTR's name
         return groups, dense + (vectors if "dnn" in inject and "fm" not in inject else [])
 
     model = rebuild(
-        deepctr.models.DeepFM, {"get_linear_logit": with_first_order, "input_from_feature_columns": with_fields}
+        deepctr.models.DeepFM,
+        {"get_linear_logit": with_first_order, "input_from_feature_columns": with_fields},
     )
     return model(linear_feature_columns, dnn_feature_columns, *args, **kwargs)

@@ -10,7 +10,7 @@ from kar_aug.backbones._deepctr import augmented_vectors, rebuild
 from kar_aug.layers import KnowledgeAugmentation
 
 
-def DIN(  # noqa: N802 - DeepCTR's name
+def DIN(
     dnn_feature_columns: Sequence[Any],
     history_feature_list: Sequence[str],
     *args: Any,

@@ -9,7 +9,7 @@ from kar_aug.backbones._deepctr import as_fields, augmented_vectors, rebuild
 from kar_aug.layers import KnowledgeAugmentation
 
 
-def FiBiNET(  # noqa: N802 - DeepCTR's name
+def FiBiNET(
     linear_feature_columns: Sequence[Any],
     dnn_feature_columns: Sequence[Any],
     *args: Any,

@@ -37,7 +37,7 @@ CREATE TABLE failures (
 """
 
 
-def answer_key(model: str, messages: Sequence[Mapping[str, str]], parameters: Mapping[str, Any]) -> str:
+def answer_key(model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> str:
     """32 hex digits of SHA-256 over everything that changes the answer: model, messages, sampling parameters."""
     question = json.dumps([model, list(messages), dict(parameters)], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -45,13 +45,13 @@ def answer_key(model: str, messages: Sequence[Mapping[str, str]], parameters: Ma
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one question. `status` is one of `STATUSES`; only "ok" is knowledge without asking for more."""
+    """What came back for one question. `status` is one of `STATUSES`; only "ok" is knowledge unless asked for."""
 
     key: str
     status: str
     text: str
     model: str
-    messages: Sequence[Mapping[str, str]]
+    messages: Sequence[Mapping[str, Any]]
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
@@ -114,7 +114,10 @@ class TextCache:
         """The answer to a question, whatever its status; None if it was never answered."""
         columns = "key, status, text, model, messages, prompt_tokens, completion_tokens, seconds, created"
         row = self._db.execute(f"SELECT {columns} FROM answers WHERE key = ?", [key]).fetchone()
-        return None if row is None else Answer(*row[:4], json.loads(row[4]), *row[5:])
+        if row is None:
+            return None
+        key, status, text, model, messages, *measured = row
+        return Answer(key, status, text, model, json.loads(messages), *measured)
 
     def put(self, answer: Answer) -> None:
         """Store an answer. It is committed, and its failure forgotten, when this returns."""

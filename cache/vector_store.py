@@ -115,13 +115,17 @@ class VectorStore:
         try:
             manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
             if manifest["format"] > FORMAT:
-                raise StoreError(f"{path} has format {manifest['format']}; this kar-aug reads {FORMAT}. Upgrade kar-aug.")
+                raise StoreError(
+                    f"{path} has format {manifest['format']}; this kar-aug reads {FORMAT}. Upgrade kar-aug."
+                )
             spec = manifest["spec"]
             for name in ("prompt_versions", "language_models"):
                 spec[name] = tuple(spec[name])
             return cls(path, StoreSpec(**spec), tuple(manifest["parts"]))
         except FileNotFoundError:
-            raise StoreError(f"{path} is not a vector store: there is no {_MANIFEST}. Make it with: kar-aug encode") from None
+            raise StoreError(
+                f"{path} is not a vector store: there is no {_MANIFEST}. Make it with: kar-aug encode"
+            ) from None
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 f"{path / _MANIFEST} is damaged ({error}). Delete {path} and run kar-aug encode again: "
@@ -260,7 +264,9 @@ class StoreWriter:
         rounded = np.asarray(vectors, self.spec.dtype)
         bad = np.flatnonzero(~np.isfinite(rounded).all(axis=1))
         if len(bad):
-            raise StoreError(f"{self.path}: the vector of {ids[bad[0]]!r} holds NaN or infinity (as {self.spec.dtype}).")
+            raise StoreError(
+                f"{self.path}: the vector of {ids[bad[0]]!r} holds NaN or infinity (as {self.spec.dtype})."
+            )
         name = f"part-{len(self.parts):05d}"
         arrays = {"vectors": rounded, "ids": _id_array(ids), "keys": np.asarray(keys, "U")}
         digest = hashlib.sha256()

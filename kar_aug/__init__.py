@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kar_aug.cache import TextCache as TextCache
     from kar_aug.cache import VectorStore as VectorStore
     from kar_aug.errors import KarError as KarError
+    from kar_aug.errors import StoreError as StoreError
     from kar_aug.layers import HybridExpertAdaptor as HybridExpertAdaptor
     from kar_aug.layers import KnowledgeAugmentation as KnowledgeAugmentation
     from kar_aug.layers import PrestoredAugmentation as PrestoredAugmentation
@@ -31,6 +32,7 @@ _NAMES = {
     "KnowledgeTable": "kar_aug.cache",
     "PrestoredAugmentation": "kar_aug.layers",
     "Scenario": "kar_aug.prompts",
+    "StoreError": "kar_aug.errors",
     "TextCache": "kar_aug.cache",
     "VectorStore": "kar_aug.cache",
     "augment": "kar_aug.models",
@@ -39,7 +41,7 @@ _NAMES = {
 }
 _STAGES = ("backbones", "compare", "data", "datasets", "encode", "export", "generate", "layers", "prompts")
 
-__all__ = ["__version__", *_NAMES, *_STAGES]  # noqa: PLE0604 - the table above is the list
+__all__ = ["__version__", *_NAMES, *_STAGES]
 
 
 def __getattr__(name: str) -> Any:

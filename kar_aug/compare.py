@@ -136,7 +136,12 @@ def coverage(samples: Samples, stores: Mapping[str, VectorStore]) -> tuple[dict[
 
 
 def model_path(
-    arm: Arm, seed: int, config: CompareConfig, stores: Mapping[str, VectorStore], folder: Path, data_fingerprint: str
+    arm: Arm,
+    seed: int,
+    config: CompareConfig,
+    stores: Mapping[str, VectorStore],
+    folder: Path,
+    data_fingerprint: str,
 ) -> Path:
     """Where `compare` keeps the trained model of a run."""
     return folder / f"{_identity(arm, seed, config, stores, data_fingerprint)}.keras"
@@ -157,7 +162,7 @@ def build(arm: Arm, samples: Samples, stores: Mapping[str, VectorStore], config:
             dedicated_experts=config.dedicated_experts,
             expert_units=(config.expert_hidden, config.embedding_dim),
         )
-    backbone = BACKBONES[arm.backbone]
+    backbone: Any = BACKBONES[arm.backbone]
     return backbone(columns, ["item_id"], **options) if arm.backbone == "DIN" else backbone(columns, columns, **options)
 
 
@@ -219,7 +224,10 @@ def _batches(inputs: Mapping[str, Any], label: Any, batch_size: int, seed: int) 
     inputs, label = {name: tf.constant(values) for name, values in inputs.items()}, tf.constant(label)
     rows = tf.data.Dataset.range(len(label)).shuffle(len(label), seed=seed).batch(batch_size)
     return rows.map(
-        lambda batch: ({name: tf.gather(values, batch) for name, values in inputs.items()}, tf.gather(label, batch)),
+        lambda batch: (
+            {name: tf.gather(values, batch) for name, values in inputs.items()},
+            tf.gather(label, batch),
+        ),
         num_parallel_calls=1,
     ).prefetch(2)
 
@@ -254,7 +262,10 @@ def summary(comparison: Comparison) -> Iterator[dict[str, Any]]:
         row: dict[str, Any] = {"backbone": arm.backbone, "knowledge": arm.knowledge, "seeds": len(runs)}
         for metric in ("auc", "logloss", "gauc", "seconds"):
             values = [getattr(run, metric) for run in runs]
-            row[metric], row[f"{metric}_std"] = float(np.mean(values)), float(np.std(values, ddof=len(values) > 1))
+            row[metric], row[f"{metric}_std"] = (
+                float(np.mean(values)),
+                float(np.std(values, ddof=len(values) > 1)),
+            )
         row["coverage"] = dict(comparison.row_coverage) if arm.knowledge else None
         row["parameters"] = runs[0].parameters
         yield row

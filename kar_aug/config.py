@@ -196,7 +196,9 @@ class Config:
                 table = document.setdefault(section, {})
                 table.update({key: value for key, value in values.items() if value is not None})
             _known(document, [*_SECTIONS, "workdir"], "at the top level")
-            sections = {section: _section(kind, section, document) for section, kind in _SECTIONS.items()}
+            sections: dict[str, Any] = {
+                section: _section(kind, section, document) for section, kind in _SECTIONS.items()
+            }
             return cls(**sections, workdir=str(document.get("workdir", ".kar")), folder=folder)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{name} is not valid TOML: {error}") from None

@@ -60,7 +60,9 @@ class Tables:
             _no_gaps(frame, name, key)
             repeated = frame[key][frame[key].duplicated()]
             if len(repeated):
-                raise DataError(f"{name}: {key} {repeated.iloc[0]!r} stands in more than one row. Keep one row an id.")
+                raise DataError(
+                    f"{name}: {key} {repeated.tolist()[0]!r} stands in more than one row. Keep one row an id."
+                )
             if len(frame) and _kind(frame[key]) != _kind(self.interactions[key]):
                 raise DataError(
                     f"{name}: {key} holds {_kind(frame[key])}s but interactions hold {_kind(self.interactions[key])}s, "

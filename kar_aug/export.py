@@ -51,7 +51,10 @@ def export(model: Any, path: Path | str, stores: Mapping[str, VectorStore] | Non
             tf.saved_model.save(module, folder, signatures={"serving_default": serve})
         extra = Path(folder) / "assets.extra"
         extra.mkdir(exist_ok=True)
-        note = {"kar_aug": __version__, "stores": {name: store.fingerprint for name, store in (stores or {}).items()}}
+        note = {
+            "kar_aug": __version__,
+            "stores": {name: store.fingerprint for name, store in (stores or {}).items()},
+        }
         (extra / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
         if path.exists():
             shutil.rmtree(path)

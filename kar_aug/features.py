@@ -68,14 +68,14 @@ def build_samples(
             Only clicks *before* the sample's timestamp count, those of the prompt's history among them.
         part: the column that says history, train, validation or test.
     """
-    vocabulary = {source: [None, *tables.ids(source)] for source in ("user", "item")}
-    code = {source: {id: i for i, id in enumerate(ids) if i} for source, ids in vocabulary.items()}
-    item_code = split["item_id"].map(code["item"]).to_numpy(np.int32)
-    user_code = split["user_id"].map(code["user"]).to_numpy(np.int32)
+    vocabulary: dict[str, list[int | str | None]] = {s: [None, *tables.ids(s)] for s in ("user", "item")}
+    code = {source: {id: i for i, id in enumerate(tables.ids(source), start=1)} for source in ("user", "item")}
+    item_code: IntArray = split["item_id"].map(code["item"]).to_numpy(np.int32)
+    user_code: IntArray = split["user_id"].map(code["user"]).to_numpy(np.int32)
     is_sample = (split[part] != "history").to_numpy()
 
     features = [Feature("user_id", len(vocabulary["user"])), Feature("item_id", len(vocabulary["item"]))]
-    inputs = {"user_id": user_code[is_sample], "item_id": item_code[is_sample]}
+    inputs: dict[str, IntArray] = {"user_id": user_code[is_sample], "item_id": item_code[is_sample]}
     for source, columns in (("user", user_features), ("item", item_features)):
         table = tables.users if source == "user" else tables.items
         for column in columns:
@@ -101,7 +101,7 @@ def _encode_column(column: str, table: pd.DataFrame, code: dict[int | str, int])
     length = max((len(values) for values in cells), default=1)
     categories = {value: i for i, value in enumerate(sorted({v for values in cells for v in values}), start=1)}
     encoded = np.zeros((len(code) + 1, max(length, 1)), np.int32)
-    for entity, values in zip(table.iloc[:, table.columns.get_loc(_key(table))], cells, strict=True):
+    for entity, values in zip(table[_key(table)].tolist(), cells, strict=True):
         encoded[code[entity], : len(values)] = [categories[value] for value in values]
     if length <= 1:
         return Feature(column, len(categories) + 1), encoded[:, 0]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kar_aug.batches import batched
 from kar_aug.cache import Answer, TextCache, answer_key
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 _LINK_BATCH = 256
 # Errors that no retry heals: one of them means all requests will fail.
-_HOPELESS = {401: "the API key was refused", 403: "the API key may not use this model", 404: "there is no such model or address"}
+_HOPELESS = {
+    401: "the API key was refused",
+    403: "the API key may not use this model",
+    404: "there is no such model or address",
+}
 _WAIT_SECONDS = (0.5, 60.0)  # first and longest pause between tries
 
 
@@ -85,7 +89,11 @@ def question_key(model: LanguageModel, prompt: Prompt) -> str:
 
 class _Job:
     def __init__(
-        self, cache: TextCache, model: LanguageModel, api_key: str | None, on_progress: Callable[[Progress], None]
+        self,
+        cache: TextCache,
+        model: LanguageModel,
+        api_key: str | None,
+        on_progress: Callable[[Progress], None],
     ) -> None:
         self.cache, self.model, self.on_progress = cache, model, on_progress
         self.client = _client(model, api_key)
@@ -150,11 +158,7 @@ class _Job:
         for attempt in range(1, self.model.tries + 1):
             started = time.monotonic()
             try:
-                response = await self.client.chat.completions.create(
-                    model=self.model.model,
-                    messages=list(prompt.messages),
-                    **self.model.parameters,  # type: ignore[call-overload]
-                )
+                response = await self._request(prompt)
                 return _read(response, key, prompt, self.model.model, time.monotonic() - started)
             except openai.APIStatusError as error:
                 if error.status_code in _HOPELESS:
@@ -172,9 +176,15 @@ class _Job:
                 await asyncio.sleep(_pause(attempt) if wait is None else wait)
         raise _Failure(reason, self.model.tries)
 
+    async def _request(self, prompt: Prompt) -> ChatCompletion:
+        messages: Any = prompt.messages
+        return await self.client.chat.completions.create(
+            model=self.model.model, messages=messages, **self.model.parameters
+        )
+
     def _hopeless(self, error: openai.APIStatusError) -> str:
         return (
-            f"{self._server} answered {error.status_code} for model {self.model.model!r}: {_HOPELESS[error.status_code]}. "
+            f"{self._server} answered {error.status_code} for {self.model.model!r}: {_HOPELESS[error.status_code]}. "
             "Check OPENAI_API_KEY, --model and --base-url. Nothing stored before is lost."
         )
 
@@ -223,7 +233,9 @@ def _client(model: LanguageModel, api_key: str | None) -> openai.AsyncOpenAI:
         # Retries happen in one place, ours: the client's own would count neither tries nor money.
         return openai.AsyncOpenAI(base_url=model.base_url, api_key=api_key, timeout=model.timeout, max_retries=0)
     except openai.OpenAIError:
-        raise GenerationError("There is no API key. Set OPENAI_API_KEY (any value, if the server needs none).") from None
+        raise GenerationError(
+            "There is no API key. Set OPENAI_API_KEY (any value, if the server needs none)."
+        ) from None
 
 
 def _read(response: ChatCompletion, key: str, prompt: Prompt, model: str, seconds: float) -> Answer:

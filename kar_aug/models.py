@@ -10,6 +10,7 @@ from typing import Any
 from kar_aug._keras import keras, tensors_behind
 from kar_aug.layers import KnowledgeAugmentation, PrestoredAugmentation
 from kar_aug.layers.augmentation import store_locations
+from kar_aug.layers.lookup import concatenate
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def augment(
         name = (inputs or {}).get(source, source)
         if name not in input_of:
             raise ValueError(
-                f"The model has no input {name!r} for knowledge source {source!r}. Its inputs are: {', '.join(input_of)}. "
+                f"The model has no input {name!r} for knowledge source {source!r}. It has: {', '.join(input_of)}. "
                 "Say which one it is: inputs={'" + source + "': ...}"
             )
         ids[source] = input_of[name]
@@ -65,7 +66,7 @@ def augment(
     if not trainable:
         model.trainable = False
     fields = augmentation(ids)
-    joined = keras.layers.Concatenate(name="knowledge")([keras.layers.Flatten()(field) for field in fields.values()])
+    joined = concatenate([keras.layers.Flatten()(field) for field in fields.values()], name="knowledge")
     projection = keras.layers.Dense(
         target.shape[-1], use_bias=False, kernel_initializer="zeros", name="knowledge_projection"
     )(joined)
@@ -81,7 +82,7 @@ def augment(
 def prestore(model: Any) -> Any:
     """The model for serving: each `KnowledgeAugmentation` replaced by tables of its augmented vectors.
 
-    The other layers are shared with `model`, not copied. Predictions agree to float32 rounding; an id costs one look-up.
+    The other layers are shared with `model`, not copied. Predictions agree to float32 rounding; an id is one look-up.
 
     Raises:
         ValueError: There is no `KnowledgeAugmentation` in the model.
@@ -118,7 +119,7 @@ def _feature_reader(model: Any) -> Any:
             if type(layer).__name__ == kind and not isinstance(layer.input, (list, tuple)):
                 return layer
     raise ValueError(
-        f"Model {model.name!r} has neither a DNN nor a Dense layer. Say which layer's input shall receive the knowledge: "
+        f"Model {model.name!r} has neither a DNN nor a Dense layer. Say which layer's input gets the knowledge: "
         f"at=..., one of: {', '.join(layer.name for layer in model.layers)}"
     )
 
@@ -134,5 +135,3 @@ def _deepctr_layers() -> dict[str, Any]:
     except Exception:  # not installed, or not for this Keras: then no model of it can be in the file
         return {}
     return custom_objects()
-
-

@@ -16,20 +16,21 @@ from kar_aug._version import __version__
 from kar_aug.compare import Arm, Comparison, summary
 from kar_aug.files import write_atomic
 
-COLUMNS = ("model", "coverage user / item", "AUC", "LogLoss", "GAUC", "seconds")
+COLUMNS = ("model", "coverage", "AUC", "LogLoss", "GAUC", "seconds")
 
 
 def rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """The table's cells, a row an arm, as `COLUMNS` names them; mean ± standard deviation over the seeds."""
-    table = []
+    """The table's cells, a row an arm, as `COLUMNS` names them: means over the seeds, ± standard deviation for AUC."""
+    table: list[tuple[str, ...]] = []
     for row in summary(comparison):
         covered = row["coverage"]
-        cells = [f"{row[name]:.4f} ± {row[name + '_std']:.4f}" for name in ("auc", "logloss", "gauc")]
         table.append(
             (
                 Arm(row["backbone"], row["knowledge"]).name,
-                " / ".join(f"{share:.0%}" for share in covered.values()) if covered else "none",
-                *cells,
+                " / ".join(f"{share:.0%}" for share in covered.values()) if covered else "",
+                f"{row['auc']:.4f} ± {row['auc_std']:.4f}",
+                f"{row['logloss']:.4f}",
+                f"{row['gauc']:.4f}",
                 f"{row['seconds']:.1f}",
             )
         )

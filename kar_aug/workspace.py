@@ -71,9 +71,7 @@ class Workspace:
         """The prompts of a source, limited as the config says unless `everyone` is asked for."""
         limits = self.config.prompts
         if source == "item":
-            return item_prompts(
-                self.scenario, self.tables, self.split, limit=None if everyone else limits.max_items
-            )
+            return item_prompts(self.scenario, self.tables, self.split, limit=None if everyone else limits.max_items)
         return user_prompts(
             self.scenario,
             self.tables,

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -26,6 +27,8 @@ from kar_aug.errors import PromptError
 
 # Bump when rendering itself changes what the model sees, so that old and new answers are told apart.
 _RENDERING = 1
+# Typographic brackets instead of those that could close a <data> mark.
+_BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a"})
 
 
 class Message(TypedDict):
@@ -76,7 +79,7 @@ class Scenario:
         else:
             known = sorted(f.name[:-5] for f in files("kar_aug.prompts").iterdir() if f.name.endswith(".toml"))
             raise PromptError(
-                f"There is no scenario {str(name_or_path)!r}. Give the path of a .toml file, or one of: {', '.join(known)}."
+                f"There is no scenario {str(name_or_path)!r}. Give a .toml file's path, or one of: {', '.join(known)}."
             )
         try:
             data = tomllib.loads(content)
@@ -107,10 +110,15 @@ class Scenario:
 
         Args:
             profile: the user's row; only the scenario's `user.fields` are shown.
-            history: events in order of time, each with date, rating and the scenario's `user.item_fields`.
+            history: events in order of time, each with date, rating and the scenario's `user.item_fields`. The template
+                gets them as days, each with `date` and `events`, because a repeated date costs tokens and says nothing.
             as_of: the time of the last event, kept with the answer.
         """
-        fields = {"profile": _only(profile, self.user["fields"]), "history": [_clean(event) for event in history]}
+        days = [
+            {"date": date, "events": [_clean(event) for event in events]}
+            for date, events in groupby(history, key=lambda event: event["date"])
+        ]
+        fields = {"profile": _only(profile, self.user["fields"]), "history": days}
         return Prompt("user", user_id, self._render("user", fields), self.versions["user"], as_of)
 
     def item_prompt(self, item_id: int | str, item: Mapping[str, Any]) -> Prompt:
@@ -157,8 +165,8 @@ def user_prompts(
         max_events: how many of the latest history events are shown.
     """
     history = split[split["part"] == "history"]
-    profiles = tables.users.set_index("user_id").to_dict("index")
-    items = tables.items.set_index("item_id").to_dict("index")
+    profiles = _rows(tables.users, "user_id")
+    items = _rows(tables.items, "item_id")
     shown = scenario.user.get("item_fields", [])
     events = dict(tuple(history.groupby("user_id")))
     for user_id in _most_frequent(history["user_id"], limit):
@@ -166,7 +174,11 @@ def user_prompts(
         times = _dates(seen["timestamp"])
         values = seen["rating"] if "rating" in seen else seen["label"]
         rows = [
-            {**_only(items.get(item_id, {}), shown), "date": f"{time.day} {time:%b %Y}", "rating": f"{rating:g}"}
+            {
+                **_only(items.get(item_id, {}), shown),
+                "date": f"{time.day} {time:%b %Y}",
+                "rating": f"{rating:g}",
+            }
             for item_id, time, rating in zip(seen["item_id"], times, values, strict=True)
         ]
         yield scenario.user_prompt(user_id, profiles.get(user_id, {}), rows, times.iloc[-1].isoformat())
@@ -179,13 +191,17 @@ def item_prompts(
 
     Popularity is counted in the histories alone: which items have knowledge must not tell what was clicked later.
     """
-    rows = tables.items.set_index("item_id").to_dict("index")
+    rows = _rows(tables.items, "item_id")
     counted = split.loc[split["part"] == "history", "item_id"]
     ordered = _most_frequent(counted[counted.isin(rows.keys())], None)
     seen = set(ordered)
     ordered += [item_id for item_id in tables.items["item_id"].tolist() if item_id not in seen]
     for item_id in ordered[:limit]:
         yield scenario.item_prompt(item_id, rows[item_id])
+
+
+def _rows(table: pd.DataFrame, key: str) -> dict[int | str, dict[str, Any]]:
+    return table.set_index(key).to_dict("index")  # type: ignore[return-value]
 
 
 def _most_frequent(ids: pd.Series, limit: int | None) -> list[int | str]:
@@ -211,4 +227,4 @@ def _clean_text(value: Any) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
         return ""
     text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", str(value))
-    return re.sub(r"\s+", " ", text.replace("<", "‹").replace(">", "›")).strip()
+    return re.sub(r"\s+", " ", text.translate(_BRACKETS)).strip()

@@ -31,7 +31,8 @@ class _Cli(click.Group):
             sys.exit(2)
         except KeyboardInterrupt as interrupt:
             notes.print(
-                f"\nInterrupted. {interrupt}\nNothing finished is lost: run the same command to go on.", markup=False
+                f"\nInterrupted. {interrupt}\nNothing finished is lost: run the same command to go on.",
+                markup=False,
             )
             sys.exit(130)
 
@@ -39,7 +40,13 @@ class _Cli(click.Group):
 @click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="kar-aug")
 @click.option(
-    "--config", "-c", "path", default="kar.toml", show_default=True, envvar="KAR_CONFIG", help="The settings file."
+    "--config",
+    "-c",
+    "path",
+    default="kar.toml",
+    show_default=True,
+    envvar="KAR_CONFIG",
+    help="The settings file.",
 )
 @click.pass_context
 def main(context: click.Context, path: str) -> None:
@@ -54,7 +61,9 @@ def main(context: click.Context, path: str) -> None:
 def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--model", help="Name of the language model at the server."),
-        click.option("--base-url", help='An OpenAI-compatible server, or "local". The key is read from OPENAI_API_KEY.'),
+        click.option(
+            "--base-url", help='An OpenAI-compatible server, or "local". The key is read from OPENAI_API_KEY.'
+        ),
         click.option("--concurrency", type=click.IntRange(1), help="Requests in flight."),
     ):
         command = option(command)
@@ -102,7 +111,7 @@ def prompts(config: str, user: str | None, item: str | None) -> None:
 @_model_options
 @click.option("--only", type=click.Choice(SOURCES), help="Ask about users, or items, only.")
 @click.pass_obj
-def generate(config: str, only: str | None, **changes: Any) -> None:
+def generate(config: str, /, only: str | None, **changes: Any) -> None:
     """Ask the language model about users and items; answers that are there already are not asked for again.
 
     \b
@@ -264,12 +273,20 @@ def _show_counts(workspace: Workspace) -> None:
     table("Answers", ("", "count"), [(name, f"{count:,}") for name, count in counts.items()])
     for key, reason, attempts in failures[:10]:
         notes.print(f"failed: {key} after {attempts} tries: {reason}", markup=False)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for source in SOURCES:
         try:
             store = workspace.stores()[f"{source}_id"]
         except KarError:
             continue
         ids = workspace.split[f"{source}_id"].tolist()
-        rows.append((source, f"{len(store):,}", f"{store.spec.dimension}", f"{store.coverage(ids):.0%}", store.spec.encoder))
+        rows.append(
+            (
+                source,
+                f"{len(store):,}",
+                f"{store.spec.dimension}",
+                f"{store.coverage(ids):.0%}",
+                store.spec.encoder,
+            )
+        )
     table("Vectors", ("source", "count", "dimension", "coverage of events", "encoder"), rows)

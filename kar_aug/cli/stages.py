@@ -65,10 +65,14 @@ def encode(workspace: Workspace) -> None:
                 def count(rows: int) -> None:
                     nonlocal done
                     done += rows
-                    show(done, "")  # noqa: B023 - used within the block only
+                    show(done, "")
 
                 store = run(texts, workspace.store_path(source), encoder, dtype=config.encode.dtype, on_progress=count)
-            notes.print(f"  {source}s: {len(store)} vectors of {store.spec.dimension} by {encoder.name}", markup=False, soft_wrap=True)
+            notes.print(
+                f"  {source}s: {len(store)} vectors of {store.spec.dimension} by {encoder.name}",
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str) -> None:
@@ -120,7 +124,9 @@ def export(workspace: Workspace, backbone: str, seed: int, output: Path) -> None
     config = workspace.config
     path = model_path(arm, seed, config.compare, stores, config.work / "runs", workspace.data_fingerprint)
     if not path.exists():
-        raise StoreError(f"There is no trained {arm.name} with seed {seed} for this data and knowledge. Run: kar-aug compare")
+        raise StoreError(
+            f"There is no trained {arm.name} with seed {seed} for this data and knowledge. Run: kar-aug compare"
+        )
     model = load_model(path, stores={name: store.path for name, store in stores.items()})
     run(model, output, stores)
     results.print(f"SavedModel: {output}", markup=False, soft_wrap=True)

@@ -66,7 +66,9 @@ class HybridExpertAdaptor(keras.layers.Layer):
     def build(self, input_shape: Mapping[str, Any]) -> None:
         dimensions = {name: tuple(shape)[-1] for name, shape in input_shape.items()}
         if set(dimensions) != set(self.sources):
-            raise ValueError(f"The adaptor is built with all of its sources {self.sources}. Received: {sorted(dimensions)}")
+            raise ValueError(
+                f"The adaptor is built with all of its sources {self.sources}. Received: {sorted(dimensions)}"
+            )
         if len(set(dimensions.values())) != 1:
             raise ValueError(
                 "All knowledge vectors must have the same dimension, because shared experts read every source. "
@@ -102,7 +104,9 @@ class HybridExpertAdaptor(keras.layers.Layer):
         first, *rest = self.expert_units
         weights = [
             self.add_weight(
-                name=f"{name}_kernel_0", shape=(dimension, experts * first), initializer=_beside(experts, first)
+                name=f"{name}_kernel_0",
+                shape=(dimension, experts * first),
+                initializer=_beside(experts, first),
             ),
             self.add_weight(name=f"{name}_bias_0", shape=(experts * first,), initializer="zeros"),
         ]
@@ -142,7 +146,7 @@ class HybridExpertAdaptor(keras.layers.Layer):
         return tf.einsum("be,beu->bu", gate, hidden), gate
 
     def compute_output_shape(self, input_shape: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: (tuple(shape)[0], self.expert_units[-1]) for name, shape in input_shape.items()}
+        return {name: (shape[0], self.expert_units[-1]) for name, shape in input_shape.items()}
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -19,7 +19,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
     """Looks the knowledge vectors of ids up and adapts them into fields of a CTR model.
 
     An id without knowledge, or outside its vocabulary, gets its source's learned default vector. Each distinct id of
-    a batch is adapted once. The knowledge vectors are frozen, kept in the type of their store and cast after the lookup.
+    a batch is adapted once. The knowledge vectors are frozen, kept in their store's type and cast after the look-up.
 
     Example:
         >>> augmentation = KnowledgeAugmentation({"user_id": users.align(user_ids), "item_id": items.align(item_ids)})
@@ -60,8 +60,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
         self.adaptor = HybridExpertAdaptor(
             list(tables), shared_experts, dedicated_experts, expert_units, name="adaptor"
         )
-        # Vectors of a store live outside Keras's weights, so that no checkpoint copies them. The tuple hides the tensors
-        # from legacy Keras, which would turn a dictionary into a tracked one.
+        # Vectors of a store live outside Keras's weights, so that no checkpoint copies them.
         self._stored = _Hidden({name: tf.constant(np.asarray(t.vectors)) for name, t in tables.items() if t.store})
         self._initial = _Hidden(tables)
         self._build_weights()
@@ -79,7 +78,9 @@ class KnowledgeAugmentation(keras.layers.Layer):
     @property
     def coverage(self) -> dict[str, float]:
         """Per source, the share of its vocabulary that has knowledge."""
-        return {name: float(np.mean(np.asarray(rows) >= 0)) for name, rows in zip(self.sources, self._rows, strict=True)}
+        return {
+            name: float(np.mean(np.asarray(rows) >= 0)) for name, rows in zip(self.sources, self._rows, strict=True)
+        }
 
     def _build_weights(self) -> None:
         """Weights exist from construction: their shapes come from the tables, not from the ids."""
@@ -158,6 +159,10 @@ class KnowledgeAugmentation(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Mapping[str, Any]) -> dict[str, Any]:
         return {name: _output_shape(shape, self.width) for name, shape in input_shape.items()}
 
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> KnowledgeAugmentation:
+        return cls(**config)  # Keras's own would turn a StoreError into a page of TypeErrors
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -188,7 +193,7 @@ def _table(name: str, source: Any) -> KnowledgeTable:
     rows = np.full(source["vocabulary"], -1, np.int32)  # the real ones are weights, loaded after this
     if source["store"] is None:
         return KnowledgeTable(np.zeros(source["vectors"], source["dtype"]), rows)
-    store = VectorStore.open(store_locations.get(name, source["store"]))
+    store = VectorStore.open(store_locations.get(name) or str(source["store"]))
     if store.fingerprint != source["fingerprint"]:
         raise StoreError(
             f"The model knows {name} from store {source['store']} with fingerprint {source['fingerprint']}, "

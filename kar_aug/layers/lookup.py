@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kar_aug._keras import tf
+from kar_aug._keras import keras, tf
 
 
 def look_up_distinct(ids: Any, function: Callable[[Any], Any]) -> Any:
@@ -15,6 +15,12 @@ def look_up_distinct(ids: Any, function: Callable[[Any], Any]) -> Any:
     """
     distinct, position = tf.unique(tf.reshape(tf.cast(ids, "int32"), [-1]))
     return tf.gather(function(distinct), position)
+
+
+def concatenate(vectors: list[Any], name: str | None = None) -> Any:
+    """Vectors of all sources side by side, in a model's graph. One source needs no layer: legacy Keras would hand
+    a list of one to it as a bare tensor when the model is cloned."""
+    return keras.layers.Concatenate(name=name)(vectors) if len(vectors) > 1 else vectors[0]
 
 
 def shape_like(ids: Any, vectors: Any) -> Any:

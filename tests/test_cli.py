@@ -1,0 +1,212 @@
+"""The command line as a user meets it: good input, and bad input that gets one clear line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from chat_server import ChatServer
+
+from kar_aug.cache import VectorStore
+from kar_aug.cli import main
+
+KEY = "sk-planted-key-0123456789"
+
+
+@pytest.fixture
+def folder(own_tables: Path, tmp_path: Path) -> Path:
+    """A copy of the user's own data, to work and break things in."""
+    shutil.copytree(own_tables, tmp_path / "project")
+    return tmp_path / "project"
+
+
+def kar_aug(folder: Path, *arguments: str, key: str | None = KEY) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OPENAI_API_KEY": key or "", "COLUMNS": "200"}
+    if key is None:
+        del environment["OPENAI_API_KEY"]
+    return subprocess.run(
+        [sys.executable, "-m", "kar_aug", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a refusal; nothing else may have been printed."""
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("kar-aug: ")]
+    assert len(lines) == 1 and "Traceback" not in done.stderr and KEY not in done.stderr
+    return lines[0]
+
+
+def test_the_whole_way_on_a_users_own_tables(folder: Path, chat_server: ChatServer) -> None:
+    assert "Movie 3 (1953)" in kar_aug(folder, "prompts", "--item", "3").stdout
+    generated = kar_aug(folder, "generate", "--base-url", chat_server.base_url)
+    assert generated.returncode == 0, generated.stderr
+    assert chat_server.answered == 100 and "60 asked" in generated.stderr and "40 asked" in generated.stderr
+    assert kar_aug(folder, "generate", "--base-url", chat_server.base_url).returncode == 0
+    assert chat_server.answered == 100, "a second run asks nothing"
+    assert kar_aug(folder, "encode").returncode == 0
+    assert len(VectorStore.open(folder / ".kar/vectors/user")) == 60
+    compared = kar_aug(folder, "compare")
+    assert compared.returncode == 0, compared.stderr
+    assert re.search(r"DeepFM \+ knowledge.*100% / 100%.*0\.\d{4}", compared.stdout)
+    assert "DeepFM: AUC" in compared.stdout and (folder / "report.html").read_text().count("<svg") == 2
+    assert "About:" in kar_aug(folder, "inspect", "--user", "5").stdout
+    counts = kar_aug(folder, "inspect").stdout
+    assert re.search(r"ok.*100", counts) and "all-MiniLM-L6-v2" in counts
+
+    exported = kar_aug(folder, "export", "--backbone", "DeepFM", "--output", "serving/1")
+    assert exported.returncode == 0, exported.stderr
+    serve_with_tensorflow_alone(folder)
+    for path in folder.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), f"the key is in {path}"
+
+
+def serve_with_tensorflow_alone(folder: Path) -> None:
+    """Load the export where neither kar_aug nor DeepCTR can be imported; compare with the model."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    from kar_aug.config import Config
+    from kar_aug.models import load_model
+    from kar_aug.workspace import Workspace
+
+    samples = Workspace(Config.load(folder / "kar.toml")).samples
+    inputs, _ = samples.of("test")
+    inputs = {name: values[:50].reshape(50, -1) for name, values in inputs.items()}
+    np.savez(folder / "inputs.npz", **inputs)
+    code = """
+import sys
+class Guard:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("kar_aug", "deepctr"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Guard())
+import numpy as np, tensorflow as tf
+serve = tf.saved_model.load("serving/1").signatures["serving_default"]
+output = serve(**{name: tf.constant(values) for name, values in np.load("inputs.npz").items()})
+np.save("output.npy", output["ctr"].numpy())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    models = [load_model(path) for path in (folder / ".kar/runs").glob("*.keras")]
+    model = next(m for m in models if any("knowledge_augmentation" in layer.name for layer in m.layers))
+    expected = model.predict(inputs, verbose=0)
+    np.testing.assert_allclose(np.load(folder / "output.npy"), expected, atol=1e-5)
+    assert (
+        VectorStore.open(folder / ".kar/vectors/item").fingerprint
+        in (folder / "serving/1/assets.extra/kar_aug.json").read_text()
+    )
+
+
+def test_a_server_that_is_down(folder: Path) -> None:
+    line = refused(kar_aug(folder, "generate", "--base-url", "http://127.0.0.1:9/v1"))
+    assert "http://127.0.0.1:9/v1 cannot be reached. Is the server running?" in line
+
+
+def test_a_wrong_key_loses_nothing(folder: Path, chat_server: ChatServer) -> None:
+    kar_aug(folder, "generate", "--base-url", chat_server.base_url, "--only", "item")
+    chat_server.behaviour = lambda server, request, number: (401, {}, b'{"error": {"message": "bad key"}}')
+    line = refused(kar_aug(folder, "generate", "--base-url", chat_server.base_url))
+    assert "401" in line and "OPENAI_API_KEY" in line
+    chat_server.behaviour = type(chat_server)().behaviour
+    kar_aug(folder, "generate", "--base-url", chat_server.base_url)
+    assert chat_server.answered == 100
+
+
+def test_no_key_at_all(folder: Path, chat_server: ChatServer) -> None:
+    assert "Set OPENAI_API_KEY" in refused(kar_aug(folder, "generate", "--base-url", chat_server.base_url, key=None))
+
+
+def test_a_missing_column(folder: Path) -> None:
+    frame = pd.read_parquet(folder / "interactions.parquet")
+    frame.drop(columns="timestamp").to_parquet(folder / "interactions.parquet")
+    assert "interactions: column 'timestamp' is missing" in refused(kar_aug(folder, "prompts"))
+
+
+def test_an_id_that_repeats(folder: Path) -> None:
+    items = pd.read_csv(folder / "items.csv")
+    pd.concat([items, items.tail(1)]).to_csv(folder / "items.csv", index=False)
+    assert "item_id 39 stands in more than one row" in refused(kar_aug(folder, "prompts"))
+
+
+def test_a_feature_that_no_table_has(folder: Path) -> None:
+    text = (folder / "kar.toml").read_text()
+    (folder / "kar.toml").write_text(text.replace('item_features = ["genres"]', 'item_features = ["colour"]'))
+    for source in ("user", "item"):
+        write_vectors(folder / f".kar/vectors/{source}")
+    assert "items: there is no column 'colour'" in refused(kar_aug(folder, "compare"))
+
+
+def write_vectors(path: Path) -> None:
+    from kar_aug.cache import StoreSpec
+
+    with VectorStore.writer(path, StoreSpec("e", 2)) as writer:
+        writer.append([1], ["k"], np.ones((1, 2)))
+
+
+@pytest.mark.parametrize("command", [["compare", "--backbone", "DCN"], ["export", "--backbone", "DCN"]])
+def test_an_unknown_backbone(folder: Path, command: list[str]) -> None:
+    assert "there is no backbone 'DCN'. Known: DeepFM, DIN, FiBiNET" in refused(kar_aug(folder, *command))
+
+
+def test_a_half_written_cache_is_not_overwritten(folder: Path, chat_server: ChatServer) -> None:
+    cache = folder / ".kar/answers.sqlite"
+    kar_aug(folder, "generate", "--base-url", chat_server.base_url)
+    with sqlite3.connect(cache) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = cache.read_bytes()
+    cache.write_bytes(b"\0" * 100 + content[100 : len(content) // 2])
+    broken = cache.read_bytes()
+    assert "answers.sqlite is not a usable text cache" in refused(kar_aug(folder, "generate"))
+    assert cache.read_bytes() == broken
+
+
+def test_half_a_vector_store(folder: Path, chat_server: ChatServer) -> None:
+    kar_aug(folder, "generate", "--base-url", chat_server.base_url)
+    kar_aug(folder, "encode")
+    part = next((folder / ".kar/vectors/item").glob("*.vectors.npy"))
+    part.write_bytes(part.read_bytes()[:1000])
+    line = refused(kar_aug(folder, "compare"))
+    assert part.name in line and "encode again" in line
+
+
+def test_stages_out_of_order_say_which_comes_first(folder: Path) -> None:
+    assert "kar-aug encode" in refused(kar_aug(folder, "compare"))
+    assert "kar-aug generate" in refused(kar_aug(folder, "encode"))
+
+
+def test_settings_that_are_wrong(folder: Path) -> None:
+    assert "kar-aug init" in refused(kar_aug(folder, "-c", "none.toml", "prompts"))
+    (folder / "kar.toml").write_text("[data]\ndatasett = 'movielens-100k'\n")
+    assert "no setting 'datasett' in [data]. Did you mean 'dataset'?" in refused(kar_aug(folder, "prompts"))
+    (folder / "kar.toml").write_text("[data\n")
+    assert "kar.toml is not valid TOML" in refused(kar_aug(folder, "prompts"))
+
+
+def test_ids_that_are_not_there(folder: Path) -> None:
+    assert "no user '999'" in refused(kar_aug(folder, "prompts", "--user", "999"))
+    assert "Nothing was asked about item '3' yet" in refused(kar_aug(folder, "inspect", "--item", "3"))
+
+
+def test_init_writes_settings_and_never_over_a_file(tmp_path: Path) -> None:
+    assert kar_aug(tmp_path, "init").returncode == 0
+    assert 'dataset = "movielens-100k"' in (tmp_path / "kar.toml").read_text()
+    assert "--force" in refused(kar_aug(tmp_path, "init"))
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_command_has_help_with_an_example_and_stands_in_the_readme(command: str) -> None:
+    text = main.commands[command].help or ""
+    assert "Example:" in text
+    assert f"kar-aug {command}" in (Path(__file__).parents[1] / "README.md").read_text()

@@ -1,0 +1,64 @@
+"""The demonstration, small: real data, real language model, real encoder, real training; killed and started again."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from kar_aug.cache import TextCache
+
+DEMO = [
+    sys.executable,
+    "-m",
+    "kar_aug",
+    "demo",
+    "--users",
+    "12",
+    "--items",
+    "16",
+    "--seeds",
+    "1",
+    "--max-tokens",
+    "8",
+]
+
+
+def answers(folder: Path) -> int:
+    path = folder / ".kar/demo/answers.sqlite"
+    if not path.exists():
+        return 0
+    with TextCache(path) as cache:
+        counts = cache.counts()
+        return counts["ok"] + counts["truncated"]
+
+
+def test_killed_and_started_again_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    first = subprocess.Popen(DEMO, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while answers(tmp_path) < 3 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    kept = answers(tmp_path)
+    assert 3 <= kept < 28
+
+    second = subprocess.run(DEMO, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr
+    asked, cached = (sum(map(int, re.findall(rf"(\d+) {word}", second.stderr))) for word in ("asked", "already cached"))
+    assert cached == kept and asked == 28 - kept
+    for model in ("DeepFM", "DIN", "FiBiNET"):
+        assert re.search(rf"{model} \+ knowledge.*0\.[67]\d{{3}}", second.stdout), second.stdout
+        assert f"{model}: AUC" in second.stdout
+    assert (tmp_path / "report.html").read_text().count("<svg") == 2
+
+    started = time.monotonic()
+    third = subprocess.run(DEMO, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "0 asked" in third.stderr
+    table = re.findall(r"│ (?:DeepFM|DIN|FiBiNET).*", second.stdout)
+    assert table == re.findall(r"│ (?:DeepFM|DIN|FiBiNET).*", third.stdout), "runs are reused as they were"
+    assert time.monotonic() - started < 60, "nothing is made again"

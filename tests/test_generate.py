@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import ChatServer, completion, echo
+
+from kar_aug import generate as stage
+from kar_aug.cache import TextCache
+from kar_aug.config import LanguageModel
+from kar_aug.errors import GenerationError
+from kar_aug.prompts import Prompt
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_WAIT_SECONDS", (0.01, 0.05))
+
+
+def prompts(count: int, text: str = "entity {}") -> list[Prompt]:
+    return [Prompt("item", i, ({"role": "user", "content": text.format(i)},), "v1") for i in range(count)]
+
+
+def model(server: ChatServer, **changes: Any) -> LanguageModel:
+    return LanguageModel(**{"model": "test-model", "base_url": server.base_url, "concurrency": 4, **changes})
+
+
+def generate(server: ChatServer, cache: TextCache, asked: list[Prompt], **changes: Any) -> stage.Progress:
+    return stage.generate(asked, cache, model(server, **changes), api_key="sk-planted-key")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> TextCache:
+    return TextCache(tmp_path / "answers.sqlite")
+
+
+def test_every_prompt_is_answered_and_kept_with_its_usage(chat_server: ChatServer, cache: TextCache) -> None:
+    done = generate(chat_server, cache, prompts(20))
+    assert (done.asked, done.cached, done.failed) == (20, 0, 0)
+    texts = {knowledge.entity_id: knowledge.text for knowledge in cache.knowledge("item")}
+    assert texts == {i: f"About: entity {i}" for i in range(20)}
+    assert cache.counts()["prompt_tokens"] == 140 and done.completion_tokens == 60
+    assert chat_server.most_in_flight <= 4
+
+
+def test_a_second_run_asks_nothing(chat_server: ChatServer, cache: TextCache) -> None:
+    generate(chat_server, cache, prompts(10))
+    assert generate(chat_server, cache, prompts(10)).cached == 10
+    assert chat_server.answered == 10
+
+
+def test_equal_prompts_of_different_entities_are_asked_once(chat_server: ChatServer, cache: TextCache) -> None:
+    generate(chat_server, cache, prompts(10, "always the same"))
+    assert chat_server.answered == 1
+    assert len(list(cache.knowledge("item"))) == 10
+
+
+@pytest.mark.parametrize("change", [{"model": "other"}, {"max_tokens": 9}, {"temperature": 0.5}, {"seed": 1}])
+def test_another_model_or_sampling_parameter_is_another_question(
+    chat_server: ChatServer, cache: TextCache, change: dict[str, Any]
+) -> None:
+    generate(chat_server, cache, prompts(3))
+    generate(chat_server, cache, prompts(3), **change)
+    assert chat_server.answered == 6
+
+
+def test_the_sampling_parameters_reach_the_server(chat_server: ChatServer, cache: TextCache) -> None:
+    generate(chat_server, cache, prompts(1), max_tokens=9, temperature=0.5, seed=3)
+    request = chat_server.requests[0]
+    assert (request["max_tokens"], request["temperature"], request["seed"]) == (9, 0.5, 3)
+    assert request["messages"] == [{"role": "user", "content": "entity 0"}]
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "429", "429 later", "reset", "malformed", "not json", "hang"])
+def test_passing_faults_are_retried(cache: TextCache, fault: str) -> None:
+    def sometimes(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        if number % 3:
+            return echo(server, request, number)
+        if fault == "reset":
+            raise ConnectionResetError
+        if fault == "hang":
+            time.sleep(1)
+        if fault == "malformed":
+            return 200, {}, b'{"id": "x"}'
+        if fault == "not json":
+            return 200, {}, b"<html>busy</html>"
+        headers = {"Retry-After": "0.05"} if "later" in fault else {}
+        return (int(fault[:3]) if fault[0].isdigit() else 200), headers, b"{}"
+
+    with ChatServer(sometimes) as server:
+        done = generate(server, cache, prompts(9), timeout=0.4, tries=8)
+        assert (done.asked, done.failed) == (9, 0)
+    assert {k.text for k in cache.knowledge("item")} == {f"About: entity {i}" for i in range(9)}
+
+
+def test_retry_after_is_honoured(cache: TextCache) -> None:
+    times: list[float] = []
+
+    def later(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        times.append(time.monotonic())
+        return echo(server, request, number) if number else (429, {"Retry-After": "0.6"}, b"{}")
+
+    with ChatServer(later) as server:
+        generate(server, cache, prompts(1))
+    assert times[1] - times[0] >= 0.6
+
+
+def test_a_prompt_that_fails_for_itself_is_listed_and_others_go_on(cache: TextCache) -> None:
+    def one_bad(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        bad = request["messages"][0]["content"] == "entity 3"
+        return (400, {}, b'{"error": {"message": "too long"}}') if bad else echo(server, request, number)
+
+    with ChatServer(one_bad) as server:
+        done = generate(server, cache, prompts(8))
+        assert (done.asked, done.failed) == (7, 1)
+        assert [reason for _, reason, _ in cache.failures()] == ["the server answered 400"]
+        server.behaviour = echo
+        assert generate(server, cache, prompts(8)).asked == 1
+    assert cache.failures() == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (completion("half a sent", "length"), "truncated"),
+        (completion(None, "content_filter"), "refused"),
+        (completion(None, refusal="I cannot"), "refused"),
+        (completion("  "), "empty"),
+    ],
+)
+def test_answers_that_are_no_knowledge_are_kept_apart(cache: TextCache, body: bytes, status: str) -> None:
+    with ChatServer(lambda server, request, number: (200, {}, body)) as server:
+        generate(server, cache, prompts(2))
+        assert cache.counts()[status] == 2
+        assert list(cache.knowledge("item")) == []
+        assert len(list(cache.knowledge("item", accept=("ok", status)))) == 2
+        assert generate(server, cache, prompts(2)).cached == 2, "they were paid for: not asked again"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_errors_that_no_retry_heals_stop_the_job_after_a_handful(cache: TextCache, status: int) -> None:
+    with ChatServer(lambda server, request, number: (status, {}, b"{}")) as server:
+        with pytest.raises(GenerationError, match=f"answered {status}.*OPENAI_API_KEY, --model and --base-url"):
+            generate(server, cache, prompts(1000))
+        assert len(server.requests) <= 8
+
+
+def test_a_server_that_is_down_is_named(cache: TextCache) -> None:
+    with ChatServer() as server:
+        pass
+    with pytest.raises(GenerationError, match=r"http://127\.0\.0\.1:\d+/v1 cannot be reached. Is the server running"):
+        generate(server, cache, prompts(50))
+
+
+def test_a_missing_key_is_one_clear_error(chat_server: ChatServer, cache: TextCache) -> None:
+    with pytest.raises(GenerationError, match="Set OPENAI_API_KEY"):
+        stage.generate(prompts(1), cache, model(chat_server))
+
+
+def test_the_key_is_sent_but_stored_nowhere(chat_server: ChatServer, cache: TextCache, tmp_path: Path) -> None:
+    generate(chat_server, cache, prompts(3))
+    assert chat_server.headers[0]["authorization"] == "Bearer sk-planted-key"
+    cache.close()
+    assert not [path for path in tmp_path.iterdir() if b"sk-planted" in path.read_bytes()]
+
+
+_JOB = """
+import sys
+from kar_aug.generate import generate
+from kar_aug.cache import TextCache
+from kar_aug.config import LanguageModel
+from kar_aug.prompts import Prompt
+prompts = (Prompt("item", i, ({"role": "user", "content": f"entity {i}"},), "v1") for i in range(400))
+model = LanguageModel(model="m", base_url=sys.argv[1], concurrency=4)
+try:
+    with TextCache(sys.argv[2]) as cache:
+        generate(prompts, cache, model, api_key="k")
+except KeyboardInterrupt as stop:
+    print(stop)
+    sys.exit(130)
+"""
+
+
+def start(server: ChatServer, path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", _JOB, server.base_url, str(path)], stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_more(server: ChatServer, count: int) -> None:
+    enough, deadline = server.answered + count, time.monotonic() + 30
+    while server.answered < enough and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def test_killed_at_any_moment_it_loses_at_most_what_was_in_flight(tmp_path: Path) -> None:
+    kills = 5
+    path = tmp_path / "answers.sqlite"
+    with ChatServer(latency=0.02) as server:
+        for _ in range(kills):
+            job = start(server, path)
+            wait_for_more(server, 30)
+            os.kill(job.pid, signal.SIGKILL)
+            job.wait()
+        assert start(server, path).wait(60) == 0
+        time.sleep(0.1)
+        assert 400 <= server.answered <= 400 + kills * 4
+    with TextCache(path) as cache:
+        texts = {k.entity_id: k.text for k in cache.knowledge("item")}
+    assert texts == {i: f"About: entity {i}" for i in range(400)}
+
+
+def test_ctrl_c_drains_what_is_in_flight_and_says_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    with ChatServer(latency=0.05) as server:
+        job = start(server, path)
+        wait_for_more(server, 20)
+        job.send_signal(signal.SIGINT)
+        output, _ = job.communicate(timeout=30)
+        assert job.returncode == 130
+        with TextCache(path) as cache:
+            assert cache.counts()["ok"] == server.answered < 400
+        assert output.startswith(f"{server.answered} asked")

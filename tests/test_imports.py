@@ -1,0 +1,123 @@
+"""The halves stay apart: each is imported, and used, in a process where the other's packages cannot be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Runs first in each process: the named packages cannot be imported, and no socket can be connected.
+_GUARD = """
+import socket, sys, threading
+class Guard:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Guard())
+def refuse(*args, **kwargs):
+    raise AssertionError(f"a network call: {args}")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+"""
+ONLINE_PACKAGES = ["tensorflow", "tf_keras", "keras", "deepctr"]
+OFFLINE_PACKAGES = ["openai", "sentence_transformers", "torch", "transformers", "xllamacpp"]
+
+
+def run(code: str, blocked: list[str], folder: Path | None = None) -> str:
+    script = f"BLOCKED = {blocked}\n{_GUARD}\n{code}"
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_kar_aug_loads_no_framework_and_no_client() -> None:
+    run(
+        "import kar_aug; dir(kar_aug); assert threading.active_count() == 1\n"
+        f"assert not set(sys.modules) & {set(ONLINE_PACKAGES + OFFLINE_PACKAGES)}",
+        blocked=[],
+    )
+
+
+def test_the_offline_half_works_without_tensorflow(own_tables: Path) -> None:
+    code = """
+from pathlib import Path
+import numpy as np
+import kar_aug.generate, kar_aug.encode, kar_aug.local
+from kar_aug.cli import main
+from kar_aug.config import Config
+from kar_aug.workspace import Workspace
+workspace = Workspace(Config.load(Path("kar.toml")))
+assert len(list(workspace.prompts("user"))) == 60
+class Hash:
+    name, dimension = "hash", 4
+    def encode(self, texts):
+        return np.asarray([[len(t), 1, 2, 3] for t in texts], "float32")
+with workspace.open_cache() as cache:
+    prompt = next(workspace.prompts("item"))
+    key = kar_aug.generate.question_key(workspace.config.generate, prompt)
+    cache.link([("item", prompt.entity_id, key, prompt.version, None)])
+    cache.put(kar_aug.cache.Answer(key, "ok", "a film", "m", prompt.messages))
+    store = kar_aug.encode.encode(cache.knowledge("item"), "store", Hash())
+assert len(store) == 1
+main(["prompts", "--item", "3"], standalone_mode=False)
+"""
+    assert "Movie 3 (1953)" in run(code, ONLINE_PACKAGES, own_tables)
+
+
+def test_the_online_half_works_without_a_language_model_client() -> None:
+    code = """
+import numpy as np
+import kar_aug.backbones, kar_aug.compare, kar_aug.export, kar_aug.models, kar_aug.report
+from kar_aug import KnowledgeAugmentation
+layer = KnowledgeAugmentation({"item_id": np.ones((3, 4), "float32")})
+assert layer({"item_id": np.asarray([0, 2])})["item_id"].shape == (2, 32)
+from kar_aug.backbones import DeepFM
+from deepctr.feature_column import SparseFeat
+columns = [SparseFeat("item_id", 3, 4)]
+DeepFM(columns, columns, augmentation=layer).predict(np.asarray([1]), verbose=0)
+"""
+    run(code, OFFLINE_PACKAGES)
+
+
+@pytest.mark.parametrize(
+    ("code", "blocked", "words"),
+    [
+        ("import kar_aug.layers", "tensorflow", "tensorflow is not installed.*kar-aug\\[online\\]"),
+        ("import kar_aug.backbones", "deepctr", "deepctr is not installed.*kar-aug\\[online\\]"),
+        (
+            "from kar_aug.encode import *; SentenceTransformerEncoder()",
+            "sentence_transformers",
+            "sentence-transformers is not installed.*kar-aug\\[offline\\]",
+        ),
+        (
+            "from kar_aug.generate import _client; from kar_aug.config import *; _client(LanguageModel(), 'k')",
+            "openai",
+            "openai is not installed.*kar-aug\\[offline\\]",
+        ),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(code: str, blocked: str, words: str) -> None:
+    check = f"""
+import re
+try:
+    exec({code!r})
+except Exception as error:
+    assert re.search({words!r}, str(error)), error
+else:
+    raise AssertionError("no error")
+"""
+    run(check, [blocked])
+
+
+def test_deepctrs_own_utilities_can_still_be_imported() -> None:
+    run("import kar_aug.backbones, deepctr.utils; assert callable(deepctr.utils.check_version)", [])
