@@ -2,8 +2,8 @@
 
 A DeepCTR model is a function that builds a Keras graph out of a few named steps (`get_linear_logit`,
 `input_from_feature_columns` ...). `rebuild` runs that very function with some of these names bound to steps of ours,
-which call the original and add knowledge. So a backbone without augmentation *is* DeepCTR's model, one with it differs in
-exactly the steps listed in its file, and nothing of DeepCTR is copied or patched.
+which call the original and add knowledge. So a backbone without augmentation *is* DeepCTR's model, one with it differs
+in exactly the steps listed in its file, and nothing of DeepCTR is copied or patched.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ def build_samples(
     """
     vocabulary: dict[str, list[int | str | None]] = {s: [None, *tables.ids(s)] for s in ("user", "item")}
     code = {source: {id: i for i, id in enumerate(tables.ids(source), start=1)} for source in ("user", "item")}
-    item_code: IntArray = split["item_id"].map(code["item"]).to_numpy(np.int32)
-    user_code: IntArray = split["user_id"].map(code["user"]).to_numpy(np.int32)
+    item_code = np.asarray(split["item_id"].map(code["item"]), np.int32)
+    user_code = np.asarray(split["user_id"].map(code["user"]), np.int32)
     is_sample = (split[part] != "history").to_numpy()
 
     features = [Feature("user_id", len(vocabulary["user"])), Feature("item_id", len(vocabulary["item"]))]
