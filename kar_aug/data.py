@@ -46,11 +46,11 @@ class Tables:
         value = "label" if "label" in self.interactions else "rating"
         for column in ("user_id", "item_id", "timestamp", value):
             _no_gaps(self.interactions, "interactions", column)
-        if not (
-            pd.api.types.is_numeric_dtype(self.interactions["timestamp"])
-            or pd.api.types.is_datetime64_any_dtype(self.interactions["timestamp"])
-        ):
+        time = self.interactions["timestamp"]
+        if not (pd.api.types.is_numeric_dtype(time) or pd.api.types.is_datetime64_any_dtype(time)):
             raise DataError("interactions: 'timestamp' must hold seconds since 1970, or datetimes, not text.")
+        if pd.api.types.is_float_dtype(time) and not np.isfinite(time).all():
+            raise DataError("interactions: 'timestamp' holds infinity.")
         if not pd.api.types.is_numeric_dtype(self.interactions[value]):
             raise DataError(f"interactions: '{value}' must hold numbers, not text.")
         if value == "label" and not self.interactions["label"].isin([0, 1]).all():
@@ -63,10 +63,11 @@ class Tables:
                 raise DataError(
                     f"{name}: {key} {repeated.tolist()[0]!r} stands in more than one row. Keep one row an id."
                 )
-            if len(frame) and _kind(frame[key]) != _kind(self.interactions[key]):
+            expected = _kind(self.interactions, "interactions", key)
+            if len(frame) and (kind := _kind(frame, name, key)) != expected:
                 raise DataError(
-                    f"{name}: {key} holds {_kind(frame[key])}s but interactions hold {_kind(self.interactions[key])}s, "
-                    "so that no id would be found. Give both the same type."
+                    f"{name}: {key} holds {kind}s but interactions hold {expected}s, so that no id would be found. "
+                    "Give both the same type."
                 )
 
     def ids(self, source: str) -> list[int | str]:
@@ -188,9 +189,9 @@ def _no_gaps(frame: pd.DataFrame, name: str, column: str) -> None:
         raise DataError(f"{name}: '{column}' is empty in {gaps.sum()} rows, the first is row {int(gaps.argmax())}.")
 
 
-def _kind(column: pd.Series) -> str:
-    if pd.api.types.is_integer_dtype(column):
-        return "integer"
-    if pd.api.types.is_float_dtype(column):
-        return "decimal number"
-    return "string"
+def _kind(frame: pd.DataFrame, name: str, key: str) -> str:
+    """ "integer" or "string": what ids may be, because stores and caches keep these two apart and no other."""
+    kind = pd.api.types.infer_dtype(frame[key], skipna=False)
+    if kind not in ("integer", "string"):
+        raise DataError(f"{name}: '{key}' must hold integers or strings, all of one kind; it holds: {kind}.")
+    return kind

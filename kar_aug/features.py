@@ -81,7 +81,11 @@ def build_samples(
         for column in columns:
             if column not in table:
                 raise DataError(f"{source}s: there is no column '{column}' to make a feature of.")
-            feature, values = _encode_column(column, table, code[source])
+            if column in inputs or column == HISTORY:
+                raise DataError(
+                    f"{source}s: the feature {column!r} is there already. Leave it out, or rename the column."
+                )
+            feature, values = _encode_column(column, table, f"{source}_id", code[source])
             features.append(feature)
             inputs[column] = values[inputs[f"{source}_id"]]
     features.append(Feature(HISTORY, len(vocabulary["item"]), history_length, embedding="item_id"))
@@ -95,21 +99,17 @@ def build_samples(
     )
 
 
-def _encode_column(column: str, table: pd.DataFrame, code: dict[int | str, int]) -> tuple[Feature, IntArray]:
+def _encode_column(column: str, table: pd.DataFrame, key: str, code: dict[int | str, int]) -> tuple[Feature, IntArray]:
     """A table's column as integers by entity: row `code[id]` holds the values of `id`, row 0 zeros."""
     cells = [[] if pd.isna(cell) else str(cell).split(SEPARATOR) for cell in table[column]]
     length = max((len(values) for values in cells), default=1)
     categories = {value: i for i, value in enumerate(sorted({v for values in cells for v in values}), start=1)}
     encoded = np.zeros((len(code) + 1, max(length, 1)), np.int32)
-    for entity, values in zip(table[_key(table)].tolist(), cells, strict=True):
+    for entity, values in zip(table[key].tolist(), cells, strict=True):
         encoded[code[entity], : len(values)] = [categories[value] for value in values]
     if length <= 1:
         return Feature(column, len(categories) + 1), encoded[:, 0]
     return Feature(column, len(categories) + 1, length), encoded
-
-
-def _key(table: pd.DataFrame) -> str:
-    return "user_id" if "user_id" in table else "item_id"
 
 
 def _click_history(split: pd.DataFrame, item_code: IntArray, length: int) -> IntArray:

@@ -31,6 +31,20 @@ _RENDERING = 1
 _BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a"})
 
 
+# What a scenario must say: (key, section or "", type).
+_STRUCTURE: tuple[tuple[str, str, type], ...] = (
+    ("name", "", str),
+    ("factors", "", list),
+    ("user", "", dict),
+    ("item", "", dict),
+    *(
+        (key, source, kind)
+        for source in ("user", "item")
+        for key, kind in (("fields", list), ("system", str), ("prompt", str))
+    ),
+)
+
+
 class Message(TypedDict):
     """One message of a chat, as the OpenAI API takes it."""
 
@@ -73,7 +87,7 @@ class Scenario:
         path = Path(name_or_path)
         builtin = files("kar_aug.prompts").joinpath(f"{name_or_path}.toml")
         if path.suffix == ".toml" and path.is_file():
-            content = path.read_text(encoding="utf-8")
+            content = _read(path)
         elif path.suffix != ".toml" and builtin.is_file():
             content = builtin.read_text(encoding="utf-8")
         else:
@@ -83,10 +97,12 @@ class Scenario:
             )
         try:
             data = tomllib.loads(content)
+            for key, where, kind in _STRUCTURE:
+                value: Any = (data[where] if where else data)[key]
+                if not isinstance(value, kind) or (kind is list and not all(isinstance(v, str) for v in value)):
+                    wanted = {"str": "a text", "list": "a list of texts", "dict": f"a section: [{key}]"}[kind.__name__]
+                    raise PromptError(f"Scenario {name_or_path}: {where}{'.' if where else ''}{key} must be {wanted}.")
             scenario = cls(data["name"], tuple(data["factors"]), data["user"], data["item"])
-            for source in ("user", "item"):
-                for part in ("fields", "system", "prompt"):
-                    getattr(scenario, source)[part]
         except tomllib.TOMLDecodeError as error:
             raise PromptError(f"Scenario {name_or_path}: {error}") from None
         except KeyError as error:
@@ -115,8 +131,8 @@ class Scenario:
             as_of: the time of the last event, kept with the answer.
         """
         days = [
-            {"date": date, "events": [_clean(event) for event in events]}
-            for date, events in groupby(history, key=lambda event: event["date"])
+            {"date": date, "events": list(events)}
+            for date, events in groupby(map(_clean, history), key=lambda event: event["date"])
         ]
         fields = {"profile": _only(profile, self.user["fields"]), "history": days}
         return Prompt("user", user_id, self._render("user", fields), self.versions["user"], as_of)
@@ -133,7 +149,7 @@ class Scenario:
                 {"role": "system", "content": system.render(factors=self.factors).strip()},
                 {"role": "user", "content": prompt.render(factors=self.factors, **fields).strip()},
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise PromptError(f"Scenario {self.name}, template of {source}: {error}") from None
 
     @cached_property
@@ -200,6 +216,13 @@ def item_prompts(
         yield scenario.item_prompt(item_id, rows[item_id])
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"Scenario {path} cannot be read: {error}") from None
+
+
 def _rows(table: pd.DataFrame, key: str) -> dict[int | str, dict[str, Any]]:
     return table.set_index(key).to_dict("index")  # type: ignore[return-value]
 
@@ -224,7 +247,9 @@ def _clean(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _clean_text(value: Any) -> str:
     """One line without control characters or angle brackets, so that a value cannot close its <data> mark."""
-    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
+    if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and value != value):
         return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of whole numbers with one gap comes as decimals
     text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", str(value))
     return re.sub(r"\s+", " ", text.translate(_BRACKETS)).strip()
