@@ -10,6 +10,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Self
 from kar_aug.errors import StoreError
 
 SCHEMA_VERSION = 1
+_APPLICATION = 0x6B617231  # "kar1": tells our files from other programs' databases
 STATUSES = ("ok", "truncated", "refused", "empty")
 
 _SCHEMA = """
@@ -84,47 +86,80 @@ class TextCache:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # Autocommit: each statement is its own transaction unless `with self._db` groups them.
+        with self._errors():
+            # Autocommit: each statement is its own transaction unless `_transaction` groups them.
             self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            self._check_format()
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
-            self._migrate()
+
+    def _check_format(self) -> None:
+        """Make the tables in an empty file; refuse a file of another program or of a newer version."""
+        with self._transaction():  # of several processes that start together, one makes the tables
+            version, application = (
+                self._db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("user_version", "application_id")
+            )
+            empty = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+            if empty and version == 0:
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
+            elif application != _APPLICATION:
+                raise StoreError(f"{self.path} is a database of another program, not a text cache. Name another file.")
+            elif version > SCHEMA_VERSION:
+                raise StoreError(
+                    f"{self.path} was written by a newer kar-aug (format {version}, this one reads {SCHEMA_VERSION}). "
+                    "Upgrade kar-aug: pip install -U kar-aug"
+                )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """SQLite's errors as ours: the file cannot be written just now, or it is no text cache."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"{self.path} cannot be read or written ({error}). Nothing stored before is lost.") from None
         except sqlite3.DatabaseError as error:
             raise StoreError(
                 f"{self.path} is not a usable text cache ({error}). Move it away to start a new one, "
                 "or restore it from a copy; do not delete it while answers in it are paid for."
             ) from None
 
-    def _migrate(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.path} was written by a newer kar-aug (format {version}, this one reads {SCHEMA_VERSION}). "
-                "Upgrade kar-aug: pip install -U kar-aug"
-            )
-        if version == 0:
-            # One script, one transaction: a process killed here leaves an empty file, not half a schema.
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of the block or nothing, committed when it ends."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a full disk has rolled back already
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _query(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._errors():
+            return self._db.execute(statement, values).fetchall()
 
     def __contains__(self, key: str) -> bool:
-        return self._db.execute("SELECT 1 FROM answers WHERE key = ?", [key]).fetchone() is not None
+        return bool(self._query("SELECT 1 FROM answers WHERE key = ?", [key]))
 
     def get(self, key: str) -> Answer | None:
         """The answer to a question, whatever its status; None if it was never answered."""
         columns = "key, status, text, model, messages, prompt_tokens, completion_tokens, seconds, created"
-        row = self._db.execute(f"SELECT {columns} FROM answers WHERE key = ?", [key]).fetchone()
-        if row is None:
+        rows = self._query(f"SELECT {columns} FROM answers WHERE key = ?", [key])
+        if not rows:
             return None
-        key, status, text, model, messages, *measured = row
+        key, status, text, model, messages, *measured = rows[0]
         return Answer(key, status, text, model, json.loads(messages), *measured)
 
     def put(self, answer: Answer) -> None:
         """Store an answer. It is committed, and its failure forgotten, when this returns."""
         if answer.status not in STATUSES:
             raise ValueError(f"`status` must be one of {STATUSES}. Received: {answer.status!r}")
-        messages = json.dumps(list(answer.messages), ensure_ascii=False)
-        with self._transaction():
+        messages = json.dumps(list(answer.messages))
+        with self._errors(), self._transaction():
             self._db.execute(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [answer.key, answer.status, answer.text, answer.model, messages, answer.prompt_tokens,
@@ -134,27 +169,28 @@ class TextCache:
 
     def fail(self, key: str, reason: str, attempts: int) -> None:
         """Note that a question could not be answered, and why."""
-        self._db.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", [key, reason, attempts, _now()])
+        self._query("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", [key, _storable(reason), attempts, _now()])
 
     def failures(self) -> list[tuple[str, str, int]]:
         """(key, reason, attempts) of every question without an answer."""
-        return self._db.execute("SELECT key, reason, attempts FROM failures ORDER BY created").fetchall()
+        return self._query("SELECT key, reason, attempts FROM failures ORDER BY created")
 
     def link(self, rows: Iterable[tuple[str, int | str, str, str, str | None]]) -> None:
         """Say whose knowledge an answer is: rows of (source, entity_id, key, prompt_version, as_of)."""
         now = _now()
-        with self._transaction():
+        with self._errors(), self._transaction():
             self._db.executemany(
                 "INSERT INTO knowledge VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (source, entity_id) DO UPDATE SET "
                 "key = excluded.key, prompt_version = excluded.prompt_version, as_of = excluded.as_of, "
-                "updated = excluded.updated WHERE key != excluded.key OR as_of IS NOT excluded.as_of",
+                "updated = excluded.updated WHERE (key, prompt_version, as_of) IS NOT "
+                "(excluded.key, excluded.prompt_version, excluded.as_of)",
                 ([source, json.dumps(id), key, version, as_of, now] for source, id, key, version, as_of in rows),
             )
 
     def knowledge(self, source: str, *, accept: Sequence[str] = ("ok",)) -> Iterator[Knowledge]:
         """The knowledge of a source ("user", "item"), in order of entity; answers of other statuses are left out."""
         marks = ", ".join("?" * len(accept))
-        rows = self._db.execute(
+        rows = self._query(
             "SELECT entity_id, text, answers.key, model, prompt_version, as_of FROM knowledge JOIN answers USING (key) "
             f"WHERE source = ? AND status IN ({marks}) ORDER BY entity_id",
             [source, *accept],
@@ -164,17 +200,17 @@ class TextCache:
 
     def of_entity(self, source: str, entity_id: int | str) -> Answer | None:
         """The answer about one entity, whatever its status."""
-        row = self._db.execute(
+        rows = self._query(
             "SELECT key FROM knowledge WHERE source = ? AND entity_id = ?", [source, json.dumps(entity_id)]
-        ).fetchone()
-        return None if row is None else self.get(row[0])
+        )
+        return self.get(rows[0][0]) if rows else None
 
     def counts(self) -> dict[str, int]:
         """Answers by status, `failed` among them, and the tokens the server reported."""
         counts = dict.fromkeys(STATUSES, 0)
-        counts.update(self._db.execute("SELECT status, count(*) FROM answers GROUP BY status").fetchall())
-        counts["failed"] = self._db.execute("SELECT count(*) FROM failures").fetchone()[0]
-        tokens = self._db.execute("SELECT total(prompt_tokens), total(completion_tokens) FROM answers").fetchone()
+        counts.update(self._query("SELECT status, count(*) FROM answers GROUP BY status"))
+        counts["failed"] = self._query("SELECT count(*) FROM failures")[0][0]
+        tokens = self._query("SELECT total(prompt_tokens), total(completion_tokens) FROM answers")[0]
         counts["prompt_tokens"], counts["completion_tokens"] = map(int, tokens)
         return counts
 
@@ -190,28 +226,10 @@ class TextCache:
     ) -> None:
         self.close()
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db, self.path)
 
-
-class _Transaction:
-    """BEGIN IMMEDIATE .. COMMIT, or ROLLBACK on any error; SQLite's errors become ours."""
-
-    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
-        self._db, self._path = db, path
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._db.execute("COMMIT" if error is None else "ROLLBACK")
-        except sqlite3.OperationalError as commit_error:  # a full disk has already rolled back
-            error = error or commit_error
-        if isinstance(error, sqlite3.OperationalError):
-            raise StoreError(f"{self._path} cannot be written ({error}). Nothing stored before is lost.") from None
+def _storable(text: str) -> str:
+    """`text` without half characters, which UTF-8 cannot hold: an answer may end in the middle of an emoji."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _now() -> str:

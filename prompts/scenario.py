@@ -99,7 +99,9 @@ class Scenario:
             data = tomllib.loads(content)
             for key, where, kind in _STRUCTURE:
                 value: Any = (data[where] if where else data)[key]
-                if not isinstance(value, kind) or (kind is list and not all(isinstance(v, str) for v in value)):
+                if not isinstance(value, kind) or (
+                    isinstance(value, list) and not all(isinstance(v, str) for v in value)
+                ):
                     wanted = {"str": "a text", "list": "a list of texts", "dict": f"a section: [{key}]"}[kind.__name__]
                     raise PromptError(f"Scenario {name_or_path}: {where}{'.' if where else ''}{key} must be {wanted}.")
             scenario = cls(data["name"], tuple(data["factors"]), data["user"], data["item"])

@@ -285,7 +285,7 @@ def test_processes_that_start_together_make_one_cache(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_error_and_loses_nothing(path: Path) -> None:
     job = writer(path, 0, limit=400_000)
     output, error = job.communicate(timeout=60)
-    assert job.returncode == 1 and "answers.sqlite cannot be written" in error and "Traceback" not in error
+    assert job.returncode == 1 and "answers.sqlite cannot be read or written" in error and "Traceback" not in error
     acknowledged = set(map(int, output.split()))
     with TextCache(path) as cache:
         assert acknowledged and acknowledged <= {k.entity_id for k in cache.knowledge("item")}

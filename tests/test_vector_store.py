@@ -1,0 +1,268 @@
+"""Vectors come back as they were stored, of one kind only, whatever happens to the writer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from kar_aug.cache import KnowledgeTable, StoreSpec, VectorStore
+from kar_aug.errors import StoreError
+
+Vectors = npt.NDArray[Any]
+SPEC = StoreSpec("minilm@abc", 2, ("v1",), ("gpt-4o-mini",))
+
+
+def append(path: Path, ids: Sequence[Any], vectors: Any, spec: StoreSpec = SPEC, key: str = "key") -> VectorStore:
+    with VectorStore.writer(path, spec) as writer:
+        writer.append(ids, [f"{key} {i}" for i in range(len(ids))], np.asarray(vectors))
+    return VectorStore.open(path)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A store of two parts: 10, 20, 30, and then 20 again with 40."""
+    append(tmp_path / "store", [10, 20, 30], [[1, 1], [2, 2], [3, 3]], key="old")
+    append(tmp_path / "store", [20, 40], [[5, 5], [4, 4]], key="new")
+    return tmp_path / "store"
+
+
+@st.composite
+def contents(draw: st.DrawFn) -> tuple[list[int] | list[str], Vectors]:
+    text = st.text(st.characters(exclude_categories=["Cs"]), max_size=6).filter(lambda text: not text.endswith("\0"))
+    ids: Any = draw(st.one_of(*(st.lists(kind, min_size=1, max_size=8, unique=True) for kind in IDS), st.just([""])))
+    ids = draw(st.lists(text, min_size=1, max_size=8, unique=True)) if draw(st.booleans()) else ids
+    width = draw(st.sampled_from([16, 32]))
+    element = st.floats(allow_nan=False, allow_infinity=False, width=width)  # type: ignore[arg-type]
+    return ids, draw(arrays(f"float{width}", (len(ids), draw(st.integers(1, 4))), elements=element))
+
+
+IDS = (st.integers(-(2**63), 2**63 - 1), st.integers(0, 20))
+
+
+@settings(max_examples=50, deadline=None)
+@given(contents())
+def test_what_was_stored_comes_back(content: tuple[list[Any], Vectors]) -> None:
+    ids, vectors = content
+    with tempfile.TemporaryDirectory() as folder:
+        spec = StoreSpec("encoder", vectors.shape[1], dtype=str(vectors.dtype))
+        store = append(Path(folder), ids, vectors, spec)
+        assert (store.ids, len(store), store.spec) == (ids, len(ids), spec)
+        assert [type(id) for id in store.ids] == [type(id) for id in ids]
+        assert store.keys == {id: f"key {i}" for i, id in enumerate(ids)}
+        assert store.vectors.dtype == vectors.dtype and isinstance(store.vectors, np.memmap)
+        np.testing.assert_array_equal(store.gather(ids[::-1]), vectors[::-1])
+        np.testing.assert_array_equal(store.rows(ids), np.arange(len(ids)))
+        assert store.coverage(ids) == 1 and store.coverage([*ids, "no such id"]) == len(ids) / (len(ids) + 1)
+
+
+def test_an_id_that_ends_in_nul_is_refused_or_kept_whole(tmp_path: Path) -> None:
+    """NumPy drops the NULs at the end of a string: two ids would become one."""
+    try:
+        store = append(tmp_path, ["a", "a\0"], [[1, 1], [2, 2]])
+    except StoreError:
+        return
+    assert store.ids == ["a", "a\0"] and store.gather(["a"]).tolist() == [[1, 1]]
+
+
+def test_a_later_row_supersedes_an_earlier_one(path: Path) -> None:
+    store = VectorStore.open(path)
+    assert (store.ids, len(store)) == ([10, 20, 30, 40], 4)
+    assert store.gather([40, 20, 10]).tolist() == [[4, 4], [5, 5], [1, 1]]
+    assert store.keys == {10: "old 0", 20: "new 0", 30: "old 2", 40: "new 1"}
+    assert store.vectors.shape == (5, 2) and store.rows([20, 99, None]).tolist() == [3, -1, -1]
+
+
+def test_an_open_store_stays_as_it_was(path: Path) -> None:
+    before = VectorStore.open(path)
+    append(path, [10, 50], [[9, 9], [9, 9]])
+    assert before.gather([10]).tolist() == [[1, 1]] and 50 not in before.ids
+    assert VectorStore.open(path).gather([10]).tolist() == [[9, 9]]
+
+
+def test_a_vocabulary_is_aligned_with_its_vectors(path: Path) -> None:
+    store = VectorStore.open(path)
+    table = store.align([None, 40, 99, 20])
+    assert table.rows.dtype == np.int32 and table.rows.tolist() == [-1, 4, -1, 3] and table.coverage == 0.5
+    assert table.vectors[table.rows[[1, 3]]].tolist() == [[4, 4], [5, 5]]
+    assert (table.store, table.fingerprint) == (str(path.resolve()), store.fingerprint)
+    assert store.align([]).coverage == 0 and store.coverage([]) == 0 and store.coverage([20, 20, 99, "20"]) == 0.5
+    with pytest.raises(StoreError, match="has no vector of 99"):
+        store.gather([20, 99])
+
+
+def test_an_array_is_a_table_too() -> None:
+    table = KnowledgeTable.from_array([[1.0, 2.0], [np.nan, 0.0]], known=[True, False])
+    assert table.rows.tolist() == [0, -1] and table.coverage == 0.5 and table.store is None
+    with pytest.raises(StoreError, match="integer id 1 holds NaN or infinity"):
+        KnowledgeTable.from_array([[1.0, 2.0], [np.nan, 0.0]])
+    with pytest.raises(ValueError, match="must have shape"):
+        KnowledgeTable.from_array([1.0, 2.0])
+    with pytest.raises(ValueError, match="must have shape"):
+        KnowledgeTable.from_array([[1.0, 2.0]], known=[True, False])
+
+
+def test_equal_stores_have_equal_fingerprints_and_others_do_not(path: Path, tmp_path: Path) -> None:
+    shutil.copytree(path, tmp_path / "copy")
+    fingerprint = VectorStore.open(path).fingerprint
+    assert VectorStore.open(tmp_path / "copy").fingerprint == fingerprint
+    good = ([1, 2], [[1, 1], [2, 2]], SPEC, "key")
+    others = [
+        good,
+        ([1, 3], *good[1:]),
+        (["1", "2"], *good[1:]),
+        (good[0], [[1, 1], [2, 3]], *good[2:]),
+        (*good[:2], StoreSpec("minilm@abd", 2, ("v1",), ("gpt-4o-mini",)), "key"),
+        (*good[:2], StoreSpec("minilm@abc", 2, ("v1",), ("gpt-4o-mini",), "float32"), "key"),
+        (*good[:3], "another"),
+    ]
+    fingerprints = {append(tmp_path / str(i), *content).fingerprint for i, content in enumerate(others)}
+    assert len(fingerprints | {fingerprint}) == len(others) + 1
+    assert append(tmp_path / "again", *good).fingerprint in fingerprints
+    assert append(path, [50], [[1, 1]]).fingerprint != fingerprint
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (StoreSpec("mpnet@abc", 2, ("v1",), ("gpt-4o-mini",)), "encoder 'minilm@abc', not 'mpnet@abc'"),
+        (StoreSpec("minilm@abc", 3, ("v1",), ("gpt-4o-mini",)), "dimension 2, not 3"),
+        (StoreSpec("minilm@abc", 2, ("v2",), ("gpt-4o-mini",)), r"prompt_versions \('v1',\), not \('v2',\)"),
+        (StoreSpec("minilm@abc", 2, ("v1",), ("llama",)), r"language_models \('gpt-4o-mini',\), not \('llama',\)"),
+        (StoreSpec("minilm@abc", 2, ("v1",), ("gpt-4o-mini",), "float32"), "dtype 'float16', not 'float32'"),
+    ],
+)
+def test_vectors_of_another_kind_are_refused_and_both_are_named(path: Path, other: StoreSpec, message: str) -> None:
+    with pytest.raises(StoreError, match=f"store was made with {message}. Encode into another folder"):
+        append(path, [1], np.ones((1, other.dimension)), other)
+    assert VectorStore.open(path).ids == [10, 20, 30, 40]
+
+
+@pytest.mark.parametrize(
+    ("ids", "vectors", "message"),
+    [
+        ([1, 2], [[1, np.nan], [1, 1]], "the vector of 1 holds NaN or infinity"),
+        ([1, 2], [[1, 1], [1, -np.inf]], "the vector of 2 holds NaN or infinity"),
+        ([1], [[1, 70_000]], r"the vector of 1 holds NaN or infinity \(as float16\)"),
+        ([1, 1], [[1, 1], [2, 2]], "an id came twice in one part"),
+        ([1, "2"], [[1, 1], [2, 2]], "Ids must be all integers or all strings"),
+        ([1.5, 2.5], [[1, 1], [2, 2]], "Ids must be all integers or all strings"),
+        ([None, "b"], [[1, 1], [2, 2]], "Ids must be all integers or all strings"),
+        ([(1,), (2,)], [[1, 1], [2, 2]], "Ids must be all integers or all strings"),
+        ([1, 2], [[1, 1]], r"2 ids and 2 keys came with vectors of shape \(1, 2\); \(2, 2\) is needed"),
+        ([1], [[1, 1, 1]], r"vectors of shape \(1, 3\); \(1, 2\) is needed"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_rows_that_cannot_be_used_are_not_published(path: Path, ids: list[Any], vectors: Any, message: str) -> None:
+    before = VectorStore.open(path).fingerprint
+    with VectorStore.writer(path, SPEC) as writer:
+        with pytest.raises(StoreError, match=message):
+            writer.append(ids, ["key"] * len(ids), np.asarray(vectors))
+        assert VectorStore.open(path).fingerprint == before
+        writer.append([7], ["key"], np.ones((1, 2)))
+    assert VectorStore.open(path).ids == [10, 20, 30, 40, 7]
+
+
+def rewrite(name: str, array: Vectors) -> Callable[[Path], None]:
+    return lambda path: np.save(path / f"part-00000.{name}.npy", array, allow_pickle=True)
+
+
+def change(name: str, content: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda path: (path / name).write_bytes(content((path / name).read_bytes()))
+
+
+def manifest(**values: Any) -> Callable[[Path], object]:
+    return change("manifest.json", lambda old: json.dumps({**json.loads(old), **values}).encode())
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    **{f"cut {name}": change(f"part-00001.{name}.npy", lambda b: b[:-3]) for name in ("vectors", "ids", "keys")},
+    **{f"no {name}": change(f"part-00001.{name}.npy", lambda b: b"") for name in ("vectors", "ids", "keys")},
+    "missing part": lambda path: (path / "part-00000.vectors.npy").unlink(),
+    "cut header": change("part-00000.vectors.npy", lambda b: b[:20]),
+    "garbage part": change("part-00000.vectors.npy", lambda b: b"garbage" * 40),
+    "wrong rows": rewrite("vectors", np.ones((2, 2), "float16")),
+    "wrong width": rewrite("vectors", np.ones((3, 3), "float16")),
+    "wrong dtype": rewrite("vectors", np.ones((3, 2), "float32")),
+    "wrong byte order": rewrite("vectors", np.ones((3, 2), ">f2")),
+    "fewer ids": rewrite("ids", np.asarray([1, 2])),
+    "decimal ids": rewrite("ids", np.asarray([1.5, 2.5, 3.5])),
+    "numbers for keys": rewrite("keys", np.asarray([1, 2, 3])),
+    "pickled ids": rewrite("ids", np.asarray([10, 20, 30], object)),
+    "pickled vectors": rewrite("vectors", np.ones((3, 2), object)),
+    "missing manifest": lambda path: (path / "manifest.json").unlink(),
+    "garbage manifest": change("manifest.json", lambda b: b"\xff\x00garbage"),
+    "half a manifest": change("manifest.json", lambda b: b[: len(b) // 2]),
+    "manifest of a list": change("manifest.json", lambda b: b"[]"),
+    "newer format": manifest(format=2),
+    "newer spec": manifest(spec={"encoder": "e", "dimension": 2, "prompt_versions": [], "language_models": [], "x": 1}),
+    "parts without names": manifest(parts=[{"rows": 3}]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_store_is_an_error_that_says_what_to_do(path: Path, damage: str) -> None:
+    DAMAGES[damage](path)
+    with pytest.raises(StoreError, match="store.*(encode|Upgrade)"):
+        store = VectorStore.open(path)
+        assert store.ids and store.keys and store.gather([10]).any()
+
+
+_WRITER = """
+import sys
+import numpy as np
+from kar_aug.cache import StoreSpec, VectorStore
+with VectorStore.writer(sys.argv[1], StoreSpec("encoder", 64)) as writer:
+    for i in range(len(writer.parts), 100_000):
+        writer.append(list(range(i, i + 50)), [str(i)] * 50, np.full((50, 64), i % 1000))
+        print(i, flush=True)
+"""
+
+
+def start_writer(path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_writer_leaves_the_last_published_state(tmp_path: Path) -> None:
+    for kill in range(5):
+        job = start_writer(tmp_path)
+        assert job.stdout is not None
+        published = [int(job.stdout.readline()) for _ in range(3 + 2 * kill)]
+        os.kill(job.pid, signal.SIGKILL)
+        job.wait()
+        published += map(int, job.stdout.read().split())
+        store = VectorStore.open(tmp_path)
+        assert len(store.parts) - published[-1] in (1, 2), "one more may be published and not yet acknowledged"
+        last = len(store.parts) - 1
+        assert store.ids == list(range(last + 50))
+        np.testing.assert_array_equal(store.gather(store.ids)[:, 0], np.minimum(store.ids, last) % 1000)
+        assert store.keys[published[-1]] == str(published[-1])
+
+
+def test_a_store_has_one_writer_and_a_dead_one_does_not_count(tmp_path: Path) -> None:
+    job = start_writer(tmp_path)
+    assert job.stdout is not None and job.stdout.readline() == "0\n"
+    spec = StoreSpec("encoder", 64)
+    with pytest.raises(StoreError, match="is being written by another process"), VectorStore.writer(tmp_path, spec):
+        pass
+    assert len(VectorStore.open(tmp_path)) >= 50, "readers are not kept out"
+    job.kill()
+    job.wait()
+    with VectorStore.writer(tmp_path, spec) as writer:
+        writer.append([-1], ["key"], np.ones((1, 64)))
+    assert -1 in VectorStore.open(tmp_path).ids
