@@ -119,7 +119,9 @@ class TextCache:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise StoreError(f"{self.path} cannot be read or written ({error}). Nothing stored before is lost.") from None
+            raise StoreError(
+                f"{self.path} cannot be read or written ({error}). Nothing stored before is lost."
+            ) from None
         except sqlite3.DatabaseError as error:
             raise StoreError(
                 f"{self.path} is not a usable text cache ({error}). Move it away to start a new one, "
@@ -162,7 +164,7 @@ class TextCache:
         with self._errors(), self._transaction():
             self._db.execute(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [answer.key, answer.status, answer.text, answer.model, messages, answer.prompt_tokens,
+                [answer.key, answer.status, _storable(answer.text), answer.model, messages, answer.prompt_tokens,
                  answer.completion_tokens, answer.seconds, answer.created or _now()],
             )  # fmt: skip
             self._db.execute("DELETE FROM failures WHERE key = ?", [answer.key])
