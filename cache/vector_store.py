@@ -121,7 +121,8 @@ class VectorStore:
             spec = manifest["spec"]
             for name in ("prompt_versions", "language_models"):
                 spec[name] = tuple(spec[name])
-            return cls(path, StoreSpec(**spec), tuple(manifest["parts"]))
+            parts = tuple({name: part[name] for name in ("name", "rows", "sha256")} for part in manifest["parts"])
+            return cls(path, StoreSpec(**spec), parts)
         except FileNotFoundError:
             raise StoreError(
                 f"{path} is not a vector store: there is no {_MANIFEST}. Make it with: kar-aug encode"
@@ -201,12 +202,17 @@ class VectorStore:
         shape = (part["rows"], self.spec.dimension) if kind == "vectors" else (part["rows"],)
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise StoreError(f"{path} cannot be read ({error}). Delete {self.path} and encode again.") from None
-        if array.shape != shape or (kind == "vectors" and array.dtype != self.spec.dtype):
+        fits = (
+            array.dtype == self.spec.dtype
+            if kind == "vectors"
+            else array.dtype.kind in ("iU" if kind == "ids" else "U")
+        )
+        if array.shape != shape or not fits:
             raise StoreError(
-                f"{path} holds {array.dtype} {array.shape}, the manifest says {self.spec.dtype} {shape}. "
-                f"Delete {self.path} and encode again."
+                f"{path} holds {array.dtype} {array.shape}, not {shape} {kind} as the manifest says "
+                f"(vectors are {self.spec.dtype}). Delete {self.path} and encode again."
             )
         return array
 
@@ -281,9 +287,11 @@ class StoreWriter:
 
 def _id_array(ids: Sequence[EntityId]) -> npt.NDArray[Any]:
     array = np.asarray(ids)
-    if array.dtype.kind not in "iU" or len({type(id) is str for id in ids}) > 1:
+    if array.ndim != 1 or array.dtype.kind not in "iU" or len({isinstance(id, str) for id in ids}) > 1:
         raise StoreError("Ids must be all integers or all strings.")
-    return array
+    if array.dtype.kind == "U" and any(str(id).endswith("\0") for id in ids):
+        raise StoreError("An id ends in a NUL character, which NumPy's strings cannot hold. Strip it.")
+    return array.astype(np.int64) if array.dtype.kind == "i" else array
 
 
 def _difference(old: StoreSpec, new: StoreSpec) -> str:
