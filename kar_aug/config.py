@@ -45,6 +45,8 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_range(self, "data", 0, None, "history", "history_length", "seed")
+        _check_range(self, "data", 0.001, 0.9, "validation", "test")
         if (self.dataset is None) == (self.interactions is None):
             raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
         if self.dataset is not None and self.dataset not in DATASETS:
@@ -65,6 +67,9 @@ class PromptConfig:
     max_events: int = 30
     max_users: int | None = None
     max_items: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_range(self, "prompts", 1, None, "max_events", "max_users", "max_items")
 
 
 @dataclass(frozen=True)
@@ -94,9 +99,9 @@ class LanguageModel:
     accept_truncated: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "concurrency", "timeout", "tries"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"[generate] {name} must be above 0, not {getattr(self, name)}.")
+        _check_range(self, "generate", 1, None, "max_tokens", "concurrency", "tries")
+        _check_range(self, "generate", 0.001, None, "timeout")
+        _check_range(self, "generate", 0, 2, "temperature")
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -148,9 +153,14 @@ class CompareConfig:
     patience: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "embedding_dim", "batch_size", "epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"[compare] {name} must be at least 1, not {getattr(self, name)}.")
+        _check_range(
+            self, "compare", 1, None, "seeds", "embedding_dim", "expert_hidden", "batch_size", "epochs", "patience"
+        )
+        _check_range(self, "compare", 0, None, "shared_experts", "dedicated_experts", "l2_embedding")
+        _check_range(self, "compare", 0, 0.99, "dropout")
+        _check_range(self, "compare", 1e-12, None, "learning_rate")
+        if self.shared_experts + self.dedicated_experts == 0 or min((1, *self.hidden_units)) < 1:
+            raise ConfigError("[compare] needs at least one expert, and hidden_units of at least 1.")
         known = ("DeepFM", "DIN", "FiBiNET")
         for backbone in self.backbones:
             if backbone not in known:
@@ -194,12 +204,15 @@ class Config:
             document = tomllib.loads(content)
             for section, values in (changes or {}).items():
                 table = document.setdefault(section, {})
+                if not isinstance(table, dict):
+                    raise ConfigError(f"{section} must be a section: [{section}]")
                 table.update({key: value for key, value in values.items() if value is not None})
             _known(document, [*_SECTIONS, "workdir"], "at the top level")
             sections: dict[str, Any] = {
                 section: _section(kind, section, document) for section, kind in _SECTIONS.items()
             }
-            return cls(**sections, workdir=str(document.get("workdir", ".kar")), folder=folder)
+            workdir = _value("workdir", str, document.get("workdir", ".kar"))
+            return cls(**sections, workdir=workdir, folder=folder)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{name} is not valid TOML: {error}") from None
         except ConfigError as error:
@@ -242,7 +255,7 @@ def _value(name: str, hint: Any, value: Any) -> Any:
     """The value as the field wants it: lists as tuples, whole numbers as decimals where one is asked for."""
     kinds = [kind for kind in getattr(hint, "__args__", (hint,)) if kind is not type(None)]
     if getattr(hint, "__origin__", None) is tuple:
-        if not isinstance(value, (list, tuple)) or not all(isinstance(v, kinds[0]) for v in value):
+        if not isinstance(value, (list, tuple)) or not all(type(v) is kinds[0] for v in value):
             raise ConfigError(f"{name} must be a list of {kinds[0].__name__}s, not {value!r}.")
         return tuple(value)
     if kinds[0] is float and isinstance(value, int) and not isinstance(value, bool):
@@ -250,6 +263,14 @@ def _value(name: str, hint: Any, value: Any) -> Any:
     if not isinstance(value, kinds[0]) or (isinstance(value, bool) and kinds[0] is not bool):
         raise ConfigError(f"{name} must be of type {kinds[0].__name__}, not {value!r}.")
     return value
+
+
+def _check_range(config: Any, section: str, low: float, high: float | None, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not (value >= low and (high is None or value <= high)):
+            wanted = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise ConfigError(f"[{section}] {name} must be {wanted}, not {value}.")
 
 
 def _known(table: Mapping[str, Any], names: list[str], where: str) -> None:
