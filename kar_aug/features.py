@@ -72,7 +72,8 @@ def build_samples(
     code = {source: {id: i for i, id in enumerate(tables.ids(source), start=1)} for source in ("user", "item")}
     item_code = np.asarray(split["item_id"].map(code["item"]), np.int32)
     user_code = np.asarray(split["user_id"].map(code["user"]), np.int32)
-    is_sample = (split[part] != "history").to_numpy()
+    # Whatever the protocol, an event that its user's prompt saw is no sample.
+    is_sample = ((split["part"] != "history") & (split[part] != "history")).to_numpy()
 
     features = [Feature("user_id", len(vocabulary["user"])), Feature("item_id", len(vocabulary["item"]))]
     inputs: dict[str, IntArray] = {"user_id": user_code[is_sample], "item_id": item_code[is_sample]}

@@ -134,6 +134,12 @@ def test_temporal_cuts_are_the_same_for_all_users_and_keep_ties_together(frame: 
     assert by_time["min"].is_monotonic_increasing
 
 
+def test_temporal_parts_have_their_shares_by_hand() -> None:
+    frame = pd.DataFrame({"user_id": [1, 2] * 50, "item_id": 1, "timestamp": range(100), "rating": 5})
+    split = split_interactions(frame, validation=0.1, test=0.2).sort_values("timestamp")
+    assert split["temporal_part"].tolist() == ["history"] * 35 + ["train"] * 35 + ["validation"] * 10 + ["test"] * 20
+
+
 @settings(max_examples=30, deadline=None)
 @given(interactions())
 def test_the_same_seed_gives_the_same_split_and_leaves_the_input_alone(frame: pd.DataFrame) -> None:

@@ -143,3 +143,12 @@ def test_histories_hold_earlier_clicks_only(rows: list[Any], history: int, lengt
         ]
         assert shown == earlier["item_id"].tolist()[-length:]
         assert row.tolist() == [*(i for i in row if i), *[0] * (length - len(shown))], "zeros come after"
+
+
+def test_no_part_of_time_has_samples_that_a_prompt_saw() -> None:
+    """u1 is done before u2 begins: by time alone, the events that u2's prompt shows would be samples."""
+    given_tables = tables([(f"u{t // 10}", 3, t, 5) for t in range(20)])
+    split = split_interactions(given_tables.interactions, validation=0.2, test=0.2)
+    built = build_samples(given_tables, split, part="temporal_part")
+    usable = (split["part"] != "history") & (split["temporal_part"] != "history")
+    assert built.part.tolist() == split.loc[usable, "temporal_part"].tolist()

@@ -73,11 +73,12 @@ def test_a_key_is_the_same_today_and_in_the_next_release() -> None:
 def test_a_key_changes_with_whatever_changes_the_answer() -> None:
     questions = [("m", MESSAGES, PARAMETERS), ("m2", MESSAGES, PARAMETERS), ("m", MESSAGES, {})]
     questions += [("m", MESSAGES[::-1], PARAMETERS), ("m", MESSAGES[1:], PARAMETERS)]
-    for change in ({"role": "system"}, {"content": "Fargo (1996)? "}, {"content": "fargo (1996)?"}):
-        questions.append(("m", [MESSAGES[0], {**MESSAGES[1], **change}], PARAMETERS))
+    for content in ("Fargo (1996)? ", "fargo (1996)?", "\ud83d", "\udc4d"):
+        questions.append(("m", [MESSAGES[0], {"role": "user", "content": content}], PARAMETERS))
+    questions.append(("m", [MESSAGES[0], {**MESSAGES[1], "role": "system"}], PARAMETERS))
     for parameter in ({"seed": 1}, {"temperature": 0.1}, {"max_tokens": 511}, {"top_p": 1.0}):
         questions.append(("m", MESSAGES, {**PARAMETERS, **parameter}))
-    assert len({answer_key(*question) for question in questions}) == len(questions) == 12
+    assert len({answer_key(*question) for question in questions}) == len(questions) == 14
 
 
 QUESTION = st.tuples(st.text(max_size=3), st.lists(st.text(max_size=3), max_size=3))

@@ -264,3 +264,8 @@ def test_a_store_has_one_writer_and_a_dead_one_does_not_count(tmp_path: Path) ->
     with VectorStore.writer(tmp_path, spec) as writer:
         writer.append([-1], ["key"], np.ones((1, 64)))
     assert -1 in VectorStore.open(tmp_path).ids
+
+
+def test_integers_and_strings_are_not_mixed_across_parts(path: Path) -> None:
+    with VectorStore.writer(path, SPEC) as writer, pytest.raises(StoreError, match="integers in one part and strings"):
+        writer.append(["a"], ["key"], np.ones((1, 2)))
