@@ -189,7 +189,7 @@ def inspect(config: str, user: str | None, item: str | None) -> None:
 
 @main.command()
 @_model_options
-@click.option("--users", type=click.IntRange(1), help="Users to ask about.  [default: 300]")
+@click.option("--users", type=click.IntRange(1), help="Users to ask about.  [default: 250]")
 @click.option("--items", type=click.IntRange(1), help="Items to ask about.  [default: 500]")
 @click.option("--seeds", type=click.IntRange(1), help="Trainings an arm.  [default: 3]")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer.  [default: 64]")

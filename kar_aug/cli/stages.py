@@ -84,6 +84,7 @@ def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str) -
 
     config = workspace.config.compare
     stores = workspace.stores()
+    provenance = _provenance(workspace)
     runs = len(arms(config)) * config.seeds
     done = 0
     with bar("models", runs) as show:
@@ -106,8 +107,8 @@ def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str) -
         )
     table(title, COLUMNS, rows(comparison))
     for sentence in verdicts(comparison):
-        results.print(f"  {sentence}", markup=False)
-    write_report(comparison, report, knowledge=_provenance(workspace), reproduce=reproduce, title=title)
+        results.print(f"  {sentence}", markup=False, soft_wrap=True)
+    write_report(comparison, report, knowledge=provenance, reproduce=reproduce, title=title)
     results.print(f"Report: {report}", markup=False, soft_wrap=True)
 
 
