@@ -69,7 +69,7 @@ def stage(title: str, seconds: dict[str, float]) -> Iterator[None]:
 
 def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Print a table: the first column to the left, the others to the right."""
-    printed = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    printed = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for number, column in enumerate(columns):
         printed.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
