@@ -1,15 +1,25 @@
 """What a run paid for or computed once: answers as text, knowledge as vectors."""
 
-from kar_aug.cache.text_cache import Answer, Knowledge, TextCache, answer_key
+from kar_aug.cache.batch_book import Batch, BatchBook, Request
+from kar_aug.cache.claims import Claims
+from kar_aug.cache.text_cache import STATUSES, Answer, Failure, Knowledge, Link, TextCache, answer_key, merge
 from kar_aug.cache.vector_store import KnowledgeTable, StoreSpec, StoreWriter, VectorStore
 
 __all__ = [
+    "STATUSES",
     "Answer",
+    "Batch",
+    "BatchBook",
+    "Claims",
+    "Failure",
     "Knowledge",
     "KnowledgeTable",
+    "Link",
+    "Request",
     "StoreSpec",
     "StoreWriter",
     "TextCache",
     "VectorStore",
     "answer_key",
+    "merge",
 ]

@@ -1,42 +1,31 @@
 """Answers of the language model, stored by the content of the question, so that nothing is paid for twice.
 
-Two tables: `answers` by key (what was asked, and came back) and `knowledge` by entity (which key is whose). The
-same question for two entities is one answer; a changed prompt is a new key, and the old answer stays.
+Two tables carry it: `answers` by key (what was asked, and came back) and `knowledge` by entity (whose it is). The same
+question for two entities is one answer. An entity keeps its old answer until a new one is there, and that stays until
+`prune`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from kar_aug.errors import StoreError
+import sqlalchemy as sa
 
-SCHEMA_VERSION = 1
-_APPLICATION = 0x6B617231  # "kar1": tells our files from other programs' databases
-STATUSES = ("ok", "truncated", "refused", "empty")
+from kar_aug.batches import batched
+from kar_aug.cache import _tables as tables
+from kar_aug.cache._database import Database
 
-_SCHEMA = """
-CREATE TABLE answers (
-    key TEXT PRIMARY KEY, status TEXT NOT NULL, text TEXT NOT NULL, model TEXT NOT NULL, messages TEXT NOT NULL,
-    prompt_tokens INTEGER, completion_tokens INTEGER, seconds REAL, created TEXT NOT NULL
-);
-CREATE TABLE knowledge (
-    source TEXT NOT NULL, entity_id TEXT NOT NULL, key TEXT NOT NULL,
-    prompt_version TEXT NOT NULL, as_of TEXT, updated TEXT NOT NULL, PRIMARY KEY (source, entity_id)
-);
-CREATE INDEX knowledge_key ON knowledge (key);
-CREATE TABLE failures (
-    key TEXT PRIMARY KEY, reason TEXT NOT NULL, attempts INTEGER NOT NULL, created TEXT NOT NULL
-);
-"""
+STATUSES = ("ok", "truncated", "refused", "empty", "wrong_model")
+_ROWS = 256  # of one statement or commit
+_ANSWER = list(tables.answers.c)
 
 
 def answer_key(model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> str:
@@ -47,7 +36,11 @@ def answer_key(model: str, messages: Sequence[Mapping[str, Any]], parameters: Ma
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one question. `status` is one of `STATUSES`; only "ok" is knowledge unless asked for."""
+    """What came back for one question. `status` is one of `STATUSES`; only "ok" is knowledge unless asked for.
+
+    `cost` is in US dollars, None if the model's price is not known; `seconds` from request to response; `tier` is "",
+    "flex" or "batch"; `served_model` is what the server says it asked; `raw` the response as it came.
+    """
 
     key: str
     status: str
@@ -58,6 +51,21 @@ class Answer:
     completion_tokens: int = 0
     seconds: float = 0.0
     created: str = ""
+    parameters: Mapping[str, Any] | None = None
+    served_model: str = ""
+    tier: str = ""
+    cost: float | None = None
+    raw: bytes = b""
+
+
+class Link(NamedTuple):
+    """Whose knowledge an answer is. `as_of` is the time of the last event that the prompt saw."""
+
+    source: str
+    entity_id: int | str
+    key: str
+    prompt_version: str
+    as_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,157 +79,239 @@ class Knowledge:
     model: str
     prompt_version: str
     as_of: str | None
+    created: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A question without an answer. A permanent one was rejected for itself: asking again is no use."""
+
+    key: str
+    reason: str
+    attempts: int
+    permanent: bool = False
+    source: str | None = None
+    entity_id: int | str | None = None
 
 
 class TextCache:
-    """A SQLite file of answers. Safe to kill at any moment: a stored answer is committed, or it is not there.
+    """A database of answers. Safe to kill at any moment: a stored answer is committed, or it is not there.
 
     Args:
-        path: the file; made if it is not there.
+        where: the path of a SQLite file, made if it is not there; or a `postgresql://` URL, for teams that share one.
 
     Raises:
-        StoreError: The file is not a cache, is damaged, or was written by a newer version of kar-aug.
+        StoreError: It is not a text cache, is damaged, cannot be reached, or was written by a newer version of kar-aug.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise StoreError(f"{self.path.parent} is a file, so that no text cache can be in it.") from None
-        with self._errors():
-            # Autocommit: each statement is its own transaction unless `_transaction` groups them.
-            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            self._check_format()
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
+    def __init__(self, where: Path | str) -> None:
+        self.database = Database(where)
 
-    def _check_format(self) -> None:
-        """Make the tables in an empty file; refuse a file of another program or of a newer version."""
-        with self._transaction():  # of several processes that start together, one makes the tables
-            version, application = (
-                self._db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("user_version", "application_id")
-            )
-            empty = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-            if empty and version == 0:
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
-            elif application != _APPLICATION:
-                raise StoreError(f"{self.path} is a database of another program, not a text cache. Name another file.")
-            elif version > SCHEMA_VERSION:
-                raise StoreError(
-                    f"{self.path} was written by a newer kar-aug (format {version}, this one reads {SCHEMA_VERSION}). "
-                    "Upgrade kar-aug: pip install -U kar-aug"
-                )
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """SQLite's errors as ours: the file cannot be written just now, or it is no text cache."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise StoreError(
-                f"{self.path} cannot be read or written ({error}). Nothing stored before is lost."
-            ) from None
-        except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"{self.path} is not a usable text cache ({error}). Move it away to start a new one, "
-                "or restore it from a copy; do not delete it while answers in it are paid for."
-            ) from None
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """All of the block or nothing, committed when it ends."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:  # a full disk has rolled back already
-                self._db.execute("ROLLBACK")
-            raise
-
-    def _query(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._errors():
-            return self._db.execute(statement, values).fetchall()
+    @property
+    def name(self) -> str:
+        """The file or address, without a password."""
+        return self.database.name
 
     def __contains__(self, key: str) -> bool:
-        return bool(self._query("SELECT 1 FROM answers WHERE key = ?", [key]))
+        return bool(self.answered([key]))
+
+    def answered(self, keys: Collection[str]) -> dict[str, str]:
+        """Those of the questions that have an answer, with its status."""
+        answers = tables.answers.c
+        with self.database.reading() as connection:
+            found = connection.execute(sa.select(answers.key, answers.status).where(answers.key.in_(list(keys))))
+            return {row.key: row.status for row in found}
 
     def get(self, key: str) -> Answer | None:
         """The answer to a question, whatever its status; None if it was never answered."""
-        columns = "key, status, text, model, messages, prompt_tokens, completion_tokens, seconds, created"
-        rows = self._query(f"SELECT {columns} FROM answers WHERE key = ?", [key])
-        if not rows:
-            return None
-        key, status, text, model, messages, *measured = rows[0]
-        return Answer(key, status, text, model, json.loads(messages), *measured)
+        with self.database.reading() as connection:
+            row = connection.execute(sa.select(*_ANSWER).where(tables.answers.c.key == key)).one_or_none()
+        return _answer(row) if row else None
 
-    def put(self, answer: Answer) -> None:
-        """Store an answer. It is committed, and its failure forgotten, when this returns."""
-        if answer.status not in STATUSES:
-            raise ValueError(f"`status` must be one of {STATUSES}. Received: {answer.status!r}")
-        messages = json.dumps(list(answer.messages))
-        with self._errors(), self._transaction():
-            self._db.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [answer.key, answer.status, _storable(answer.text), answer.model, messages, answer.prompt_tokens,
-                 answer.completion_tokens, answer.seconds, answer.created or _now()],
-            )  # fmt: skip
-            self._db.execute("DELETE FROM failures WHERE key = ?", [answer.key])
+    def answers(self) -> Iterator[Answer]:
+        """Every answer, in the order of the keys; read as a stream."""
+        with self.database.reading() as connection:
+            statement = sa.select(*_ANSWER).order_by(tables.answers.c.key)
+            for row in connection.execution_options(yield_per=_ROWS).execute(statement):
+                yield _answer(row)
 
-    def fail(self, key: str, reason: str, attempts: int) -> None:
-        """Note that a question could not be answered, and why."""
-        self._query("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", [key, _storable(reason), attempts, _now()])
+    def put(self, answer: Answer, links: Iterable[Link] = ()) -> None:
+        """Store an answer and whose it is. It is committed, and its failure forgotten, when this returns."""
+        self.put_many([(answer, links)])
 
-    def failures(self) -> list[tuple[str, str, int]]:
-        """(key, reason, attempts) of every question without an answer."""
-        return self._query("SELECT key, reason, attempts FROM failures ORDER BY created")
-
-    def link(self, rows: Iterable[tuple[str, int | str, str, str, str | None]]) -> None:
-        """Say whose knowledge an answer is: rows of (source, entity_id, key, prompt_version, as_of)."""
-        now = _now()
-        with self._errors(), self._transaction():
-            self._db.executemany(
-                "INSERT INTO knowledge VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (source, entity_id) DO UPDATE SET "
-                "key = excluded.key, prompt_version = excluded.prompt_version, as_of = excluded.as_of, "
-                "updated = excluded.updated WHERE (key, prompt_version, as_of) IS NOT "
-                "(excluded.key, excluded.prompt_version, excluded.as_of)",
-                ([source, json.dumps(id), key, version, as_of, now] for source, id, key, version, as_of in rows),
+    def put_many(self, answers: Iterable[tuple[Answer, Iterable[Link]]]) -> None:
+        """Store answers and whose they are in one commit; claims on their questions end."""
+        pairs = [(_row(answer), list(links)) for answer, links in answers]
+        if not pairs:
+            return
+        keys = [row["key"] for row, _ in pairs]
+        statement = self.database.insert(tables.answers)
+        columns = {column.name: statement.excluded[column.name] for column in _ANSWER if column.name != "key"}
+        with self.database.writing() as connection:
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["key"], set_=columns), [row for row, _ in pairs]
             )
+            self._link(connection, [link for _, links in pairs for link in links])
+            for table in (tables.failures, tables.claims, tables.batch_requests):
+                connection.execute(sa.delete(table).where(table.c.key.in_(keys)))
+
+    def link(self, links: Iterable[Link | tuple[str, int | str, str, str, str | None]]) -> None:
+        """Say whose knowledge an answer is."""
+        rows = [Link(*link) for link in links]
+        if rows:
+            with self.database.writing() as connection:
+                self._link(connection, rows)
+
+    def _link(self, connection: sa.Connection, links: Sequence[Link]) -> None:
+        now = _now()
+        rows = {
+            (link.source, link.entity_id): {
+                **link._asdict(),
+                "entity_id": json.dumps(link.entity_id),
+                "updated": now,
+            }
+            for link in links
+        }
+        if not rows:
+            return
+        statement = self.database.insert(tables.knowledge)
+        changing = ("key", "prompt_version", "as_of")
+        statement = statement.on_conflict_do_update(
+            index_elements=["source", "entity_id"],
+            set_={name: statement.excluded[name] for name in (*changing, "updated")},
+            where=sa.or_(*(tables.knowledge.c[name].is_distinct_from(statement.excluded[name]) for name in changing)),
+        )
+        connection.execute(statement, sorted(rows.values(), key=lambda row: (row["source"], row["entity_id"])))
+
+    def linked(self, source: str, entity_ids: Collection[int | str]) -> dict[int | str, Link]:
+        """The links of those entities that have one."""
+        knowledge = tables.knowledge.c
+        columns = (knowledge.entity_id, knowledge.key, knowledge.prompt_version, knowledge.as_of)
+        wanted = [json.dumps(entity_id) for entity_id in entity_ids]
+        with self.database.reading() as connection:
+            rows = connection.execute(
+                sa.select(*columns).where(knowledge.source == source, knowledge.entity_id.in_(wanted))
+            )
+            links = (Link(source, json.loads(entity_id), *rest) for entity_id, *rest in rows)
+            return {link.entity_id: link for link in links}
+
+    def count_linked(self, source: str) -> int:
+        """How many entities of a source have an answer, whatever its status."""
+        statement = sa.select(sa.func.count()).where(tables.knowledge.c.source == source)
+        with self.database.reading() as connection:
+            return connection.execute(statement).scalar_one()
+
+    def links_of(self, keys: Collection[str]) -> dict[str, list[Link]]:
+        """Whose knowledge these answers are."""
+        knowledge = tables.knowledge.c
+        columns = (knowledge.source, knowledge.entity_id, knowledge.key, knowledge.prompt_version, knowledge.as_of)
+        links: dict[str, list[Link]] = {}
+        with self.database.reading() as connection:
+            for source, entity_id, *rest in connection.execute(
+                sa.select(*columns).where(knowledge.key.in_(list(keys))).order_by(*columns[:2])
+            ):
+                link = Link(source, json.loads(entity_id), *rest)
+                links.setdefault(link.key, []).append(link)
+        return links
 
     def knowledge(self, source: str, *, accept: Sequence[str] = ("ok",)) -> Iterator[Knowledge]:
-        """The knowledge of a source ("user", "item"), shorter ids first; answers of other statuses are left out."""
-        marks = ", ".join("?" * len(accept))
-        rows = self._query(
-            "SELECT entity_id, text, answers.key, model, prompt_version, as_of FROM knowledge JOIN answers USING (key) "
-            f"WHERE source = ? AND status IN ({marks}) ORDER BY length(entity_id), entity_id",
-            [source, *accept],
+        """The knowledge of a source ("user", "item") as a stream; answers of other statuses are left out."""
+        linked, answers = tables.knowledge.c, tables.answers.c
+        entity_id = sa.collate(linked.entity_id, "C") if self.database.postgresql else linked.entity_id
+        statement = (
+            sa.select(
+                linked.entity_id,
+                answers.text,
+                answers.key,
+                answers.model,
+                linked.prompt_version,
+                linked.as_of,
+                answers.created,
+            )
+            .join_from(tables.knowledge, tables.answers, linked.key == answers.key)
+            .where(linked.source == source, answers.status.in_(list(accept)))
+            .order_by(entity_id)
         )
-        for entity_id, *rest in rows:
-            yield Knowledge(source, json.loads(entity_id), *rest)
+        with self.database.reading() as connection:
+            for entity, *rest in connection.execution_options(yield_per=_ROWS).execute(statement):
+                yield Knowledge(source, json.loads(entity), *rest)
 
     def of_entity(self, source: str, entity_id: int | str) -> Answer | None:
         """The answer about one entity, whatever its status."""
-        rows = self._query(
-            "SELECT key FROM knowledge WHERE source = ? AND entity_id = ?", [source, json.dumps(entity_id)]
-        )
-        return self.get(rows[0][0]) if rows else None
+        link = self.linked(source, [entity_id]).get(entity_id)
+        return self.get(link.key) if link else None
+
+    def fail(self, key: str, reason: str, attempts: int, *, permanent: bool = False, link: Link | None = None) -> None:
+        """Note that a question could not be answered, and why; a claim on it ends."""
+        row = {
+            "key": key,
+            "reason": _storable(reason),
+            "attempts": attempts,
+            "permanent": permanent,
+            "created": _now(),
+            "source": link.source if link else None,
+            "entity_id": json.dumps(link.entity_id) if link else None,
+        }
+        statement = self.database.insert(tables.failures)
+        with self.database.writing() as connection:
+            connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=row), row)
+            connection.execute(sa.delete(tables.claims).where(tables.claims.c.key == key))
+
+    def failures(self, keys: Collection[str] | None = None) -> list[Failure]:
+        """Every question without an answer, oldest first; with `keys`, those among them."""
+        failures = tables.failures.c
+        columns = (failures.key, failures.reason, failures.attempts, failures.permanent)
+        statement = sa.select(*columns, failures.source, failures.entity_id).order_by(failures.created, failures.key)
+        if keys is not None:
+            statement = statement.where(failures.key.in_(list(keys)))
+        with self.database.reading() as connection:
+            return [
+                Failure(row.key, row.reason, row.attempts, row.permanent, row.source, _entity(row.entity_id))
+                for row in connection.execute(statement)
+            ]
 
     def counts(self) -> dict[str, int]:
         """Answers by status, `failed` among them, and the tokens the server reported."""
-        counts = dict.fromkeys(STATUSES, 0)
-        counts.update(self._query("SELECT status, count(*) FROM answers GROUP BY status"))
-        counts["failed"] = self._query("SELECT count(*) FROM failures")[0][0]
-        tokens = self._query("SELECT total(prompt_tokens), total(completion_tokens) FROM answers")[0]
-        counts["prompt_tokens"], counts["completion_tokens"] = map(int, tokens)
+        answers = tables.answers.c
+        with self.database.reading() as connection:
+            found = connection.execute(sa.select(answers.status, sa.func.count()).group_by(answers.status))
+            counts = dict.fromkeys(STATUSES, 0) | {row[0]: row[1] for row in found}
+            counts["failed"] = connection.execute(sa.select(sa.func.count()).select_from(tables.failures)).scalar_one()
+            tokens = connection.execute(
+                sa.select(sa.func.sum(answers.prompt_tokens), sa.func.sum(answers.completion_tokens))
+            ).one()
+        counts["prompt_tokens"], counts["completion_tokens"] = (int(count or 0) for count in tokens)
         return counts
+
+    def spent(self, model: str | None = None) -> float:
+        """US dollars that the stored answers cost, those of one model if it is named."""
+        statement = sa.select(sa.func.sum(tables.answers.c.cost))
+        if model is not None:
+            statement = statement.where(tables.answers.c.model == model)
+        with self.database.reading() as connection:
+            return float(connection.execute(statement).scalar() or 0.0)
+
+    def usage(self) -> list[tuple[str, str, int, int, int, float | None]]:
+        """(model, tier, answers, prompt tokens, completion tokens, US dollars) of each model and tier."""
+        answers = tables.answers.c
+        columns = (answers.model, sa.func.coalesce(answers.tier, ""))
+        sums = (answers.prompt_tokens, answers.completion_tokens, answers.cost)
+        statement = sa.select(*columns, sa.func.count(), *map(sa.func.sum, sums)).group_by(*columns).order_by(*columns)
+        with self.database.reading() as connection:
+            return [
+                (model, tier, count, int(asked or 0), int(answered or 0), cost)
+                for model, tier, count, asked, answered, cost in connection.execute(statement)
+            ]
+
+    def prune(self) -> int:
+        """Delete answers that are nobody's knowledge: superseded by a newer prompt. Returns how many."""
+        used = sa.exists().where(tables.knowledge.c.key == tables.answers.c.key)
+        with self.database.writing() as connection:
+            return connection.execute(sa.delete(tables.answers).where(~used)).rowcount
 
     def close(self) -> None:
         """Release the file."""
-        self._db.close()
+        self.database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -232,9 +322,70 @@ class TextCache:
         self.close()
 
 
+def merge(source: TextCache, target: TextCache) -> int:
+    """Bring the answers of another cache, and whose they are, into this one. Answers that are there stay.
+
+    Returns:
+        How many answers were new.
+    """
+    new = 0
+    for answers in batched(source.answers(), _ROWS):
+        keys = [answer.key for answer in answers]
+        there = target.answered(keys)
+        links = source.links_of(keys)
+        target.put_many((answer, links.get(answer.key, ())) for answer in answers if answer.key not in there)
+        target.link(link for key in there for link in links.get(key, ()))
+        new += len(keys) - len(there)
+    return new
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    if answer.status not in STATUSES:
+        raise ValueError(f"`status` must be one of {STATUSES}. Received: {answer.status!r}")
+    return {
+        "key": answer.key,
+        "status": answer.status,
+        "text": _storable(answer.text),
+        "model": answer.model,
+        "messages": json.dumps(list(answer.messages)),
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
+        "seconds": answer.seconds,
+        "created": answer.created or _now(),
+        "parameters": None if answer.parameters is None else json.dumps(dict(answer.parameters), sort_keys=True),
+        "served_model": _storable(answer.served_model),
+        "tier": answer.tier,
+        "cost": answer.cost,
+        "raw": zlib.compress(answer.raw) if answer.raw else None,
+    }
+
+
+def _answer(row: Any) -> Answer:
+    return Answer(
+        row.key,
+        row.status,
+        row.text,
+        row.model,
+        json.loads(row.messages),
+        row.prompt_tokens,
+        row.completion_tokens,
+        row.seconds,
+        row.created,
+        json.loads(row.parameters) if row.parameters else None,
+        row.served_model or "",
+        row.tier or "",
+        row.cost,
+        zlib.decompress(row.raw) if row.raw else b"",
+    )
+
+
+def _entity(stored: str | None) -> int | str | None:
+    return None if stored is None else json.loads(stored)
+
+
 def _storable(text: str) -> str:
-    """`text` without half characters, which UTF-8 cannot hold: an answer may end in the middle of an emoji."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    """`text` without what a database cannot hold: half characters (an answer may end in an emoji) and zero bytes."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\x00", "\ufffd")
 
 
 def _now() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -14,6 +15,8 @@ from kar_aug.errors import ConfigError
 # The base_url that means: serve the small local model in this process.
 LOCAL = "local"
 DATASETS = ("movielens-100k",)
+# Models of OpenAI that think before they answer.
+_REASONING = re.compile(r"(o\d|gpt-5)(\b|-)")
 
 
 @dataclass(frozen=True)
@@ -74,39 +77,75 @@ class PromptConfig:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """[generate]: which model to ask, where and how. The API key is not part of it: it comes from OPENAI_API_KEY.
+    """[generate]: which model to ask, where, how fast and for how much. An API key is never part of it.
 
     Args:
         model: its name at the server.
         base_url: of an OpenAI-compatible server (vLLM, Ollama, llama.cpp ...); OpenAI itself if not given;
             "local" serves a small model in this process.
+        api_key_env: the environment variable that holds the key.
+        api_key_file: a file that holds the key and nothing else; read instead of the environment.
+        served_model: what the server calls the model in its answers, where that is another name. An answer by any
+            other model is kept apart, and stops the job.
         max_tokens: longest answer.
         temperature, seed: sampling parameters; part of an answer's key, as `max_tokens` is.
-        concurrency: requests in flight.
+        extra: further parameters of a request, such as reasoning_effort; part of the key too.
+        omit: parameters that the server does not take ("seed").
+        service_tier: "flex" asks OpenAI for the same answers at half the price, later.
+        concurrency: most requests in flight; fewer when the server asks to slow down.
+        rpm, tpm: most requests and tokens a minute.
         timeout: seconds until a request counts as lost.
         tries: how often one question is asked before it is listed as failed.
+        give_up_after: seconds without any answer after which the job stops.
         accept_truncated: whether answers cut off by `max_tokens` count as knowledge.
+        max_cost: US dollars that all answers of this model may cost, those of earlier runs included.
+        max_requests: requests that one run may send.
+        prices: a file of prices over those of kar-aug.
+        cache: where answers are kept: a path, or a postgresql:// URL; in the workdir if not given.
     """
 
     model: str = "gpt-4o-mini"
     base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    api_key_file: str | None = None
+    served_model: str | None = None
     max_tokens: int = 512
     temperature: float = 0.0
     seed: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    omit: tuple[str, ...] = ()
+    service_tier: str | None = None
     concurrency: int = 16
+    rpm: float | None = None
+    tpm: float | None = None
     timeout: float = 120.0
     tries: int = 5
+    give_up_after: float = 600.0
     accept_truncated: bool = False
+    max_cost: float | None = None
+    max_requests: int | None = None
+    prices: str | None = None
+    cache: str | None = None
 
     def __post_init__(self) -> None:
-        _check_range(self, "generate", 1, None, "max_tokens", "concurrency", "tries")
-        _check_range(self, "generate", 0.001, None, "timeout")
+        _check_range(self, "generate", 1, None, "max_tokens", "concurrency", "tries", "max_requests")
+        _check_range(self, "generate", 0.001, None, "timeout", "rpm", "tpm", "give_up_after")
+        _check_range(self, "generate", 0, None, "max_cost")
         _check_range(self, "generate", 0, 2, "temperature")
+        if self.service_tier not in (None, "auto", "default", "flex", "priority"):
+            raise ConfigError(f"[generate] service_tier {self.service_tier!r} is unknown. Write: 'flex'")
+        for name in ("model", "messages", "stream", "n"):
+            if name in self.extra:
+                raise ConfigError(f"[generate] extra must not hold {name!r}: kar-aug sets it.")
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The sampling parameters, as sent and as hashed."""
-        return {"max_tokens": self.max_tokens, "temperature": float(self.temperature), "seed": self.seed}
+        """The sampling parameters, as sent and as hashed. Reasoning models take other names, and no temperature."""
+        if _REASONING.match(self.model.rsplit("/", 1)[-1]):
+            named: dict[str, Any] = {"max_completion_tokens": self.max_tokens, "seed": self.seed}
+        else:
+            named = {"max_tokens": self.max_tokens, "temperature": float(self.temperature), "seed": self.seed}
+        return {name: value for name, value in (named | dict(self.extra)).items() if name not in self.omit}
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -232,6 +271,7 @@ class Config:
         return {section: asdict(getattr(self, section)) for section in _SECTIONS}
 
 
+_SECRETS = ("api_key", "key", "openai_api_key", "OPENAI_API_KEY", "token", "secret", "password")
 _SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "prompts": PromptConfig,
@@ -258,6 +298,10 @@ def _value(name: str, hint: Any, value: Any) -> Any:
         if not isinstance(value, (list, tuple)) or not all(type(v) is kinds[0] for v in value):
             raise ConfigError(f"{name} must be a list of {kinds[0].__name__}s, not {value!r}.")
         return tuple(value)
+    if getattr(hint, "__origin__", None) is Mapping:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{name} must be a table: {{ name = value }}, not {value!r}.")
+        return value
     if kinds[0] is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kinds[0]) or (isinstance(value, bool) and kinds[0] is not bool):
@@ -276,6 +320,11 @@ def _check_range(config: Any, section: str, low: float, high: float | None, *nam
 def _known(table: Mapping[str, Any], names: list[str], where: str) -> None:
     for name in table:
         if name not in names:
+            if name in _SECRETS:  # whoever wrote it there should not see it again in an error
+                raise ConfigError(
+                    f"{name} {where}: keys are never read from kar.toml, which is easily shared. Take it out. Set "
+                    "OPENAI_API_KEY, or name a variable with api_key_env or a file with api_key_file."
+                )
             near = difflib.get_close_matches(name, names, 1)
             hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}"
             raise ConfigError(f"there is no setting {name!r} {where}.{hint}")

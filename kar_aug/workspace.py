@@ -80,14 +80,27 @@ class Workspace:
             max_events=limits.max_events,
         )
 
+    def count(self, source: str) -> int:
+        """How many prompts a source has, without rendering them; a few fewer where required fields are empty."""
+        limits = self.config.prompts
+        if source == "item":
+            count, limit = len(self.tables.items), limits.max_items
+        else:
+            history = self.split["part"] == "history"
+            count, limit = self.split.loc[history, "user_id"].nunique(), limits.max_users
+        return count if limit is None else min(count, limit)
+
     @property
-    def cache_path(self) -> Path:
-        """The text cache's file."""
-        return self.config.work / "answers.sqlite"
+    def cache_address(self) -> Path | str:
+        """The text cache: a file, or a postgresql:// URL."""
+        where = self.config.generate.cache
+        if where is None:
+            return self.config.work / "answers.sqlite"
+        return where if where.startswith("postgresql") else self.config.path(where)
 
     def open_cache(self) -> TextCache:
         """The text cache."""
-        return TextCache(self.cache_path)
+        return TextCache(self.cache_address)
 
     def store_path(self, source: str) -> Path:
         """The folder of a source's vector store."""

@@ -12,11 +12,13 @@ from typing import Any, Self
 Behaviour = Callable[["ChatServer", dict[str, Any], int], tuple[int, dict[str, str], bytes]]
 
 
-def completion(text: str | None, finish_reason: str = "stop", refusal: str | None = None) -> bytes:
+def completion(
+    text: str | None, finish_reason: str = "stop", refusal: str | None = None, model: str = "test-model"
+) -> bytes:
     """The body of a chat completion."""
     message = {"role": "assistant", "content": text, "refusal": refusal}
     body = {
-        "id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": "test-model",
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": model,
         "choices": [{"index": 0, "finish_reason": finish_reason, "message": message}],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
     }  # fmt: skip
@@ -25,7 +27,7 @@ def completion(text: str | None, finish_reason: str = "stop", refusal: str | Non
 
 def echo(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
     """The well-behaved answer: says back the last message."""
-    return 200, {}, completion("About: " + request["messages"][-1]["content"])
+    return 200, {}, completion("About: " + request["messages"][-1]["content"], model=request["model"])
 
 
 class ChatServer:

@@ -15,12 +15,13 @@ from kar_aug import generate as stage
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError
+from kar_aug.generate import limits
 from kar_aug.prompts import Prompt
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "_WAIT_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr(limits, "_PAUSES", (0.01, 0.05))
 
 
 def prompts(count: int, text: str = "entity {}") -> list[Prompt]:
@@ -31,8 +32,10 @@ def model(server: ChatServer, **changes: Any) -> LanguageModel:
     return LanguageModel(**{"model": "test-model", "base_url": server.base_url, "concurrency": 4, **changes})
 
 
-def generate(server: ChatServer, cache: TextCache, asked: list[Prompt], **changes: Any) -> stage.Progress:
-    return stage.generate(asked, cache, model(server, **changes), api_key="sk-planted-key")
+def generate(
+    server: ChatServer, cache: TextCache, asked: list[Prompt], *, retry_failed: bool = False, **changes: Any
+) -> stage.Progress:
+    return stage.generate(asked, cache, model(server, **changes), key="sk-planted-key", retry_failed=retry_failed)
 
 
 @pytest.fixture
@@ -119,9 +122,10 @@ def test_a_prompt_that_fails_for_itself_is_listed_and_others_go_on(cache: TextCa
     with ChatServer(one_bad) as server:
         done = generate(server, cache, prompts(8))
         assert (done.asked, done.failed) == (7, 1)
-        assert [reason for _, reason, _ in cache.failures()] == ["the server answered 400"]
+        assert [failure.reason for failure in cache.failures()] == ["the server answered 400: too long"]
         server.behaviour = echo
-        assert generate(server, cache, prompts(8)).asked == 1
+        assert generate(server, cache, prompts(8)).skipped == 1, "it was rejected for itself: not asked again"
+        assert generate(server, cache, prompts(8), retry_failed=True).asked == 1
     assert cache.failures() == []
 
 
@@ -180,7 +184,7 @@ prompts = (Prompt("item", i, ({"role": "user", "content": f"entity {i}"},), "v1"
 model = LanguageModel(model="m", base_url=sys.argv[1], concurrency=4)
 try:
     with TextCache(sys.argv[2]) as cache:
-        generate(prompts, cache, model, api_key="k")
+        generate(prompts, cache, model, key="k")
 except KeyboardInterrupt as stop:
     print(stop)
     sys.exit(130)

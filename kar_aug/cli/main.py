@@ -110,17 +110,65 @@ def prompts(config: str, user: str | None, item: str | None) -> None:
 @main.command()
 @_model_options
 @click.option("--only", type=click.Choice(SOURCES), help="Ask about users, or items, only.")
+@click.option("--rpm", type=click.FloatRange(0, min_open=True), help="Most requests a minute.")
+@click.option("--tpm", type=click.FloatRange(0, min_open=True), help="Most tokens a minute.")
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(0),
+    help="US dollars that the model's answers may cost in all, earlier runs included.",
+)
+@click.option("--max-requests", type=click.IntRange(1), help="Requests that this run may send.")
+@click.option("--dry-run", is_flag=True, help="Count prompts, tokens and dollars; send nothing.")
+@click.option("--status", is_flag=True, help="Show what is answered, and what failed and why; send nothing.")
+@click.option("--retry-failed", is_flag=True, help="Ask again what was rejected, refused or answered with nothing.")
+@click.option("--batch", is_flag=True, help="Use the Batch API: half the price, within a day.")
+@click.option("--batch-size", type=click.IntRange(1), default=50_000, show_default=True, help="Requests of one batch.")
+@click.option("--no-wait", is_flag=True, help="With --batch: do not wait; the same command later collects.")
+@click.option(
+    "--poll", type=click.FloatRange(0.1), default=30, show_default=True, help="Seconds between looks at batches."
+)
+@click.option("--export-jsonl", type=click.Path(path_type=Path), help="Write the requests into a file; send nothing.")
+@click.option(
+    "--import-jsonl",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Bring in a file of responses; may be repeated.",
+)
+@click.option("--shard", help="The share of this process, as 2/8; each with its own --cache.")
+@click.option("--cache", help="The file of answers, or a postgresql:// URL.")
 @click.pass_obj
-def generate(config: str, /, only: str | None, **changes: Any) -> None:
+def generate(
+    config: str, /, only: str | None, dry_run: bool, status: bool, retry_failed: bool, batch: bool, batch_size: int,
+    no_wait: bool, poll: float, export_jsonl: Path | None, import_jsonl: tuple[Path, ...], shard: str | None,
+    **changes: Any,
+) -> None:  # fmt: skip
     """Ask the language model about users and items; answers that are there already are not asked for again.
 
     \b
     Example:
-      OPENAI_API_KEY=... kar-aug generate --model gpt-4o-mini
+      kar-aug generate --dry-run
+      OPENAI_API_KEY=... kar-aug generate --model gpt-4o-mini --max-cost 5
       kar-aug generate --base-url http://localhost:11434/v1 --model llama3.2
     """
+    from kar_aug.cli import generation
+
+    chosen = [dry_run, status, batch, export_jsonl is not None, bool(import_jsonl)]
+    if sum(chosen) > 1:
+        raise ConfigError("--dry-run, --status, --batch, --export-jsonl and --import-jsonl exclude each other.")
     workspace = Workspace(Config.load(config, {"generate": changes}))
-    stages.generate(workspace, (only,) if only else SOURCES)
+    job = generation.Job(workspace, (only,) if only else SOURCES, generation.parse_shard(shard), retry_failed)
+    if dry_run:
+        generation.dry_run(job)
+    elif status:
+        generation.status(job)
+    elif batch:
+        generation.ask_in_batches(job, most_requests=batch_size, wait=not no_wait, poll_seconds=poll)
+    elif export_jsonl is not None:
+        generation.export_requests(job, export_jsonl)
+    elif import_jsonl:
+        generation.import_responses(job, import_jsonl)
+    else:
+        generation.ask(job)
 
 
 @main.command()
@@ -209,6 +257,8 @@ def demo(
     for package in ("openai", "sentence_transformers", "tensorflow", "deepctr"):
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(package, "demo")
+    from kar_aug.cli import generation
+
     content = _packaged("demo.toml")
     if workdir:
         content = content.replace('workdir = ".kar/demo"', f"workdir = {workdir!r}")
@@ -228,7 +278,7 @@ def demo(
         parts = workspace.split["part"].value_counts()
         notes.print("  " + ", ".join(f"{parts[part]:,} {part}" for part in parts.index))
     with stage(f"Ask {config.generate.model}", seconds):
-        stages.generate(workspace)
+        generation.ask(generation.Job(workspace))
     with stage("Encode the answers", seconds):
         stages.encode(workspace)
     with stage("Train and compare", seconds):
@@ -253,26 +303,32 @@ def _prompt_of(workspace: Workspace, source: str, given: str | None) -> Any:
 def _show_entity(workspace: Workspace, source: str, given: str) -> None:
     with workspace.open_cache() as cache:
         ids = [id for id in workspace.tables.ids(source) if str(id) == given]
-        answer = cache.of_entity(source, ids[0]) if ids else None
-    if answer is None:
+        link = cache.linked(source, ids[:1]).get(ids[0]) if ids else None
+        answer = cache.get(link.key) if link else None
+        failed = [f for f in cache.failures() if ids and (f.source, f.entity_id) == (source, ids[0])]
+    for failure in failed:
+        notes.print(f"failed: {failure.reason} ({failure.attempts} tries)", markup=False)
+    if link is None or answer is None:
         raise ConfigError(f"Nothing was asked about {source} {given!r} yet, or the answer failed.")
     for message in answer.messages:
         results.print(f"[{message['role']}]\n{message['content']}\n", markup=False, soft_wrap=True)
     results.print(f"[answer]\n{answer.text}\n", markup=False, soft_wrap=True)
+    cost = "no price" if answer.cost is None else f"${answer.cost:.6f}"
     notes.print(
-        f"{answer.model}, {answer.status}, {answer.prompt_tokens} + {answer.completion_tokens} tokens, "
-        f"{answer.seconds:.1f} s, {answer.created}",
+        f"{answer.served_model or answer.model}, {answer.status}, {answer.prompt_tokens} + {answer.completion_tokens} "
+        f"tokens, {cost}, {answer.seconds:.1f} s, {answer.created}, prompt version {link.prompt_version}, "
+        f"as of {link.as_of}",
         markup=False,
+        soft_wrap=True,
     )
 
 
 def _show_counts(workspace: Workspace) -> None:
     with workspace.open_cache() as cache:
         counts = cache.counts()
-        failures = cache.failures()
     table("Answers", ("", "count"), [(name, f"{count:,}") for name, count in counts.items()])
-    for key, reason, attempts in failures[:10]:
-        notes.print(f"failed: {key} after {attempts} tries: {reason}", markup=False)
+    if counts["failed"]:
+        notes.print("  what failed and why: kar-aug generate --status", markup=False)
     rows: list[tuple[str, ...]] = []
     for source in SOURCES:
         try:

@@ -6,46 +6,11 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from kar_aug.cli.progress import bar, notes, results, table
-from kar_aug.config import LOCAL, LanguageModel
-from kar_aug.errors import GenerationError
 from kar_aug.quiet import quiet_stderr
 from kar_aug.workspace import SOURCES, Workspace
-
-
-def generate(workspace: Workspace, sources: tuple[str, ...] = SOURCES, *, everyone: bool = False) -> None:
-    """Ask the language model for what is missing."""
-    from kar_aug.generate import generate as run
-
-    with workspace.open_cache() as cache, _language_model(workspace.config.generate) as (model, api_key):
-        for source in sources:
-            prompts = list(workspace.prompts(source, everyone=everyone))
-            with bar(f"knowledge of {source}s", len(prompts)) as show:
-                done = run(
-                    prompts,
-                    cache,
-                    model,
-                    api_key=api_key,
-                    on_progress=lambda p: show(p.done, f"{p.completion_tokens} tokens, {p.failed} failed"),
-                )
-            notes.print(f"  {source}s: {done}", markup=False, soft_wrap=True)
-            if done.failed and not done.asked and not done.cached:
-                raise GenerationError(f"No {source} prompt could be answered: {'; '.join(done.reasons)}")
-
-
-@contextlib.contextmanager
-def _language_model(model: LanguageModel) -> Iterator[tuple[LanguageModel, str | None]]:
-    """The model to ask and its key; "local" is served while the block runs."""
-    if model.base_url != LOCAL:
-        yield model, None
-        return
-    from kar_aug import local
-
-    with local.serve(slots=model.concurrency) as base_url:
-        yield replace(model, base_url=base_url), os.environ.get("OPENAI_API_KEY", "local")
 
 
 def encode(workspace: Workspace) -> None:

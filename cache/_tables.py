@@ -1,0 +1,98 @@
+"""The tables of a text cache.
+
+`answers` holds what was asked and came back, by the question's key; `knowledge` says whose answer it is. Apart from
+them: what failed, which process or batch is about to ask what, and the batches that run at the server.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+VERSION = 2
+metadata = sa.MetaData()
+
+answers = sa.Table(
+    "answers",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("messages", sa.Text, nullable=False),  # JSON
+    sa.Column("prompt_tokens", sa.Integer),
+    sa.Column("completion_tokens", sa.Integer),
+    sa.Column("seconds", sa.Float),
+    sa.Column("created", sa.Text, nullable=False),
+    sa.Column("parameters", sa.Text),  # JSON; with model and messages, all that the key is made of
+    sa.Column("served_model", sa.Text),
+    sa.Column("tier", sa.Text),  # "", "flex" or "batch": what it was charged by
+    sa.Column("cost", sa.Float),  # US dollars; NULL where the model's price is not known
+    sa.Column("raw", sa.LargeBinary),  # the response as it came, zlib
+)
+knowledge = sa.Table(
+    "knowledge",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("entity_id", sa.Text, primary_key=True),  # JSON, so that 1 and "1" differ
+    sa.Column("key", sa.Text, nullable=False, index=True),
+    sa.Column("prompt_version", sa.Text, nullable=False),
+    sa.Column("as_of", sa.Text),
+    sa.Column("updated", sa.Text, nullable=False),
+)
+failures = sa.Table(
+    "failures",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("permanent", sa.Boolean, nullable=False),  # the question itself was rejected: asking again is no use
+    sa.Column("created", sa.Text, nullable=False),
+    sa.Column("source", sa.Text),
+    sa.Column("entity_id", sa.Text),
+)
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("seen", sa.Float, nullable=False),  # seconds since 1970
+)
+claims = sa.Table(
+    "claims",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False, index=True),
+)
+batches = sa.Table(
+    "batches",
+    metadata,
+    sa.Column("marker", sa.Text, primary_key=True),  # our name for it, in its metadata at the server
+    sa.Column("base_url", sa.Text),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("input_file", sa.Text),
+    sa.Column("batch_id", sa.Text),
+    sa.Column("requests", sa.Integer, nullable=False),
+    sa.Column("created", sa.Text, nullable=False),
+)
+batch_requests = sa.Table(
+    "batch_requests",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("marker", sa.Text, nullable=False, index=True),
+    sa.Column("rounds", sa.Integer, nullable=False),  # how many batches it was in
+    sa.Column("question", sa.Text, nullable=False),  # JSON: model, messages, parameters
+    sa.Column("links", sa.Text, nullable=False),  # JSON: whose knowledge the answer will be
+)
+
+# A cache of format 1 had no failures worth keeping, and linked entities before they were answered.
+FROM_VERSION_1 = (
+    *(
+        f"ALTER TABLE answers ADD COLUMN {column}"
+        for column in ("parameters TEXT", "served_model TEXT", "tier TEXT", "cost FLOAT", "raw BLOB")
+    ),
+    "DELETE FROM knowledge WHERE key NOT IN (SELECT key FROM answers)",
+    "DROP INDEX knowledge_key",
+    "CREATE INDEX ix_knowledge_key ON knowledge (key)",
+    "DROP TABLE failures",
+)

@@ -1,0 +1,220 @@
+"""Generation as the command line runs it: the job with progress, and what can be seen of it without asking."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+from kar_aug.cache import BatchBook
+from kar_aug.cli.progress import bar, notes, results, table
+from kar_aug.config import LOCAL, LanguageModel
+from kar_aug.errors import ConfigError, GenerationError
+from kar_aug.generate import (
+    Estimate,
+    Prices,
+    Progress,
+    estimate,
+    export_jsonl,
+    generate_batches,
+    import_jsonl,
+)
+from kar_aug.generate import generate as run_generate
+from kar_aug.prompts import Prompt
+from kar_aug.workspace import SOURCES, Workspace
+
+_LISTED = 20  # failures shown one by one
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one call of `kar-aug generate` is about: sources, and the part of them that is this process's share."""
+
+    workspace: Workspace
+    sources: tuple[str, ...] = SOURCES
+    shard: tuple[int, int] = (1, 1)
+    retry_failed: bool = False
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model as kar.toml and the options say."""
+        return self.workspace.config.generate
+
+    def prompts(self) -> Iterator[Prompt]:
+        """All prompts, as a stream."""
+        number, shards = self.shard
+        for prompt in chain.from_iterable(map(self.workspace.prompts, self.sources)):
+            if shards == 1 or zlib.crc32(repr(prompt.entity_id).encode()) % shards == number - 1:
+                yield prompt
+
+    @property
+    def total(self) -> int:
+        """About how many they are."""
+        return sum(map(self.workspace.count, self.sources)) // self.shard[1]
+
+    def prices(self) -> Prices:
+        """The prices of kar-aug, under those of the user's file."""
+        path = self.model.prices
+        return Prices(self.workspace.config.path(path) if path else None)
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """ "2/8" as (2, 8)."""
+    if text is None:
+        return 1, 1
+    try:
+        number, shards = map(int, text.split("/"))
+    except ValueError:
+        number, shards = 0, 0
+    if not 1 <= number <= shards:
+        raise ConfigError(f"--shard must be written as 2/8, the second of eight, not {text!r}.")
+    return number, shards
+
+
+def ask(job: Job) -> None:
+    """Ask for what is missing, and say what was done."""
+    started = time.monotonic()
+    with job.workspace.open_cache() as cache, _served(job.model) as (model, key), bar("knowledge", job.total) as show:
+        done = run_generate(
+            job.prompts(),
+            cache,
+            model,
+            key=key,
+            prices=job.prices(),
+            retry_failed=job.retry_failed,
+            on_progress=lambda p: show(p.done, _note(p, started)),
+        )
+    _say(done)
+    if done.failed and not done.asked and not done.cached:
+        raise GenerationError(f"No prompt could be answered: {'; '.join(done.reasons)}")
+
+
+def ask_in_batches(job: Job, *, most_requests: int, wait: bool, poll_seconds: float) -> None:
+    """The same through the Batch API."""
+    if job.model.base_url == LOCAL:
+        raise ConfigError("The local model has no Batch API. Leave out --batch.")
+    with job.workspace.open_cache() as cache, bar("knowledge", job.total) as show:
+        done = generate_batches(
+            job.prompts(),
+            cache,
+            job.model,
+            prices=job.prices(),
+            retry_failed=job.retry_failed,
+            most_requests=most_requests,
+            wait=wait,
+            poll_seconds=poll_seconds,
+            on_progress=lambda p: show(p.done + p.ready, f"{p.ready:,} ready in batches, {p.asked:,} collected"),
+            on_note=_print,
+        )
+        running = BatchBook(cache).batches()
+    _say(done)
+    if running:
+        _print(f"  {len(running)} batches run; collect them with the same command")
+
+
+def dry_run(job: Job) -> None:
+    """Print what would be asked, and cost."""
+    with job.workspace.open_cache() as cache:
+        found = estimate(job.prompts(), cache, job.model, prices=job.prices(), retry_failed=job.retry_failed)
+    progress = found.found
+    _print(f"  prompts: {progress.changes}")
+    rows: list[tuple[str, ...]] = [
+        ("prompts", f"{progress.total:,}"),
+        ("already answered, or equal to another", f"{progress.cached:,}"),
+        ("to ask", f"{found.questions:,}"),
+        ("prompt tokens", f"{found.prompt_tokens:,}"),
+        ("completion tokens at most", f"{found.most_completion_tokens:,}"),
+    ]
+    if found.likely_completion_tokens is not None:
+        rows.append(("completion tokens by answers so far", f"{found.likely_completion_tokens:,}"))
+    table(f"{job.model.model}: nothing was sent", ("", "count"), rows)
+    _print_cost(job.model, found)
+    _print(f"  prompt tokens are {found.counted}")
+
+
+def _print_cost(model: LanguageModel, found: Estimate) -> None:
+    if found.price is None:
+        _print(f"  the price of {model.model} is not known: name a file with [generate] prices = ...")
+        return
+    rows: list[tuple[str, ...]] = []
+    for name, tier in (("requests", ""), ("service_tier flex, or --batch", "batch")):
+        likely = found.cost(tier=tier, likely=True)
+        rows.append((name, f"{found.cost(tier=tier):,.4f}", "" if likely is None else f"{likely:,.4f}"))
+    table(f"US dollars, by prices of {found.price_date}", ("", "at most", "likely"), rows)
+
+
+def status(job: Job) -> None:
+    """Print where the job stands: what is answered, what failed and why, what runs."""
+    with job.workspace.open_cache() as cache:
+        progress = estimate(job.prompts(), cache, job.model, prices=job.prices())
+        counts, failures, running = cache.counts(), cache.failures(), BatchBook(cache).batches()
+    _print(f"  {progress.found.changes}; {progress.questions:,} to ask")
+    table("Answers", ("", "count"), [(name, f"{count:,}") for name, count in counts.items()])
+    if failures:
+        reasons = Counter((failure.reason, failure.permanent) for failure in failures)
+        rows: list[tuple[str, ...]] = [
+            (reason, f"{count:,}", "with --retry-failed" if permanent else "by the next run")
+            for (reason, permanent), count in reasons.most_common()
+        ]
+        table("Failed", ("reason", "count", "asked again"), rows)
+        for failure in failures[:_LISTED]:
+            _print(f"  {failure.source} {failure.entity_id}: {failure.reason} ({failure.attempts} tries)")
+        if len(failures) > _LISTED:
+            _print(f"  and {len(failures) - _LISTED:,} more")
+    for batch in running:
+        _print(f"  batch {batch.batch_id or batch.marker}: {batch.state}, {batch.requests:,} requests, {batch.created}")
+
+
+def export_requests(job: Job, path: Path) -> None:
+    """Write what is to be asked as JSON lines."""
+    with job.workspace.open_cache() as cache:
+        files, progress = export_jsonl(job.prompts(), cache, job.model, path, retry_failed=job.retry_failed)
+    _print(f"  {progress.requests:,} requests; {progress.changes}")
+    for file in files:
+        results.print(str(file), markup=False, soft_wrap=True)
+    if not files:
+        _print("  nothing to ask: no file was written")
+
+
+def import_responses(job: Job, paths: Iterable[Path]) -> None:
+    """Bring responses into the cache."""
+    with job.workspace.open_cache() as cache:
+        done = import_jsonl(job.prompts(), list(paths), cache, job.model, prices=job.prices(), on_note=_print)
+    _say(done)
+
+
+@contextlib.contextmanager
+def _served(model: LanguageModel) -> Iterator[tuple[LanguageModel, str | None]]:
+    """The model to ask and its key; "local" is served while the block runs."""
+    if model.base_url != LOCAL:
+        yield model, None
+        return
+    from kar_aug import local
+
+    with local.serve(slots=model.concurrency) as base_url:
+        yield replace(model, base_url=base_url), "local"
+
+
+def _note(progress: Progress, started: float) -> str:
+    rate = progress.asked / max(1e-9, time.monotonic() - started)
+    parts = [f"{rate:.1f}/s", f"{progress.prompt_tokens + progress.completion_tokens:,} tokens"]
+    if progress.cost:
+        parts.append(f"${progress.cost:,.4f}")
+    parts.append(f"{progress.failed:,} failed")
+    if progress.limited:
+        parts.append(f"slowed down {progress.limited:,} times, {progress.concurrency} in flight")
+    return ", ".join(parts)
+
+
+def _say(done: Progress) -> None:
+    _print(f"  prompts: {done.changes}")
+    _print(f"  {done}")
+
+
+def _print(sentence: str) -> None:
+    notes.print(sentence, markup=False, soft_wrap=True)

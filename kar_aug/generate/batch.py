@@ -1,0 +1,385 @@
+"""The Batch API: the same questions at half the price, answered within a day.
+
+Everything is on disk before it is waited for, so that a job which is killed, or simply stopped, finds its batches
+again. A batch carries our name for it in its metadata: where the answer to `batches.create` was lost, it is looked for
+before another is made, because a batch is charged whether or not anybody knows of it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import IO, Any, TypeVar
+
+from kar_aug.batches import batched
+from kar_aug.cache import Batch, BatchBook, Claims, Request, TextCache
+from kar_aug.config import LanguageModel
+from kar_aug.errors import GenerationError
+from kar_aug.generate.cost import Price, Prices, most_tokens
+from kar_aug.generate.jsonl import MOST_BYTES, MOST_REQUESTS, Response, answer_of, read_responses, request_line
+from kar_aug.generate.limits import LimitReached, pause
+from kar_aug.generate.progress import Progress
+from kar_aug.generate.questions import BATCH, Question, Survey
+from kar_aug.generate.server import Asked, Faults, Hopeless, Passing, Rejected, Unavailable, api_key, import_openai
+from kar_aug.prompts import Prompt
+
+_MARK = "kar_aug"  # the name of our marker in a batch's metadata
+_ROUNDS = 3  # batches that one question is put into before it is listed as failed
+_CLOCKS_SECONDS = 86_400  # by which the server's clock and ours surely do not differ
+_OVER = ("completed", "expired", "cancelled", "failed")
+T = TypeVar("T")
+
+
+def generate_batches(
+    prompts: Iterable[Prompt],
+    cache: TextCache,
+    model: LanguageModel,
+    *,
+    key: str | None = None,
+    prices: Prices | None = None,
+    retry_failed: bool = False,
+    most_requests: int = MOST_REQUESTS,
+    wait: bool = True,
+    poll_seconds: float = 30.0,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_note: Callable[[str], None] = lambda sentence: None,
+) -> Progress:
+    """Ask every prompt that has no answer yet through the Batch API, and bring in what batches have answered.
+
+    Args:
+        most_requests: of one batch.
+        wait: whether to stay until all batches are over; the same call later goes on either way.
+        poll_seconds: between two looks at the batches.
+        on_note: called with a sentence for what a person should know: a batch that started, expired, was collected.
+        (the others as in `generate`)
+
+    Raises:
+        LimitReached: max_cost or max_requests kept prompts out; what was asked is answered and stored.
+        GenerationError: The server cannot be reached, refuses the key, or refuses a batch.
+        KeyboardInterrupt: Ctrl-C came; batches go on running at the server.
+    """
+    prices = prices or Prices()
+    if model.max_cost is not None and prices.of(model.model) is None:
+        raise GenerationError(
+            f"--max-cost needs the price of {model.model!r}: name a file with [generate] prices = ..."
+        )
+    with Claims(cache) as claims:
+        job = _Batches(cache, model, api_key(model) if key is None else key, prices, claims, on_progress, on_note)
+        try:
+            job.go_on()
+            job.submit(prompts, min(most_requests, MOST_REQUESTS), retry_failed)
+            while wait and job.running:
+                job.look()
+                if job.running:
+                    job.sleep(poll_seconds)
+            if not wait:
+                job.look()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"{job.progress}. {len(job.running)} batches go on at the server; run the same command to collect them."
+            ) from None
+        finally:
+            job.close()
+    if job.limit is not None:
+        raise job.limit
+    return job.progress
+
+
+class _Batches:
+    def __init__(
+        self,
+        cache: TextCache,
+        model: LanguageModel,
+        key: str,
+        prices: Prices,
+        claims: Claims,
+        on_progress: Callable[[Progress], None],
+        on_note: Callable[[str], None],
+    ) -> None:
+        self.cache, self.model, self.prices, self.claims = cache, model, prices, claims
+        self.on_progress, self.on_note = on_progress, on_note
+        self.book = BatchBook(cache)
+        self.progress = Progress()
+        self.running: list[Batch] = []
+        self.limit: LimitReached | None = None
+        self.faults = Faults(model, key)
+        self.client = import_openai().OpenAI(base_url=model.base_url, api_key=key, timeout=model.timeout, max_retries=0)
+
+    def close(self) -> None:
+        self.client.close()
+
+    # Submitting
+
+    def go_on(self) -> None:
+        """Take up the batches of earlier runs, those of this server; one that another process watches is left to it."""
+        for batch in self.book.batches():
+            if batch.base_url == self.model.base_url and self._is_ours(batch):
+                self._start(batch)
+
+    def submit(self, prompts: Iterable[Prompt], most_requests: int, retry_failed: bool) -> None:
+        """Put every prompt without an answer into a batch."""
+        survey = Survey(self.cache, self.model, self.progress, retry_failed=retry_failed)
+        requests: dict[str, Request] = {}
+        size = 0
+        cost = self._committed()
+        for question, length, most in self._open(survey, prompts):
+            if question.key in requests:
+                request = requests[question.key]
+                requests[question.key] = replace(request, links=(*request.links, question.link))
+                continue
+            if self._crosses_limit(len(requests), cost + most):
+                break
+            cost += most
+            if len(requests) == most_requests or size + length > MOST_BYTES:
+                self._prepare(list(requests.values()))
+                requests, size = {}, 0
+            asked = {
+                "model": self.model.model,
+                "messages": question.prompt.messages,
+                "parameters": self.model.parameters,
+            }
+            requests[question.key] = Request(question.key, asked, (question.link,))
+            size += length
+        self._prepare(list(requests.values()))
+
+    def _open(self, survey: Survey, prompts: Iterable[Prompt]) -> Iterator[tuple[Question, int, float]]:
+        """Questions that are ours to ask, each with the bytes of its request and the most it can cost."""
+        price = self.prices.of(self.model.model)
+        claimed: set[str] = set()
+        for batch in batched(prompts, BATCH):
+            looked = survey.look(batch)
+            questions = [question for question in looked if survey.is_open(question)]
+            self.cache.link(q.link for q in looked if q.status is not None and not survey.is_open(q))
+            claimed |= self.claims.claim({question.key for question in questions}, again={q.key for q in questions})
+            for question in looked:
+                if question not in questions:
+                    self.progress.cached += question.status is not None
+                    self.progress.skipped += question.status is None
+                elif question.key not in claimed:
+                    self.progress.elsewhere += 1
+                else:
+                    messages = question.prompt.messages
+                    length = len(request_line(question.key, self.model.model, messages, self.model.parameters))
+                    yield question, length, self._most_cost(messages, self.model.max_tokens, price)
+        survey.end()
+
+    def _crosses_limit(self, chosen: int, cost: float) -> bool:
+        model = self.model
+        if model.max_requests is not None and self.progress.requests + chosen >= model.max_requests:
+            self.limit = LimitReached(
+                f"Stopped at --max-requests {model.max_requests:,}: run the same command to go on."
+            )
+        elif model.max_cost is not None and cost > model.max_cost:
+            self.limit = LimitReached(
+                f"Stopped at --max-cost {model.max_cost:g}: the batches so far can cost up to that. Raise it to go on."
+            )
+        return self.limit is not None
+
+    def _committed(self) -> float:
+        """US dollars that are spent, or that batches on their way can cost."""
+        if self.model.max_cost is None:
+            return 0.0
+        spent = self.cache.spent(self.model.model)
+        for batch in self.book.batches():
+            for request in self.book.requests(batch.marker):
+                price = self.prices.of(request.question["model"])
+                spent += self._most_cost(request.question["messages"], self.model.max_tokens, price)
+        return spent
+
+    def _most_cost(self, messages: Any, max_tokens: int, price: Price | None) -> float:
+        return price.of(most_tokens(messages), max_tokens, tier="batch") if price else 0.0
+
+    def _prepare(self, requests: list[Request]) -> None:
+        if requests:
+            batch = self.book.prepare(requests, self.model.base_url)
+            self.progress.requests += len(requests)
+            self._is_ours(batch)
+            self._start(batch)
+
+    def _is_ours(self, batch: Batch) -> bool:
+        """Whether this process watches the batch: of several on one cache, one does."""
+        name = f"batch:{batch.marker}"
+        return name in self.claims.claim({name})
+
+    def _start(self, batch: Batch) -> None:
+        """Bring a batch from wherever it stands to running."""
+        if batch.state == "prepared":
+            batch = self._noted(batch, state="uploaded", input_file=self._upload(batch))
+        if batch.state == "uploaded":
+            batch = self._noted(batch, state="running", batch_id=self._create(batch))
+            self.on_note(f"batch {batch.batch_id}: {batch.requests:,} requests")
+        self.running.append(batch)
+
+    def _noted(self, batch: Batch, **changes: Any) -> Batch:
+        self.book.note(batch.marker, **changes)
+        return replace(batch, **changes)
+
+    def _upload(self, batch: Batch) -> str:
+        with tempfile.TemporaryFile() as file:
+            for request in self.book.requests(batch.marker):
+                question = request.question
+                file.write(request_line(request.key, question["model"], question["messages"], question["parameters"]))
+
+            def upload() -> str:
+                file.seek(0)
+                name = f"kar-aug-{batch.marker}.jsonl"
+                return self.client.files.create(file=(name, file, "application/jsonl"), purpose="batch").id
+
+            return self._try(upload)
+
+    def _create(self, batch: Batch) -> str:
+        def create() -> str:
+            there = self._find(batch)
+            if there is not None:
+                return there
+            made = self.client.batches.create(
+                input_file_id=batch.input_file or "",
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                metadata={_MARK: batch.marker},
+            )
+            return made.id
+
+        return self._try(create)
+
+    def _find(self, batch: Batch) -> str | None:
+        """The server's id of a batch whose making we may have missed."""
+        made = datetime.fromisoformat(batch.created).timestamp()
+        for there in self.client.batches.list(limit=100):  # the newest first
+            if there.created_at < made - _CLOCKS_SECONDS:
+                return None
+            if (there.metadata or {}).get(_MARK) == batch.marker:
+                return there.id
+            if there.input_file_id == batch.input_file:
+                return there.id
+        return None
+
+    # Collecting
+
+    def look(self) -> None:
+        """Ask for the state of every batch, and bring in those that are over."""
+        watched, self.running = self.running, []
+        finished = 0
+        for batch in watched:
+            there = self._try(partial(self.client.batches.retrieve, batch.batch_id or ""))
+            if there.status in _OVER:
+                self._collect(batch, there)
+            else:
+                self.running.append(batch)
+                finished += there.request_counts.completed if there.request_counts else 0
+        self.progress.ready = finished
+        self.on_progress(self.progress)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for the next look, and keep the claims on the batches alive."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.claims.beat()
+            time.sleep(min(left, 15.0))
+
+    def _collect(self, batch: Batch, there: Any) -> None:
+        """Store what a batch answered, whatever its state: one that expired has answers too, and they are charged."""
+        before = self.progress.asked
+        for file_id in (there.output_file_id, there.error_file_id):
+            if file_id is not None:
+                with tempfile.TemporaryFile() as file:
+                    self._try(partial(self._download, file_id, file))
+                    self._store(batch, file, f"results of {batch.batch_id}")
+        self.on_note(f"batch {batch.batch_id}: {there.status}, {self.progress.asked - before:,} answers")
+        if there.status == "failed":
+            self.book.close(batch.marker)
+            errors = there.errors.data if there.errors and there.errors.data else []
+            words = "; ".join(sorted({self.faults.words({"message": e.message}).strip(": ") for e in errors}))
+            raise GenerationError(
+                f"{self.faults.server} refused batch {batch.batch_id}: {words or 'it did not say why'}. "
+                "Nothing of it was charged; its prompts will be asked by the next run."
+            )
+        if there.status == "cancelled":
+            left = sum(1 for _ in self.book.requests(batch.marker))
+            self.on_note(f"batch {batch.batch_id} was cancelled; {left:,} prompts are left for the next run")
+        else:
+            self._ask_again(batch)
+        self.book.close(batch.marker)
+
+    def _download(self, file_id: str, file: IO[bytes]) -> None:
+        file.seek(0)
+        file.truncate()
+        # Bytes, not the client's lines: those also end at characters that an answer may contain.
+        with self.client.files.with_streaming_response.content(file_id) as response:
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+
+    def _store(self, batch: Batch, file: IO[bytes], name: str) -> None:
+        file.seek(0)
+        for lines in batched(read_responses(file, name), BATCH):
+            responses = {}
+            for line in lines:
+                if isinstance(line, str):
+                    self.on_note(line)
+                else:
+                    responses[line.key] = line
+            requests = {request.key: request for request in self.book.requests(batch.marker, responses.keys())}
+            answers = []
+            for key, response in responses.items():
+                if key in requests:
+                    answers += self._answer(requests[key], response)
+            self.cache.put_many((answer, request.links) for answer, request in answers)
+            for answer, _ in answers:
+                self.progress.asked += 1
+                self.progress.prompt_tokens += answer.prompt_tokens
+                self.progress.completion_tokens += answer.completion_tokens
+                self.progress.cost += answer.cost or 0.0
+            self.on_progress(self.progress)
+
+    def _answer(self, request: Request, response: Response) -> list[Any]:
+        asked = Asked(**request.question)
+        price = self.prices.of(asked.model)
+        try:
+            served = self.model.served_model
+            return [(answer_of(response, asked, price, served_model=served, tier="batch"), request)]
+        except Passing as failure:
+            if response.permanent or request.rounds >= _ROUNDS:
+                self._failed(request, failure.reason, permanent=response.permanent)
+            return []
+
+    def _failed(self, request: Request, reason: str, *, permanent: bool) -> None:
+        self.cache.fail(request.key, reason, request.rounds, permanent=permanent, link=request.links[0])
+        self.book.drop([request.key])
+        self.progress.count_failure(reason)
+
+    def _ask_again(self, batch: Batch) -> None:
+        """Put what a batch left unanswered (expired, lost, a passing fault) into a new one."""
+        left = []
+        for request in self.book.requests(batch.marker):
+            if request.rounds >= _ROUNDS:
+                self._failed(request, "the batch gave no response", permanent=False)
+            else:
+                left.append(replace(request, rounds=request.rounds + 1))
+        if left:
+            self.on_note(f"batch {batch.batch_id}: {len(left):,} prompts have no answer and are asked again")
+            self._prepare(left)
+
+    def _try(self, action: Callable[[], T]) -> T:
+        """Do it until it works, or cannot."""
+        for attempt in range(1, self.model.tries + 1):
+            try:
+                return action()
+            except import_openai().OpenAIError as error:
+                fault = self.faults.of(error)
+                if isinstance(fault, Hopeless):
+                    raise fault from None
+                if isinstance(fault, Rejected):
+                    raise GenerationError(
+                        f"{self.faults.server}: {fault.reason}. Does it have the Batch API? Nothing stored is lost."
+                    ) from None
+                if attempt == self.model.tries:
+                    raise GenerationError(
+                        f"{self.faults.server}: {fault}. Batches that run go on; run the same command to collect them."
+                    ) from None
+                wait = fault.wait if isinstance(fault, Unavailable) else None
+                time.sleep(pause(attempt) if wait is None else wait)
+        raise AssertionError("unreachable")

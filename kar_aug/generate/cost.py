@@ -1,0 +1,135 @@
+"""What questions cost: tokens, and US dollars by a table of prices that the user can edit."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from kar_aug.errors import ConfigError
+
+# Providers charge a few tokens for the frame of each message, and of the answer.
+_MESSAGE_TOKENS, _REPLY_TOKENS = 4, 3
+_TABLES_SECONDS = 15.0  # to fetch a tokenizer's tables
+_SNAPSHOT = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4}|\d{8}|latest)$")
+DISCOUNTED = ("batch", "flex")
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars per million tokens. `cached` is for prompt tokens that the server had in its prefix cache."""
+
+    prompt: float
+    completion: float
+    cached: float
+    discount: float = 0.5
+
+    def of(self, prompt_tokens: int, completion_tokens: int, *, cached_tokens: int = 0, tier: str = "") -> float:
+        """US dollars for one answer. `tier` is "", "flex" or "batch"; the latter two are charged less."""
+        full = (
+            (prompt_tokens - cached_tokens) * self.prompt
+            + cached_tokens * self.cached
+            + completion_tokens * self.completion
+        ) / 1e6
+        return full * (1 - self.discount) if tier in DISCOUNTED else full
+
+
+class Prices:
+    """The prices that come with kar-aug, and over them those of the user's own file.
+
+    Args:
+        path: a TOML file of the same form as kar_aug/prices.toml.
+
+    Raises:
+        ConfigError: The file cannot be read, or a price in it is no number.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        packaged = tomllib.loads(files("kar_aug").joinpath("prices.toml").read_text(encoding="utf-8"))
+        self.date: str = packaged["date"]
+        self._prices = _parse(packaged, "kar_aug/prices.toml")
+        if path is not None:
+            try:
+                document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                raise ConfigError(f"{path} cannot be read as a table of prices: {error}") from None
+            self.date = str(document.get("date", "your own"))
+            self._prices |= _parse(document, str(path))
+
+    def of(self, model: str) -> Price | None:
+        """The price of a model; of "openai/gpt-4o-mini-2024-07-18" that of "gpt-4o-mini". None if it is not known."""
+        name = model.rsplit("/", 1)[-1]
+        for candidate in (model, name, _SNAPSHOT.sub("", name)):
+            if candidate in self._prices:
+                return self._prices[candidate]
+        return None
+
+
+def _parse(document: Mapping[str, Any], path: str) -> dict[str, Price]:
+    prices = {}
+    models = document.get("models", {})
+    for model, row in models.items() if isinstance(models, dict) else ():
+        try:
+            prompt, completion = float(row["prompt"]), float(row["completion"])
+            price = Price(prompt, completion, float(row.get("cached", prompt)), float(row.get("discount", 0.5)))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise ConfigError(
+                f"{path}: the price of {model!r} must be written as: "
+                f'[models."{model}"] with prompt = 0.15 and completion = 0.60 (US dollars per million tokens)'
+            ) from None
+        if min(price.prompt, price.completion, price.cached) < 0 or not 0 <= price.discount <= 1:
+            raise ConfigError(f"{path}: the price of {model!r} must not be negative, its discount between 0 and 1.")
+        prices[model] = price
+    return prices
+
+
+Counter = Callable[[Sequence[Mapping[str, Any]]], int]
+
+
+def token_counter(model: str) -> tuple[Counter, str]:
+    """Counts the prompt tokens of messages, and says how: exactly with tiktoken, or an estimate.
+
+    tiktoken knows OpenAI's models, and fetches a model's tables once.
+    """
+    try:
+        import tiktoken
+    except ImportError:
+        return estimated_tokens, "estimated from characters: tiktoken is not installed"
+    try:
+        tiktoken.encoding_name_for_model(model.rsplit("/", 1)[-1])
+    except KeyError:
+        return estimated_tokens, f"estimated from characters: the tokenizer of {model} is not known"
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    try:
+        encoding = executor.submit(tiktoken.encoding_for_model, model.rsplit("/", 1)[-1]).result(_TABLES_SECONDS)
+    except Exception:  # no network, a proxy's page, a read-only disk: whatever it was, an estimate is left
+        return estimated_tokens, "estimated from characters: the tokenizer's tables could not be fetched"
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+    def count(messages: Sequence[Mapping[str, Any]]) -> int:
+        texts = (str(message["content"]) for message in messages)
+        return _framed(messages, sum(len(encoding.encode(text, disallowed_special=())) for text in texts))
+
+    return count, f"counted with tiktoken ({encoding.name})"
+
+
+def most_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
+    """More prompt tokens than any tokenizer makes of the messages: one a byte."""
+    size = sum(len(str(message["content"]).encode("utf-8", "surrogatepass")) for message in messages)
+    return _framed(messages, size) + 2 * _REPLY_TOKENS * len(messages)
+
+
+def estimated_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Prompt tokens, roughly: four bytes each. Scripts beyond ASCII take more bytes and more tokens alike."""
+    size = sum(len(str(message["content"]).encode("utf-8", "surrogatepass")) for message in messages)
+    return _framed(messages, -(-size // 4))
+
+
+def _framed(messages: Sequence[Mapping[str, Any]], tokens: int) -> int:
+    return tokens + _MESSAGE_TOKENS * len(messages) + _REPLY_TOKENS

@@ -1,0 +1,148 @@
+"""What holds requests back: the server's rate limits, and the user's budget. All slots of a job share both."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+from kar_aug.errors import GenerationError
+
+_PAUSES = (0.5, 60.0)  # first and longest pause, in seconds, where the server names none
+
+
+class LimitReached(GenerationError):
+    """`max_cost` or `max_requests` would be crossed by the next request."""
+
+
+def pause(attempt: int) -> float:
+    """Seconds to wait after the `attempt`-th failure in a row: exponential, with jitter."""
+    first, longest = _PAUSES
+    return random.uniform(0.5, 1.0) * min(longest, first * 2.0**attempt)
+
+
+class Gate:
+    """Lets requests through as fast as the server takes them.
+
+    Requests and tokens a minute are evenly spaced: each request moves the time of the next. One cool-down holds all
+    slots when the server asks to slow down; the number in flight is halved then, and rises by one for every round of
+    successes (additive increase, multiplicative decrease). Until the first success two requests at most are in flight,
+    so that an error which no retry heals costs a handful of requests and not thousands.
+
+    Args:
+        concurrency: most requests in flight.
+        rpm, tpm: requests and tokens a minute; None for as many as the server takes.
+    """
+
+    def __init__(self, concurrency: int, rpm: float | None = None, tpm: float | None = None) -> None:
+        self._most = concurrency
+        self._limit = float(min(2, concurrency))
+        self._proven = False
+        self._in_flight = 0
+        self._changed = asyncio.Condition()
+        self._request_seconds = 60.0 / rpm if rpm else 0.0
+        self._token_seconds = 60.0 / tpm if tpm else 0.0
+        self._next_request = self._next_token = self._cool_until = 0.0
+        self._strikes = 0
+        self.last_success = time.monotonic()
+
+    @property
+    def concurrency(self) -> int:
+        """Requests that may be in flight just now."""
+        return int(self._limit)
+
+    async def enter(self, tokens: int) -> None:
+        """Wait until a request of so many tokens may be sent, and take its place."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._in_flight < int(self._limit))
+            self._in_flight += 1
+        try:
+            while (wait := self._cool_until - time.monotonic()) > 0:
+                await asyncio.sleep(wait * random.uniform(1.0, 1.1))  # not all slots at the same moment
+            now = time.monotonic()
+            at = max(now, self._next_request, self._next_token)
+            self._next_request = max(now, self._next_request) + self._request_seconds
+            self._next_token = max(now, self._next_token) + tokens * self._token_seconds
+            if at > now:
+                await asyncio.sleep(at - now)
+        except BaseException:
+            self._in_flight -= 1
+            raise
+
+    async def leave(self, tokens: int, used: int | None) -> None:
+        """The request is over. Tokens that it was let in with and did not use are given back."""
+        if used is not None:
+            self._next_token -= max(0, tokens - used) * self._token_seconds
+        self._in_flight -= 1
+        async with self._changed:
+            self._changed.notify()
+
+    async def succeeded(self) -> None:
+        """The server answered: a little more may be in flight."""
+        self.last_success = time.monotonic()
+        self._strikes = 0
+        before = int(self._limit)
+        self._limit = min(self._most, self._limit + 1 / self._limit) if self._proven else float(self._most)
+        self._proven = True
+        if int(self._limit) > before:
+            async with self._changed:
+                self._changed.notify(int(self._limit) - before)
+
+    def hold(self, seconds: float | None) -> None:
+        """The server asked to slow down, for so many seconds if it said so: all slots wait, and fewer go on."""
+        now = time.monotonic()
+        first = now >= self._cool_until  # of those that were in flight together; the others say the same
+        if first:
+            self._strikes += 1
+            self._limit = max(1.0, self._limit / 2)
+        if first or seconds:
+            self._cool_until = max(self._cool_until, now + (seconds or pause(self._strikes)))
+
+
+class Budget:
+    """What a job may spend. A request is let through only if the most it can cost still fits.
+
+    Args:
+        max_cost: US dollars, what was spent before included; None for no limit.
+        max_requests: of this job; None for no limit.
+        spent: US dollars that the cache's answers of this model cost already.
+    """
+
+    def __init__(self, max_cost: float | None = None, max_requests: int | None = None, spent: float = 0.0) -> None:
+        self._max_cost, self._max_requests = max_cost, max_requests
+        self.spent = spent
+        self.requests = 0
+        self._reserved = 0.0
+        self._settled = asyncio.Condition()
+
+    async def reserve(self, most: float) -> None:
+        """Set aside what a request can cost at most; waits while requests in flight may still turn out cheaper.
+
+        Raises:
+            LimitReached: It does not fit.
+        """
+        async with self._settled:
+            while True:
+                if self._max_requests is not None and self.requests >= self._max_requests:
+                    raise LimitReached(
+                        f"Stopped at --max-requests {self._max_requests:,}: run the same command to go on."
+                    )
+                if self._max_cost is None or self.spent + self._reserved + most <= self._max_cost:
+                    break
+                if self._reserved <= 0:
+                    raise LimitReached(
+                        f"Stopped at --max-cost {self._max_cost:g}: ${self.spent:.4f} are spent, and the next request "
+                        f"can cost up to ${most:.4f}. Raise it to go on; what is answered stays."
+                    )
+                await self._settled.wait()
+            self._reserved += most
+            self.requests += 1
+
+    async def settle(self, most: float, cost: float) -> None:
+        """A request is over: it cost so much of what was set aside."""
+        async with self._settled:
+            self._reserved = max(0.0, self._reserved - most)
+            if self._reserved < 1e-12:
+                self._reserved = 0.0
+            self.spent += cost
+            self._settled.notify_all()
