@@ -11,7 +11,7 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,16 @@ class Database:
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that knows ON CONFLICT."""
         return postgresql.insert(table) if self.postgresql else sqlite.insert(table)
+
+    def upsert(self, table: sa.Table, *, unless_same: Sequence[str] = ()) -> Any:
+        """An INSERT that replaces the row of the same primary key; not where all of `unless_same` are as they were."""
+        statement = self.insert(table)
+        keys = [column.name for column in table.primary_key]
+        values = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+        changed = [table.c[name].is_distinct_from(statement.excluded[name]) for name in unless_same]
+        return statement.on_conflict_do_update(
+            index_elements=keys, set_=values, where=sa.or_(*changed) if changed else None
+        )
 
     def check(self) -> list[str]:
         """What the database itself finds wrong with its pages and indexes; PostgreSQL checks its own."""

@@ -27,6 +27,13 @@ STATUSES = ("ok", "truncated", "refused", "empty", "wrong_model")
 _ROWS = 256  # of one statement or commit
 _ANSWER = list(tables.answers.c)
 
+# What ends when a question is answered.
+_SETTLE = tuple(
+    sa.delete(table).where(table.c.key.in_(sa.bindparam("keys", expanding=True)))
+    for table in (tables.failures, tables.claims, tables.batch_requests)
+)
+_NOBODYS = ~sa.exists().where(tables.knowledge.c.key == tables.answers.c.key)
+
 
 def answer_key(model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> str:
     """32 hex digits of SHA-256 over everything that changes the answer: model, messages, sampling parameters."""
@@ -106,6 +113,9 @@ class TextCache:
 
     def __init__(self, where: Path | str) -> None:
         self.database = Database(where)
+        # Made once: making them takes longer than running them.
+        self._put_answers = self.database.upsert(tables.answers)
+        self._put_links = self.database.upsert(tables.knowledge, unless_same=("key", "prompt_version", "as_of"))
 
     @property
     def name(self) -> str:
@@ -145,15 +155,11 @@ class TextCache:
         if not pairs:
             return
         keys = [row["key"] for row, _ in pairs]
-        statement = self.database.insert(tables.answers)
-        columns = {column.name: statement.excluded[column.name] for column in _ANSWER if column.name != "key"}
         with self.database.writing() as connection:
-            connection.execute(
-                statement.on_conflict_do_update(index_elements=["key"], set_=columns), [row for row, _ in pairs]
-            )
+            connection.execute(self._put_answers, [row for row, _ in pairs])
             self._link(connection, [link for _, links in pairs for link in links])
-            for table in (tables.failures, tables.claims, tables.batch_requests):
-                connection.execute(sa.delete(table).where(table.c.key.in_(keys)))
+            for statement in _SETTLE:
+                connection.execute(statement, {"keys": keys})
 
     def link(self, links: Iterable[Link | tuple[str, int | str, str, str, str | None]]) -> None:
         """Say whose knowledge an answer is."""
@@ -172,16 +178,9 @@ class TextCache:
             }
             for link in links
         }
-        if not rows:
-            return
-        statement = self.database.insert(tables.knowledge)
-        changing = ("key", "prompt_version", "as_of")
-        statement = statement.on_conflict_do_update(
-            index_elements=["source", "entity_id"],
-            set_={name: statement.excluded[name] for name in (*changing, "updated")},
-            where=sa.or_(*(tables.knowledge.c[name].is_distinct_from(statement.excluded[name]) for name in changing)),
-        )
-        connection.execute(statement, sorted(rows.values(), key=lambda row: (row["source"], row["entity_id"])))
+        if rows:  # in one order everywhere, or two processes on PostgreSQL could wait for each other
+            ordered = sorted(rows.values(), key=lambda row: (row["source"], row["entity_id"]))
+            connection.execute(self._put_links, ordered)
 
     def linked(self, source: str, entity_ids: Collection[int | str]) -> dict[int | str, Link]:
         """The links of those entities that have one."""
@@ -252,9 +251,8 @@ class TextCache:
             "source": link.source if link else None,
             "entity_id": json.dumps(link.entity_id) if link else None,
         }
-        statement = self.database.insert(tables.failures)
         with self.database.writing() as connection:
-            connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=row), row)
+            connection.execute(self.database.upsert(tables.failures), row)
             connection.execute(sa.delete(tables.claims).where(tables.claims.c.key == key))
 
     def failures(self, keys: Collection[str] | None = None) -> list[Failure]:
@@ -303,11 +301,16 @@ class TextCache:
                 for model, tier, count, asked, answered, cost in connection.execute(statement)
             ]
 
+    def count_superseded(self) -> int:
+        """How many answers are nobody's knowledge (any more)."""
+        with self.database.reading() as connection:
+            statement = sa.select(sa.func.count()).select_from(tables.answers).where(_NOBODYS)
+            return connection.execute(statement).scalar_one()
+
     def prune(self) -> int:
-        """Delete answers that are nobody's knowledge: superseded by a newer prompt. Returns how many."""
-        used = sa.exists().where(tables.knowledge.c.key == tables.answers.c.key)
+        """Delete those. Returns how many. What they cost no longer counts as spent."""
         with self.database.writing() as connection:
-            return connection.execute(sa.delete(tables.answers).where(~used)).rowcount
+            return connection.execute(sa.delete(tables.answers).where(_NOBODYS)).rowcount
 
     def close(self) -> None:
         """Release the file."""

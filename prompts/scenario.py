@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -20,13 +21,17 @@ from typing import Any, TypedDict
 
 import jinja2
 import jinja2.sandbox
+import numpy as np
 import pandas as pd
 
 from kar_aug.data import Tables
 from kar_aug.errors import PromptError
 
+_log = logging.getLogger("kar_aug")
 # Bump when rendering itself changes what the model sees, so that old and new answers are told apart.
 _RENDERING = 1
+# Of one field: a description of megabytes, which may be an accident, would cost as much as thousands of prompts.
+MOST_CHARACTERS = 2000
 # Typographic brackets instead of those that could close a <data> mark.
 _BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a"})
 
@@ -76,6 +81,7 @@ class Scenario:
     factors: tuple[str, ...]
     user: Mapping[str, Any]
     item: Mapping[str, Any]
+    language: str = "English"
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Scenario:
@@ -104,7 +110,9 @@ class Scenario:
                 ):
                     wanted = {"str": "a text", "list": "a list of texts", "dict": f"a section: [{key}]"}[kind.__name__]
                     raise PromptError(f"Scenario {name_or_path}: {where}{'.' if where else ''}{key} must be {wanted}.")
-            scenario = cls(data["name"], tuple(data["factors"]), data["user"], data["item"])
+            scenario = cls(
+                data["name"], tuple(data["factors"]), data["user"], data["item"], str(data.get("language", "English"))
+            )
         except tomllib.TOMLDecodeError as error:
             raise PromptError(f"Scenario {name_or_path}: {error}") from None
         except KeyError as error:
@@ -182,24 +190,27 @@ def user_prompts(
         limit: how many users to ask about, all if None.
         max_events: how many of the latest history events are shown.
     """
-    history = split[split["part"] == "history"]
     profiles = _rows(tables.users, "user_id")
     items = _rows(tables.items, "item_id")
     shown = scenario.user.get("item_fields", [])
-    events = dict(tuple(history.groupby("user_id")))
-    for user_id in _most_frequent(history["user_id"], limit):
-        seen = events[user_id].tail(max_events)
-        times = _dates(seen["timestamp"])
-        values = seen["rating"] if "rating" in seen else seen["label"]
+    history = split[split["part"] == "history"]
+    wanted = _most_frequent(history["user_id"], limit)
+    # Columns and slices of them: a frame a user would cost more than the prompt.
+    history = history.sort_values("user_id", kind="stable")
+    ends = np.cumsum(history["user_id"].value_counts(sort=False).sort_index().to_numpy())
+    end_of = dict(zip(np.sort(history["user_id"].unique()).tolist(), ends.tolist(), strict=True))
+    item_ids = history["item_id"].tolist()
+    times = _dates(history["timestamp"])
+    dates = (times.dt.day.astype(str) + times.dt.strftime(" %b %Y")).tolist()
+    ratings = history["rating" if "rating" in history else "label"].tolist()
+    start_of = dict(zip(end_of, [0, *ends[:-1].tolist()], strict=True))
+    for user_id in wanted:
+        end = end_of[user_id]
+        seen = range(max(start_of[user_id], end - max_events), end)
         rows = [
-            {
-                **_only(items.get(item_id, {}), shown),
-                "date": f"{time.day} {time:%b %Y}",
-                "rating": f"{rating:g}",
-            }
-            for item_id, time, rating in zip(seen["item_id"], times, values, strict=True)
+            {**_shown(items.get(item_ids[i], {}), shown), "date": dates[i], "rating": f"{ratings[i]:g}"} for i in seen
         ]
-        yield scenario.user_prompt(user_id, profiles.get(user_id, {}), rows, times.iloc[-1].isoformat())
+        yield scenario.user_prompt(user_id, profiles.get(user_id, {}), rows, times.iloc[end - 1].isoformat())
 
 
 def item_prompts(
@@ -208,14 +219,27 @@ def item_prompts(
     """Prompts of the items, those most often in users' histories first; with `limit`, only so many.
 
     Popularity is counted in the histories alone: which items have knowledge must not tell what was clicked later.
+    An item without one of the scenario's `item.required` fields is left out: a language model could only invent.
     """
     rows = _rows(tables.items, "item_id")
     counted = split.loc[split["part"] == "history", "item_id"]
     ordered = _most_frequent(counted[counted.isin(rows.keys())], None)
     seen = set(ordered)
     ordered += [item_id for item_id in tables.items["item_id"].tolist() if item_id not in seen]
+    required = scenario.item.get("required", [])
+    nameless = []
     for item_id in ordered[:limit]:
-        yield scenario.item_prompt(item_id, rows[item_id])
+        if all(_only(rows[item_id], required).values()):
+            yield scenario.item_prompt(item_id, rows[item_id])
+        else:
+            nameless.append(item_id)
+    if nameless:
+        _log.warning(
+            "%s items are not asked about, because their %s is empty; the first is item_id %s",
+            f"{len(nameless):,}",
+            " or ".join(required),
+            nameless[0],
+        )
 
 
 def _read(path: Path) -> str:
@@ -238,9 +262,13 @@ def _dates(timestamp: pd.Series) -> pd.Series:
     return timestamp if pd.api.types.is_datetime64_any_dtype(timestamp) else pd.to_datetime(timestamp, unit="s")
 
 
+def _shown(row: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    return {field: row.get(field, "") for field in fields}
+
+
 def _only(row: Mapping[str, Any], fields: Sequence[str]) -> dict[str, str]:
     """The named fields as clean text; a missing value or column is an empty string."""
-    return _clean({field: row.get(field, "") for field in fields})
+    return _clean(_shown(row, fields))
 
 
 def _clean(row: Mapping[str, Any]) -> dict[str, str]:
@@ -253,5 +281,11 @@ def _clean_text(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of whole numbers with one gap comes as decimals
-    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", str(value))
-    return re.sub(r"\s+", " ", text.translate(_BRACKETS)).strip()
+    return _clean_string(str(value))
+
+
+@lru_cache(10_000)  # the titles of popular items stand in many histories
+def _clean_string(text: str) -> str:
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)
+    text = re.sub(r"\s+", " ", text.translate(_BRACKETS)).strip()
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "\u2026"

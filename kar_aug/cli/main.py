@@ -13,6 +13,7 @@ import click
 
 from kar_aug._version import __version__
 from kar_aug.cli import stages
+from kar_aug.cli.cache import cache
 from kar_aug.cli.progress import notes, results, stage, table
 from kar_aug.config import Config
 from kar_aug.errors import ConfigError, KarError, MissingDependencyError
@@ -285,6 +286,9 @@ def demo(
         title = f"MovieLens-100K, knowledge by {config.generate.model}"
         stages.compare(workspace, Path(report), reproduce="kar-aug demo", title=title)
     table("", ("stage", "seconds"), [(name, f"{value:.0f}") for name, value in seconds.items()])
+
+
+main.add_command(cache)
 
 
 def _packaged(name: str) -> str:

@@ -103,15 +103,14 @@ class _Job:
         with ExitStack() as stack:
             stack.enter_context(self.claims)
             stack.enter_context(self._drain_on_signals())
-            background = [asyncio.create_task(coroutine) for coroutine in (self.writer.run(), self._beat())]
+            heart = asyncio.create_task(self._beat())
             self.tasks = [self._start(self._slot()) for _ in range(self.model.concurrency)]
             self.tasks.append(self._start(self._read(prompts)))
             try:
                 await asyncio.gather(*self.tasks)
             finally:
-                for task in background:
-                    task.cancel()
-                await asyncio.gather(*background, return_exceptions=True)
+                heart.cancel()
+                await asyncio.gather(heart, return_exceptions=True)
                 await self.server.close()
         if isinstance(self.stopped, KeyboardInterrupt):
             raise KeyboardInterrupt(str(self.progress))
@@ -376,34 +375,39 @@ class _Job:
 
 
 class _Writer:
-    """Commits answers for all slots: what comes while one commit runs goes into the next."""
+    """Commits answers for all slots, in a thread: what comes while one commit runs goes into the next."""
 
     def __init__(self, cache: TextCache) -> None:
         self._cache = cache
+        self._loop = asyncio.get_running_loop()
         self._pending: list[tuple[Answer, list[Link], asyncio.Future[None]]] = []
-        self._some = asyncio.Event()
+        self._busy = False
 
     async def put(self, answer: Answer, links: list[Link]) -> None:
         """Returns when the answer is committed."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done = self._loop.create_future()
         self._pending.append((answer, links, done))
-        self._some.set()
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._start)  # after the other slots whose answers came at the same moment
         await done
 
-    async def run(self) -> None:
-        while True:
-            await self._some.wait()
-            self._some.clear()
-            taken, self._pending = self._pending, []
-            for batch in batched(taken, BATCH):
-                await self._commit(batch)
+    def _start(self) -> None:
+        batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
+        self._loop.run_in_executor(None, self._commit, batch)
 
-    async def _commit(self, batch: Sequence[tuple[Answer, list[Link], asyncio.Future[None]]]) -> None:
+    def _commit(self, batch: list[tuple[Answer, list[Link], asyncio.Future[None]]]) -> None:
         error: Exception | None = None
         try:
-            await asyncio.to_thread(self._cache.put_many, [(answer, links) for answer, links, _ in batch])
+            self._cache.put_many((answer, links) for answer, links, _ in batch)
         except Exception as caught:  # the slots raise it: the job stops
             error = caught
-        for _, _, done in batch:
+        self._loop.call_soon_threadsafe(self._end, [done for *_, done in batch], error)
+
+    def _end(self, batch: list[asyncio.Future[None]], error: Exception | None) -> None:
+        for done in batch:
             if not done.done():
                 done.set_result(None) if error is None else done.set_exception(error)
+        self._busy = bool(self._pending)
+        if self._busy:
+            self._start()

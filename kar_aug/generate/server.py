@@ -115,10 +115,12 @@ class Faults:
 
         if isinstance(error, openai.APIStatusError):
             return self._of_status(error)
+        if isinstance(error, openai.APIConnectionError) and _refused(error):
+            return Unreachable("the server cannot be reached")
         if isinstance(error, (openai.APITimeoutError, TimeoutError)):
             return Passing("no answer in time")
         if isinstance(error, openai.APIConnectionError):
-            return Unreachable("the server cannot be reached") if _refused(error) else Passing("the connection broke")
+            return Passing("the connection broke")
         return Passing("the answer was malformed")
 
     def hopeless(self, what: str) -> Hopeless:
@@ -170,7 +172,7 @@ class Server:
         self.faults = Faults(model, key)
         # The client's own retries would count neither tries nor money.
         self._client = openai.AsyncOpenAI(
-            base_url=model.base_url, api_key=key, timeout=model.timeout, max_retries=0, **_pool(model.concurrency)
+            base_url=model.base_url, api_key=key, timeout=model.timeout, max_retries=0, **_transport(model.concurrency)
         )
         self._tier: dict[str, Any] = {"service_tier": model.service_tier} if model.service_tier else {}
 
@@ -185,8 +187,10 @@ class Server:
         try:
             # The client's time-out starts again with every byte; a server that drips would hold a slot for ever.
             async with asyncio.timeout(model.timeout):
+                # As `extra_body` the client sends the messages as they are; as `messages` it would look through
+                # every part of them for files to upload, which takes longer than all the rest.
                 response = await self._client.chat.completions.with_raw_response.create(
-                    model=model.model, messages=messages, **model.parameters, **self._tier
+                    model=model.model, messages=[], extra_body={"messages": messages, **model.parameters, **self._tier}
                 )
                 body = response.content
         except _client_errors() as error:
@@ -309,20 +313,22 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _refused(error: BaseException) -> bool:
-    """Whether no connection could be made at all."""
+    """Whether no connection could be made at all. The client calls that a time-out when aiohttp says it."""
     seen: BaseException | None = error
     while seen is not None:
-        if type(seen).__name__ == "ConnectError":
+        if type(seen).__name__ in ("ConnectError", "ClientConnectorError", "ClientConnectorDNSError"):
             return True
         seen = seen.__cause__ or seen.__context__
     return False
 
 
-def _pool(concurrency: int) -> dict[str, Any]:
-    """A connection a slot, kept open: the client's default keeps a hundred and opens the others anew each time."""
+def _transport(concurrency: int) -> dict[str, Any]:
+    """aiohttp where it is installed: the client's default looks at all its connections for every request."""
     import openai
 
-    limits = type(openai.DEFAULT_CONNECTION_LIMITS)(
-        max_connections=concurrency + 8, max_keepalive_connections=concurrency + 8
-    )
-    return {"http_client": openai.DefaultAsyncHttpxClient(limits=limits)}
+    most = concurrency + 8  # one a slot, and kept open
+    limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most)
+    try:
+        return {"http_client": openai.DefaultAioHttpClient(limits=limits)}
+    except (AttributeError, RuntimeError):  # an older client, or no aiohttp
+        return {}
