@@ -30,6 +30,11 @@ class _Cli(click.Group):
         except KarError as error:
             notes.print(f"kar-aug: {error}", markup=False, soft_wrap=True)
             sys.exit(2)
+        except OSError as error:  # a file that cannot be written, a full disk
+            notes.print(
+                f"kar-aug: {error.filename or 'a file'}: {error.strerror or error}", markup=False, soft_wrap=True
+            )
+            sys.exit(2)
         except KeyboardInterrupt as interrupt:
             notes.print(
                 f"\nInterrupted. {interrupt}\nNothing finished is lost: run the same command to go on.",
