@@ -1,5 +1,12 @@
-"""Scenarios: factor lists and templates kept as data, rendered into prompts."""
+"""Prompts: what the language model is asked about each user and item.
 
-from kar_aug.prompts.scenario import Message, Prompt, Scenario, item_prompts, user_prompts
+*.toml      scenarios: factors, fields and templates of a domain     validate   their errors, with line and field
+scenario    a scenario as an object, which renders entities          templates  sandboxed templates
+entities    the prompts of the users and items of some tables        text       values as text that prompts may hold
+"""
 
-__all__ = ["Message", "Prompt", "Scenario", "item_prompts", "user_prompts"]
+from kar_aug.prompts.entities import item_prompts, user_prompts
+from kar_aug.prompts.prompt import Message, Prompt
+from kar_aug.prompts.scenario import Scenario, scenario_names, scenario_text
+
+__all__ = ["Message", "Prompt", "Scenario", "item_prompts", "scenario_names", "scenario_text", "user_prompts"]

@@ -6,128 +6,104 @@ directly, a language model knows the parts of an answer and still fails to compo
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-import jinja2
-import jinja2.sandbox
-import numpy as np
-import pandas as pd
-
-from kar_aug.data import Tables
 from kar_aug.errors import PromptError
+from kar_aug.prompts.prompt import Message, Prompt, version_of
+from kar_aug.prompts.templates import TemplateFault, reads_field, render, uses
+from kar_aug.prompts.text import MOST_CHARACTERS, careful_tokens, clean_row, shown, was_cut
+from kar_aug.prompts.validate import read_scenario
 
-_log = logging.getLogger("kar_aug")
 # Bump when rendering itself changes what the model sees, so that old and new answers are told apart.
 _RENDERING = 1
-# Of one field: a description of megabytes, which may be an accident, would cost as much as thousands of prompts.
-MOST_CHARACTERS = 2000
-# Typographic brackets instead of those that could close a <data> mark.
-_BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a"})
-
-
-# What a scenario must say: (key, section or "", type).
-_STRUCTURE: tuple[tuple[str, str, type], ...] = (
-    ("name", "", str),
-    ("factors", "", list),
-    ("user", "", dict),
-    ("item", "", dict),
-    *(
-        (key, source, kind)
-        for source in ("user", "item")
-        for key, kind in (("fields", list), ("system", str), ("prompt", str))
-    ),
-)
-
-
-class Message(TypedDict):
-    """One message of a chat, as the OpenAI API takes it."""
-
-    role: str
-    content: str
+_ENGLISH = "English"
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """One question about one entity. The entity's id is for our books; the model never sees it."""
+class Limits:
+    """[limits]: most characters of one field, and most tokens of a prompt, by three bytes a token.
 
-    source: str
-    entity_id: int | str
-    messages: tuple[Message, ...]
-    version: str
-    as_of: str | None = None
+    A longer field is cut. Of a longer prompt the oldest events are left out; if that is not enough, it is an error.
+    """
 
-    @property
-    def text(self) -> str:
-        """The messages as a person reads them."""
-        return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in self.messages)
+    characters: int = MOST_CHARACTERS
+    tokens: int = 100_000
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """[ratings]: the ends of the scale, and a word for each of its steps, from the lowest."""
+
+    low: float = 1
+    high: float = 5
+    words: tuple[str, ...] = ("hated", "disliked", "found average", "liked", "loved")
+
+    def stars(self, rating: float) -> str:
+        """ "★★★★☆" for 4 of 5."""
+        full = max(0, min(round(self.high), round(rating)))
+        return "\u2605" * full + "\u2606" * (round(self.high) - full)
+
+    def verdict(self, rating: float) -> str:
+        """ "liked" for 4 of 5."""
+        share = min(1.0, max(0.0, (rating - self.low) / (self.high - self.low)))
+        return self.words[round(share * (len(self.words) - 1))] if self.words else f"{rating:g}"
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """Factors, the fields that may be shown, and the templates, as one TOML file holds them."""
+    """Factors, the fields that may be shown, and the templates, as one TOML file holds them.
+
+    Args:
+        language: that answers are to be in. Where it is not English, and the templates do not say so themselves with
+            {{ language }}, the system message ends with that wish.
+        words: how one calls an item, several, and what users do with them: for recipes, which know no domain.
+    """
 
     name: str
     factors: tuple[str, ...]
     user: Mapping[str, Any]
     item: Mapping[str, Any]
-    language: str = "English"
+    language: str = _ENGLISH
+    words: Mapping[str, str] = field(default_factory=lambda: {"item": "item", "items": "items", "verb": "used"})
+    ratings: Ratings = Ratings()
+    limits: Limits = Limits()
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Scenario:
         """A scenario of this package by name ("movies"), or a file by its path.
 
         Raises:
-            PromptError: There is no such scenario, or the file lacks something.
+            PromptError: There is no such scenario, or something in the file is wrong; the error says in which line.
         """
-        path = Path(name_or_path)
-        builtin = files("kar_aug.prompts").joinpath(f"{name_or_path}.toml")
-        if path.suffix == ".toml" and path.is_file():
-            content = _read(path)
-        elif path.suffix != ".toml" and builtin.is_file():
-            content = builtin.read_text(encoding="utf-8")
-        else:
-            known = sorted(f.name[:-5] for f in files("kar_aug.prompts").iterdir() if f.name.endswith(".toml"))
-            raise PromptError(
-                f"There is no scenario {str(name_or_path)!r}. Give a .toml file's path, or one of: {', '.join(known)}."
-            )
-        try:
-            data = tomllib.loads(content)
-            for key, where, kind in _STRUCTURE:
-                value: Any = (data[where] if where else data)[key]
-                if not isinstance(value, kind) or (
-                    isinstance(value, list) and not all(isinstance(v, str) for v in value)
-                ):
-                    wanted = {"str": "a text", "list": "a list of texts", "dict": f"a section: [{key}]"}[kind.__name__]
-                    raise PromptError(f"Scenario {name_or_path}: {where}{'.' if where else ''}{key} must be {wanted}.")
-            scenario = cls(
-                data["name"], tuple(data["factors"]), data["user"], data["item"], str(data.get("language", "English"))
-            )
-        except tomllib.TOMLDecodeError as error:
-            raise PromptError(f"Scenario {name_or_path}: {error}") from None
-        except KeyError as error:
-            raise PromptError(f"Scenario {name_or_path}: {error} is missing.") from None
-        return scenario
+        content = scenario_text(name_or_path)
+        data = read_scenario(content, str(name_or_path))
+        options: dict[str, Any] = {key: data[key] for key in ("language", "words") if key in data}
+        if "ratings" in data:
+            options["ratings"] = Ratings(**{**data["ratings"], "words": tuple(data["ratings"].get("words", ()))})
+        if "limits" in data:
+            options["limits"] = Limits(**data["limits"])
+        return cls(data["name"], tuple(data["factors"]), data["user"], data["item"], **options)
+
+    @property
+    def name_field(self) -> str | None:
+        """The field by which an item is called, where only its name is shown; None if no field is."""
+        return next(iter([*self.item.get("required", ()), *self.item["fields"]]), None)
+
+    @cached_property
+    def tells_ratings(self) -> bool:
+        """Whether a history shows ratings as stars or words."""
+        return reads_field(self.user["prompt"], ("stars", "verdict"))
 
     @cached_property
     def versions(self) -> dict[str, str]:
         """Per source, 12 hex digits that change with any byte of the scenario that a model could see."""
-        return {
-            source: hashlib.sha256(
-                json.dumps([_RENDERING, self.factors, dict(getattr(self, source))], sort_keys=True).encode()
-            ).hexdigest()[:12]
-            for source in ("user", "item")
-        }
+        return {source: self._version(source) for source in ("user", "item")}
 
     def user_prompt(
         self, user_id: int | str, profile: Mapping[str, Any], history: Sequence[Mapping[str, Any]], as_of: str
@@ -139,153 +115,125 @@ class Scenario:
             history: events in order of time, each with date, rating and the scenario's `user.item_fields`. The template
                 gets them as days, each with `date` and `events`, because a repeated date costs tokens and says nothing.
             as_of: the time of the last event, kept with the answer.
+
+        Raises:
+            PromptError: A template fails, or the prompt is longer than limits.tokens even without a history.
         """
-        days = [
-            {"date": date, "events": list(events)}
-            for date, events in groupby(map(_clean, history), key=lambda event: event["date"])
-        ]
-        fields = {"profile": _only(profile, self.user["fields"]), "history": days}
-        return Prompt("user", user_id, self._render("user", fields), self.versions["user"], as_of)
+        row = self._only(profile, self.user["fields"])
+        events = [clean_row(event, self.limits.characters) for event in history]
+
+        def messages(first: int) -> tuple[Message, ...]:
+            days = [
+                {"date": date, "events": list(of_day)}
+                for date, of_day in groupby(events[first:], key=lambda event: event["date"])
+            ]
+            return self._render("user", {"profile": row, "history": days})
+
+        first, rendered = self._fit(messages, len(events), f"user {user_id!r}")
+        cut = self._cut(row, *events[first:]) | ({"history"} if first else set())
+        return Prompt("user", user_id, rendered, self.versions["user"], as_of, tuple(sorted(cut)))
 
     def item_prompt(self, item_id: int | str, item: Mapping[str, Any]) -> Prompt:
-        """The factual-knowledge prompt. Only the scenario's `item.fields` of the item's row are shown."""
-        fields = {"item": _only(item, self.item["fields"])}
-        return Prompt("item", item_id, self._render("item", fields), self.versions["item"])
+        """The factual-knowledge prompt. Only the scenario's `item.fields` of the item's row are shown.
+
+        Raises:
+            PromptError: A template fails, or the prompt is longer than limits.tokens.
+        """
+        row = self._only(item, self.item["fields"])
+        _, rendered = self._fit(lambda first: self._render("item", {"item": row}), 0, f"item {item_id!r}")
+        return Prompt("item", item_id, rendered, self.versions["item"], None, tuple(sorted(self._cut(row))))
+
+    def _version(self, source: str) -> str:
+        section = dict(getattr(self, source))
+        # What is as it always was is left out: answers of earlier versions keep theirs.
+        more: dict[str, Any] = {}
+        if self.language != _ENGLISH:
+            more["language"] = self.language
+        if any(uses(section[key], "words") for key in ("system", "prompt")):
+            more["words"] = dict(self.words)
+        if source == "user" and self.tells_ratings:
+            more["ratings"] = asdict(self.ratings)
+        if self.limits != Limits():
+            more["limits"] = asdict(self.limits)
+        return version_of(_RENDERING, self.factors, section, *([more] if more else []))
+
+    def _only(self, row: Mapping[str, Any], fields: Sequence[str]) -> dict[str, str]:
+        """The named fields as clean text; a missing value or column is an empty string."""
+        return clean_row(shown(row, fields), self.limits.characters)
+
+    def _cut(self, *rows: Mapping[str, str]) -> set[str]:
+        most = self.limits.characters
+        return {field for row in rows for field, text in row.items() if was_cut(text, most)}
+
+    def _fit(self, messages: Any, events: int, whose: str) -> tuple[int, tuple[Message, ...]]:
+        """(how many of the oldest events are left out, the messages): as few as limits.tokens allows."""
+        rendered = messages(0)
+        if self._tokens(rendered) <= self.limits.tokens:
+            return 0, rendered
+        low, high = 1, events  # fewer than `low` are too few to leave out; `high` may be enough
+        while low < high:
+            middle = (low + high) // 2
+            if self._tokens(messages(middle)) <= self.limits.tokens:
+                high = middle
+            else:
+                low = middle + 1
+        rendered = messages(high)
+        if (tokens := self._tokens(rendered)) > self.limits.tokens:
+            raise PromptError(
+                f"Scenario {self.name}: the prompt of {whose} is about {tokens:,} tokens"
+                f"{' even without a history' if events else ''}, more than limits.tokens = {self.limits.tokens:,}. "
+                f"Lower limits.characters = {self.limits.characters:,}, show fewer fields, or raise limits.tokens."
+            )
+        return high, rendered
+
+    @staticmethod
+    def _tokens(messages: Sequence[Message]) -> int:
+        return sum(careful_tokens(message["content"]) for message in messages)
 
     def _render(self, source: str, fields: Mapping[str, Any]) -> tuple[Message, ...]:
-        system, prompt = self._templates[source]
-        try:
-            return (
-                {"role": "system", "content": system.render(factors=self.factors).strip()},
-                {"role": "user", "content": prompt.render(factors=self.factors, **fields).strip()},
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-            raise PromptError(f"Scenario {self.name}, template of {source}: {error}") from None
-
-    @cached_property
-    def _templates(self) -> dict[str, tuple[jinja2.Template, jinja2.Template]]:
-        environment = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-        templates = {}
-        for source in ("user", "item"):
-            texts = getattr(self, source)
-            try:
-                templates[source] = (
-                    environment.from_string(texts["system"]),
-                    environment.from_string(texts["prompt"]),
-                )
-            except jinja2.TemplateSyntaxError as error:
-                raise PromptError(
-                    f"Scenario {self.name}, template of {source}, line {error.lineno}: {error.message}"
-                ) from None
-        return templates
+        return render_messages(self, f"template of {source}", getattr(self, source), fields)
 
 
-def user_prompts(
-    scenario: Scenario, tables: Tables, split: pd.DataFrame, *, limit: int | None = None, max_events: int = 30
-) -> Iterator[Prompt]:
-    """Prompts of the users who have a history, those with the longest first.
+def render_messages(
+    scenario: Scenario, what: str, section: Mapping[str, Any], fields: Mapping[str, Any]
+) -> tuple[Message, ...]:
+    """The system and the user message of a section's two templates, in the scenario's language and words.
 
-    Args:
-        split: what `split_interactions` returned; only its history rows are read.
-        limit: how many users to ask about, all if None.
-        max_events: how many of the latest history events are shown.
+    Raises:
+        PromptError: A template fails.
     """
-    profiles = _rows(tables.users, "user_id")
-    items = _rows(tables.items, "item_id")
-    shown = scenario.user.get("item_fields", [])
-    history = split[split["part"] == "history"]
-    wanted = _most_frequent(history["user_id"], limit)
-    # Columns and slices of them: a frame a user would cost more than the prompt.
-    history = history.sort_values("user_id", kind="stable")
-    ends = np.cumsum(history["user_id"].value_counts(sort=False).sort_index().to_numpy())
-    end_of = dict(zip(np.sort(history["user_id"].unique()).tolist(), ends.tolist(), strict=True))
-    item_ids = history["item_id"].tolist()
-    times = _dates(history["timestamp"])
-    dates = (times.dt.day.astype(str) + times.dt.strftime(" %b %Y")).tolist()
-    ratings = history["rating" if "rating" in history else "label"].tolist()
-    start_of = dict(zip(end_of, [0, *ends[:-1].tolist()], strict=True))
-    for user_id in wanted:
-        end = end_of[user_id]
-        seen = range(max(start_of[user_id], end - max_events), end)
-        rows = [
-            {**_shown(items.get(item_ids[i], {}), shown), "date": dates[i], "rating": f"{ratings[i]:g}"} for i in seen
-        ]
-        yield scenario.user_prompt(user_id, profiles.get(user_id, {}), rows, times.iloc[end - 1].isoformat())
-
-
-def item_prompts(
-    scenario: Scenario, tables: Tables, split: pd.DataFrame, *, limit: int | None = None
-) -> Iterator[Prompt]:
-    """Prompts of the items, those most often in users' histories first; with `limit`, only so many.
-
-    Popularity is counted in the histories alone: which items have knowledge must not tell what was clicked later.
-    An item without one of the scenario's `item.required` fields is left out: a language model could only invent.
-    """
-    rows = _rows(tables.items, "item_id")
-    counted = split.loc[split["part"] == "history", "item_id"]
-    ordered = _most_frequent(counted[counted.isin(rows.keys())], None)
-    seen = set(ordered)
-    ordered += [item_id for item_id in tables.items["item_id"].tolist() if item_id not in seen]
-    required = scenario.item.get("required", [])
-    nameless = []
-    for item_id in ordered[:limit]:
-        if all(_only(rows[item_id], required).values()):
-            yield scenario.item_prompt(item_id, rows[item_id])
-        else:
-            nameless.append(item_id)
-    if nameless:
-        _log.warning(
-            "%s items are not asked about, because their %s is empty; the first is item_id %s",
-            f"{len(nameless):,}",
-            " or ".join(required),
-            nameless[0],
-        )
-
-
-def _read(path: Path) -> str:
+    common = {"factors": scenario.factors, "language": scenario.language, "words": scenario.words}
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"Scenario {path} cannot be read: {error}") from None
+        system = render(section["system"], common)
+        prompt = render(section["prompt"], {**common, **fields})
+    except TemplateFault as fault:
+        line = f", line {fault.line}" if fault.line else ""
+        raise PromptError(f"Scenario {scenario.name}, {what}{line}: {fault}") from None
+    if scenario.language != _ENGLISH and not any(uses(section[key], "language") for key in ("system", "prompt")):
+        system += f"\nAnswer in {scenario.language}."
+    return {"role": "system", "content": system}, {"role": "user", "content": prompt}
 
 
-def _rows(table: pd.DataFrame, key: str) -> dict[int | str, dict[str, Any]]:
-    return table.set_index(key).to_dict("index")  # type: ignore[return-value]
+def scenario_names() -> list[str]:
+    """The scenarios that come with kar-aug."""
+    return sorted(file.name[:-5] for file in files("kar_aug.prompts").iterdir() if file.name.endswith(".toml"))
 
 
-def _most_frequent(ids: pd.Series, limit: int | None) -> list[int | str]:
-    counts = ids.value_counts().rename_axis("id").reset_index()
-    return counts.sort_values(["count", "id"], ascending=[False, True])["id"].tolist()[:limit]
+def scenario_text(name_or_path: str | Path) -> str:
+    """The file of a scenario, by name or path, as it stands.
 
-
-def _dates(timestamp: pd.Series) -> pd.Series:
-    return timestamp if pd.api.types.is_datetime64_any_dtype(timestamp) else pd.to_datetime(timestamp, unit="s")
-
-
-def _shown(row: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    return {field: row.get(field, "") for field in fields}
-
-
-def _only(row: Mapping[str, Any], fields: Sequence[str]) -> dict[str, str]:
-    """The named fields as clean text; a missing value or column is an empty string."""
-    return _clean(_shown(row, fields))
-
-
-def _clean(row: Mapping[str, Any]) -> dict[str, str]:
-    return {field: _clean_text(value) for field, value in row.items()}
-
-
-def _clean_text(value: Any) -> str:
-    """One line without control characters or angle brackets, so that a value cannot close its <data> mark."""
-    if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and value != value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a column of whole numbers with one gap comes as decimals
-    return _clean_string(str(value))
-
-
-@lru_cache(10_000)  # the titles of popular items stand in many histories
-def _clean_string(text: str) -> str:
-    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)
-    text = re.sub(r"\s+", " ", text.translate(_BRACKETS)).strip()
-    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "\u2026"
+    Raises:
+        PromptError: There is none, or it cannot be read.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml" and path.is_file():
+        try:
+            return path.read_text(encoding="utf-8-sig")  # Windows editors put a mark in front
+        except (OSError, UnicodeDecodeError) as error:
+            raise PromptError(f"Scenario {path} cannot be read: {error}") from None
+    if str(name_or_path) in scenario_names():
+        return files("kar_aug.prompts").joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
+    raise PromptError(
+        f"There is no scenario {str(name_or_path)!r}. Give a .toml file's path, or one of: "
+        f"{', '.join(scenario_names())}."
+    )

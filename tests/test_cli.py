@@ -206,6 +206,21 @@ def test_init_writes_settings_and_never_over_a_file(tmp_path: Path) -> None:
     assert "--force" in refused(kar_aug(tmp_path, "init"))
 
 
+def test_init_writes_a_scenario_to_edit(folder: Path, tmp_path: Path) -> None:
+    assert "there is no scenario 'bookz'" in refused(kar_aug(tmp_path, "init", "--scenario", "bookz")).lower()
+    assert kar_aug(tmp_path, "init", "--scenario", "books").returncode == 0
+    assert 'scenario = "books.toml"' in (tmp_path / "kar.toml").read_text()
+    assert "--force" in refused(kar_aug(tmp_path, "init", "--scenario", "books"))
+    done = kar_aug(folder, "init", "--scenario", "books")
+    assert 'Set in it: [prompts] scenario = "books.toml"' in done.stdout
+    settings = (folder / "kar.toml").read_text()
+    (folder / "kar.toml").write_text(f'{settings}\n[prompts]\nscenario = "books.toml"\n')
+    text = (folder / "books.toml").read_text().replace("You know books well.", "You know films well.")
+    (folder / "books.toml").write_text(text)
+    shown = kar_aug(folder, "prompts").stdout
+    assert "You know films well." in shown and "Books read in order of time" in shown
+
+
 @pytest.mark.parametrize("command", sorted(main.commands))
 def test_every_command_has_help_with_an_example_and_stands_in_the_readme(command: str) -> None:
     text = main.commands[command].help or ""

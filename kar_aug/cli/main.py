@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from kar_aug._version import __version__
-from kar_aug.cli import stages
+from kar_aug.cli import prompting, stages
 from kar_aug.cli.cache import cache
 from kar_aug.cli.progress import notes, results, stage, table
 from kar_aug.config import Config
@@ -78,17 +78,26 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @main.command()
 @click.option("--output", default="kar.toml", show_default=True, help="The file to write.")
+@click.option("--scenario", help="Also write this scenario into a file of your own, to edit: books, news, music, ...")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
-def init(output: str, force: bool) -> None:
-    """Write a kar.toml with every setting explained.
+def init(output: str, scenario: str | None, force: bool) -> None:
+    """Write a kar.toml with every setting explained; with --scenario, a scenario beside it.
 
     \b
     Example:
       kar-aug init
+      kar-aug init --scenario books
     """
+    content = _packaged("template.toml")
+    if scenario is not None:
+        prompting.write_scenario(scenario, Path(output), force=force)
+        content = content.replace('scenario = "movies" ', f'scenario = "{scenario}.toml" ')
+        if Path(output).exists() and not force:
+            results.print(f'{output} is there already. Set in it: [prompts] scenario = "{scenario}.toml"', markup=False)
+            return
     if Path(output).exists() and not force:
         raise ConfigError(f"{output} is there already. Name another with --output, or give --force.")
-    write_atomic(Path(output), _packaged("template.toml"))
+    write_atomic(Path(output), content)
     results.print(f"Wrote {output}. Next: kar-aug prompts", markup=False)
 
 
