@@ -62,11 +62,15 @@ class PromptConfig:
 
     Args:
         scenario: a scenario of kar-aug by name, or the path of a .toml file.
+        user_recipe, item_recipe: how to ask about users, and items: recipes by name, or paths of .toml files. "kar" is
+            the scenario's own question.
         max_events: how many of a user's latest history events a prompt shows.
         max_users, max_items: ask about so many only, those with most history first; all if not given.
     """
 
     scenario: str = "movies"
+    user_recipe: str = "kar"
+    item_recipe: str = "kar"
     max_events: int = 30
     max_users: int | None = None
     max_items: int | None = None

@@ -14,7 +14,7 @@ from kar_aug.cache import TextCache, VectorStore
 from kar_aug.config import Config
 from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.features import Samples, build_samples
-from kar_aug.prompts import Prompt, Scenario, item_prompts, user_prompts
+from kar_aug.prompts import Prompt, Recipe, Scenario, item_prompts, user_prompts
 
 SOURCES = ("user", "item")
 
@@ -67,18 +67,29 @@ class Workspace:
         name = self.config.prompts.scenario
         return Scenario.load(self.config.path(name) if name.endswith(".toml") else name)
 
+    @cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """Per source, the recipe by name or from a file beside kar.toml."""
+        prompts = self.config.prompts
+        names = {"user": prompts.user_recipe, "item": prompts.item_recipe}
+        return {
+            source: Recipe.load(self.config.path(name) if name.endswith(".toml") else name)
+            for source, name in names.items()
+        }
+
+    def knowledge_source(self, source: str) -> str:
+        """How the knowledge of a source by its recipe is called in the text cache: "item", "item:tags"."""
+        return self.recipes[source].source(source)
+
     def prompts(self, source: str, *, everyone: bool = False) -> Iterator[Prompt]:
         """The prompts of a source, limited as the config says unless `everyone` is asked for."""
         limits = self.config.prompts
+        common = (self.scenario, self.tables, self.split)
+        recipe = self.recipes[source]
         if source == "item":
-            return item_prompts(self.scenario, self.tables, self.split, limit=None if everyone else limits.max_items)
-        return user_prompts(
-            self.scenario,
-            self.tables,
-            self.split,
-            limit=None if everyone else limits.max_users,
-            max_events=limits.max_events,
-        )
+            return item_prompts(*common, limit=None if everyone else limits.max_items, recipe=recipe)
+        limit = None if everyone else limits.max_users
+        return user_prompts(*common, limit=limit, max_events=limits.max_events, recipe=recipe)
 
     def count(self, source: str) -> int:
         """How many prompts a source has, without rendering them; a few fewer where required fields are empty."""
@@ -103,8 +114,8 @@ class Workspace:
         return TextCache(self.cache_address)
 
     def store_path(self, source: str) -> Path:
-        """The folder of a source's vector store."""
-        return self.config.work / "vectors" / source
+        """The folder of the vector store of a source's knowledge by its recipe."""
+        return self.config.work / "vectors" / self.knowledge_source(source).replace(":", "-")
 
     def stores(self) -> dict[str, VectorStore]:
         """The vector stores, by the id column they belong to."""

@@ -2,11 +2,23 @@
 
 *.toml      scenarios: factors, fields and templates of a domain     validate   their errors, with line and field
 scenario    a scenario as an object, which renders entities          templates  sandboxed templates
+recipes/    ways of asking, as data                              recipe     a recipe as an object
 entities    the prompts of the users and items of some tables        text       values as text that prompts may hold
 """
 
 from kar_aug.prompts.entities import item_prompts, user_prompts
 from kar_aug.prompts.prompt import Message, Prompt
+from kar_aug.prompts.recipe import Recipe, recipe_names
 from kar_aug.prompts.scenario import Scenario, scenario_names, scenario_text
 
-__all__ = ["Message", "Prompt", "Scenario", "item_prompts", "scenario_names", "scenario_text", "user_prompts"]
+__all__ = [
+    "Message",
+    "Prompt",
+    "Recipe",
+    "Scenario",
+    "item_prompts",
+    "recipe_names",
+    "scenario_names",
+    "scenario_text",
+    "user_prompts",
+]

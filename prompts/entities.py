@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ import pandas as pd
 
 from kar_aug.data import Tables
 from kar_aug.errors import PromptError
+from kar_aug.prompts.neighbours import important_neighbours
 from kar_aug.prompts.prompt import Prompt, version_with
+from kar_aug.prompts.recipe import KAR, Recipe
 from kar_aug.prompts.scenario import Scenario
 from kar_aug.prompts.text import clean, shown
 
@@ -21,7 +25,13 @@ MAX_EVENTS = 30
 
 
 def user_prompts(
-    scenario: Scenario, tables: Tables, split: pd.DataFrame, *, limit: int | None = None, max_events: int = MAX_EVENTS
+    scenario: Scenario,
+    tables: Tables,
+    split: pd.DataFrame,
+    *,
+    limit: int | None = None,
+    max_events: int = MAX_EVENTS,
+    recipe: Recipe | None = None,
 ) -> Iterator[Prompt]:
     """Prompts of the users who have a history, those with the longest first.
 
@@ -29,8 +39,13 @@ def user_prompts(
         split: what `split_interactions` returned; only its history rows are read.
         limit: how many users to ask about, all if None.
         max_events: how many of the latest history events are shown.
+        recipe: how to ask; the scenario's own question if None.
     """
-    version = version_with(scenario.versions["user"], {"events": max_events} if max_events != MAX_EVENTS else {})
+    recipe = recipe or Recipe.load(KAR)
+    source = recipe.source("user")
+    version = recipe.version(scenario, "user")
+    version = version_with(version, {"events": max_events} if max_events != MAX_EVENTS else {})
+    rephrase = partial(recipe.rephrase, scenario, "user")
     profiles = _rows(tables.users, "user_id")
     items = _rows(tables.items, "item_id")
     fields = scenario.user.get("item_fields", [])
@@ -61,30 +76,43 @@ def user_prompts(
             }
             for i in seen
         ]
-        prompt = scenario.user_prompt(user_id, profiles.get(user_id, {}), rows, last.isoformat())
-        yield replace(prompt, version=version)
+        prompt = scenario.user_prompt(user_id, profiles.get(user_id, {}), rows, last.isoformat(), rephrase)
+        yield replace(prompt, source=source, version=version)
 
 
 def item_prompts(
-    scenario: Scenario, tables: Tables, split: pd.DataFrame, *, limit: int | None = None
+    scenario: Scenario,
+    tables: Tables,
+    split: pd.DataFrame,
+    *,
+    limit: int | None = None,
+    recipe: Recipe | None = None,
 ) -> Iterator[Prompt]:
     """Prompts of the items, those most often in users' histories first; with `limit`, only so many.
 
     Popularity is counted in the histories alone: which items have knowledge must not tell what was clicked later.
     An item without one of the scenario's `item.required` fields is left out: a language model could only invent.
     """
+    recipe = recipe or Recipe.load(KAR)
+    source, version = recipe.source("item"), recipe.version(scenario, "item")
     rows = _rows(tables.items, "item_id")
     counted = split.loc[split["part"] == "history", "item_id"]
     ordered = _most_frequent(counted[counted.isin(rows.keys())], None)
     seen = set(ordered)
     ordered += [item_id for item_id in tables.items["item_id"].tolist() if item_id not in seen]
     required = scenario.item.get("required", [])
-    nameless = []
+    asked: list[int | str] = []
+    nameless: list[int | str] = []
     for item_id in ordered[:limit]:
-        if all(clean(rows[item_id].get(field, "")) for field in required):
-            yield scenario.item_prompt(item_id, rows[item_id])
-        else:
-            nameless.append(item_id)
+        named = all(clean(rows[item_id].get(field, "")) for field in required)
+        (asked if named else nameless).append(item_id)
+    neighbours: Iterator[list[int | str]] = repeat([])
+    if "neighbours" in recipe.needs:
+        neighbours = important_neighbours(split, asked)
+    for item_id, near in zip(asked, neighbours, strict=False):
+        names = [scenario.name_of(rows[other]) for other in near if other in rows]
+        rephrase = partial(recipe.rephrase, scenario, "item", neighbours=[name for name in names if name])
+        yield replace(scenario.item_prompt(item_id, rows[item_id], rephrase), source=source, version=version)
     if nameless:
         _log.warning(
             "%s items are not asked about, because their %s is empty; the first is item_id %s",

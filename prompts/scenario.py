@@ -6,7 +6,7 @@ directly, a language model knows the parts of an answer and still fails to compo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -23,6 +23,7 @@ from kar_aug.prompts.validate import read_scenario
 # Bump when rendering itself changes what the model sees, so that old and new answers are told apart.
 _RENDERING = 1
 _ENGLISH = "English"
+Rephrase = Callable[[tuple[Message, ...]], tuple[Message, ...]]
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,10 @@ class Scenario:
             options["limits"] = Limits(**data["limits"])
         return cls(data["name"], tuple(data["factors"]), data["user"], data["item"], **options)
 
-    @property
-    def name_field(self) -> str | None:
-        """The field by which an item is called, where only its name is shown; None if no field is."""
-        return next(iter([*self.item.get("required", ()), *self.item["fields"]]), None)
+    def name_of(self, item: Mapping[str, Any]) -> str:
+        """An item's name, where only that is shown: its first required field, or its first."""
+        field = next(iter([*self.item.get("required", ()), *self.item["fields"]]), "")
+        return self._only(item, [field])[field]
 
     @cached_property
     def tells_ratings(self) -> bool:
@@ -106,7 +107,12 @@ class Scenario:
         return {source: self._version(source) for source in ("user", "item")}
 
     def user_prompt(
-        self, user_id: int | str, profile: Mapping[str, Any], history: Sequence[Mapping[str, Any]], as_of: str
+        self,
+        user_id: int | str,
+        profile: Mapping[str, Any],
+        history: Sequence[Mapping[str, Any]],
+        as_of: str,
+        rephrase: Rephrase | None = None,
     ) -> Prompt:
         """The preference-reasoning prompt.
 
@@ -115,6 +121,7 @@ class Scenario:
             history: events in order of time, each with date, rating and the scenario's `user.item_fields`. The template
                 gets them as days, each with `date` and `events`, because a repeated date costs tokens and says nothing.
             as_of: the time of the last event, kept with the answer.
+            rephrase: makes other messages of the scenario's own: a recipe.
 
         Raises:
             PromptError: A template fails, or the prompt is longer than limits.tokens even without a history.
@@ -127,20 +134,26 @@ class Scenario:
                 {"date": date, "events": list(of_day)}
                 for date, of_day in groupby(events[first:], key=lambda event: event["date"])
             ]
-            return self._render("user", {"profile": row, "history": days})
+            rendered = self._render("user", {"profile": row, "history": days})
+            return rephrase(rendered) if rephrase else rendered
 
         first, rendered = self._fit(messages, len(events), f"user {user_id!r}")
         cut = self._cut(row, *events[first:]) | ({"history"} if first else set())
         return Prompt("user", user_id, rendered, self.versions["user"], as_of, tuple(sorted(cut)))
 
-    def item_prompt(self, item_id: int | str, item: Mapping[str, Any]) -> Prompt:
+    def item_prompt(self, item_id: int | str, item: Mapping[str, Any], rephrase: Rephrase | None = None) -> Prompt:
         """The factual-knowledge prompt. Only the scenario's `item.fields` of the item's row are shown.
 
         Raises:
             PromptError: A template fails, or the prompt is longer than limits.tokens.
         """
         row = self._only(item, self.item["fields"])
-        _, rendered = self._fit(lambda first: self._render("item", {"item": row}), 0, f"item {item_id!r}")
+
+        def messages(_: int) -> tuple[Message, ...]:
+            rendered = self._render("item", {"item": row})
+            return rephrase(rendered) if rephrase else rendered
+
+        _, rendered = self._fit(messages, 0, f"item {item_id!r}")
         return Prompt("item", item_id, rendered, self.versions["item"], None, tuple(sorted(self._cut(row))))
 
     def _version(self, source: str) -> str:
@@ -165,7 +178,9 @@ class Scenario:
         most = self.limits.characters
         return {field for row in rows for field, text in row.items() if was_cut(text, most)}
 
-    def _fit(self, messages: Any, events: int, whose: str) -> tuple[int, tuple[Message, ...]]:
+    def _fit(
+        self, messages: Callable[[int], tuple[Message, ...]], events: int, whose: str
+    ) -> tuple[int, tuple[Message, ...]]:
         """(how many of the oldest events are left out, the messages): as few as limits.tokens allows."""
         rendered = messages(0)
         if self._tokens(rendered) <= self.limits.tokens:

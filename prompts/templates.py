@@ -13,10 +13,18 @@ import jinja2.meta
 import jinja2.sandbox
 from jinja2 import nodes
 
-# The one environment: no attribute of a Python object can be reached, no value changed, no name left undefined.
-_ENVIRONMENT = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-)
+
+class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """No attribute of a Python object can be reached, no value changed, no name left undefined."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """A field before a method: `words.items` and `item.values` are what the tables and scenarios say."""
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+_ENVIRONMENT = _Sandbox(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 _FAILURES = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError)
 
 

@@ -38,6 +38,15 @@ _SCENARIO: dict[str, dict[str, tuple[type, bool]]] = {
     "ratings": {"low": (float, True), "high": (float, True), "words": (list, False)},
     "limits": {"characters": (int, False), "tokens": (int, False)},
 }  # fmt: skip
+_RECIPE: dict[str, dict[str, tuple[type, bool]]] = {
+    "": {
+        "name": (str, True), "paper": (str, False), "asks": (str, False), "needs": (list, False),
+        "user": (dict, False), "item": (dict, False),
+    },
+    "user": {"system": (str, False), "prompt": (str, False), "schema": (dict, False)},
+    "item": {"system": (str, False), "prompt": (str, False), "schema": (dict, False)},
+}  # fmt: skip
+_NEEDS = ("neighbours",)
 _KINDS = {str: "a text", list: "a list of texts", dict: "a section", int: "a whole number", float: "a number"}
 
 
@@ -123,6 +132,55 @@ def read_scenario(content: str, name: str) -> dict[str, Any]:
     for source in ("user", "item"):
         _check_source(document, data, source)
     return data
+
+
+def read_recipe(content: str, name: str) -> dict[str, Any]:
+    """A recipe's file, checked.
+
+    Raises:
+        PromptError: Something is missing, unknown, of a wrong type, or cannot be rendered; with line and field.
+    """
+    document = Document(f"Recipe {name}", content)
+    data = document.parse()
+    document.check_structure(data, _RECIPE)
+    if not re.fullmatch("[a-z0-9][a-z0-9-]*", data["name"]):
+        document.fail("", "name", "must be of lower-case letters, digits and hyphens: folders are called by it.")
+    for need in data.get("needs", []):
+        if need not in _NEEDS:
+            document.fail("", "needs", f"'{need}' is unknown. Known: {', '.join(_NEEDS)}")
+    sources = [source for source in ("user", "item") if source in data]
+    if not sources:
+        document.fail("", "user", "a recipe asks about users, items or both: there is neither [user] nor [item].")
+    for source in sources:
+        _check_question(document, data, source)
+    return data
+
+
+def _check_question(document: Document, data: Mapping[str, Any], source: str) -> None:
+    """The two templates of a recipe's section, rendered with made-up data; without templates, the scenario's own."""
+    section = data[source]
+    given = [key for key in ("system", "prompt") if key in section]
+    if not given and data["name"] == "kar":
+        return
+    for key in ("system", "prompt"):
+        if key not in given:
+            document.fail(source, "", f"'{key}' is missing in [{source}].")
+    if "neighbours" in data.get("needs", ()) and source == "user":
+        document.fail("", "needs", "only items have neighbours.")
+    common: dict[str, Any] = {"factors": None, "language": None, "words": WORDS}
+    known = {**common, "data": None, **dict.fromkeys(data.get("needs", ()))}
+    document.check_template(source, "system", section["system"], common)
+    document.check_template(source, "prompt", section["prompt"], known)
+    values = {"factors": ["x"], "language": "English", "words": dict.fromkeys(WORDS, "thing")}
+    document.try_template(source, "system", section["system"], values)
+    for neighbours in ([], ["4712"]):
+        data_block = "<data>\n4711\n</data>"
+        rows = {"data": data_block, "neighbours": neighbours}
+        text = document.try_template(source, "prompt", section["prompt"], {**values, **rows})
+        if text.count(data_block) != 1:
+            document.fail(source, "prompt", "must show the entity once: {{ data }}")
+        if "4712" in _DATA.sub("", text):
+            document.fail(source, "prompt", "neighbours must stand between <data> and </data>.")
 
 
 def _check_factors(document: Document, factors: Sequence[str]) -> None:

@@ -41,7 +41,8 @@ def stats(config: str) -> None:
     workspace = Workspace(Config.load(config))
     with workspace.open_cache() as cache:
         counts, usage, running = cache.counts(), cache.usage(), BatchBook(cache).batches()
-        linked = [(source, f"{cache.count_linked(source):,}") for source in SOURCES]
+        sources = map(workspace.knowledge_source, SOURCES)
+        linked = [(source, f"{cache.count_linked(source):,}") for source in sources]
         name = cache.name
     table(name, ("", "count"), [(status, f"{count:,}") for status, count in counts.items()])
     table("Entities with an answer", ("source", "count"), linked)
@@ -144,5 +145,5 @@ class _Metadata:
         self._vocabularies = vocabularies({str(name): frame[name].tolist() for name in frame})
 
     def __call__(self, source: str, entity_id: int | str) -> Mapping[str, Any]:
-        row = self._rows.get(source, {}).get(entity_id)
+        row = self._rows.get(source.partition(":")[0], {}).get(entity_id)
         return {} if row is None else {**row, **self._vocabularies}

@@ -76,6 +76,12 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for source in reversed(SOURCES):
+        command = click.option(f"--{source}-recipe", help=f"How to ask about {source}s, as in [prompts].")(command)
+    return command
+
+
 @main.command()
 @click.option("--output", default="kar.toml", show_default=True, help="The file to write.")
 @click.option("--scenario", help="Also write this scenario into a file of your own, to edit: books, news, music, ...")
@@ -102,28 +108,8 @@ def init(output: str, scenario: str | None, force: bool) -> None:
 
 
 @main.command()
-@click.option("--user", help="Id of a user whose prompt to print.")
-@click.option("--item", help="Id of an item whose prompt to print.")
-@click.pass_obj
-def prompts(config: str, user: str | None, item: str | None) -> None:
-    """Print the prompt of a user or an item; without either, one of each.
-
-    \b
-    Example:
-      kar-aug prompts --user 42 --item 50
-    """
-    workspace = Workspace(Config.load(config))
-    wanted = {"user": user, "item": item}
-    for source in SOURCES:
-        if wanted[source] is None and any(wanted.values()):
-            continue
-        prompt = _prompt_of(workspace, source, wanted[source])
-        notes.print(f"[bold]{source} {prompt.entity_id}[/bold] (version {prompt.version}, as of {prompt.as_of})")
-        results.print(prompt.text + "\n", markup=False, soft_wrap=True)
-
-
-@main.command()
 @_model_options
+@_recipe_options
 @click.option("--only", type=click.Choice(SOURCES), help="Ask about users, or items, only.")
 @click.option("--rpm", type=click.FloatRange(0, min_open=True), help="Most requests a minute.")
 @click.option("--tpm", type=click.FloatRange(0, min_open=True), help="Most tokens a minute.")
@@ -155,7 +141,7 @@ def prompts(config: str, user: str | None, item: str | None) -> None:
 def generate(
     config: str, /, only: str | None, dry_run: bool, status: bool, retry_failed: bool, batch: bool, batch_size: int,
     no_wait: bool, poll: float, export_jsonl: Path | None, import_jsonl: tuple[Path, ...], shard: str | None,
-    **changes: Any,
+    user_recipe: str | None, item_recipe: str | None, **changes: Any,
 ) -> None:  # fmt: skip
     """Ask the language model about users and items; answers that are there already are not asked for again.
 
@@ -170,7 +156,8 @@ def generate(
     chosen = [dry_run, status, batch, export_jsonl is not None, bool(import_jsonl)]
     if sum(chosen) > 1:
         raise ConfigError("--dry-run, --status, --batch, --export-jsonl and --import-jsonl exclude each other.")
-    workspace = Workspace(Config.load(config, {"generate": changes}))
+    recipes = {"user_recipe": user_recipe, "item_recipe": item_recipe}
+    workspace = Workspace(Config.load(config, {"prompts": recipes, "generate": changes}))
     job = generation.Job(workspace, (only,) if only else SOURCES, generation.parse_shard(shard), retry_failed)
     if dry_run:
         generation.dry_run(job)
@@ -188,61 +175,71 @@ def generate(
 
 @main.command()
 @click.option("--encoder", help="A sentence-transformers name or folder.")
+@_recipe_options
 @click.pass_obj
-def encode(config: str, encoder: str | None) -> None:
+def encode(config: str, /, encoder: str | None, **recipes: Any) -> None:
     """Turn the answers into knowledge vectors; those that are up to date stay.
 
     \b
     Example:
       kar-aug encode --encoder sentence-transformers/all-MiniLM-L6-v2
     """
-    stages.encode(Workspace(Config.load(config, {"encode": {"encoder": encoder}})))
+    stages.encode(Workspace(Config.load(config, {"prompts": recipes, "encode": {"encoder": encoder}})))
 
 
 @main.command()
 @click.option("--backbone", multiple=True, help="Compare these only; may be given several times.")
 @click.option("--seeds", type=click.IntRange(1), help="Trainings an arm.")
 @click.option("--report", default="report.html", show_default=True, help="The HTML file to write.")
+@_recipe_options
 @click.pass_obj
-def compare(config: str, backbone: tuple[str, ...], seeds: int | None, report: str) -> None:
+def compare(config: str, /, backbone: tuple[str, ...], seeds: int | None, report: str, **recipes: Any) -> None:
     """Train each backbone with and without knowledge and say what it did to the AUC.
 
     \b
     Example:
       kar-aug compare --backbone DIN --seeds 5
+      kar-aug compare --item-recipe tags     # models that were trained already are not trained again
     """
-    workspace = Workspace(Config.load(config, {"compare": {"backbones": backbone or None, "seeds": seeds}}))
-    stages.compare(workspace, Path(report), reproduce="kar-aug compare", title="CTR models with and without knowledge")
+    changes = {"prompts": recipes, "compare": {"backbones": backbone or None, "seeds": seeds}}
+    workspace = Workspace(Config.load(config, changes))
+    chosen = "".join(f" --{name.replace('_', '-')} {value}" for name, value in recipes.items() if value)
+    stages.compare(
+        workspace, Path(report), reproduce=f"kar-aug compare{chosen}", title="CTR models with and without knowledge"
+    )
 
 
 @main.command()
 @click.option("--backbone", default="FiBiNET", show_default=True, help="Which of the compared models.")
 @click.option("--seed", default=0, show_default=True, help="Which of its trainings.")
 @click.option("--output", default="serving", show_default=True, help="The folder to write.")
+@_recipe_options
 @click.pass_obj
-def export(config: str, backbone: str, seed: int, output: str) -> None:
+def export(config: str, /, backbone: str, seed: int, output: str, **recipes: Any) -> None:
     """Write a compared model as a SavedModel with prestored vectors, which TensorFlow alone can serve.
 
     \b
     Example:
       kar-aug export --backbone DIN --output serving/1
     """
-    loaded = Config.load(config, {"compare": {"backbones": [backbone]}})  # checks the name
+    # The backbone among the settings: its name is checked there.
+    loaded = Config.load(config, {"prompts": recipes, "compare": {"backbones": [backbone]}})
     stages.export(Workspace(loaded), backbone, seed, Path(output))
 
 
 @main.command()
 @click.option("--user", help="Id of a user to show.")
 @click.option("--item", help="Id of an item to show.")
+@_recipe_options
 @click.pass_obj
-def inspect(config: str, user: str | None, item: str | None) -> None:
+def inspect(config: str, /, user: str | None, item: str | None, **recipes: Any) -> None:
     """Show what is known about a user or an item; without either, what there is.
 
     \b
     Example:
       kar-aug inspect --item 50
     """
-    workspace = Workspace(Config.load(config))
+    workspace = Workspace(Config.load(config, {"prompts": recipes}))
     for source, given in (("user", user), ("item", item)):
         if given is not None:
             _show_entity(workspace, source, given)
@@ -303,27 +300,20 @@ def demo(
 
 
 main.add_command(cache)
+main.add_command(prompting.prompts)
 
 
 def _packaged(name: str) -> str:
     return files("kar_aug").joinpath(name).read_text(encoding="utf-8")
 
 
-def _prompt_of(workspace: Workspace, source: str, given: str | None) -> Any:
-    """The prompt of an id as typed; of the first entity if none was given."""
-    for prompt in workspace.prompts(source, everyone=True):
-        if given is None or str(prompt.entity_id) == given:
-            return prompt
-    reason = "with a history" if source == "user" else "in the items table"
-    raise ConfigError(f"There is no {source} {given!r} {reason}.")
-
-
 def _show_entity(workspace: Workspace, source: str, given: str) -> None:
     with workspace.open_cache() as cache:
         ids = [id for id in workspace.tables.ids(source) if str(id) == given]
-        link = cache.linked(source, ids[:1]).get(ids[0]) if ids else None
+        name = workspace.knowledge_source(source)
+        link = cache.linked(name, ids[:1]).get(ids[0]) if ids else None
         answer = cache.get(link.key) if link else None
-        failed = [f for f in cache.failures() if ids and (f.source, f.entity_id) == (source, ids[0])]
+        failed = [f for f in cache.failures() if ids and (f.source, f.entity_id) == (name, ids[0])]
     for failure in failed:
         notes.print(f"failed: {failure.reason} ({failure.attempts} tries)", markup=False)
     if link is None or answer is None:

@@ -23,7 +23,7 @@ def encode(workspace: Workspace) -> None:
         encoder = SentenceTransformerEncoder(config.encode.encoder)
     with workspace.open_cache() as cache:
         for source in SOURCES:
-            texts = list(cache.knowledge(source, accept=config.generate.accepted))
+            texts = list(cache.knowledge(workspace.knowledge_source(source), accept=config.generate.accepted))
             done = 0
             with bar(f"vectors of {source}s", len(texts)) as show:
 
@@ -122,8 +122,11 @@ def _provenance(workspace: Workspace) -> dict[str, str]:
         counts = cache.counts()
     stores = workspace.stores().values()
     models = sorted({model for store in stores for model in store.spec.language_models})
+    recipes = {source: workspace.knowledge_source(source) for source in SOURCES}
+    asked = {"recipes": ", ".join(recipes.values())} if tuple(recipes.values()) != SOURCES else {}
     return {
         "language model": ", ".join(models),
+        **asked,
         "encoder": ", ".join(sorted({store.spec.encoder for store in stores})),
         "answers": f"{counts['ok']:,} whole, {counts['truncated']:,} cut off, {counts['failed']:,} failed",
         "tokens": f"{counts['prompt_tokens']:,} asked, {counts['completion_tokens']:,} answered",

@@ -1,0 +1,118 @@
+"""Recipes: ways of asking that the literature found to matter, each a few lines of data that fit any scenario.
+
+A recipe takes from the scenario how an entity is shown (all between the <data> marks) and asks its own question about
+it. "kar" has no templates: its question is the scenario's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from kar_aug.errors import PromptError
+from kar_aug.prompts.prompt import Message, version_of
+from kar_aug.prompts.scenario import Scenario, render_messages
+from kar_aug.prompts.validate import read_recipe
+
+KAR = "kar"
+DIRECT = "direct"
+_DATA = re.compile(r"<data>.*?</data>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way of asking.
+
+    Args:
+        paper: where it comes from; asks: what it asks, in a few words.
+        sections: "user", "item" -> its two templates, and the JSON schema of its answers if it has one.
+        needs: "neighbours", where the question shows which items the same people liked.
+    """
+
+    name: str
+    paper: str
+    asks: str
+    sections: Mapping[str, Mapping[str, Any]]
+    needs: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Recipe:
+        """A recipe of this package by name ("tags"), or a file by its path.
+
+        Raises:
+            PromptError: There is no such recipe, or something in the file is wrong; the error says in which line.
+        """
+        path = Path(name_or_path)
+        if path.suffix == ".toml" and path.is_file():
+            try:
+                content = path.read_text(encoding="utf-8-sig")
+            except (OSError, UnicodeDecodeError) as error:
+                raise PromptError(f"Recipe {path} cannot be read: {error}") from None
+        elif str(name_or_path) in recipe_names():
+            content = _folder().joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
+        else:
+            raise PromptError(
+                f"There is no recipe {str(name_or_path)!r}. Give a .toml file's path, or one of: "
+                f"{', '.join(recipe_names())}."
+            )
+        data = read_recipe(content, str(name_or_path))
+        sections: dict[str, Any] = {source: data[source] for source in ("user", "item") if source in data}
+        return cls(data["name"], data.get("paper", ""), data.get("asks", ""), sections, tuple(data.get("needs", ())))
+
+    def source(self, source: str) -> str:
+        """How this recipe's knowledge of users or items is called where answers are kept.
+
+        Raises:
+            PromptError: The recipe does not ask about them.
+        """
+        self._section(source)
+        return source if self.name == KAR else f"{source}:{self.name}"
+
+    def schema(self, source: str) -> Mapping[str, Any] | None:
+        """The JSON schema that answers must fit; None where they are free text."""
+        schema: Mapping[str, Any] | None = self._section(source).get("schema")
+        return schema
+
+    def version(self, scenario: Scenario, source: str) -> str:
+        """12 hex digits that change with any byte of the recipe or the scenario that a model could see."""
+        section = self._section(source)
+        if not section:
+            return scenario.versions[source]
+        return version_of(self.name, dict(section), scenario.versions[source], dict(scenario.words))
+
+    def rephrase(
+        self, scenario: Scenario, source: str, messages: tuple[Message, ...], neighbours: Sequence[str] = ()
+    ) -> tuple[Message, ...]:
+        """The recipe's question about the data that the scenario's own question shows.
+
+        Args:
+            neighbours: names of items, cleaned, for recipes that need them.
+        """
+        section = self._section(source)
+        if not section:
+            return messages
+        data = _DATA.search(messages[1]["content"])
+        if data is None:
+            raise PromptError(f"Scenario {scenario.name}: {source}.prompt has no <data> marks, which recipes need.")
+        fields = {"data": data[0], "neighbours": list(neighbours)}
+        return render_messages(scenario, f"recipe {self.name}, template of {source}", section, fields)
+
+    def _section(self, source: str) -> Mapping[str, Any]:
+        if source not in self.sections:
+            known = ", ".join(recipe_names(source))
+            raise PromptError(f"Recipe {self.name!r} does not ask about {source}s. Those that do: {known}.")
+        return self.sections[source]
+
+
+def recipe_names(source: str | None = None) -> list[str]:
+    """The recipes that come with kar-aug; with `source`, those that ask about users, or items."""
+    names = sorted(file.name[:-5] for file in _folder().iterdir() if file.name.endswith(".toml"))
+    return [name for name in names if source is None or source in Recipe.load(name).sections]
+
+
+def _folder() -> Any:
+    return files("kar_aug.prompts").joinpath("recipes")

@@ -1,0 +1,55 @@
+"""`kar-aug prompts`, and recipes from asking to comparing, as a user meets them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from chat_server import ChatServer
+from test_cli import folder, kar_aug, refused
+
+from kar_aug.cache import TextCache, VectorStore
+
+__all__ = ["folder"]
+
+
+def test_prompts_are_shown_with_their_tokens_by_any_recipe(folder: Path) -> None:
+    done = kar_aug(folder, "prompts", "--user", "42", "--recipe", "three-step")
+    assert "Step 3: Which ten other movies" in done.stdout and "[system]" in done.stdout
+    assert "user:three-step 42 (version " in done.stderr and " tokens)" in done.stderr
+    both = kar_aug(folder, "prompts", "--no-factors")
+    assert "Describe this movie." in both.stdout and "Describe the user's preferences." in both.stdout
+    tags = kar_aug(folder, "prompts", "--recipe", "tags")
+    assert "Give ten tags" in tags.stdout and "Gender" not in tags.stdout, "a recipe of items asks about no user"
+    (folder / "mine.toml").write_text('name = "mine"\n[item]\nsystem = "S"\nprompt = "{{ data }} What?"\n')
+    assert "</data> What?" in kar_aug(folder, "prompts", "--item", "3", "--recipe", "mine.toml").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--user", "42", "--recipe", "tags"], "The recipe 'tags' asks about items only"),
+        (["--recipe", "tagz"], "There is no recipe 'tagz'"),
+        (["--recipe", "tags", "--no-factors"], "exclude each other"),
+    ],
+)
+def test_wrong_wishes_are_one_line(folder: Path, arguments: list[str], message: str) -> None:
+    assert message in refused(kar_aug(folder, "prompts", *arguments))
+
+
+def test_recipes_are_asked_encoded_and_compared_side_by_side(folder: Path, chat_server: ChatServer) -> None:
+    for recipe in ("kar", "tags"):
+        done = kar_aug(folder, "generate", "--base-url", chat_server.base_url, "--item-recipe", recipe)
+        assert done.returncode == 0, done.stderr
+    assert chat_server.answered == 60 + 40 + 40, "users are asked once, items by each recipe"
+    with TextCache(folder / ".kar/answers.sqlite") as cache:
+        assert cache.count_linked("item") == cache.count_linked("item:tags") == 40 and cache.count_superseded() == 0
+    assert "Give ten tags" in kar_aug(folder, "inspect", "--item", "3", "--item-recipe", "tags").stdout
+    assert kar_aug(folder, "encode", "--item-recipe", "tags").returncode == 0
+    assert len(VectorStore.open(folder / ".kar/vectors/item-tags")) == 40
+    assert not (folder / ".kar/vectors/item").exists()
+    done = kar_aug(folder, "compare", "--item-recipe", "tags")
+    assert done.returncode == 0, done.stderr
+    report = (folder / "report.html").read_text()
+    assert "compare --item-recipe tags" in report and "user, item:tags" in report
+    assert "kar-aug encode" in refused(kar_aug(folder, "compare")), "there is no vector by the scenario's own question"
