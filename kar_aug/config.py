@@ -14,6 +14,8 @@ from kar_aug.errors import ConfigError
 
 # The base_url that means: serve the small local model in this process.
 LOCAL = "local"
+_HISTORIES = ("recent", "informative", "diverse")
+_FALLBACKS = ("none", "profile", "average")
 DATASETS = ("movielens-100k",)
 # Models of OpenAI that think before they answer.
 _REASONING = re.compile(r"(o\d|gpt-5)(\b|-)")
@@ -64,7 +66,11 @@ class PromptConfig:
         scenario: a scenario of kar-aug by name, or the path of a .toml file.
         user_recipe, item_recipe: how to ask about users, and items: recipes by name, or paths of .toml files. "kar" is
             the scenario's own question.
-        max_events: how many of a user's latest history events a prompt shows.
+        max_events: how many of a user's history events a prompt shows.
+        history: which of them, where there are more: "recent"; "informative" (rated unlike most, of rare items);
+            "diverse" (a cover of the taste by the items' vectors).
+        min_events: users with a shorter history are not asked about.
+        fallback: what is said of these, at no cost: "none"; "profile"; "average" (what most users like).
         max_users, max_items: ask about so many only, those with most history first; all if not given.
     """
 
@@ -72,11 +78,17 @@ class PromptConfig:
     user_recipe: str = "kar"
     item_recipe: str = "kar"
     max_events: int = 30
+    history: str = "recent"
+    min_events: int = 1
+    fallback: str = "none"
     max_users: int | None = None
     max_items: int | None = None
 
     def __post_init__(self) -> None:
-        _check_range(self, "prompts", 1, None, "max_events", "max_users", "max_items")
+        _check_range(self, "prompts", 1, None, "max_events", "min_events", "max_users", "max_items")
+        for name, known in (("history", _HISTORIES), ("fallback", _FALLBACKS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"[prompts] {name} {getattr(self, name)!r} is unknown. Known: {', '.join(known)}")
 
 
 @dataclass(frozen=True)

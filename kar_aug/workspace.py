@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from kar_aug.cache import TextCache, VectorStore
+from kar_aug.cache import Knowledge, TextCache, VectorStore
 from kar_aug.config import Config
 from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.features import Samples, build_samples
 from kar_aug.prompts import Prompt, Recipe, Scenario, item_prompts, user_prompts
+from kar_aug.prompts.entities import users_with_history
+from kar_aug.prompts.fallback import fallback_texts
+from kar_aug.prompts.history import Vectors
 
 SOURCES = ("user", "item")
 
@@ -88,8 +91,33 @@ class Workspace:
         recipe = self.recipes[source]
         if source == "item":
             return item_prompts(*common, limit=None if everyone else limits.max_items, recipe=recipe)
-        limit = None if everyone else limits.max_users
-        return user_prompts(*common, limit=limit, max_events=limits.max_events, recipe=recipe)
+        vectors, vectors_version = self._item_vectors() if limits.history == "diverse" else (None, "")
+        return user_prompts(
+            *common,
+            limit=None if everyone else limits.max_users,
+            max_events=limits.max_events,
+            recipe=recipe,
+            min_events=limits.min_events,
+            mode=limits.history,
+            vectors=vectors,
+            vectors_version=vectors_version,
+        )
+
+    def fallbacks(self) -> Iterator[Knowledge]:
+        """Texts about users with little or no history, who are not asked about."""
+        limits, scenario = self.config.prompts, self.scenario
+        version = scenario.versions["user"]
+        texts = fallback_texts(limits.fallback, scenario, self.tables, self.split, min_events=limits.min_events)
+        for text in texts:
+            yield Knowledge("user", text.user_id, text.text, "", f"none ({text.kind})", version, None)
+
+    def _item_vectors(self) -> tuple[Vectors | None, str]:
+        """The items' vectors, and what changes with them; none where they have not been made yet."""
+        path = self.store_path("item")
+        if not path.exists():
+            return None, ""
+        store = VectorStore.open(path)
+        return dict(zip(store.ids, store.gather(store.ids), strict=True)), store.fingerprint
 
     def count(self, source: str) -> int:
         """How many prompts a source has, without rendering them; a few fewer where required fields are empty."""
@@ -97,8 +125,7 @@ class Workspace:
         if source == "item":
             count, limit = len(self.tables.items), limits.max_items
         else:
-            history = self.split["part"] == "history"
-            count, limit = self.split.loc[history, "user_id"].nunique(), limits.max_users
+            count, limit = len(users_with_history(self.split, limits.min_events)), limits.max_users
         return count if limit is None else min(count, limit)
 
     @property

@@ -14,6 +14,7 @@ import pandas as pd
 
 from kar_aug.data import Tables
 from kar_aug.errors import PromptError
+from kar_aug.prompts.history import Vectors, selection
 from kar_aug.prompts.neighbours import important_neighbours
 from kar_aug.prompts.prompt import Prompt, version_with
 from kar_aug.prompts.recipe import KAR, Recipe
@@ -32,25 +33,35 @@ def user_prompts(
     limit: int | None = None,
     max_events: int = MAX_EVENTS,
     recipe: Recipe | None = None,
+    min_events: int = 1,
+    mode: str = "recent",
+    vectors: Vectors | None = None,
+    vectors_version: str = "",
 ) -> Iterator[Prompt]:
     """Prompts of the users who have a history, those with the longest first.
 
     Args:
         split: what `split_interactions` returned; only its history rows are read.
         limit: how many users to ask about, all if None.
-        max_events: how many of the latest history events are shown.
+        max_events: how many history events are shown.
+        min_events: users with a shorter history are not asked about.
+        mode: which events of a longer history: see `kar_aug.prompts.history`.
+        vectors: of items, for the mode "diverse"; `vectors_version` changes with them.
         recipe: how to ask; the scenario's own question if None.
     """
     recipe = recipe or Recipe.load(KAR)
     source = recipe.source("user")
     version = recipe.version(scenario, "user")
-    version = version_with(version, {"events": max_events} if max_events != MAX_EVENTS else {})
+    more: dict[str, Any] = {} if max_events == MAX_EVENTS else {"events": max_events}
+    if mode != "recent":
+        more |= {"history": mode, "vectors": vectors_version if mode == "diverse" else ""}
+    version = version_with(version, more)
     rephrase = partial(recipe.rephrase, scenario, "user")
     profiles = _rows(tables.users, "user_id")
     items = _rows(tables.items, "item_id")
     fields = scenario.user.get("item_fields", [])
     history = split[split["part"] == "history"]
-    wanted = _most_frequent(history["user_id"], limit)
+    wanted = users_with_history(split, min_events)[:limit]
     # Columns and slices of them: a frame a user would cost more than the prompt.
     history = history.sort_values("user_id", kind="stable")
     ends = np.cumsum(history["user_id"].value_counts(sort=False).sort_index().to_numpy())
@@ -60,10 +71,11 @@ def user_prompts(
     dates = (times.dt.day.astype(str) + times.dt.strftime(" %b %Y")).tolist()
     ratings = history["rating" if "rating" in history else "label"].tolist()
     _check_scale(scenario, ratings)
+    choose = selection(mode, item_ids, ratings, vectors)
     start_of = dict(zip(end_of, [0, *ends[:-1].tolist()], strict=True))
     for user_id in wanted:
-        end = end_of[user_id]
-        seen = range(max(start_of[user_id], end - max_events), end)
+        start, end = start_of[user_id], end_of[user_id]
+        seen = [start + i for i in choose(item_ids[start:end], ratings[start:end], max_events)]
         last = times.iloc[end - 1]
         rows: list[dict[str, Any]] = [
             {
@@ -120,6 +132,13 @@ def item_prompts(
             " or ".join(required),
             nameless[0],
         )
+
+
+def users_with_history(split: pd.DataFrame, min_events: int = 1) -> list[int | str]:
+    """Users with at least so many events in their history, those with most first."""
+    history = split.loc[split["part"] == "history", "user_id"]
+    counts = history.value_counts()
+    return _most_frequent(history[history.isin(counts.index[counts >= min_events])], None)
 
 
 def ago(days: int) -> str:

@@ -24,6 +24,9 @@ def encode(workspace: Workspace) -> None:
     with workspace.open_cache() as cache:
         for source in SOURCES:
             texts = list(cache.knowledge(workspace.knowledge_source(source), accept=config.generate.accepted))
+            if source == "user":
+                asked = {text.entity_id for text in texts}
+                texts += [text for text in workspace.fallbacks() if text.entity_id not in asked]
             done = 0
             with bar(f"vectors of {source}s", len(texts)) as show:
 
