@@ -25,6 +25,7 @@ from kar_aug.errors import ConfigError, MissingDependencyError, StoreError
 _APPLICATION = 0x6B617231  # "kar1": tells our files from other programs' databases
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse")
 _BUSY_SECONDS = 60.0
+_SECRETS = ("password", "sslpassword", "passfile")  # that a URL may name after its question mark
 _log = logging.getLogger("kar_aug")
 
 
@@ -39,7 +40,7 @@ class Database:
     """
 
     def __init__(self, where: Path | str) -> None:
-        self.postgresql = isinstance(where, str) and where.startswith(("postgresql:", "postgresql+psycopg:"))
+        self.postgresql = isinstance(where, str) and "://" in where
         if self.postgresql:
             self._engine, self.name = _postgresql(str(where))
         else:
@@ -152,10 +153,13 @@ def _postgresql(url: str) -> tuple[sa.Engine, str]:
     except ImportError:
         raise MissingDependencyError("psycopg", "postgresql") from None
     try:
-        parsed = sa.make_url(url).set(drivername="postgresql+psycopg")
+        parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):  # whose own message would show the password
-        raise ConfigError("The cache's address is no postgresql:// URL. Write: postgresql://user@host/name") from None
-    return sa.create_engine(parsed, pool_pre_ping=True), parsed.set(drivername="postgresql").render_as_string()
+        parsed = None
+    if parsed is None or parsed.drivername.split("+")[0] not in ("postgresql", "postgres"):
+        raise ConfigError("The cache's address is no postgresql:// URL. Write: postgresql://user@host/name")
+    shown = parsed.set(drivername="postgresql").difference_update_query(_SECRETS)
+    return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True), shown.render_as_string()
 
 
 def _check_sqlite(connection: sa.Connection, name: str) -> None:

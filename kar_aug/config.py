@@ -132,6 +132,8 @@ class LanguageModel:
         _check_range(self, "generate", 0.001, None, "timeout", "rpm", "tpm", "give_up_after")
         _check_range(self, "generate", 0, None, "max_cost")
         _check_range(self, "generate", 0, 2, "temperature")
+        if self.base_url not in (None, LOCAL) and not str(self.base_url).startswith(("http://", "https://")):
+            raise ConfigError(f"[generate] base_url {self.base_url!r} must begin with http:// or https://")
         if self.service_tier not in (None, "auto", "default", "flex", "priority"):
             raise ConfigError(f"[generate] service_tier {self.service_tier!r} is unknown. Write: 'flex'")
         for name in ("model", "messages", "stream", "n"):

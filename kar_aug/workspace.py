@@ -96,7 +96,7 @@ class Workspace:
         where = self.config.generate.cache
         if where is None:
             return self.config.work / "answers.sqlite"
-        return where if where.startswith("postgresql") else self.config.path(where)
+        return where if "://" in where else self.config.path(where)
 
     def open_cache(self) -> TextCache:
         """The text cache."""

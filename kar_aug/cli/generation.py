@@ -108,7 +108,9 @@ def ask_in_batches(job: Job, *, most_requests: int, wait: bool, poll_seconds: fl
             most_requests=most_requests,
             wait=wait,
             poll_seconds=poll_seconds,
-            on_progress=lambda p: show(p.done + p.ready, f"{p.ready:,} ready in batches, {p.asked:,} collected"),
+            on_progress=lambda p: show(
+                p.done - p.elsewhere + p.ready, f"{p.ready:,} ready in batches, {p.asked:,} collected"
+            ),
             on_note=_print,
         )
         running = BatchBook(cache).batches()

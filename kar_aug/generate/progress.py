@@ -44,10 +44,10 @@ class Progress:
         """Prompts that need nothing more in this job."""
         return self.cached + self.asked + self.failed + self.skipped + self.elsewhere
 
-    def count_failure(self, reason: str) -> None:
-        """One more prompt that has no answer, and why."""
-        self.failed += 1
-        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+    def count_failure(self, reason: str, count: int = 1) -> None:
+        """So many more prompts that have no answer, and why."""
+        self.failed += count
+        self.reasons[reason] = self.reasons.get(reason, 0) + count
 
     @property
     def changes(self) -> str:
