@@ -108,8 +108,7 @@ def token_counter(model: str) -> tuple[Counter, str]:
         return estimated_tokens, f"estimated from characters: the tokenizer of {model} is not known"
     executor = concurrent.futures.ThreadPoolExecutor(1)
     try:
-        encoding = executor.submit(tiktoken.encoding_for_model, model.rsplit("/", 1)[-1]).result(_TOKEN_BYTES = 3.6  # of the movie scenario's prompts, whose dates and names are short tokens; prose has about four
-_TABLES_SECONDS)
+        encoding = executor.submit(tiktoken.encoding_for_model, model.rsplit("/", 1)[-1]).result(_TABLES_SECONDS)
     except Exception:  # no network, a proxy's page, a read-only disk: whatever it was, an estimate is left
         return estimated_tokens, "estimated from characters: the tokenizer's tables could not be fetched"
     finally:
