@@ -25,9 +25,7 @@ def wait_for_more(server: ChatServer, count: int) -> None:
 def check_answers(where: Path | str, count: int) -> None:
     """Every entity has its own answer, and every answer is what the server gave to the question it is stored under."""
     with TextCache(where) as cache:
-        assert {k.entity_id: k.text for k in cache.knowledge("item")} == {
-            i: f"About: entity {i}" for i in range(count)
-        }
+        assert {k.entity_id: k.text for k in cache.knowledge("item")} == {i: f"About: entity {i}" for i in range(count)}
         for answer in cache.answers():
             assert answer.parameters is not None
             assert answer.key == answer_key(answer.model, answer.messages, answer.parameters)
@@ -36,7 +34,9 @@ def check_answers(where: Path | str, count: int) -> None:
         assert cache.database.check() == []
 
 
-@pytest.mark.parametrize(("where", "count", "kills"), [("sqlite", 2000, 20), ("postgresql", 500, 5)], indirect=["where"])
+@pytest.mark.parametrize(
+    ("where", "count", "kills"), [("sqlite", 2000, 20), ("postgresql", 500, 5)], indirect=["where"]
+)
 def test_killed_at_any_moment_it_loses_at_most_what_was_in_flight(
     nursery: Nursery, where: Path | str, count: int, kills: int
 ) -> None:
