@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +29,9 @@ class Job:
 
     def __init__(self, nursery: Nursery, pid: int, output: Path) -> None:
         self._nursery, self.pid, self._output = nursery, pid, output
+        self._code: int | None = None
+        self._lock = threading.Lock()
+        self.killed = threading.Event()
 
     def send(self, number: int) -> None:
         """Send a signal."""
@@ -34,7 +39,16 @@ class Job:
 
     def wait(self) -> int:
         """Wait for the end: the exit code, or the negative number of the signal that ended it."""
-        return int(self._nursery.order(wait=self.pid))
+        with self._lock:
+            if self._code is None:
+                self._code = int(self._nursery.order(wait=self.pid))
+            return self._code
+
+    def kill(self) -> None:
+        """Kill it, and wait until it is gone."""
+        self.send(signal.SIGKILL)
+        assert self.wait() == -signal.SIGKILL, self.output
+        self.killed.set()
 
     @property
     def output(self) -> str:
