@@ -203,12 +203,14 @@ def _check_version(name: str, version: int) -> None:
 def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
     """The type of the file system that `path` is on, as Linux names it; "" where that cannot be told."""
     try:
-        rows = [line.split()[1:3] for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     resolved = path.resolve()
+    rows = [line.split()[1:3] for line in lines if len(line.split()) > 2]
     holding = [(point, kind) for point, kind in rows if resolved.is_relative_to(point.replace("\\040", " "))]
-    return max(holding, key=lambda row: len(row[0]), default=("", ""))[1]
+    # Of two on one point, the later covers the other.
+    return max(reversed(holding), key=lambda row: len(row[0]), default=("", ""))[1]
 
 
 def _reason(error: sa.exc.DBAPIError) -> str:

@@ -84,8 +84,11 @@ def _parse(document: Mapping[str, Any], path: str) -> dict[str, Price]:
                 f"{path}: the price of {model!r} must be written as: "
                 f'[models."{model}"] with prompt = 0.15 and completion = 0.60 (US dollars per million tokens)'
             ) from None
-        if min(price.prompt, price.completion, price.cached) < 0 or not 0 <= price.discount <= 1:
-            raise ConfigError(f"{path}: the price of {model!r} must not be negative, its discount between 0 and 1.")
+        dollars = (price.prompt, price.completion, price.cached)
+        if not all(0 <= each < math.inf for each in dollars) or not 0 <= price.discount <= 1:
+            raise ConfigError(
+                f"{path}: the price of {model!r} must be finite and not negative, its discount between 0 and 1."
+            )
         prices[model] = price
     return prices
 

@@ -59,20 +59,18 @@ class Gate:
         try:
             await self._cool_down()
             await self._take_turn(tokens)
-            while await self._cool_down():  # it began while we waited for our turn, which is over now
+            while time.monotonic() < self._cool_until:  # it began while we waited for our turn, which is lost
                 self._give_back(tokens, requests=1)
+                await self._cool_down()
                 await self._take_turn(tokens)
         except BaseException:
             self._in_flight -= 1
             raise
 
-    async def _cool_down(self) -> bool:
-        """Wait until the server may be asked again; whether there was anything to wait for."""
-        waited = False
+    async def _cool_down(self) -> None:
+        """Wait until the server may be asked again."""
         while (wait := self._cool_until - time.monotonic()) > 0:
-            waited = True
             await asyncio.sleep(wait * random.uniform(1.0, 1.1))  # not all slots at the same moment
-        return waited
 
     async def _take_turn(self, tokens: int) -> None:
         """Wait for the next free moment by the limits of requests and tokens a minute, and take it."""

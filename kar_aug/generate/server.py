@@ -38,6 +38,9 @@ _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_a
 _SECRET = re.compile(r"\b(sk|key|pk)-[\w*-]{6,}")
 # What servers add to a model's name in their answers: the date of a snapshot, a tag.
 _SUFFIX = re.compile(r"([-@:](\d{4}-\d{2}-\d{2}|\d{4,8}|latest|free))+$")
+# Errors of httpx and aiohttp: no connection could be made at all; one was, and ended early.
+_UNREACHABLE = ("ConnectError", "ClientConnectorError", "ClientConnectorDNSError")
+_BROKEN = ("ServerDisconnectedError", "ClientOSError", "ClientPayloadError")
 _SHOWN = 200  # characters of a server's own words
 
 
@@ -119,11 +122,12 @@ class Faults:
 
         if isinstance(error, openai.APIStatusError):
             return self._of_status(error)
-        if isinstance(error, openai.APIConnectionError) and _refused(error):
+        causes = _causes(error)  # with aiohttp, the client calls every fault of a connection a time-out
+        if not causes.isdisjoint(_UNREACHABLE):
             return Unreachable("the server cannot be reached")
-        if isinstance(error, (openai.APITimeoutError, TimeoutError)):
+        if isinstance(error, (openai.APITimeoutError, TimeoutError)) and causes.isdisjoint(_BROKEN):
             return Passing("no answer in time")
-        if isinstance(error, openai.APIConnectionError):
+        if isinstance(error, (openai.APIConnectionError, *transport_errors())):
             return Passing("the connection broke")
         return Passing("the answer was malformed")
 
@@ -231,11 +235,23 @@ def import_openai() -> Any:
 
 @functools.cache
 def client_errors() -> tuple[type[Exception], ...]:
-    """What the client raises, and what comes through it from the transport while a file is read."""
+    """What the client raises, and what comes through it from below."""
     import openai
 
-    transport = importlib.import_module(type(openai.DEFAULT_CONNECTION_LIMITS).__module__.partition(".")[0])
-    return (openai.APIError, transport.HTTPError, TimeoutError, ValueError)
+    return (openai.APIError, *transport_errors(), TimeoutError, ValueError)
+
+
+@functools.cache
+def transport_errors() -> tuple[type[Exception], ...]:
+    """What the client lets through from the libraries that it sends with."""
+    import openai
+
+    httpx = importlib.import_module(type(openai.DEFAULT_CONNECTION_LIMITS).__module__.partition(".")[0])
+    try:
+        import aiohttp
+    except ImportError:
+        return (httpx.HTTPError,)
+    return (httpx.HTTPError, aiohttp.ClientError)
 
 
 def read_answer(
@@ -326,14 +342,14 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _refused(error: BaseException) -> bool:
-    """Whether no connection could be made at all. The client calls that a time-out when aiohttp says it."""
+def _causes(error: BaseException) -> set[str]:
+    """The names of an error's type, and of the types of all that caused it."""
+    names: set[str] = set()
     seen: BaseException | None = error
     while seen is not None:
-        if type(seen).__name__ in ("ConnectError", "ClientConnectorError", "ClientConnectorDNSError"):
-            return True
+        names.add(type(seen).__name__)
         seen = seen.__cause__ or seen.__context__
-    return False
+    return names
 
 
 def _transport(concurrency: int) -> dict[str, Any]:
