@@ -58,6 +58,12 @@ class StoreSpec:
         if self.dimension < 1:
             raise ValueError(f"`dimension` must be positive. Received: {self.dimension}")
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StoreSpec:
+        """What `dataclasses.asdict` made, back from JSON."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
+
     def difference(self, other: StoreSpec) -> str:
         """In words, where this differs from `other`."""
         pairs = zip(asdict(self).items(), asdict(other).values(), strict=True)
@@ -138,7 +144,7 @@ class Manifest:
             if checksum != _checksum(document):
                 raise ValueError("its checksum is wrong")
             document.pop("format")
-            document["spec"] = StoreSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in document["spec"].items()})
+            document["spec"] = StoreSpec.from_dict(document["spec"])
             document["parts"] = tuple(Group(**part) for part in document["parts"])
             for name in ("index", "projection"):
                 document[name] = Group(**document[name]) if document[name] else None
@@ -173,7 +179,7 @@ def _write(path: Path, array: Array) -> str:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
     digest = hashlib.sha256(header.getvalue())
-    data = memoryview(array.view(np.uint8).reshape(-1)) if array.dtype.itemsize else memoryview(b"")
+    data: Any = array.view(np.uint8).reshape(-1).data
     digest.update(data)
     with path.open("wb") as file:
         file.write(header.getvalue())
@@ -184,8 +190,8 @@ def _write(path: Path, array: Array) -> str:
 
 
 def read_array(folder: Path, group: Group, kind: str, expected: str) -> Array:
-    """An array of a group, memory-mapped. `expected` says type and shape as the manifest implies them: "float16 (3, 2)",
-    or a letter for NumPy's kind of type.
+    """An array of a group, memory-mapped. `expected` says type and shape as the manifest implies them:
+    "float16 (3, 2)", or a letter for NumPy's kind of type.
 
     Raises:
         FileNotFoundError: The file is gone; perhaps the store was pruned since the manifest was read.

@@ -62,7 +62,7 @@ def stored_ids(ids: Sequence[EntityId] | Array) -> Array:
     """
     if isinstance(ids, np.ndarray) and ids.dtype.kind == "i":
         return ids.astype(np.int64)
-    given = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    given: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
     if all(_is_integer(id) for id in given):
         return np.asarray(given, np.int64)
     if not all(isinstance(id, str) for id in given):
@@ -100,14 +100,14 @@ def _comparable(ids: Sequence[EntityId | None] | Array, dtype: np.dtype[Any]) ->
     if dtype.kind == "i":
         possible = np.fromiter((_is_integer(id) for id in given), bool, len(given))
         numbers = (id if ok else 0 for id, ok in zip(given, possible.tolist(), strict=True))
-        return np.fromiter(numbers, np.int64, len(given)), possible  # type: ignore[arg-type]
+        return np.fromiter(numbers, np.int64, len(given)), possible
     encoded = [_utf8(id) if isinstance(id, str) else b"\0" for id in given]
     possible = np.fromiter((len(e) <= dtype.itemsize and not e.endswith(b"\0") for e in encoded), bool, len(given))
     return np.asarray([e if ok else b"" for e, ok in zip(encoded, possible.tolist(), strict=True)], dtype), possible
 
 
 def _is_integer(id: Any) -> bool:
-    return isinstance(id, (int, np.integer)) and not isinstance(id, bool) and -(2**63) <= id < 2**63
+    return isinstance(id, (int, np.integer)) and not isinstance(id, bool) and -(2**63) <= int(id) < 2**63
 
 
 def _utf8(text: str) -> bytes:

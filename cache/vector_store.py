@@ -237,6 +237,13 @@ class VectorStore:
         """Share of `ids` that have a vector; repeated ids count each time."""
         return float((self._index.find(ids) >= 0).mean()) if len(ids) else 0.0
 
+    def join(self, dataset: Any, name: str, vocabulary: Sequence[EntityId | None] | Array, **options: Any) -> Any:
+        """A `tf.data.Dataset` of batches with the vectors of its input `name`, gathered from disk as it is read; see
+        `kar_aug.join.join`."""
+        from kar_aug.join import join
+
+        return join(dataset, {name: (self, vocabulary)}, **options)
+
     def batches(self, size: int = 65_536) -> Iterator[pa.RecordBatch]:
         """All live rows in the order of the store, as Arrow batches with columns id, key and vector."""
         import pyarrow as pa
@@ -284,8 +291,7 @@ class VectorStore:
             with pq.ParquetFile(parquet) as file:
                 described = json.loads((file.schema_arrow.metadata or {}).get(b"kar_aug", b"null"))
                 if described is not None:
-                    found = {k: tuple(v) if isinstance(v, list) else v for k, v in described["spec"].items()}
-                    spec = spec or StoreSpec(**found)
+                    spec = spec or StoreSpec.from_dict(described["spec"])
                 if spec is None:
                     raise StoreError(f"{parquet} does not say how its vectors were made. Give `spec`.")
                 with cls.writer(path, spec) as writer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -191,8 +191,7 @@ class StoreWriter:
             self.manifest = replace(self.manifest, parts=(*self.manifest.parts[:-_FOLD], joined))
 
     def _joined(self, parts: Sequence[Group], kind: str) -> npt.NDArray[Any]:
-        load: Callable[[Group], Any] = lambda part: np.load(self.path / f"{part.name}.{kind}.npy", mmap_mode="r")
-        return np.concatenate([load(part) for part in parts])
+        return np.concatenate([np.load(self.path / f"{part.name}.{kind}.npy", mmap_mode="r") for part in parts])
 
     def _write(self, kind: str, **arrays: npt.NDArray[Any]) -> Group:
         """Write files under a name that was never used, so that no reader's file changes under it."""

@@ -378,7 +378,7 @@ def test_a_parquet_file_of_somebody_else_needs_a_spec(tmp_path: Path) -> None:
     store = VectorStore.from_parquet(tmp_path / "theirs.parquet", tmp_path / "store", StoreSpec("theirs", 2))
     assert store.gather([2]).tolist() == [[3, 4]]
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(StoreError, match="broken.parquet is not a Parquet file"):
+    with pytest.raises(StoreError, match=r"broken\.parquet is not a Parquet file"):
         VectorStore.from_parquet(tmp_path / "broken.parquet", tmp_path / "store")
 
 
@@ -395,7 +395,7 @@ def test_a_flipped_byte_anywhere_is_found_and_its_file_named(path: Path) -> None
         file.write_bytes(content)
     manifest = path / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"dimension": 2', '"dimension": 3'))
-    with pytest.raises(StoreError, match="manifest.json is damaged .its checksum is wrong.*encode again"):
+    with pytest.raises(StoreError, match=r"manifest\.json is damaged .its checksum is wrong.*encode again"):
         VectorStore.open(path)
 
 

@@ -7,11 +7,12 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from kar_aug.cli.progress import bar, notes, results, table
 from kar_aug.config import LOCAL, LanguageModel
-from kar_aug.errors import GenerationError
+from kar_aug.errors import ConfigError, GenerationError
 from kar_aug.quiet import quiet_stderr
 from kar_aug.workspace import SOURCES, Workspace
 
@@ -50,26 +51,42 @@ def _language_model(model: LanguageModel) -> Iterator[tuple[LanguageModel, str |
 
 def encode(workspace: Workspace) -> None:
     """Bring the vector stores up to date."""
-    from kar_aug.encode import SentenceTransformerEncoder
+    from kar_aug.encode import Texts, load_encoder
     from kar_aug.encode import encode as run
 
-    config = workspace.config
+    config = workspace.config.encode
+    accepted = workspace.config.generate.accepted
     with _quiet_loading():
-        encoder = SentenceTransformerEncoder(config.encode.encoder)
+        encoder = load_encoder(config.encoder, long_texts=config.long_texts, base_url=config.base_url)
+    for name, dimension in (("truncate_dim", config.truncate_dim), ("pca", config.pca)):
+        if dimension is not None and dimension >= encoder.dimension:
+            raise ConfigError(f"[encode] {name} must be below the {encoder.dimension} numbers of {encoder.name}.")
     with workspace.open_cache() as cache:
         for source in SOURCES:
-            texts = list(cache.knowledge(source, accept=config.generate.accepted))
+            texts = Texts(partial(cache.knowledge, source, accept=accepted))
+            total = sum(1 for _ in texts)
             done = 0
-            with bar(f"vectors of {source}s", len(texts)) as show:
+            with bar(f"vectors of {source}s", total) as show:
 
                 def count(rows: int) -> None:
                     nonlocal done
                     done += rows
                     show(done, "")
 
-                store = run(texts, workspace.store_path(source), encoder, dtype=config.encode.dtype, on_progress=count)
+                split = getattr(encoder, "split", 0)
+                store = run(
+                    texts,
+                    workspace.store_path(source),
+                    encoder,
+                    dtype=config.dtype,
+                    truncate_dim=config.truncate_dim,
+                    pca=config.pca,
+                    on_progress=count,
+                )
+            long = getattr(encoder, "split", 0) - split
             notes.print(
-                f"  {source}s: {len(store)} vectors of {store.spec.dimension} by {encoder.name}",
+                f"  {source}s: {len(store)} vectors of {store.spec.dimension} by {encoder.name}"
+                + (f"; {long} texts were longer than its window: averaged over their pieces" if long else ""),
                 markup=False,
                 soft_wrap=True,
             )
