@@ -49,6 +49,7 @@ class StoreWriter:
         self.path, self.spec = path, spec
         self.manifest = Manifest(spec).extended(repr(sorted(asdict(spec).items())))
         self._id_type: str | None = None
+        self._written = 0
         if (path / MANIFEST).exists():
             store = VectorStore.open(path)
             if store.spec != spec:
@@ -58,6 +59,7 @@ class StoreWriter:
                 )
             self.manifest = store.manifest
             self._id_type = store.id_kind or None
+            self._written = store.manifest.groups_written
 
     def append(
         self, ids: Sequence[EntityId] | npt.NDArray[Any], keys: Sequence[str], vectors: npt.NDArray[Any],
@@ -92,11 +94,9 @@ class StoreWriter:
             )
         part = self._write("part", vectors=rounded, ids=id_array, keys=stored_text(keys, "text key"))
         times = [time for time in (self.manifest.as_of, as_of) if time is not None]
-        self.manifest = self.manifest.extended(
-            repr(sorted(part.files.items())), parts=(*self.manifest.parts, part), as_of=max(times, default=None)
-        )
-        self._fold()
-        self._publish()
+        content = repr(sorted(part.files.items()))
+        parts = self._folded((*self.manifest.parts, part))
+        self._publish(self.manifest.extended(content, parts=parts, as_of=max(times, default=None)))
 
     def delete(self, ids: Sequence[EntityId]) -> int:
         """Publish that `ids` have no vector any more; ids that have none are passed over. Returns how many had one."""
@@ -106,10 +106,8 @@ class StoreWriter:
         present = list(dict.fromkeys(present))
         if present:
             group = self._write("deleted", ids=self._checked_ids(present))
-            self.manifest = self.manifest.extended(
-                f"deleted {sorted(group.files.items())}", parts=(*self.manifest.parts, group)
-            )
-            self._publish()
+            content = f"deleted {sorted(group.files.items())}"
+            self._publish(self.manifest.extended(content, parts=(*self.manifest.parts, group)))
         return len(present)
 
     def project(self, matrix: npt.NDArray[Any]) -> None:
@@ -117,8 +115,7 @@ class StoreWriter:
         if self.manifest.parts:
             raise StoreError(f"{self.path} holds vectors already; their projection cannot be changed.")
         group = self._write("projection", matrix=np.asarray(matrix, np.float32))
-        self.manifest = self.manifest.extended(repr(sorted(group.files.items())), projection=group)
-        self._publish()
+        self._publish(self.manifest.extended(repr(sorted(group.files.items())), projection=group))
 
     def compact(self) -> None:
         """Publish the live rows alone, in the same order, as full parts: superseded and deleted rows are left out."""
@@ -132,10 +129,9 @@ class StoreWriter:
             vectors = np.asarray(batch.column("vector").flatten()).reshape(len(ids), -1)
             parts.append(self._write("part", vectors=vectors, ids=stored_ids(ids), keys=keys))
         content = "compact " + repr([sorted(part.files.items()) for part in parts])
-        self.manifest = self.manifest.extended(content, parts=tuple(parts), index=None, indexed=0)
+        self._publish(self.manifest.extended(content, parts=tuple(parts), index=None, indexed=0))
         if not parts:
             self._id_type = None
-        self._publish()
         self.index()
 
     def prune(self) -> int:
@@ -162,11 +158,11 @@ class StoreWriter:
         kept = tuple(part for part in manifest.parts if not part.deletes)
         if not len(index.ids):
             # Nothing is left: rows without a live id go too, and with them the type of the ids.
-            self.manifest, self._id_type = replace(manifest, parts=(), index=None, indexed=0), None
+            self._publish(replace(manifest, parts=(), index=None, indexed=0))
+            self._id_type = None
         else:
             group = self._write("index", ids=index.ids, rows=index.rows)
-            self.manifest = replace(self.manifest, parts=kept, index=group, indexed=manifest.rows)
-        self._publish()
+            self._publish(replace(manifest, parts=kept, index=group, indexed=manifest.rows))
 
     def _checked_ids(self, ids: Sequence[EntityId] | npt.NDArray[Any]) -> npt.NDArray[Any]:
         array = stored_ids(ids)
@@ -180,25 +176,37 @@ class StoreWriter:
         self._id_type = kind
         return array
 
-    def _fold(self) -> None:
-        """Make one part of the latest ones while they are many and small. Rows keep their numbers."""
-        while len(self.manifest.parts) >= _FOLD:
-            last = self.manifest.parts[-_FOLD:]
+    def _folded(self, parts: tuple[Group, ...]) -> tuple[Group, ...]:
+        """`parts`, with the latest ones made one while they are many and small. Rows keep their numbers."""
+        while len(parts) >= _FOLD:
+            last = parts[-_FOLD:]
             sizes = [part.rows for part in last]
             if any(part.deletes for part in last) or sum(sizes) > _FULL_PART or max(sizes) >= _FOLD * min(sizes):
-                return
+                break
             joined = self._write("part", **{kind: self._joined(last, kind) for kind in ("vectors", "ids", "keys")})
-            self.manifest = replace(self.manifest, parts=(*self.manifest.parts[:-_FOLD], joined))
+            parts = (*parts[:-_FOLD], joined)
+        return parts
 
     def _joined(self, parts: Sequence[Group], kind: str) -> npt.NDArray[Any]:
         return np.concatenate([np.load(self.path / f"{part.name}.{kind}.npy", mmap_mode="r") for part in parts])
 
     def _write(self, kind: str, **arrays: npt.NDArray[Any]) -> Group:
         """Write files under a name that was never used, so that no reader's file changes under it."""
-        number = self.manifest.groups_written
-        self.manifest = replace(self.manifest, groups_written=number + 1)
+        number, self._written = self._written, self._written + 1
         # A writer that was killed may have left a file of this number. It is no reader's: writing over it is safe.
-        return write_group(self.path, f"{number:05d}-{kind}", **arrays)
+        with self._errors():
+            return write_group(self.path, f"{number:05d}-{kind}", **arrays)
 
-    def _publish(self) -> None:
-        self.manifest = self.manifest.publish(self.path)
+    def _publish(self, manifest: Manifest) -> None:
+        """What fails before this leaves the last state, here and on disk."""
+        with self._errors():
+            self.manifest = replace(manifest, groups_written=self._written).publish(self.path)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"{self.path} cannot be written ({error}). What was published before is kept: mend it and run again."
+            ) from None

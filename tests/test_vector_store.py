@@ -406,3 +406,23 @@ def test_many_small_appends_become_few_parts_and_rows_keep_their_numbers(tmp_pat
     store = VectorStore.open(tmp_path)
     assert len(store.manifest.parts) <= 32 and store.rows(range(300)).tolist() == list(range(300))  # type: ignore[arg-type]
     assert store.gather(np.arange(300))[:, 0].tolist() == list(range(300))
+
+
+def test_a_full_disk_leaves_the_last_published_state(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import kar_aug.cache.vector_files as files
+
+    real = files.write_atomic
+    fails = [True]
+
+    def full(*arguments: Any) -> None:
+        if fails.pop(0) if fails else False:
+            raise OSError("No space left on device")
+        real(*arguments)
+
+    monkeypatch.setattr(files, "write_atomic", full)
+    with pytest.raises(StoreError, match="cannot be written .No space left"), VectorStore.writer(path, SPEC) as writer:
+        writer.append([77], ["k"], np.ones((1, 2)))
+    assert VectorStore.open(path).ids == [10, 30, 20, 40]
+    append(path, [78], [[7, 8]])
+    store = VectorStore.open(path)
+    assert store.ids == [10, 30, 20, 40, 78] and store.gather([78]).tolist() == [[7, 8]] and store.verify()
