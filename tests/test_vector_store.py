@@ -420,7 +420,7 @@ def test_a_full_disk_leaves_the_last_published_state(path: Path, monkeypatch: py
         real(*arguments)
 
     monkeypatch.setattr(files, "write_atomic", full)
-    with pytest.raises(StoreError, match="cannot be written .No space left"), VectorStore.writer(path, SPEC) as writer:
+    with pytest.raises(StoreError, match=r"cannot be written .No space left"), VectorStore.writer(path, SPEC) as writer:
         writer.append([77], ["k"], np.ones((1, 2)))
     assert VectorStore.open(path).ids == [10, 30, 20, 40]
     append(path, [78], [[7, 8]])
