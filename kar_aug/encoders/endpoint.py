@@ -42,11 +42,13 @@ class EndpointEncoder:
         key = os.environ.get("OPENAI_API_KEY")
         if not key and base_url is None:
             raise EncodingError("There is no key for the embeddings endpoint. Set OPENAI_API_KEY.")
-        # Asked for as decimals: not every server knows the packed form that the client prefers.
         self._client = openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=_TRIES)
         self._errors: Any = openai.OpenAIError
         self._model = model
-        self._where = str(self._client.base_url).rstrip("/")
+        url = self._client.base_url
+        self._where = f"{url.scheme}://{url.host}{f':{url.port}' if url.port else ''}{url.path}".rstrip(
+            "/"
+        )  # no password
         self.name = f"{model}@{self._where}"
         self.long_texts = "averaged" if long_texts == "average" else "cut"
         self.split = 0
@@ -63,7 +65,7 @@ class EndpointEncoder:
     def _encode(self, texts: list[str]) -> npt.NDArray[Any]:
         vectors: list[Any] = []
         for batch in batched(texts, _BATCH):
-            # A server refuses an empty text.
+            # A server refuses an empty text; not every one knows the packed form that the client would ask for.
             request = [text if text.strip() else "-" for text in batch]
             try:
                 answer = self._client.embeddings.create(model=self._model, input=request, encoding_format="float")
