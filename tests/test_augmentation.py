@@ -166,6 +166,13 @@ def test_bad_vectors_are_refused_with_the_id() -> None:
     vectors[2, 1] = np.nan
     with pytest.raises(StoreError, match="integer id 2 holds NaN"):
         KnowledgeAugmentation({"item_id": vectors})
+    rows = np.asarray([0, 3, 2], "int32")
+    with pytest.raises(StoreError, match="item_id: the vector of integer id 2 holds NaN"):
+        KnowledgeAugmentation({"item_id": KnowledgeTable(vectors, rows)})
+    with pytest.raises(StoreError, match="item_id: integer id 1 points to row 4, but there are 4"):
+        KnowledgeAugmentation({"item_id": KnowledgeTable(np.ones((4, 3)), np.asarray([0, 4], "int32"))})
+    with pytest.raises(StoreError, match="item_id: a table needs a vocabulary"):
+        KnowledgeAugmentation({"item_id": KnowledgeTable(np.ones((0, 3)), np.asarray([], "int32"))})
     KnowledgeAugmentation({"item_id": KnowledgeTable.from_array(vectors, known=[True, True, False, True])})
 
 
