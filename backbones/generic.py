@@ -14,13 +14,13 @@ from kar_aug.layers.lookup import concatenate
 MODELS = {
     **dict.fromkeys(
         (
-            "AutoInt", "BST", "DCN", "DCNMix", "DIEN", "DIFM", "DIN", "DSIN", "DeepFEFM", "DeepFM", "EDCN", "ESMM",
-            "FLEN", "FNN", "FiBiNET", "IFM", "MMOE", "NFM", "ONN", "PLE", "PNN", "SharedBottom", "WDL", "xDeepFM",
+            "AutoInt", "BST", "DCN", "DCNMix", "DIEN", "DIN", "DSIN", "DeepFEFM", "DeepFM", "ESMM", "FLEN", "FNN",
+            "FiBiNET", "MMOE", "NFM", "ONN", "PLE", "PNN", "SharedBottom", "WDL", "xDeepFM",
         ),
         ("dense",),
     ),
-    **dict.fromkeys(("AFM", "CCPM", "FGCNN", "FwFM"), ("fields",)),
-    "MLR": ("linear",),
+    **dict.fromkeys(("AFM", "CCPM", "EDCN", "FGCNN", "FwFM"), ("fields",)),
+    **dict.fromkeys(("DIFM", "IFM", "MLR"), ("linear",)),
 }  # fmt: skip
 
 

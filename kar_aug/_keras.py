@@ -18,7 +18,7 @@ except ImportError:
 keras: Any = tf.keras
 IS_KERAS_3 = hasattr(keras, "ops")
 
-__all__ = ["IS_KERAS_3", "keras", "tensors_behind", "tf"]
+__all__ = ["IS_KERAS_3", "keras", "tensors_behind", "tf", "track_weights"]
 
 
 def tensors_behind(outputs: Sequence[Any], *, stop: Any) -> set[int]:
@@ -34,3 +34,10 @@ def tensors_behind(outputs: Sequence[Any], *, stop: Any) -> set[int]:
         node = layer._inbound_nodes[node_index]
         waiting.extend(node.input_tensors if IS_KERAS_3 else node.keras_inputs)
     return behind
+
+
+def track_weights(layer: Any) -> None:
+    """Make TensorFlow's checkpoints see all weights of a layer: Keras 3 leaves out those that a list holds."""
+    if IS_KERAS_3:
+        for weight in layer.weights:
+            layer._track_trackable(weight, name=f"weight_{weight.name}", overwrite=True)

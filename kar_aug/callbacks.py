@@ -35,8 +35,15 @@ class GateUsage(keras.callbacks.Callback):
         with self._writer.as_default(step=epoch):
             for source, usage in self._augmentation.gate_usage(self._ids).items():
                 for expert, weight in enumerate(usage):
-                    tf.summary.scalar(f"gate_usage/{source}/expert_{expert}", weight)
+                    tf.summary.write(f"gate_usage/{source}/expert_{expert}", weight, metadata=_scalar_metadata())
 
     def on_train_end(self, logs: Any = None) -> None:
         """Close the event file."""
         self._writer.close()
+
+
+def _scalar_metadata() -> Any:
+    """What makes TensorBoard draw a value as a curve; `tf.summary.scalar` would need it installed here."""
+    metadata = tf.compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = "scalars"
+    return metadata

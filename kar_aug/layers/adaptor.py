@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import keras, tf, track_weights
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
@@ -101,6 +101,7 @@ class HybridExpertAdaptor(keras.layers.Layer):
                 self.add_weight(name=f"gate_{source}_bias", shape=(self.experts,), initializer="zeros"),
             )
         ]
+        track_weights(self)
         super().build(input_shape)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import keras, tf, track_weights
 from kar_aug.cache import KnowledgeTable, VectorStore
 from kar_aug.errors import StoreError
 from kar_aug.layers.adaptor import HybridExpertAdaptor
@@ -168,6 +168,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
                 for name, table in tables.items()
                 if name not in self._stored.value
             ]
+        track_weights(self)
 
     def _frozen(self, name: str, values: npt.NDArray[Any]) -> Any:
         return self.add_weight(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import IS_KERAS_3, keras, tf
 from kar_aug.errors import StoreError
 
 _HASHES = 2**63 - 1
@@ -62,19 +62,23 @@ def look_up_distinct(places: Any, function: Callable[[Any], Any]) -> Any:
     return tf.gather(function(distinct), position)
 
 
-def is_padding(ids: Any) -> Any:
-    """Where a sequence of ids is padded: 0, or the empty string."""
-    return tf.equal(ids, tf.constant("" if ids.dtype == tf.string else 0, ids.dtype))
-
-
 def sequence_mask(ids: Any, mask: Any, mask_zero: bool) -> Any:
     """(batch, length), False where a sequence is padded; None for single ids and where nothing says what padding is."""
     if not is_sequence(ids.shape) or (mask is None and not mask_zero):
         return None
-    own = tf.logical_not(is_padding(ids)) if mask_zero else None
+    own = _not_padding(ids) if mask_zero else None
     if mask is None or own is None:
         return own if mask is None else mask
-    return own & mask
+    return keras.ops.logical_and(own, mask) if IS_KERAS_3 else own & mask
+
+
+def _not_padding(ids: Any) -> Any:
+    """Where a sequence of ids is neither 0 nor the empty string."""
+    if IS_KERAS_3 and isinstance(ids, keras.KerasTensor):  # a model's graph is being made: only Keras's own operations
+        if ids.dtype == "string":
+            raise ValueError("On Keras 3, `mask_zero` needs integer ids. Call the layer with mask={...} for strings.")
+        return keras.ops.not_equal(ids, 0)
+    return tf.not_equal(ids, tf.constant("" if ids.dtype == tf.string else 0, ids.dtype))
 
 
 def is_sequence(shape: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import keras, tf, track_weights
 from kar_aug.errors import StoreError
 from kar_aug.layers.augmentation import KnowledgeAugmentation, _Hidden
 from kar_aug.layers.lookup import constant, keys_of, output_shape, positions, sequence_mask, shape_like
@@ -55,6 +55,7 @@ class PrestoredAugmentation(keras.layers.Layer):
         with tf.name_scope(self.name):
             self._tables = [self._frozen(name, array, table_dtype) for name, array in arrays.items()]
             self._keys = [self._frozen(f"{name}_keys", array, "int64") for name, array in raw.items()]
+        track_weights(self)
 
     def _frozen(self, name: str, values: Any, dtype: str) -> Any:
         return self.add_weight(
