@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kar_aug._keras import keras, tensors_behind, tf
+from kar_aug._keras import keras, only_input, tensors_behind, tf
 from kar_aug.layers import KnowledgeAugmentation, PrestoredAugmentation
 from kar_aug.layers.augmentation import store_locations
 from kar_aug.layers.lookup import concatenate
@@ -60,7 +60,7 @@ def augment(
             )
         ids[source] = input_of[name]
     points = attachment_points(model)
-    if at is None and not points[0][1]:
+    if at is None and not any(reader for _, reader in points):
         raise ValueError(
             f"Model {model.name!r} has neither a DNN nor a Dense layer. Say which layer's input gets the knowledge: "
             f"at=..., one of: {', '.join(name for name, _ in points)}"
@@ -71,7 +71,7 @@ def augment(
             f"tensor. Choose one of: {', '.join(name for name, _ in points)}"
         )
     layer = model.get_layer(at or points[0][0])
-    target = layer.input
+    target = only_input(layer, tensors_behind(model.outputs))
     if not trainable:
         model.trainable = False
     fields = augmentation(ids)
@@ -95,7 +95,8 @@ def attachment_points(model: Any) -> list[tuple[str, bool]]:
 
     The feature readers, `DNN` then `Dense`, come first; the first of all is what `augment` takes by default.
     """
-    points = [layer for layer in model.layers if _reads_one_float_tensor(layer)]
+    used = tensors_behind(model.outputs)
+    points = [layer for layer in model.layers if _reads_one_float_tensor(layer, used)]
     kinds = [*_FEATURE_READERS, None]
     kind_of = {id(p): kind if (kind := type(p).__name__) in _FEATURE_READERS else None for p in points}
     points.sort(key=lambda layer: kinds.index(kind_of[id(layer)]))  # stable: the model's order within a kind
@@ -165,11 +166,9 @@ def load_model(path: Path | str, *, stores: Mapping[str, Path | str] | None = No
         store_locations.clear()
 
 
-def _reads_one_float_tensor(layer: Any) -> bool:
-    if isinstance(layer, keras.layers.InputLayer) or len(layer._inbound_nodes) != 1:
-        return False
-    tensor = layer.input
-    if isinstance(tensor, (list, tuple, dict)) or not len(tensor.shape) > 1 or tensor.shape[-1] is None:
+def _reads_one_float_tensor(layer: Any, used: set[int]) -> bool:
+    tensor = None if isinstance(layer, keras.layers.InputLayer) else only_input(layer, used)
+    if tensor is None or len(tensor.shape) < 2 or tensor.shape[-1] is None:
         return False
     return bool(tf.as_dtype(tensor.dtype).is_floating)
 
