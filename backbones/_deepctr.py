@@ -66,9 +66,7 @@ def rebuild(model_function: Callable[..., Any], steps: Mapping[str, Callable[...
 
 def _in_scope(function: Any, scope: dict[str, Any]) -> Any:
     """`function` with other globals."""
-    return types.FunctionType(
-        function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
-    )
+    return types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
 
 
 def _around(original: Callable[..., Any], step: Callable[..., Any]) -> Callable[..., Any]:

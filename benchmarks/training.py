@@ -1,13 +1,13 @@
 """What knowledge costs in training and serving: samples a second, side by side in one run.
 
-    TF_USE_LEGACY_KERAS=1 python benchmarks/training.py                                        the whole table, ~10 minutes
+    TF_USE_LEGACY_KERAS=1 python benchmarks/training.py        the whole table, half an hour on two cores
     TF_USE_LEGACY_KERAS=1 python benchmarks/training.py --backbones DeepFM --dimensions 384 --batch-sizes 4096
 
 Ids are those of a MovieLens-1M (6,040 users, 3,706 items), drawn with its skew of activity and popularity; vectors are
 random. Five models take turns at the same batches:
 
     plain         the backbone as DeepCTR has it
-    naive         vectors joined to each row by tf.data before batching; each expert and gate a Dense layer, for each row
+    naive         vectors joined to each row by tf.data before batching; each expert and gate a Dense layer
     naive batch   the same model, vectors joined batch by batch: the kindest form of it
     layer         KnowledgeAugmentation
     prestored     prestore(layer), inference only
@@ -28,6 +28,7 @@ import platform
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -50,10 +51,8 @@ ROWS = 100_000
 class Naive:
     """Vectors as inputs of the model, one an example; experts and gates as separate Dense layers."""
 
-    sources = list(SOURCES)
-    width = WIDTH
-
     def __init__(self, dimension: int) -> None:
+        self.sources, self.width = list(SOURCES), WIDTH
         self.inputs = {f"{s}_vector": keras.Input((dimension,), name=f"{s}_vector") for s in SOURCES}
         shared = [self._expert() for _ in range(2)]
         self.experts = {s: shared + [self._expert() for _ in range(3)] for s in SOURCES}
@@ -161,7 +160,9 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, Python")
     print(f"{platform.python_version()}, TensorFlow {tf.__version__}, DeepCTR {deepctr.__version__}\n")
     print("Thousands of samples a second. Overhead: plain / layer.\n")
-    print("| backbone | d | batch | plain | naive | naive batch | layer | layer / naive | layer / naive batch |", end="")
+    print(
+        "| backbone | d | batch | plain | naive | naive batch | layer | layer / naive | layer / naive batch |", end=""
+    )
     print(" overhead | serving: plain | layer | prestored | plain / prestored |")
     print("|" + " --- |" * 14)
     random = np.random.default_rng(0)
@@ -179,11 +180,11 @@ def main() -> None:
                     "naive batch": (naive, batches(rows, batch_size, vectors, False)),
                     "layer": (layer, batches(rows, batch_size, None, False)),
                 }
-                train = {n: lambda f=m.make_train_function(), b=b: f(b) for n, (m, b) in ways.items()}
+                train = {name: partial(m.make_train_function(), rows_of) for name, (m, rows_of) in ways.items()}
                 taken = take_turns(train, options.seconds)
                 inputs = next(ways["plain"][1])[0]
                 served = {"plain": plain, "layer": layer, "prestored": serving}
-                predict = {n: lambda f=tf.function(m): f(inputs, training=False) for n, m in served.items()}
+                predict = {name: partial(tf.function(m), inputs, training=False) for name, m in served.items()}
                 serve = take_turns(predict, options.seconds / 2)
                 cells = [f"{batch_size / taken[name] / 1e3:.1f}" for name in ways]
                 cells += [f"{taken[name] / taken['layer']:.2f}" for name in ("naive", "naive batch")]
@@ -197,7 +198,9 @@ def main() -> None:
     for dimension in options.dimensions:
         for distinct in (256, 1024, 4096):
             ours, floor = adaptor_floor(dimension, distinct, options.seconds)
-            print(f"| {dimension} | {distinct} | {ours / 1e9:.0f} | {floor / 1e9:.0f} | {ours / floor:.0%} |", flush=True)
+            print(
+                f"| {dimension} | {distinct} | {ours / 1e9:.0f} | {floor / 1e9:.0f} | {ours / floor:.0%} |", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -308,5 +308,5 @@ def test_where_knowledge_can_be_attached_is_listed_and_the_choice_reported(store
     assert points[:2] == [("hidden", True), ("head", True)]
     assert augment(base, layer(stores)).knowledge_attached_to == "hidden"
     assert augment(base, layer(stores), at="head").knowledge_attached_to == "head"
-    with pytest.raises(ValueError, match="cannot be added to the input of 'skip'.*Choose one of: hidden, head"):
+    with pytest.raises(ValueError, match=r"cannot be added to the input of 'skip'.*Choose one of: hidden, head"):
         augment(base, layer(stores), at="skip")

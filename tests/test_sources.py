@@ -1,4 +1,4 @@
-"""What a knowledge source may be: raw ids, sequences with masks, any dimension, any coverage. Runs on both Keras APIs."""
+"""What a knowledge source may be: raw ids, sequences with masks, any dimension, any coverage. Both Keras APIs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def test_raw_ids_get_what_their_places_in_a_vocabulary_get(tmp_path: Path, ids: 
     unknown = "?" if isinstance(ids[0], str) else 999
     wanted = np.asarray([[ids[2], ids[0]], [unknown, ids[1]]])
     places = np.asarray([[2, 0], [-1, 1]], "int32")
-    np.testing.assert_array_equal(np.asarray(raw({"item": wanted})["item"]), np.asarray(placed({"item": places})["item"]))
+    np.testing.assert_array_equal(
+        np.asarray(raw({"item": wanted})["item"]), np.asarray(placed({"item": places})["item"])
+    )
 
 
 def test_a_large_id_does_not_pass_for_a_small_one() -> None:

@@ -122,7 +122,8 @@ class KnowledgeAugmentation(keras.layers.Layer):
     def coverage(self) -> dict[str, float]:
         """Per source, the share of its vocabulary that has knowledge."""
         return {
-            name: float(np.mean(np.asarray(rows)[:-1] >= 0)) for name, rows in zip(self.sources, self._rows, strict=True)
+            name: float(np.mean(np.asarray(rows)[:-1] >= 0))
+            for name, rows in zip(self.sources, self._rows, strict=True)
         }
 
     @property
@@ -344,8 +345,10 @@ def _check(name: str, table: KnowledgeTable) -> None:
         )
     for start in range(0, len(table.vectors), 65536):  # a mapped store is never in memory whole
         finite = np.isfinite(table.vectors[start : start + 65536]).all(axis=1)
-        bad = np.flatnonzero(np.isin(table.rows, start + np.flatnonzero(~finite))) if not finite.all() else ()
-        if len(bad):
+        if finite.all():
+            continue
+        bad = np.flatnonzero(np.isin(table.rows, start + np.flatnonzero(~finite)))
+        if len(bad):  # a bad row that no id points to harms nobody
             raise StoreError(f"{name}: the vector of integer id {bad[0]} holds NaN or infinity. Encode it again.")
 
 
