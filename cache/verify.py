@@ -29,7 +29,7 @@ _REFUSAL = re.compile(
 )
 _REFUSAL_WITHIN = 300  # characters: later on, "I am sorry" may be a quotation
 _LANGUAGE_CHARACTERS = 80  # below this the language of a text full of names cannot be told
-_LANGUAGE_SURE = 0.99
+_LANGUAGE_SURE = 0.9
 _YEAR_SAID = re.compile(
     r"\b(?:released|released theatrically|came out|premiered|published|made|produced)\s+(?:in|on)\s+(?:\w+\s+){0,3}?"
     r"((?:19|20)\d\d)\b|\b((?:19|20)\d\d)\s+(?:[\w-]+\s+){0,3}(?:film|movie|book|novel|album|game)\b",

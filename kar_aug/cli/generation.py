@@ -210,6 +210,8 @@ def _note(progress: Progress, started: float) -> str:
     parts.append(f"{progress.failed:,} failed")
     if progress.limited:
         parts.append(f"slowed down {progress.limited:,} times, {progress.concurrency} in flight")
+    if progress.stopping:
+        parts.append("finishing what is in flight (Ctrl-C again leaves it)")
     return ", ".join(parts)
 
 

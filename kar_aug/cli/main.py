@@ -30,6 +30,11 @@ class _Cli(click.Group):
         except KarError as error:
             notes.print(f"kar-aug: {error}", markup=False, soft_wrap=True)
             sys.exit(2)
+        except OSError as error:  # a file that cannot be written, a full disk
+            notes.print(
+                f"kar-aug: {error.filename or 'a file'}: {error.strerror or error}", markup=False, soft_wrap=True
+            )
+            sys.exit(2)
         except KeyboardInterrupt as interrupt:
             notes.print(
                 f"\nInterrupted. {interrupt}\nNothing finished is lost: run the same command to go on.",
@@ -173,7 +178,11 @@ def generate(
 
 
 @main.command()
-@click.option("--encoder", help="A sentence-transformers name or folder.")
+@click.option(
+    "--encoder",
+    help="A sentence-transformers name or folder, or another kind: openvino:NAME, transformers:NAME, "
+    "model2vec:NAME, openai:NAME.",
+)
 @click.pass_obj
 def encode(config: str, encoder: str | None) -> None:
     """Turn the answers into knowledge vectors; those that are up to date stay.
@@ -219,16 +228,23 @@ def export(config: str, backbone: str, seed: int, output: str) -> None:
 
 @main.command()
 @click.option("--user", help="Id of a user to show.")
-@click.option("--item", help="Id of an item to show.")
+@click.option("--item", help="Id of an item to show; with --vectors also its title.")
+@click.option("--vectors", is_flag=True, help="Show the vectors: counts, coverage, norms; the neighbours of an --item.")
 @click.pass_obj
-def inspect(config: str, user: str | None, item: str | None) -> None:
+def inspect(config: str, user: str | None, item: str | None, vectors: bool) -> None:
     """Show what is known about a user or an item; without either, what there is.
 
     \b
     Example:
       kar-aug inspect --item 50
+      kar-aug inspect --vectors --item "Fargo (1996)"
     """
     workspace = Workspace(Config.load(config))
+    if vectors:
+        if user is not None:
+            raise ConfigError("inspect --vectors shows the neighbours of items only: give --item.")
+        stages.inspect_vectors(workspace, item)
+        return
     for source, given in (("user", user), ("item", item)):
         if given is not None:
             _show_entity(workspace, source, given)

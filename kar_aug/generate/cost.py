@@ -16,6 +16,7 @@ from kar_aug.errors import ConfigError
 
 # Providers charge a few tokens for the frame of each message, and of the answer.
 _MESSAGE_TOKENS, _REPLY_TOKENS = 4, 3
+_TOKEN_BYTES = 3.6  # of the movie scenario's prompts, whose dates and names are short tokens; prose has about four
 _TABLES_SECONDS = 15.0  # to fetch a tokenizer's tables
 _SNAPSHOT = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4}|\d{8}|latest)$")
 DISCOUNTED = ("batch", "flex")
@@ -130,9 +131,9 @@ def most_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
 
 
 def estimated_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
-    """Prompt tokens, roughly: four bytes each. Scripts beyond ASCII take more bytes and more tokens alike."""
+    """Prompt tokens, roughly. Scripts beyond ASCII take more bytes and more tokens alike."""
     size = sum(len(str(message["content"]).encode("utf-8", "surrogatepass")) for message in messages)
-    return _framed(messages, -(-size // 4))
+    return _framed(messages, math.ceil(size / _TOKEN_BYTES))
 
 
 def _framed(messages: Sequence[Mapping[str, Any]], tokens: int) -> int:

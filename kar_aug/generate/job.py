@@ -327,6 +327,8 @@ class _Job:
         """No new requests; those in flight are finished and stored."""
         if self.stopped is None or isinstance(self.stopped, LimitReached):
             self.stopped = why
+        self.progress.stopping = True
+        self.on_progress(self.progress)
         for task in self.tasks:
             if task not in self.sending and task is not asyncio.current_task():
                 task.cancel()

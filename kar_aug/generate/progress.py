@@ -17,7 +17,7 @@ class Progress:
 
     `requests` counts what was sent, retries included; `limited` how often the server asked to slow down; `concurrency`
     is how many requests may be in flight just now; `ready` are answers of batches that still run; `cost` is in US
-    dollars, 0 where prices are not known.
+    dollars, 0 where prices are not known; `stopping` says that only what is in flight is still waited for.
     """
 
     total: int = 0
@@ -37,6 +37,7 @@ class Progress:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
+    stopping: bool = False
     reasons: dict[str, int] = field(default_factory=dict)
 
     @property

@@ -1,0 +1,119 @@
+"""`kar-aug cache` as a user meets it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from chat_server import ChatServer, completion
+from click.testing import CliRunner, Result
+
+from kar_aug.cache import StoreSpec, TextCache, VectorStore
+from kar_aug.cli import main
+
+
+@pytest.fixture
+def folder(own_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(own_tables, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-key-0123456789")
+    monkeypatch.setenv("COLUMNS", "160")
+    return tmp_path / "project"
+
+
+def kar_aug(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def answered(folder: Path, server: ChatServer) -> None:
+    assert kar_aug("generate", "--only", "item", "--base-url", server.base_url).exit_code == 0
+
+
+def test_stats_count_answers_tokens_and_dollars(folder: Path, chat_server: ChatServer) -> None:
+    (folder / "prices.toml").write_text('[models]\n"test-model" = { prompt = 1000, completion = 2000 }\n')
+    text = (folder / "kar.toml").read_text()
+    (folder / "kar.toml").write_text(text.replace("max_tokens = 16", 'max_tokens = 16\nprices = "prices.toml"'))
+    answered(folder, chat_server)
+    done = kar_aug("cache", "stats")
+    assert done.exit_code == 0
+    # 40 answers of 7 and 3 tokens: 40 * (7 * 1000 + 3 * 2000) / 10^6 dollars
+    assert all(found in done.output for found in ("test-model", "280", "120", "0.5200"))
+
+
+def test_answers_leave_and_come_back(folder: Path, chat_server: ChatServer) -> None:
+    answered(folder, chat_server)
+    assert "40 rows" in kar_aug("cache", "export", "answers.parquet", "--no-messages").output
+    assert pd.read_parquet("answers.parquet")["messages"].isna().all()
+    shutil.move(".kar/answers.sqlite", "old.sqlite")
+    assert "40 answers are new" in kar_aug("cache", "import", "answers.parquet").output
+    assert "0 answers are new" in kar_aug("cache", "import", "old.sqlite").output
+    answered(folder, chat_server)
+    assert chat_server.answered == 40, "what was imported is not asked again"
+
+
+def test_verify_flags_and_excludes(folder: Path, chat_server: ChatServer) -> None:
+    def answer(server: ChatServer, request: dict, number: int) -> tuple[int, dict[str, str], bytes]:
+        title = next(line for line in request["messages"][-1]["content"].splitlines() if line.startswith("Title"))
+        text = "As an AI, I cannot watch movies." if "Movie 7 " in title else f"{title[7:]} was released in 1999."
+        return 200, {}, completion(text)
+
+    chat_server.behaviour = answer
+    answered(folder, chat_server)
+    done = kar_aug("cache", "verify", "--output", "flags.csv")
+    assert done.exit_code == 0, done.output
+    flags = pd.read_csv("flags.csv")
+    assert flags.loc[flags["kind"] == "refusal", "entity_id"].tolist() == [7]
+    wrong = flags.loc[flags["kind"] == "contradiction", "entity_id"].tolist()
+    assert set(wrong) == set(range(40)) - {7, 48, 49, 50}, "movie i is of 1950 + i"
+    kar_aug("cache", "verify", "--exclude", "refusal")
+    with TextCache(".kar/answers.sqlite") as cache:
+        assert cache.counts()["refused"] == 1
+    chat_server.behaviour = type(chat_server)().behaviour
+    done = kar_aug("generate", "--only", "item", "--base-url", chat_server.base_url, "--retry-failed")
+    assert "1 asked, 39 already cached" in done.output
+
+
+def test_superseded_answers_stay_until_they_are_pruned(folder: Path, chat_server: ChatServer) -> None:
+    answered(folder, chat_server)
+    items = pd.read_csv("items.csv")
+    items.loc[3, "title"] = "Another title (1953)"
+    items.to_csv("items.csv", index=False)
+    done = kar_aug("generate", "--only", "item", "--base-url", chat_server.base_url)
+    assert "0 new, 1 changed, 39 unchanged, 0 gone" in done.output and chat_server.answered == 41
+    refused = CliRunner().invoke(main, ["cache", "prune"], input="n\n")
+    assert refused.exit_code == 1 and "Delete 1 answers" in refused.output
+    assert "1 answers deleted" in kar_aug("cache", "prune", "--yes").output
+    assert "0 answers deleted" in kar_aug("cache", "prune").output
+    with TextCache(".kar/answers.sqlite") as cache:
+        assert len(list(cache.knowledge("item"))) == 40
+
+
+def test_verify_finds_a_flipped_byte_in_the_vectors(folder: Path) -> None:
+    for source in ("user", "item"):
+        with VectorStore.writer(folder / f".kar/vectors/{source}", StoreSpec("e", 2)) as writer:
+            writer.append([1, 2], ["k", "l"], np.ones((2, 2)))
+    assert "item vectors: 2 sound" in kar_aug("cache", "verify").output
+    path = next((folder / ".kar/vectors/item").glob("*.vectors.npy"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    done = kar_aug("cache", "verify")
+    assert done.exit_code == 2 and f"{path.name} is damaged" in done.output, done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["import", "none.sqlite"], "none.sqlite: there is no such file"),
+        (["import", "none.parquet"], "none.parquet cannot be read as Parquet"),
+        (["import", "items.csv"], "items.csv"),
+        (["export", "items.csv/answers.parquet"], "items.csv"),
+    ],
+)
+def test_bad_input_is_one_line(folder: Path, arguments: list[str], message: str) -> None:
+    done = kar_aug("cache", *arguments)
+    lines = [line for line in done.output.splitlines() if line.strip()]
+    assert done.exit_code == 2 and len(lines) == 1 and message in lines[0], done.output

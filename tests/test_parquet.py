@@ -1,0 +1,93 @@
+"""Answers leave as Parquet and come back as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kar_aug.cache import STATUSES, Answer, Link, TextCache, merge
+from kar_aug.cache.parquet import export_parquet, import_parquet
+from kar_aug.errors import StoreError
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
+ENTITY = st.one_of(st.integers(-(2**62), 2**62), TEXT)
+
+
+def filled(path: Path, count: int = 20) -> TextCache:
+    cache = TextCache(path)
+    for i in range(count):
+        messages = [{"role": "user", "content": f"Movie {i} (1996)?"}]
+        key = f"{i:032x}"
+        answer = Answer(key, "ok", f"About {i}", "m", messages, 7, 3, 0.5, parameters={"seed": 0}, cost=0.25)
+        cache.put(answer, [Link("item", i, key, "v1"), Link("user", f"u{i}", key, "v2", "1998-01-01")])
+    cache.put(Answer("f" * 32, "refused", "", "m", []))
+    return cache
+
+
+def everything(cache: TextCache) -> list[object]:
+    answers = [(a.key, a.status, a.text, a.model, list(a.messages), a.prompt_tokens, a.cost) for a in cache.answers()]
+    return [answers, *(sorted(map(str, cache.knowledge(source))) for source in ("item", "user"))]
+
+
+def test_a_cache_comes_back_from_parquet(tmp_path: Path) -> None:
+    cache, copy = filled(tmp_path / "a.sqlite"), TextCache(tmp_path / "b.sqlite")
+    assert export_parquet(cache, tmp_path / "a.parquet") == 41
+    assert import_parquet(tmp_path / "a.parquet", copy) == 21
+    assert everything(copy) == everything(cache)
+    assert import_parquet(tmp_path / "a.parquet", copy) == 0
+
+
+def test_prompts_can_be_left_out(tmp_path: Path) -> None:
+    export_parquet(filled(tmp_path / "a.sqlite"), tmp_path / "a.parquet", messages=False)
+    frame = pd.read_parquet(tmp_path / "a.parquet")
+    assert frame["messages"].isna().all() and frame["text"].notna().all()
+    assert "1996" not in frame.to_csv()
+    copy = TextCache(tmp_path / "b.sqlite")
+    import_parquet(tmp_path / "a.parquet", copy)
+    assert len(list(copy.knowledge("item"))) == 20
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(ENTITY, TEXT, st.sampled_from(STATUSES)), max_size=8, unique_by=lambda row: repr(row[0])))
+def test_any_answer_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int | str, str, str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    with TextCache(folder / "a.sqlite") as cache, TextCache(folder / "b.sqlite") as copy:
+        for i, (entity_id, text, status) in enumerate(rows):
+            cache.put(
+                Answer(f"{i:032x}", status, text, text, [], parameters={}), [Link("item", entity_id, f"{i:032x}", text)]
+            )
+        export_parquet(cache, folder / "a.parquet")
+        import_parquet(folder / "a.parquet", copy)
+        assert everything(copy) == everything(cache)
+
+
+def test_caches_merge_and_keep_what_was_there(tmp_path: Path) -> None:
+    target, source = filled(tmp_path / "a.sqlite", 10), filled(tmp_path / "b.sqlite", 20)
+    target.put(Answer(f"{0:032x}", "ok", "kept", "m", []))
+    assert merge(source, target) == 10
+    assert len(list(target.knowledge("item"))) == 20
+    first = target.get(f"{0:032x}")
+    assert first is not None and first.text == "kept"
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 no", b"{}\n"])
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.parquet").write_bytes(content)
+    with pytest.raises(StoreError, match=r"bad\.parquet cannot be read as Parquet"):
+        import_parquet(tmp_path / "bad.parquet", TextCache(tmp_path / "a.sqlite"))
+
+
+def test_a_parquet_file_of_something_else_is_named(tmp_path: Path) -> None:
+    pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "x.parquet")
+    pd.DataFrame({"key": [1], "text": [2], "status": ["fine"], "model": ["m"]}).to_parquet(tmp_path / "y.parquet")
+    cache = TextCache(tmp_path / "a.sqlite")
+    with pytest.raises(StoreError, match=r"x\.parquet holds no answers: there is no column 'key'"):
+        import_parquet(tmp_path / "x.parquet", cache)
+    with pytest.raises(StoreError, match=r"y\.parquet holds a row that is no answer"):
+        import_parquet(tmp_path / "y.parquet", cache)
