@@ -141,6 +141,7 @@ def _set_journal(connection: sqlite3.Connection, journal: str) -> None:
     while connection.execute("PRAGMA journal_mode").fetchone()[0].upper() != journal:
         try:
             connection.execute(f"PRAGMA journal_mode = {journal}")
+            return  # where it cannot be had, SQLite stays with another, as safe and slower, and says nothing
         except sqlite3.OperationalError:
             if time.monotonic() > until:
                 raise

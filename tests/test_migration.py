@@ -146,3 +146,9 @@ def test_on_a_network_file_system_it_warns_and_works_without_shared_memory(
         assert generate(prompts(30), cache, LanguageModel("m", server.base_url), key=KEY).asked == 30
         assert not {path.suffix for path in tmp_path.iterdir()} & {".sqlite-shm", ".sqlite-wal"}
     assert "is on a network file system (nfs4)" in caplog.text and "postgresql://" in caplog.text
+
+
+def test_where_no_shared_memory_can_be_had_it_works_all_the_same() -> None:
+    """SQLite does not refuse the journal that it cannot have, it keeps another; a database in memory has its own."""
+    with TextCache(Path(":memory:")) as cache:
+        assert cache.counts()["ok"] == 0
