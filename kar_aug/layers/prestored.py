@@ -135,7 +135,7 @@ class PrestoredAugmentation(keras.layers.Layer):
             raise ValueError(f"There is no knowledge source {name!r}. The sources are: {', '.join(self.shapes)}")
         ids, size = list(vectors), self.shapes[name][0] - 1
         matrix = _matrix(name, ids, list(vectors.values()), augmentation.dimensions[name])
-        rows = np.array(self._tables[list(self.shapes).index(name)])
+        rows = self._tables[list(self.shapes).index(name)].numpy().copy()
         adapted = augmentation.adapt(name, matrix)
         if name not in self.key_shapes:
             outside = [id for id in ids if not 0 <= id < size]
@@ -143,7 +143,7 @@ class PrestoredAugmentation(keras.layers.Layer):
                 raise StoreError(f"{name}: there is no row for id {outside[0]}, only for 0 to {size - 1}. {_SPARE}")
             rows[ids] = adapted
             return name, rows, None
-        keys = np.array(self._keys_of(name))
+        keys = self._keys_of(name).numpy().copy()
         new = keys_of(ids)
         place = np.minimum(np.searchsorted(keys, new), size - 1)
         there = keys[place] == new
