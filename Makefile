@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test bench lint format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,13 @@ demo: $(VENV)/.installed  ## Run everything on MovieLens-100K with a small local
 test: $(VENV)/.installed  ## Run the tests, on both Keras APIs where it matters
 	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest
 	TF_USE_LEGACY_KERAS=0 $(BIN)/python -m pytest -m both_keras
+
+bench: $(VENV)/.installed  ## Measure, a table each; the answers of `make demo` are what is encoded
+	$(BIN)/python benchmarks/generation.py --quick
+	$(BIN)/python benchmarks/store.py --rows 1000000
+	$(BIN)/python benchmarks/join.py --rows 200000
+	test ! -f .kar/demo/answers.sqlite || $(BIN)/python benchmarks/encoding.py
+	TF_USE_LEGACY_KERAS=1 $(BIN)/python benchmarks/training.py --backbones DeepFM --dimensions 384 --batch-sizes 4096
 
 lint: $(VENV)/.installed  ## Check formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -56,15 +56,17 @@ def rebuild(model_function: Callable[..., Any], steps: Mapping[str, Callable[...
         steps: name in the function's module -> function of (original step, *arguments of the call).
     """
     scope = dict(model_function.__globals__)
+    for name, value in scope.items():  # functions of the same file call the steps too
+        if isinstance(value, types.FunctionType) and value.__globals__ is model_function.__globals__:
+            scope[name] = _in_scope(value, scope)
     for name, step in steps.items():
         scope[name] = _around(scope[name], step)
-    return types.FunctionType(
-        model_function.__code__,
-        scope,
-        model_function.__name__,
-        model_function.__defaults__,
-        model_function.__closure__,
-    )
+    return _in_scope(model_function, scope)
+
+
+def _in_scope(function: Any, scope: dict[str, Any]) -> Any:
+    """`function` with other globals."""
+    return types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
 
 
 def _around(original: Callable[..., Any], step: Callable[..., Any]) -> Callable[..., Any]:

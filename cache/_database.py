@@ -25,6 +25,7 @@ from kar_aug.errors import ConfigError, MissingDependencyError, StoreError
 _APPLICATION = 0x6B617231  # "kar1": tells our files from other programs' databases
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse")
 _BUSY_SECONDS = 60.0
+_SECRETS = ("password", "sslpassword", "passfile")  # that a URL may name after its question mark
 _log = logging.getLogger("kar_aug")
 
 
@@ -39,7 +40,7 @@ class Database:
     """
 
     def __init__(self, where: Path | str) -> None:
-        self.postgresql = isinstance(where, str) and where.startswith(("postgresql:", "postgresql+psycopg:"))
+        self.postgresql = isinstance(where, str) and "://" in where
         if self.postgresql:
             self._engine, self.name = _postgresql(str(where))
         else:
@@ -140,6 +141,7 @@ def _set_journal(connection: sqlite3.Connection, journal: str) -> None:
     while connection.execute("PRAGMA journal_mode").fetchone()[0].upper() != journal:
         try:
             connection.execute(f"PRAGMA journal_mode = {journal}")
+            return  # where it cannot be had, SQLite stays with another, as safe and slower, and says nothing
         except sqlite3.OperationalError:
             if time.monotonic() > until:
                 raise
@@ -152,10 +154,13 @@ def _postgresql(url: str) -> tuple[sa.Engine, str]:
     except ImportError:
         raise MissingDependencyError("psycopg", "postgresql") from None
     try:
-        parsed = sa.make_url(url).set(drivername="postgresql+psycopg")
+        parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):  # whose own message would show the password
-        raise ConfigError("The cache's address is no postgresql:// URL. Write: postgresql://user@host/name") from None
-    return sa.create_engine(parsed, pool_pre_ping=True), parsed.set(drivername="postgresql").render_as_string()
+        parsed = None
+    if parsed is None or parsed.drivername.split("+")[0] not in ("postgresql", "postgres"):
+        raise ConfigError("The cache's address is no postgresql:// URL. Write: postgresql://user@host/name")
+    shown = parsed.set(drivername="postgresql").difference_update_query(_SECRETS)
+    return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True), shown.render_as_string()
 
 
 def _check_sqlite(connection: sa.Connection, name: str) -> None:
@@ -199,12 +204,14 @@ def _check_version(name: str, version: int) -> None:
 def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
     """The type of the file system that `path` is on, as Linux names it; "" where that cannot be told."""
     try:
-        rows = [line.split()[1:3] for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     resolved = path.resolve()
+    rows = [line.split()[1:3] for line in lines if len(line.split()) > 2]
     holding = [(point, kind) for point, kind in rows if resolved.is_relative_to(point.replace("\\040", " "))]
-    return max(holding, key=lambda row: len(row[0]), default=("", ""))[1]
+    # Of two on one point, the later covers the other.
+    return max(reversed(holding), key=lambda row: len(row[0]), default=("", ""))[1]
 
 
 def _reason(error: sa.exc.DBAPIError) -> str:

@@ -95,6 +95,23 @@ class BatchBook:
             for key, question, links, rounds in connection.execution_options(yield_per=256).execute(statement):
                 yield Request(key, json.loads(question), tuple(Link(*link) for link in json.loads(links)), rounds)
 
+    def join(self, links: Iterable[Link]) -> None:
+        """Note whose knowledge answers will be too, as far as they are on their way."""
+        wanted: dict[str, list[Link]] = {}
+        for link in links:
+            wanted.setdefault(link.key, []).append(link)
+        if not wanted:
+            return
+        requests = tables.batch_requests
+        found = sa.select(requests.c.key, requests.c.links).where(requests.c.key.in_(sorted(wanted)))
+        with self._database.writing() as connection:
+            there = connection.execute(found.order_by(requests.c.key).with_for_update()).all()
+            for key, stored in there:
+                before = [Link(*link) for link in json.loads(stored)]
+                after = list(dict.fromkeys([*before, *wanted[key]]))
+                if after != before:
+                    connection.execute(sa.update(requests).where(requests.c.key == key).values(links=json.dumps(after)))
+
     def drop(self, keys: Iterable[str]) -> None:
         """These requests are in no batch any more."""
         with self._database.writing() as connection:

@@ -1,7 +1,7 @@
 """Who is about to ask what, so that two processes on one cache do not ask the same question twice.
 
-A claim holds as long as its process lives. A process says so every few seconds; one on this machine that is gone, or
-one elsewhere that was silent for a minute, has lost its claims.
+A claim holds as long as its process lives. A process says so every few seconds, in a thread of its own, whatever it
+waits for; one on this machine that is gone, or one elsewhere that was silent for a minute, has lost its claims.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Collection
@@ -17,11 +18,12 @@ from typing import Self
 
 import sqlalchemy as sa
 
+from kar_aug.batches import batched
 from kar_aug.cache import _tables as tables
 from kar_aug.cache.text_cache import TextCache
 from kar_aug.errors import StoreError
 
-BEAT_SECONDS = 15.0
+_BEAT_SECONDS = 15.0
 _SILENT_SECONDS = 60.0
 
 
@@ -31,25 +33,33 @@ class Claims:
     def __init__(self, cache: TextCache) -> None:
         self._database = cache.database
         self.owner = uuid.uuid4().hex
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat_on, daemon=True)
 
     def __enter__(self) -> Self:
-        row = {"owner": self.owner, "host": socket.gethostname(), "pid": os.getpid(), "seen": time.time()}
-        with self._database.writing() as connection:
-            connection.execute(sa.insert(tables.workers), row)
+        self._beat()
+        self._heart.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended.set()
+        self._heart.join()
         # On a full disk, say, the claims end with the process anyway.
         with contextlib.suppress(StoreError), self._database.writing() as connection:
             _forget(connection, [self.owner])
 
-    def beat(self) -> None:
-        """Say that this process lives; call every `BEAT_SECONDS`."""
-        workers = tables.workers
+    def _beat(self) -> None:
+        """Say that this process lives; say it anew if it slept for so long that others held it for dead."""
+        row = {"owner": self.owner, "host": _here(), "pid": os.getpid(), "seen": time.time()}
         with self._database.writing() as connection:
-            connection.execute(sa.update(workers).where(workers.c.owner == self.owner).values(seen=time.time()))
+            connection.execute(self._database.upsert(tables.workers), row)
+
+    def _beat_on(self) -> None:
+        while not self._ended.wait(_BEAT_SECONDS):
+            with contextlib.suppress(StoreError):  # if it lasts, the process itself meets it too
+                self._beat()
 
     def claim(self, keys: Collection[str], *, again: Collection[str] = ()) -> set[str]:
         """Those of the questions that are now this process's to ask; answered ones only if they are asked `again`."""
@@ -59,18 +69,16 @@ class Claims:
         claims, answers = tables.claims, tables.answers
         with self._database.writing() as connection:
             _forget(connection, _dead(connection))
-            busy = _in_batches(connection, wanted)
-            free = [{"key": key, "owner": self.owner} for key in wanted if key not in busy]
-            if free:
-                insert = self._database.insert(claims).values(free)
-                connection.execute(insert.on_conflict_do_nothing(index_elements=["key"]))
+            insert = self._database.insert(claims).values([{"key": key, "owner": self.owner} for key in wanted])
+            connection.execute(insert.on_conflict_do_nothing(index_elements=["key"]))
             mine = set(
                 connection.scalars(
                     sa.select(claims.c.key).where(claims.c.owner == self.owner, claims.c.key.in_(wanted))
                 )
             )
-            # Another process may have answered between our look and our claim.
+            # Another process may have answered, or put it into a batch, between our look and our claim.
             late = set(connection.scalars(sa.select(answers.c.key).where(answers.c.key.in_(mine)))) - set(again)
+            late |= _in_batches(connection, mine)
             if late:
                 connection.execute(sa.delete(claims).where(claims.c.key.in_(late)))
             return mine - late
@@ -82,18 +90,15 @@ class Claims:
 
     def release(self, keys: Collection[str]) -> None:
         """Give claims back unanswered."""
-        if keys:
-            with self._database.writing() as connection:
-                connection.execute(
-                    sa.delete(tables.claims).where(
-                        tables.claims.c.owner == self.owner, tables.claims.c.key.in_(list(keys))
-                    )
-                )
+        claims = tables.claims.c
+        with self._database.writing() as connection:
+            for some in batched(sorted(keys), 256):
+                connection.execute(sa.delete(tables.claims).where(claims.owner == self.owner, claims.key.in_(some)))
 
 
 def _dead(connection: sa.Connection) -> list[str]:
     silent_since = time.time() - _SILENT_SECONDS
-    here = socket.gethostname()
+    here = _here()
     return [
         row.owner
         for row in connection.execute(sa.select(tables.workers))
@@ -111,6 +116,14 @@ def _forget(connection: sa.Connection, owners: list[str]) -> None:
 def _in_batches(connection: sa.Connection, keys: Collection[str]) -> set[str]:
     requests = tables.batch_requests.c
     return set(connection.scalars(sa.select(requests.key).where(requests.key.in_(list(keys)))))
+
+
+def _here() -> str:
+    """Where a process id means the same process: the machine, and in it the container."""
+    try:
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _alive(pid: int) -> bool:

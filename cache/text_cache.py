@@ -152,6 +152,7 @@ class TextCache:
     def put_many(self, answers: Iterable[tuple[Answer, Iterable[Link]]]) -> None:
         """Store answers and whose they are in one commit; claims on their questions end."""
         pairs = [(_row(answer), list(links)) for answer, links in answers]
+        pairs.sort(key=lambda pair: pair[0]["key"])  # as `_link` does, and for the same reason
         if not pairs:
             return
         keys = [row["key"] for row, _ in pairs]

@@ -15,17 +15,21 @@ if TYPE_CHECKING:
     from kar_aug.cache import KnowledgeTable as KnowledgeTable
     from kar_aug.cache import TextCache as TextCache
     from kar_aug.cache import VectorStore as VectorStore
+    from kar_aug.callbacks import GateUsage as GateUsage
     from kar_aug.errors import KarError as KarError
     from kar_aug.errors import StoreError as StoreError
     from kar_aug.layers import HybridExpertAdaptor as HybridExpertAdaptor
     from kar_aug.layers import KnowledgeAugmentation as KnowledgeAugmentation
     from kar_aug.layers import PrestoredAugmentation as PrestoredAugmentation
+    from kar_aug.models import attachment_points as attachment_points
     from kar_aug.models import augment as augment
     from kar_aug.models import load_model as load_model
     from kar_aug.models import prestore as prestore
+    from kar_aug.models import refresh as refresh
     from kar_aug.prompts import Scenario as Scenario
 
 _NAMES = {
+    "GateUsage": "kar_aug.callbacks",
     "HybridExpertAdaptor": "kar_aug.layers",
     "KarError": "kar_aug.errors",
     "KnowledgeAugmentation": "kar_aug.layers",
@@ -35,9 +39,11 @@ _NAMES = {
     "StoreError": "kar_aug.errors",
     "TextCache": "kar_aug.cache",
     "VectorStore": "kar_aug.cache",
+    "attachment_points": "kar_aug.models",
     "augment": "kar_aug.models",
     "load_model": "kar_aug.models",
     "prestore": "kar_aug.models",
+    "refresh": "kar_aug.models",
 }
 _STAGES = ("backbones", "compare", "data", "datasets", "encode", "export", "generate", "layers", "prompts")
 

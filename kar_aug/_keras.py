@@ -18,10 +18,10 @@ except ImportError:
 keras: Any = tf.keras
 IS_KERAS_3 = hasattr(keras, "ops")
 
-__all__ = ["IS_KERAS_3", "keras", "tensors_behind", "tf"]
+__all__ = ["IS_KERAS_3", "keras", "only_input", "tensors_behind", "tf", "track_weights"]
 
 
-def tensors_behind(outputs: Sequence[Any], *, stop: Any) -> set[int]:
+def tensors_behind(outputs: Sequence[Any], *, stop: Any = None) -> set[int]:
     """`id`s of the symbolic tensors that `outputs` are computed from, on any way that does not lead through `stop`."""
     behind: set[int] = set()
     waiting = list(outputs)
@@ -34,3 +34,21 @@ def tensors_behind(outputs: Sequence[Any], *, stop: Any) -> set[int]:
         node = layer._inbound_nodes[node_index]
         waiting.extend(node.input_tensors if IS_KERAS_3 else node.keras_inputs)
     return behind
+
+
+def only_input(layer: Any, used: set[int]) -> Any:
+    """The one symbolic tensor that `layer` reads where its output is among `used`; None if there are more or none."""
+    nodes = [
+        node
+        for node in layer._inbound_nodes
+        if any(id(tensor) in used for tensor in (node.output_tensors if IS_KERAS_3 else tf.nest.flatten(node.outputs)))
+    ]
+    inputs = [tensor for node in nodes for tensor in (node.input_tensors if IS_KERAS_3 else node.keras_inputs)]
+    return inputs[0] if len(nodes) == len(inputs) == 1 else None
+
+
+def track_weights(layer: Any) -> None:
+    """Make TensorFlow's checkpoints see all weights of a layer: Keras 3 leaves out those that a list holds."""
+    if IS_KERAS_3:
+        for weight in layer.weights:
+            layer._track_trackable(weight, name=f"weight_{weight.name}", overwrite=True)

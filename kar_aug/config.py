@@ -148,6 +148,8 @@ class LanguageModel:
         _check_range(self, "generate", 0.001, None, "timeout", "rpm", "tpm", "give_up_after")
         _check_range(self, "generate", 0, None, "max_cost")
         _check_range(self, "generate", 0, 2, "temperature")
+        if self.base_url not in (None, LOCAL) and not str(self.base_url).startswith(("http://", "https://")):
+            raise ConfigError(f"[generate] base_url {self.base_url!r} must begin with http:// or https://")
         if self.service_tier not in (None, "auto", "default", "flex", "priority"):
             raise ConfigError(f"[generate] service_tier {self.service_tier!r} is unknown. Write: 'flex'")
         for name in ("model", "messages", "stream", "n"):
@@ -171,14 +173,37 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class EncodeConfig:
-    """[encode]: the encoder (a sentence-transformers name or folder) and the type its vectors are stored in."""
+    """[encode]: how texts become vectors, and how these are stored.
+
+    Args:
+        encoder: a sentence-transformers name or folder, or "kind:name" of another kind (see `kar_aug.encoders`).
+        dtype: "float16" or "float32", in which vectors are stored.
+        base_url: of the embeddings endpoint, for "openai:" encoders; OpenAI itself if not given.
+        long_texts: "average" splits texts beyond the encoder's window and averages the pieces, "cut" drops the rest.
+        truncate_dim: keep the first so many numbers of a vector, for encoders trained for that.
+        pca: reduce vectors to so many numbers.
+    """
 
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
     dtype: str = "float16"
+    base_url: str | None = None
+    long_texts: str = "average"
+    truncate_dim: int | None = None
+    pca: int | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("float16", "float32"):
-            raise ConfigError(f"[encode] dtype must be 'float16' or 'float32', not {self.dtype!r}.")
+        from kar_aug.encoders import LONG_TEXTS, kind_and_name
+
+        kind, _ = kind_and_name(self.encoder)
+        if self.base_url is not None and kind != "openai":
+            raise ConfigError("[encode] base_url is for encoders that begin with 'openai:' only.")
+        for name, allowed in (("dtype", ("float16", "float32")), ("long_texts", LONG_TEXTS)):
+            if getattr(self, name) not in allowed:
+                listed = " or ".join(map(repr, allowed))
+                raise ConfigError(f"[encode] {name} must be {listed}, not {getattr(self, name)!r}.")
+        _check_range(self, "encode", 1, None, "truncate_dim", "pca")
+        if self.truncate_dim is not None and self.pca is not None:
+            raise ConfigError("[encode] takes truncate_dim or pca, not both.")
 
 
 @dataclass(frozen=True)

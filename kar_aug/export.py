@@ -14,24 +14,39 @@ from typing import Any
 from kar_aug._keras import tf
 from kar_aug._version import __version__
 from kar_aug.cache import VectorStore
+from kar_aug.layers import PrestoredAugmentation
 from kar_aug.models import prestore
 
 NOTE = "kar_aug.json"
 
 
-def export(model: Any, path: Path | str, stores: Mapping[str, VectorStore] | None = None) -> Path:
+def export(
+    model: Any,
+    path: Path | str,
+    stores: Mapping[str, VectorStore] | None = None,
+    *,
+    dtype: str = "float32",
+) -> Path:
     """Write a model with knowledge for serving: augmented vectors prestored, inputs and output by name.
 
     The signature `serving_default` takes the model's inputs by their names and returns {"ctr": (batch, 1)}. The file
     assets.extra/kar_aug.json names the stores' fingerprints.
 
     Args:
-        model: a model with a `KnowledgeAugmentation`.
+        model: a model with a `KnowledgeAugmentation`, or one that `prestore` returned.
         path: folder to write; an older export there is replaced once the new one is complete.
-        stores: source name -> the vector store its knowledge came from.
+        stores: source name -> the vector store its knowledge came from; by default the model says.
+        dtype: of the prestored tables, "float32" or "float16".
     """
     path = Path(path)
-    serving = prestore(model)
+    prestored = any(isinstance(layer, PrestoredAugmentation) for layer in model.layers)
+    serving = model if prestored else prestore(model, dtype=dtype)
+    fingerprints = {name: store.fingerprint for name, store in (stores or {}).items()} or {
+        name: store["fingerprint"]
+        for layer in serving.layers
+        if isinstance(layer, PrestoredAugmentation)
+        for name, store in layer.stores.items()
+    }
     names = [tensor.name.split(":")[0] for tensor in serving.inputs]
     specs = {
         name: tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
@@ -53,7 +68,7 @@ def export(model: Any, path: Path | str, stores: Mapping[str, VectorStore] | Non
         extra.mkdir(exist_ok=True)
         note = {
             "kar_aug": __version__,
-            "stores": {name: store.fingerprint for name, store in (stores or {}).items()},
+            "stores": fingerprints,
         }
         (extra / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
         if path.exists():

@@ -52,13 +52,20 @@ def verdicts(comparison: Comparison) -> list[str]:
 
 
 def write_report(
-    comparison: Comparison, path: Path, *, knowledge: Mapping[str, Any], reproduce: str, title: str
+    comparison: Comparison,
+    path: Path,
+    *,
+    knowledge: Mapping[str, Any],
+    reproduce: str,
+    title: str,
+    maps: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the report as one HTML file.
 
     Args:
         knowledge: what is known of how the knowledge was made, label -> value.
         reproduce: the command that makes this report again.
+        maps: pictures of the vectors (`vector_map`), by their captions.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(files("kar_aug").joinpath("report.html.j2").read_text(encoding="utf-8"))
@@ -69,6 +76,7 @@ def write_report(
         rows=rows(comparison),
         plot=_auc_plot(comparison),
         curves=_curve_plot(comparison),
+        maps={caption: _svg(figure) for caption, figure in (maps or {}).items()},
         parts=comparison.rows,
         id_coverage=comparison.id_coverage,
         knowledge=knowledge,

@@ -111,6 +111,16 @@ class Workspace:
         for text in texts:
             yield Knowledge("user", text.user_id, text.text, "", f"none ({text.kind})", version, None)
 
+    def knowledge(self, cache: TextCache, source: str) -> Iterator[Knowledge]:
+        """The texts that the vectors of a source are made of: the answers, then those about users who were not asked
+        about."""
+        asked: set[int | str] = set()
+        for text in cache.knowledge(self.knowledge_source(source), accept=self.config.generate.accepted):
+            asked.add(text.entity_id)
+            yield text
+        if source == "user":
+            yield from (text for text in self.fallbacks() if text.entity_id not in asked)
+
     def _item_vectors(self) -> tuple[Vectors | None, str]:
         """The items' vectors, and what changes with them; none where they have not been made yet."""
         path = self.store_path("item")
@@ -134,7 +144,7 @@ class Workspace:
         where = self.config.generate.cache
         if where is None:
             return self.config.work / "answers.sqlite"
-        return where if where.startswith("postgresql") else self.config.path(where)
+        return where if "://" in where else self.config.path(where)
 
     def open_cache(self) -> TextCache:
         """The text cache."""

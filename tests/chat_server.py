@@ -41,6 +41,7 @@ class ChatServer:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.answered = 0
+        self.declared_length: int | None = None  # of the next response, if it is to lie
         self.in_flight = self.most_in_flight = 0
         self.lock = threading.Lock()
         chat = self
@@ -65,9 +66,11 @@ class ChatServer:
                     self.send_response(status)
                     for name, value in {"Content-Type": "application/json", **headers}.items():
                         self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(body)))
+                    declared, chat.declared_length = chat.declared_length, None
+                    self.send_header("Content-Length", str(declared or len(body)))
                     self.end_headers()
                     self.wfile.write(body)
+                    self.close_connection |= declared is not None
                 except OSError:
                     self.close_connection = True
                     self.connection.close()

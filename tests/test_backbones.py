@@ -20,7 +20,8 @@ if IS_KERAS_3:
 import deepctr.models
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
-from kar_aug.backbones import BACKBONES, DIN, DeepFM, FiBiNET
+from kar_aug.backbones import BACKBONES, DIN, MODELS, DeepFM, FiBiNET
+from kar_aug.backbones import deepctr as any_model
 
 USERS, ITEMS, WIDTH = 10, 15, 4
 COLUMNS = [
@@ -178,6 +179,72 @@ def test_augment_leaves_a_trained_deepctr_model_as_it_predicts(backbone: str) ->
     augmented.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
     augmented.fit(batch(), np.random.default_rng(3).integers(0, 2, 64), epochs=2, verbose=0)
     assert np.abs(predict(augmented) - before).max() > 1e-4
+
+
+IDS = [SparseFeat("user_id", USERS, WIDTH), SparseFeat("item_id", ITEMS, WIDTH)]
+PLAIN = [*IDS, DenseFeat("age", 1)]
+HISTORY = [*PLAIN, VarLenSparseFeat(SparseFeat("hist_item_id", ITEMS, WIDTH, embedding_name="item_id"), maxlen=4,
+                                    length_name="seq_length")]  # fmt: skip
+SESSIONS = [*PLAIN, *(VarLenSparseFeat(SparseFeat(f"sess_{i}_item_id", ITEMS, WIDTH, embedding_name="item_id"), 4)
+                      for i in range(2))]  # fmt: skip
+GROUPS = [SparseFeat("user_id", USERS, WIDTH, group_name="user"), SparseFeat("item_id", ITEMS, WIDTH, group_name="x")]
+# What each model asks for, where it is not (linear columns, dnn columns).
+ASKED: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    **dict.fromkeys(("AFM", "CCPM", "EDCN", "FwFM"), ([IDS, IDS], {})),
+    **dict.fromkeys(("ESMM", "MLR", "MMOE", "PLE", "PNN", "SharedBottom"), ([PLAIN], {})),
+    **dict.fromkeys(("BST", "DIN"), ([HISTORY, ["item_id"]], {"att_head_num": 2})),
+    "DIN": ([HISTORY, ["item_id"]], {}),
+    "DSIN": ([SESSIONS, ["item_id"]], {"sess_max_count": 2, "att_embedding_size": 2, "att_head_num": 2}),
+    "FGCNN": ([IDS, IDS], {"conv_kernel_width": (2,), "conv_filters": (3,), "new_maps": (2,), "pooling_width": (1,)}),
+    "FLEN": ([GROUPS, GROUPS], {}),
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"DIEN"}))  # DeepCTR's DIEN itself fails on TensorFlow 2.21
+def test_every_model_of_deepctr_learns_with_knowledge(name: str) -> None:
+    args, options = ASKED.get(name, ([PLAIN, PLAIN], {}))
+    augmentation = knowledge()
+    model = any_model(name, *args, augmentation=augmentation, **options)
+    inputs = {
+        **batch(),
+        "seq_length": np.full(64, 4, "int32"),
+        "sess_length": np.full(64, 2, "int32"),
+        "sess_0_item_id": batch()["hist_item_id"],
+        "sess_1_item_id": batch()["hist_item_id"],
+    }
+    inputs = {tensor.name.split(":")[0]: inputs[tensor.name.split(":")[0]] for tensor in model.inputs}
+    label = [np.random.default_rng(3).integers(0, 2, 64)] * len(model.outputs)
+    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", run_eagerly=True)  # tracing takes longer
+    before = augmentation.get_weights()
+    model.fit(inputs, label, batch_size=64, verbose=0)
+    kernels = [w.name.split("/")[-1] for w in augmentation.weights]
+    moved = {k for k, a, b in zip(kernels, before, augmentation.get_weights(), strict=True) if not np.array_equal(a, b)}
+    assert {"dedicated_user_id_kernel_0:0", "dedicated_item_id_kernel_0:0"} <= moved
+    expected, served = (np.asarray(m(inputs, training=False)) for m in (model, prestore(model)))
+    np.testing.assert_allclose(served, expected, atol=1e-5)
+
+
+def test_every_model_that_deepctr_has_is_listed() -> None:
+    assert set(MODELS) == set(deepctr.models.__all__)
+
+
+def test_any_model_without_augmentation_is_deepctrs_own() -> None:
+    ours, theirs = any_model("AutoInt", PLAIN, PLAIN), deepctr.models.AutoInt(PLAIN, PLAIN)
+    assert [type(layer).__name__ for layer in ours.layers] == [type(layer).__name__ for layer in theirs.layers]
+
+
+def test_knowledge_as_fields_goes_through_the_interaction() -> None:
+    plain, fields = any_model("AutoInt", PLAIN, PLAIN), any_model(
+        "AutoInt", PLAIN, PLAIN, augmentation=knowledge(), inject=["fields"]
+    )  # fmt: skip
+    assert inputs_of(plain, "InteractingLayer")[0][1] + 2 == inputs_of(fields, "InteractingLayer")[0][1]
+
+
+def test_a_place_or_a_model_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match=r"AFM has no place for knowledge as \('dense',\)"):
+        any_model("AFM", IDS, IDS, augmentation=knowledge(), inject=["dense"])
+    with pytest.raises(ValueError, match=r"DeepCTR has no model 'DeepFMM'\. It has: AFM, AutoInt"):
+        any_model("DeepFMM", IDS, IDS)
 
 
 def test_on_keras_3_the_remedy_is_named() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from chat_server import ChatServer, completion
 from click.testing import CliRunner, Result
 
-from kar_aug.cache import TextCache
+from kar_aug.cache import StoreSpec, TextCache, VectorStore
 from kar_aug.cli import main
 
 
@@ -88,6 +89,19 @@ def test_superseded_answers_stay_until_they_are_pruned(folder: Path, chat_server
     assert "0 answers deleted" in kar_aug("cache", "prune").output
     with TextCache(".kar/answers.sqlite") as cache:
         assert len(list(cache.knowledge("item"))) == 40
+
+
+def test_verify_finds_a_flipped_byte_in_the_vectors(folder: Path) -> None:
+    for source in ("user", "item"):
+        with VectorStore.writer(folder / f".kar/vectors/{source}", StoreSpec("e", 2)) as writer:
+            writer.append([1, 2], ["k", "l"], np.ones((2, 2)))
+    assert "item vectors: 2 sound" in kar_aug("cache", "verify").output
+    path = next((folder / ".kar/vectors/item").glob("*.vectors.npy"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    done = kar_aug("cache", "verify")
+    assert done.exit_code == 2 and f"{path.name} is damaged" in done.output, done.output
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_the_whole_way_on_a_users_own_tables(folder: Path, chat_server: ChatServ
     assert "Movie 3 (1953)" in kar_aug(folder, "prompts", "--item", "3").stdout
     generated = kar_aug(folder, "generate", "--base-url", chat_server.base_url)
     assert generated.returncode == 0, generated.stderr
-    assert "60 asked" in generated.stderr and "40 asked" in generated.stderr, generated.stderr
+    assert "100 asked, 0 already cached, 0 failed of 100" in generated.stderr, generated.stderr
     assert chat_server.answered == 100
     assert kar_aug(folder, "generate", "--base-url", chat_server.base_url).returncode == 0
     assert chat_server.answered == 100, "a second run asks nothing"
@@ -63,10 +63,16 @@ def test_the_whole_way_on_a_users_own_tables(folder: Path, chat_server: ChatServ
     compared = kar_aug(folder, "compare")
     assert compared.returncode == 0, compared.stderr
     assert re.search(r"DeepFM \+ knowledge.*100% / 100%.*0\.\d{4}", compared.stdout)
-    assert "DeepFM: AUC" in compared.stdout and (folder / "report.html").read_text().count("<svg") == 2
+    assert "DeepFM: AUC" in compared.stdout and (folder / "report.html").read_text().count("<svg") == 3
     assert "About:" in kar_aug(folder, "inspect", "--user", "5").stdout
     counts = kar_aug(folder, "inspect").stdout
     assert re.search(r"ok.*100", counts) and "all-MiniLM-L6-v2" in counts
+    vectors = kar_aug(folder, "inspect", "--vectors").stdout
+    assert re.search(r"user +60 +384 float16 +100.0% +100.0% +1.000 / 1.000 / 1.000", vectors), vectors
+    assert "items: encoder sentence-transformers/all-MiniLM-L6-v2" in vectors and "pooling mean" in vectors
+    near = kar_aug(folder, "inspect", "--vectors", "--item", "Movie 3 (1953)").stdout
+    assert "Nearest to Movie 3 (1953)" in near and near.count("Movie") == 6, near
+    assert "Did you mean" in refused(kar_aug(folder, "inspect", "--vectors", "--item", "Movie"))
 
     exported = kar_aug(folder, "export", "--backbone", "DeepFM", "--output", "serving/1")
     assert exported.returncode == 0, exported.stderr
@@ -185,6 +191,14 @@ def test_half_a_vector_store(folder: Path, chat_server: ChatServer) -> None:
 def test_stages_out_of_order_say_which_comes_first(folder: Path) -> None:
     assert "kar-aug encode" in refused(kar_aug(folder, "compare"))
     assert "kar-aug generate" in refused(kar_aug(folder, "encode"))
+
+
+def test_an_encoder_that_there_is_not(folder: Path) -> None:
+    line = refused(kar_aug(folder, "encode", "--encoder", "glove:x"))
+    assert "[encode] encoder 'glove:x' is unknown" in line and "openvino:NAME" in line
+    settings = (folder / "kar.toml").read_text()
+    (folder / "kar.toml").write_text(settings + "[encode]\npca = 4\ntruncate_dim = 4\n")
+    assert "[encode] takes truncate_dim or pca, not both" in refused(kar_aug(folder, "encode"))
 
 
 def test_settings_that_are_wrong(folder: Path) -> None:

@@ -54,7 +54,7 @@ def test_killed_and_started_again_it_goes_on_where_it_was(tmp_path: Path) -> Non
     for model in ("DeepFM", "DIN", "FiBiNET"):
         assert re.search(rf"{model} \+ knowledge.*0\.[67]\d{{3}}", second.stdout), second.stdout
         assert f"{model}: AUC" in second.stdout
-    assert (tmp_path / "report.html").read_text().count("<svg") == 2
+    assert (tmp_path / "report.html").read_text().count("<svg") == 3
 
     started = time.monotonic()
     third = subprocess.run(DEMO, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kar_aug.cache import Knowledge, VectorStore
-from kar_aug.encode import MINILM, SentenceTransformerEncoder, encode
+from kar_aug.encode import MINILM, SentenceTransformerEncoder, Texts, encode
 from kar_aug.errors import EncodingError, StoreError
+from kar_aug.reduction import fit_pca, project
 
 
 class CountingEncoder:
@@ -94,3 +99,98 @@ def test_an_encoder_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
         SentenceTransformerEncoder(str(tmp_path / "empty"))
     with pytest.raises(EncodingError, match="no-such/model"):
         SentenceTransformerEncoder("no-such/model")
+
+
+def test_a_text_that_comes_often_is_encoded_once(tmp_path: Path) -> None:
+    encoder = CountingEncoder()
+    store = encode(knowledge({i: f"one of {i % 3}" for i in range(50)}), tmp_path / "store", encoder)
+    assert sorted(encoder.seen) == ["one of 0", "one of 1", "one of 2"] and len(store) == 50
+    np.testing.assert_array_equal(store.gather([4]), CountingEncoder().encode(["one of 1"]))
+
+
+def test_texts_that_can_be_read_again_are_not_held_in_memory(tmp_path: Path) -> None:
+    held: list[int] = []
+
+    def read() -> Iterator[Knowledge]:
+        for count, text in enumerate(knowledge(TEXTS), start=1):
+            held.append(count)
+            yield text
+
+    assert len(encode(Texts(read), tmp_path / "store", CountingEncoder())) == 600
+    assert len(held) == 1200, "once to see what there is, once to encode"
+
+
+def test_a_pca_is_fitted_once_and_kept(tmp_path: Path) -> None:
+    first = encode(knowledge(TEXTS), tmp_path / "store", CountingEncoder(), pca=3)
+    assert (first.spec.dimension, first.spec.reduction) == (3, "pca from 8")
+    again = CountingEncoder()
+    more = {**TEXTS, 700: "quite another text, later", 3: "changed"}
+    store = encode(knowledge(more), tmp_path / "store", again, pca=3)
+    assert sorted(again.seen) == ["changed", "quite another text, later"]
+    assert store.projection is not None and first.projection is not None
+    np.testing.assert_array_equal(store.projection, first.projection)
+    full = CountingEncoder().encode([TEXTS[5]])
+    expected = (full - store.projection[0]) @ store.projection[1:].T
+    np.testing.assert_allclose(store.gather([5]), expected, rtol=2e-3)
+    store.verify()
+    with pytest.raises(StoreError, match="reduction 'pca from 8', not ''"):
+        encode(knowledge(TEXTS), tmp_path / "store", CountingEncoder())
+
+
+def test_a_pca_keeps_what_varies_most() -> None:
+    random = np.random.default_rng(0)
+    plane = random.normal(size=(200, 2)) @ random.normal(size=(2, 6)) + 5
+    matrix = fit_pca(plane, 2)
+    back = project(plane, matrix) @ matrix[1:] + matrix[0]
+    np.testing.assert_allclose(back, plane, atol=1e-4)
+    with pytest.raises(ValueError, match="below the number of vectors"):
+        fit_pca(plane[:2], 2)
+
+
+def test_the_first_numbers_alone_have_length_one_again(tmp_path: Path) -> None:
+    encoder = CountingEncoder()
+    encoder.normalized = True  # type: ignore[attr-defined]
+    store = encode(knowledge(TEXTS), tmp_path / "store", encoder, truncate_dim=4, dtype="float32")
+    assert store.spec.reduction == "truncated from 8"
+    np.testing.assert_allclose(np.linalg.norm(store.vectors, axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"pca": 8}, {"truncate_dim": 0}, {"pca": 2, "truncate_dim": 2}])
+def test_a_reduction_that_does_not_fit_is_refused(tmp_path: Path, options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"truncate_dim|pca"):
+        encode(knowledge(TEXTS), tmp_path / "store", CountingEncoder(), **options)  # type: ignore[arg-type]
+
+
+def test_a_vector_that_is_not_finite_is_an_error_that_names_the_encoder(tmp_path: Path) -> None:
+    class Broken(CountingEncoder):
+        def encode(self, texts: Sequence[str]) -> np.ndarray:
+            return super().encode(texts) * np.nan
+
+    with pytest.raises(EncodingError, match=r"counting@1: .*the vector of 1 holds NaN"):
+        encode(knowledge({1: "a"}), tmp_path / "store", Broken())
+
+
+def test_killed_it_encodes_only_what_is_missing(tmp_path: Path) -> None:
+    code = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from test_encode import TEXTS, CountingEncoder, knowledge
+from kar_aug.encode import encode
+class Slow(CountingEncoder):
+    def encode(self, texts):
+        print(len(texts), flush=True)
+        return super().encode(texts)
+encode(knowledge({i: str(i) for i in range(20_000)}), sys.argv[1], Slow())
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "store"), str(Path(__file__).parent)]
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert job.stdout is not None
+    for _ in range(5):
+        job.stdout.readline()
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    kept = len(VectorStore.open(tmp_path / "store"))
+    assert 4 * 256 <= kept < 20_000
+    rest = CountingEncoder()
+    store = encode(knowledge({i: str(i) for i in range(20_000)}), tmp_path / "store", rest)
+    assert len(store) == 20_000 and len(rest.seen) == 20_000 - kept and store.verify() > 0

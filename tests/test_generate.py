@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -58,10 +54,19 @@ def test_a_second_run_asks_nothing(chat_server: ChatServer, cache: TextCache) ->
     assert chat_server.answered == 10
 
 
-def test_equal_prompts_of_different_entities_are_asked_once(chat_server: ChatServer, cache: TextCache) -> None:
-    generate(chat_server, cache, prompts(10, "always the same"))
-    assert chat_server.answered == 1
-    assert len(list(cache.knowledge("item"))) == 10
+@pytest.mark.parametrize("count", [10, 600])
+def test_equal_prompts_of_different_entities_are_asked_once(
+    chat_server: ChatServer, cache: TextCache, count: int
+) -> None:
+    done = generate(chat_server, cache, prompts(count, "always the same"))
+    assert (chat_server.answered, done.asked, done.cached, done.done) == (1, 1, count - 1, count)
+    assert len(list(cache.knowledge("item"))) == count
+
+
+def test_equal_prompts_that_fail_are_all_counted_as_failed(cache: TextCache) -> None:
+    with ChatServer(lambda server, request, number: (400, {}, b"{}")) as server:
+        done = generate(server, cache, prompts(10, "always the same"))
+    assert (done.failed, done.cached, done.done) == (10, 0, 10) and len(cache.failures()) == 1
 
 
 @pytest.mark.parametrize("change", [{"model": "other"}, {"max_tokens": 9}, {"temperature": 0.5}, {"seed": 1}])
@@ -172,60 +177,3 @@ def test_the_key_is_sent_but_stored_nowhere(chat_server: ChatServer, cache: Text
     assert chat_server.headers[0]["authorization"] == "Bearer sk-planted-key"
     cache.close()
     assert not [path for path in tmp_path.iterdir() if b"sk-planted" in path.read_bytes()]
-
-
-_JOB = """
-import sys
-from kar_aug.generate import generate
-from kar_aug.cache import TextCache
-from kar_aug.config import LanguageModel
-from kar_aug.prompts import Prompt
-prompts = (Prompt("item", i, ({"role": "user", "content": f"entity {i}"},), "v1") for i in range(400))
-model = LanguageModel(model="m", base_url=sys.argv[1], concurrency=4)
-try:
-    with TextCache(sys.argv[2]) as cache:
-        generate(prompts, cache, model, key="k")
-except KeyboardInterrupt as stop:
-    print(stop)
-    sys.exit(130)
-"""
-
-
-def start(server: ChatServer, path: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", _JOB, server.base_url, str(path)], stdout=subprocess.PIPE, text=True)
-
-
-def wait_for_more(server: ChatServer, count: int) -> None:
-    enough, deadline = server.answered + count, time.monotonic() + 30
-    while server.answered < enough and time.monotonic() < deadline:
-        time.sleep(0.005)
-
-
-def test_killed_at_any_moment_it_loses_at_most_what_was_in_flight(tmp_path: Path) -> None:
-    kills = 5
-    path = tmp_path / "answers.sqlite"
-    with ChatServer(latency=0.02) as server:
-        for _ in range(kills):
-            job = start(server, path)
-            wait_for_more(server, 30)
-            os.kill(job.pid, signal.SIGKILL)
-            job.wait()
-        assert start(server, path).wait(60) == 0
-        time.sleep(0.1)
-        assert 400 <= server.answered <= 400 + kills * 4
-    with TextCache(path) as cache:
-        texts = {k.entity_id: k.text for k in cache.knowledge("item")}
-    assert texts == {i: f"About: entity {i}" for i in range(400)}
-
-
-def test_ctrl_c_drains_what_is_in_flight_and_says_where_it_stands(tmp_path: Path) -> None:
-    path = tmp_path / "answers.sqlite"
-    with ChatServer(latency=0.05) as server:
-        job = start(server, path)
-        wait_for_more(server, 20)
-        job.send_signal(signal.SIGINT)
-        output, _ = job.communicate(timeout=30)
-        assert job.returncode == 130
-        with TextCache(path) as cache:
-            assert cache.counts()["ok"] == server.answered < 400
-        assert output.startswith(f"{server.answered} asked")

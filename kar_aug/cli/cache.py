@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pandas as pd
 
-from kar_aug.cache import BatchBook, TextCache, merge
+from kar_aug.cache import BatchBook, TextCache, VectorStore, merge
 from kar_aug.cache.parquet import export_parquet, import_parquet
 from kar_aug.cache.verify import KINDS, exclude, vocabularies
 from kar_aug.cache.verify import verify as find_flags
@@ -90,9 +90,11 @@ def import_(config: str, where: str) -> None:
 )
 @click.pass_obj
 def verify(config: str, output: Path | None, kinds: tuple[str, ...]) -> None:
-    """Flag answers that are damaged, empty, refused, cut off, duplicated, in another language, or plainly wrong.
+    """Check the stored answers and vectors.
 
-    What is excluded counts as refused: it is not encoded, and `kar-aug generate --retry-failed` asks for it again.
+    Answers are flagged that are damaged, empty, refused, cut off, duplicated, in another language, or plainly wrong;
+    vectors are compared with their checksums. What is excluded counts as refused: it is not encoded, and `kar-aug
+    generate --retry-failed` asks for it again.
     """
     workspace = Workspace(Config.load(config))
     language = _LANGUAGES.get(workspace.scenario.language.lower())
@@ -110,10 +112,18 @@ def verify(config: str, output: Path | None, kinds: tuple[str, ...]) -> None:
             output, index=False
         )
         results.print(str(output), markup=False, soft_wrap=True)
+    _verify_vectors(workspace)
     if counts["damaged"]:
         raise StoreError(
             f"{counts['damaged']:,} answers are damaged. Take them out: kar-aug cache verify --exclude damaged"
         )
+
+
+def _verify_vectors(workspace: Workspace) -> None:
+    for source in SOURCES:
+        if workspace.store_path(source).exists():
+            store = VectorStore.open(workspace.store_path(source))
+            notes.print(f"  {source} vectors: {len(store):,} sound, {store.verify():,} bytes", markup=False)
 
 
 _NO_ANSWERS = ("failed", "prompt_tokens", "completion_tokens")

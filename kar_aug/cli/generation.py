@@ -108,7 +108,9 @@ def ask_in_batches(job: Job, *, most_requests: int, wait: bool, poll_seconds: fl
             most_requests=most_requests,
             wait=wait,
             poll_seconds=poll_seconds,
-            on_progress=lambda p: show(p.done + p.ready, f"{p.ready:,} ready in batches, {p.asked:,} collected"),
+            on_progress=lambda p: show(
+                p.done - p.elsewhere + p.ready, f"{p.ready:,} ready in batches, {p.asked:,} collected"
+            ),
             on_note=_print,
         )
         running = BatchBook(cache).batches()
@@ -208,6 +210,8 @@ def _note(progress: Progress, started: float) -> str:
     parts.append(f"{progress.failed:,} failed")
     if progress.limited:
         parts.append(f"slowed down {progress.limited:,} times, {progress.concurrency} in flight")
+    if progress.stopping:
+        parts.append("finishing what is in flight (Ctrl-C again leaves it)")
     return ", ".join(parts)
 
 

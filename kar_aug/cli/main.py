@@ -174,7 +174,11 @@ def generate(
 
 
 @main.command()
-@click.option("--encoder", help="A sentence-transformers name or folder.")
+@click.option(
+    "--encoder",
+    help="A sentence-transformers name or folder, or another kind: openvino:NAME, transformers:NAME, "
+    "model2vec:NAME, openai:NAME.",
+)
 @_recipe_options
 @click.pass_obj
 def encode(config: str, /, encoder: str | None, **recipes: Any) -> None:
@@ -229,17 +233,24 @@ def export(config: str, /, backbone: str, seed: int, output: str, **recipes: Any
 
 @main.command()
 @click.option("--user", help="Id of a user to show.")
-@click.option("--item", help="Id of an item to show.")
+@click.option("--item", help="Id of an item to show; with --vectors also its title.")
+@click.option("--vectors", is_flag=True, help="Show the vectors: counts, coverage, norms; the neighbours of an --item.")
 @_recipe_options
 @click.pass_obj
-def inspect(config: str, /, user: str | None, item: str | None, **recipes: Any) -> None:
+def inspect(config: str, /, user: str | None, item: str | None, vectors: bool, **recipes: Any) -> None:
     """Show what is known about a user or an item; without either, what there is.
 
     \b
     Example:
       kar-aug inspect --item 50
+      kar-aug inspect --vectors --item "Fargo (1996)"
     """
     workspace = Workspace(Config.load(config, {"prompts": recipes}))
+    if vectors:
+        if user is not None:
+            raise ConfigError("inspect --vectors shows the neighbours of items only: give --item.")
+        stages.inspect_vectors(workspace, item)
+        return
     for source, given in (("user", user), ("item", item)):
         if given is not None:
             _show_entity(workspace, source, given)

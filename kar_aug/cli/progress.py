@@ -47,15 +47,26 @@ def bar(title: str, total: int) -> Iterator[Callable[[int, str], None]]:
 
 
 def _plain(title: str, total: int) -> Callable[[int, str], None]:
-    shown = time.monotonic()
+    started = shown = time.monotonic()
+    first: int | None = None  # what was done already when this run began
 
     def show(done: int, note: str) -> None:
-        nonlocal shown
-        if time.monotonic() - shown >= _PLAIN_SECONDS:
-            shown = time.monotonic()
-            notes.print(f"{title}: {done}/{total} {note}", markup=False)
+        nonlocal shown, first
+        first = done if first is None else first
+        now = time.monotonic()
+        if now - shown >= _PLAIN_SECONDS:
+            shown = now
+            left = (now - started) * (total - done) / (done - first) if done > first else None
+            ending = "" if left is None else f", {_duration(left)} left"
+            notes.print(f"{title}: {done}/{total} {note}{ending}", markup=False)
 
     return show
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 @contextmanager

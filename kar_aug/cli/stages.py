@@ -6,38 +6,56 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from kar_aug.cli.progress import bar, notes, results, table
+from kar_aug.errors import ConfigError
 from kar_aug.quiet import quiet_stderr
 from kar_aug.workspace import SOURCES, Workspace
 
 
 def encode(workspace: Workspace) -> None:
     """Bring the vector stores up to date."""
-    from kar_aug.encode import SentenceTransformerEncoder
+    from kar_aug.encode import Texts, load_encoder
     from kar_aug.encode import encode as run
 
-    config = workspace.config
+    config = workspace.config.encode
     with _quiet_loading():
-        encoder = SentenceTransformerEncoder(config.encode.encoder)
+        encoder = load_encoder(config.encoder, long_texts=config.long_texts, base_url=config.base_url)
+    for name, dimension in (("truncate_dim", config.truncate_dim), ("pca", config.pca)):
+        if dimension is not None and dimension >= encoder.dimension:
+            raise ConfigError(f"[encode] {name} must be below the {encoder.dimension} numbers of {encoder.name}.")
     with workspace.open_cache() as cache:
         for source in SOURCES:
-            texts = list(cache.knowledge(workspace.knowledge_source(source), accept=config.generate.accepted))
-            if source == "user":
-                asked = {text.entity_id for text in texts}
-                texts += [text for text in workspace.fallbacks() if text.entity_id not in asked]
+            texts = Texts(partial(workspace.knowledge, cache, source))
+            total = sum(1 for _ in texts)
             done = 0
-            with bar(f"vectors of {source}s", len(texts)) as show:
+            with bar(f"vectors of {source}s", total) as show:
 
                 def count(rows: int) -> None:
                     nonlocal done
                     done += rows
                     show(done, "")
 
-                store = run(texts, workspace.store_path(source), encoder, dtype=config.encode.dtype, on_progress=count)
+                split = getattr(encoder, "split", 0)
+                store = run(
+                    texts,
+                    workspace.store_path(source),
+                    encoder,
+                    dtype=config.dtype,
+                    truncate_dim=config.truncate_dim,
+                    pca=config.pca,
+                    on_progress=count,
+                )
+            long = getattr(encoder, "split", 0) - split
             notes.print(
-                f"  {source}s: {len(store)} vectors of {store.spec.dimension} by {encoder.name}",
+                f"  {source}s: {len(store)} vectors of {store.spec.dimension} by {encoder.name}"
+                + (f"; {long} texts were longer than its window: averaged over their pieces" if long else ""),
                 markup=False,
                 soft_wrap=True,
             )
@@ -76,7 +94,9 @@ def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str) -
     table(title, COLUMNS, rows(comparison))
     for sentence in verdicts(comparison):
         results.print(f"  {sentence}", markup=False, soft_wrap=True)
-    write_report(comparison, report, knowledge=provenance, reproduce=reproduce, title=title)
+    write_report(
+        comparison, report, knowledge=provenance, reproduce=reproduce, title=title, maps=_vector_maps(workspace)
+    )
     results.print(f"Report: {report}", markup=False, soft_wrap=True)
 
 
@@ -118,6 +138,60 @@ def _quiet_loading() -> Iterator[None]:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     yield
+
+
+def _vector_maps(workspace: Workspace) -> dict[str, Any]:
+    """The items' vectors, coloured by the first feature of the items that the models read."""
+    from kar_aug.features import SEPARATOR
+    from kar_aug.vector_map import vector_map
+
+    items, features = workspace.tables.items, workspace.config.data.item_features
+    if not features:
+        return {}
+    first = items[features[0]].astype(str).str.split(SEPARATOR).str[0]
+    label = dict(zip(items["item_id"].tolist(), first.tolist(), strict=True))
+    return {f"Knowledge of items, by {features[0]}": vector_map(workspace.stores()["item_id"], label)}
+
+
+def inspect_vectors(workspace: Workspace, item: str | None) -> None:
+    """Print what the vector stores hold; with an item, its nearest neighbours."""
+    from kar_aug.neighbours import find, nearest, norms, titles
+
+    if item is not None:
+        store = workspace.stores()["item_id"]
+        named = titles(workspace.tables.items, "item_id")
+        id = find(named, item)
+        rows: list[tuple[str, ...]] = [
+            (named.get(other, str(other)), f"{cosine:.3f}") for other, cosine in nearest(store, id)
+        ]
+        table(f"Nearest to {named[id]} by {store.spec.encoder}", ("title", "cosine, centred"), rows)
+        return
+    found: list[tuple[str, ...]] = []
+    for column, store in workspace.stores().items():
+        events, ids = workspace.split[column].tolist(), workspace.tables.ids(column.removesuffix("_id"))
+        low, middle, high = np.quantile(norms(store), [0, 0.5, 1]) if len(store) else (0, 0, 0)
+        found.append(
+            (
+                column.removesuffix("_id"),
+                f"{len(store):,}",
+                f"{store.spec.dimension} {store.spec.dtype}",
+                f"{store.coverage(events):.1%}",
+                f"{store.coverage(ids):.1%}",
+                f"{low:.3f} / {middle:.3f} / {high:.3f}",
+            )
+        )
+    columns = ("source", "vectors", "dimension", "coverage of events", "of ids", "norms: least / median / most")
+    table("Vectors", columns, found)
+    for column, store in workspace.stores().items():
+        described = {**asdict(store.spec), "as_of": store.manifest.as_of, "generation": store.manifest.generation}
+        told = ", ".join(f"{name} {_plain(value)}" for name, value in described.items() if value not in ("", (), None))
+        results.print(
+            f"{column.removesuffix('_id')}s: {told}, fingerprint {store.fingerprint}", markup=False, soft_wrap=True
+        )
+
+
+def _plain(value: object) -> str:
+    return " + ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _provenance(workspace: Workspace) -> dict[str, str]:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import IO, Any, TypeVar
 
 from kar_aug.batches import batched
-from kar_aug.cache import Batch, BatchBook, Claims, Request, TextCache
+from kar_aug.cache import Batch, BatchBook, Claims, Link, Request, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError
 from kar_aug.generate.cost import Price, Prices, most_tokens
@@ -24,7 +24,17 @@ from kar_aug.generate.jsonl import MOST_BYTES, MOST_REQUESTS, Response, answer_o
 from kar_aug.generate.limits import LimitReached, pause
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import BATCH, Question, Survey
-from kar_aug.generate.server import Asked, Faults, Hopeless, Passing, Rejected, Unavailable, api_key, import_openai
+from kar_aug.generate.server import (
+    Asked,
+    Faults,
+    Hopeless,
+    Passing,
+    Rejected,
+    Unavailable,
+    api_key,
+    client_errors,
+    import_openai,
+)
 from kar_aug.prompts import Prompt
 
 _MARK = "kar_aug"  # the name of our marker in a batch's metadata
@@ -75,7 +85,7 @@ def generate_batches(
             while wait and job.running:
                 job.look()
                 if job.running:
-                    job.sleep(poll_seconds)
+                    time.sleep(poll_seconds)
             if not wait:
                 job.look()
         except KeyboardInterrupt:
@@ -105,6 +115,7 @@ class _Batches:
         self.book = BatchBook(cache)
         self.progress = Progress()
         self.running: list[Batch] = []
+        self.claimed: set[str] = set()
         self.limit: LimitReached | None = None
         self.faults = Faults(model, key)
         self.client = import_openai().OpenAI(base_url=model.base_url, api_key=key, timeout=model.timeout, max_retries=0)
@@ -126,10 +137,10 @@ class _Batches:
         requests: dict[str, Request] = {}
         size = 0
         cost = self._committed()
-        for question, length, most in self._open(survey, prompts):
-            if question.key in requests:
-                request = requests[question.key]
-                requests[question.key] = replace(request, links=(*request.links, question.link))
+        for request, length, most in self._open(survey, prompts):
+            if request.key in requests:
+                links = (*requests[request.key].links, *request.links)
+                requests[request.key] = replace(request, links=links)
                 continue
             if self._crosses_limit(len(requests), cost + most):
                 break
@@ -137,34 +148,39 @@ class _Batches:
             if len(requests) == most_requests or size + length > MOST_BYTES:
                 self._prepare(list(requests.values()))
                 requests, size = {}, 0
-            asked = {
-                "model": self.model.model,
-                "messages": question.prompt.messages,
-                "parameters": self.model.parameters,
-            }
-            requests[question.key] = Request(question.key, asked, (question.link,))
+            requests[request.key] = request
             size += length
         self._prepare(list(requests.values()))
+        self.claims.release(self.claimed)  # what a limit kept out, another process may ask
 
-    def _open(self, survey: Survey, prompts: Iterable[Prompt]) -> Iterator[tuple[Question, int, float]]:
-        """Questions that are ours to ask, each with the bytes of its request and the most it can cost."""
-        price = self.prices.of(self.model.model)
-        claimed: set[str] = set()
+    def _open(self, survey: Survey, prompts: Iterable[Prompt]) -> Iterator[tuple[Request, int, float]]:
+        """Requests that are ours to make, each with its bytes and the most it can cost."""
+        model, price = self.model, self.prices.of(self.model.model)
         for batch in batched(prompts, BATCH):
-            looked = survey.look(batch)
-            questions = [question for question in looked if survey.is_open(question)]
-            self.cache.link(q.link for q in looked if q.status is not None and not survey.is_open(q))
-            claimed |= self.claims.claim({question.key for question in questions}, again={q.key for q in questions})
-            for question in looked:
-                if question not in questions:
-                    self.progress.cached += question.status is not None
-                    self.progress.skipped += question.status is None
-                elif question.key not in claimed:
-                    self.progress.elsewhere += 1
+            questions: dict[str, list[Question]] = {}
+            answered: list[Link] = []
+            for question in survey.look(batch):
+                if survey.is_open(question):
+                    questions.setdefault(question.key, []).append(question)
+                elif question.status is None:
+                    self.progress.skipped += 1
                 else:
-                    messages = question.prompt.messages
-                    length = len(request_line(question.key, self.model.model, messages, self.model.parameters))
-                    yield question, length, self._most_cost(messages, self.model.max_tokens, price)
+                    self.progress.cached += 1
+                    if question.linked != question.link:
+                        answered.append(question.link)
+            self.cache.link(answered)
+            again = {key for key, same in questions.items() if same[0].status}
+            self.claimed = self.claims.claim(questions, again=again)
+            self.book.join(q.link for key, same in questions.items() if key not in self.claimed for q in same)
+            for key, same in questions.items():
+                if key not in self.claimed:
+                    self.progress.elsewhere += len(same)
+                else:
+                    messages = same[0].prompt.messages
+                    asked = {"model": model.model, "messages": messages, "parameters": model.parameters}
+                    length = len(request_line(key, model.model, messages, model.parameters))
+                    most = self._most_cost(messages, model.max_tokens, price)
+                    yield Request(key, asked, tuple(question.link for question in same)), length, most
         survey.end()
 
     def _crosses_limit(self, chosen: int, cost: float) -> bool:
@@ -197,8 +213,9 @@ class _Batches:
         if requests:
             batch = self.book.prepare(requests, self.model.base_url)
             self.progress.requests += len(requests)
-            self._is_ours(batch)
-            self._start(batch)
+            self.progress.elsewhere += sum(len(request.links) for request in requests)
+            if self._is_ours(batch):  # another process may have come upon it first
+                self._start(batch)
 
     def _is_ours(self, batch: Batch) -> bool:
         """Whether this process watches the batch: of several on one cache, one does."""
@@ -262,24 +279,16 @@ class _Batches:
 
     def look(self) -> None:
         """Ask for the state of every batch, and bring in those that are over."""
-        watched, self.running = self.running, []
         finished = 0
-        for batch in watched:
+        for batch in list(self.running):
             there = self._try(partial(self.client.batches.retrieve, batch.batch_id or ""))
             if there.status in _OVER:
                 self._collect(batch, there)
-            else:
-                self.running.append(batch)
-                finished += there.request_counts.completed if there.request_counts else 0
+                self.running.remove(batch)
+            elif there.request_counts:
+                finished += there.request_counts.completed
         self.progress.ready = finished
         self.on_progress(self.progress)
-
-    def sleep(self, seconds: float) -> None:
-        """Wait for the next look, and keep the claims on the batches alive."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self.claims.beat()
-            time.sleep(min(left, 15.0))
 
     def _collect(self, batch: Batch, there: Any) -> None:
         """Store what a batch answered, whatever its state: one that expired has answers too, and they are charged."""
@@ -299,8 +308,10 @@ class _Batches:
                 "Nothing of it was charged; its prompts will be asked by the next run."
             )
         if there.status == "cancelled":
-            left = sum(1 for _ in self.book.requests(batch.marker))
-            self.on_note(f"batch {batch.batch_id} was cancelled; {left:,} prompts are left for the next run")
+            left = list(self.book.requests(batch.marker))
+            for request in left:
+                self._came_back(request)
+            self.on_note(f"batch {batch.batch_id} was cancelled; {len(left):,} prompts are left for the next run")
         else:
             self._ask_again(batch)
         self.book.close(batch.marker)
@@ -328,8 +339,10 @@ class _Batches:
                 if key in requests:
                     answers += self._answer(requests[key], response)
             self.cache.put_many((answer, request.links) for answer, request in answers)
-            for answer, _ in answers:
+            for answer, request in answers:
+                self._came_back(request)
                 self.progress.asked += 1
+                self.progress.cached += len(request.links) - 1
                 self.progress.prompt_tokens += answer.prompt_tokens
                 self.progress.completion_tokens += answer.completion_tokens
                 self.progress.cost += answer.cost or 0.0
@@ -343,21 +356,27 @@ class _Batches:
             return [(answer_of(response, asked, price, served_model=served, tier="batch"), request)]
         except Passing as failure:
             if response.permanent or request.rounds >= _ROUNDS:
-                self._failed(request, failure.reason, permanent=response.permanent)
+                self._failed(request, self.faults.clean(failure.reason), permanent=response.permanent)
             return []
 
     def _failed(self, request: Request, reason: str, *, permanent: bool) -> None:
         self.cache.fail(request.key, reason, request.rounds, permanent=permanent, link=request.links[0])
         self.book.drop([request.key])
-        self.progress.count_failure(reason)
+        self._came_back(request)
+        self.progress.count_failure(reason, len(request.links))
+
+    def _came_back(self, request: Request) -> None:
+        """Its prompts are in no batch any more; those that an earlier run asked for may not be among this run's."""
+        self.progress.elsewhere = max(0, self.progress.elsewhere - len(request.links))
 
     def _ask_again(self, batch: Batch) -> None:
         """Put what a batch left unanswered (expired, lost, a passing fault) into a new one."""
         left = []
-        for request in self.book.requests(batch.marker):
+        for request in list(self.book.requests(batch.marker)):
             if request.rounds >= _ROUNDS:
                 self._failed(request, "the batch gave no response", permanent=False)
             else:
+                self._came_back(request)
                 left.append(replace(request, rounds=request.rounds + 1))
         if left:
             self.on_note(f"batch {batch.batch_id}: {len(left):,} prompts have no answer and are asked again")
@@ -368,7 +387,7 @@ class _Batches:
         for attempt in range(1, self.model.tries + 1):
             try:
                 return action()
-            except import_openai().OpenAIError as error:
+            except client_errors() as error:
                 fault = self.faults.of(error)
                 if isinstance(fault, Hopeless):
                     raise fault from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from kar_aug.errors import ConfigError
 
 # Providers charge a few tokens for the frame of each message, and of the answer.
 _MESSAGE_TOKENS, _REPLY_TOKENS = 4, 3
+_TOKEN_BYTES = 3.6  # of the movie scenario's prompts, whose dates and names are short tokens; prose has about four
 _TABLES_SECONDS = 15.0  # to fetch a tokenizer's tables
 _SNAPSHOT = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4}|\d{8}|latest)$")
 DISCOUNTED = ("batch", "flex")
@@ -82,8 +84,11 @@ def _parse(document: Mapping[str, Any], path: str) -> dict[str, Price]:
                 f"{path}: the price of {model!r} must be written as: "
                 f'[models."{model}"] with prompt = 0.15 and completion = 0.60 (US dollars per million tokens)'
             ) from None
-        if min(price.prompt, price.completion, price.cached) < 0 or not 0 <= price.discount <= 1:
-            raise ConfigError(f"{path}: the price of {model!r} must not be negative, its discount between 0 and 1.")
+        dollars = (price.prompt, price.completion, price.cached)
+        if not all(0 <= each < math.inf for each in dollars) or not 0 <= price.discount <= 1:
+            raise ConfigError(
+                f"{path}: the price of {model!r} must be finite and not negative, its discount between 0 and 1."
+            )
         prices[model] = price
     return prices
 
@@ -126,9 +131,9 @@ def most_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
 
 
 def estimated_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
-    """Prompt tokens, roughly: four bytes each. Scripts beyond ASCII take more bytes and more tokens alike."""
+    """Prompt tokens, roughly. Scripts beyond ASCII take more bytes and more tokens alike."""
     size = sum(len(str(message["content"]).encode("utf-8", "surrogatepass")) for message in messages)
-    return _framed(messages, -(-size // 4))
+    return _framed(messages, math.ceil(size / _TOKEN_BYTES))
 
 
 def _framed(messages: Sequence[Mapping[str, Any]], tokens: int) -> int:

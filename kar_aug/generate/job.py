@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from kar_aug.batches import batched
 from kar_aug.cache import Answer, Claims, Link, TextCache
-from kar_aug.cache.claims import BEAT_SECONDS
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError
 from kar_aug.generate.cost import Price, Prices, estimated_tokens, most_tokens
@@ -103,14 +101,11 @@ class _Job:
         with ExitStack() as stack:
             stack.enter_context(self.claims)
             stack.enter_context(self._drain_on_signals())
-            heart = asyncio.create_task(self._beat())
             self.tasks = [self._start(self._slot()) for _ in range(self.model.concurrency)]
             self.tasks.append(self._start(self._read(prompts)))
             try:
                 await asyncio.gather(*self.tasks)
             finally:
-                heart.cancel()
-                await asyncio.gather(heart, return_exceptions=True)
                 await self.server.close()
         if isinstance(self.stopped, KeyboardInterrupt):
             raise KeyboardInterrupt(str(self.progress))
@@ -141,9 +136,7 @@ class _Job:
         answered: list[Link] = []
         for question in self.survey.look(prompts):
             if self.survey.is_open(question):
-                if self._waits(question):
-                    self.progress.cached += 1
-                else:
+                if not self._waits(question):
                     todo[question.key] = question
             elif question.status is None:
                 self.progress.skipped += 1
@@ -186,9 +179,9 @@ class _Job:
                 links = self.waiting.pop(key)
             if key in answered:
                 self.cache.link(links)
-                self.progress.cached += 1
+                self.progress.cached += len(links)
             else:
-                self.progress.elsewhere += 1
+                self.progress.elsewhere += len(links)
         return self._claim({key: q for key, q in questions.items() if key not in answered and key not in running})
 
     # Asking
@@ -227,9 +220,10 @@ class _Job:
         most = self._most_cost(question)
         await self.gate.enter(tokens)
         used: int | None = 0
-        cost = 0.0
+        reserved = cost = 0.0
         try:
             await self.budget.reserve(most)
+            reserved = most
             self.progress.requests += 1
             cost = most  # until the server says otherwise: a lost request may have been charged
             # While it waits for the server a slot is not cancelled, whatever happens: its answer is paid for.
@@ -245,15 +239,15 @@ class _Job:
                 cost = 0.0
             raise
         finally:
-            await self.budget.settle(most, cost)
+            await self.budget.settle(reserved, cost)
             await self.gate.leave(tokens, used)
             self.progress.concurrency = self.gate.concurrency
 
     def _most_cost(self, question: Question) -> float:
+        """In US dollars. At the full price: a server need not answer in the tier that it was asked for."""
         if self.price is None:
             return 0.0
-        tier = self.model.service_tier or ""
-        return self.price.of(most_tokens(question.prompt.messages), self.model.max_tokens, tier=tier)
+        return self.price.of(most_tokens(question.prompt.messages), self.model.max_tokens)
 
     def _unavailable(self, fault: Unavailable) -> None:
         self.progress.limited += 1
@@ -268,7 +262,7 @@ class _Job:
         self.gate.hold(fault.wait)
 
     def _check_patience(self, fault: Passing) -> None:
-        if time.monotonic() - self.gate.last_success > self.model.give_up_after:
+        if self.gate.failing_seconds() > self.model.give_up_after:
             raise GenerationError(
                 f"{self.server.faults.server} answered nothing for {self.model.give_up_after:g} s ({fault.reason}). "
                 "Run the same command when it does: what is answered stays."
@@ -279,12 +273,13 @@ class _Job:
             links = list(self.waiting[question.key])
         await self.writer.put(answer, links)
         with self.waiting_lock:
-            late = self.waiting.pop(question.key)[len(links) :]
-        if late:
+            waiting = self.waiting.pop(question.key)
+        if late := waiting[len(links) :]:
             await asyncio.to_thread(self.cache.link, late)
         self.rejected_in_a_row = 0
         progress = self.progress
         progress.asked += 1
+        progress.cached += len(waiting) - 1
         progress.prompt_tokens += answer.prompt_tokens
         progress.completion_tokens += answer.completion_tokens
         progress.cost += answer.cost or 0.0
@@ -307,9 +302,9 @@ class _Job:
             permanent=rejected,
             link=question.link,
         )
-        self.progress.count_failure(failure.reason)
         with self.waiting_lock:
-            del self.waiting[question.key]
+            waiting = self.waiting.pop(question.key)
+        self.progress.count_failure(failure.reason, len(waiting))
         self.rejected_in_a_row = self.rejected_in_a_row + 1 if rejected else 0
         if self.rejected_in_a_row >= _REJECTED_IN_A_ROW and not self.progress.asked:
             raise self.server.faults.hopeless(f"rejects every request ({failure.reason})")
@@ -332,6 +327,8 @@ class _Job:
         """No new requests; those in flight are finished and stored."""
         if self.stopped is None or isinstance(self.stopped, LimitReached):
             self.stopped = why
+        self.progress.stopping = True
+        self.on_progress(self.progress)
         for task in self.tasks:
             if task not in self.sending and task is not asyncio.current_task():
                 task.cancel()
@@ -342,11 +339,6 @@ class _Job:
         self.on_progress(self.progress)
         if self.stopped is not None:
             raise asyncio.CancelledError
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT_SECONDS)
-            await asyncio.to_thread(self.claims.beat)
 
     @contextmanager
     def _drain_on_signals(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from kar_aug.files import atomic_path
 from kar_aug.generate.cost import Price, Prices
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import BATCH, Survey
-from kar_aug.generate.server import Asked, Passing, read_answer
+from kar_aug.generate.server import Asked, Passing, read_answer, without_keys
 from kar_aug.prompts import Prompt
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000  # of one file, by OpenAI's documentation
@@ -75,7 +75,7 @@ def _response(key: str, document: Mapping[str, Any]) -> Response:
 
 
 def _words(error: Mapping[str, Any]) -> str:
-    return " ".join(str(error.get("message") or error.get("code") or "an error").split())[:200]
+    return without_keys(str(error.get("message") or error.get("code") or "an error"))[:200]
 
 
 def answer_of(response: Response, asked: Asked, price: Price | None, *, served_model: str | None, tier: str) -> Answer:
@@ -164,7 +164,7 @@ def import_jsonl(
             for response in read_responses([line], str(path)):
                 if isinstance(response, str):
                     on_note(f"{path}, byte {position}: no response with a custom_id")
-                else:
+                elif response.body is not None or response.key not in where:  # an answer outweighs an error
                     where[response.key] = (path, position)
     progress = Progress()
     survey = Survey(cache, model, progress)

@@ -44,7 +44,7 @@ class Gate:
         self._token_seconds = 60.0 / tpm if tpm else 0.0
         self._next_request = self._next_token = self._cool_until = 0.0
         self._strikes = 0
-        self.last_success = time.monotonic()
+        self._failing_since: float | None = None
 
     @property
     def concurrency(self) -> int:
@@ -57,29 +57,45 @@ class Gate:
             await self._changed.wait_for(lambda: self._in_flight < int(self._limit))
             self._in_flight += 1
         try:
-            while (wait := self._cool_until - time.monotonic()) > 0:
-                await asyncio.sleep(wait * random.uniform(1.0, 1.1))  # not all slots at the same moment
-            now = time.monotonic()
-            at = max(now, self._next_request, self._next_token)
-            self._next_request = max(now, self._next_request) + self._request_seconds
-            self._next_token = max(now, self._next_token) + tokens * self._token_seconds
-            if at > now:
-                await asyncio.sleep(at - now)
+            await self._cool_down()
+            await self._take_turn(tokens)
+            while time.monotonic() < self._cool_until:  # it began while we waited for our turn, which is lost
+                self._give_back(tokens, requests=1)
+                await self._cool_down()
+                await self._take_turn(tokens)
         except BaseException:
             self._in_flight -= 1
             raise
 
+    async def _cool_down(self) -> None:
+        """Wait until the server may be asked again."""
+        while (wait := self._cool_until - time.monotonic()) > 0:
+            await asyncio.sleep(wait * random.uniform(1.0, 1.1))  # not all slots at the same moment
+
+    async def _take_turn(self, tokens: int) -> None:
+        """Wait for the next free moment by the limits of requests and tokens a minute, and take it."""
+        now = time.monotonic()
+        at = max(now, self._next_request, self._next_token)
+        self._next_request = max(now, self._next_request) + self._request_seconds
+        self._next_token = max(now, self._next_token) + tokens * self._token_seconds
+        if at > now:
+            await asyncio.sleep(at - now)
+
+    def _give_back(self, tokens: int, requests: int = 0) -> None:
+        self._next_request -= requests * self._request_seconds
+        self._next_token -= tokens * self._token_seconds
+
     async def leave(self, tokens: int, used: int | None) -> None:
         """The request is over. Tokens that it was let in with and did not use are given back."""
         if used is not None:
-            self._next_token -= max(0, tokens - used) * self._token_seconds
+            self._give_back(max(0, tokens - used))
         self._in_flight -= 1
         async with self._changed:
             self._changed.notify()
 
     async def succeeded(self) -> None:
         """The server answered: a little more may be in flight."""
-        self.last_success = time.monotonic()
+        self._failing_since = None
         self._strikes = 0
         before = int(self._limit)
         self._limit = min(self._most, self._limit + 1 / self._limit) if self._proven else float(self._most)
@@ -87,6 +103,12 @@ class Gate:
         if int(self._limit) > before:
             async with self._changed:
                 self._changed.notify(int(self._limit) - before)
+
+    def failing_seconds(self) -> float:
+        """Since the first of the failures that no success came between; call at every failure."""
+        now = time.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        return now - self._failing_since
 
     def hold(self, seconds: float | None) -> None:
         """The server asked to slow down, for so many seconds if it said so: all slots wait, and fewer go on."""

@@ -17,7 +17,7 @@ class Progress:
 
     `requests` counts what was sent, retries included; `limited` how often the server asked to slow down; `concurrency`
     is how many requests may be in flight just now; `ready` are answers of batches that still run; `cost` is in US
-    dollars, 0 where prices are not known.
+    dollars, 0 where prices are not known; `stopping` says that only what is in flight is still waited for.
     """
 
     total: int = 0
@@ -37,6 +37,7 @@ class Progress:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
+    stopping: bool = False
     reasons: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -44,10 +45,10 @@ class Progress:
         """Prompts that need nothing more in this job."""
         return self.cached + self.asked + self.failed + self.skipped + self.elsewhere
 
-    def count_failure(self, reason: str) -> None:
-        """One more prompt that has no answer, and why."""
-        self.failed += 1
-        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+    def count_failure(self, reason: str, count: int = 1) -> None:
+        """So many more prompts that have no answer, and why."""
+        self.failed += count
+        self.reasons[reason] = self.reasons.get(reason, 0) + count
 
     @property
     def changes(self) -> str:

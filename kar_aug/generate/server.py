@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import functools
+import importlib
 import json
 import os
 import re
@@ -37,6 +38,9 @@ _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_a
 _SECRET = re.compile(r"\b(sk|key|pk)-[\w*-]{6,}")
 # What servers add to a model's name in their answers: the date of a snapshot, a tag.
 _SUFFIX = re.compile(r"([-@:](\d{4}-\d{2}-\d{2}|\d{4,8}|latest|free))+$")
+# Errors of httpx and aiohttp: no connection could be made at all; one was, and ended early.
+_UNREACHABLE = ("ConnectError", "ClientConnectorError", "ClientConnectorDNSError")
+_BROKEN = ("ServerDisconnectedError", "ClientOSError", "ClientPayloadError")
 _SHOWN = 200  # characters of a server's own words
 
 
@@ -95,10 +99,13 @@ def api_key(model: LanguageModel) -> str:
             raise GenerationError(f"The API key's file {path} cannot be read: {type(error).__name__}.") from None
         if not key or len(key.split()) != 1:
             raise GenerationError(f"{path} must hold the API key in one line, and nothing else.")
-        return key
-    key = os.environ.get(model.api_key_env, "").strip()
-    if not key:
-        raise GenerationError(f"There is no API key. Set {model.api_key_env} (any value, if the server needs none).")
+        source = str(path)
+    else:
+        key, source = os.environ.get(model.api_key_env, "").strip(), model.api_key_env
+        if not key:
+            raise GenerationError(f"There is no API key. Set {source} (any value, if the server needs none).")
+    if not (key.isascii() and key.isprintable()):
+        raise GenerationError(f"{source} holds characters that no API key has. Was it copied whole?")
     return key
 
 
@@ -115,11 +122,12 @@ class Faults:
 
         if isinstance(error, openai.APIStatusError):
             return self._of_status(error)
-        if isinstance(error, openai.APIConnectionError) and _refused(error):
+        causes = _causes(error)  # with aiohttp, the client calls every fault of a connection a time-out
+        if not causes.isdisjoint(_UNREACHABLE):
             return Unreachable("the server cannot be reached")
-        if isinstance(error, (openai.APITimeoutError, TimeoutError)):
+        if isinstance(error, (openai.APITimeoutError, TimeoutError)) and causes.isdisjoint(_BROKEN):
             return Passing("no answer in time")
-        if isinstance(error, openai.APIConnectionError):
+        if isinstance(error, (openai.APIConnectionError, *transport_errors())):
             return Passing("the connection broke")
         return Passing("the answer was malformed")
 
@@ -137,8 +145,8 @@ class Faults:
         if status in _HOPELESS:
             return self.hopeless(f"answered {status}: {_HOPELESS[status]}{words}")
         if status == 429:
-            code = error.body.get("code") if isinstance(error.body, dict) else None
-            if code in _NO_CREDIT:
+            body = error.body if isinstance(error.body, dict) else {}
+            if body.get("code") in _NO_CREDIT or body.get("type") in _NO_CREDIT:
                 return self.hopeless(f"answered 429: there is no credit left{words}")
             return Unavailable(reason, wait)
         if status in (503, 529) and wait is not None:
@@ -154,8 +162,16 @@ class Faults:
         message = body.get("message") if isinstance(body, dict) else None
         if not isinstance(message, str) or not message.strip():
             return ""
-        text = " ".join(_SECRET.sub("[key]", message.replace(self._key, "[key]")).split())
-        return f": {text[:_SHOWN]}"
+        return f": {self.clean(message)[:_SHOWN]}"
+
+    def clean(self, text: str) -> str:
+        """A server's words in one line, without anything that could be the key."""
+        return without_keys(text.replace(self._key, "[key]"))
+
+
+def without_keys(text: str) -> str:
+    """In one line, without what looks like an API key."""
+    return " ".join(_SECRET.sub("[key]", text).split())
 
 
 class Server:
@@ -193,7 +209,7 @@ class Server:
                     model=model.model, messages=[], extra_body={"messages": messages, **model.parameters, **self._tier}
                 )
                 body = response.content
-        except _client_errors() as error:
+        except client_errors() as error:
             raise self.faults.of(error) from None
         asked = Asked(model.model, messages, model.parameters)
         seconds = time.monotonic() - started
@@ -218,10 +234,24 @@ def import_openai() -> Any:
 
 
 @functools.cache
-def _client_errors() -> tuple[type[Exception], ...]:
+def client_errors() -> tuple[type[Exception], ...]:
+    """What the client raises, and what comes through it from below."""
     import openai
 
-    return (openai.APIError, TimeoutError, ValueError)
+    return (openai.APIError, *transport_errors(), TimeoutError, ValueError)
+
+
+@functools.cache
+def transport_errors() -> tuple[type[Exception], ...]:
+    """What the client lets through from the libraries that it sends with."""
+    import openai
+
+    httpx = importlib.import_module(type(openai.DEFAULT_CONNECTION_LIMITS).__module__.partition(".")[0])
+    try:
+        import aiohttp
+    except ImportError:
+        return (httpx.HTTPError,)
+    return (httpx.HTTPError, aiohttp.ClientError)
 
 
 def read_answer(
@@ -247,7 +277,7 @@ def read_answer(
         choice = document["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
         text = (message.get("content") or "").strip()
-        refusal = message.get("refusal") or ""
+        refusal = str(message.get("refusal") or "")
         served = str(document.get("model") or "")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise Passing("the answer was malformed") from None
@@ -296,7 +326,7 @@ def same_model(served: str, asked: str) -> bool:
 
 def _count(usage: Mapping[str, Any], name: str) -> int:
     value = usage.get(name)
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if isinstance(value, int) and 0 <= value < 2**31 else 0
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -312,14 +342,14 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _refused(error: BaseException) -> bool:
-    """Whether no connection could be made at all. The client calls that a time-out when aiohttp says it."""
+def _causes(error: BaseException) -> set[str]:
+    """The names of an error's type, and of the types of all that caused it."""
+    names: set[str] = set()
     seen: BaseException | None = error
     while seen is not None:
-        if type(seen).__name__ in ("ConnectError", "ClientConnectorError", "ClientConnectorDNSError"):
-            return True
+        names.add(type(seen).__name__)
         seen = seen.__cause__ or seen.__context__
-    return False
+    return names
 
 
 def _transport(concurrency: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import keras, tf, track_weights
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
@@ -17,7 +17,8 @@ class HybridExpertAdaptor(keras.layers.Layer):
         gate      = softmax(x W_s + b_s)                        one weight an expert
         augmented = sum_e gate[e] * expert_e(x)                 expert_e: Dense + ReLU for each of `expert_units`
 
-    Every source must be adapted under the name it was built with; a call may adapt some of them only.
+    Every source must be adapted under the name it was built with; a call may adapt some of them only. A single expert
+    needs no gate, and has none.
 
     Args:
         sources: names of the knowledge sources, in order.
@@ -27,15 +28,15 @@ class HybridExpertAdaptor(keras.layers.Layer):
         activation: of every expert layer, the last one included.
 
     Input shape:
-        Dictionary of source name to (batch, knowledge dimension). All dimensions are equal, because shared experts
-        read every source.
+        Dictionary of source name to (batch, knowledge dimension). The dimensions may differ: the first layer of a
+        shared expert has one kernel for each dimension, all else of it is shared.
     Output shape:
         Dictionary of the same names to (batch, expert_units[-1]).
 
     Source:
         KAR, arXiv:2306.10933, section 3.4, "hybrid-expert adaptor". The number and widths of the experts follow its
-        section 4.1. Computed differently, with equal results: first layers of all experts and the gate of a
-        source are one matrix product, later layers one batched product.
+        section 4.1. Computed differently, with equal results: each layer is one batched product over all
+        experts of a source, (1 or experts, batch, inputs) x (experts, inputs, units).
     """
 
     def __init__(
@@ -64,86 +65,98 @@ class HybridExpertAdaptor(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
 
     def build(self, input_shape: Mapping[str, Any]) -> None:
-        dimensions = {name: tuple(shape)[-1] for name, shape in input_shape.items()}
+        dimensions = {name: int(tuple(shape)[-1]) for name, shape in input_shape.items()}
         if set(dimensions) != set(self.sources):
             raise ValueError(
                 f"The adaptor is built with all of its sources {self.sources}. Received: {sorted(dimensions)}"
             )
-        if len(set(dimensions.values())) != 1:
-            raise ValueError(
-                "All knowledge vectors must have the same dimension, because shared experts read every source. "
-                f"Received: {dimensions}"
+        # Flat lists, not one a source: legacy Keras does not restore nested containers.
+        different = sorted(set(dimensions.values()))
+        self._entrance = [different.index(dimensions[source]) for source in self.sources]
+        self._shared_kernels = [
+            self._kernels(f"shared_kernel_0_{dimension}", self.shared_experts, dimension, self.expert_units[0])
+            for dimension in (different if self.shared_experts else ())
+        ]
+        self._shared = self._later_weights("shared", self.shared_experts)
+        self._dedicated_kernels = [
+            self._kernels(
+                f"dedicated_{source}_kernel_0", self.dedicated_experts, dimensions[source], self.expert_units[0]
             )
-        dimension = next(iter(dimensions.values()))
-        self._shared = self._expert_weights("shared", self.shared_experts, dimension)
-        # One flat list, not one a source: legacy Keras does not restore nested containers.
+            for source in (self.sources if self.dedicated_experts else ())
+        ]
         self._dedicated = [
             weight
             for source in self.sources
-            for weight in self._expert_weights(f"dedicated_{source}", self.dedicated_experts, dimension)
+            for weight in self._later_weights(f"dedicated_{source}", self.dedicated_experts)
         ]
-        experts = self.shared_experts + self.dedicated_experts
         self._gates = [
             weight
-            for source in self.sources
+            for source in (self.sources if self.experts > 1 else ())
             for weight in (
-                self.add_weight(name=f"gate_{source}_kernel", shape=(dimension, experts), initializer="glorot_uniform"),
-                self.add_weight(name=f"gate_{source}_bias", shape=(experts,), initializer="zeros"),
+                self.add_weight(
+                    name=f"gate_{source}_kernel",
+                    shape=(dimensions[source], self.experts),
+                    initializer="glorot_uniform",
+                ),
+                self.add_weight(name=f"gate_{source}_bias", shape=(self.experts,), initializer="zeros"),
             )
         ]
+        track_weights(self)
         super().build(input_shape)
 
-    def _expert_weights(self, name: str, experts: int, dimension: int) -> list[Any]:
-        """Kernel and bias of each layer, for `experts` experts side by side; none where there are none.
+    @property
+    def experts(self) -> int:
+        """Experts that a source passes through: the shared ones and its own."""
+        return self.shared_experts + self.dedicated_experts
 
-        The first layer is stored flat, (dimension, experts * units), as the one product needs it; later ones are
-        stacked, (experts, inputs, units).
-        """
+    def _kernels(self, name: str, experts: int, inputs: int, units: int) -> Any:
+        return self.add_weight(name=name, shape=(experts, inputs, units), initializer=_separate_kernels)
+
+    def _later_weights(self, name: str, experts: int) -> list[Any]:
+        """All weights of `experts` experts side by side but the first kernel: bias, kernel, bias, kernel, bias ..."""
         if not experts:
             return []
-        first, *rest = self.expert_units
-        weights = [
-            self.add_weight(
-                name=f"{name}_kernel_0",
-                shape=(dimension, experts * first),
-                initializer=_beside(experts, first),
-            ),
-            self.add_weight(name=f"{name}_bias_0", shape=(experts * first,), initializer="zeros"),
-        ]
-        for layer, (inputs, units) in enumerate(zip(self.expert_units, rest, strict=False), start=1):
-            weights += [
-                self.add_weight(name=f"{name}_kernel_{layer}", shape=(experts, inputs, units), initializer=_stacked),
-                self.add_weight(name=f"{name}_bias_{layer}", shape=(experts, units), initializer="zeros"),
-            ]
+        weights = []
+        for layer, units in enumerate(self.expert_units):
+            if layer:
+                weights.append(self._kernels(f"{name}_kernel_{layer}", experts, self.expert_units[layer - 1], units))
+            weights.append(self.add_weight(name=f"{name}_bias_{layer}", shape=(experts, units), initializer="zeros"))
         return weights
 
     def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {source: self._adapt(source, vectors)[0] for source, vectors in inputs.items()}
+        return {source: self.adapt(source, vectors)[0] for source, vectors in inputs.items()}
 
     def gate(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The gate's weights: source name to (batch, shared + dedicated experts), rows that sum to 1."""
-        return {source: self._adapt(source, vectors)[1] for source, vectors in inputs.items()}
+        return {source: self.adapt(source, vectors)[1] for source, vectors in inputs.items()}
 
-    def _adapt(self, source: str, vectors: Any) -> tuple[Any, Any]:
+    def adapt(self, source: str, vectors: Any) -> tuple[Any, Any]:
+        """Augmented vectors, (batch, expert_units[-1]), and gate weights, (batch, experts), of one source."""
+        vectors = tf.convert_to_tensor(vectors)
+        kernel, *later = self._weights_of(source, vectors.dtype)
+        hidden = tf.matmul(vectors[tf.newaxis], kernel)  # (experts, batch, units)
+        for bias, kernel in zip(later[::2], [*later[1::2], None], strict=True):
+            hidden = self.activation(hidden + bias[:, tf.newaxis])
+            if kernel is not None:
+                hidden = tf.matmul(hidden, kernel)
+        if not self._gates:
+            return hidden[0], tf.ones_like(hidden[0, :, :1])
         position = self.sources.index(source)
-        per_source = 2 * len(self.expert_units) if self.dedicated_experts else 0
-        groups = [self._shared, self._dedicated[position * per_source :][:per_source]]
-        groups = [group for group in groups if group]
-        gate_kernel, gate_bias = self._gates[2 * position : 2 * position + 2]
-        experts = self.shared_experts + self.dedicated_experts
+        gate_kernel, gate_bias = (tf.cast(w, vectors.dtype) for w in self._gates[2 * position : 2 * position + 2])
+        gate = tf.nn.softmax(tf.matmul(vectors, gate_kernel) + gate_bias, axis=-1)
+        return tf.reduce_sum(hidden * tf.transpose(gate)[:, :, tf.newaxis], axis=0), gate
 
-        kernel = tf.concat([*(group[0] for group in groups), gate_kernel], axis=1)
-        bias = tf.concat([*(group[1] for group in groups), gate_bias], axis=0)
-        kernel, bias = tf.cast(kernel, vectors.dtype), tf.cast(bias, vectors.dtype)
-        product = tf.matmul(vectors, kernel) + bias  # (batch, experts * units + experts)
-        hidden, scores = tf.split(product, [experts * self.expert_units[0], experts], axis=1)
-        gate = tf.nn.softmax(scores, axis=-1)  # (batch, experts)
-        hidden = tf.reshape(self.activation(hidden), [-1, experts, self.expert_units[0]])
-        for layer in range(1, len(self.expert_units)):
-            kernel = tf.cast(tf.concat([group[2 * layer] for group in groups], axis=0), vectors.dtype)
-            bias = tf.cast(tf.concat([group[2 * layer + 1] for group in groups], axis=0), vectors.dtype)
-            hidden = self.activation(tf.einsum("bei,eiu->beu", hidden, kernel) + bias)  # (batch, experts, units)
-        return tf.einsum("be,beu->bu", gate, hidden), gate
+    def _weights_of(self, source: str, dtype: Any) -> list[Any]:
+        """Kernel, bias, kernel, bias ... of a source's experts, the shared ones first; each (experts, ...)."""
+        position, per_source = self.sources.index(source), 2 * len(self.expert_units) - 1
+        groups = []
+        if self.shared_experts:
+            groups.append([self._shared_kernels[self._entrance[position]], *self._shared])
+        if self.dedicated_experts:
+            own = self._dedicated[position * per_source :][:per_source]
+            groups.append([self._dedicated_kernels[position], *own])
+        cast = [[tf.cast(weight, dtype) for weight in group] for group in groups]
+        return [tf.concat(weights, axis=0) for weights in zip(*cast, strict=True)]
 
     def compute_output_shape(self, input_shape: Mapping[str, Any]) -> dict[str, Any]:
         return {name: (shape[0], self.expert_units[-1]) for name, shape in input_shape.items()}
@@ -159,19 +172,9 @@ class HybridExpertAdaptor(keras.layers.Layer):
         }
 
 
-def _stacked(shape: Sequence[int], dtype: Any = None, **_: Any) -> Any:
+def _separate_kernels(shape: Sequence[int], dtype: Any = None, **_: Any) -> Any:
     """Glorot-uniform kernels of separate experts, (experts, inputs, units); the plain initializer would take the
     number of experts for a part of each expert's fan."""
     experts, inputs, units = shape
     limit = (6.0 / (inputs + units)) ** 0.5
     return keras.initializers.RandomUniform(-limit, limit)((experts, inputs, units), dtype=dtype)
-
-
-def _beside(experts: int, units: int) -> Any:
-    """The same for kernels side by side, (inputs, experts * units)."""
-
-    def initialise(shape: Sequence[int], dtype: Any = None, **_: Any) -> Any:
-        limit = (6.0 / (shape[0] + units)) ** 0.5
-        return keras.initializers.RandomUniform(-limit, limit)((shape[0], experts * units), dtype=dtype)
-
-    return initialise

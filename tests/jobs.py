@@ -1,0 +1,156 @@
+"""Generation jobs as processes of their own, to be killed: forked from one that has imported everything, so that a
+start takes milliseconds. Run as a script, this file is that process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from kar_aug.prompts import Prompt
+
+KEY = "sk-planted-key-0123456789"
+
+
+def prompts(count: int, text: str = "entity {}", source: str = "item") -> Iterator[Prompt]:
+    """Prompts about entities 0 .. count - 1."""
+    return (Prompt(source, i, ({"role": "user", "content": text.format(i)},), "v1") for i in range(count))
+
+
+class Job:
+    """A running process."""
+
+    def __init__(self, nursery: Nursery, pid: int, output: Path) -> None:
+        self._nursery, self.pid, self._output = nursery, pid, output
+        self._code: int | None = None
+        self._lock = threading.Lock()
+        self.killed = threading.Event()
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """Wait for the end: the exit code, or the negative number of the signal that ended it."""
+        with self._lock:
+            if self._code is None:
+                self._code = int(self._nursery.order(wait=self.pid))
+            return self._code
+
+    def kill(self) -> None:
+        """Kill it, and wait until it is gone."""
+        self.send(signal.SIGKILL)
+        assert self.wait() == -signal.SIGKILL, self.output
+        self.killed.set()
+
+    @property
+    def output(self) -> str:
+        """All that it printed so far, errors too."""
+        return self._output.read_text()
+
+
+class Nursery:
+    """Starts jobs; a context manager."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=30)
+
+    def order(self, **order: Any) -> str:
+        """Tell the other process what to do; its answer."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline()
+
+    def start(
+        self, where: Path | str, base_url: str, count: int, *, batches: dict[str, Any] | None = None,
+        most_bytes: int = 0, **model: Any,
+    ) -> Job:  # fmt: skip
+        """A job that asks `count` prompts; through the Batch API, if `batches` are options of it.
+
+        Args:
+            most_bytes: that any file may have: the disk is full then.
+        """
+        _, output = tempfile.mkstemp()
+        order = {
+            "output": output,
+            "where": str(where),
+            "count": count,
+            "batches": batches,
+            "most_bytes": most_bytes,
+            "model": {"model": "test-model", "base_url": base_url, "concurrency": 4, **model},
+        }
+        return Job(self, int(self.order(**order)), Path(output))
+
+
+def _serve() -> None:
+    import aiohttp  # noqa: F401
+    import openai
+
+    import kar_aug.generate  # noqa: F401
+
+    openai.AsyncOpenAI(api_key="k").chat.completions  # noqa: B018 - it imports what it needs
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "wait" in order:
+            _, status = os.waitpid(order["wait"], 0)
+            reply = os.waitstatus_to_exitcode(status)
+        else:
+            reply = os.fork()
+            if not reply:
+                os._exit(_child(order))
+        os.write(1, f"{reply}\n".encode())
+
+
+def _child(order: dict[str, Any]) -> int:
+    import resource
+    import traceback
+
+    from kar_aug.cache import TextCache
+    from kar_aug.config import LanguageModel
+    from kar_aug.errors import KarError
+    from kar_aug.generate import generate, generate_batches, limits
+
+    file = os.open(order["output"], os.O_WRONLY | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(file, number)
+    limits._PAUSES = (0.02, 0.1)
+    if order["most_bytes"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["most_bytes"], order["most_bytes"]))
+    try:
+        with TextCache(order["where"]) as cache:
+            model = LanguageModel(**order["model"])
+            if order["batches"] is None:
+                done = generate(prompts(order["count"]), cache, model, key=KEY)
+            else:
+                done = generate_batches(prompts(order["count"]), cache, model, key=KEY, **order["batches"])
+        os.write(1, f"{done}\n".encode())
+        return 0
+    except KeyboardInterrupt as stop:
+        os.write(1, f"{stop}\n".encode())
+        return 130
+    except KarError as error:
+        os.write(1, f"{error}\n".encode())
+        return 2
+    except BaseException:
+        os.write(1, traceback.format_exc().encode())
+        return 1
+
+
+if __name__ == "__main__":
+    _serve()

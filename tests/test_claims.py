@@ -1,0 +1,173 @@
+"""Several processes on one cache ask no question twice, whoever of them is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from chat_server import ChatServer
+from jobs import Nursery, prompts
+
+from kar_aug.cache import Answer, BatchBook, Claims, Link, Request, TextCache
+from kar_aug.cache import _tables as tables
+from kar_aug.cache import claims as module
+from kar_aug.config import LanguageModel
+from kar_aug.generate import generate
+
+
+@pytest.fixture
+def cache(where: Path | str) -> TextCache:
+    return TextCache(where)
+
+
+def answer(key: str, status: str = "ok") -> Answer:
+    return Answer(key, status, "A film.", "m", [])
+
+
+def asked(server: ChatServer) -> Counter[str]:
+    return Counter(request["messages"][-1]["content"] for request in server.requests)
+
+
+def test_a_question_is_claimed_once_and_freed_with_its_process(cache: TextCache) -> None:
+    with Claims(cache) as one, Claims(cache) as other:
+        assert one.claim(["a", "b"]) == {"a", "b"} == one.claim(["a", "b"])
+        assert other.claim(["b", "c"]) == {"c"}
+        one.release(["b"])
+        assert other.claim(["a", "b"]) == {"b"}
+    with Claims(cache) as third:
+        assert third.claim(["a", "b", "c"]) == {"a", "b", "c"}
+
+
+def test_what_is_answered_or_in_a_batch_cannot_be_claimed(cache: TextCache) -> None:
+    with Claims(cache) as claims, Claims(cache) as other:
+        claims.claim(["a", "b", "c"])
+        cache.put(answer("a", "empty"))
+        BatchBook(cache).prepare([Request("b", {}, (Link("item", 1, "b", "v1"),))], None)
+        cache.fail("c", "why", 1)
+        for each in (claims, other):
+            assert each.claim(["a", "b"]) == set() and each.claim(["a"], again=["a"]) == {"a"}
+            each.release(["a"])
+        assert other.claim(["a", "b", "c"]) == {"c"}, "what failed may be tried by another process"
+
+
+def test_threads_that_claim_at_once_share_without_overlap(where: Path | str) -> None:
+    keys = [f"{number:032x}" for number in range(200)]
+    TextCache(where).close()
+    barrier = threading.Barrier(4)
+
+    def claim(offset: int) -> set[str]:
+        with TextCache(where) as cache, Claims(cache) as claims:
+            barrier.wait()
+            mine: set[str] = set()
+            for start in range(0, 200, 20):
+                mine |= claims.claim([keys[(start + offset + i) % 200] for i in range(40)])
+            barrier.wait()
+            return mine
+
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(claim, (0, 50, 100, 150)))
+    assert sum(map(len, parts)) == 200 and set.union(*parts) == set(keys)
+
+
+def test_a_process_that_is_gone_loses_its_claims_at_once(cache: TextCache) -> None:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    with Claims(cache) as lost, Claims(cache) as claims:
+        lost.claim(["a"])
+        set_worker(cache, lost, pid=done.pid)
+        assert claims.claim(["a"]) == {"a"}
+
+
+def test_a_process_elsewhere_keeps_its_claims_while_it_speaks(cache: TextCache) -> None:
+    with Claims(cache) as there, Claims(cache) as claims:
+        there.claim(["a"])
+        set_worker(cache, there, host="another machine", pid=1)
+        assert claims.claim(["a"]) == set()
+        set_worker(cache, there, seen=time.time() - module._SILENT_SECONDS - 1)
+        assert claims.claim(["a"]) == {"a"}
+
+
+def test_a_process_id_of_another_container_is_nobody_here(cache: TextCache) -> None:
+    """Containers may share a name and count processes apart: only silence tells."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    with Claims(cache) as there, Claims(cache) as claims:
+        there.claim(["a"])
+        host = module._here()
+        assert host.split()[0] == os.uname().nodename and "pid:" in host
+        set_worker(cache, there, host=host.split()[0] + " pid:[1]", pid=done.pid)
+        assert claims.claim(["a"]) == set()
+
+
+def test_a_process_says_that_it_lives_whatever_it_waits_for(cache: TextCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BEAT_SECONDS", 0.05)
+    with Claims(cache) as claims, Claims(cache) as other:
+        claims.claim(["a"])
+        set_worker(cache, claims, seen=0.0)
+        until = time.monotonic() + 10
+        while seen(cache, claims) == 0.0 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert other.claim(["a"]) == set()
+        with cache.database.writing() as connection:  # it slept so long that others held it for dead
+            connection.execute(sa.delete(tables.workers))
+        while not seen(cache, claims) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert claims.claim(["b"]) == {"b"} and other.claim(["b"]) == set(), "it can claim again"
+
+
+def set_worker(cache: TextCache, claims: Claims, **values: object) -> None:
+    with cache.database.writing() as connection:
+        connection.execute(sa.update(tables.workers).where(tables.workers.c.owner == claims.owner).values(values))
+
+
+def seen(cache: TextCache, claims: Claims) -> float:
+    with cache.database.reading() as connection:
+        found = connection.execute(sa.select(tables.workers.c.seen).where(tables.workers.c.owner == claims.owner))
+        return found.scalar() or 0.0
+
+
+def test_two_processes_at_once_ask_every_question_once_and_both_end_complete(
+    nursery: Nursery, where: Path | str
+) -> None:
+    with ChatServer(latency=0.01) as server:
+        jobs = [nursery.start(where, server.base_url, 600) for _ in range(2)]
+        assert [job.wait() for job in jobs] == [0, 0], [job.output for job in jobs]
+        assert asked(server) == Counter(f"entity {i}" for i in range(600))
+    words = [job.output.split() for job in jobs]
+    assert sum(int(line[0]) for line in words) == 600 and min(int(line[0]) for line in words) > 0
+    assert [int(line[0]) + int(line[2]) for line in words] == [600, 600], "each says that all are answered"
+
+
+def test_when_one_of_two_is_killed_the_other_takes_over_its_questions(nursery: Nursery, where: Path | str) -> None:
+    with ChatServer(latency=0.02) as server:
+        killed, other = (nursery.start(where, server.base_url, 500) for _ in range(2))
+        while server.answered < 150:
+            time.sleep(0.01)
+        killed.send(signal.SIGKILL)
+        killed.wait()
+        assert other.wait() == 0, other.output
+        counts = asked(server)
+    assert counts.keys() == {f"entity {i}" for i in range(500)}
+    assert sum(counts.values()) <= 500 + 4, "only what was in flight in the killed one is asked again"
+    with TextCache(where) as cache:
+        assert cache.count_linked("item") == 500
+
+
+def test_questions_in_a_batch_are_left_to_it(chat_server: ChatServer, cache: TextCache) -> None:
+    model = LanguageModel("test-model", chat_server.base_url)
+    wanted = list(prompts(3))
+    from kar_aug.generate import question_key
+
+    BatchBook(cache).prepare([Request(question_key(model, wanted[1]), {}, ())], None)
+    done = generate(wanted, cache, model, key="k")
+    assert (done.asked, done.elsewhere, chat_server.answered) == (2, 1, 2)
+    assert "1 in batches that run" in str(done)

@@ -1,0 +1,49 @@
+"""Looking at vectors: which entities are near, what a person may call them, and the picture in the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kar_aug.cache import StoreSpec, VectorStore
+from kar_aug.errors import ConfigError, StoreError
+from kar_aug.neighbours import find, nearest, norms, titles
+from kar_aug.vector_map import vector_map
+
+NAMED = {1: "Fargo (1996)", 2: "Heat (1995)", 3: "Heathers (1989)", "x": "1"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VectorStore:
+    with VectorStore.writer(tmp_path, StoreSpec("e", 3)) as writer:
+        angles = np.asarray([0, 0.2, 3, 1.5, 3.3])
+        vectors = 10 + np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1)
+        writer.append([1, 2, 3, 4, 5], ["k"] * 5, vectors)
+    return VectorStore.open(tmp_path)
+
+
+def test_the_nearest_come_first_and_what_all_have_in_common_does_not_count(store: VectorStore) -> None:
+    found = nearest(store, 1, 4)
+    assert [id for id, _ in found][:2] == [2, 4] and found[0][1] > 0.9 and found[-1][1] < 0
+    assert norms(store).tolist() == pytest.approx(np.linalg.norm(store.gather(store.ids).astype(float), axis=1))
+    with pytest.raises(StoreError, match="has no vector of 9"):
+        nearest(store, 9)
+
+
+def test_an_item_is_found_by_id_title_or_a_part_that_only_it_has() -> None:
+    assert [find(NAMED, name) for name in ("2", "Heat (1995)", "fargo", "heathers")] == [2, 2, 1, 3]
+    with pytest.raises(ConfigError, match=r"Several items are called 'heat'. Did you mean 'Heat \(1995\)' or"):
+        find(NAMED, "heat")
+    with pytest.raises(ConfigError, match=r"There is no item called 'Fergo \(1996\)'. Did you mean 'Fargo \(1996\)'"):
+        find(NAMED, "Fergo (1996)")
+    assert titles(pd.DataFrame({"item_id": [1], "title": ["Fargo"]}), "item_id") == {1: "Fargo"}
+    assert titles(pd.DataFrame({"item_id": [1]}), "item_id") == {1: "1"}
+
+
+def test_the_map_shows_every_vector_once_in_its_colour(store: VectorStore) -> None:
+    axes = vector_map(store, {1: "Crime", 2: "Crime", 3: "Drama"}).axes[0]
+    shown = {part.get_label(): len(part.get_offsets()) for part in axes.collections}
+    assert shown == {"other": 2, "Crime": 2, "Drama": 1}

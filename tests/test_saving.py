@@ -1,0 +1,173 @@
+"""Models with knowledge on disk: every format, read back by a fresh process. Runs on both Keras APIs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kar_aug import KnowledgeAugmentation, VectorStore, load_model
+from kar_aug._keras import IS_KERAS_3, keras, tf
+from kar_aug.cache import StoreSpec
+
+pytestmark = pytest.mark.both_keras
+FORMATS = [".keras", ".h5", ".weights.h5", ".ckpt", "savedmodel"]
+
+# What a fresh process does. It builds the model anew where the file holds weights only.
+_READ = """
+import sys
+import numpy as np
+import tensorflow as tf
+from test_saving import inputs, model, predict
+from kar_aug import VectorStore, load_model
+path, store = sys.argv[1:]
+if path.endswith((".weights.h5", ".ckpt")):
+    built = model(VectorStore.open(store))
+    built.load_weights(path) if path.endswith("h5") else tf.train.Checkpoint(model=built).restore(path).expect_partial()
+elif path.endswith("savedmodel"):
+    served = tf.saved_model.load(path)
+    built = None
+else:
+    built = load_model(path)
+if built is None:
+    signature = served.signatures["serving_default"] if "serving_default" in served.signatures else served.serve
+    output = np.asarray(list(signature(**{k: tf.constant(v) for k, v in inputs().items()}).values())[0])
+else:
+    output = predict(built)
+np.save(path + ".npy", output)
+"""
+
+
+def write_store(path: Path, seed: int = 0) -> VectorStore:
+    with VectorStore.writer(path, StoreSpec("encoder", 6)) as writer:
+        writer.append([f"i{n}" for n in range(40)], ["k"] * 40, np.random.default_rng(seed).normal(size=(40, 6)))
+    return VectorStore.open(path)
+
+
+def model(store: VectorStore, **options: Any) -> Any:
+    item = keras.Input((1,), name="item", dtype="int32")
+    raw = keras.Input((1,), name="raw", dtype="string")
+    table = store.align([None, *(f"i{n}" for n in range(0, 60, 2))])
+    augmentation = KnowledgeAugmentation({"item": table, "raw": store}, expert_units=(8, 4), name="kar", **options)
+    fields = augmentation({"item": item, "raw": raw})
+    joined = keras.layers.Concatenate()([fields["item"], fields["raw"]])
+    built = keras.Model({"item": item, "raw": raw}, keras.layers.Dense(1, activation="sigmoid")(joined))
+    built.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
+    return built
+
+
+def inputs() -> dict[str, Any]:
+    random = np.random.default_rng(1)
+    raw = np.asarray([[f"i{n}"] for n in random.integers(0, 50, 32)], dtype=object)
+    return {"item": random.integers(-1, 40, (32, 1)).astype("int32"), "raw": raw}
+
+
+def data() -> Any:
+    features = {"item": tf.constant(inputs()["item"]), "raw": tf.constant(inputs()["raw"])}
+    return tf.data.Dataset.from_tensor_slices((features, np.arange(32) % 2)).batch(16)
+
+
+def features() -> Any:
+    """All inputs in one batch, as both APIs take strings: tensors."""
+    return data().unbatch().map(lambda x, _: x).batch(32)
+
+
+def predict(built: Any) -> np.ndarray:
+    return np.asarray(built.predict(features(), verbose=0))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VectorStore:
+    return write_store(tmp_path / "store")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_fresh_process_predicts_the_same(store: VectorStore, tmp_path: Path, suffix: str) -> None:
+    built, path = model(store), tmp_path / f"model{suffix}"
+    built.fit(data(), epochs=2, verbose=0)
+    if suffix == ".ckpt":
+        path = Path(tf.train.Checkpoint(model=built).write(str(path)))
+    elif suffix == ".weights.h5":
+        built.save_weights(str(path))
+    elif suffix == "savedmodel":
+        built.export(str(path)) if IS_KERAS_3 else built.save(str(path), save_format="tf")
+    else:
+        built.save(str(path))
+    done = subprocess.run(
+        [sys.executable, "-c", _READ.replace("predict(inputs()", "predict(__import__('test_saving').only()"),
+         str(path), str(store.path)],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    # TensorFlow optimises the graph of a SavedModel anew: equal to rounding. All others: to the bit.
+    tolerance = 1e-6 if suffix == "savedmodel" else 0
+    np.testing.assert_allclose(np.load(f"{path}.npy"), predict(built), rtol=tolerance, atol=0)
+
+
+def test_a_file_loads_in_safe_mode_and_holds_no_pickle(store: VectorStore, tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    model(store).save(str(path))
+    keras.models.load_model(str(path), safe_mode=True)
+    with zipfile.ZipFile(path) as file:
+        assert {Path(name).suffix for name in file.namelist()} == {".json", ".h5"}
+        config = file.read("config.json").decode()
+    assert "Lambda" not in config
+    assert store.fingerprint in config and str(store.path) in config
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5", ".h5"])
+def test_tables_are_in_the_file_only_when_embedded(tmp_path: Path, suffix: str) -> None:
+    with VectorStore.writer(tmp_path / "big", StoreSpec("encoder", 64)) as writer:
+        writer.append([f"i{n}" for n in range(2000)], ["k"] * 2000, np.random.default_rng(0).normal(size=(2000, 64)))
+    store, sizes = VectorStore.open(tmp_path / "big"), {}
+    for embed in (False, True):
+        path = tmp_path / f"{embed}{suffix}"
+        built = model(store, embed_tables=embed)
+        (built.save_weights if suffix == ".weights.h5" else built.save)(str(path))
+        sizes[embed] = path.stat().st_size
+    assert sizes[True] - sizes[False] > store.vectors.nbytes
+
+
+def test_an_embedded_table_needs_no_store(store: VectorStore, tmp_path: Path) -> None:
+    built = model(store, embed_tables=True)
+    built.save(str(tmp_path / "model.keras"))
+    store.path.rename(tmp_path / "gone")
+    again = load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(predict(again), predict(built))
+    kar = next(layer for layer in again.layers if isinstance(layer, KnowledgeAugmentation))
+    assert kar.stores["item"]["fingerprint"] == VectorStore.open(tmp_path / "gone").fingerprint
+
+
+def test_weights_of_another_store_are_refused_by_name(store: VectorStore, tmp_path: Path) -> None:
+    model(store).save_weights(str(tmp_path / "model.weights.h5"))
+    other = write_store(tmp_path / "other", seed=1)
+    with pytest.raises(Exception, match=rf"(?s)item from a store with fingerprint {store.fingerprint}.*other with"):
+        model(other).load_weights(str(tmp_path / "model.weights.h5"))
+
+
+class Stop(Exception):
+    """The machine goes down."""
+
+
+def test_training_stopped_in_the_middle_goes_on_from_its_checkpoint(store: VectorStore, tmp_path: Path) -> None:
+    def fit(callbacks: list[Any]) -> Any:
+        keras.utils.set_random_seed(0)
+        built = model(store)
+        built.fit(data(), epochs=4, verbose=0, callbacks=callbacks)
+        return built
+
+    class Stopping(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 2:
+                raise Stop
+
+    whole = predict(fit([]))
+    with pytest.raises(Stop):
+        fit([keras.callbacks.BackupAndRestore(str(tmp_path / "backup")), Stopping()])
+    resumed = fit([keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))])
+    np.testing.assert_allclose(predict(resumed), whole, rtol=1e-5)

@@ -1,0 +1,150 @@
+"""From a trained model to one that serves: prestored tables, new ids, half precision, export. Both Keras APIs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model, prestore
+from kar_aug._keras import keras, tf
+from kar_aug.cache import StoreSpec
+from kar_aug.export import export
+
+pytestmark = pytest.mark.both_keras
+IDS = [f"i{n}" for n in range(20)]
+LAYER = "kar_prestored"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VectorStore:
+    with VectorStore.writer(tmp_path / "store", StoreSpec("encoder", 6)) as writer:
+        writer.append(IDS, ["k"] * 20, np.random.default_rng(0).normal(size=(20, 6)))
+    return VectorStore.open(tmp_path / "store")
+
+
+def model(store: VectorStore) -> Any:
+    """Two sources: `item`, places in a vocabulary whose last ten have no knowledge; `raw`, the store's own strings."""
+    item = keras.Input((1,), name="item", dtype="int32")
+    raw = keras.Input((1,), name="raw", dtype="string")
+    price = keras.Input((1,), name="price")
+    table = store.align([None, *IDS, *(f"new{n}" for n in range(10))])
+    layer = KnowledgeAugmentation({"item": table, "raw": store}, expert_units=(8, 4), name="kar")
+    for i, weight in enumerate(layer.trainable_weights):
+        weight.assign(np.random.default_rng(i).normal(size=weight.shape).astype("float32"))
+    fields = layer({"item": item, "raw": raw})
+    joined = keras.layers.Concatenate()([fields["item"], fields["raw"], price])
+    return keras.Model([item, raw, price], keras.layers.Dense(1, activation="sigmoid")(joined))
+
+
+def inputs(item: Any, raw: Any) -> dict[str, Any]:
+    """One row an id."""
+    return {
+        "item": tf.constant(np.reshape(item, (-1, 1)).astype("int32")),
+        "raw": tf.constant(np.reshape(np.asarray(raw, object), (-1, 1))),
+        "price": tf.constant(np.linspace(0, 1, len(item), dtype="float32")[:, None]),
+    }
+
+
+def predict(built: Any, item: Any, raw: Any) -> np.ndarray:
+    values = inputs(item, raw)
+    return np.asarray(built([values[name] for name in ("item", "raw", "price")], training=False))
+
+
+EVERY_ID = (list(range(-2, 35)), [*IDS, *(["?"] * 17)])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 1e-2)])
+def test_prestored_predictions_are_equal(store: VectorStore, tmp_path: Path, dtype: str, tolerance: float) -> None:
+    built = model(store)
+    serving = prestore(built, dtype=dtype, spare=3)
+    expected = predict(built, *EVERY_ID)
+    np.testing.assert_allclose(predict(serving, *EVERY_ID), expected, rtol=tolerance)
+    serving.save(str(tmp_path / "serving.keras"))
+    again = load_model(tmp_path / "serving.keras")
+    np.testing.assert_array_equal(predict(again, *EVERY_ID), predict(serving, *EVERY_ID))
+    tables = [w for w in again.get_layer(LAYER).weights if len(w.shape) == 2]
+    assert {np.asarray(t).dtype.name for t in tables} == {dtype}
+
+
+def test_new_ids_get_their_vectors_and_nothing_else_changes(store: VectorStore) -> None:
+    built = model(store)
+    serving = prestore(built, spare=2)
+    before = {w.name: np.asarray(w) for w in serving.weights if "item" not in w.name and "raw" not in w.name}
+    old, unknown = predict(serving, *EVERY_ID), predict(serving, [21, 31], ["fresh", "i3"])
+    vectors = np.random.default_rng(5).normal(size=(4, 6)).astype("float32")
+    serving.get_layer(LAYER).update({"item": {21: vectors[0], 31: vectors[1]}, "raw": {"fresh": vectors[2]}})
+    with VectorStore.writer(store.path, store.spec) as writer:
+        writer.append(["new0", "beyond", "fresh"], ["k"] * 3, vectors[:3])
+    grown = VectorStore.open(store.path)
+    layer = next(layer for layer in built.layers if isinstance(layer, KnowledgeAugmentation))
+    table = grown.align([None, *IDS, *(f"new{n}" for n in range(10)), "beyond"])
+    expected = layer.refreshed({"item": table, "raw": grown})
+    ids = {"item": np.asarray([21, 31], "int32"), "raw": np.asarray(["fresh", "i3"])}
+    for name, values in serving.get_layer(LAYER)(ids).items():
+        np.testing.assert_allclose(np.asarray(values), np.asarray(expected(ids)[name]), rtol=5e-3, atol=5e-3)
+    assert not np.allclose(predict(serving, [21, 31], ["fresh", "i3"]), unknown)
+    untouched = [row for row, id in enumerate(EVERY_ID[0]) if id not in (21, 31)]
+    np.testing.assert_array_equal(predict(serving, *EVERY_ID)[untouched], old[untouched])
+    for weight in serving.weights:
+        if weight.name in before:
+            np.testing.assert_array_equal(np.asarray(weight), before[weight.name])
+
+
+def test_an_update_that_cannot_be_made_changes_nothing(store: VectorStore, tmp_path: Path) -> None:
+    built = model(store)
+    serving = prestore(built, spare=1)
+    before, layer, vector = predict(serving, *EVERY_ID), serving.get_layer(LAYER), np.ones(6)
+    for knowledge, message in [
+        ({"item": {1: vector}, "raw": {"a": vector, "b": vector}}, r"raw: 2 new ids, but room for 1\..*spare="),
+        ({"item": {32: vector}}, "item: there is no row for id 32, only for 0 to 31"),
+        ({"item": {1: vector * np.nan}}, "item: the vector of id 1 must be 6 finite numbers"),
+        ({"item": {1: np.ones(5)}}, "item: the vector of id 1 must be 6 finite numbers"),
+    ]:
+        with pytest.raises(StoreError, match=message):
+            layer.update(knowledge)
+    np.testing.assert_array_equal(predict(serving, *EVERY_ID), before)
+    serving.save(str(tmp_path / "serving.keras"))
+    loaded = load_model(tmp_path / "serving.keras").get_layer(LAYER)
+    with pytest.raises(ValueError, match="give `update` the trained KnowledgeAugmentation as well"):
+        loaded.update({"item": {1: vector}})
+    loaded.update({"item": {1: vector}}, next(x for x in built.layers if isinstance(x, KnowledgeAugmentation)))
+
+
+# What production does: TensorFlow, and nothing of ours or of DeepCTR's.
+_SERVE = """
+import sys
+class Guard:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("kar_aug", "deepctr"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Guard())
+import numpy as np, tensorflow as tf
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+inputs = np.load(sys.argv[2])
+features = {n: tf.constant(inputs[n].astype(object) if inputs[n].dtype.kind == "U" else inputs[n]) for n in inputs}
+np.save(sys.argv[3], serve(**features)["ctr"].numpy())
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_tensorflow_alone_serves_an_export(store: VectorStore, tmp_path: Path, dtype: str) -> None:
+    built = model(store)
+    export(built, tmp_path / "serving" / "1", dtype=dtype)
+    note = json.loads((tmp_path / "serving" / "1" / "assets.extra" / "kar_aug.json").read_text())
+    assert note["stores"] == {"item": store.fingerprint, "raw": store.fingerprint}
+    values = {name: np.asarray(value) for name, value in inputs(*EVERY_ID).items()}
+    values["raw"] = np.asarray([[id.decode()] for id in values["raw"][:, 0]])
+    np.savez(tmp_path / "inputs.npz", **values)
+    done = subprocess.run(
+        [sys.executable, "-c", _SERVE, *(str(tmp_path / n) for n in ("serving/1", "inputs.npz", "output.npy"))],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    tolerance = 1e-5 if dtype == "float32" else 1e-2
+    np.testing.assert_allclose(np.load(tmp_path / "output.npy"), predict(built, *EVERY_ID), rtol=tolerance)
