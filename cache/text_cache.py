@@ -23,7 +23,7 @@ from kar_aug.batches import batched
 from kar_aug.cache import _tables as tables
 from kar_aug.cache._database import Database
 
-STATUSES = ("ok", "truncated", "refused", "empty", "wrong_model")
+STATUSES = ("ok", "truncated", "refused", "empty", "wrong_model", "invalid")
 _ROWS = 256  # of one statement or commit
 _ANSWER = list(tables.answers.c)
 
@@ -32,7 +32,8 @@ _SETTLE = tuple(
     sa.delete(table).where(table.c.key.in_(sa.bindparam("keys", expanding=True)))
     for table in (tables.failures, tables.claims, tables.batch_requests)
 )
-_NOBODYS = ~sa.exists().where(tables.knowledge.c.key == tables.answers.c.key)
+# An answer that did not fit its schema is nobody's, but without it the question would be asked again.
+_NOBODYS = ~sa.exists().where(tables.knowledge.c.key == tables.answers.c.key) & (tables.answers.c.status != "invalid")
 
 
 def answer_key(model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> str:
@@ -43,7 +44,8 @@ def answer_key(model: str, messages: Sequence[Mapping[str, Any]], parameters: Ma
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one question. `status` is one of `STATUSES`; only "ok" is knowledge unless asked for.
+    """What came back for one question. `status` is one of `STATUSES`; only "ok" is knowledge unless asked for, and
+    "invalid" is what does not fit the JSON schema that was asked for.
 
     `cost` is in US dollars, None if the model's price is not known; `seconds` from request to response; `tier` is "",
     "flex" or "batch"; `served_model` is what the server says it asked; `raw` the response as it came.

@@ -105,6 +105,8 @@ def _wrong(answer: Answer, language: str | None, seen: dict[bytes, str], name: s
     refusal = _REFUSAL.search(answer.text[:_REFUSAL_WITHIN])
     if answer.status == "refused" or refusal:
         yield "refusal", refusal.group(0) if refusal else "the server says so"
+    if not {"response_format", "answer_schema"}.isdisjoint(parameters or {}):
+        return  # JSON is in no language, and many items have equal attributes
     if language is not None and (other := other_language(answer.text, language)):
         yield "wrong_language", f"looks like {other}, not {language}"
     digest = hashlib.blake2b(" ".join(answer.text.lower().split()).encode("utf-8", "replace"), digest_size=12).digest()

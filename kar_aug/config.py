@@ -28,7 +28,8 @@ class DataConfig:
     Args:
         dataset: a public data set by name, or None and the paths of the user's own tables.
         interactions, items, users: Parquet or CSV files, relative to kar.toml.
-        user_features, item_features: columns of the tables that the CTR model reads, as categories.
+        user_features, item_features: columns of the tables that the CTR model reads, as categories; "attributes.country"
+            is what the language model answered by the recipe "attributes" (see `kar_aug.attributes`).
         history: most events of a user that the prompt may see, and no model is trained on.
         click_above: a rating above this is a click.
         history_length: how many latest clicks the model reads as `hist_item_id`.
@@ -106,7 +107,8 @@ class LanguageModel:
         max_tokens: longest answer.
         temperature, seed: sampling parameters; part of an answer's key, as `max_tokens` is.
         extra: further parameters of a request, such as reasoning_effort; part of the key too.
-        omit: parameters that the server does not take ("seed").
+        omit: parameters that the server does not take ("seed"; "response_format": answers are checked by their schema
+            all the same).
         service_tier: "flex" asks OpenAI for the same answers at half the price, later.
         concurrency: most requests in flight; fewer when the server asks to slow down.
         rpm, tpm: most requests and tokens a minute.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
 
+from kar_aug.attributes import add_attributes
 from kar_aug.cache import Knowledge, TextCache, VectorStore
 from kar_aug.config import Config
 from kar_aug.data import Tables, load_tables, split_interactions
@@ -53,11 +54,28 @@ class Workspace:
         )
 
     @cached_property
+    def feature_tables(self) -> Tables:
+        """The tables, and in them what models read that a language model said as JSON: see `kar_aug.attributes`."""
+        data, tables = self.config.data, self.tables
+        if not any("." in name for name in (*data.user_features, *data.item_features)):
+            return tables
+        with self.open_cache() as cache:
+            answers = partial(cache.knowledge, accept=self.config.generate.accepted)
+            users = add_attributes(tables.users, "user", data.user_features, self._recipe, answers)
+            items = add_attributes(tables.items, "item", data.item_features, self._recipe, answers)
+        return replace(tables, users=users, items=items)
+
+    def _recipe(self, name: str) -> Recipe:
+        """A recipe by name, one of the user's own as NAME.toml beside kar.toml."""
+        own = self.config.path(f"{name}.toml")
+        return Recipe.load(own if own.is_file() else name)
+
+    @cached_property
     def samples(self) -> Samples:
         """What the CTR model is trained and tested on."""
         data = self.config.data
         return build_samples(
-            self.tables,
+            self.feature_tables,
             self.split,
             user_features=data.user_features,
             item_features=data.item_features,

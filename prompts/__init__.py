@@ -4,6 +4,7 @@
 scenario    a scenario as an object, which renders entities          templates  sandboxed templates
 recipes/    ways of asking, as data                              recipe     a recipe as an object
 entities    the prompts of the users and items of some tables        text       values as text that prompts may hold
+history     which events of a long history are shown             schema     answers as JSON
 """
 
 from kar_aug.prompts.entities import item_prompts, user_prompts

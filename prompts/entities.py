@@ -50,7 +50,7 @@ def user_prompts(
         recipe: how to ask; the scenario's own question if None.
     """
     recipe = recipe or Recipe.load(KAR)
-    source = recipe.source("user")
+    source, schema = recipe.source("user"), recipe.schema("user")
     version = recipe.version(scenario, "user")
     more: dict[str, Any] = {} if max_events == MAX_EVENTS else {"events": max_events}
     if mode != "recent":
@@ -89,7 +89,7 @@ def user_prompts(
             for i in seen
         ]
         prompt = scenario.user_prompt(user_id, profiles.get(user_id, {}), rows, last.isoformat(), rephrase)
-        yield replace(prompt, source=source, version=version)
+        yield replace(prompt, source=source, version=version, schema=schema)
 
 
 def item_prompts(
@@ -106,7 +106,7 @@ def item_prompts(
     An item without one of the scenario's `item.required` fields is left out: a language model could only invent.
     """
     recipe = recipe or Recipe.load(KAR)
-    source, version = recipe.source("item"), recipe.version(scenario, "item")
+    source, version, schema = recipe.source("item"), recipe.version(scenario, "item"), recipe.schema("item")
     rows = _rows(tables.items, "item_id")
     counted = split.loc[split["part"] == "history", "item_id"]
     ordered = _most_frequent(counted[counted.isin(rows.keys())], None)
@@ -124,7 +124,8 @@ def item_prompts(
     for item_id, near in zip(asked, neighbours, strict=False):
         names = [scenario.name_of(rows[other]) for other in near if other in rows]
         rephrase = partial(recipe.rephrase, scenario, "item", neighbours=[name for name in names if name])
-        yield replace(scenario.item_prompt(item_id, rows[item_id], rephrase), source=source, version=version)
+        prompt = scenario.item_prompt(item_id, rows[item_id], rephrase)
+        yield replace(prompt, source=source, version=version, schema=schema)
     if nameless:
         _log.warning(
             "%s items are not asked about, because their %s is empty; the first is item_id %s",

@@ -25,6 +25,7 @@ class Prompt:
         version: changes with all that could change what the model sees, but for the data themselves.
         as_of: the time of the last event that the prompt shows.
         cut: names of what was shortened to fit: fields, and "history" where events had to be left out.
+        schema: the JSON schema that the answer must fit; None where it is free text.
     """
 
     source: str
@@ -33,6 +34,7 @@ class Prompt:
     version: str
     as_of: str | None = None
     cut: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = None
 
     @property
     def text(self) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from kar_aug.errors import PromptError
+from kar_aug.prompts.schema import schema_fault
 from kar_aug.prompts.templates import TemplateFault, check_names, render, uses
 from kar_aug.prompts.text import careful_tokens
 
@@ -165,6 +166,8 @@ def _check_question(document: Document, data: Mapping[str, Any], source: str) ->
     for key in ("system", "prompt"):
         if key not in given:
             document.fail(source, "", f"'{key}' is missing in [{source}].")
+    if "schema" in section and (fault := schema_fault(section["schema"])):
+        document.fail(f"{source}.schema", "", fault)
     if "neighbours" in data.get("needs", ()) and source == "user":
         document.fail("", "needs", "only items have neighbours.")
     common: dict[str, Any] = {"factors": None, "language": None, "words": WORDS}

@@ -145,10 +145,10 @@ def _vector_maps(workspace: Workspace) -> dict[str, Any]:
     from kar_aug.features import SEPARATOR
     from kar_aug.vector_map import vector_map
 
-    items, features = workspace.tables.items, workspace.config.data.item_features
+    items, features = workspace.feature_tables.items, workspace.config.data.item_features
     if not features:
         return {}
-    first = items[features[0]].astype(str).str.split(SEPARATOR).str[0]
+    first = items[features[0]].fillna("").astype(str).str.split(SEPARATOR).str[0]
     label = dict(zip(items["item_id"].tolist(), first.tolist(), strict=True))
     return {f"Knowledge of items, by {features[0]}": vector_map(workspace.stores()["item_id"], label)}
 

@@ -4,6 +4,7 @@ questions   which prompts have no answer yet          job         concurrent req
 cost        tokens and US dollars                     batch       the Batch API
 limits      requests and tokens a minute, budget      jsonl       files of requests and responses
 server      one request, and what its errors mean     dry_run     what a job would ask, and cost
+structured  answers that must fit a JSON schema
 """
 
 from kar_aug.generate.batch import generate_batches

@@ -16,7 +16,7 @@ from functools import partial
 from typing import IO, Any, TypeVar
 
 from kar_aug.batches import batched
-from kar_aug.cache import Batch, BatchBook, Claims, Link, Request, TextCache
+from kar_aug.cache import Batch, BatchBook, Claims, Link, Request, TextCache, answer_key
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError
 from kar_aug.generate.cost import Price, Prices, most_tokens
@@ -35,6 +35,7 @@ from kar_aug.generate.server import (
     client_errors,
     import_openai,
 )
+from kar_aug.generate.structured import INVALID, TWICE, is_repair, parameters_of, repair, schema_of
 from kar_aug.prompts import Prompt
 
 _MARK = "kar_aug"  # the name of our marker in a batch's metadata
@@ -116,6 +117,7 @@ class _Batches:
         self.progress = Progress()
         self.running: list[Batch] = []
         self.claimed: set[str] = set()
+        self.misfits: list[Request] = []
         self.limit: LimitReached | None = None
         self.faults = Faults(model, key)
         self.client = import_openai().OpenAI(base_url=model.base_url, api_key=key, timeout=model.timeout, max_retries=0)
@@ -162,7 +164,7 @@ class _Batches:
             for question in survey.look(batch):
                 if survey.is_open(question):
                     questions.setdefault(question.key, []).append(question)
-                elif question.status is None:
+                elif question.status in (None, INVALID):
                     self.progress.skipped += 1
                 else:
                     self.progress.cached += 1
@@ -177,8 +179,9 @@ class _Batches:
                     self.progress.elsewhere += len(same)
                 else:
                     messages = same[0].prompt.messages
-                    asked = {"model": model.model, "messages": messages, "parameters": model.parameters}
-                    length = len(request_line(key, model.model, messages, model.parameters))
+                    parameters = parameters_of(model, same[0].prompt)
+                    asked = {"model": model.model, "messages": messages, "parameters": parameters}
+                    length = len(request_line(key, model.model, messages, parameters))
                     most = self._most_cost(messages, model.max_tokens, price)
                     yield Request(key, asked, tuple(question.link for question in same)), length, most
         survey.end()
@@ -338,11 +341,14 @@ class _Batches:
             for key, response in responses.items():
                 if key in requests:
                     answers += self._answer(requests[key], response)
-            self.cache.put_many((answer, request.links) for answer, request in answers)
+            self.cache.put_many((a, () if a.status == INVALID else request.links) for a, request in answers)
             for answer, request in answers:
-                self._came_back(request)
-                self.progress.asked += 1
-                self.progress.cached += len(request.links) - 1
+                if answer.status == INVALID:
+                    self._does_not_fit(answer.key, request)
+                else:
+                    self._came_back(request)
+                    self.progress.asked += 1
+                    self.progress.cached += len(request.links) - 1
                 self.progress.prompt_tokens += answer.prompt_tokens
                 self.progress.completion_tokens += answer.completion_tokens
                 self.progress.cost += answer.cost or 0.0
@@ -358,6 +364,22 @@ class _Batches:
             if response.permanent or request.rounds >= _ROUNDS:
                 self._failed(request, self.faults.clean(failure.reason), permanent=response.permanent)
             return []
+
+    def _does_not_fit(self, key: str, request: Request) -> None:
+        """Keep the question that asks for another answer for the next batch; after two, it has failed."""
+        question, stored = request.question, self.cache.get(key)
+        if is_repair(question["messages"]) or stored is None:
+            self._failed(request, TWICE, permanent=True)
+            return
+        self._came_back(request)
+        schema = schema_of(question["parameters"])
+        link = request.links[0]
+        prompt = Prompt(link.source, link.entity_id, tuple(question["messages"]), link.prompt_version, schema=schema)
+        messages = repair(prompt, stored.text).messages
+        again = answer_key(question["model"], messages, question["parameters"])
+        links = tuple(link._replace(key=again) for link in request.links)
+        if again in self.claims.claim({again}):
+            self.misfits.append(Request(again, {**question, "messages": list(messages)}, links))
 
     def _failed(self, request: Request, reason: str, *, permanent: bool) -> None:
         self.cache.fail(request.key, reason, request.rounds, permanent=permanent, link=request.links[0])
@@ -380,7 +402,10 @@ class _Batches:
                 left.append(replace(request, rounds=request.rounds + 1))
         if left:
             self.on_note(f"batch {batch.batch_id}: {len(left):,} prompts have no answer and are asked again")
-            self._prepare(left)
+        if self.misfits:
+            self.on_note(f"batch {batch.batch_id}: {len(self.misfits):,} answers do not fit their schema: asked again")
+        misfits, self.misfits = self.misfits, []
+        self._prepare([*left, *misfits])
 
     def _try(self, action: Callable[[], T]) -> T:
         """Do it until it works, or cannot."""

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from kar_aug.batches import batched
@@ -21,8 +22,9 @@ from kar_aug.errors import GenerationError
 from kar_aug.generate.cost import Price, Prices, estimated_tokens, most_tokens
 from kar_aug.generate.limits import Budget, Gate, LimitReached, pause
 from kar_aug.generate.progress import Progress
-from kar_aug.generate.questions import BATCH, Question, Survey
+from kar_aug.generate.questions import BATCH, Question, Survey, question_key
 from kar_aug.generate.server import Hopeless, Passing, Rejected, Server, Unavailable, Unreachable, api_key
+from kar_aug.generate.structured import INVALID, TWICE, is_repair, parameters_of, repair
 from kar_aug.prompts import Prompt
 
 _MOST_DEFERRED = 10_000  # questions that another process is asking, kept in memory to look after them later
@@ -138,7 +140,7 @@ class _Job:
             if self.survey.is_open(question):
                 if not self._waits(question):
                     todo[question.key] = question
-            elif question.status is None:
+            elif question.status in (None, INVALID):
                 self.progress.skipped += 1
             else:
                 self.progress.cached += 1
@@ -174,27 +176,50 @@ class _Job:
     def _settle(self, questions: dict[str, Question]) -> list[Question]:
         answered = self.cache.answered(questions)
         running = self.claims.in_batches(questions)
+        misfits: list[Question] = []
         for key in answered.keys() | running:
             with self.waiting_lock:
                 links = self.waiting.pop(key)
-            if key in answered:
+            if answered.get(key) == INVALID:
+                misfits += self._after_misfit(questions[key], links)
+            elif key in answered:
                 self.cache.link(links)
                 self.progress.cached += len(links)
             else:
                 self.progress.elsewhere += len(links)
-        return self._claim({key: q for key, q in questions.items() if key not in answered and key not in running})
+        rest = {key: q for key, q in questions.items() if key not in answered and key not in running}
+        return [*misfits, *self._claim(rest)]
+
+    def _after_misfit(self, question: Question, links: list[Link]) -> list[Question]:
+        """An answer does not fit its schema: the question that asks for another, if it is ours to ask; after two, the
+        entities have failed."""
+        stored = self.cache.get(question.key)
+        if is_repair(question.prompt.messages) or stored is None:
+            self.cache.fail(question.key, TWICE, 2, permanent=True, link=question.link)
+            self.progress.count_failure(TWICE, len(links))
+            return []
+        prompt = repair(question.prompt, stored.text)
+        again = replace(question, key=question_key(self.model, prompt), prompt=prompt, status=None)
+        with self.waiting_lock:
+            waiting = self.waiting.setdefault(again.key, [])
+            waits = bool(waiting)
+            waiting += [link._replace(key=again.key) for link in links]
+        return [] if waits else self._claim({again.key: again})
 
     # Asking
 
     async def _slot(self) -> None:
         while (question := await self.queue.get()) is not None:
-            try:
-                answer = await self._ask(question)
-            except (Passing, Rejected) as failure:
-                await self._failed(question, failure)
-            else:
-                await self._answered(question, answer)
-            self._report()
+            open_questions = [question]
+            while open_questions and not self.stopped:
+                question = open_questions.pop()
+                try:
+                    answer = await self._ask(question)
+                except (Passing, Rejected) as failure:
+                    await self._failed(question, failure)
+                else:
+                    open_questions += await self._answered(question, answer)
+                self._report()
 
     async def _ask(self, question: Question) -> Answer:
         """Try until there is an answer or no hope. What is not this question's fault does not count as a try."""
@@ -228,7 +253,8 @@ class _Job:
             cost = most  # until the server says otherwise: a lost request may have been charged
             # While it waits for the server a slot is not cancelled, whatever happens: its answer is paid for.
             self.sending.add(asyncio.current_task())
-            answer = await self.server.ask(question.key, question.prompt.messages)
+            prompt = question.prompt
+            answer = await self.server.ask(question.key, prompt.messages, parameters_of(self.model, prompt))
             used = answer.prompt_tokens + answer.completion_tokens or None
             cost = most if answer.cost is None else answer.cost
             await self.gate.succeeded()
@@ -268,18 +294,21 @@ class _Job:
                 "Run the same command when it does: what is answered stays."
             )
 
-    async def _answered(self, question: Question, answer: Answer) -> None:
+    async def _answered(self, question: Question, answer: Answer) -> list[Question]:
+        """Keep the answer. Returns what is to be asked because of it."""
+        misfit = answer.status == INVALID
         with self.waiting_lock:
-            links = list(self.waiting[question.key])
+            links = [] if misfit else list(self.waiting[question.key])
         await self.writer.put(answer, links)
         with self.waiting_lock:
             waiting = self.waiting.pop(question.key)
-        if late := waiting[len(links) :]:
+        if (late := waiting[len(links) :]) and not misfit:
             await asyncio.to_thread(self.cache.link, late)
         self.rejected_in_a_row = 0
         progress = self.progress
-        progress.asked += 1
-        progress.cached += len(waiting) - 1
+        if not misfit:
+            progress.asked += 1
+            progress.cached += len(waiting) - 1
         progress.prompt_tokens += answer.prompt_tokens
         progress.completion_tokens += answer.completion_tokens
         progress.cost += answer.cost or 0.0
@@ -289,6 +318,7 @@ class _Job:
                 f"{answer.served_model!r}. If that is the same model, set [generate] served_model = "
                 f'"{answer.served_model}" and run with --retry-failed.'
             )
+        return await asyncio.to_thread(self._after_misfit, question, waiting) if misfit else []
 
     async def _failed(self, question: Question, failure: Passing | Rejected) -> None:
         if self.stopped:  # it was not tried to the end

@@ -20,9 +20,11 @@ from kar_aug.generate.cost import Price, Prices
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import BATCH, Survey
 from kar_aug.generate.server import Asked, Passing, read_answer, without_keys
+from kar_aug.generate.structured import INVALID, TWICE, is_repair, parameters_of, sent
 from kar_aug.prompts import Prompt
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000  # of one file, by OpenAI's documentation
+_ONCE = "the answer does not fit the schema: --export-jsonl writes the question that asks for another"
 _EXPIRED = ("batch_expired", "batch_cancelled")
 
 
@@ -38,7 +40,7 @@ class Response:
 
 def request_line(key: str, model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> bytes:
     """One request, in ASCII, so that no title of any item can end the line."""
-    body = {"model": model, "messages": list(messages), **parameters}
+    body = {"model": model, "messages": list(messages), **sent(parameters)}
     line = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
     return json.dumps(line, ensure_ascii=True).encode() + b"\n"
 
@@ -108,7 +110,8 @@ def export_jsonl(
         for question in questions:
             if question.key not in seen:
                 seen.add(question.key)
-                yield request_line(question.key, model.model, question.prompt.messages, model.parameters)
+                prompt = question.prompt
+                yield request_line(question.key, model.model, prompt.messages, parameters_of(model, prompt))
 
     files: list[Path] = []
     for number, part in enumerate(chunks(lines())):
@@ -169,19 +172,24 @@ def import_jsonl(
     progress = Progress()
     survey = Survey(cache, model, progress)
     for batch in batched(prompts, BATCH):
-        answers = []
+        answers, misfits = [], []
         for question in survey.look(batch):
-            if question.status is not None:
+            if question.status == INVALID:
+                progress.skipped += 1
+            elif question.status is not None:
                 progress.cached += 1
                 cache.link([question.link])
                 where.pop(question.key, None)
             elif question.key in where:
                 response = _at(*where[question.key])
                 try:
-                    asked = Asked(model.model, question.prompt.messages, model.parameters)
+                    asked = Asked(model.model, question.prompt.messages, parameters_of(model, question.prompt))
                     answer = answer_of(response, asked, price, served_model=model.served_model, tier=tier)
-                    answers.append((answer, [question.link]))
-                    progress.asked += 1
+                    answers.append((answer, [] if answer.status == INVALID else [question.link]))
+                    if answer.status == INVALID:
+                        misfits.append(question)
+                    else:
+                        progress.asked += 1
                 except Passing as failure:
                     progress.count_failure(failure.reason)
                     cache.fail(question.key, failure.reason, 1, permanent=response.permanent, link=question.link)
@@ -189,6 +197,11 @@ def import_jsonl(
         for answer, _ in answers:
             progress.cost += answer.cost or 0.0
             where.pop(answer.key, None)
+        for question in misfits:
+            final = is_repair(question.prompt.messages)
+            progress.count_failure(TWICE if final else _ONCE)
+            if final:
+                cache.fail(question.key, TWICE, 2, permanent=True, link=question.link)
     survey.end()
     _keep_unasked(where, cache, model, price, tier, on_note)
     return progress

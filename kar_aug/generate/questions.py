@@ -9,11 +9,12 @@ from kar_aug.batches import batched
 from kar_aug.cache import Link, TextCache, answer_key
 from kar_aug.config import LanguageModel
 from kar_aug.generate.progress import Progress
+from kar_aug.generate.structured import INVALID, parameters_of, repair
 from kar_aug.prompts import Prompt
 
 BATCH = 256
 # Answers that `retry_failed` asks for again: nothing in them is knowledge. A truncated one would be cut off again.
-UNUSABLE = ("refused", "empty", "wrong_model")
+UNUSABLE = ("refused", "empty", "wrong_model", INVALID)
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Question:
 
 def question_key(model: LanguageModel, prompt: Prompt) -> str:
     """The key under which `model`'s answer to `prompt` is stored."""
-    return answer_key(model.model, prompt.messages, model.parameters)
+    return answer_key(model.model, prompt.messages, parameters_of(model, prompt))
 
 
 class Survey:
@@ -54,9 +55,16 @@ class Survey:
         self._before: dict[str, int] = {}
 
     def look(self, prompts: Sequence[Prompt]) -> list[Question]:
-        """The prompts with what is known of each."""
+        """The prompts with what is known of each. One whose answer does not fit its schema comes as the next question
+        of that conversation."""
+        prompts = list(prompts)
         keys = [question_key(self._model, prompt) for prompt in prompts]
         statuses = self._cache.answered(set(keys))
+        for row, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
+            if statuses.get(key) == INVALID and prompt.schema is not None and (answer := self._cache.get(key)):
+                prompts[row] = repair(prompt, answer.text)
+                keys[row] = question_key(self._model, prompts[row])
+        statuses |= self._cache.answered(set(keys) - statuses.keys())
         missing = {key for key in keys if key not in statuses}
         rejected = {f.key for f in self._cache.failures(missing) if f.permanent} if missing else set()
         links = {}

@@ -25,6 +25,8 @@ from kar_aug.cache import Answer
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError, MissingDependencyError
 from kar_aug.generate.cost import Price
+from kar_aug.generate.structured import INVALID, schema_of, sent
+from kar_aug.prompts.schema import answer_fault
 
 if TYPE_CHECKING:
     import openai
@@ -192,7 +194,7 @@ class Server:
         )
         self._tier: dict[str, Any] = {"service_tier": model.service_tier} if model.service_tier else {}
 
-    async def ask(self, key: str, messages: Any) -> Answer:
+    async def ask(self, key: str, messages: Any, parameters: Mapping[str, Any]) -> Answer:
         """Send one request.
 
         Raises:
@@ -206,12 +208,12 @@ class Server:
                 # As `extra_body` the client sends the messages as they are; as `messages` it would look through
                 # every part of them for files to upload, which takes longer than all the rest.
                 response = await self._client.chat.completions.with_raw_response.create(
-                    model=model.model, messages=[], extra_body={"messages": messages, **model.parameters, **self._tier}
+                    model=model.model, messages=[], extra_body={"messages": messages, **sent(parameters), **self._tier}
                 )
                 body = response.content
         except client_errors() as error:
             raise self.faults.of(error) from None
-        asked = Asked(model.model, messages, model.parameters)
+        asked = Asked(model.model, messages, parameters)
         seconds = time.monotonic() - started
         return read_answer(body, key, asked, self._price, served_model=model.served_model, seconds=seconds)
 
@@ -286,6 +288,9 @@ def read_answer(
         status, text = "refused", text or refusal
     elif text and finish == "length":
         status = "truncated"
+    schema = schema_of(asked.parameters)
+    if status == "ok" and schema is not None and answer_fault(text, schema):
+        status = INVALID
     if served and not same_model(served, served_model or asked.model):
         status = "wrong_model"
     if not tier and document.get("service_tier") == "flex":
