@@ -28,8 +28,8 @@ class DataConfig:
     Args:
         dataset: a public data set by name, or None and the paths of the user's own tables.
         interactions, items, users: Parquet or CSV files, relative to kar.toml.
-        user_features, item_features: columns of the tables that the CTR model reads, as categories; "attributes.country"
-            is what the language model answered by the recipe "attributes" (see `kar_aug.attributes`).
+        user_features, item_features: columns of the tables that the CTR model reads, as categories. Also
+            "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.attributes`).
         history: most events of a user that the prompt may see, and no model is trained on.
         click_above: a rating above this is a click.
         history_length: how many latest clicks the model reads as `hist_item_id`.
