@@ -32,6 +32,7 @@ _SCENARIO: dict[str, dict[str, tuple[type, bool]]] = {
     "": {
         "name": (str, True), "factors": (list, True), "user": (dict, True), "item": (dict, True),
         "language": (str, False), "words": (dict, False), "ratings": (dict, False), "limits": (dict, False),
+        "decisions": (object, False),  # a record of who decided the factors, for people
     },
     "user": {"fields": (list, True), "item_fields": (list, False), "system": (str, True), "prompt": (str, True)},
     "item": {"fields": (list, True), "required": (list, False), "system": (str, True), "prompt": (str, True)},

@@ -79,7 +79,7 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 def ask(job: Job) -> None:
     """Ask for what is missing, and say what was done."""
     started = time.monotonic()
-    with job.workspace.open_cache() as cache, _served(job.model) as (model, key), bar("knowledge", job.total) as show:
+    with job.workspace.open_cache() as cache, served(job.model) as (model, key), bar("knowledge", job.total) as show:
         done = run_generate(
             job.prompts(),
             cache,
@@ -191,7 +191,7 @@ def import_responses(job: Job, paths: Iterable[Path]) -> None:
 
 
 @contextlib.contextmanager
-def _served(model: LanguageModel) -> Iterator[tuple[LanguageModel, str | None]]:
+def served(model: LanguageModel) -> Iterator[tuple[LanguageModel, str | None]]:
     """The model to ask and its key; "local" is served while the block runs."""
     if model.base_url != LOCAL:
         yield model, None

@@ -14,6 +14,7 @@ import click
 from kar_aug._version import __version__
 from kar_aug.cli import prompting, stages
 from kar_aug.cli.cache import cache
+from kar_aug.cli.factors import factors
 from kar_aug.cli.progress import notes, results, stage, table
 from kar_aug.config import Config
 from kar_aug.errors import ConfigError, KarError, MissingDependencyError
@@ -79,6 +80,8 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for source in reversed(SOURCES):
         command = click.option(f"--{source}-recipe", help=f"How to ask about {source}s, as in [prompts].")(command)
+        groups = f"Ask about so many groups of {source}s, as in [prompts]."
+        command = click.option(f"--{source}-clusters", type=click.IntRange(1), help=groups)(command)
     return command
 
 
@@ -141,7 +144,8 @@ def init(output: str, scenario: str | None, force: bool) -> None:
 def generate(
     config: str, /, only: str | None, dry_run: bool, status: bool, retry_failed: bool, batch: bool, batch_size: int,
     no_wait: bool, poll: float, export_jsonl: Path | None, import_jsonl: tuple[Path, ...], shard: str | None,
-    user_recipe: str | None, item_recipe: str | None, **changes: Any,
+    user_recipe: str | None, item_recipe: str | None, user_clusters: int | None, item_clusters: int | None,
+    **changes: Any,
 ) -> None:  # fmt: skip
     """Ask the language model about users and items; answers that are there already are not asked for again.
 
@@ -156,8 +160,9 @@ def generate(
     chosen = [dry_run, status, batch, export_jsonl is not None, bool(import_jsonl)]
     if sum(chosen) > 1:
         raise ConfigError("--dry-run, --status, --batch, --export-jsonl and --import-jsonl exclude each other.")
-    recipes = {"user_recipe": user_recipe, "item_recipe": item_recipe}
-    workspace = Workspace(Config.load(config, {"prompts": recipes, "generate": changes}))
+    ways: dict[str, Any] = {"user_recipe": user_recipe, "item_recipe": item_recipe}
+    ways |= {"user_clusters": user_clusters, "item_clusters": item_clusters}
+    workspace = Workspace(Config.load(config, {"prompts": ways, "generate": changes}))
     job = generation.Job(workspace, (only,) if only else SOURCES, generation.parse_shard(shard), retry_failed)
     if dry_run:
         generation.dry_run(job)
@@ -312,6 +317,7 @@ def demo(
 
 main.add_command(cache)
 main.add_command(prompting.prompts)
+main.add_command(factors)
 
 
 def _packaged(name: str) -> str:

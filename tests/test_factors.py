@@ -1,0 +1,82 @@
+"""Factors: a language model proposes, merged and ranked; an expert decides; the scenario says who decided what."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import ChatServer, completion
+from click.testing import CliRunner
+from test_cli import folder
+
+from kar_aug.cli import main
+from kar_aug.factors import Proposal, merge, with_factors
+from kar_aug.prompts import Scenario, scenario_names, scenario_text
+
+__all__ = ["folder"]
+
+SAID = [["Genre", "the directors", "mood"], ["director", "genre", "Soundtrack."], ["genre", "mood", "cast"]]
+
+
+def says(_: ChatServer, request: dict[str, Any], number: int) -> Any:
+    return 200, {}, completion(json.dumps({"factors": SAID[request["seed"] % 3]}), model=request["model"])
+
+
+def test_spellings_are_one_factor_ranked_by_samples_then_by_place() -> None:
+    assert merge(SAID) == [
+        Proposal("genre", 3, 4 / 3),
+        Proposal("the directors", 2, 1.5),
+        Proposal("mood", 2, 2.5),
+        Proposal("cast", 1, 3),
+        Proposal("soundtrack", 1, 3),
+    ]
+    assert merge([["", "x" * 99, "class", "gas"], ["类型", "👻"]]) == [
+        Proposal("类型", 1, 1), Proposal("class", 1, 1), Proposal("gas", 1, 2)
+    ] or [p.factor for p in merge([["class", "gas"]])] == ["class", "gas"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_the_factors_of_every_scenario_can_be_replaced_and_nothing_else_is(name: str) -> None:
+    text = scenario_text(name)
+    changed = with_factors(
+        text, ['a "quoted" one', "类型"], [Proposal("类型", 2, 1.0)], by="Ann", model="m", samples=2, day="2026-01-31"
+    )
+    before, after = tomllib.loads(text), tomllib.loads(changed)
+    (record,) = after.pop("decisions")
+    assert after | {"factors": before["factors"]} == before and after["factors"] == ['a "quoted" one', "类型"]
+    assert (record["decided_by"], record["proposed_by"], record["votes"]) == ("Ann", "m", {"类型": 2})
+    assert (record["kept"], record["added"], record["left_out"]) == (["类型"], ['a "quoted" one'], [])
+
+
+def run(folder: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    done = CliRunner().invoke(main, ["factors", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_an_expert_decides_and_the_scenario_says_who(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor = folder / "editor.sh"
+    editor.write_text('#!/bin/sh\nsed -i -e "/^mood/d" -e "\\$a pacing" "$1"\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(editor))
+    monkeypatch.setenv("VISUAL", str(editor))
+    with ChatServer(says) as server:
+        options = ("--scenario", "books", "--samples", "3", "--top", "3", "--base-url", server.base_url)
+        run(folder, *options, "--edit", "--by", "Ann", monkeypatch=monkeypatch)
+        assert sorted(r["seed"] for r in server.requests) == [0, 1, 2] and len(server.requests) == 3
+        own = Scenario.load(folder / "books.toml")
+        assert own.factors == ("genre", "the directors", "pacing")
+        (record,) = tomllib.loads((folder / "books.toml").read_text())["decisions"]
+        assert record["decided_by"] == "Ann" and record["added"] == ["pacing"]
+        assert record["left_out"] == ["mood", "cast", "soundtrack"]
+        options = ("--scenario", "books.toml", *options[2:])
+        run(folder, *options, "--no-edit", "--by", "nobody", monkeypatch=monkeypatch)
+        assert len(server.requests) == 3, "samples are kept like every answer"
+    again = Scenario.load(folder / "books.toml")
+    assert again.factors == ("genre", "the directors", "mood")
+    assert len(tomllib.loads((folder / "books.toml").read_text())["decisions"]) == 2
