@@ -109,7 +109,8 @@ def row(recipe: Recipe, source: str, answers: Sequence[Answer | None]) -> str:
     cut = sum(a.status == "truncated" for a in there)
     seconds = sum(a.seconds for a in there) / count
     source = source.partition(":")[0]
-    return f"| `{recipe.name}` | {source} | {asked:.0f} | {said:.0f} | {cut} | {len(answers) - len(there)} | {seconds:.1f} |"
+    counts = f"{asked:.0f} | {said:.0f} | {cut} | {len(answers) - len(there)} | {seconds:.1f}"
+    return f"| `{recipe.name}` | {source} | {counts} |"
 
 
 def page(
@@ -119,15 +120,15 @@ def page(
     llama = importlib.metadata.version("xllamacpp")
     yield "# What the recipes ask, and what a small model answers\n"
     yield (
-        f"Made by `benchmarks/recipes.py` on {date.today()}: {local.MODEL} by xllamacpp {llama} on {os.cpu_count()} CPU "
-        f"cores that did other work too, one question at a time, at most {max_tokens} tokens an answer. Films and their "
+        f"Made by `benchmarks/recipes.py` on {date.today()}: {local.MODEL} by xllamacpp {llama}, {os.cpu_count()} CPU cores "
+        f"that did other work too, one question at a time, at most {max_tokens} tokens an answer. Films and their "
         "neighbours are those of MovieLens-100K; the users are invented, of well-known films.\n"
     )
     yield (
-        "A model of 135 million parameters knows next to nothing of films, and says it fluently: read the answers for their "
-        "form, the tokens for what a recipe costs, and nothing here as knowledge.\n"
+        "A model of 135 million parameters knows next to nothing of films, and says it fluently: read the answers for "
+        "their form, the tokens for what a recipe costs, and nothing here as knowledge.\n"
     )
-    yield "Means over five entities; *cut* are answers that reached the limit, *failed* those that fit no schema, twice.\n"
+    yield "Means over five entities; *cut*: answers at the limit; *failed*: those that fit no schema, twice.\n"
     yield "| recipe | of | prompt tokens | answer tokens | cut | failed | seconds |"
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
     for recipe, asked, answers in measured:
@@ -138,11 +139,8 @@ def page(
         for number, (prompt, answer) in enumerate(zip(asked, answers, strict=True)):
             name = FILMS[number] if source == "item" else f"invented user {prompt.entity_id}"
             yield f"\n<details><summary>{name}</summary>\n\n```text\n{fenced(prompt.text)}\n```\n\n```text"
-            yield (
-                f"[answer]\n{fenced(answer.text)}\n```\n\n</details>"
-                if answer
-                else "[no answer fits]\n```\n\n</details>"
-            )
+            yield f"[answer]\n{fenced(answer.text)}" if answer else "[no answer fits]"
+            yield "```\n\n</details>"
 
 
 def fenced(text: str) -> str:

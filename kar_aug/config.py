@@ -15,6 +15,7 @@ from kar_aug.errors import ConfigError
 # The base_url that means: serve the small local model in this process.
 LOCAL = "local"
 _HISTORIES = ("recent", "informative", "diverse")
+_CLUSTERS_BY = ("interactions", "vectors")
 _FALLBACKS = ("none", "profile", "average")
 DATASETS = ("movielens-100k",)
 # Models of OpenAI that think before they answer.
@@ -73,6 +74,11 @@ class PromptConfig:
         min_events: users with a shorter history are not asked about.
         fallback: what is said of these, at no cost: "none"; "profile"; "average" (what most users like).
         max_users, max_items: ask about so many only, those with most history first; all if not given.
+        user_clusters, item_clusters: ask also about so many groups of users, or items, and give each entity its group's
+            knowledge (see `kar_aug.collective`).
+        cluster_by: what groups have in common: "interactions" of the histories, or "vectors" of the items' own
+            knowledge, and of what users clicked.
+        own_share: of an entity's own vector, beside its group's; 0 is the group's alone.
     """
 
     scenario: str = "movies"
@@ -84,10 +90,16 @@ class PromptConfig:
     fallback: str = "none"
     max_users: int | None = None
     max_items: int | None = None
+    user_clusters: int | None = None
+    item_clusters: int | None = None
+    cluster_by: str = "interactions"
+    own_share: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_range(self, "prompts", 1, None, "max_events", "min_events", "max_users", "max_items")
-        for name, known in (("history", _HISTORIES), ("fallback", _FALLBACKS)):
+        _check_range(self, "prompts", 1, None, "max_events", "min_events", "user_clusters", "item_clusters")
+        _check_range(self, "prompts", 0, None, "max_users", "max_items")
+        _check_range(self, "prompts", 0, 1, "own_share")
+        for name, known in (("history", _HISTORIES), ("fallback", _FALLBACKS), ("cluster_by", _CLUSTERS_BY)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"[prompts] {name} {getattr(self, name)!r} is unknown. Known: {', '.join(known)}")
 

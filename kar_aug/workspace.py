@@ -12,8 +12,17 @@ import pandas as pd
 
 from kar_aug.attributes import add_attributes
 from kar_aug.cache import Knowledge, TextCache, VectorStore
+from kar_aug.collective import (
+    Clusters,
+    cluster,
+    cluster_prompts,
+    collective_source,
+    interaction_vectors,
+    mean_vectors,
+)
 from kar_aug.config import Config
 from kar_aug.data import Tables, load_tables, split_interactions
+from kar_aug.errors import StoreError
 from kar_aug.features import Samples, build_samples
 from kar_aug.prompts import Prompt, Recipe, Scenario, item_prompts, user_prompts
 from kar_aug.prompts.entities import users_with_history
@@ -102,8 +111,46 @@ class Workspace:
         """How the knowledge of a source by its recipe is called in the text cache: "item", "item:tags"."""
         return self.recipes[source].source(source)
 
+    def clusters(self, source: str) -> Clusters | None:
+        """The groups of a source, drawn once for the same histories; None if the config wants none."""
+        limits = self.config.prompts
+        count = self._cluster_count(source)
+        if count is None:
+            return None
+        items = None
+        if limits.cluster_by == "vectors":
+            path = self.vectors_path(self.knowledge_source("item"))
+            if not path.exists():
+                raise StoreError("cluster_by = 'vectors' needs the items' vectors. Make them first, without clusters.")
+            items = VectorStore.open(path)
+        history = self.split.loc[self.split["part"] == "history", ["user_id", "item_id", "label"]]
+        seen = hashlib.sha256(history.to_csv(index=False).encode() + (items.fingerprint if items else "").encode())
+        name = f"{source}-{count}-{limits.cluster_by}-{seen.hexdigest()[:12]}.parquet"
+        path = self.config.work / "clusters" / name
+        if path.exists():
+            return Clusters.read(source, path)
+        if items is None:
+            found = interaction_vectors(self.split, source)
+        elif source == "item":
+            found = items.ids, items.gather(items.ids)
+        else:
+            found = mean_vectors(self.split, items)
+        clusters = cluster(source, *found, count)
+        clusters.write(path)
+        return clusters
+
+    def _cluster_count(self, source: str) -> int | None:
+        limits = self.config.prompts
+        return limits.user_clusters if source == "user" else limits.item_clusters
+
     def prompts(self, source: str, *, everyone: bool = False) -> Iterator[Prompt]:
-        """The prompts of a source, limited as the config says unless `everyone` is asked for."""
+        """The prompts of a source, limited as the config says unless `everyone` is asked for; then those of groups."""
+        yield from self._own_prompts(source, everyone=everyone)
+        clusters, count = self.clusters(source), self._cluster_count(source)
+        if clusters is not None and count is not None:
+            yield from cluster_prompts(self.scenario, self.tables, self.split, clusters, self.recipes[source], count)
+
+    def _own_prompts(self, source: str, *, everyone: bool) -> Iterator[Prompt]:
         limits = self.config.prompts
         common = (self.scenario, self.tables, self.split)
         recipe = self.recipes[source]
@@ -129,19 +176,23 @@ class Workspace:
         for text in texts:
             yield Knowledge("user", text.user_id, text.text, "", f"none ({text.kind})", version, None)
 
-    def knowledge(self, cache: TextCache, source: str) -> Iterator[Knowledge]:
-        """The texts that the vectors of a source are made of: the answers, then those about users who were not asked
-        about."""
+    def knowledge_names(self, source: str) -> tuple[str, ...]:
+        """The kinds of knowledge that the vectors of a source are made of: its own, and that of groups."""
+        own, count = self.knowledge_source(source), self._cluster_count(source)
+        return (own,) if count is None else (own, collective_source(own, count))
+
+    def knowledge(self, cache: TextCache, name: str) -> Iterator[Knowledge]:
+        """The texts of a kind of knowledge: the answers, then those about users who were not asked about."""
         asked: set[int | str] = set()
-        for text in cache.knowledge(self.knowledge_source(source), accept=self.config.generate.accepted):
+        for text in cache.knowledge(name, accept=self.config.generate.accepted):
             asked.add(text.entity_id)
             yield text
-        if source == "user":
+        if name == self.knowledge_source("user"):
             yield from (text for text in self.fallbacks() if text.entity_id not in asked)
 
     def _item_vectors(self) -> tuple[Vectors | None, str]:
         """The items' vectors, and what changes with them; none where they have not been made yet."""
-        path = self.store_path("item")
+        path = self.vectors_path(self.knowledge_source("item"))
         if not path.exists():
             return None, ""
         store = VectorStore.open(path)
@@ -154,7 +205,7 @@ class Workspace:
             count, limit = len(self.tables.items), limits.max_items
         else:
             count, limit = len(users_with_history(self.split, limits.min_events)), limits.max_users
-        return count if limit is None else min(count, limit)
+        return (count if limit is None else min(count, limit)) + (self._cluster_count(source) or 0)
 
     @property
     def cache_address(self) -> Path | str:
@@ -169,8 +220,17 @@ class Workspace:
         return TextCache(self.cache_address)
 
     def store_path(self, source: str) -> Path:
-        """The folder of the vector store of a source's knowledge by its recipe."""
-        return self.config.work / "vectors" / self.knowledge_source(source).replace(":", "-")
+        """The folder of the vector store that models read: of a source's knowledge by its recipe, mixed with that of
+        groups if there are such."""
+        names = self.knowledge_names(source)
+        if len(names) == 1:
+            return self.vectors_path(names[0])
+        limits = self.config.prompts
+        return self.vectors_path(f"{names[1]}-{limits.cluster_by}-{limits.own_share:g}")
+
+    def vectors_path(self, name: str) -> Path:
+        """The folder of the vectors of one kind of knowledge."""
+        return self.config.work / "vectors" / name.replace(":", "-")
 
     def stores(self) -> dict[str, VectorStore]:
         """The vector stores, by the id column they belong to."""

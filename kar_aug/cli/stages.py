@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kar_aug.cache import VectorStore
 from kar_aug.cli.progress import bar, notes, results, table
 from kar_aug.errors import ConfigError
 from kar_aug.quiet import quiet_stderr
@@ -30,35 +31,61 @@ def encode(workspace: Workspace) -> None:
     for name, dimension in (("truncate_dim", config.truncate_dim), ("pca", config.pca)):
         if dimension is not None and dimension >= encoder.dimension:
             raise ConfigError(f"[encode] {name} must be below the {encoder.dimension} numbers of {encoder.name}.")
+    clustered = [source for source in SOURCES if len(workspace.knowledge_names(source)) > 1]
+    if config.pca is not None and clustered:
+        raise ConfigError("[encode] pca is fitted to one store, and groups have their own: use truncate_dim.")
     with workspace.open_cache() as cache:
         for source in SOURCES:
-            texts = Texts(partial(workspace.knowledge, cache, source))
-            total = sum(1 for _ in texts)
-            done = 0
-            with bar(f"vectors of {source}s", total) as show:
+            for name in workspace.knowledge_names(source):
+                texts = Texts(partial(workspace.knowledge, cache, name))
+                total = sum(1 for _ in texts)
+                if not total and source in clustered and name == workspace.knowledge_source(source):
+                    continue  # groups only
+                done = 0
+                label = f"{name}s" if name == source else name
+                with bar(f"vectors of {label}", total) as show:
 
-                def count(rows: int) -> None:
-                    nonlocal done
-                    done += rows
-                    show(done, "")
+                    def count(rows: int) -> None:
+                        nonlocal done
+                        done += rows
+                        show(done, "")
 
-                split = getattr(encoder, "split", 0)
-                store = run(
-                    texts,
-                    workspace.store_path(source),
-                    encoder,
-                    dtype=config.dtype,
-                    truncate_dim=config.truncate_dim,
-                    pca=config.pca,
-                    on_progress=count,
+                    split = getattr(encoder, "split", 0)
+                    store = run(
+                        texts,
+                        workspace.vectors_path(name),
+                        encoder,
+                        dtype=config.dtype,
+                        truncate_dim=config.truncate_dim,
+                        pca=config.pca,
+                        on_progress=count,
+                    )
+                long = getattr(encoder, "split", 0) - split
+                notes.print(
+                    f"  {label}: {len(store)} vectors of {store.spec.dimension} by {encoder.name}"
+                    + (f"; {long} texts were longer than its window: averaged over their pieces" if long else ""),
+                    markup=False,
+                    soft_wrap=True,
                 )
-            long = getattr(encoder, "split", 0) - split
-            notes.print(
-                f"  {source}s: {len(store)} vectors of {store.spec.dimension} by {encoder.name}"
-                + (f"; {long} texts were longer than its window: averaged over their pieces" if long else ""),
-                markup=False,
-                soft_wrap=True,
-            )
+            if source in clustered:
+                _mix(workspace, source)
+
+
+def _mix(workspace: Workspace, source: str) -> None:
+    """Give each entity its group's vector, mixed with its own."""
+    from kar_aug.collective import mix
+
+    own, groups = map(workspace.vectors_path, workspace.knowledge_names(source))
+    clusters = workspace.clusters(source)
+    assert clusters is not None  # only then there is knowledge of groups
+    mixed = mix(
+        VectorStore.open(own) if own.exists() else None,
+        VectorStore.open(groups),
+        clusters.of,
+        workspace.store_path(source),
+        own_share=workspace.config.prompts.own_share,
+    )
+    notes.print(f"  {source}s: {len(mixed)} vectors mixed with those of {len(clusters.members)} groups", markup=False)
 
 
 def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str) -> None:
