@@ -121,7 +121,7 @@ def _survey(texts: Iterable[Knowledge]) -> _Survey:
     for count, text in enumerate(texts, start=1):  # noqa: B007
         versions.add(text.prompt_version)
         models.add(text.model)
-        entry = (-int(_text_key(text.text)[:16], 16), text.text)
+        entry = (-int(text_key(text.text)[:16], 16), text.text)
         if len(smallest) < _PCA_TEXTS:
             heapq.heappush(smallest, entry)
         elif entry > smallest[0]:
@@ -163,7 +163,7 @@ def _encode_window(
     on_progress: Callable[[int], None],
 ) -> None:
     """Encode what is missing of a window: each different text once, shorter ones first."""
-    keys = [_text_key(text.text) for text in window]
+    keys = [text_key(text.text) for text in window]
     stored = present.keys_of([text.entity_id for text in window]) if present is not None else [None] * len(window)
     missing: dict[str, list[Knowledge]] = {}
     for text, key, old in zip(window, keys, stored, strict=True):
@@ -195,5 +195,5 @@ def _encoded(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[Any]:
     return vectors
 
 
-def _text_key(text: str) -> str:
+def text_key(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -101,6 +101,14 @@ class Workspace:
             split = self._split_with_samples
             count, limit = split.loc[split["part"] == "history", "user_id"].nunique(), limits.max_users
         return count if limit is None else min(count, limit)
+
+    def blind(self) -> Workspace:
+        """The same, where events end with the histories: no prompt that it renders can know a sample."""
+        blind = Workspace(self.config)
+        history = self.split[self.split["part"] == "history"]
+        seen = self.tables if history.empty else replace(self.tables, interactions=history)
+        vars(blind).update(tables=seen, split=history, scenario=self.scenario)  # as if they had been read
+        return blind
 
     @property
     def _split_with_samples(self) -> pd.DataFrame:

@@ -198,16 +198,35 @@ def encode(config: str, encoder: str | None) -> None:
 @click.option("--backbone", multiple=True, help="Compare these only; may be given several times.")
 @click.option("--seeds", type=click.IntRange(1), help="Trainings an arm.")
 @click.option("--report", default="report.html", show_default=True, help="The HTML file to write.")
+@click.option("--unaudited", is_flag=True, help="Compare though the audit may find leaks; the report says so.")
 @click.pass_obj
-def compare(config: str, backbone: tuple[str, ...], seeds: int | None, report: str) -> None:
+def compare(config: str, backbone: tuple[str, ...], seeds: int | None, report: str, unaudited: bool) -> None:
     """Train each backbone with and without knowledge and say what it did to the AUC.
+
+    Nothing is trained where the audit (kar-aug audit) finds leaks.
 
     \b
     Example:
       kar-aug compare --backbone DIN --seeds 5
     """
     workspace = Workspace(Config.load(config, {"compare": {"backbones": backbone or None, "seeds": seeds}}))
-    stages.compare(workspace, Path(report), reproduce="kar-aug compare", title="CTR models with and without knowledge")
+    title = "CTR models with and without knowledge"
+    stages.compare(workspace, Path(report), reproduce="kar-aug compare", title=title, unaudited=unaudited)
+
+
+@main.command()
+@click.pass_context
+def audit(context: click.Context) -> None:
+    """Look for leaks: anything by which knowledge or features know what a comparison tests on.
+
+    Checks the split, the models' inputs, the stored prompts with their as-of times, and the vectors. Exit code 1 if
+    there are leaks, 0 if there are none.
+
+    \b
+    Example:
+      kar-aug audit
+    """
+    context.exit(0 if stages.audit(Workspace(Config.load(context.obj))) else 1)
 
 
 @main.command()

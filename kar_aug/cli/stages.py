@@ -62,8 +62,41 @@ def encode(workspace: Workspace) -> None:
             )
 
 
-def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str) -> None:
-    """Train and test the arms, print the table, write the report."""
+def audit(workspace: Workspace) -> bool:
+    """Print what was checked and found; whether there is no leak."""
+    from kar_aug.audit import audit as run
+
+    done = run(workspace)
+    rows: list[tuple[str, ...]] = [
+        (check.name, f"{check.count:,} {check.unit}", f"{len(check.leaks)}", f"{len(check.unproved)}")
+        for check in done.checks
+    ]
+    table("Audit", ("checked", "on", "leaks", "unproved"), rows)
+    for kind, findings in (("leak", done.leaks), ("cannot be proved", done.unproved)):
+        for finding in findings:
+            results.print(f"  {kind}: {finding.text}", markup=False, soft_wrap=True)
+            if finding.example:
+                results.print(f"    for example {finding.example}", markup=False, soft_wrap=True)
+    results.print(f"  {done.verdict}", markup=False, soft_wrap=True)
+    return not done.leaks
+
+
+def _audited(workspace: Workspace, unaudited: bool) -> str:
+    """What the report says of the audit; refuses to go on where there are leaks."""
+    from kar_aug.audit import require_clean
+
+    return "none: the comparison ran with --unaudited" if unaudited else require_clean(workspace).verdict
+
+
+def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str, unaudited: bool = False) -> None:
+    """Train and test the arms, print the table, write the report.
+
+    Args:
+        unaudited: train though there may be leaks.
+
+    Raises:
+        LeakageError: The audit found leaks.
+    """
     prepare_tensorflow()
     from kar_aug.compare import arms
     from kar_aug.compare import compare as run
@@ -71,7 +104,7 @@ def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str) -
 
     config = workspace.config.compare
     stores = workspace.stores()
-    provenance = _provenance(workspace)
+    provenance = _provenance(workspace) | {"audit": _audited(workspace, unaudited)}
     runs = len(arms(config)) * config.seeds
     done = 0
     with bar("models", runs) as show:
