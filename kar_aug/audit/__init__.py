@@ -18,12 +18,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kar_aug.audit import inputs, knowledge, split, statistics
+from kar_aug.audit.findings import REMEDIES as REMEDIES
 from kar_aug.audit.findings import Check as Check
 from kar_aug.audit.findings import Finding as Finding
 from kar_aug.errors import LeakageError
 from kar_aug.workspace import SOURCES, Workspace
 
-__all__ = ["Audit", "Check", "Finding", "audit", "require_clean"]
+__all__ = ["REMEDIES", "Audit", "Check", "Finding", "audit", "require_clean"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,20 @@ from typing import Any
 
 import numpy as np
 
-KINDS = ("as-of", "prompt", "history", "label", "part", "statistic", "vectors")
+_ASK_AGAIN = (
+    "ask again, so that prompts are those of today's split (kar-aug generate), and encode; after a change of protocol "
+    "or history in another workdir, where nobody keeps older knowledge"
+)
+# What was found -> what to do about it.
+REMEDIES = {
+    "as-of": _ASK_AGAIN,
+    "prompt": _ASK_AGAIN,
+    "history": "the split or the samples were not made by this kar-aug from this data: make them again",
+    "part": "the split or the samples were not made by this kar-aug from this data: make them again",
+    "label": "leave the column out of user_features or item_features",
+    "statistic": "leave the column out, or compute it from events before the test part only",
+    "vectors": "encode again: kar-aug encode",
+}
 
 
 @dataclass(frozen=True)
@@ -15,7 +28,7 @@ class Finding:
     """One thing that is wrong, or that cannot be known.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `REMEDIES`.
         count: how many samples, entities or columns it is about.
         text: what it is, in a sentence.
         example: one of them, in words.

@@ -97,8 +97,7 @@ def as_of_times(source: str, stored: Sequence[Stored], split: pd.DataFrame) -> C
     unproved = Finding(
         "as-of",
         len(untold),
-        f"{len(untold):,} texts about {source}s have no as-of time, and no prompt that is rendered today: what they "
-        "know cannot be proved.",
+        f"{len(untold):,} texts about {source}s have no as-of time, and no prompt that is rendered today.",
         f"{source} {untold[0].entity_id!r}" if untold else "",
     )
     return Check(name, int(known.notna().sum()), "samples", found(leak), found(unproved))
@@ -146,7 +145,7 @@ def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:
     unproved = Finding(
         "prompt",
         len(untold),
-        f"{len(untold):,} texts about users came without their prompts: what these showed cannot be proved.",
+        f"{len(untold):,} texts about users came without the prompts that were asked.",
         f"user {untold[0].entity_id!r}" if untold else "",
     )
     return Check(
@@ -262,8 +261,7 @@ def vectors(source: str, stored: Sequence[Stored], workspace: Workspace) -> Chec
         Finding(
             "vectors",
             len(foreign),
-            f"{len(foreign):,} vectors of {source}s encode texts that are not in the text cache: what they know cannot "
-            "be proved.",
+            f"{len(foreign):,} vectors of {source}s encode texts that are not in the text cache.",
             f"{source} {foreign[0]!r}" if foreign else "",
         ),
     ]

@@ -64,21 +64,29 @@ def encode(workspace: Workspace) -> None:
 
 def audit(workspace: Workspace) -> bool:
     """Print what was checked and found; whether there is no leak."""
+    from kar_aug.audit import REMEDIES
     from kar_aug.audit import audit as run
 
     done = run(workspace)
     rows: list[tuple[str, ...]] = [
-        (check.name, f"{check.count:,} {check.unit}", f"{len(check.leaks)}", f"{len(check.unproved)}")
-        for check in done.checks
+        (check.name, f"{check.count:,} {check.unit}", _result(check)) for check in done.checks
     ]
-    table("Audit", ("checked", "on", "leaks", "unproved"), rows)
+    table("Audit", ("checked", "on", "result"), rows)
     for kind, findings in (("leak", done.leaks), ("cannot be proved", done.unproved)):
         for finding in findings:
             results.print(f"  {kind}: {finding.text}", markup=False, soft_wrap=True)
             if finding.example:
                 results.print(f"    for example {finding.example}", markup=False, soft_wrap=True)
+    for kind in dict.fromkeys(finding.kind for finding in done.leaks):
+        results.print(f"  what to do ({kind}): {REMEDIES[kind]}", markup=False, soft_wrap=True)
     results.print(f"  {done.verdict}", markup=False, soft_wrap=True)
     return not done.leaks
+
+
+def _result(check: Any) -> str:
+    if check.leaks:
+        return "LEAK"
+    return "unproved" if check.unproved else "ok" if check.count else "nothing"
 
 
 def _audited(workspace: Workspace, unaudited: bool) -> str:
