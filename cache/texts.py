@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Imported:
 def import_texts(
     path: Path,
     cache: TextCache,
-    known: dict[str, Collection[int | str]],
+    known: Mapping[str, Collection[int | str]],
     *,
     text: str = "text",
     author: str | None = None,

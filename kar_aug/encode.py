@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug.batches import batched
-from kar_aug.cache import Knowledge, StoreSpec, StoreWriter, VectorStore
+from kar_aug.cache import Knowledge, StoreSpec, StoreWriter, VectorStore, text_key
 from kar_aug.encoders import Encoder as Encoder
 from kar_aug.encoders import load_encoder as load_encoder
 from kar_aug.encoders.locate import MINILM as MINILM
@@ -193,7 +192,3 @@ def _encoded(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[Any]:
             f"({len(texts)}, {encoder.dimension}) is what it announced."
         )
     return vectors
-
-
-def text_key(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

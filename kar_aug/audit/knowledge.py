@@ -13,10 +13,9 @@ import pandas as pd
 from kar_aug.audit.findings import Check, Finding, found, shown
 from kar_aug.audit.split import event_key
 from kar_aug.batches import batched
-from kar_aug.cache import Answer, VectorStore, answer_key
+from kar_aug.cache import Answer, VectorStore, answer_key, text_key
 from kar_aug.cache.vector_index import EntityId
 from kar_aug.data import as_of
-from kar_aug.encode import text_key
 from kar_aug.workspace import SOURCES, Workspace
 
 _BATCH = 256
