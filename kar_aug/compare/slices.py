@@ -33,7 +33,7 @@ class Slice:
 
 
 def by_slice(comparison: Comparison, arm: Arm) -> list[Slice]:
-    """An arm against its plain backbone, slice by slice; slices with fewer than 10 clicks, or 10 other rows, are left out."""
+    """An arm against its plain backbone, slice by slice; those with fewer than 10 clicks or 10 others are left out."""
     slices = []
     base = Arm(arm.backbone)
     seeds = range(comparison.seeds)
