@@ -4,12 +4,13 @@
     TF_USE_LEGACY_KERAS=1 python benchmarks/training.py --backbones DeepFM --dimensions 384 --batch-sizes 4096
 
 Ids are those of a MovieLens-1M (6,040 users, 3,706 items), drawn with its skew of activity and popularity; vectors are
-random. Five models take turns at the same batches:
+random. Six models take turns at the same batches:
 
     plain         the backbone as DeepCTR has it
     naive         vectors joined to each row by tf.data before batching; each expert and gate a Dense layer
     naive batch   the same model, vectors joined batch by batch: the kindest form of it
     layer         KnowledgeAugmentation
+    bfloat16      the same, its products in bfloat16: KnowledgeAugmentation(..., dtype="mixed_bfloat16")
     prestored     prestore(layer), inference only
 
 A training step is measured whole, with its tf.data input. Ratios are of medians. The last table sets the adaptor,
@@ -160,17 +161,16 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, Python")
     print(f"{platform.python_version()}, TensorFlow {tf.__version__}, DeepCTR {deepctr.__version__}\n")
     print("Thousands of samples a second. Overhead: plain / layer.\n")
-    print(
-        "| backbone | d | batch | plain | naive | naive batch | layer | layer / naive | layer / naive batch |", end=""
-    )
-    print(" overhead | serving: plain | layer | prestored | plain / prestored |")
-    print("|" + " --- |" * 14)
+    print("| backbone | d | batch | plain | naive | naive batch | layer | bfloat16 | layer / naive |", end="")
+    print(" layer / naive batch | overhead | in bfloat16 | serving: plain | layer | prestored | plain / prestored |")
+    print("|" + " --- |" * 16)
     random = np.random.default_rng(0)
     rows = samples(random)
     for backbone in options.backbones:
         for dimension in options.dimensions:
             table = {s: random.normal(size=(SIZES[s], dimension)).astype("float16") for s in SOURCES}
             layer = build(backbone, KnowledgeAugmentation(table))
+            bfloat16 = build(backbone, KnowledgeAugmentation(table, dtype="mixed_bfloat16"))
             plain, naive, serving = build(backbone), build(backbone, Naive(dimension)), prestore(layer)
             vectors = {source: tf.constant(values.astype("float32")) for source, values in table.items()}
             for batch_size in options.batch_sizes:
@@ -179,6 +179,7 @@ def main() -> None:
                     "naive": (naive, batches(rows, batch_size, vectors, True)),
                     "naive batch": (naive, batches(rows, batch_size, vectors, False)),
                     "layer": (layer, batches(rows, batch_size, None, False)),
+                    "bfloat16": (bfloat16, batches(rows, batch_size, None, False)),
                 }
                 train = {name: partial(m.make_train_function(), rows_of) for name, (m, rows_of) in ways.items()}
                 taken = take_turns(train, options.seconds)
@@ -188,7 +189,7 @@ def main() -> None:
                 serve = take_turns(predict, options.seconds / 2)
                 cells = [f"{batch_size / taken[name] / 1e3:.1f}" for name in ways]
                 cells += [f"{taken[name] / taken['layer']:.2f}" for name in ("naive", "naive batch")]
-                cells += [f"{taken['layer'] / taken['plain']:.2f}"]
+                cells += [f"{taken[name] / taken['plain']:.2f}" for name in ("layer", "bfloat16")]
                 cells += [f"{batch_size / serve[name] / 1e3:.1f}" for name in served]
                 cells += [f"{serve['prestored'] / serve['plain']:.2f}"]
                 print(f"| {backbone} | {dimension} | {batch_size} | {' | '.join(cells)} |", flush=True)

@@ -339,8 +339,8 @@ def _show_entity(workspace: Workspace, source: str, given: str) -> None:
     cost = "no price" if answer.cost is None else f"${answer.cost:.6f}"
     notes.print(
         f"{answer.served_model or answer.model}, {answer.status}, {answer.prompt_tokens} + {answer.completion_tokens} "
-        f"tokens, {cost}, {answer.seconds:.1f} s, {answer.created}, prompt version {link.prompt_version}, "
-        f"as of {link.as_of}",
+        f"tokens, {cost}, {answer.seconds:.1f} s, {answer.created}, prompt version {link.prompt_version}"
+        + (f", as of {link.as_of}" if link.as_of else ""),
         markup=False,
         soft_wrap=True,
     )
