@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from kar_aug.cache import TextCache, VectorStore
+from kar_aug.cache import Knowledge, TextCache, VectorStore
 from kar_aug.config import Config
 from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.errors import DataError
 from kar_aug.features import Samples, build_samples
+from kar_aug.metadata import metadata_scenario, metadata_texts
 from kar_aug.prompts import Prompt, Scenario, item_prompts, user_prompts
 
 SOURCES = ("user", "item")
@@ -78,19 +79,24 @@ class Workspace:
         name = self.config.prompts.scenario
         return Scenario.load(self.config.path(name) if name.endswith(".toml") else name)
 
-    def prompts(self, source: str, *, everyone: bool = False) -> Iterator[Prompt]:
+    def prompts(self, source: str, *, everyone: bool = False, scenario: Scenario | None = None) -> Iterator[Prompt]:
         """The prompts of a source; unless `everyone` is asked for, limited as the config says, and of those users only
-        that have samples: under "temporal" others have a history that nothing would be learnt from."""
-        limits = self.config.prompts
+        that have samples: under "temporal" others have a history that nothing would be learnt from. By another
+        scenario than the config's if one is given."""
+        limits, scenario = self.config.prompts, scenario or self.scenario
         if source == "item":
-            return item_prompts(self.scenario, self.tables, self.split, limit=None if everyone else limits.max_items)
+            return item_prompts(scenario, self.tables, self.split, limit=None if everyone else limits.max_items)
         return user_prompts(
-            self.scenario,
+            scenario,
             self.tables,
             self.split if everyone else self._split_with_samples,
             limit=None if everyone else limits.max_users,
             max_events=limits.max_events,
         )
+
+    def metadata(self, source: str) -> Iterator[Knowledge]:
+        """What the prompts of a source show, as plain sentences about the same entities."""
+        return metadata_texts(self.prompts(source, scenario=metadata_scenario(self.scenario)))
 
     def count(self, source: str) -> int:
         """How many prompts a source has, without rendering them; a few fewer where required fields are empty."""
@@ -130,6 +136,10 @@ class Workspace:
     def store_path(self, source: str) -> Path:
         """The folder of a source's vector store."""
         return self.config.work / "vectors" / source
+
+    def metadata_path(self, source: str) -> Path:
+        """The folder of the vector store of a source's metadata."""
+        return self.config.work / "vectors" / f"metadata-{source}"
 
     def stores(self) -> dict[str, VectorStore]:
         """The vector stores, by the id column they belong to."""

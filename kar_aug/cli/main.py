@@ -197,19 +197,22 @@ def encode(config: str, encoder: str | None) -> None:
 @main.command()
 @click.option("--backbone", multiple=True, help="Compare these only; may be given several times.")
 @click.option("--seeds", type=click.IntRange(1), help="Trainings an arm.")
+@click.option("--tune", type=click.IntRange(0), help="Trials an arm of the search for settings.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes that train side by side.  [default: one a core]")
 @click.option("--report", default="report.html", show_default=True, help="The HTML file to write.")
 @click.option("--unaudited", is_flag=True, help="Compare though the audit may find leaks; the report says so.")
 @click.pass_obj
-def compare(config: str, backbone: tuple[str, ...], seeds: int | None, report: str, unaudited: bool) -> None:
-    """Train each backbone with and without knowledge and say what it did to the AUC.
+def compare(config: str, /, backbone: tuple[str, ...], report: str, unaudited: bool, **changes: Any) -> None:
+    """Train each backbone with and without knowledge, and with controls; say which gain is real.
 
     Nothing is trained where the audit (kar-aug audit) finds leaks.
 
     \b
     Example:
       kar-aug compare --backbone DIN --seeds 5
+      kar-aug compare --tune 10 --jobs 8
     """
-    workspace = Workspace(Config.load(config, {"compare": {"backbones": backbone or None, "seeds": seeds}}))
+    workspace = Workspace(Config.load(config, {"compare": {"backbones": backbone or None, **changes}}))
     title = "CTR models with and without knowledge"
     stages.compare(workspace, Path(report), reproduce="kar-aug compare", title=title, unaudited=unaudited)
 
