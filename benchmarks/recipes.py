@@ -120,9 +120,9 @@ def page(
     llama = importlib.metadata.version("xllamacpp")
     yield "# What the recipes ask, and what a small model answers\n"
     yield (
-        f"Made by `benchmarks/recipes.py` on {date.today()}: {local.MODEL} by xllamacpp {llama}, {os.cpu_count()} CPU cores "
-        f"that did other work too, one question at a time, at most {max_tokens} tokens an answer. Films and their "
-        "neighbours are those of MovieLens-100K; the users are invented, of well-known films.\n"
+        f"Made by `benchmarks/recipes.py` on {date.today()}: {local.MODEL} by xllamacpp {llama}, {os.cpu_count()} CPU "
+        f"cores that did other work too, one question at a time, at most {max_tokens} tokens an answer. Films and "
+        "their neighbours are those of MovieLens-100K; the users are invented, of well-known films.\n"
     )
     yield (
         "A model of 135 million parameters knows next to nothing of films, and says it fluently: read the answers for "

@@ -17,7 +17,12 @@ LOCAL = "local"
 _HISTORIES = ("recent", "informative", "diverse")
 _CLUSTERS_BY = ("interactions", "vectors")
 _FALLBACKS = ("none", "profile", "average")
-DATASETS = ("movielens-100k",)
+DATASETS = ("movielens-100k", "movielens-1m", "movielens-latest-small", "amazon-books")
+PROTOCOLS = ("user", "temporal")
+BACKBONES = ("DeepFM", "DIN", "FiBiNET")
+KNOWLEDGE = ("user", "item", "both")
+CONTROLS = ("metadata", "shuffled", "random", "bigger")
+ADAPTORS = ("hybrid-expert", "mixture-of-experts", "mlp", "none")
 # Models of OpenAI that think before they answer.
 _REASONING = re.compile(r"(o\d|gpt-5)(\b|-)")
 
@@ -28,23 +33,31 @@ class DataConfig:
 
     Args:
         dataset: a public data set by name, or None and the paths of the user's own tables.
+        path: where the public data set lies (archive, folder or file), relative to kar.toml; downloaded if not given.
         interactions, items, users: Parquet or CSV files, relative to kar.toml.
+        columns: what the files call a column, by our name for it: { user_id = "uid", timestamp = "ts" }.
         user_features, item_features: columns of the tables that the CTR model reads, as categories. Also
             "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.attributes`).
-        history: most events of a user that the prompt may see, and no model is trained on.
+        protocol: "user" splits users, as KAR does; "temporal" splits time, the same for all users.
+        history: most events of a user that the prompt may see, and no model is trained on; under "user".
+        history_share: share of all events in the span that prompts may see; under "temporal".
         click_above: a rating above this is a click.
         history_length: how many latest clicks the model reads as `hist_item_id`.
-        validation, test: shares of the users.
-        seed: draws the users of each part.
+        validation, test: shares of the users; under "temporal" of all events.
+        seed: draws the users of each part; under "user".
     """
 
     dataset: str | None = None
+    path: str | None = None
     interactions: str | None = None
     items: str | None = None
     users: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     user_features: tuple[str, ...] = ()
     item_features: tuple[str, ...] = ()
+    protocol: str = "user"
     history: int = 30
+    history_share: float = 0.4
     click_above: float = 3
     history_length: int = 20
     validation: float = 0.1
@@ -53,11 +66,20 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_range(self, "data", 0, None, "history", "history_length", "seed")
-        _check_range(self, "data", 0.001, 0.9, "validation", "test")
+        _check_range(self, "data", 0.001, 0.9, "validation", "test", "history_share")
         if (self.dataset is None) == (self.interactions is None):
             raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
         if self.dataset is not None and self.dataset not in DATASETS:
             raise ConfigError(f"[data] dataset {self.dataset!r} is unknown. Known: {', '.join(DATASETS)}")
+        if self.protocol not in PROTOCOLS:
+            raise ConfigError(f"[data] protocol {self.protocol!r} is unknown. Known: {', '.join(PROTOCOLS)}")
+        for name, needs in (("path", "dataset"), ("columns", "interactions")):
+            if getattr(self, name) and getattr(self, needs) is None:
+                raise ConfigError(f"[data] {name} goes with {needs} = ... only.")
+        if not all(isinstance(name, str) for name in self.columns.values()):
+            raise ConfigError('[data] columns must hold names of columns: { user_id = "uid", timestamp = "ts" }')
+        if len(set(self.columns.values())) < len(self.columns):
+            raise ConfigError("[data] columns names one column of yours twice.")
 
 
 @dataclass(frozen=True)
@@ -225,15 +247,31 @@ class CompareConfig:
     """[compare]: the arms and how they are trained; the same for all of them.
 
     Args:
-        backbones: some of DeepFM, DIN, FiBiNET.
+        backbones: some of DeepFM, DIN, FiBiNET. Each is trained as it is, and with all that follows.
+        knowledge: some of "user", "item" and "both".
+        controls: some of "metadata" (the fields that a prompt shows, through the same encoder), "shuffled" (the
+            vectors, each given to another id), "random" (vectors of the same lengths) and "bigger" (the plain
+            backbone, its deep part widened until it has as many parameters).
+        adaptors: each is combined with each of `knowledge`; the first is that of the controls too.
+        stores: name -> vector stores of other texts, an arm each: { item = "folder" }, or a folder alone for items.
         seeds: how often each arm is trained, with other initial weights and order of data.
+        vary_split: whether each seed also draws the users of train, validation and test anew.
+        tune: trials an arm of the search for learning rate, regularisation and dropout; 0 searches nothing.
+        jobs: processes that train side by side, each on one core; one a core if not given.
         embedding_dim: of the features, and the width of an augmented vector.
         shared_experts, dedicated_experts, expert_hidden: of the adaptor; experts are expert_hidden -> embedding_dim.
         epochs: at most; training stops after `patience` epochs without a better validation AUC.
     """
 
-    backbones: tuple[str, ...] = ("DeepFM", "DIN", "FiBiNET")
+    backbones: tuple[str, ...] = BACKBONES
+    knowledge: tuple[str, ...] = ("both",)
+    controls: tuple[str, ...] = ("metadata", "shuffled")
+    adaptors: tuple[str, ...] = ("hybrid-expert",)
+    stores: Mapping[str, Any] = field(default_factory=dict)
     seeds: int = 5
+    vary_split: bool = False
+    tune: int = 0
+    jobs: int | None = None
     embedding_dim: int = 32
     shared_experts: int = 2
     dedicated_experts: int = 3
@@ -250,15 +288,44 @@ class CompareConfig:
         _check_range(
             self, "compare", 1, None, "seeds", "embedding_dim", "expert_hidden", "batch_size", "epochs", "patience"
         )
-        _check_range(self, "compare", 0, None, "shared_experts", "dedicated_experts", "l2_embedding")
+        _check_range(self, "compare", 1, None, "jobs")
+        _check_range(self, "compare", 0, None, "shared_experts", "dedicated_experts", "l2_embedding", "tune")
         _check_range(self, "compare", 0, 0.99, "dropout")
         _check_range(self, "compare", 1e-12, None, "learning_rate")
         if self.shared_experts + self.dedicated_experts == 0 or min((1, *self.hidden_units)) < 1:
             raise ConfigError("[compare] needs at least one expert, and hidden_units of at least 1.")
-        known = ("DeepFM", "DIN", "FiBiNET")
-        for backbone in self.backbones:
-            if backbone not in known:
-                raise ConfigError(f"[compare] there is no backbone {backbone!r}. Known: {', '.join(known)}")
+        for name, kind, known in (
+            ("backbones", "backbone", BACKBONES),
+            ("knowledge", "knowledge", KNOWLEDGE),
+            ("controls", "control", CONTROLS),
+            ("adaptors", "adaptor", ADAPTORS),
+        ):
+            for given in getattr(self, name):
+                if given not in known:
+                    raise ConfigError(f"[compare] there is no {kind} {given!r}. Known: {', '.join(known)}")
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ConfigError(f"[compare] {name} names one twice.")
+        if not self.backbones or not self.adaptors:
+            raise ConfigError("[compare] needs at least one backbone and one adaptor.")
+        if self.controls and not self.knowledge:
+            raise ConfigError("[compare] controls imitate knowledge: name some in knowledge = [...]")
+        for name in self.stores:
+            if name in ("base", *KNOWLEDGE, *CONTROLS):
+                raise ConfigError(f"[compare.stores] {name!r} is an arm already. Choose another name.")
+            self.store_folders(name)
+
+    def store_folders(self, name: str) -> dict[str, str]:
+        """Folders of one of `stores`, by "user" and "item"."""
+        given = self.stores[name]
+        folders = {"item": given} if isinstance(given, str) else given
+        if (
+            not isinstance(folders, Mapping)
+            or not folders
+            or not set(folders) <= {"user", "item"}
+            or not all(isinstance(folder, str) for folder in folders.values())
+        ):
+            raise ConfigError(f"[compare.stores] {name} must be a folder, or {{ user = folder, item = folder }}.")
+        return {source: str(folders[source]) for source in ("user", "item") if source in folders}
 
 
 @dataclass(frozen=True)

@@ -30,3 +30,28 @@ def gauc(label: npt.NDArray[Any], prediction: npt.NDArray[Any], user: npt.NDArra
     scored = [(len(rows), auc(label[rows], prediction[rows])) for rows in groups]
     kept = [(size, value) for size, value in scored if not np.isnan(value)]
     return float(np.average([v for _, v in kept], weights=[s for s, _ in kept])) if kept else float("nan")
+
+
+Calibration = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]
+
+
+def calibration(label: npt.NDArray[Any], prediction: npt.NDArray[Any], bins: int = 10) -> Calibration:
+    """Mean prediction, share of clicks and number of rows of up to `bins` equally large groups of rows, from the
+    lowest predictions to the highest."""
+    order = np.argsort(prediction, kind="stable")
+    groups = [rows for rows in np.array_split(order, bins) if len(rows)]
+    return (
+        np.asarray([prediction[rows].mean(dtype=np.float64) for rows in groups]),
+        np.asarray([label[rows].mean(dtype=np.float64) for rows in groups]),
+        np.asarray([len(rows) for rows in groups], np.int64),
+    )
+
+
+def ece(label: npt.NDArray[Any], prediction: npt.NDArray[Any], bins: int = 10) -> float:
+    """Expected calibration error: how far off a predicted click rate is, on average over equally large groups of rows.
+
+    Source:
+        Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning"; groups of equal size.
+    """
+    predicted, clicked, rows = calibration(label, prediction, bins)
+    return float(np.average(np.abs(predicted - clicked), weights=rows)) if len(rows) else float("nan")

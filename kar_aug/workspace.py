@@ -22,12 +22,14 @@ from kar_aug.collective import (
 )
 from kar_aug.config import Config
 from kar_aug.data import Tables, load_tables, split_interactions
-from kar_aug.errors import StoreError
+from kar_aug.errors import DataError, StoreError
 from kar_aug.features import Samples, build_samples
+from kar_aug.metadata import metadata_scenario, metadata_texts
 from kar_aug.prompts import Prompt, Recipe, Scenario, item_prompts, user_prompts
 from kar_aug.prompts.entities import users_with_history
 from kar_aug.prompts.fallback import fallback_texts
 from kar_aug.prompts.history import Vectors
+from kar_aug.prompts.recipe import KAR
 
 SOURCES = ("user", "item")
 
@@ -43,24 +45,34 @@ class Workspace:
         """The three tables, fetched or read."""
         data = self.config.data
         if data.dataset is not None:
-            from kar_aug.datasets import movielens_100k
+            from kar_aug.datasets import load
 
-            return movielens_100k(self.config.work / "data")
+            return load(data.dataset, self.config.path(data.path) if data.path else None, self.config.work / "data")
         paths = [self.config.path(name) if name else None for name in (data.interactions, data.items, data.users)]
-        return load_tables(paths[0] or Path(), *paths[1:])
+        return load_tables(paths[0] or Path(), *paths[1:], columns=data.columns)
 
     @cached_property
     def split(self) -> pd.DataFrame:
-        """The interactions with their parts."""
+        """The interactions with their parts.
+
+        Raises:
+            DataError: A part has no events.
+        """
         data = self.config.data
-        return split_interactions(
+        split = split_interactions(
             self.tables.interactions,
+            protocol=data.protocol,
             history=data.history,
+            history_share=data.history_share,
             click_above=data.click_above,
             validation=data.validation,
             test=data.test,
             seed=data.seed,
         )
+        for part in ("train", "validation", "test"):
+            if not (split["part"] == part).any():
+                raise DataError(f"The {part} part has no events: there are too few to split by {data.protocol}.")
+        return split
 
     @cached_property
     def feature_tables(self) -> Tables:
@@ -143,22 +155,26 @@ class Workspace:
         limits = self.config.prompts
         return limits.user_clusters if source == "user" else limits.item_clusters
 
-    def prompts(self, source: str, *, everyone: bool = False) -> Iterator[Prompt]:
-        """The prompts of a source, limited as the config says unless `everyone` is asked for; then those of groups."""
-        yield from self._own_prompts(source, everyone=everyone)
+    def prompts(self, source: str, *, everyone: bool = False, scenario: Scenario | None = None) -> Iterator[Prompt]:
+        """The prompts of a source, then of its groups. Unless `everyone` is asked for, limited as the config says, and
+        of those users only that have samples: under "temporal" others have a history that nothing would be learnt
+        from. By another scenario than the config's if one is given: its own question, and no groups."""
+        yield from self._own_prompts(source, everyone, scenario)
         clusters, count = self.clusters(source), self._cluster_count(source)
-        if clusters is not None and count is not None:
+        if scenario is None and clusters is not None and count is not None:
             yield from cluster_prompts(self.scenario, self.tables, self.split, clusters, self.recipes[source], count)
 
-    def _own_prompts(self, source: str, *, everyone: bool) -> Iterator[Prompt]:
-        limits = self.config.prompts
-        common = (self.scenario, self.tables, self.split)
-        recipe = self.recipes[source]
+    def _own_prompts(self, source: str, everyone: bool, scenario: Scenario | None) -> Iterator[Prompt]:
+        limits, recipe = self.config.prompts, self.recipes[source] if scenario is None else Recipe.load(KAR)
+        scenario = scenario or self.scenario
         if source == "item":
-            return item_prompts(*common, limit=None if everyone else limits.max_items, recipe=recipe)
+            most = None if everyone else limits.max_items
+            return item_prompts(scenario, self.tables, self.split, limit=most, recipe=recipe)
         vectors, vectors_version = self._item_vectors() if limits.history == "diverse" else (None, "")
         return user_prompts(
-            *common,
+            scenario,
+            self.tables,
+            self.split if everyone else self._split_with_samples,
             limit=None if everyone else limits.max_users,
             max_events=limits.max_events,
             recipe=recipe,
@@ -198,14 +214,31 @@ class Workspace:
         store = VectorStore.open(path)
         return dict(zip(store.ids, store.gather(store.ids), strict=True)), store.fingerprint
 
+    def metadata(self, source: str) -> Iterator[Knowledge]:
+        """What the prompts of a source show, as plain sentences about the same entities."""
+        return metadata_texts(self.prompts(source, scenario=metadata_scenario(self.scenario)))
+
     def count(self, source: str) -> int:
         """How many prompts a source has, without rendering them; a few fewer where required fields are empty."""
         limits = self.config.prompts
         if source == "item":
             count, limit = len(self.tables.items), limits.max_items
         else:
-            count, limit = len(users_with_history(self.split, limits.min_events)), limits.max_users
+            count, limit = len(users_with_history(self._split_with_samples, limits.min_events)), limits.max_users
         return (count if limit is None else min(count, limit)) + (self._cluster_count(source) or 0)
+
+    def blind(self) -> Workspace:
+        """The same, where events end with the histories: no prompt that it renders can know a sample."""
+        blind = Workspace(self.config)
+        history = self.split[self.split["part"] == "history"]
+        seen = self.tables if history.empty else replace(self.tables, interactions=history)
+        vars(blind).update(tables=seen, split=history, scenario=self.scenario)  # as if they had been read
+        return blind
+
+    @property
+    def _split_with_samples(self) -> pd.DataFrame:
+        sampled = self.split.loc[self.split["part"] != "history", "user_id"].unique()
+        return self.split[self.split["user_id"].isin(sampled)]
 
     @property
     def cache_address(self) -> Path | str:
@@ -231,6 +264,10 @@ class Workspace:
     def vectors_path(self, name: str) -> Path:
         """The folder of the vectors of one kind of knowledge."""
         return self.config.work / "vectors" / name.replace(":", "-")
+
+    def metadata_path(self, source: str) -> Path:
+        """The folder of the vector store of a source's metadata."""
+        return self.config.work / "vectors" / f"metadata-{source}"
 
     def stores(self) -> dict[str, VectorStore]:
         """The vector stores, by the id column they belong to."""

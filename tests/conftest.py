@@ -111,6 +111,7 @@ model = "test-model"
 max_tokens = 16
 [compare]
 backbones = ["DeepFM"]
+controls = []
 seeds = 1
 epochs = 2
 embedding_dim = 8

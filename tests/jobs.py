@@ -119,6 +119,7 @@ def _serve() -> None:
 
 def _child(order: dict[str, Any]) -> int:
     import resource
+    import signal
     import traceback
 
     from kar_aug.cache import TextCache
@@ -130,6 +131,7 @@ def _child(order: dict[str, Any]) -> int:
     for number in (1, 2):
         os.dup2(file, number)
     limits._PAUSES = (0.02, 0.1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests behind it has it ignored
     if order["most_bytes"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["most_bytes"], order["most_bytes"]))
     try:

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +19,32 @@ from kar_aug._keras import IS_KERAS_3
 if IS_KERAS_3:
     pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)
 
-from kar_aug import compare as stage
 from kar_aug import metrics
-from kar_aug.cache import StoreSpec, VectorStore
-from kar_aug.config import Config
-from kar_aug.report import write_report
+from kar_aug.cache import KnowledgeTable, StoreSpec, VectorStore
+from kar_aug.compare import (
+    Arm,
+    Book,
+    Comparison,
+    Event,
+    Verdict,
+    by_slice,
+    compare,
+    controls,
+    headlines,
+    leading,
+    workers,
+)
+from kar_aug.compare.arms import arms, pairs
+from kar_aug.compare.comparison import BOOK, exported_model
+from kar_aug.compare.experiment import Experiment
+from kar_aug.compare.models import build, build_bigger, parameters
+from kar_aug.compare.statistics import Estimate
+from kar_aug.config import CompareConfig, Config
+from kar_aug.errors import KarError, StoreError
 from kar_aug.workspace import Workspace
+
+BASE = Arm("DeepFM")
+BOTH = Arm("DeepFM", "both", ("user", "item"), "hybrid-expert")
 
 
 def test_gauc_by_hand() -> None:
@@ -36,96 +62,281 @@ def test_metrics_of_one_class_are_nan_and_logloss_is_exact() -> None:
     assert metrics.logloss(np.asarray([1, 0]), np.asarray([0.8, 0.1], "float32")) == pytest.approx(expected)
 
 
+def fill(path: Path, ids: list[Any], vectors: np.ndarray) -> None:
+    with VectorStore.writer(path, StoreSpec("truth", vectors.shape[1])) as writer:
+        writer.append(ids, ["k"] * len(ids), vectors)
+
+
 @pytest.fixture
 def workspace(own_tables: Path, tmp_path: Path) -> Workspace:
-    """The own tables, with knowledge that says each user's taste and each item's genre."""
-    config = Config.load(own_tables / "kar.toml")
+    """The own tables, with knowledge that says each user's taste and each item's genre; the metadata says nothing."""
+    config = Config.load(own_tables / "kar.toml", {"compare": {"controls": [], "jobs": 1}})
     workspace = Workspace(replace(config, workdir=str(tmp_path / "work")))
     tables = workspace.tables
     truth = {"user": tables.users["gender"] == "F", "item": tables.items["genres"] == "Drama"}
     for source, frame in (("user", tables.users), ("item", tables.items)):
-        with VectorStore.writer(workspace.store_path(source), StoreSpec("truth", 4)) as writer:
-            vectors = np.eye(4)[truth[source].astype(int)]
-            writer.append(frame[f"{source}_id"].tolist(), ["k"] * len(frame), vectors)
+        ids = frame[f"{source}_id"].tolist()
+        fill(workspace.store_path(source), ids, np.eye(4)[truth[source].astype(int)])
+        fill(workspace.metadata_path(source), ids, np.ones((len(ids), 4)))
     return workspace
 
 
-def run(workspace: Workspace, **changes: Any) -> tuple[stage.Comparison, list[bool]]:
-    reused: list[bool] = []
-    comparison = stage.compare(
-        workspace.samples,
-        workspace.stores(),
-        replace(workspace.config.compare, **changes),
-        workspace.config.work / "runs",
-        data_fingerprint=workspace.data_fingerprint,
-        on_run=lambda run, again: reused.append(again),
-    )
-    return comparison, reused
+def changed(workspace: Workspace, **changes: Any) -> Workspace:
+    return Workspace(replace(workspace.config, compare=replace(workspace.config.compare, **changes)))
 
 
-def test_knowledge_of_the_truth_raises_auc_on_users_never_seen(workspace: Workspace) -> None:
-    comparison, _ = run(workspace, epochs=40, patience=40, learning_rate=0.01)
-    assert comparison.of(stage.Arm("DeepFM", True))[0].auc > 0.85
-    assert comparison.row_coverage == {"user_id": 1.0, "item_id": 1.0}
+def run(workspace: Workspace, **changes: Any) -> tuple[Comparison, int]:
+    """The comparison, and how many units were done for it."""
+    done: list[Event] = []
+    found = compare(changed(workspace, **changes), on_event=lambda event: done.append(event) if event.done else None)
+    return found, len(done)
+
+
+def test_every_arm_is_one_setting() -> None:
+    config = CompareConfig(
+        backbones=("DIN",), knowledge=("item", "both"), adaptors=("hybrid-expert", "mlp"), stores={"plots": "p"},
+        controls=("metadata", "shuffled", "random", "bigger"),
+    )  # fmt: skip
+    names = [arm.name for arm in arms(config)]
+    assert names == [
+        "DIN",
+        "DIN + item knowledge",
+        "DIN + knowledge",
+        "DIN + item knowledge (mlp)",
+        "DIN + knowledge (mlp)",
+        "DIN + metadata text",
+        "DIN + shuffled vectors",
+        "DIN + random vectors",
+        "DIN, bigger",
+        "DIN + plots",
+    ]
+    _, against = pairs(arms(config))
+    named = [(ours.name, theirs.name) for ours, theirs in against]
+    assert ("DIN + knowledge", "DIN + metadata text") in named
+    assert ("DIN + item knowledge", "DIN + plots") in named, "a text about items is set against knowledge of items"
+
+
+def test_shuffled_knowledge_has_the_same_vectors_for_other_ids() -> None:
+    table = KnowledgeTable(np.arange(100.0).reshape(50, 2), np.r_[-1, np.arange(50)].astype(np.int32))
+    mixed = controls.shuffled(table, 0)
+    assert mixed.rows[0] == -1 and sorted(mixed.rows) == sorted(table.rows)
+    assert (mixed.rows[1:] == table.rows[1:]).mean() < 0.2
+    assert (controls.shuffled(table, 1).rows != mixed.rows).any(), "each seed has its own"
+    np.testing.assert_array_equal(controls.shuffled(table, 0).rows, mixed.rows)
+
+
+def test_random_vectors_have_the_lengths_of_those_they_stand_for() -> None:
+    vectors = np.random.default_rng(0).normal(size=(6, 16)).astype(np.float16) * np.arange(6)[:, None]
+    table = KnowledgeTable(vectors.astype(np.float16), np.asarray([-1, 3, 5, -1, 0], np.int32))
+    drawn = controls.random(table, 0)
+    assert (drawn.rows >= 0).tolist() == [False, True, True, False, True]
+    before, after = (t.vectors[t.rows[t.rows >= 0]].astype(float) for t in (table, drawn))
+    np.testing.assert_allclose(np.linalg.norm(after, axis=1), np.linalg.norm(before, axis=1), rtol=2e-3)
+    assert not np.allclose(before[0], after[0])
+
+
+def test_a_bigger_backbone_has_as_many_parameters_as_the_one_with_knowledge(workspace: Workspace) -> None:
+    experiment = Experiment(workspace)
+    samples, tables = experiment.samples(0), experiment.tables(BOTH, 0)
+    plain, _ = build(BASE, samples, {}, experiment.config, 0)
+    augmented, _ = build(BOTH, samples, tables, experiment.config, 0)
+    bigger = build_bigger(samples, experiment.config, 0, BOTH, tables)
+    assert parameters(bigger) == pytest.approx(parameters(augmented), rel=0.02)
+    assert parameters(bigger) > 1.2 * parameters(plain)
+
+
+def test_metadata_knows_of_no_id_that_the_knowledge_does_not(workspace: Workspace) -> None:
+    with VectorStore.writer(workspace.store_path("item"), StoreSpec("truth", 4)) as writer:
+        writer.delete([3])
+    experiment = Experiment(workspace)
+    metadata = experiment.tables(Arm("DeepFM", "metadata", ("user", "item"), "hybrid-expert"), 0)["item_id"]
+    place = experiment.samples(0).vocabulary["item"].index(3)
+    assert metadata.rows[place] == -1 and (metadata.rows >= 0).sum() == len(workspace.tables.items) - 1
+
+
+def test_metadata_is_what_the_prompt_shows_as_a_sentence(workspace: Workspace) -> None:
+    texts = {text.entity_id: text for text in workspace.metadata("item")}
+    assert texts[0].text == f"title: Movie 0 (1950). genres: {workspace.tables.items['genres'][0].replace('|', ', ')}."
+    user = next(iter(workspace.metadata("user")))
+    prompt = next(p for p in workspace.prompts("user") if p.entity_id == user.entity_id)
+    assert user.text.startswith("gender: ") and user.as_of == prompt.as_of
+    assert user.text.count(" rated ") == prompt.text.count(" rated ") > 5
+
+
+def test_true_knowledge_raises_auc_and_the_comparison_says_where(workspace: Workspace) -> None:
+    settings: dict[str, Any] = {"epochs": 10, "patience": 10, "learning_rate": 0.02, "batch_size": 64}
+    comparison, done = run(workspace, controls=("metadata",), seeds=2, **settings)
+    assert done == 2 * 3
+    assert comparison.estimate(BOTH).mean > 0.8
+    assert comparison.coverage(BOTH) == {"user_id": 1.0, "item_id": 1.0}
+    against = {verdict.against.knowledge: verdict for verdict in leading(comparison)}
+    assert set(against) == {"base", "metadata"} and 0 <= against["metadata"].delong <= 1
+    assert headlines(comparison)[1].startswith("Knowledge beats metadata text on ")
+    slices = by_slice(comparison, BOTH)
+    assert {"training rows of the item", "has knowledge of"} <= {s.group for s in slices}
+    assert sum(s.share for s in slices if s.group == "training rows of the item") == pytest.approx(1)
+    gate = comparison.runs[BOTH][0].gate
+    assert set(gate) == {"user_id", "item_id"} and sum(gate["user_id"]) == pytest.approx(1, abs=1e-5)
+    table = comparison.table()
+    assert len(table) == 6 and table["auc"].between(0, 1).all()
+
+
+def test_the_word_of_a_verdict_follows_the_corrected_t_test() -> None:
+    def word(mean: float, t: float) -> str:
+        return Verdict(BOTH, BASE, Estimate(mean, 0.001, 0.0011), 5, 5, t, 0.06, 0.5).word
+
+    assert [word(0.004, 0.01), word(0.004, 0.2), word(-0.004, 0.01)] == ["yes", "no", "no, worse"]
+    assert word(0.004, float("nan")) == "one seed cannot tell"
+    text = Verdict(BOTH, BASE, Estimate(0.0004, 0.001, 0.0011), 3, 5, 0.61, 0.6, 0.5).text
+    assert text == "DeepFM + knowledge beats DeepFM: no, AUC +0.0004 ± 0.0011 (p = 0.610, up in 3 of 5 seeds)"
 
 
 def test_finished_runs_are_reused_and_only_missing_ones_trained(workspace: Workspace) -> None:
-    first, reused = run(workspace)
-    assert reused == [False, False]
-    second, reused = run(workspace)
-    assert reused == [True, True] and second.runs == first.runs
-    _, reused = run(workspace, seeds=2)
-    assert reused == [True, True, False, False]
-    _, reused = run(workspace, learning_rate=0.01)
-    assert reused == [False, False]
-
-
-def test_a_run_with_the_same_seed_gives_the_same_result(workspace: Workspace) -> None:
-    first, _ = run(workspace)
-    for path in (workspace.config.work / "runs").iterdir():
-        path.unlink()
-    again, _ = run(workspace)
-    for a, b in zip(first.runs, again.runs, strict=True):
-        assert a.auc == pytest.approx(b.auc, abs=1e-6) and a.curve == pytest.approx(b.curve, abs=1e-6)
-
-
-def test_new_knowledge_retrains_the_augmented_arm_only(workspace: Workspace) -> None:
-    run(workspace)
+    first, done = run(workspace)
+    assert done == 2
+    second, done = run(workspace)
+    assert done == 0 and second.runs == first.runs
+    assert run(workspace, seeds=2)[1] == 2
+    assert run(workspace, controls=("shuffled",))[1] == 1
+    assert run(workspace, expert_hidden=8)[1] == 1, "the plain backbone has no experts"
     with VectorStore.writer(workspace.store_path("item"), StoreSpec("truth", 4)) as writer:
         writer.append([0], ["other"], np.ones((1, 4)))
-    _, reused = run(workspace)
-    assert reused == [True, False]
+    assert run(workspace)[1] == 1, "new knowledge is nothing to the plain backbone"
 
 
-def test_half_a_run_file_is_made_again(workspace: Workspace) -> None:
-    run(workspace)
-    path = next((workspace.config.work / "runs").glob("*.json"))
-    path.write_text(path.read_text()[:50])
-    assert sorted(run(workspace)[1]) == [False, True]
+def test_a_run_with_the_same_seed_gives_the_same_result_bit_for_bit(workspace: Workspace) -> None:
+    first, _ = run(workspace)
+    (workspace.config.work / "runs" / BOOK).unlink()
+    again, _ = run(workspace)
+    for arm in (BASE, BOTH):
+        assert first.runs[arm][0].auc == again.runs[arm][0].auc
+        assert first.runs[arm][0].curve == again.runs[arm][0].curve
+
+
+def test_seeds_start_from_other_weights(workspace: Workspace) -> None:
+    experiment = Experiment(workspace)
+    one, other = (build(BASE, experiment.samples(0), {}, experiment.config, seed)[0] for seed in (0, 1))
+    same = [np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True) if a.any()]
+    assert same and not any(same)
+
+
+def test_each_seed_may_draw_its_own_test_users(workspace: Workspace) -> None:
+    comparison, _ = run(workspace, seeds=2, vary_split=True, epochs=1)
+    users = [set(comparison.tested(seed)[0]["user_id"].tolist()) for seed in (0, 1)]
+    assert users[0] != users[1] and comparison.pooled(BOTH) is None
+    assert comparison.runs[BASE][0].data != comparison.runs[BASE][1].data
+    for seed in (0, 1):
+        assert len(comparison.prediction(BASE, seed)) == len(comparison.tested(seed)[1])
+
+
+def test_a_search_tries_as_often_for_each_arm_and_is_not_done_twice(workspace: Workspace) -> None:
+    comparison, done = run(workspace, tune=2, epochs=1)
+    assert done == 2 * 2 + 2
+    with sqlite3.connect(workspace.config.work / "runs" / BOOK) as connection:
+        trials = connection.execute("SELECT arm, count(*), max(auc) FROM trials GROUP BY arm").fetchall()
+    assert [count for _, count, _ in trials] == [2, 2]
+    best = {auc for *_, auc in trials}
+    assert {max(comparison.runs[arm][0].curve) for arm in (BASE, BOTH)} == best, "the best on validation is trained"
+    again, done = run(workspace, tune=2, epochs=1)
+    assert done == 0 and again.runs == comparison.runs
+    with sqlite3.connect(workspace.config.work / "runs" / BOOK) as connection:
+        connection.execute("DELETE FROM trials WHERE number = 1 AND arm LIKE '%base%'")
+    resumed, done = run(workspace, tune=2, epochs=1)
+    assert done >= 1 and resumed.runs == comparison.runs, "a search that goes on proposes the same again"
+    path, _ = exported_model(workspace, "DeepFM", 0)
+    assert path.stem == comparison.runs[BOTH][0].identity
+
+
+def test_another_store_is_an_arm_against_knowledge_of_the_same_sources(workspace: Workspace, tmp_path: Path) -> None:
+    ids = workspace.tables.items["item_id"].tolist()
+    fill(tmp_path / "plots", ids[:20], np.random.default_rng(0).normal(size=(20, 6)))
+    comparison, _ = run(
+        workspace,
+        knowledge=("item",),
+        stores={"plots": str(tmp_path / "plots")},
+        epochs=1,
+        controls=("random", "bigger"),
+    )
+    (plots,) = (arm for arm in comparison.arms if arm.kind == "store")
+    assert plots.name == "DeepFM + plots" and 0 < comparison.coverage(plots)["item_id"] < 1
+    assert {BASE, plots} <= {v.against for v in leading(comparison)}
+
+
+def test_what_is_missing_is_said_before_anything_is_trained(workspace: Workspace) -> None:
+    for file in workspace.metadata_path("user").iterdir():
+        file.unlink()
+    workspace.metadata_path("user").rmdir()
+    with pytest.raises(StoreError, match='kar-aug encode with "metadata"'):
+        run(workspace, controls=("metadata",))
+    with pytest.raises(StoreError, match="Run: kar-aug compare"):
+        exported_model(workspace, "DeepFM", 0)
+
+
+def test_a_damaged_book_is_an_error_that_says_so(workspace: Workspace) -> None:
+    path = workspace.config.work / "runs" / BOOK
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no database at all, but long enough to look at" * 30)
+    with pytest.raises(StoreError, match="delete it"):
+        Book(path)
+
+
+_SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from kar_aug.compare import compare
+from kar_aug.config import Config
+from kar_aug.workspace import Workspace
+if __name__ == "__main__":
+    changes = {"controls": [], "jobs": 2, "seeds": 2, "epochs": 15, "patience": 15}
+    config = Config.load(Path(sys.argv[1]), {"compare": changes})
+    compare(Workspace(replace(config, workdir=sys.argv[2])), on_event=lambda event: print(event.done, flush=True))
+"""
+
+
+def test_killed_runs_leave_whole_rows_no_processes_and_the_rest_to_do(workspace: Workspace, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(_SCRIPT)
+    arguments = [str(workspace.config.folder / "kar.toml"), str(workspace.config.work)]
+    command = [sys.executable, str(script), *arguments]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert first.stdout is not None
+    for line in first.stdout:
+        if "True" in line:
+            break
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and _alive(first.pid):
+        time.sleep(0.2)
+    assert not _alive(first.pid), "the processes end with the one that started them"
+    with sqlite3.connect(workspace.config.work / "runs" / BOOK) as connection:
+        kept = connection.execute("SELECT count(*) FROM runs JOIN predictions USING (identity)").fetchone()[0]
+        assert connection.execute("SELECT count(*) FROM runs").fetchone()[0] == kept
+    assert 1 <= kept < 4
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("True") == 4 - kept
+    here, done = run(workspace, seeds=2, epochs=15, patience=15)
+    assert done == 0 and here.seeds == 2, "side by side or here, it is the same run"
+
+
+def _alive(session: int) -> bool:
+    """Whether any process of a session is left."""
+    return subprocess.run(["pgrep", "-s", str(session)], capture_output=True, check=False).returncode == 0
+
+
+def test_a_process_that_dies_is_one_clear_error() -> None:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=os.abort)
+    process.start()
+    theirs.close()
+    error = workers._receive(ours, process)
+    assert isinstance(error, KarError) and "signal 6" in str(error)
 
 
 def test_no_epoch_trains_on_validation_or_test_users(workspace: Workspace) -> None:
     samples = workspace.samples
     users = {part: set(samples.of(part)[0]["user_id"].tolist()) for part in ("train", "validation", "test")}
     assert not users["train"] & users["test"] and not users["train"] & users["validation"]
-
-
-class _References(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.found += [v for name, v in attributes if name in ("src", "href", "data") and v and not v.startswith("#")]
-
-
-def test_the_report_is_one_file_with_table_and_plot(workspace: Workspace, tmp_path: Path) -> None:
-    comparison, _ = run(workspace)
-    path = tmp_path / "report.html"
-    write_report(comparison, path, knowledge={"language model": "<m>"}, reproduce="kar-aug compare", title="T")
-    html = path.read_text()
-    references = _References()
-    references.feed(html)
-    assert references.found == []
-    assert html.count("<svg") == 2 and "DeepFM + knowledge" in html and "&lt;m&gt;" in html
-    assert f"{comparison.runs[0].auc:.4f}" in html

@@ -83,6 +83,34 @@ def test_each_setting_that_the_template_shows_exists_and_shown_defaults_are_true
     assert config.data.interactions == "interactions.parquet" and config.prompts.max_items == 1000
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('protocol = "leave-one-out"', "[data] protocol 'leave-one-out' is unknown. Known: user, temporal"),
+        ("history_share = 0", "[data] history_share must be between 0.001 and 0.9, not 0.0."),
+        ('columns = { user_id = "uid" }', "[data] columns goes with interactions = ... only."),
+        ('interactions = "a.csv"', "[data] needs either dataset = ... or interactions = ..., and not both."),
+    ],
+)
+def test_a_wrong_protocol_or_column_is_one_clear_error(settings: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse(DATA + settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("columns = { user_id = 3 }", '[data] columns must hold names of columns: { user_id = "uid", timestamp'),
+        ('columns = { user_id = "u", item_id = "u" }', "[data] columns names one column of yours twice."),
+        ('columns = ["uid"]', "[data] columns must be a table: { name = value }, not ['uid']."),
+        ('path = "a.zip"', "[data] path goes with dataset = ... only."),
+    ],
+)
+def test_wrong_names_of_columns_are_one_clear_error(settings: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse(f'[data]\ninteractions = "events.csv"\n{settings}')
+
+
 def test_options_of_the_command_line_go_over_the_file() -> None:
     content = DATA + '[generate]\nmodel = "from file"\nmax_tokens = 9\n'
     changes = {"generate": {"model": "from option", "max_tokens": None}, "compare": {"backbones": ("DIN",), "seeds": 2}}
@@ -179,6 +207,11 @@ def test_a_number_out_of_range_is_named_before_anything_runs(section: str, setti
         ("[data]\ndataset = 'movielens'", "[data] dataset 'movielens' is unknown. Known: movielens-100k"),
         (DATA + "[encode]\ndtype = 'int8'", "[encode] dtype must be 'float16' or 'float32', not 'int8'."),
         (DATA + "[compare]\nbackbones = ['DCN']", "there is no backbone 'DCN'. Known: DeepFM, DIN, FiBiNET"),
+        (DATA + "[compare]\ncontrols = ['noise']", "there is no control 'noise'. Known: metadata, shuffled"),
+        (DATA + "[compare]\nknowledge = ['user', 'user']", "[compare] knowledge names one twice."),
+        (DATA + "[compare]\nknowledge = []", "controls imitate knowledge"),
+        (DATA + "[compare.stores]\nrandom = 'folder'", "'random' is an arm already"),
+        (DATA + "[compare.stores]\nplots = { film = 'folder' }", "plots must be a folder, or { user = folder"),
         ("[data", "kar.toml is not valid TOML: "),
         (DATA + DATA, "kar.toml is not valid TOML: "),
     ],

@@ -199,23 +199,46 @@ def encode(config: str, /, encoder: str | None, **recipes: Any) -> None:
 @main.command()
 @click.option("--backbone", multiple=True, help="Compare these only; may be given several times.")
 @click.option("--seeds", type=click.IntRange(1), help="Trainings an arm.")
+@click.option("--tune", type=click.IntRange(0), help="Trials an arm of the search for settings.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes that train side by side.  [default: one a core]")
 @click.option("--report", default="report.html", show_default=True, help="The HTML file to write.")
+@click.option("--unaudited", is_flag=True, help="Compare though the audit may find leaks; the report says so.")
 @_recipe_options
 @click.pass_obj
-def compare(config: str, /, backbone: tuple[str, ...], seeds: int | None, report: str, **recipes: Any) -> None:
-    """Train each backbone with and without knowledge and say what it did to the AUC.
+def compare(
+    config: str, /, backbone: tuple[str, ...], report: str, unaudited: bool, seeds: int | None, tune: int | None,
+    jobs: int | None, **recipes: Any,
+) -> None:  # fmt: skip
+    """Train each backbone with and without knowledge, and with controls; say which gain is real.
+
+    Nothing is trained where the audit (kar-aug audit) finds leaks.
 
     \b
     Example:
       kar-aug compare --backbone DIN --seeds 5
       kar-aug compare --item-recipe tags     # models that were trained already are not trained again
+      kar-aug compare --tune 10 --jobs 8
     """
-    changes = {"prompts": recipes, "compare": {"backbones": backbone or None, "seeds": seeds}}
-    workspace = Workspace(Config.load(config, changes))
+    training = {"backbones": backbone or None, "seeds": seeds, "tune": tune, "jobs": jobs}
+    workspace = Workspace(Config.load(config, {"prompts": recipes, "compare": training}))
+    title = "CTR models with and without knowledge"
     chosen = "".join(f" --{name.replace('_', '-')} {value}" for name, value in recipes.items() if value)
-    stages.compare(
-        workspace, Path(report), reproduce=f"kar-aug compare{chosen}", title="CTR models with and without knowledge"
-    )
+    stages.compare(workspace, Path(report), reproduce=f"kar-aug compare{chosen}", title=title, unaudited=unaudited)
+
+
+@main.command()
+@click.pass_context
+def audit(context: click.Context) -> None:
+    """Look for leaks: anything by which knowledge or features know what a comparison tests on.
+
+    Checks the split, the models' inputs, the stored prompts with their as-of times, and the vectors. Exit code 1 if
+    there are leaks, 0 if there are none.
+
+    \b
+    Example:
+      kar-aug audit
+    """
+    context.exit(0 if stages.audit(Workspace(Config.load(context.obj))) else 1)
 
 
 @main.command()
@@ -341,8 +364,8 @@ def _show_entity(workspace: Workspace, source: str, given: str) -> None:
     cost = "no price" if answer.cost is None else f"${answer.cost:.6f}"
     notes.print(
         f"{answer.served_model or answer.model}, {answer.status}, {answer.prompt_tokens} + {answer.completion_tokens} "
-        f"tokens, {cost}, {answer.seconds:.1f} s, {answer.created}, prompt version {link.prompt_version}, "
-        f"as of {link.as_of}",
+        f"tokens, {cost}, {answer.seconds:.1f} s, {answer.created}, prompt version {link.prompt_version}"
+        + (f", as of {link.as_of}" if link.as_of else ""),
         markup=False,
         soft_wrap=True,
     )

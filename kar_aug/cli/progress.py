@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +20,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
+_PIPE_WIDTH = 140
 notes = Console(stderr=True, highlight=False)
-results = Console(highlight=False)
+# Into a file or a pipe, a table is as wide as a wide terminal; COLUMNS says otherwise.
+results = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH)
 _PLAIN_SECONDS = 10
 
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kar_aug.cache import VectorStore
+from kar_aug.cache import Knowledge, VectorStore
 from kar_aug.cli.progress import bar, notes, results, table
+from kar_aug.config import EncodeConfig
 from kar_aug.errors import ConfigError
-from kar_aug.quiet import quiet_stderr
+from kar_aug.start import prepare_tensorflow
 from kar_aug.workspace import SOURCES, Workspace
+
+if TYPE_CHECKING:
+    from kar_aug.report import Section
 
 
 def encode(workspace: Workspace) -> None:
     """Bring the vector stores up to date."""
     from kar_aug.encode import Texts, load_encoder
-    from kar_aug.encode import encode as run
 
     config = workspace.config.encode
     with _quiet_loading():
@@ -38,37 +40,15 @@ def encode(workspace: Workspace) -> None:
         for source in SOURCES:
             for name in workspace.knowledge_names(source):
                 texts = Texts(partial(workspace.knowledge, cache, name))
-                total = sum(1 for _ in texts)
-                if not total and source in clustered and name == workspace.knowledge_source(source):
-                    continue  # groups only
-                done = 0
-                label = f"{name}s" if name == source else name
-                with bar(f"vectors of {label}", total) as show:
-
-                    def count(rows: int) -> None:
-                        nonlocal done
-                        done += rows
-                        show(done, "")
-
-                    split = getattr(encoder, "split", 0)
-                    store = run(
-                        texts,
-                        workspace.vectors_path(name),
-                        encoder,
-                        dtype=config.dtype,
-                        truncate_dim=config.truncate_dim,
-                        pca=config.pca,
-                        on_progress=count,
-                    )
-                long = getattr(encoder, "split", 0) - split
-                notes.print(
-                    f"  {label}: {len(store)} vectors of {store.spec.dimension} by {encoder.name}"
-                    + (f"; {long} texts were longer than its window: averaged over their pieces" if long else ""),
-                    markup=False,
-                    soft_wrap=True,
-                )
+                if name == source or next(iter(texts), None) or source not in clustered:
+                    title = f"{name}s" if name == source else name
+                    _encode_texts(title, texts, workspace.vectors_path(name), encoder, config)
             if source in clustered:
                 _mix(workspace, source)
+    if "metadata" in workspace.config.compare.controls:
+        for source in SOURCES:
+            texts = Texts(partial(workspace.metadata, source))
+            _encode_texts(f"{source}s' metadata", texts, workspace.metadata_path(source), encoder, config)
 
 
 def _mix(workspace: Workspace, source: str) -> None:
@@ -88,74 +68,138 @@ def _mix(workspace: Workspace, source: str) -> None:
     notes.print(f"  {source}s: {len(mixed)} vectors mixed with those of {len(clusters.members)} groups", markup=False)
 
 
-def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str) -> None:
-    """Train and test the arms, print the table, write the report."""
-    prepare_tensorflow()
-    from kar_aug.compare import arms
-    from kar_aug.compare import compare as run
-    from kar_aug.report import COLUMNS, rows, verdicts, write_report
+def _encode_texts(title: str, texts: Iterable[Knowledge], path: Path, encoder: Any, config: EncodeConfig) -> None:
+    from kar_aug.encode import encode as run
 
-    config = workspace.config.compare
-    stores = workspace.stores()
-    provenance = _provenance(workspace)
-    runs = len(arms(config)) * config.seeds
+    total = sum(1 for _ in texts)
     done = 0
-    with bar("models", runs) as show:
+    with bar(f"vectors of {title}", total) as show:
 
-        def finished(*_: object) -> None:
+        def count(rows: int) -> None:
             nonlocal done
-            done += 1
+            done += rows
             show(done, "")
 
-        comparison = run(
-            workspace.samples,
-            stores,
-            config,
-            workspace.config.work / "runs",
-            data_fingerprint=workspace.data_fingerprint,
-            on_epoch=lambda arm, seed, epoch, auc: show(
-                done, f"{arm.name}, seed {seed}, epoch {epoch + 1}: validation AUC {auc:.4f}"
-            ),
-            on_run=finished,
+        split = getattr(encoder, "split", 0)
+        store = run(
+            texts,
+            path,
+            encoder,
+            dtype=config.dtype,
+            truncate_dim=config.truncate_dim,
+            pca=config.pca,
+            on_progress=count,
         )
-    table(title, COLUMNS, rows(comparison))
-    for sentence in verdicts(comparison):
-        results.print(f"  {sentence}", markup=False, soft_wrap=True)
-    write_report(
-        comparison, report, knowledge=provenance, reproduce=reproduce, title=title, maps=_vector_maps(workspace)
+    long = getattr(encoder, "split", 0) - split
+    notes.print(
+        f"  {title}: {len(store)} vectors of {store.spec.dimension} by {encoder.name}"
+        + (f"; {long} texts were longer than its window: averaged over their pieces" if long else ""),
+        markup=False,
+        soft_wrap=True,
     )
-    results.print(f"Report: {report}", markup=False, soft_wrap=True)
+
+
+def audit(workspace: Workspace) -> bool:
+    """Print what was checked and found; whether there is no leak."""
+    from kar_aug.audit import REMEDIES
+    from kar_aug.audit import audit as run
+
+    done = run(workspace)
+    rows: list[tuple[str, ...]] = [
+        (check.name, f"{check.count:,} {check.unit}", _result(check)) for check in done.checks
+    ]
+    table("Audit", ("checked", "on", "result"), rows)
+    for kind, findings in (("leak", done.leaks), ("cannot be proved", done.unproved)):
+        for finding in findings:
+            results.print(f"  {kind}: {finding.text}", markup=False, soft_wrap=True)
+            if finding.example:
+                results.print(f"    for example {finding.example}", markup=False, soft_wrap=True)
+    for kind in dict.fromkeys(finding.kind for finding in done.leaks):
+        results.print(f"  what to do ({kind}): {REMEDIES[kind]}", markup=False, soft_wrap=True)
+    results.print(f"  {done.verdict}", markup=False, soft_wrap=True)
+    return not done.leaks
+
+
+def _result(check: Any) -> str:
+    if check.leaks:
+        return "LEAK"
+    return "unproved" if check.unproved else "ok" if check.count else "nothing"
+
+
+def _audited(workspace: Workspace, unaudited: bool) -> Section:
+    """What the report says of the audit; refuses to go on where there are leaks."""
+    from kar_aug.audit import require_clean
+    from kar_aug.report import Section
+
+    if unaudited:
+        return Section("Leakage audit", "None: the comparison ran with --unaudited. It proves nothing.")
+    done = require_clean(workspace)
+    rows = [(check.name, f"{check.count:,} {check.unit}", _result(check)) for check in done.checks]
+    text = f"{done.verdict}. " + " ".join(f"Cannot be proved: {finding.text}" for finding in done.unproved)
+    return Section("Leakage audit", text, ("checked", "on", "result"), rows)
+
+
+def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str, unaudited: bool = False) -> None:
+    """Train and test the arms, print the table, write the report and the tables beside it.
+
+    Args:
+        unaudited: train though there may be leaks.
+
+    Raises:
+        LeakageError: The audit found leaks.
+    """
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # before anything imports Keras; processes inherit it
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from kar_aug.compare import Comparison, Event, headlines, leading
+    from kar_aug.compare import compare as run
+    from kar_aug.report import TERMINAL, rows, write_report, write_tables
+
+    audited = _audited(workspace, unaudited)
+    provenance = _provenance(workspace)
+    total = done = 0
+    comparison: Comparison
+    with contextlib.ExitStack() as stack:
+        show: Any = None
+
+        def start(units: int, finished: int) -> None:
+            nonlocal show, total, done
+            total, done = units, finished
+            show = stack.enter_context(bar("models", total))
+            show(done, "")
+
+        def progress(event: Event) -> None:
+            nonlocal done
+            done += event.done
+            show(done, f"{event.arm.name}, {event.unit}, epoch {event.epoch}: validation AUC {event.auc:.4f}")
+
+        comparison = run(workspace, on_start=start, on_event=progress)
+    table(title, TERMINAL, rows(comparison, TERMINAL))
+    for sentence in [*headlines(comparison), *(verdict.text for verdict in leading(comparison))]:
+        results.print(f"  {sentence}", markup=False, soft_wrap=True)
+    write_tables(comparison, report.parent)
+    write_report(
+        comparison,
+        report,
+        knowledge=provenance,
+        reproduce=reproduce,
+        title=title,
+        sections=[audited],
+        maps=_vector_maps(workspace),
+    )
+    results.print(f"Report: {report}; beside it results.csv and results.md", markup=False, soft_wrap=True)
 
 
 def export(workspace: Workspace, backbone: str, seed: int, output: Path) -> None:
     """Write a trained model for serving."""
     prepare_tensorflow()
-    from kar_aug.compare import Arm, model_path
-    from kar_aug.errors import StoreError
+    from kar_aug.compare import exported_model
     from kar_aug.export import export as run
     from kar_aug.models import load_model
 
-    stores = workspace.stores()
-    arm = Arm(backbone, knowledge=True)
-    config = workspace.config
-    path = model_path(arm, seed, config.compare, stores, config.work / "runs", workspace.data_fingerprint)
-    if not path.exists():
-        raise StoreError(
-            f"There is no trained {arm.name} with seed {seed} for this data and knowledge. Run: kar-aug compare"
-        )
+    path, stores = exported_model(workspace, backbone, seed)
     model = load_model(path, stores={name: store.path for name, store in stores.items()})
     run(model, output, stores)
     results.print(f"SavedModel: {output}", markup=False, soft_wrap=True)
-
-
-def prepare_tensorflow() -> None:
-    """Choose the Keras that DeepCTR works with and keep start-up notes off the terminal; before TensorFlow's import."""
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet_stderr():
-        import tensorflow as tf
-
-    tf.get_logger().setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
@@ -173,11 +217,12 @@ def _vector_maps(workspace: Workspace) -> dict[str, Any]:
     from kar_aug.vector_map import vector_map
 
     items, features = workspace.feature_tables.items, workspace.config.data.item_features
-    if not features:
+    path = workspace.store_path("item")
+    if not features or not path.exists():
         return {}
     first = items[features[0]].fillna("").astype(str).str.split(SEPARATOR).str[0]
     label = dict(zip(items["item_id"].tolist(), first.tolist(), strict=True))
-    return {f"Knowledge of items, by {features[0]}": vector_map(workspace.stores()["item_id"], label)}
+    return {f"Knowledge of items, by {features[0]}": vector_map(VectorStore.open(path), label)}
 
 
 def inspect_vectors(workspace: Workspace, item: str | None) -> None:
@@ -222,16 +267,19 @@ def _plain(value: object) -> str:
 
 
 def _provenance(workspace: Workspace) -> dict[str, str]:
+    """How the knowledge was made, and what it cost."""
     with workspace.open_cache() as cache:
-        counts = cache.counts()
-    stores = workspace.stores().values()
+        counts, usage = cache.counts(), cache.usage()
+    stores = [VectorStore.open(path) for source in SOURCES if (path := workspace.store_path(source)).exists()]
     models = sorted({model for store in stores for model in store.spec.language_models})
     recipes = {source: workspace.knowledge_source(source) for source in SOURCES}
     asked = {"recipes": ", ".join(recipes.values())} if tuple(recipes.values()) != SOURCES else {}
+    priced = [cost for *_, cost in usage if cost is not None]
     return {
         "language model": ", ".join(models),
         **asked,
         "encoder": ", ".join(sorted({store.spec.encoder for store in stores})),
         "answers": f"{counts['ok']:,} whole, {counts['truncated']:,} cut off, {counts['failed']:,} failed",
         "tokens": f"{counts['prompt_tokens']:,} asked, {counts['completion_tokens']:,} answered",
+        "cost of the knowledge": f"{sum(priced):,.2f} US dollars" if priced else "no price is known for this model",
     }

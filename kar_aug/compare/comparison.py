@@ -1,0 +1,201 @@
+"""All runs of a comparison together: what is missing is done, what is there is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from kar_aug.compare.arms import Arm, arms, fullest
+from kar_aug.compare.book import Book, Run
+from kar_aug.compare.experiment import Experiment
+from kar_aug.compare.statistics import Estimate, estimate, relative_improvement
+from kar_aug.compare.tasks import Event, OnEvent, Task, Training, Tuning
+from kar_aug.compare.workers import cores, do
+from kar_aug.config import CompareConfig
+from kar_aug.errors import DataError, StoreError
+from kar_aug.workspace import Workspace
+
+Predictions = npt.NDArray[np.float32]
+BOOK = "runs.sqlite"
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The runs of all arms, seed by seed, and what they were made of."""
+
+    experiment: Experiment
+    book: Book
+    runs: Mapping[Arm, Sequence[Run]]
+
+    @property
+    def arms(self) -> list[Arm]:
+        """In the order of `arms`."""
+        return list(self.runs)
+
+    @property
+    def backbones(self) -> list[str]:
+        """In order."""
+        return list(dict.fromkeys(arm.backbone for arm in self.runs))
+
+    @property
+    def seeds(self) -> int:
+        """How many runs an arm has."""
+        return len(next(iter(self.runs.values())))
+
+    def estimate(self, arm: Arm, metric: str = "auc") -> Estimate:
+        """A metric over the seeds of an arm."""
+        return estimate([getattr(run, metric) for run in self.runs[arm]])
+
+    def gains(self, arm: Arm, against: Arm, metric: str = "auc") -> list[float]:
+        """What an arm has more than another, seed by seed: the same split, both with that seed."""
+        both = zip(self.runs[arm], self.runs[against], strict=True)
+        return [getattr(ours, metric) - getattr(theirs, metric) for ours, theirs in both]
+
+    def tested(self, seed: int) -> tuple[Mapping[str, npt.NDArray[Any]], npt.NDArray[np.float32]]:
+        """Inputs and labels of the rows that a seed was tested on."""
+        return self.experiment.samples(seed).of("test")
+
+    def prediction(self, arm: Arm, seed: int) -> Predictions:
+        """What an arm predicted for them."""
+        return self.book.prediction(self.runs[arm][seed].identity)
+
+    def pooled(self, arm: Arm) -> Predictions | None:
+        """The mean prediction of all seeds for each test row; None where each seed has test rows of its own."""
+        if self.experiment.config.vary_split:
+            return None
+        return np.mean([self.prediction(arm, run.seed) for run in self.runs[arm]], axis=0, dtype=np.float64)
+
+    def coverage(self, arm: Arm) -> dict[str, float]:
+        """Per source, the share of test rows whose id has a vector."""
+        inputs, _ = self.tested(0)
+        tables = self.experiment.tables(arm, 0)
+        return {name: float((table.rows[inputs[name]] >= 0).mean()) for name, table in tables.items()}
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Samples a part, of the first seed."""
+        part = self.experiment.samples(0).part
+        return {name: int((part == name).sum()) for name in PARTS}
+
+    def table(self) -> pd.DataFrame:
+        """A row a run, as results.csv has it."""
+        return pd.DataFrame(
+            {
+                "arm": arm.name,
+                "backbone": arm.backbone,
+                "knowledge": arm.knowledge,
+                "adaptor": arm.adaptor,
+                "seed": run.seed,
+                **{name: getattr(run, name) for name in ("auc", "logloss", "gauc", "ece", "epochs", "parameters")},
+                "validation_auc": max(run.curve),
+                "train_seconds": run.train_seconds,
+                "microseconds_a_row": run.microseconds,
+                **{name: run.settings[name] for name in ("learning_rate", "l2_embedding", "dropout")},
+                "data": run.data,
+                "code": run.code,
+                "identity": run.identity,
+            }
+            for arm, runs in self.runs.items()
+            for run in runs
+        )
+
+    def improvement(self, arm: Arm) -> float:
+        """Relative improvement of the mean AUC over the plain backbone."""
+        return relative_improvement(self.estimate(arm).mean, self.estimate(Arm(arm.backbone)).mean)
+
+
+def compare(
+    workspace: Workspace,
+    *,
+    on_start: Callable[[int, int], None] = lambda total, done: None,
+    on_event: OnEvent = lambda event: None,
+) -> Comparison:
+    """Train and test every arm with every seed; what the book of runs has is not done again.
+
+    Args:
+        on_start: called with (units in all, units that are there already); a unit is a run, or a trial of a search.
+        on_event: called after each epoch, and when a unit is finished.
+
+    Raises:
+        StoreError: Vectors are missing; the message says which command makes them.
+        DataError: A part has no rows to train or test on.
+    """
+    experiment = Experiment(workspace)
+    config = experiment.config
+    chosen = arms(config)
+    for arm in chosen:  # what is missing is said before hours of training, not after
+        experiment.tables(arm, 0)
+    for part in PARTS:
+        if not (experiment.samples(0).part == part).any():
+            raise DataError(f"There are no samples in the part {part!r}. Choose other shares in [data].")
+    book = Book(experiment.folder / BOOK)
+    searches = [Tuning(arm, config.tune, config, _imitated(arm, chosen)) for arm in chosen if config.tune]
+    missing = [search.missing(experiment, book) for search in searches]
+    jobs = config.jobs or cores()
+    total = config.tune * len(chosen) + config.seeds * len(chosen)
+    finished = config.tune * len(searches) - sum(missing)
+    if not sum(missing):
+        finished += sum(1 - t.missing(experiment, book) for t in _trainings(chosen, config, searches, experiment, book))
+    on_start(total, finished)
+    to_search: list[Task] = [search for search, left in zip(searches, missing, strict=True) if left]
+    do(to_search, experiment, book, jobs, on_event)
+    trainings = _trainings(chosen, config, searches, experiment, book)
+    to_train: list[Task] = []
+    for training in trainings:
+        if training.missing(experiment, book):
+            to_train.append(training)
+        elif sum(missing):  # not counted at the start: its settings were not known
+            on_event(Event(training.arm, f"seed {training.seed}", done=True))
+    do(to_train, experiment, book, jobs, on_event)
+    found: dict[Arm, list[Run]] = {arm: [] for arm in chosen}
+    for training in trainings:
+        run = book.run(training.identity(experiment))
+        if run is None:
+            raise StoreError(
+                f"{book.path}: the run of {training.arm.name}, seed {training.seed}, is gone. Run it again."
+            )
+        found[training.arm].append(run)
+    return Comparison(experiment, book, found)
+
+
+def _trainings(
+    chosen: Sequence[Arm], config: CompareConfig, searches: Sequence[Tuning], experiment: Experiment, book: Book
+) -> list[Training]:
+    """A training an arm and seed; seeds outermost, so that an interrupted comparison has whole seeds."""
+    tuned = {search.arm: search.best(experiment, book) for search in searches}
+    return [
+        Training(arm, seed, tuned.get(arm, config), _imitated(arm, chosen))
+        for seed in range(config.seeds)
+        for arm in chosen
+    ]
+
+
+def _imitated(arm: Arm, chosen: Sequence[Arm]) -> Arm | None:
+    return fullest(chosen, arm.backbone) if arm.knowledge == "bigger" else None
+
+
+def exported_model(workspace: Workspace, backbone: str, seed: int) -> tuple[Path, dict[str, Any]]:
+    """The latest trained model of a backbone with the fullest knowledge, and its stores by id input.
+
+    Raises:
+        StoreError: `compare` trained none on this data and knowledge.
+    """
+    experiment = Experiment(workspace)
+    arm = fullest(arms(experiment.config), backbone)
+    if arm is None:
+        raise StoreError('There is no arm with knowledge. Name some in kar.toml: [compare] knowledge = ["both"]')
+    book = Book(experiment.folder / BOOK)
+    run = book.latest(arm, seed, experiment.data_fingerprint(seed), experiment.knowledge_fingerprint(arm))
+    path = experiment.folder / f"{run.identity}.keras" if run else None
+    if path is None or not path.exists():
+        raise StoreError(
+            f"There is no trained {arm.name} with seed {seed} for this data and knowledge. Run: kar-aug compare"
+        )
+    return path, {f"{source}_id": experiment.store(arm.knowledge, source) for source in arm.sources}

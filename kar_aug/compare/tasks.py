@@ -1,0 +1,191 @@
+"""The resumable units of a comparison: the search of an arm, and a training of an arm with a seed."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from kar_aug.compare.arms import Arm
+from kar_aug.compare.book import Book, Run, Trial
+from kar_aug.compare.experiment import Experiment, code_version
+from kar_aug.config import CompareConfig
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a task reports: after each epoch (with its validation AUC), and, `done`, when a unit is in the book."""
+
+    arm: Arm
+    unit: str
+    epoch: int = 0
+    auc: float = float("nan")
+    done: bool = False
+
+
+OnEvent = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One arm with one seed. `imitated` is the arm whose size a bigger backbone has."""
+
+    arm: Arm
+    seed: int
+    settings: CompareConfig
+    imitated: Arm | None = None
+
+    def identity(self, experiment: Experiment) -> str:
+        """Under which the book has it."""
+        return experiment.identity(self.arm, self.seed, self.settings, self.imitated)
+
+    def missing(self, experiment: Experiment, book: Book) -> int:
+        """1 if the book does not have it yet, else 0."""
+        return int(book.run(self.identity(experiment)) is None)
+
+    def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
+        """Train on train, choose the epoch on validation, then look at the test part: here, and nowhere else."""
+        from kar_aug._keras import keras
+        from kar_aug.compare.training import predict
+        from kar_aug.files import atomic_path
+        from kar_aug.metrics import auc, ece, gauc, logloss
+
+        unit = f"seed {self.seed}"
+        samples = experiment.samples(self.seed)
+        trained = _train(self, experiment, unit, on_event)
+        validation, _ = samples.of("validation")
+        gate = (
+            trained.augmentation.gate_usage({name: validation[name] for name in trained.augmentation.sources})
+            if trained.augmentation
+            else {}
+        )
+        test, label = samples.of("test")
+        prediction = predict(trained.model, test)
+        identity = self.identity(experiment)
+        run = Run(
+            identity=identity,
+            arm=self.arm,
+            seed=self.seed,
+            settings=asdict(self.settings),
+            data=experiment.data_fingerprint(self.seed),
+            knowledge=experiment.knowledge_fingerprint(self.arm, self.imitated),
+            code=code_version(),
+            environment=_environment(),
+            auc=auc(label, prediction),
+            logloss=logloss(label, prediction),
+            gauc=gauc(label, prediction, test["user_id"]),
+            ece=ece(label, prediction),
+            curve=trained.curve,
+            parameters=_parameters(trained.model),
+            train_seconds=round(trained.train_seconds, 2),
+            microseconds=round(trained.microseconds, 3),
+            gate={name: usage.astype(float).tolist() for name, usage in gate.items()},
+            created=_now(),
+        )
+        if self.arm.kind == "knowledge":  # what `kar-aug export` serves
+            with atomic_path(experiment.folder / f"{identity}.keras") as temporary:
+                # Rewrapped: without the optimizer, whose state nobody needs after the best epoch is restored.
+                keras.Model(trained.model.inputs, trained.model.outputs).save(temporary)
+        book.add_run(run, prediction)
+        keras.backend.clear_session()
+        on_event(Event(self.arm, unit, len(run.curve), max(run.curve), done=True))
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The search of one arm: `trials` trainings on train and validation of the first seed's split."""
+
+    arm: Arm
+    trials: int
+    settings: CompareConfig
+    imitated: Arm | None = None
+
+    def identity(self, experiment: Experiment, number: int) -> str:
+        """Under which the book has a trial."""
+        return experiment.identity(self.arm, 0, self.settings, self.imitated, "trial", number)
+
+    def done(self, experiment: Experiment, book: Book) -> list[Trial]:
+        """The finished trials, from the first on."""
+        found: list[Trial] = []
+        while len(found) < self.trials and (trial := book.trial(self.identity(experiment, len(found)))):
+            found.append(trial)
+        return found
+
+    def missing(self, experiment: Experiment, book: Book) -> int:
+        """How many trials are still to do."""
+        return self.trials - len(self.done(experiment, book))
+
+    def best(self, experiment: Experiment, book: Book) -> CompareConfig:
+        """The settings of the best trial on validation; the first of equals."""
+        trials = self.done(experiment, book)
+        return replace(self.settings, **max(trials, key=lambda trial: trial.auc).settings)
+
+    def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
+        """Do the trials that are missing."""
+        from kar_aug._keras import keras
+        from kar_aug.compare.tuning import proposal
+
+        finished = self.done(experiment, book)
+        while len(finished) < self.trials:
+            number, unit = len(finished), f"trial {len(finished) + 1}"
+            chosen = proposal(self.settings, finished)
+            trained = _train(replace_settings(self, chosen), experiment, unit, on_event)
+            trial = Trial(
+                identity=self.identity(experiment, number),
+                arm=self.arm,
+                number=number,
+                settings=chosen,
+                auc=max(trained.curve),
+                curve=trained.curve,
+                train_seconds=round(trained.train_seconds, 2),
+                created=_now(),
+            )
+            book.add_trial(trial)
+            keras.backend.clear_session()
+            finished.append(trial)
+            on_event(Event(self.arm, unit, len(trial.curve), trial.auc, done=True))
+
+
+Task = Training | Tuning
+
+
+def replace_settings(tuning: Tuning, chosen: Mapping[str, Any]) -> Training:
+    """A training of a tuned arm with some settings changed. Its seed is 0, and its test part is never asked for."""
+    return Training(tuning.arm, 0, replace(tuning.settings, **chosen), tuning.imitated)
+
+
+def _train(task: Training, experiment: Experiment, unit: str, on_event: OnEvent) -> Any:
+    from kar_aug.compare.training import train
+
+    return train(
+        task.arm,
+        task.seed,
+        experiment.samples(task.seed),
+        experiment.tables(task.imitated or task.arm, task.seed),
+        task.settings,
+        task.imitated,
+        lambda epoch, auc: on_event(Event(task.arm, unit, epoch + 1, auc)),
+    )
+
+
+def _parameters(model: Any) -> int:
+    from kar_aug.compare.models import parameters
+
+    return parameters(model)
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "tensorflow": version("tensorflow"),
+        "deepctr": version("deepctr"),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,111 @@
+"""What the runs say, in words that claim no more than they show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kar_aug.compare.arms import BASE, Arm, fullest, pairs
+from kar_aug.compare.comparison import Comparison
+from kar_aug.compare.statistics import Estimate, delong, estimate, holm, paired_t, wilcoxon
+
+SIGNIFICANT = 0.05
+ALPHA = f"{SIGNIFICANT:.0%}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Does an arm beat another? `gain`: test AUC that it has more, over the seeds; `up`: seeds in which it has more;
+    p-values are corrected (Holm) for all verdicts of their kind: those against plain backbones, those against controls.
+
+    The word follows the paired t-test over seeds: it asks whether training again would show the gain again. DeLong's
+    test asks another question, whether other test rows would, for the mean prediction of the seeds.
+    """
+
+    arm: Arm
+    against: Arm
+    gain: Estimate
+    up: int
+    seeds: int
+    t: float
+    wilcoxon: float
+    delong: float
+
+    @property
+    def word(self) -> str:
+        """yes, no, "no, worse", or that one seed cannot tell."""
+        if math.isnan(self.t):
+            return "one seed cannot tell"
+        if self.t >= SIGNIFICANT:
+            return "no"
+        return "yes" if self.gain.mean > 0 else "no, worse"
+
+    @property
+    def text(self) -> str:
+        """As a person says it: "DeepFM + knowledge beats DeepFM + metadata text: no, AUC +0.0004 ± 0.0011"."""
+        spread = "" if math.isnan(self.gain.half) else f" ± {self.gain.half:.4f}"
+        chance = "" if math.isnan(self.t) else f" (p = {p_value(self.t)}, up in {self.up} of {self.seeds} seeds)"
+        return f"{self.arm.name} beats {self.against.name}: {self.word}, AUC {self.gain.mean:+.4f}{spread}{chance}"
+
+
+def p_value(p: float) -> str:
+    """A p-value as tables show it."""
+    return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def verdicts(comparison: Comparison) -> tuple[list[Verdict], list[Verdict]]:
+    """Every arm against its plain backbone, and knowledge against each control and other store."""
+    against_base, against_controls = pairs(comparison.arms)
+    return _family(comparison, against_base), _family(comparison, against_controls)
+
+
+def leading(comparison: Comparison) -> list[Verdict]:
+    """Those that decide: the fullest knowledge of each backbone against it, and against controls and other stores."""
+    against_base, against_controls = verdicts(comparison)
+    best = [fullest(comparison.arms, backbone) for backbone in comparison.backbones]
+    return [v for v in against_base if v.arm in best] + against_controls
+
+
+def _family(comparison: Comparison, tested: Sequence[tuple[Arm, Arm]]) -> list[Verdict]:
+    gains = [comparison.gains(arm, against) for arm, against in tested]
+    t = holm([paired_t(values) for values in gains])
+    signed_rank = holm([wilcoxon(values) for values in gains])
+    by_rows = holm([_delong(comparison, arm, against) for arm, against in tested])
+    return [
+        Verdict(arm, against, estimate(values), sum(v > 0 for v in values), len(values), *p)
+        for (arm, against), values, *p in zip(tested, gains, t, signed_rank, by_rows, strict=True)
+    ]
+
+
+def _delong(comparison: Comparison, arm: Arm, against: Arm) -> float:
+    ours, theirs = comparison.pooled(arm), comparison.pooled(against)
+    if ours is None or theirs is None:
+        return float("nan")
+    return delong(comparison.tested(0)[1], ours, theirs).p
+
+
+def headlines(comparison: Comparison) -> list[str]:
+    """The result in one sentence a rival: the plain backbone, then each control and other store."""
+    asked = leading(comparison)
+    if not asked:
+        return ["No arm has knowledge."]
+    rivals = dict.fromkeys(v.against.knowledge for v in asked)
+    sentences = []
+    for rival in rivals:
+        of_rival = [v for v in asked if v.against.knowledge == rival]
+        won = [v.arm.backbone for v in of_rival if v.word == "yes"]
+        lost = [v.arm.backbone for v in of_rival if v.word == "no, worse"]
+        name = of_rival[0].against.words if rival != BASE else "the plain backbone"
+        if comparison.seeds == 1:
+            sentences.append(f"Against {name}: one seed cannot tell a gain from chance.")
+            continue
+        sentence = f"{of_rival[0].arm.words.capitalize()} beats {name} on {_listed(won, len(of_rival))}"
+        sentences.append(sentence + (f", and is worse on {', '.join(lost)}." if lost else "."))
+    if not any(arm.knowledge == "metadata" for arm in comparison.arms):
+        sentences.append("No control with metadata ran: this does not tell knowledge from any other text.")
+    return sentences
+
+
+def _listed(won: Sequence[str], of: int) -> str:
+    return f"{len(won)} of {of} backbone{'s' if of > 1 else ''}" + (f": {', '.join(won)}" if won else "")

@@ -1,0 +1,108 @@
+"""A comparison for people: one HTML file that needs nothing else, results.csv, and a table for pull requests.
+
+tables    cells, the same for terminal, Markdown and HTML        plots    pictures, as SVG
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from kar_aug.compare import Comparison, by_slice, headlines, leading, verdicts
+from kar_aug.compare.arms import Arm, fullest
+from kar_aug.compare.experiment import code_version
+from kar_aug.files import write_atomic
+from kar_aug.report import plots
+from kar_aug.report.tables import COLUMNS, SLICES, TERMINAL, TESTS, gate_usage, markdown, rows, slice_rows, test_rows
+
+__all__ = ["COLUMNS", "TERMINAL", "Section", "rows", "write_report", "write_tables"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report that others bring, the leakage audit say: a sentence, and a table if there are rows."""
+
+    title: str
+    text: str
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+
+def write_tables(comparison: Comparison, folder: Path) -> None:
+    """Write results.csv, a row a run, and results.md, the verdicts and a row an arm."""
+    write_atomic(folder / "results.csv", comparison.table().to_csv(index=False))
+    write_atomic(folder / "results.md", markdown(comparison))
+
+
+def write_report(
+    comparison: Comparison,
+    path: Path,
+    *,
+    knowledge: Mapping[str, Any],
+    reproduce: str,
+    title: str,
+    sections: Sequence[Section] = (),
+    maps: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the report as one HTML file.
+
+    Args:
+        knowledge: what is known of how the knowledge was made and what it cost, label -> value.
+        reproduce: the command that makes this report again.
+        sections: further parts, shown before how to reproduce: the leakage audit.
+        maps: pictures of the vectors (`vector_map`), by their captions.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(files("kar_aug.report").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    best = [arm for b in comparison.backbones if (arm := fullest(comparison.arms, b)) is not None]
+    against_base, against_controls = verdicts(comparison)
+    run = next(iter(comparison.runs.values()))[0]
+    content = template.render(
+        title=title,
+        headlines=headlines(comparison),
+        verdicts=leading(comparison),
+        seeds=comparison.seeds,
+        intervals=plots.intervals(comparison),
+        columns=COLUMNS,
+        rows=rows(comparison),
+        test_columns=TESTS,
+        tests=test_rows([*against_base, *against_controls]),
+        slice_columns=SLICES,
+        slices={arm.name: slice_rows(by_slice(comparison, arm)) for arm in best},
+        curves=plots.curves(comparison),
+        calibration=plots.calibration(comparison, best),
+        gates=gate_usage(comparison, best),
+        maps={caption: plots.svg(figure) for caption, figure in (maps or {}).items()},
+        parts=comparison.rows,
+        coverage=_coverage(comparison, best),
+        knowledge=knowledge,
+        sections=sections,
+        reproduce=reproduce,
+        settings=json.dumps(comparison.experiment.workspace.config.as_dict(), indent=1),
+        fingerprints={
+            "data": run.data,
+            **dict(item for arm in best for item in comparison.runs[arm][0].knowledge.items()),
+        },
+        environment=run.environment,
+        code=code_version(),
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+    write_atomic(path, content)
+
+
+def _coverage(comparison: Comparison, best: Sequence[Arm]) -> dict[str, tuple[float, float]]:
+    """Per source the share of test rows, and of known ids, that have knowledge."""
+    if not best:
+        return {}
+    tables = comparison.experiment.tables(best[0], 0)
+    of_rows = comparison.coverage(best[0])
+    return {name: (of_rows[name], float((table.rows[1:] >= 0).mean())) for name, table in tables.items()}

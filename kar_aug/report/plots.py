@@ -1,0 +1,119 @@
+"""The report's pictures, as SVG with real text: sharp, small, and narrow enough for a phone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from kar_aug.compare import Comparison
+from kar_aug.compare.arms import BASE, Arm, fullest
+from kar_aug.metrics import calibration as calibration_of
+
+_WIDTH = 4.6  # inches: 442 pixels, of which a phone shows 360
+_COLOURS = {"base": "#666666", "knowledge": "#1f6feb", "control": "#c2571a", "store": "#2f8f5b"}
+_numbers = count()
+
+
+def intervals(comparison: Comparison) -> dict[str, str]:
+    """Per backbone a line an arm: a dot a seed, the mean, and the 95% interval of the mean."""
+    pictures = {}
+    for backbone in comparison.backbones:
+        arms = [arm for arm in comparison.arms if arm.backbone == backbone][::-1]
+        figure, axes = _figure(0.36 * len(arms) + 0.7)
+        axes.axvline(comparison.estimate(Arm(backbone)).mean, color=_COLOURS["base"], linewidth=1, linestyle=":")
+        for position, arm in enumerate(arms):
+            values, colour = [run.auc for run in comparison.runs[arm]], _COLOURS[arm.kind]
+            found = comparison.estimate(arm)
+            axes.plot(values, [position] * len(values), "o", color=colour, alpha=0.35, markersize=4)
+            if np.isfinite(found.half):
+                axes.errorbar(found.mean, position, xerr=found.half, color=colour, capsize=3, linewidth=1.6)
+            axes.plot(found.mean, position, "D", color=colour, markersize=5)
+        axes.set_yticks(range(len(arms)), [_short(arm) for arm in arms])
+        axes.set_ylim(-0.6, len(arms) - 0.4)
+        axes.locator_params(axis="x", nbins=5)
+        axes.set_xlabel("test AUC")
+        pictures[backbone] = svg(figure)
+    return pictures
+
+
+def curves(comparison: Comparison) -> dict[str, str]:
+    """Per backbone the validation AUC by epoch: a thin line a seed, a thick one for the epochs that all seeds have."""
+    pictures = {}
+    for backbone in comparison.backbones:
+        figure, axes = _figure(2.6)
+        best = fullest(comparison.arms, backbone)
+        for arm in comparison.arms:
+            if arm.backbone != backbone or (arm.knowledge != BASE and arm != best):
+                continue
+            runs, colour = comparison.runs[arm], _COLOURS[arm.kind]
+            for run in runs:
+                axes.plot(range(1, run.epochs + 1), run.curve, color=colour, alpha=0.35, linewidth=0.8)
+            common = min(run.epochs for run in runs)
+            mean = np.mean([run.curve[:common] for run in runs], axis=0)
+            axes.plot(range(1, common + 1), mean, color=colour, linewidth=2, label=_short(arm))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("validation AUC")
+        axes.legend(frameon=False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        pictures[backbone] = svg(figure)
+    return pictures
+
+
+def calibration(comparison: Comparison, best: Sequence[Arm]) -> dict[str, str]:
+    """Per backbone the share of clicks against the predicted one, in ten equally large groups of test rows."""
+    pictures = {}
+    for arm in best:
+        figure, axes = _figure(3.2)
+        limits = []
+        for drawn in (Arm(arm.backbone), arm):
+            rows = [
+                (comparison.tested(run.seed)[1], comparison.prediction(drawn, run.seed))
+                for run in comparison.runs[drawn]
+            ]
+            label, prediction = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+            predicted, clicked, _ = calibration_of(label, prediction)
+            axes.plot(
+                predicted, clicked, "o-", color=_COLOURS[drawn.kind], markersize=4, linewidth=1.2, label=_short(drawn)
+            )
+            limits += [*predicted, *clicked]
+        ends = (min(limits), max(limits))
+        axes.plot(ends, ends, color="#999999", linewidth=0.8, linestyle=":")
+        axes.set_xlabel("predicted click rate")
+        axes.set_ylabel("click rate")
+        axes.legend(frameon=False)
+        pictures[arm.backbone] = svg(figure)
+    return pictures
+
+
+def svg(figure: Any) -> str:
+    """A Matplotlib figure as an element of an HTML page. Its text stays text."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": f"kar-aug {next(_numbers)}", "font.family": "sans-serif"}
+    ):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    return buffer.getvalue().split("?>", 1)[1].split(">", 1)[1]  # without the XML and DOCTYPE lines
+
+
+def _short(arm: Arm) -> str:
+    """The arm without its backbone."""
+    if arm.knowledge == BASE:
+        return "plain"
+    return arm.name.removeprefix(arm.backbone).lstrip(" +,")
+
+
+def _figure(height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(axis="both", alpha=0.25)
+    axes.tick_params(labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes

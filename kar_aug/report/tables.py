@@ -1,0 +1,110 @@
+"""The cells of the report's tables, as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from kar_aug.compare import Comparison, Slice, Verdict, headlines
+from kar_aug.compare.arms import BASE, Arm
+from kar_aug.compare.statistics import Estimate
+from kar_aug.compare.verdicts import p_value
+
+Rows = list[tuple[str, ...]]
+COLUMNS = ("model", "coverage", "AUC", "relative", "LogLoss", "GAUC", "ECE", "parameters", "seconds", "µs a row")
+TERMINAL = ("model", "coverage", "AUC", "LogLoss", "GAUC", "seconds")
+TESTS = ("model", "against", "AUC gain", "95% interval", "paired t", "Wilcoxon", "DeLong", "beats it")
+SLICES = ("rows", "share", "plain AUC", "AUC gain")
+
+
+def rows(comparison: Comparison, columns: Sequence[str] = COLUMNS) -> Rows:
+    """A row an arm, some or all of `COLUMNS`: means over the seeds, ± standard deviation for AUC."""
+    table: Rows = []
+    for arm, runs in comparison.runs.items():
+        mean = {name: comparison.estimate(arm, name).mean for name in ("logloss", "gauc", "ece", "train_seconds")}
+        cells = (
+            arm.name,
+            " / ".join(f"{share:.0%}" for share in comparison.coverage(arm).values()),
+            plus_minus(comparison.estimate(arm)),
+            "" if arm.knowledge == BASE else f"{comparison.improvement(arm):+.1%}",
+            f"{mean['logloss']:.4f}",
+            f"{mean['gauc']:.4f}",
+            f"{mean['ece']:.4f}",
+            f"{runs[0].parameters:,}",
+            f"{mean['train_seconds']:.1f}",
+            f"{np.median([run.microseconds for run in runs]):.1f}",
+        )
+        named = dict(zip(COLUMNS, cells, strict=True))
+        table.append(tuple(named[column] for column in columns))
+    return table
+
+
+def plus_minus(value: Estimate) -> str:
+    """A mean, ± the standard deviation over seeds where there are several."""
+    return f"{value.mean:.4f}" + ("" if math.isnan(value.sd) else f" ± {value.sd:.4f}")
+
+
+def test_rows(verdicts: Sequence[Verdict]) -> Rows:
+    """A row a verdict, as `TESTS` names them."""
+    return [
+        (
+            v.arm.name,
+            v.against.name,
+            f"{v.gain.mean:+.4f}",
+            _interval(v.gain),
+            p_value(v.t),
+            p_value(v.wilcoxon),
+            p_value(v.delong),
+            v.word,
+        )
+        for v in verdicts
+    ]
+
+
+def slice_rows(slices: Sequence[Slice]) -> list[tuple[str, Rows]]:
+    """Per group of slices, a row a slice as `SLICES` names them."""
+    groups = dict.fromkeys(s.group for s in slices)
+    return [(group, [_slice_row(s) for s in slices if s.group == group]) for group in groups]
+
+
+def _slice_row(s: Slice) -> tuple[str, ...]:
+    spread = "" if math.isnan(s.gain.half) else f" ± {s.gain.half:.4f}"
+    return s.label, f"{s.share:.0%}", f"{s.base.mean:.4f}", f"{s.gain.mean:+.4f}{spread}"
+
+
+def gate_usage(comparison: Comparison, best: Sequence[Arm]) -> dict[str, list[tuple[str, list[tuple[str, float]]]]]:
+    """Per arm and source, (expert, mean gate weight over seeds); the shared experts come first."""
+    found = {}
+    for arm in best:
+        runs = [run for run in comparison.runs[arm] if run.gate]
+        if not runs:
+            continue
+        shared = comparison.experiment.config.shared_experts if arm.adaptor == "hybrid-expert" else 0
+        found[arm.name] = [
+            (source, _experts(np.mean([run.gate[source] for run in runs], axis=0).tolist(), shared))
+            for source in runs[0].gate
+        ]
+    return found
+
+
+def _experts(weights: Sequence[float], shared: int) -> list[tuple[str, float]]:
+    return [
+        (f"shared {i + 1}" if i < shared else f"dedicated {i - shared + 1}", weight) for i, weight in enumerate(weights)
+    ]
+
+
+def _interval(value: Estimate) -> str:
+    if math.isnan(value.half):
+        return ""
+    return f"{value.mean - value.half:+.4f} to {value.mean + value.half:+.4f}"
+
+
+def markdown(comparison: Comparison) -> str:
+    """The headlines and the table, for a pull request."""
+    lines = [*headlines(comparison), ""]
+    lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows(comparison)]
+    lines += ["", f"AUC: mean ± standard deviation of {comparison.seeds} seeds. Relative: improvement of AUC - 0.5."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,94 @@
+"""The report: one file that needs nothing else, looked at in a real browser where there is one."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kar_aug._keras import IS_KERAS_3
+
+if IS_KERAS_3:
+    pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)
+
+from kar_aug.cache import StoreSpec, VectorStore
+from kar_aug.compare import Comparison, compare
+from kar_aug.config import Config
+from kar_aug.report import Section, write_report, write_tables
+from kar_aug.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def comparison(own_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    settings = {"controls": ["shuffled"], "jobs": 1, "seeds": 2, "epochs": 1}
+    config = Config.load(own_tables / "kar.toml", {"compare": settings})
+    workspace = Workspace(replace(config, workdir=str(tmp_path_factory.mktemp("report"))))
+    for source in ("user", "item"):
+        ids = workspace.tables.ids(source)
+        with VectorStore.writer(workspace.store_path(source), StoreSpec("random", 4)) as writer:
+            writer.append(ids, ["k"] * len(ids), np.random.default_rng(0).normal(size=(len(ids), 4)))
+    return compare(workspace)
+
+
+@pytest.fixture
+def report(comparison: Comparison, tmp_path: Path) -> Path:
+    path = tmp_path / "report.html"
+    audit = Section("Leakage audit", "Nothing leaks.", ("check", "found"), [("ids fitted on test rows", "none <0>")])
+    about = {"language model": "<m>", "cost of the knowledge": "1.50 US dollars"}
+    write_report(comparison, path, knowledge=about, reproduce="kar-aug compare", title="T", sections=[audit])
+    return path
+
+
+class _References(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        named = [v for name, v in attributes if name in ("src", "href", "data", "xlink:href") and v]
+        self.found += [value for value in named if not value.startswith(("#", "data:"))]
+
+
+def test_the_report_is_one_file_with_all_its_parts(comparison: Comparison, report: Path) -> None:
+    html = report.read_text()
+    references = _References()
+    references.feed(html)
+    assert references.found == []
+    assert html.count("<svg") == 3 and "DeepFM + shuffled" in html and "&lt;m&gt;" in html and "none &lt;0&gt;" in html
+    parts = ["Test AUC", "Tests", "Learning curves", "Calibration", "Which experts are used", "Data and knowledge"]
+    places = [html.index(f"<h2>{part}</h2>") for part in [*parts, "Leakage audit", "How to make this again"]]
+    assert places == sorted(places) and html.index("Knowledge beats") < places[0], "the verdict comes first"
+    assert f"{comparison.estimate(comparison.arms[0]).mean:.4f}" in html and "1.50 US dollars" in html
+
+
+def test_tables_for_machines_and_for_pull_requests(comparison: Comparison, tmp_path: Path) -> None:
+    write_tables(comparison, tmp_path)
+    csv = (tmp_path / "results.csv").read_text().splitlines()
+    assert len(csv) == 1 + 3 * 2 and csv[0].startswith("arm,backbone,knowledge,adaptor,seed,auc")
+    table = [line for line in (tmp_path / "results.md").read_text().splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 3 and len({line.count("|") for line in table}) == 1
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_it_without_errors_requests_or_sideways_scrolling(report: Path, width: int) -> None:
+    api = pytest.importorskip("playwright.sync_api")
+    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser_path is None:
+        pytest.skip("there is no Chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 844})
+        said: list[str] = []
+        asked: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(report.as_uri())
+        assert said == [] and [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("svg").first.bounding_box()["width"] > 300
+        browser.close()
