@@ -126,7 +126,8 @@ def page(
     )
     yield (
         "A model of 135 million parameters knows next to nothing of films, and says it fluently: read the answers for "
-        "their form, the tokens for what a recipe costs, and nothing here as knowledge.\n"
+        "their form, the tokens for what a recipe costs, and nothing here as knowledge. Seconds follow the number of "
+        "tokens, and whatever else the machine does: compare those only that were measured on an idle one.\n"
     )
     yield "Means over five entities; *cut*: answers at the limit; *failed*: those that fit no schema, twice.\n"
     yield "| recipe | of | prompt tokens | answer tokens | cut | failed | seconds |"
