@@ -35,11 +35,15 @@ def encode(workspace: Workspace) -> None:
         if dimension is not None and dimension >= encoder.dimension:
             raise ConfigError(f"[encode] {name} must be below the {encoder.dimension} numbers of {encoder.name}.")
     with workspace.open_cache() as cache:
-        for source in SOURCES:
-            texts = Texts(partial(cache.knowledge, source, accept=accepted))
-            _encode_texts(f"{source}s", texts, workspace.store_path(source), encoder, config)
+        texts_of = {source: Texts(partial(cache.knowledge, source, accept=accepted)) for source in SOURCES}
+        known = [source for source in SOURCES if next(iter(texts_of[source]), None) is not None]
+        for source in known or SOURCES:  # without any, the first says what to do
+            _encode_texts(f"{source}s", texts_of[source], workspace.store_path(source), encoder, config)
+    for source in SOURCES:
+        if source not in known:
+            notes.print(f"  {source}s: no knowledge, nothing to encode")
     if "metadata" in workspace.config.compare.controls:
-        for source in SOURCES:
+        for source in known:
             texts = Texts(partial(workspace.metadata, source))
             _encode_texts(f"{source}s' metadata", texts, workspace.metadata_path(source), encoder, config)
 
@@ -206,7 +210,7 @@ def inspect_vectors(workspace: Workspace, item: str | None) -> None:
     from kar_aug.neighbours import find, nearest, norms, titles
 
     if item is not None:
-        store = workspace.stores()["item_id"]
+        store = VectorStore.open(workspace.store_path("item"))
         named = titles(workspace.tables.items, "item_id")
         id = find(named, item)
         rows: list[tuple[str, ...]] = [
