@@ -2,7 +2,7 @@
 
 from kar_aug.cache.batch_book import Batch, BatchBook, Request
 from kar_aug.cache.claims import Claims
-from kar_aug.cache.text_cache import STATUSES, Answer, Failure, Knowledge, Link, TextCache, answer_key, merge
+from kar_aug.cache.text_cache import STATUSES, Answer, Failure, Knowledge, Link, TextCache, answer_key, merge, text_key
 from kar_aug.cache.vector_files import StoreSpec
 from kar_aug.cache.vector_store import KnowledgeTable, VectorStore
 from kar_aug.cache.vector_writer import StoreWriter
@@ -24,4 +24,5 @@ __all__ = [
     "VectorStore",
     "answer_key",
     "merge",
+    "text_key",
 ]

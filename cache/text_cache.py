@@ -41,6 +41,11 @@ def answer_key(model: str, messages: Sequence[Mapping[str, Any]], parameters: Ma
     return hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def text_key(text: str) -> str:
+    """32 hex digits of SHA-256 over a text: what a vector store keeps beside the vector that encodes it."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 @dataclass(frozen=True)
 class Answer:
     """What came back for one question. `status` is one of `STATUSES`; only "ok" is knowledge unless asked for.

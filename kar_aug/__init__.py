@@ -45,7 +45,7 @@ _NAMES = {
     "prestore": "kar_aug.models",
     "refresh": "kar_aug.models",
 }
-_STAGES = ("backbones", "compare", "data", "datasets", "encode", "export", "generate", "layers", "prompts")
+_STAGES = ("audit", "backbones", "compare", "data", "datasets", "encode", "export", "generate", "layers", "prompts")
 
 __all__ = ["__version__", *_NAMES, *_STAGES]
 

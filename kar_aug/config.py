@@ -14,7 +14,8 @@ from kar_aug.errors import ConfigError
 
 # The base_url that means: serve the small local model in this process.
 LOCAL = "local"
-DATASETS = ("movielens-100k",)
+DATASETS = ("movielens-100k", "movielens-1m", "movielens-latest-small", "amazon-books")
+PROTOCOLS = ("user", "temporal")
 BACKBONES = ("DeepFM", "DIN", "FiBiNET")
 KNOWLEDGE = ("user", "item", "both")
 CONTROLS = ("metadata", "shuffled", "random", "bigger")
@@ -29,22 +30,30 @@ class DataConfig:
 
     Args:
         dataset: a public data set by name, or None and the paths of the user's own tables.
+        path: where the public data set lies (archive, folder or file), relative to kar.toml; downloaded if not given.
         interactions, items, users: Parquet or CSV files, relative to kar.toml.
+        columns: what the files call a column, by our name for it: { user_id = "uid", timestamp = "ts" }.
         user_features, item_features: columns of the tables that the CTR model reads, as categories.
-        history: most events of a user that the prompt may see, and no model is trained on.
+        protocol: "user" splits users, as KAR does; "temporal" splits time, the same for all users.
+        history: most events of a user that the prompt may see, and no model is trained on; under "user".
+        history_share: share of all events in the span that prompts may see; under "temporal".
         click_above: a rating above this is a click.
         history_length: how many latest clicks the model reads as `hist_item_id`.
-        validation, test: shares of the users.
-        seed: draws the users of each part.
+        validation, test: shares of the users; under "temporal" of all events.
+        seed: draws the users of each part; under "user".
     """
 
     dataset: str | None = None
+    path: str | None = None
     interactions: str | None = None
     items: str | None = None
     users: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     user_features: tuple[str, ...] = ()
     item_features: tuple[str, ...] = ()
+    protocol: str = "user"
     history: int = 30
+    history_share: float = 0.4
     click_above: float = 3
     history_length: int = 20
     validation: float = 0.1
@@ -53,11 +62,20 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_range(self, "data", 0, None, "history", "history_length", "seed")
-        _check_range(self, "data", 0.001, 0.9, "validation", "test")
+        _check_range(self, "data", 0.001, 0.9, "validation", "test", "history_share")
         if (self.dataset is None) == (self.interactions is None):
             raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
         if self.dataset is not None and self.dataset not in DATASETS:
             raise ConfigError(f"[data] dataset {self.dataset!r} is unknown. Known: {', '.join(DATASETS)}")
+        if self.protocol not in PROTOCOLS:
+            raise ConfigError(f"[data] protocol {self.protocol!r} is unknown. Known: {', '.join(PROTOCOLS)}")
+        for name, needs in (("path", "dataset"), ("columns", "interactions")):
+            if getattr(self, name) and getattr(self, needs) is None:
+                raise ConfigError(f"[data] {name} goes with {needs} = ... only.")
+        if not all(isinstance(name, str) for name in self.columns.values()):
+            raise ConfigError('[data] columns must hold names of columns: { user_id = "uid", timestamp = "ts" }')
+        if len(set(self.columns.values())) < len(self.columns):
+            raise ConfigError("[data] columns names one column of yours twice.")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug.batches import batched
-from kar_aug.cache import Knowledge, StoreSpec, StoreWriter, VectorStore
+from kar_aug.cache import Knowledge, StoreSpec, StoreWriter, VectorStore, text_key
 from kar_aug.encoders import Encoder as Encoder
 from kar_aug.encoders import load_encoder as load_encoder
 from kar_aug.encoders.locate import MINILM as MINILM
@@ -121,7 +120,7 @@ def _survey(texts: Iterable[Knowledge]) -> _Survey:
     for count, text in enumerate(texts, start=1):  # noqa: B007
         versions.add(text.prompt_version)
         models.add(text.model)
-        entry = (-int(_text_key(text.text)[:16], 16), text.text)
+        entry = (-int(text_key(text.text)[:16], 16), text.text)
         if len(smallest) < _PCA_TEXTS:
             heapq.heappush(smallest, entry)
         elif entry > smallest[0]:
@@ -163,7 +162,7 @@ def _encode_window(
     on_progress: Callable[[int], None],
 ) -> None:
     """Encode what is missing of a window: each different text once, shorter ones first."""
-    keys = [_text_key(text.text) for text in window]
+    keys = [text_key(text.text) for text in window]
     stored = present.keys_of([text.entity_id for text in window]) if present is not None else [None] * len(window)
     missing: dict[str, list[Knowledge]] = {}
     for text, key, old in zip(window, keys, stored, strict=True):
@@ -193,7 +192,3 @@ def _encoded(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[Any]:
             f"({len(texts)}, {encoder.dimension}) is what it announced."
         )
     return vectors
-
-
-def _text_key(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -3,6 +3,7 @@
 KarError
 ├── ConfigError             kar.toml, an option, or an argument is wrong
 ├── DataError               a table lacks a column, repeats an id, holds what it must not
+├── LeakageError            a comparison would know its own test
 ├── PromptError             a scenario or one of its templates cannot be used
 ├── GenerationError         the language model cannot be asked
 ├── EncodingError           a text cannot be turned into a vector
@@ -26,6 +27,10 @@ class ConfigError(KarError):
 
 class DataError(KarError):
     """A table lacks a column, repeats an id, or holds what it must not."""
+
+
+class LeakageError(KarError):
+    """Knowledge, or a feature, knows samples that it is to be tested on."""
 
 
 class PromptError(KarError):

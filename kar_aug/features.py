@@ -34,7 +34,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Samples:
-    """Rows to train or test on, all arrays of the same length, in the order of time within a user."""
+    """Rows to train or test on, all arrays of the same length, in event order within a user."""
 
     features: tuple[Feature, ...]
     inputs: dict[str, IntArray]
@@ -56,7 +56,6 @@ def build_samples(
     user_features: Sequence[str] = (),
     item_features: Sequence[str] = (),
     history_length: int = 20,
-    part: str = "part",
 ) -> Samples:
     """Features of every interaction that is not history.
 
@@ -65,15 +64,13 @@ def build_samples(
         user_features, item_features: columns of the tables; all are treated as categories, and cells
             that hold several values separated by `|` become a list feature.
         history_length: how many of the user's latest clicks go into `hist_item_id`, oldest first, zeros after.
-            Only clicks *before* the sample's timestamp count, those of the prompt's history among them.
-        part: the column that says history, train, validation or test.
+            Only clicks *before* the sample count, not those tied with it; those of the prompt's history among them.
     """
     vocabulary: dict[str, list[int | str | None]] = {s: [None, *tables.ids(s)] for s in ("user", "item")}
     code = {source: {id: i for i, id in enumerate(tables.ids(source), start=1)} for source in ("user", "item")}
     item_code = np.asarray(split["item_id"].map(code["item"]), np.int32)
     user_code = np.asarray(split["user_id"].map(code["user"]), np.int32)
-    # Whatever the protocol, an event that its user's prompt saw is no sample.
-    is_sample = ((split["part"] != "history") & (split[part] != "history")).to_numpy()
+    is_sample = (split["part"] != "history").to_numpy()
 
     features = [Feature("user_id", len(vocabulary["user"])), Feature("item_id", len(vocabulary["item"]))]
     inputs: dict[str, IntArray] = {"user_id": user_code[is_sample], "item_id": item_code[is_sample]}
@@ -95,7 +92,7 @@ def build_samples(
         features=tuple(features),
         inputs=inputs,
         label=split["label"].to_numpy(np.float32)[is_sample],
-        part=split[part].to_numpy()[is_sample],
+        part=split["part"].to_numpy()[is_sample],
         vocabulary=vocabulary,
     )
 
@@ -114,14 +111,14 @@ def _encode_column(column: str, table: pd.DataFrame, key: str, code: dict[int | 
 
 
 def _click_history(split: pd.DataFrame, item_code: IntArray, length: int) -> IntArray:
-    """Per row of `split` (sorted by user and time), the user's last `length` clicks strictly before its time."""
+    """Per row of `split` (in event order), the user's last `length` clicks strictly before its moment."""
     history = np.zeros((len(split), length), np.int32)
-    time, clicked = split["timestamp"].to_numpy(), split["label"].to_numpy() > 0
+    moment, clicked = split["moment"].to_numpy(), split["label"].to_numpy() > 0
     starts = np.flatnonzero(np.r_[True, split["user_id"].to_numpy()[1:] != split["user_id"].to_numpy()[:-1]])
     for start, end in zip(starts, np.r_[starts[1:], len(split)], strict=True):
         rows = np.arange(start, end)[clicked[start:end]]
         items = item_code[rows]
-        before = np.searchsorted(time[rows], time[start:end], side="left")
+        before = np.searchsorted(moment[rows], moment[start:end], side="left")
         for row, count in zip(range(start, end), before, strict=True):
             recent = items[max(0, count - length) : count]
             history[row, : len(recent)] = recent

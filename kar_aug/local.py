@@ -39,7 +39,10 @@ def serve(*, slots: int = 16, threads: int | None = None) -> Iterator[str]:
     parameters.model_alias = {MODEL}
     parameters.n_parallel = slots
     parameters.n_ctx = slots * CONTEXT_TOKENS
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads or os.cpu_count() or 1
+    for cpu in (parameters.cpuparams, parameters.cpuparams_batch):
+        cpu.n_threads = threads or os.cpu_count() or 1
+        cpu.poll = 0  # threads that wait give their core to others, on a machine that does other work too
+    parameters.cache_ram_mib = 0  # no prompt comes twice: keeping their states would take gigabytes
     parameters.port = 0
     parameters.verbosity = -1
     with quiet_stderr():

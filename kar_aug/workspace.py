@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pandas as pd
 from kar_aug.cache import Knowledge, TextCache, VectorStore
 from kar_aug.config import Config
 from kar_aug.data import Tables, load_tables, split_interactions
+from kar_aug.errors import DataError
 from kar_aug.features import Samples, build_samples
 from kar_aug.metadata import metadata_scenario, metadata_texts
 from kar_aug.prompts import Prompt, Scenario, item_prompts, user_prompts
@@ -31,24 +32,34 @@ class Workspace:
         """The three tables, fetched or read."""
         data = self.config.data
         if data.dataset is not None:
-            from kar_aug.datasets import movielens_100k
+            from kar_aug.datasets import load
 
-            return movielens_100k(self.config.work / "data")
+            return load(data.dataset, self.config.path(data.path) if data.path else None, self.config.work / "data")
         paths = [self.config.path(name) if name else None for name in (data.interactions, data.items, data.users)]
-        return load_tables(paths[0] or Path(), *paths[1:])
+        return load_tables(paths[0] or Path(), *paths[1:], columns=data.columns)
 
     @cached_property
     def split(self) -> pd.DataFrame:
-        """The interactions with their parts."""
+        """The interactions with their parts.
+
+        Raises:
+            DataError: A part has no events.
+        """
         data = self.config.data
-        return split_interactions(
+        split = split_interactions(
             self.tables.interactions,
+            protocol=data.protocol,
             history=data.history,
+            history_share=data.history_share,
             click_above=data.click_above,
             validation=data.validation,
             test=data.test,
             seed=data.seed,
         )
+        for part in ("train", "validation", "test"):
+            if not (split["part"] == part).any():
+                raise DataError(f"The {part} part has no events: there are too few to split by {data.protocol}.")
+        return split
 
     @cached_property
     def samples(self) -> Samples:
@@ -69,15 +80,16 @@ class Workspace:
         return Scenario.load(self.config.path(name) if name.endswith(".toml") else name)
 
     def prompts(self, source: str, *, everyone: bool = False, scenario: Scenario | None = None) -> Iterator[Prompt]:
-        """The prompts of a source, limited as the config says unless `everyone` is asked for; by another scenario than
-        the config's if one is given."""
+        """The prompts of a source; unless `everyone` is asked for, limited as the config says, and of those users only
+        that have samples: under "temporal" others have a history that nothing would be learnt from. By another
+        scenario than the config's if one is given."""
         limits, scenario = self.config.prompts, scenario or self.scenario
         if source == "item":
             return item_prompts(scenario, self.tables, self.split, limit=None if everyone else limits.max_items)
         return user_prompts(
             scenario,
             self.tables,
-            self.split,
+            self.split if everyone else self._split_with_samples,
             limit=None if everyone else limits.max_users,
             max_events=limits.max_events,
         )
@@ -92,9 +104,22 @@ class Workspace:
         if source == "item":
             count, limit = len(self.tables.items), limits.max_items
         else:
-            history = self.split["part"] == "history"
-            count, limit = self.split.loc[history, "user_id"].nunique(), limits.max_users
+            split = self._split_with_samples
+            count, limit = split.loc[split["part"] == "history", "user_id"].nunique(), limits.max_users
         return count if limit is None else min(count, limit)
+
+    def blind(self) -> Workspace:
+        """The same, where events end with the histories: no prompt that it renders can know a sample."""
+        blind = Workspace(self.config)
+        history = self.split[self.split["part"] == "history"]
+        seen = self.tables if history.empty else replace(self.tables, interactions=history)
+        vars(blind).update(tables=seen, split=history, scenario=self.scenario)  # as if they had been read
+        return blind
+
+    @property
+    def _split_with_samples(self) -> pd.DataFrame:
+        sampled = self.split.loc[self.split["part"] != "history", "user_id"].unique()
+        return self.split[self.split["user_id"].isin(sampled)]
 
     @property
     def cache_address(self) -> Path | str:

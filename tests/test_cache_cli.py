@@ -104,16 +104,53 @@ def test_verify_finds_a_flipped_byte_in_the_vectors(folder: Path) -> None:
     assert done.exit_code == 2 and f"{path.name} is damaged" in done.output, done.output
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_texts_that_one_has_become_knowledge(folder: Path, chat_server: ChatServer, suffix: str) -> None:
+    answered(folder, chat_server)
+    plots = pd.DataFrame({"item_id": [3, 4, 5, 99], "plot": ["A heist.", "A heist.", " ", "Elsewhere."]})
+    plots.to_parquet("plots.parquet") if suffix == "parquet" else plots.to_csv("plots.csv", index=False)
+    done = kar_aug("cache", "import", f"plots.{suffix}", "--text", "plot", "--author", "IMDb")
+    assert done.exit_code == 0, done.output
+    assert "3 texts are knowledge of items now; 1 rows have none; 1 ids are not in the data" in done.output
+    with TextCache(".kar/answers.sqlite") as cache:
+        texts = {k.entity_id: (k.text, k.model, k.prompt_version) for k in cache.knowledge("item")}
+        assert texts[3] == texts[4] == ("A heist.", "IMDb", "imported") and len(texts) == 41
+        assert texts[5][1] == "test-model", "what had no text keeps its answer"
+        assert cache.counts()["ok"] == 42, "equal texts are one answer, and superseded ones stay"
+    done = kar_aug("audit")
+    assert done.exit_code == 0
+    assert "cannot be proved: 3 texts about items have no as-of time" in done.output, done.output
+
+
+def test_texts_with_an_as_of_time_are_audited(folder: Path) -> None:
+    known = pd.DataFrame({"user_id": [1, 2], "text": "x", "as_of": [pd.Timestamp("1990-01-01"), pd.NaT]})
+    known.to_parquet("texts.parquet")
+    assert (
+        "2 texts are knowledge of users now. Next: kar-aug encode" in kar_aug("cache", "import", "texts.parquet").output
+    )
+    with TextCache(".kar/answers.sqlite") as cache:
+        assert [k.as_of for k in cache.knowledge("user")] == ["1990-01-01T00:00:00", None]
+        assert {k.model for k in cache.knowledge("user")} == {"texts"}
+    assert "1 texts about users have no as-of time" in kar_aug("audit").output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["import", "none.sqlite"], "none.sqlite: there is no such file"),
         (["import", "none.parquet"], "none.parquet cannot be read as Parquet"),
-        (["import", "items.csv"], "items.csv"),
+        (["import", "items.csv"], "items.csv: there is no column 'text'. It has: item_id, title, genres. Name the"),
+        (["import", "users.csv", "--text", "x"], "users.csv: there is no column 'x'"),
+        (["import", "none.csv"], "none.csv cannot be read"),
+        (["import", "items.txt", "--author", "me"], "texts are read from .parquet and .csv files only"),
+        (["import", "twice.csv"], "item_id must be there in each row, and be another in each"),
+        (["import", "strings.csv"], "item_id must hold integers, as the data do, not strings"),
         (["export", "items.csv/answers.parquet"], "items.csv"),
     ],
 )
 def test_bad_input_is_one_line(folder: Path, arguments: list[str], message: str) -> None:
+    (folder / "twice.csv").write_text("item_id,text\n1,a\n1,b\n")
+    (folder / "strings.csv").write_text("item_id,text\nB1,a\n2,b\n")
     done = kar_aug("cache", *arguments)
     lines = [line for line in done.output.splitlines() if line.strip()]
     assert done.exit_code == 2 and len(lines) == 1 and message in lines[0], done.output

@@ -83,6 +83,34 @@ def test_each_setting_that_the_template_shows_exists_and_shown_defaults_are_true
     assert config.data.interactions == "interactions.parquet" and config.prompts.max_items == 1000
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('protocol = "leave-one-out"', "[data] protocol 'leave-one-out' is unknown. Known: user, temporal"),
+        ("history_share = 0", "[data] history_share must be between 0.001 and 0.9, not 0.0."),
+        ('columns = { user_id = "uid" }', "[data] columns goes with interactions = ... only."),
+        ('interactions = "a.csv"', "[data] needs either dataset = ... or interactions = ..., and not both."),
+    ],
+)
+def test_a_wrong_protocol_or_column_is_one_clear_error(settings: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse(DATA + settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("columns = { user_id = 3 }", '[data] columns must hold names of columns: { user_id = "uid", timestamp'),
+        ('columns = { user_id = "u", item_id = "u" }', "[data] columns names one column of yours twice."),
+        ('columns = ["uid"]', "[data] columns must be a table: { name = value }, not ['uid']."),
+        ('path = "a.zip"', "[data] path goes with dataset = ... only."),
+    ],
+)
+def test_wrong_names_of_columns_are_one_clear_error(settings: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse(f'[data]\ninteractions = "events.csv"\n{settings}')
+
+
 def test_options_of_the_command_line_go_over_the_file() -> None:
     content = DATA + '[generate]\nmodel = "from file"\nmax_tokens = 9\n'
     changes = {"generate": {"model": "from option", "max_tokens": None}, "compare": {"backbones": ("DIN",), "seeds": 2}}

@@ -44,6 +44,9 @@ def events(**changes: Any) -> pd.DataFrame:
         ({"user_id": [True, False, True]}, "user_id"),
         ({"item_id": [1, "a", 2]}, "item_id"),
         ({"timestamp": [1, np.inf, 2]}, "timestamp"),
+        ({"timestamp": [1_600_000_000_000, 2, 3]}, "seconds beyond the year 2261. Milliseconds? Divide by 1000."),
+        ({"order": [0, None, 1]}, "interactions: 'order' is empty in 1 rows, the first is row 1."),
+        ({"order": ["a", "b", "c"]}, "interactions: 'order' must hold numbers"),
     ],
 )
 def test_a_wrong_interactions_table_is_one_clear_error(change: Change, message: str) -> None:
@@ -127,17 +130,52 @@ def test_users_not_rows_are_split(frame: pd.DataFrame, seed: int) -> None:
 @settings(max_examples=50, deadline=None)
 @given(interactions())
 def test_temporal_cuts_are_the_same_for_all_users_and_keep_ties_together(frame: pd.DataFrame) -> None:
-    split = split_interactions(frame, validation=0.2, test=0.2)
-    order = split["temporal_part"].map(PARTS.index)
+    split = split_interactions(frame, protocol="temporal", validation=0.2, test=0.2)
+    order = split["part"].map(PARTS.index)
     by_time = order.groupby(split["timestamp"]).agg(["min", "max"])
     assert (by_time["min"] == by_time["max"]).all(), "one time, one part, whoever the user is"
     assert by_time["min"].is_monotonic_increasing
+    samples = split[split["part"] != "history"]
+    assert samples.empty or not len(as_of(split)) or as_of(split).max() < samples["timestamp"].min()
 
 
 def test_temporal_parts_have_their_shares_by_hand() -> None:
     frame = pd.DataFrame({"user_id": [1, 2] * 50, "item_id": 1, "timestamp": range(100), "rating": 5})
-    split = split_interactions(frame, validation=0.1, test=0.2).sort_values("timestamp")
-    assert split["temporal_part"].tolist() == ["history"] * 35 + ["train"] * 35 + ["validation"] * 10 + ["test"] * 20
+    split = split_interactions(frame, protocol="temporal", validation=0.1, test=0.2).sort_values("timestamp")
+    assert split["part"].tolist() == ["history"] * 40 + ["train"] * 30 + ["validation"] * 10 + ["test"] * 20
+    split = split_interactions(frame, protocol="temporal", history_share=0.1, test=0.2)
+    assert (split["part"] == "history").sum() == 10
+
+
+def test_a_user_of_one_span_has_history_or_samples_and_no_more() -> None:
+    """u1 is done before u2 begins."""
+    frame = pd.DataFrame({"user_id": [1] * 10 + [2] * 10, "item_id": 1, "timestamp": range(20), "rating": 5})
+    split = split_interactions(frame, protocol="temporal", history_share=0.5)
+    assert set(split.loc[split["user_id"] == 1, "part"]) == {"history"}
+    assert set(split.loc[split["user_id"] == 2, "part"]) == {"train", "validation", "test"}
+    assert as_of(split).index.tolist() == [1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(interactions(), st.integers(0, 8), st.sampled_from(["user", "temporal"]), st.randoms())
+def test_a_given_order_decides_where_timestamps_are_rough(
+    frame: pd.DataFrame, history: int, protocol: str, random: Any
+) -> None:
+    frame["order"] = [random.randint(0, 5) for _ in range(len(frame))]
+    split = split_interactions(frame, protocol=protocol, history=history, history_share=0.3)
+    for _, group in split.groupby("user_id"):
+        assert group["order"].is_monotonic_increasing and group["timestamp"].is_monotonic_increasing
+        assert group["moment"].tolist() == group["order"].rank(method="dense").sub(1).astype(int).tolist()
+        parts = group["part"].map(PARTS.index)
+        assert (parts.groupby(group["moment"]).nunique() == 1).all() and parts.is_monotonic_increasing
+    if protocol == "user":
+        alone = split_interactions(frame.assign(timestamp=frame["order"]).drop(columns="order"), history=history)
+        assert split["part"].tolist() == alone["part"].tolist(), "as if the order were the time"
+
+
+def test_a_timestamp_that_contradicts_the_order_is_raised() -> None:
+    frame = events(user_id=[1, 1, 1], timestamp=[10, 30, 20], order=[0, 1, 2])
+    assert split_interactions(frame)["timestamp"].tolist() == [10, 30, 30]
 
 
 @settings(max_examples=30, deadline=None)
@@ -148,7 +186,7 @@ def test_the_same_seed_gives_the_same_split_and_leaves_the_input_alone(frame: pd
     pd.testing.assert_frame_equal(first, split_interactions(frame, seed=7))
     pd.testing.assert_frame_equal(frame, before)
     shuffled = split_interactions(frame.sample(frac=1, random_state=1), seed=7)
-    columns = ["user_id", "timestamp", "part", "temporal_part"]
+    columns = ["user_id", "timestamp", "moment", "part"]
     pd.testing.assert_frame_equal(first[columns], shuffled[columns])
 
 
@@ -170,17 +208,53 @@ def test_a_rating_above_the_threshold_is_a_click_and_a_given_label_stays() -> No
 def test_datetimes_split_like_the_seconds_they_stand_for() -> None:
     frame = events(user_id=[1, 1, 1], timestamp=[30, 10, 20])
     dated = frame.assign(timestamp=pd.to_datetime(frame["timestamp"], unit="s", utc=True))
-    columns = ["item_id", "part", "temporal_part"]
-    pd.testing.assert_frame_equal(split_interactions(dated)[columns], split_interactions(frame)[columns])
+    columns = ["item_id", "moment", "part"]
+    for options in ({}, {"protocol": "temporal"}):
+        pd.testing.assert_frame_equal(
+            split_interactions(dated, **options)[columns], split_interactions(frame, **options)[columns]
+        )
+    ordered = split_interactions(dated.assign(order=[0, 1, 2]))
+    assert ordered["timestamp"].tolist() == [dated["timestamp"].max()] * 3
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"history": -1}, {"validation": 0}, {"test": 1}, {"validation": 0.5, "test": 0.5}, {"test": float("nan")}],
+    [
+        {"history": -1},
+        {"validation": 0},
+        {"test": 1},
+        {"validation": 0.5, "test": 0.5},
+        {"test": float("nan")},
+        {"protocol": "temporal", "history_share": 0.8},
+        {"protocol": "temporal", "history_share": 0},
+    ],
 )
 def test_a_split_that_leaves_nothing_to_train_on_is_refused(change: Change) -> None:
     with pytest.raises(DataError, match=r"A split needs history >= 0, shares between 0 and 1.*Received: history="):
         split_interactions(events(), **change)
+
+
+def test_an_unknown_protocol_is_refused() -> None:
+    with pytest.raises(DataError, match=r"no protocol 'leave-one-out'\. Known: user, temporal"):
+        split_interactions(events(), protocol="leave-one-out")
+
+
+def test_a_users_own_names_of_columns_are_enough(tmp_path: Path) -> None:
+    own = events().rename(columns={"user_id": "uid", "item_id": "sku", "timestamp": "at", "rating": "stars"})
+    own["at"] = ["2024-01-31 18:00:00", "2024-01-31T18:00:01Z", "2024-02-01"]
+    own.to_csv(tmp_path / "events.csv", index=False)
+    pd.DataFrame({"sku": [1, 2], "name": ["A", "B"]}).to_parquet(tmp_path / "items.parquet")
+    columns = {"user_id": "uid", "item_id": "sku", "timestamp": "at", "rating": "stars", "title": "name"}
+    tables = load_tables(tmp_path / "events.csv", tmp_path / "items.parquet", columns=columns)
+    assert list(tables.interactions) == ["user_id", "item_id", "timestamp", "rating"]
+    assert list(tables.items) == ["item_id", "title"]
+    assert tables.interactions["timestamp"].diff().dt.total_seconds().tolist()[1:] == [1.0, 21_599.0]
+    with pytest.raises(
+        DataError, match=r"no table has a column 'nme', which 'title' is to be read from\. interactions"
+    ):
+        load_tables(tmp_path / "events.csv", tmp_path / "items.parquet", columns={**columns, "title": "nme"})
+    with pytest.raises(DataError, match=r"'user_id' is missing.*\[data\] columns = \{ user_id = "):
+        load_tables(tmp_path / "events.csv")
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

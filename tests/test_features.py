@@ -146,9 +146,18 @@ def test_histories_hold_earlier_clicks_only(rows: list[Any], history: int, lengt
 
 
 def test_no_part_of_time_has_samples_that_a_prompt_saw() -> None:
-    """u1 is done before u2 begins: by time alone, the events that u2's prompt shows would be samples."""
+    """u0 is done before u1 begins."""
     given_tables = tables([(f"u{t // 10}", 3, t, 5) for t in range(20)])
-    split = split_interactions(given_tables.interactions, validation=0.2, test=0.2)
-    built = build_samples(given_tables, split, part="temporal_part")
-    usable = (split["part"] != "history") & (split["temporal_part"] != "history")
-    assert built.part.tolist() == split.loc[usable, "temporal_part"].tolist()
+    split = split_interactions(given_tables.interactions, protocol="temporal", validation=0.2, test=0.2)
+    built = build_samples(given_tables, split)
+    assert built.part.tolist() == ["train"] * 4 + ["validation"] * 4 + ["test"] * 4
+    assert [built.vocabulary["user"][i] for i in built.inputs["user_id"]] == ["u0"] * 2 + ["u1"] * 10
+
+
+def test_clicks_tied_in_the_given_order_are_not_history_of_each_other() -> None:
+    given_tables = tables(ROWS)
+    ordered = given_tables.interactions.assign(timestamp=1, order=[0, 1, 2, 2, 0, 1, 2, 3])
+    built = build_samples(given_tables, split_interactions(ordered), history_length=2)
+    assert [[built.vocabulary["item"][i] for i in row] for row in built.inputs[HISTORY]] == [
+        [3, 10], [3, 10], [2, None], [2, 10],
+    ]  # fmt: skip

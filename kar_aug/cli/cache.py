@@ -12,6 +12,7 @@ import pandas as pd
 
 from kar_aug.cache import BatchBook, TextCache, VectorStore, merge
 from kar_aug.cache.parquet import export_parquet, import_parquet
+from kar_aug.cache.texts import import_texts
 from kar_aug.cache.verify import KINDS, exclude, vocabularies
 from kar_aug.cache.verify import verify as find_flags
 from kar_aug.cli.progress import notes, results, table
@@ -68,10 +69,26 @@ def export(config: str, path: Path, no_messages: bool) -> None:
 
 @cache.command(name="import")
 @click.argument("where")
+@click.option("--text", help="The column of texts, where WHERE is a table of texts.  [default: text]")
+@click.option("--author", help="Who wrote the texts, as reports say.  [default: the file's name]")
 @click.pass_obj
-def import_(config: str, where: str) -> None:
-    """Bring in answers of a Parquet file, or of another cache (a file, or a postgresql:// URL)."""
-    with Workspace(Config.load(config)).open_cache() as cache:
+def import_(config: str, where: str, text: str | None, author: str | None) -> None:
+    """Bring in texts that you have, or the answers of another cache.
+
+    WHERE is a table (Parquet, CSV) with item_id or user_id and a column of texts, which become the knowledge of these
+    items or users; or a Parquet file of answers that `cache export` wrote; or another cache: a file, or a postgresql://
+    URL.
+
+    \b
+    Example:
+      kar-aug cache import plots.parquet --text plot --author IMDb
+      kar-aug cache import other.sqlite
+    """
+    workspace = Workspace(Config.load(config))
+    if text or author or _is_table_of_texts(where):
+        _import_texts(workspace, Path(where), text or "text", author)
+        return
+    with workspace.open_cache() as cache:
         if where.endswith(".parquet"):
             new = import_parquet(Path(where), cache)
         else:
@@ -80,6 +97,33 @@ def import_(config: str, where: str) -> None:
             with TextCache(where) as other:
                 new = merge(other, cache)
     notes.print(f"  {new:,} answers are new", markup=False)
+
+
+def _is_table_of_texts(where: str) -> bool:
+    """Whether it is a table that `cache export` did not write."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not where.endswith(".parquet"):
+        return where.endswith(".csv")
+    try:
+        return "key" not in pq.read_schema(where).names
+    except (pa.ArrowException, OSError):
+        return False  # which is said where it is read
+
+
+def _import_texts(workspace: Workspace, path: Path, text: str, author: str | None) -> None:
+    known = {source: workspace.tables.ids(source) for source in SOURCES}
+    with workspace.open_cache() as cache:
+        done = import_texts(path, cache, known, text=text, author=author)
+    notes.print(
+        f"  {done.texts:,} texts are knowledge of {done.source}s now"
+        + (f"; {done.empty:,} rows have none" if done.empty else "")
+        + (f"; {done.unknown:,} ids are not in the data" if done.unknown else "")
+        + ". Next: kar-aug encode",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 @cache.command()

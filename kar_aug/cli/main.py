@@ -200,9 +200,12 @@ def encode(config: str, encoder: str | None) -> None:
 @click.option("--tune", type=click.IntRange(0), help="Trials an arm of the search for settings.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes that train side by side.  [default: one a core]")
 @click.option("--report", default="report.html", show_default=True, help="The HTML file to write.")
+@click.option("--unaudited", is_flag=True, help="Compare though the audit may find leaks; the report says so.")
 @click.pass_obj
-def compare(config: str, /, backbone: tuple[str, ...], report: str, **changes: Any) -> None:
+def compare(config: str, /, backbone: tuple[str, ...], report: str, unaudited: bool, **changes: Any) -> None:
     """Train each backbone with and without knowledge, and with controls; say which gain is real.
+
+    Nothing is trained where the audit (kar-aug audit) finds leaks.
 
     \b
     Example:
@@ -210,7 +213,23 @@ def compare(config: str, /, backbone: tuple[str, ...], report: str, **changes: A
       kar-aug compare --tune 10 --jobs 8
     """
     workspace = Workspace(Config.load(config, {"compare": {"backbones": backbone or None, **changes}}))
-    stages.compare(workspace, Path(report), reproduce="kar-aug compare", title="CTR models with and without knowledge")
+    title = "CTR models with and without knowledge"
+    stages.compare(workspace, Path(report), reproduce="kar-aug compare", title=title, unaudited=unaudited)
+
+
+@main.command()
+@click.pass_context
+def audit(context: click.Context) -> None:
+    """Look for leaks: anything by which knowledge or features know what a comparison tests on.
+
+    Checks the split, the models' inputs, the stored prompts with their as-of times, and the vectors. Exit code 1 if
+    there are leaks, 0 if there are none.
+
+    \b
+    Example:
+      kar-aug audit
+    """
+    context.exit(0 if stages.audit(Workspace(Config.load(context.obj))) else 1)
 
 
 @main.command()

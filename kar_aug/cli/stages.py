@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from kar_aug.config import EncodeConfig
 from kar_aug.errors import ConfigError
 from kar_aug.start import prepare_tensorflow
 from kar_aug.workspace import SOURCES, Workspace
+
+if TYPE_CHECKING:
+    from kar_aug.report import Section
 
 
 def encode(workspace: Workspace) -> None:
@@ -72,14 +75,62 @@ def _encode_texts(title: str, texts: Iterable[Knowledge], path: Path, encoder: A
     )
 
 
-def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str) -> None:
-    """Train and test the arms, print the table, write the report and the tables beside it."""
+def audit(workspace: Workspace) -> bool:
+    """Print what was checked and found; whether there is no leak."""
+    from kar_aug.audit import REMEDIES
+    from kar_aug.audit import audit as run
+
+    done = run(workspace)
+    rows: list[tuple[str, ...]] = [
+        (check.name, f"{check.count:,} {check.unit}", _result(check)) for check in done.checks
+    ]
+    table("Audit", ("checked", "on", "result"), rows)
+    for kind, findings in (("leak", done.leaks), ("cannot be proved", done.unproved)):
+        for finding in findings:
+            results.print(f"  {kind}: {finding.text}", markup=False, soft_wrap=True)
+            if finding.example:
+                results.print(f"    for example {finding.example}", markup=False, soft_wrap=True)
+    for kind in dict.fromkeys(finding.kind for finding in done.leaks):
+        results.print(f"  what to do ({kind}): {REMEDIES[kind]}", markup=False, soft_wrap=True)
+    results.print(f"  {done.verdict}", markup=False, soft_wrap=True)
+    return not done.leaks
+
+
+def _result(check: Any) -> str:
+    if check.leaks:
+        return "LEAK"
+    return "unproved" if check.unproved else "ok" if check.count else "nothing"
+
+
+def _audited(workspace: Workspace, unaudited: bool) -> Section:
+    """What the report says of the audit; refuses to go on where there are leaks."""
+    from kar_aug.audit import require_clean
+    from kar_aug.report import Section
+
+    if unaudited:
+        return Section("Leakage audit", "None: the comparison ran with --unaudited. It proves nothing.")
+    done = require_clean(workspace)
+    rows = [(check.name, f"{check.count:,} {check.unit}", _result(check)) for check in done.checks]
+    text = f"{done.verdict}. " + " ".join(f"Cannot be proved: {finding.text}" for finding in done.unproved)
+    return Section("Leakage audit", text, ("checked", "on", "result"), rows)
+
+
+def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str, unaudited: bool = False) -> None:
+    """Train and test the arms, print the table, write the report and the tables beside it.
+
+    Args:
+        unaudited: train though there may be leaks.
+
+    Raises:
+        LeakageError: The audit found leaks.
+    """
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # before anything imports Keras; processes inherit it
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from kar_aug.compare import Comparison, Event, headlines, leading
     from kar_aug.compare import compare as run
     from kar_aug.report import TERMINAL, rows, write_report, write_tables
 
+    audited = _audited(workspace, unaudited)
     provenance = _provenance(workspace)
     total = done = 0
     comparison: Comparison
@@ -103,7 +154,13 @@ def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str) -
         results.print(f"  {sentence}", markup=False, soft_wrap=True)
     write_tables(comparison, report.parent)
     write_report(
-        comparison, report, knowledge=provenance, reproduce=reproduce, title=title, maps=_vector_maps(workspace)
+        comparison,
+        report,
+        knowledge=provenance,
+        reproduce=reproduce,
+        title=title,
+        sections=[audited],
+        maps=_vector_maps(workspace),
     )
     results.print(f"Report: {report}; beside it results.csv and results.md", markup=False, soft_wrap=True)
 

@@ -1,0 +1,295 @@
+"""What is stored as knowledge: as-of times, the prompts that were asked, and what the vectors were made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+
+from kar_aug.audit.findings import Check, Finding, found, shown
+from kar_aug.audit.split import event_key
+from kar_aug.batches import batched
+from kar_aug.cache import Answer, VectorStore, answer_key, text_key
+from kar_aug.cache.vector_index import EntityId
+from kar_aug.data import as_of
+from kar_aug.workspace import SOURCES, Workspace
+
+_BATCH = 256
+_WORD = re.compile(r"[0-9]+(?:[.][0-9]+)?|[^\W_]+")
+# Words that stand in all of so many prompts are the template's, not an item's title.
+_COMMON_PROMPTS = 3
+_SHORTEST_TITLE = 4  # characters; shorter ones stand everywhere
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The knowledge of one entity.
+
+    Args:
+        as_of: the time of the last event that its prompt saw, as stored.
+        text_key: of the answer's text, as vector stores keep it.
+        proved: whether the prompt is, to the byte, what is rendered today where nothing but histories can be seen.
+        asked: what was asked, system message left out; "" where the prompt did not come with the answer, or is proved.
+    """
+
+    entity_id: EntityId
+    as_of: str | None
+    text_key: str
+    proved: bool
+    asked: str = ""
+
+
+def read(workspace: Workspace) -> dict[str, list[Stored]]:
+    """All knowledge in the text cache, by source."""
+    blind = workspace.blind()
+    rendered = {
+        (source, prompt.entity_id): _question(prompt.messages)
+        for source in SOURCES
+        for prompt in blind.prompts(source, everyone=True)
+    }
+    stored: dict[str, list[Stored]] = {source: [] for source in SOURCES}
+    with workspace.open_cache() as cache:
+        for answers in batched(cache.answers(), _BATCH):
+            links = cache.links_of([answer.key for answer in answers])
+            for answer in answers:
+                question, asked, key = _question(answer.messages), _asked(answer), text_key(answer.text)
+                for link in links.get(answer.key, ()):
+                    proved = bool(answer.messages) and rendered.get((link.source, link.entity_id)) == question
+                    text = "" if proved or link.source != "user" else asked
+                    stored.setdefault(link.source, []).append(Stored(link.entity_id, link.as_of, key, proved, text))
+    return stored
+
+
+def _question(messages: Sequence[Mapping[str, Any]]) -> str:
+    return answer_key("", messages, {})
+
+
+def _asked(answer: Answer) -> str:
+    return "\n".join(str(message["content"]) for message in answer.messages if message.get("role") != "system")
+
+
+def as_of_times(source: str, stored: Sequence[Stored], split: pd.DataFrame) -> Check:
+    """Whether every sample is later than the as-of time of the knowledge that it would use."""
+    key = f"{source}_id"
+    name = f"samples come after the knowledge of their {source}"
+    samples = split[split["part"] != "history"]
+    said = pd.Series([each.as_of or "" for each in stored], pd.Index([each.entity_id for each in stored]), dtype="str")
+    times = pd.to_datetime(said, format="ISO8601", utc=True, errors="coerce")
+    known, when = _of_each(times, samples[key]), _utc(samples["timestamp"])
+    late = when < known
+    if event_key(split) == "timestamp" or source == "item":
+        late |= when == known
+    else:  # at the very time of the history's end a sample may still be later in the given order: the split was checked
+        late |= (when == known) & (known != _of_each(_utc(as_of(split)), samples["user_id"]))
+    bad = samples[late.to_numpy()]
+    leak = Finding(
+        "as-of",
+        len(bad),
+        f"{len(bad):,} samples are not later than the as-of time of their {source}'s knowledge.",
+        "" if bad.empty else _as_of_example(source, bad.iloc[0], known[bad.index[0]]),
+    )
+    untold = [each for each in stored if pd.isna(times.loc[each.entity_id]) and not each.proved]
+    unproved = Finding(
+        "as-of",
+        len(untold),
+        f"{len(untold):,} texts about {source}s have no as-of time, and no prompt that is rendered today.",
+        f"{source} {untold[0].entity_id!r}" if untold else "",
+    )
+    return Check(name, int(known.notna().sum()), "samples", found(leak), found(unproved))
+
+
+def _as_of_example(source: str, row: pd.Series, known: pd.Timestamp) -> str:
+    sample = f"the sample in {row['part']} about item {shown(row['item_id'])} of {row['timestamp']}"
+    return f"{source} {shown(row[f'{source}_id'])}: the knowledge is of {known.isoformat()}, {sample}"
+
+
+def _of_each(values: pd.Series, ids: pd.Series) -> pd.Series:
+    """The value of each id, in the type of the values even where there is none."""
+    return values.reindex(ids).set_axis(ids.index)
+
+
+def _users(leaked: Sequence[tuple[EntityId, str]]) -> int:
+    return len({user for user, _ in leaked})
+
+
+def _utc(timestamp: pd.Series) -> pd.Series:
+    if pd.api.types.is_numeric_dtype(timestamp):
+        return pd.to_datetime(timestamp, unit="s", utc=True)
+    return pd.to_datetime(timestamp, utc=True)
+
+
+def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:
+    """Whether no prompt of a user shows an item or rating of the user's samples, other than as history has it.
+
+    Where a prompt is what is rendered today from histories alone, only the user's own row could tell: it is searched
+    for the items. All others are searched in full."""
+    asked = {each.entity_id: each.asked for each in stored if not each.proved and each.asked}
+    proved = {each.entity_id for each in stored if each.proved}
+    untold = [each for each in stored if not each.proved and not each.asked]
+    titles = _titles(workspace)
+    rows = _profiles(workspace, proved)
+    found_in = list(_seen_in(asked, titles, workspace.split)) + list(
+        _seen_in(rows, titles, workspace.split, ratings=False)
+    )
+    leak = Finding(
+        "prompt",
+        len(found_in),
+        f"{_users(found_in):,} prompts show {len(found_in):,} items or ratings of their user's samples.",
+        "user {!r}: {}".format(*found_in[0]) if found_in else "",
+    )
+    unproved = Finding(
+        "prompt",
+        len(untold),
+        f"{len(untold):,} texts about users came without the prompts that were asked.",
+        f"user {untold[0].entity_id!r}" if untold else "",
+    )
+    return Check(
+        "prompts show nothing of their user's samples",
+        len(asked) + len(proved),
+        "prompts",
+        found(leak),
+        found(unproved),
+    )
+
+
+def _titles(workspace: Workspace) -> dict[EntityId, list[str]]:
+    """Per item, what a prompt would show of it, as words."""
+    items = workspace.tables.items
+    fields = [name for name in workspace.scenario.user.get("item_fields", []) if name in items]
+    titles: dict[EntityId, list[str]] = {}
+    for name in fields:
+        for item, value in zip(items["item_id"].tolist(), items[name].tolist(), strict=True):
+            words = "" if pd.isna(value) else _words(str(value))
+            if len(words) - 2 >= _SHORTEST_TITLE:
+                titles.setdefault(item, []).append(words)
+    return titles
+
+
+def _profiles(workspace: Workspace, wanted: set[EntityId]) -> dict[EntityId, str]:
+    """Per user, the cells that a prompt shows of the user's row."""
+    users = workspace.tables.users
+    fields = [name for name in workspace.scenario.user["fields"] if name in users]
+    texts = [name for name in fields if not pd.api.types.is_numeric_dtype(users[name])]
+    if not texts:
+        return {}
+    cells = users[texts].astype("string").fillna("").agg(" \n ".join, axis=1)
+    return {user: cell for user, cell in zip(users["user_id"].tolist(), cells.tolist(), strict=True) if user in wanted}
+
+
+def _seen_in(
+    texts: Mapping[EntityId, str], titles: Mapping[EntityId, list[str]], split: pd.DataFrame, *, ratings: bool = True
+) -> Iterable[tuple[EntityId, str]]:
+    """(user, what is shown) of every item or rating that stands in a user's text and only in the user's samples."""
+    if not texts or not titles:
+        return
+    rows = split[split["user_id"].isin(texts)]
+    value = "rating" if "rating" in rows else "label"
+    common = _common([_words(text) for text in texts.values()])
+    user: Any
+    for user, group in rows.groupby("user_id", sort=False):
+        text = _words(texts[user])
+        before = (group["part"] == "history").to_numpy()
+        events = [*zip(group["item_id"].tolist(), group[value].astype(float).tolist(), strict=True)]
+        seen = {event for event, is_history in zip(events, before, strict=True) if is_history}
+        later = dict.fromkeys(event for event, is_history in zip(events, before, strict=True) if not is_history)
+        seen_items = {item for item, _ in seen}
+        rest = _without(text, {title for item in seen_items for title in titles.get(item, ())})
+        for item in dict.fromkeys(item for item, _ in later if item not in seen_items):
+            for title in titles.get(item, ()):
+                if title not in common and title in rest:
+                    yield user, f"item {item!r} of a sample, {title.strip()!r}"
+        for item, rating in later if ratings else ():
+            if item in seen_items and (item, rating) not in seen:
+                for title in titles.get(item, ()):
+                    if _rated(text, title, rating):
+                        yield user, f"the rating {rating:g} of a sample of item {item!r}, {title.strip()!r}"
+
+
+def _without(text: str, titles: Iterable[str]) -> str:
+    """The text without the titles, the longest first: "Dune" stands in "Dune Messiah"."""
+    for title in sorted(titles, key=len, reverse=True):
+        text = text.replace(title, " . ")
+    return text
+
+
+def _rated(text: str, title: str, rating: float) -> bool:
+    """Whether the number that follows the title is this rating: "Fargo 1996 rated 5"."""
+    return any(
+        float(number) == rating
+        for number in re.findall(rf"{re.escape(title)}(?:[^\W\d]\S* ){{0,3}}(\d+(?:\.\d+)?) ", text)
+    )
+
+
+@lru_cache(100_000)
+def _words(text: str) -> str:
+    """Words and numbers in small letters with a space around each: whatever a template did to a title, it is found."""
+    return f" {' '.join(_WORD.findall(text.lower()))} "
+
+
+def _common(texts: Sequence[str]) -> set[str]:
+    """Single words of the template: those in every text, where there are enough to tell."""
+    if len(texts) < _COMMON_PROMPTS:
+        return set()
+    return {f" {word} " for word in set.intersection(*(set(text.split()) for text in texts))}
+
+
+def vectors(source: str, stored: Sequence[Stored], workspace: Workspace) -> Check:
+    """Whether the vectors encode the texts that were checked, and not others."""
+    name = f"vectors of {source}s encode these texts"
+    if not workspace.store_path(source).exists():
+        return Check(name, 0, "vectors")
+    store = VectorStore.open(workspace.store_path(source))
+    keys, texts = store.keys, {each.entity_id: each.text_key for each in stored}
+    foreign = [id for id in keys if id not in texts]
+    stale = [id for id in keys if id in texts and texts[id] != keys[id]]
+    others = [*stale, *foreign]
+    if not others or _made_before_all_samples(store, workspace.split):
+        return Check(name, len(keys), "vectors")
+    leak = _superseded(stale, keys, workspace) if source == "user" and stale else None
+    unproved = [
+        Finding(
+            "vectors",
+            len(stale),
+            f"{len(stale):,} vectors of {source}s encode other texts than are stored now. Run: kar-aug encode",
+            f"{source} {stale[0]!r}" if stale else "",
+        ),
+        Finding(
+            "vectors",
+            len(foreign),
+            f"{len(foreign):,} vectors of {source}s encode texts that are not in the text cache.",
+            f"{source} {foreign[0]!r}" if foreign else "",
+        ),
+    ]
+    return Check(name, len(keys), "vectors", found(leak), found(*unproved))
+
+
+def _made_before_all_samples(store: VectorStore, split: pd.DataFrame) -> bool:
+    """Whether the latest as-of time of all texts of the store is before the first sample of anybody."""
+    if store.manifest.as_of is None:
+        return False
+    latest = pd.to_datetime(store.manifest.as_of, utc=True)
+    return bool(latest < _utc(split.loc[split["part"] != "history", "timestamp"]).min())
+
+
+def _superseded(stale: Sequence[EntityId], keys: Mapping[EntityId, str], workspace: Workspace) -> Finding:
+    """The prompts of answers that are nobody's any more, where vectors still encode them."""
+    owners: dict[str, list[EntityId]] = {}
+    for id in stale:
+        owners.setdefault(keys[id], []).append(id)
+    asked: dict[EntityId, str] = {}
+    with workspace.open_cache() as cache:
+        for answer in cache.answers():
+            for id in owners.get(text_key(answer.text), ()):
+                asked[id] = _asked(answer)
+    leaked = list(_seen_in(asked, _titles(workspace), workspace.split))
+    return Finding(
+        "vectors",
+        _users(leaked),
+        f"{_users(leaked):,} vectors of users encode older answers, whose prompts show items or ratings of the user's "
+        "samples. Run: kar-aug encode",
+        "user {!r}: {}".format(*leaked[0]) if leaked else "",
+    )

@@ -1,0 +1,133 @@
+"""Columns of the users and items tables that were computed from test rows: popularity, mean rating, last purchase.
+
+Such a column cannot be told by its name. It is compared with what it could be: counts, click rates, mean ratings and
+times of each user or item, once over all rows and once without the test part. If it follows the first and not the
+second, it knows the test part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from kar_aug.audit.findings import Check, Finding, found, shown
+
+Array = npt.NDArray[np.float64]
+# Users or items that a statistic must tell apart before it can be more than chance.
+_FEWEST = 10
+_FEWEST_OTHERS = 5
+_MOST_CATEGORIES = 20
+
+
+def columns(source: str, table: pd.DataFrame, names: Sequence[str], split: pd.DataFrame) -> Check:
+    """Whether no column that a model or a prompt reads follows a statistic of the test part.
+
+    Args:
+        names: the columns; those that the table lacks are passed over.
+    """
+    key = f"{source}_id"
+    present = [name for name in dict.fromkeys(names) if name in table and name != key]
+    findings = []
+    if present:
+        known = list(_statistics(split, key, table[key]))
+        for name in present:
+            followed = next((each for each in known if _knows(table[name], each)), None)
+            if followed is not None:
+                findings.append(
+                    Finding(
+                        "statistic",
+                        1,
+                        f"{source}s: {name!r} follows {followed.what}, counted with the test part, and not without it.",
+                        _example(table, key, name),
+                    )
+                )
+    return Check(f"columns of {source}s know nothing of the test part", len(present), "columns", found(*findings))
+
+
+class _Statistic(NamedTuple):
+    """What a column may have been computed as, over all rows and without the test part; a number an entity."""
+
+    what: str
+    full: Array
+    before: Array
+
+
+def _statistics(split: pd.DataFrame, key: str, entities: pd.Series) -> Iterator[_Statistic]:
+    frame = split[[key, "label"]].assign(time=_seconds(split["timestamp"]), test=split["part"] == "test")
+    measures = [("the number of events", "label", "count"), ("the number of clicks", "label", "sum")]
+    measures += [("the click rate", "label", "mean"), ("the time of the last event", "time", "max")]
+    if "rating" in split:
+        frame["rating"] = split["rating"]
+        measures += [("the mean rating", "rating", "mean"), ("the sum of ratings", "rating", "sum")]
+    groups, before = frame.groupby(key), frame[~frame["test"]].groupby(key)
+    for what, column, how in measures:
+        missing = 0.0 if how in ("count", "sum") else np.nan
+        full, early = (
+            each[column].agg(how).reindex(entities).fillna(missing).to_numpy(np.float64) for each in (groups, before)
+        )
+        yield _Statistic(what, full, early)
+
+
+def _seconds(timestamp: pd.Series) -> pd.Series:
+    return timestamp if pd.api.types.is_numeric_dtype(timestamp) else timestamp.astype("int64")
+
+
+def _knows(column: pd.Series, statistic: _Statistic) -> bool:
+    """Whether the column follows a statistic of all rows, and not that of the rows before the test part."""
+    _, full, before = statistic
+    numbers = _numbers(column)
+    values = _category_means(column, full) if numbers is None else numbers
+    told_apart = np.isfinite(full) & np.isfinite(values) & ~np.isclose(full, before)
+    if told_apart.sum() < _FEWEST or len(np.unique(values[told_apart])) < 2:
+        return False
+    equal = (_equal(values, each)[told_apart].mean() for each in (full, before))
+    if numbers is not None and next(equal) > 0.9 and next(equal) < 0.5:
+        return True
+    return _ordered(values, full) and not _ordered(values, before)
+
+
+def _numbers(column: pd.Series) -> Array | None:
+    """The column as numbers; None where it holds none."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return (
+        numbers.to_numpy(np.float64, na_value=np.nan) if numbers.notna().sum() >= 0.9 * column.notna().sum() else None
+    )
+
+
+def _category_means(column: pd.Series, statistic: Array) -> Array:
+    """The statistic's mean in each category; nothing where there are too many categories to be bins of it."""
+    if column.nunique() > _MOST_CATEGORIES:
+        return np.full(len(column), np.nan)
+    return pd.Series(statistic).groupby(column.to_numpy()).transform("mean").to_numpy(np.float64)
+
+
+def _equal(values: Array, statistic: Array) -> npt.NDArray[np.bool_]:
+    """The same, or rounded to two digits after the point."""
+    return np.isclose(values, statistic, rtol=1e-6, atol=0.0051)
+
+
+def _ordered(values: Array, statistic: Array) -> bool:
+    """Whether the column is the statistic under any rising or falling function: its logarithm, rank, or bins."""
+    both = np.isfinite(values) & np.isfinite(statistic)
+    values, statistic = values[both], statistic[both]
+    if min(_outside_the_commonest(values), _outside_the_commonest(statistic)) < _FEWEST_OTHERS:
+        return False
+    spans = pd.Series(statistic).groupby(values).agg(["min", "max"])  # by rising value
+    low, high = spans["min"].to_numpy(), spans["max"].to_numpy()
+    if len(spans) > _MOST_CATEGORIES:  # ranks, which may part what is equal
+        return bool((low[1:] >= high[:-1]).all() or (high[1:] <= low[:-1]).all())
+    return bool((low[1:] > high[:-1]).all() or (high[1:] < low[:-1]).all())
+
+
+def _outside_the_commonest(values: Array) -> int:
+    """How many have another than the most frequent value."""
+    return len(values) - int(np.unique(values, return_counts=True)[1].max(initial=0))
+
+
+def _example(table: pd.DataFrame, key: str, name: str) -> str:
+    row = table[table[name].notna()].iloc[0]
+    return f"{key} {shown(row[key])} has {shown(row[name])}"

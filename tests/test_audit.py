@@ -1,0 +1,391 @@
+"""Each kind of leak is planted in clean data and found; the clean data pass."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from kar_aug.audit import Finding, audit, inputs, require_clean, split
+from kar_aug.cache import Answer, Link, StoreSpec, VectorStore, answer_key, text_key
+from kar_aug.cli import main
+from kar_aug.config import Config
+from kar_aug.errors import LeakageError
+from kar_aug.features import HISTORY
+from kar_aug.prompts import Prompt
+from kar_aug.workspace import Workspace
+
+Edit = Callable[[str], str]
+
+
+@pytest.fixture
+def folder(own_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the user's own data, to plant leaks in; all users are there all the time."""
+    shutil.copytree(own_tables, tmp_path / "project")
+    frame = pd.read_parquet(own_tables / "interactions.parquet").sample(frac=0.8, random_state=1)
+    turn = frame.groupby("user_id").cumcount()
+    frame["timestamp"] = 800_000_000 + 3600 * (turn * frame["user_id"].nunique() + frame["user_id"])
+    frame.to_parquet(tmp_path / "project" / "interactions.parquet")
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("COLUMNS", "160")
+    return tmp_path / "project"
+
+
+@pytest.fixture(params=["user", "temporal"])
+def workspace(folder: Path, request: pytest.FixtureRequest) -> Workspace:
+    """With knowledge of everybody, asked by today's prompts, and its vectors."""
+    opened = load(folder, protocol=request.param)
+    for source in ("user", "item"):
+        answer(opened, source)
+        encode(opened, source)
+    return opened
+
+
+def load(folder: Path, **data: Any) -> Workspace:
+    return Workspace(Config.load(folder / "kar.toml", {"data": data}))
+
+
+def again(workspace: Workspace) -> Workspace:
+    """The same, read anew."""
+    return Workspace(workspace.config)
+
+
+def answer(workspace: Workspace, source: str, edit: Callable[[Prompt], Prompt] = lambda prompt: prompt) -> None:
+    """Store an answer to each prompt, or to what `edit` makes of it."""
+    with workspace.open_cache() as cache:
+        for prompt in map(edit, workspace.prompts(source)):
+            key = answer_key("m", prompt.messages, {})
+            found = Answer(key, "ok", f"About {prompt.entity_id}: {key}", "m", prompt.messages)
+            cache.put(found, [Link(source, prompt.entity_id, key, prompt.version, prompt.as_of)])
+
+
+def encode(workspace: Workspace, source: str) -> None:
+    """Store a vector for each answer."""
+    with workspace.open_cache() as cache:
+        texts = list(cache.knowledge(source))
+    with VectorStore.writer(workspace.store_path(source), StoreSpec("e", 2)) as writer:
+        keys = [text_key(text.text) for text in texts]
+        latest = max((text.as_of for text in texts if text.as_of), default=None)
+        writer.append([text.entity_id for text in texts], keys, np.ones((len(texts), 2)), as_of=latest)
+
+
+def said(prompt: Prompt, text: str, **changes: Any) -> Prompt:
+    """The prompt with another text in its last message."""
+    return replace(prompt, messages=(prompt.messages[0], {"role": "user", "content": text}), **changes)
+
+
+def leaks(workspace: Workspace) -> list[Finding]:
+    """What is found, and that compare would refuse it."""
+    done = audit(again(workspace))
+    if done.leaks:
+        with pytest.raises(LeakageError, match="See them with: kar-aug audit"):
+            require_clean(again(workspace))
+    return done.leaks
+
+
+def the_leak(workspace: Workspace) -> Finding:
+    """The only one."""
+    found = leaks(workspace)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def first_sample(workspace: Workspace, user: int) -> Any:
+    """A user's first sample, of an item that the user's history does not have."""
+    rows = workspace.split[workspace.split["user_id"] == user]
+    seen = rows.loc[rows["part"] == "history", "item_id"]
+    return rows[(rows["part"] != "history") & ~rows["item_id"].isin(seen)].iloc[0]
+
+
+def test_clean_data_pass_and_everything_was_looked_at(workspace: Workspace) -> None:
+    done = audit(workspace)
+    assert done.leaks == [] and done.unproved == []
+    counts = {check.name: check.count for check in done.checks}
+    asked = len(list(workspace.prompts("user")))
+    samples = (workspace.split["part"] != "history").sum()
+    assert counts["prompts show nothing of their user's samples"] == asked > 0
+    assert counts["samples come after their user's history"] == counts["click histories hold earlier clicks only"]
+    assert counts["samples are the split's"] == samples
+    assert counts["vectors of items encode these texts"] == 40
+    assert 0 < counts["samples come after the knowledge of their user"] <= samples
+    assert done.verdict == f"no leak found by {len(done.checks)} checks"
+    assert require_clean(again(workspace)) == done
+
+
+def test_an_as_of_time_that_a_sample_does_not_follow(workspace: Workspace) -> None:
+    user = next(workspace.prompts("user")).entity_id
+    assert isinstance(user, int)
+    when = pd.to_datetime(first_sample(workspace, user)["timestamp"], unit="s").isoformat()
+
+    def edit(prompt: Prompt) -> Prompt:
+        return replace(prompt, as_of=when) if prompt.entity_id == user else prompt
+
+    answer(workspace, "user", edit)
+    found = the_leak(workspace)
+    assert found.kind == "as-of" and f"user {user}: the knowledge is of {when}" in found.example, found
+
+
+def test_knowledge_of_an_item_that_is_younger_than_samples_about_it(workspace: Workspace) -> None:
+    answer(
+        workspace,
+        "item",
+        lambda prompt: replace(prompt, as_of="2030-01-01T00:00:00") if prompt.entity_id == 3 else prompt,
+    )
+    found = the_leak(workspace)
+    about = (workspace.split["item_id"] == 3) & (workspace.split["part"] != "history")
+    assert found.kind == "as-of" and found.count == about.sum()
+
+
+def test_an_item_of_a_sample_in_the_prompt_of_its_user(workspace: Workspace) -> None:
+    user = next(workspace.prompts("user")).entity_id
+    assert isinstance(user, int)
+    item = first_sample(workspace, user)["item_id"]
+
+    def edit(prompt: Prompt) -> Prompt:
+        shown = f"{prompt.messages[1]['content']}\nAlso: MOVIE {item}, ({1950 + item})."
+        return said(prompt, shown) if prompt.entity_id == user else prompt
+
+    answer(workspace, "user", edit)
+    encode(workspace, "user")
+    found = the_leak(workspace)
+    assert found.kind == "prompt" and found.count == 1
+    assert found.example == f"user {user}: item {item} of a sample, 'movie {item} {1950 + item}'"
+
+
+def test_a_rating_of_a_sample_in_the_prompt_of_its_user(workspace: Workspace) -> None:
+    """The item was rated twice: once in the history, and otherwise later."""
+    frame = workspace.tables.interactions.copy()
+    user = next(workspace.prompts("user")).entity_id
+    rows = frame[frame["user_id"] == user].index
+    frame.loc[rows[0], ["item_id", "rating"]] = [7, 1]
+    frame.loc[rows[1:-1][frame.loc[rows[1:-1], "item_id"] == 7], "item_id"] = 8
+    frame.loc[rows[-1], ["item_id", "rating"]] = [7, 5]
+    frame.to_parquet(workspace.config.path("interactions.parquet"))
+    opened = again(workspace)
+    if first_sample(opened, int(str(user)))["part"] == "history":
+        pytest.skip("no such user")
+    answer(opened, "user")
+    encode(opened, "user")
+    assert leaks(opened) == []
+
+    def edit(prompt: Prompt) -> Prompt:
+        text = prompt.messages[1]["content"]
+        assert prompt.entity_id != user or "Movie 7 (1957) rated 1" in text
+        return said(prompt, text.replace("Movie 7 (1957) rated 1", "Movie 7 (1957) rated 5"))
+
+    answer(opened, "user", lambda prompt: edit(prompt) if prompt.entity_id == user else prompt)
+    encode(opened, "user")
+    found = the_leak(opened)
+    assert found.kind == "prompt" and "the rating 5 of a sample of item 7" in found.example
+
+
+def test_a_shorter_history_than_the_prompts_saw(folder: Path) -> None:
+    generous = load(folder, history=10)
+    answer(generous, "user")
+    encode(generous, "user")
+    kinds = {finding.kind for finding in leaks(load(folder, history=5))}
+    assert kinds == {"as-of", "prompt"}
+
+
+def test_prompts_of_the_one_protocol_leak_under_the_other(folder: Path) -> None:
+    answer(load(folder, protocol="user"), "user")
+    kinds = {finding.kind for finding in leaks(load(folder, protocol="temporal", history_share=0.05))}
+    assert kinds == {"as-of", "prompt"}
+
+
+def test_vectors_of_older_answers_whose_prompts_saw_samples(folder: Path) -> None:
+    generous, strict = load(folder, history=10), load(folder, history=5)
+    answer(generous, "user")
+    encode(generous, "user")
+    answer(strict, "user")
+    found = the_leak(strict)
+    assert found.kind == "vectors" and "Run: kar-aug encode" in found.text
+    encode(strict, "user")
+    assert leaks(strict) == []
+
+
+def test_a_users_row_that_names_a_later_item(workspace: Workspace) -> None:
+    later = {
+        user: first_sample(workspace, user)["item_id"] for user in workspace.split.query("part != 'history'")["user_id"]
+    }
+    users = workspace.tables.users.assign(
+        occupation=lambda frame: [
+            f"fan of Movie {later[u]} ({1950 + later[u]})" if u in later else "" for u in frame["user_id"]
+        ]
+    )
+    users.to_csv(workspace.config.path("users.csv"), index=False)
+    opened = again(workspace)
+    answer(opened, "user")
+    encode(opened, "user")
+    found = the_leak(opened)
+    assert found.kind == "prompt" and found.count == len(list(opened.prompts("user")))
+
+
+@pytest.mark.parametrize("source", ["user", "item"])
+@pytest.mark.parametrize("statistic", ["count", "mean", "log", "bins", "words"])
+def test_a_column_computed_with_the_test_part(workspace: Workspace, source: str, statistic: str) -> None:
+    if workspace.config.data.protocol == "user" and source == "user":
+        pytest.skip("a user is tested on, or not")
+    found = the_leak(with_column(workspace, source, statistic, workspace.tables.interactions))
+    assert found.kind == "statistic" and f"{source}s: 'popular' follows " in found.text
+
+
+@pytest.mark.parametrize("statistic", ["count", "mean", "log", "bins", "words"])
+def test_a_column_computed_without_the_test_part_is_clean(workspace: Workspace, statistic: str) -> None:
+    before = workspace.split[workspace.split["part"] != "test"]
+    assert leaks(with_column(workspace, "item", statistic, before)) == []
+
+
+def with_column(workspace: Workspace, source: str, statistic: str, events: pd.DataFrame) -> Workspace:
+    """A feature `popular` of the items or users, computed from these events."""
+    frame = getattr(workspace.tables, f"{source}s")
+    groups = events.groupby(f"{source}_id")["rating"]
+    counts = groups.size().reindex(frame[f"{source}_id"]).fillna(0)
+    column = {
+        "count": counts,
+        "mean": groups.mean().round(2).reindex(frame[f"{source}_id"]),
+        "log": np.log1p(counts),
+        "bins": counts > counts.median(),
+        "words": pd.Series(np.where(counts > counts.quantile(0.6), "hit", "niche"), counts.index),
+    }[statistic]
+    values = column.to_numpy()
+    frame.assign(popular=values.astype(int) if statistic == "bins" else values).to_csv(
+        workspace.config.path(f"{source}s.csv"), index=False
+    )
+    data = replace(workspace.config.data, **{f"{source}_features": ("popular",)})
+    return Workspace(replace(workspace.config, data=data))
+
+
+def test_a_feature_that_is_the_label(workspace: Workspace) -> None:
+    """Items that everybody clicks, or nobody does, and a column that says which."""
+    frame = workspace.tables.interactions
+    frame.assign(rating=np.where(frame["item_id"] % 2, 5, 1)).to_parquet(workspace.config.path("interactions.parquet"))
+    items = workspace.tables.items
+    items.assign(genres=np.where(items["item_id"] % 2, "x", "y")).to_csv(
+        workspace.config.path("items.csv"), index=False
+    )
+    assert "label" in {finding.kind for finding in leaks(workspace)}
+
+
+def test_a_user_who_is_both_trained_and_tested_on(workspace: Workspace) -> None:
+    parts = workspace.split.copy()
+    samples = parts.index[parts["part"] != "history"]
+    parts.loc[samples[:50:2], "part"] = "test"
+    check = split.parts_apart(parts, workspace.config.data.protocol)
+    assert check.leaks and check.leaks[0].kind == "part"
+    assert inputs.samples_are_the_split(workspace.samples, parts).leaks[0].count > 0
+
+
+@pytest.mark.parametrize("tie", [False, True], ids=["later", "tied"])
+def test_a_history_that_is_not_before_the_samples(workspace: Workspace, tie: bool) -> None:
+    parts = workspace.split.copy()
+    user = parts.loc[parts["part"] != "history", "user_id"].iloc[0]
+    rows = parts.index[parts["user_id"] == user]
+    parts.loc[rows[-1], "part"] = "history"
+    if tie:
+        parts.loc[rows[-1], "timestamp"] = parts.loc[rows[-2], "timestamp"]
+        parts.loc[rows[:-2], "part"] = "history"
+    found = split.history_before_samples(parts).leaks[0]
+    assert found.kind == "history" and f"user {user}" in found.example
+
+
+def test_a_click_history_that_knows_the_sample(workspace: Workspace) -> None:
+    samples = workspace.samples
+    assert inputs.click_history(samples, workspace.split).leaks == ()
+    clicked = int(np.flatnonzero(samples.label > 0)[-1])
+    later = samples.inputs[HISTORY].copy()
+    unseen = set(range(1, 41)) - set(later[clicked].tolist())
+    later[clicked, -1] = samples.inputs["item_id"][clicked] if tied_only(workspace, clicked) else min(unseen)
+    found = inputs.click_history(replace(samples, inputs={**samples.inputs, HISTORY: later}), workspace.split).leaks[0]
+    assert found.kind == "history" and found.count == 1
+
+
+def tied_only(workspace: Workspace, sample: int) -> bool:
+    """Whether the user clicked this sample's item for the first time in it."""
+    rows = workspace.split[workspace.split["part"] != "history"]
+    row = rows.iloc[sample]
+    mine = workspace.split[
+        (workspace.split["user_id"] == row["user_id"]) & (workspace.split["item_id"] == row["item_id"])
+    ]
+    return bool(mine.loc[mine["label"] > 0, "moment"].min() == row["moment"])
+
+
+def test_ids_numbered_by_popularity_in_all_rows(workspace: Workspace) -> None:
+    by_count = workspace.split["item_id"].value_counts().index.tolist()
+    before = workspace.split.loc[workspace.split["part"] != "test", "item_id"].value_counts().index.tolist()
+    found = {}
+    for name, order in (("all", by_count), ("before", before)):
+        vocabulary: dict[str, list[Any]] = {**workspace.samples.vocabulary, "item": [None, *order]}
+        found[name] = inputs.vocabularies(replace(workspace.samples, vocabulary=vocabulary), workspace.split).leaks
+    assert found["before"] == () and found["all"][0].kind == "statistic"
+
+
+def test_texts_without_prompt_and_as_of_time_are_unproved_not_clean(workspace: Workspace) -> None:
+    with workspace.open_cache() as cache:
+        for source in ("user", "item"):
+            key = answer_key("somebody", [], {"of": source})
+            cache.put(Answer(key, "ok", "A text.", "somebody", []), [Link(source, 1, key, "imported", None)])
+    for source in ("user", "item"):
+        encode(workspace, source)
+    done = audit(again(workspace))
+    assert done.leaks == [] and {finding.kind for finding in done.unproved} == {"as-of", "prompt"}
+    assert "things cannot be proved" in require_clean(again(workspace)).verdict
+
+
+def test_vectors_of_texts_that_nobody_stored_are_unproved(folder: Path) -> None:
+    opened = load(folder)
+    for source in ("user", "item"):
+        with VectorStore.writer(opened.store_path(source), StoreSpec("e", 2)) as writer:
+            writer.append(
+                [1, 2], ["k", "l"], np.ones((2, 2)), as_of="1990-01-01T00:00:00" if source == "user" else None
+            )
+    done = audit(opened)
+    assert done.leaks == [] and [(f.kind, f.count) for f in done.unproved] == [("vectors", 2)], "users' are old enough"
+
+
+def test_where_an_order_is_given_equal_times_are_no_leak(folder: Path) -> None:
+    """Every event of a user has the same time: only the order tells."""
+    frame = pd.read_parquet(folder / "interactions.parquet")
+    frame["order"] = frame.groupby("user_id").cumcount()
+    frame["timestamp"] = 800_000_000
+    frame.to_parquet(folder / "interactions.parquet")
+    opened = load(folder)
+    answer(opened, "user")
+    encode(opened, "user")
+    assert leaks(opened) == []
+    answer(opened, "user", lambda prompt: replace(prompt, as_of="2000-01-01T00:00:00"))
+    assert the_leak(opened).kind == "as-of"
+
+
+def kar_aug(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def test_the_command_explains_and_compare_refuses(folder: Path) -> None:
+    opened = load(folder)
+    for source in ("user", "item"):
+        answer(opened, source)
+        encode(opened, source)
+    done = kar_aug("audit")
+    assert done.exit_code == 0 and "no leak found by" in done.output, done.output
+    for source in ("user", "item"):
+        answer(opened, source, lambda prompt: replace(prompt, as_of="2030-01-01T00:00:00"))
+    done = kar_aug("audit")
+    assert done.exit_code == 1, done.output
+    samples = (opened.split["part"] != "history").sum()
+    assert f"leak: {samples} samples are not later than the as-of time of their user's knowledge." in done.output
+    assert "for example user 0: the knowledge is of 2030-01-01T00:00:00+00:00" in done.output
+    refused = kar_aug("compare")
+    assert refused.exit_code == 2 and "Traceback" not in refused.output
+    assert "The comparison would be worthless" in refused.output and "kar-aug audit" in refused.output
+    assert not (folder / "report.html").exists()
+    done = kar_aug("compare", "--unaudited")
+    assert done.exit_code == 0, done.output
+    assert "the comparison ran with --unaudited" in (folder / "report.html").read_text()
