@@ -270,8 +270,13 @@ class Workspace:
         return self.config.work / "vectors" / f"metadata-{source}"
 
     def stores(self) -> dict[str, VectorStore]:
-        """The vector stores, by the id column they belong to."""
-        return {f"{source}_id": VectorStore.open(self.store_path(source)) for source in SOURCES}
+        """The vector stores that there are, by the id column they belong to.
+
+        Raises:
+            StoreError: There is none; the message says which command makes them.
+        """
+        there = [source for source in SOURCES if self.store_path(source).exists()]
+        return {f"{source}_id": VectorStore.open(self.store_path(source)) for source in there or SOURCES}
 
     @cached_property
     def data_fingerprint(self) -> str:

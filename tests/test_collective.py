@@ -93,10 +93,10 @@ def test_groups_are_asked_encoded_and_mixed_from_the_command_line(folder: Path) 
         assert done.returncode == 0, done.stderr
         return done
 
-    space = workspace(folder, "max_items = 2\nmax_users = 2\nuser_clusters = 3")
+    space = workspace(folder, "max_items = 2\nmax_users = 0\nuser_clusters = 3")
     with ChatServer() as server:
         run("generate", "--item-clusters", "4", "--base-url", server.base_url)
-        assert len(server.requests) == 2 + 2 + 3 + 4, "not one for each of 100 entities"
+        assert len(server.requests) == 2 + 3 + 4, "not one for each of 100 entities"
     encoded = run("encode", "--item-clusters", "4")
     assert "mixed with those of 4 groups" in encoded.stderr
     config = Config.load(folder / "kar.toml", {"prompts": {"item_clusters": 4}})

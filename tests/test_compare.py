@@ -32,6 +32,7 @@ from kar_aug.compare import (
     controls,
     headlines,
     leading,
+    slices,
     workers,
 )
 from kar_aug.compare.arms import arms, pairs
@@ -172,9 +173,9 @@ def test_true_knowledge_raises_auc_and_the_comparison_says_where(workspace: Work
     against = {verdict.against.knowledge: verdict for verdict in leading(comparison)}
     assert set(against) == {"base", "metadata"} and 0 <= against["metadata"].delong <= 1
     assert headlines(comparison)[1].startswith("Knowledge beats metadata text on ")
-    slices = by_slice(comparison, BOTH)
-    assert {"training rows of the item", "has knowledge of"} <= {s.group for s in slices}
-    assert sum(s.share for s in slices if s.group == "training rows of the item") == pytest.approx(1)
+    found = by_slice(comparison, BOTH)
+    assert {"training rows of the item", "has knowledge of"} <= {s.group for s in found}
+    assert all(0 < s.share <= 1 for s in found), "slices of fewer than 10 clicks or 10 others are left out"
     gate = comparison.runs[BOTH][0].gate
     assert set(gate) == {"user_id", "item_id"} and sum(gate["user_id"]) == pytest.approx(1, abs=1e-5)
     table = comparison.table()
@@ -189,6 +190,12 @@ def test_the_word_of_a_verdict_follows_the_corrected_t_test() -> None:
     assert word(0.004, float("nan")) == "one seed cannot tell"
     text = Verdict(BOTH, BASE, Estimate(0.0004, 0.001, 0.0011), 3, 5, 0.61, 0.6, 0.5).text
     assert text == "DeepFM + knowledge beats DeepFM: no, AUC +0.0004 ± 0.0011 (p = 0.610, up in 3 of 5 seeds)"
+
+
+def test_slices_go_from_cold_to_warm_and_miss_no_row() -> None:
+    assert slices.bounds(np.asarray([0, 0, 1, 2, 3, 4, 5, 6])) == [(0, 0), (1, 2), (3, 4), (5, 6)]
+    assert slices.bounds(np.asarray([1, 20, 20, 20, 20, 20])) == [(1, 19), (20, 20)], "most have the most"
+    assert slices.bounds(np.asarray([0, 0, 0])) == [], "one group tells nothing"
 
 
 def test_finished_runs_are_reused_and_only_missing_ones_trained(workspace: Workspace) -> None:

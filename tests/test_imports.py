@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,8 @@ def test_importing_kar_aug_loads_no_framework_and_no_client() -> None:
     )
 
 
-def test_the_offline_half_works_without_tensorflow(own_tables: Path) -> None:
+def test_the_offline_half_works_without_tensorflow(own_tables: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(own_tables, tmp_path / "project"))  # it writes answers
     code = """
 from pathlib import Path
 import numpy as np
@@ -71,7 +73,7 @@ with workspace.open_cache() as cache:
 assert len(store) == 1
 main(["prompts", "--item", "3"], standalone_mode=False)
 """
-    assert "Movie 3 (1953)" in run(code, ONLINE_PACKAGES, own_tables)
+    assert "Movie 3 (1953)" in run(code, ONLINE_PACKAGES, folder)
 
 
 def test_the_online_half_works_without_a_language_model_client() -> None:

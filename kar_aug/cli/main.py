@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from kar_aug._version import __version__
+from kar_aug.cache import VectorStore
 from kar_aug.cli import prompting, stages
 from kar_aug.cli.cache import cache
 from kar_aug.cli.factors import factors
@@ -380,7 +381,7 @@ def _show_counts(workspace: Workspace) -> None:
     rows: list[tuple[str, ...]] = []
     for source in SOURCES:
         try:
-            store = workspace.stores()[f"{source}_id"]
+            store = VectorStore.open(workspace.store_path(source))
         except KarError:
             continue
         ids = workspace.split[f"{source}_id"].tolist()

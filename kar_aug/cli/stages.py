@@ -37,16 +37,20 @@ def encode(workspace: Workspace) -> None:
     if config.pca is not None and clustered:
         raise ConfigError("[encode] pca is fitted to one store, and groups have their own: use truncate_dim.")
     with workspace.open_cache() as cache:
-        for source in SOURCES:
-            for name in workspace.knowledge_names(source):
-                texts = Texts(partial(workspace.knowledge, cache, name))
-                if name == source or next(iter(texts), None) or source not in clustered:
-                    title = f"{name}s" if name == source else name
-                    _encode_texts(title, texts, workspace.vectors_path(name), encoder, config)
-            if source in clustered:
-                _mix(workspace, source)
+        names = {source: workspace.knowledge_names(source) for source in SOURCES}
+        texts_of = {n: Texts(partial(workspace.knowledge, cache, n)) for source in SOURCES for n in names[source]}
+        some = [name for name, texts in texts_of.items() if next(iter(texts), None) is not None]
+        for name in some or names[SOURCES[0]]:  # without any, the first says what to do
+            title = f"{name}s" if name in SOURCES else name
+            _encode_texts(title, texts_of[name], workspace.vectors_path(name), encoder, config)
+    known = [source for source in SOURCES if any(name in some for name in names[source])]
+    for source in SOURCES:
+        if source not in known:
+            notes.print(f"  {source}s: no knowledge, nothing to encode")
+        elif source in clustered:
+            _mix(workspace, source)
     if "metadata" in workspace.config.compare.controls:
-        for source in SOURCES:
+        for source in known:
             texts = Texts(partial(workspace.metadata, source))
             _encode_texts(f"{source}s' metadata", texts, workspace.metadata_path(source), encoder, config)
 
@@ -58,6 +62,8 @@ def _mix(workspace: Workspace, source: str) -> None:
     own, groups = map(workspace.vectors_path, workspace.knowledge_names(source))
     clusters = workspace.clusters(source)
     assert clusters is not None  # only then there is knowledge of groups
+    if not groups.exists():
+        raise ConfigError(f"Groups of {source}s have no knowledge yet. Run kar-aug generate with the same settings.")
     mixed = mix(
         VectorStore.open(own) if own.exists() else None,
         VectorStore.open(groups),
@@ -230,7 +236,7 @@ def inspect_vectors(workspace: Workspace, item: str | None) -> None:
     from kar_aug.neighbours import find, nearest, norms, titles
 
     if item is not None:
-        store = workspace.stores()["item_id"]
+        store = VectorStore.open(workspace.store_path("item"))
         named = titles(workspace.tables.items, "item_id")
         id = find(named, item)
         rows: list[tuple[str, ...]] = [

@@ -60,7 +60,7 @@ def _masks(comparison: Comparison, arm: Arm) -> list[tuple[str, str, Mask]]:
     found: list[tuple[str, str, Mask]] = []
     for group, count in _COUNTS.items():
         samples = comparison.experiment.samples(0)
-        for low, high in _bounds(count(samples, samples.of("test")[0])):
+        for low, high in bounds(count(samples, samples.of("test")[0])):
             label = f"{low:,}" if low == high else f"{low:,} to {high:,}"
             found.append((group, label, _between(count, low, high)))
     tables = comparison.experiment.tables(arm, 0)
@@ -108,12 +108,12 @@ _COUNTS: Mapping[str, Callable[[Samples, Mapping[str, Any]], Numbers]] = {
 }
 
 
-def _bounds(counts: Numbers) -> list[tuple[int, int]]:
+def bounds(counts: Numbers) -> list[tuple[int, int]]:
     """Ranges of counts, cold to warm: 0 apart, the rest in groups of about as many rows. None if all are alike."""
     if counts.min(initial=0) == counts.max(initial=0):
         return []
     positive = counts[counts > 0]
-    starts = np.unique(np.quantile(positive, np.arange(_GROUPS) / _GROUPS, method="lower")).tolist()
+    starts = np.unique(np.quantile(positive, np.arange(_GROUPS) / _GROUPS, method="higher")).tolist()
     ends = [start - 1 for start in starts[1:]] + [positive.max()]
     ranges = [(0, 0)] if (counts == 0).any() else []
     return ranges + [(int(low), int(high)) for low, high in zip(starts, ends, strict=True)]
