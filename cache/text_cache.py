@@ -139,6 +139,16 @@ class TextCache:
             found = connection.execute(sa.select(answers.key, answers.status).where(answers.key.in_(list(keys))))
             return {row.key: row.status for row in found}
 
+    def texts(self, keys: Collection[str], *, accept: Sequence[str] = ("ok",)) -> dict[str, str]:
+        """The texts of those of the questions that have an answer of these statuses."""
+        answers, texts = tables.answers.c, {}
+        for some in batched(keys, _ROWS):
+            statement = sa.select(answers.key, answers.text)
+            wanted = answers.key.in_(some), answers.status.in_(list(accept))
+            with self.database.reading() as connection:
+                texts.update({row.key: row.text for row in connection.execute(statement.where(*wanted))})
+        return texts
+
     def get(self, key: str) -> Answer | None:
         """The answer to a question, whatever its status; None if it was never answered."""
         with self.database.reading() as connection:

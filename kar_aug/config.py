@@ -14,7 +14,7 @@ from kar_aug.errors import ConfigError
 
 # The base_url that means: serve the small local model in this process.
 LOCAL = "local"
-_HISTORIES = ("recent", "informative", "diverse")
+_HISTORIES = ("recent", "informative", "diverse", "summarised")
 _CLUSTERS_BY = ("interactions", "vectors")
 _FALLBACKS = ("none", "profile", "average")
 DATASETS = ("movielens-100k", "movielens-1m", "movielens-latest-small", "amazon-books")
@@ -92,7 +92,8 @@ class PromptConfig:
             the scenario's own question.
         max_events: how many of a user's history events a prompt shows.
         history: which of them, where there are more: "recent"; "informative" (rated unlike most, of rare items);
-            "diverse" (a cover of the taste by the items' vectors).
+            "diverse" (a cover of the taste by the items' vectors); "summarised" (the latest, after summaries of all
+            before, which are asked for first: see `kar_aug.prompts.summaries`).
         min_events: users with a shorter history are not asked about.
         fallback: what is said of these, at no cost: "none"; "profile"; "average" (what most users like).
         max_users, max_items: ask about so many only, those with most history first; all if not given.

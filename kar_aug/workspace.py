@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,6 +31,10 @@ from kar_aug.prompts.entities import users_with_history
 from kar_aug.prompts.fallback import fallback_texts
 from kar_aug.prompts.history import Vectors
 from kar_aug.prompts.recipe import KAR
+from kar_aug.prompts.summaries import MODE as SUMMARISED
+from kar_aug.prompts.summaries import Answers
+from kar_aug.prompts.summaries import counts as summary_counts
+from kar_aug.summaries import StoredSummaries
 
 SOURCES = ("user", "item")
 
@@ -155,17 +160,39 @@ class Workspace:
         limits = self.config.prompts
         return limits.user_clusters if source == "user" else limits.item_clusters
 
-    def prompts(self, source: str, *, everyone: bool = False, scenario: Scenario | None = None) -> Iterator[Prompt]:
+    def prompts(
+        self,
+        source: str,
+        *,
+        everyone: bool = False,
+        scenario: Scenario | None = None,
+        answers: Answers | None = None,
+    ) -> Iterator[Prompt]:
         """The prompts of a source, then of its groups. Unless `everyone` is asked for, limited as the config says, and
         of those users only that have samples: under "temporal" others have a history that nothing would be learnt
-        from. By another scenario than the config's if one is given: its own question, and no groups."""
-        yield from self._own_prompts(source, everyone, scenario)
+        from. By another scenario than the config's if one is given: its own question, and no groups.
+
+        Where long histories are summarised, the questions about their parts come before their user's, which waits for
+        `answers` to them: those in the text cache, if none are given."""
+        with ExitStack() as stack:
+            if answers is None and self._asks_for_summaries(source):
+                answers = StoredSummaries(stack.enter_context(self.open_cache()), self.config.generate)
+            yield from self._own_prompts(source, everyone, scenario, answers)
         clusters, count = self.clusters(source), self._cluster_count(source)
         if scenario is None and clusters is not None and count is not None:
             yield from cluster_prompts(self.scenario, self.tables, self.split, clusters, self.recipes[source], count)
 
-    def _own_prompts(self, source: str, everyone: bool, scenario: Scenario | None) -> Iterator[Prompt]:
-        limits, recipe = self.config.prompts, self.recipes[source] if scenario is None else Recipe.load(KAR)
+    def _asks_for_summaries(self, source: str) -> bool:
+        return source == "user" and self.config.prompts.history == SUMMARISED
+
+    def _own_prompts(
+        self, source: str, everyone: bool, scenario: Scenario | None, answers: Answers | None
+    ) -> Iterator[Prompt]:
+        limits, recipe = self.config.prompts, self.recipes[source]
+        if scenario is not None:
+            recipe = Recipe.load(KAR)
+            if limits.history == SUMMARISED:  # in full: there are no summaries but those of the scenario's own prompts
+                limits = replace(limits, history="recent", max_events=max(1, len(self.split)))
         scenario = scenario or self.scenario
         if source == "item":
             most = None if everyone else limits.max_items
@@ -182,6 +209,7 @@ class Workspace:
             mode=limits.history,
             vectors=vectors,
             vectors_version=vectors_version,
+            answers=answers,
         )
 
     def fallbacks(self) -> Iterator[Knowledge]:
@@ -217,6 +245,15 @@ class Workspace:
     def metadata(self, source: str) -> Iterator[Knowledge]:
         """What the prompts of a source show, as plain sentences about the same entities."""
         return metadata_texts(self.prompts(source, scenario=metadata_scenario(self.scenario)))
+
+    def summaries(self, source: str) -> list[int]:
+        """How many questions about parts of long histories each level has; [] where none are summarised."""
+        if not self._asks_for_summaries(source):
+            return []
+        limits, split = self.config.prompts, self._split_with_samples
+        lengths = split.loc[split["part"] == "history", "user_id"].value_counts()
+        asked = users_with_history(split, limits.min_events)[: limits.max_users]
+        return summary_counts(lengths.loc[asked].tolist(), limits.max_events)
 
     def count(self, source: str) -> int:
         """How many prompts a source has, without rendering them; a few fewer where required fields are empty."""

@@ -5,6 +5,7 @@ scenario    a scenario as an object, which renders entities          templates  
 recipes/    ways of asking, as data                              recipe     a recipe as an object
 entities    the prompts of the users and items of some tables        text       values as text that prompts may hold
 history     which events of a long history are shown             schema     answers as JSON
+summaries   long histories as summaries                          events     the events of histories as rows
 """
 
 from kar_aug.prompts.entities import item_prompts, user_prompts

@@ -9,17 +9,17 @@ from functools import partial
 from itertools import repeat
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kar_aug.data import Tables
-from kar_aug.errors import PromptError
+from kar_aug.prompts import summaries
+from kar_aug.prompts.events import Events
 from kar_aug.prompts.history import Vectors, selection
 from kar_aug.prompts.neighbours import important_neighbours
 from kar_aug.prompts.prompt import Prompt, version_with
 from kar_aug.prompts.recipe import KAR, Recipe
-from kar_aug.prompts.scenario import Scenario
-from kar_aug.prompts.text import clean, shown
+from kar_aug.prompts.scenario import Rephrase, Scenario
+from kar_aug.prompts.text import clean
 
 _log = logging.getLogger("kar_aug")
 MAX_EVENTS = 30
@@ -37,6 +37,7 @@ def user_prompts(
     mode: str = "recent",
     vectors: Vectors | None = None,
     vectors_version: str = "",
+    answers: summaries.Answers | None = None,
 ) -> Iterator[Prompt]:
     """Prompts of the users who have a history, those with the longest first.
 
@@ -47,6 +48,8 @@ def user_prompts(
         min_events: users with a shorter history are not asked about.
         mode: which events of a longer history: see `kar_aug.prompts.history`.
         vectors: of items, for the mode "diverse"; `vectors_version` changes with them.
+        answers: for the mode "summarised": to the questions about parts of longer histories. These questions come
+            before their user's own, which comes when all are answered: see `kar_aug.prompts.summaries`.
         recipe: how to ask; the scenario's own question if None.
     """
     recipe = recipe or Recipe.load(KAR)
@@ -55,40 +58,32 @@ def user_prompts(
     more: dict[str, Any] = {} if max_events == MAX_EVENTS else {"events": max_events}
     if mode != "recent":
         more |= {"history": mode, "vectors": vectors_version if mode == "diverse" else ""}
+    events = Events(scenario, tables, split)
+    if mode == summaries.MODE:
+        if answers is None:
+            raise ValueError(f"mode {mode!r} needs `answers`")
+        summariser = summaries.Summariser(scenario, events, answers, max_events)
+        more["summaries"] = summariser.version
     version = version_with(version, more)
     rephrase = partial(recipe.rephrase, scenario, "user")
     profiles = _rows(tables.users, "user_id")
-    items = _rows(tables.items, "item_id")
-    fields = scenario.user.get("item_fields", [])
-    history = split[split["part"] == "history"]
-    wanted = users_with_history(split, min_events)[:limit]
-    # Columns and slices of them: a frame a user would cost more than the prompt.
-    history = history.sort_values("user_id", kind="stable")
-    ends = np.cumsum(history["user_id"].value_counts(sort=False).sort_index().to_numpy())
-    end_of = dict(zip(np.sort(history["user_id"].unique()).tolist(), ends.tolist(), strict=True))
-    item_ids = history["item_id"].tolist()
-    times = _dates(history["timestamp"])
-    dates = (times.dt.day.astype(str) + times.dt.strftime(" %b %Y")).tolist()
-    ratings = history["rating" if "rating" in history else "label"].tolist()
-    _check_scale(scenario, ratings)
-    choose = selection(mode, item_ids, ratings, vectors)
-    start_of = dict(zip(end_of, [0, *ends[:-1].tolist()], strict=True))
-    for user_id in wanted:
-        start, end = start_of[user_id], end_of[user_id]
-        seen = [start + i for i in choose(item_ids[start:end], ratings[start:end], max_events)]
-        last = times.iloc[end - 1]
-        rows: list[dict[str, Any]] = [
-            {
-                **shown(items.get(item_ids[i], {}), fields),
-                "date": dates[i],
-                "rating": f"{ratings[i]:g}",
-                "stars": scenario.ratings.stars(ratings[i]),
-                "verdict": scenario.ratings.verdict(ratings[i]),
-                "ago": ago((last - times.iloc[i]).days),
-            }
-            for i in seen
-        ]
-        prompt = scenario.user_prompt(user_id, profiles.get(user_id, {}), rows, last.isoformat(), rephrase)
+    choose = selection("recent" if mode == summaries.MODE else mode, events.item_ids, events.ratings, vectors)
+    for user_id in users_with_history(split, min_events)[:limit]:
+        start, end = events.span(user_id)
+        profile, last = profiles.get(user_id, {}), end - 1
+        if mode == summaries.MODE and end - start > max_events:
+            short = yield from summariser.shorten(user_id)
+            if short is None:
+                continue
+            rows = events.rows(range(short.start, end), last)
+            show = partial(summariser.show, short.summaries)
+            prompt = scenario.user_prompt(user_id, profile, rows, events.as_of(last), _one_after_other(show, rephrase))
+            if any(summary.cut for summary in short.summaries):
+                prompt = replace(prompt, cut=(*prompt.cut, "summaries"))
+        else:
+            chosen = choose(events.item_ids[start:end], events.ratings[start:end], max_events)
+            rows = events.rows((start + i for i in chosen), last)
+            prompt = scenario.user_prompt(user_id, profile, rows, events.as_of(last), rephrase)
         yield replace(prompt, source=source, version=version, schema=schema)
 
 
@@ -142,23 +137,8 @@ def users_with_history(split: pd.DataFrame, min_events: int = 1) -> list[int | s
     return _most_frequent(history[history.isin(counts.index[counts >= min_events])], None)
 
 
-def ago(days: int) -> str:
-    """How long before the last event something was, in words."""
-    for size, unit in ((365, "year"), (30, "month"), (7, "week"), (1, "day")):
-        if days >= size:
-            count = days // size
-            return f"{count} {unit}{'s' if count > 1 else ''} before"
-    return "the same day"
-
-
-def _check_scale(scenario: Scenario, ratings: list[float]) -> None:
-    """Words and stars for ratings of another scale would say the opposite of what users said."""
-    scale = scenario.ratings
-    if ratings and scenario.tells_ratings and not (scale.low <= min(ratings) and max(ratings) <= scale.high):
-        raise PromptError(
-            f"Scenario {scenario.name}: its words and stars are for ratings from {scale.low:g} to {scale.high:g}, the "
-            f"data hold {min(ratings):g} to {max(ratings):g}. Set low, high and words in [ratings] of the scenario."
-        )
+def _one_after_other(first: Rephrase, then: Rephrase) -> Rephrase:
+    return lambda messages: then(first(messages))
 
 
 def _rows(table: pd.DataFrame, key: str) -> dict[int | str, dict[str, Any]]:
@@ -168,7 +148,3 @@ def _rows(table: pd.DataFrame, key: str) -> dict[int | str, dict[str, Any]]:
 def _most_frequent(ids: pd.Series, limit: int | None) -> list[int | str]:
     counts = ids.value_counts().rename_axis("id").reset_index()
     return counts.sort_values(["count", "id"], ascending=[False, True])["id"].tolist()[:limit]
-
-
-def _dates(timestamp: pd.Series) -> pd.Series:
-    return timestamp if pd.api.types.is_datetime64_any_dtype(timestamp) else pd.to_datetime(timestamp, unit="s")

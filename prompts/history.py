@@ -1,7 +1,7 @@
 """Which events of a long history a prompt shows: the latest, the most telling, or those that cover a taste.
 
 A selection is a function of one user's history, in order of time, to the positions that are shown, again in order of
-time; the same for the same data.
+time; the same for the same data. Summaries in place of a selection: see `kar_aug.prompts.summaries`.
 """
 
 from __future__ import annotations

@@ -59,7 +59,16 @@ class Recipe:
                 f"There is no recipe {str(name_or_path)!r}. Give a .toml file's path, or one of: "
                 f"{', '.join(recipe_names())}."
             )
-        data = read_recipe(content, str(name_or_path))
+        return cls._of(content, str(name_or_path))
+
+    @classmethod
+    def step(cls, name: str) -> Recipe:
+        """A question that is asked on the way to another: see `recipes/steps`."""
+        return cls._of(_folder().joinpath("steps", f"{name}.toml").read_text(encoding="utf-8"), name)
+
+    @classmethod
+    def _of(cls, content: str, name: str) -> Recipe:
+        data = read_recipe(content, name)
         sections: dict[str, Any] = {source: data[source] for source in ("user", "item") if source in data}
         return cls(data["name"], data.get("paper", ""), data.get("asks", ""), sections, tuple(data.get("needs", ())))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kar_aug.data import Tables, split_interactions
 from kar_aug.errors import ConfigError, PromptError
 from kar_aug.prompts import Scenario, user_prompts
-from kar_aug.prompts.entities import ago
+from kar_aug.prompts.events import ago
 from kar_aug.prompts.fallback import fallback_texts
 from kar_aug.prompts.history import MODES, Diverse, Informative, recent, selection
 from kar_aug.workspace import Workspace

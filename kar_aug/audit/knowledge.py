@@ -16,6 +16,7 @@ from kar_aug.batches import batched
 from kar_aug.cache import Answer, VectorStore, answer_key, text_key
 from kar_aug.cache.vector_index import EntityId
 from kar_aug.data import as_of
+from kar_aug.prompts.summaries import without_summaries
 from kar_aug.workspace import SOURCES, Workspace
 
 _BATCH = 256
@@ -33,7 +34,9 @@ class Stored:
         as_of: the time of the last event that its prompt saw, as stored.
         text_key: of the answer's text, as vector stores keep it.
         proved: whether the prompt is, to the byte, what is rendered today where nothing but histories can be seen.
-        asked: what was asked, system message left out; "" where the prompt did not come with the answer, or is proved.
+        asked: what was asked, without system message and summaries; "" where the prompt did not come with the answer,
+            or is proved.
+        summaries: whether the prompt shows summaries of whose own prompts nothing is known: it is not proved.
     """
 
     entity_id: EntityId
@@ -41,6 +44,7 @@ class Stored:
     text_key: str
     proved: bool
     asked: str = ""
+    summaries: bool = False
 
 
 def read(workspace: Workspace) -> dict[str, list[Stored]]:
@@ -56,11 +60,14 @@ def read(workspace: Workspace) -> dict[str, list[Stored]]:
         for answers in batched(cache.answers(), _BATCH):
             links = cache.links_of([answer.key for answer in answers])
             for answer in answers:
-                question, asked, key = _question(answer.messages[:2]), _asked(answer), text_key(answer.text)
+                question, key = _question(answer.messages[:2]), text_key(answer.text)
+                asked, summaries = _asked(answer)
                 for link in links.get(answer.key, ()):
                     proved = bool(answer.messages) and rendered.get((link.source, link.entity_id)) == question
                     text = "" if proved or link.source.partition(":")[0] != "user" else asked
-                    stored.setdefault(link.source, []).append(Stored(link.entity_id, link.as_of, key, proved, text))
+                    stored.setdefault(link.source, []).append(
+                        Stored(link.entity_id, link.as_of, key, proved, text, summaries and not proved)
+                    )
     return stored
 
 
@@ -68,8 +75,12 @@ def _question(messages: Sequence[Mapping[str, Any]]) -> str:
     return answer_key("", messages, {})
 
 
-def _asked(answer: Answer) -> str:
-    return "\n".join(str(message["content"]) for message in answer.messages if message.get("role") != "system")
+def _asked(answer: Answer) -> tuple[str, bool]:
+    """(what was asked without the summaries in it, whether there are such): what a summary says of an item need not be
+    of the data. A prompt is proved with its summaries, which are looked up by their own prompts, rendered again."""
+    text = "\n".join(str(message["content"]) for message in answer.messages if message.get("role") != "system")
+    rest = without_summaries(text)
+    return rest, rest != text
 
 
 def as_of_times(source: str, stored: Sequence[Stored], split: pd.DataFrame) -> Check:
@@ -147,12 +158,19 @@ def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:
         f"{len(untold):,} texts about users came without the prompts that were asked.",
         f"user {untold[0].entity_id!r}" if untold else "",
     )
+    summarised = [each for each in stored if each.summaries]
+    unknown = Finding(
+        "prompt",
+        len(summarised),
+        f"{len(summarised):,} prompts of users show summaries that are not those of today's histories.",
+        f"user {summarised[0].entity_id!r}" if summarised else "",
+    )
     return Check(
         "prompts show nothing of their user's samples",
         len(asked) + len(proved),
         "prompts",
         found(leak),
-        found(unproved),
+        found(unproved, unknown),
     )
 
 
@@ -284,7 +302,7 @@ def _superseded(stale: Sequence[EntityId], keys: Mapping[EntityId, str], workspa
     with workspace.open_cache() as cache:
         for answer in cache.answers():
             for id in owners.get(text_key(answer.text), ()):
-                asked[id] = _asked(answer)
+                asked[id], _ = _asked(answer)
     leaked = list(_seen_in(asked, _titles(workspace), workspace.split))
     return Finding(
         "vectors",

@@ -6,12 +6,12 @@ import contextlib
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from kar_aug.cache import BatchBook
+from kar_aug.cache import BatchBook, TextCache
 from kar_aug.cli.progress import bar, notes, results, table
 from kar_aug.config import LOCAL, LanguageModel
 from kar_aug.errors import ConfigError, GenerationError
@@ -25,7 +25,10 @@ from kar_aug.generate import (
     import_jsonl,
 )
 from kar_aug.generate import generate as run_generate
+from kar_aug.generate.limits import LimitReached
 from kar_aug.prompts import Prompt
+from kar_aug.prompts.summaries import owner
+from kar_aug.summaries import StoredSummaries
 from kar_aug.workspace import SOURCES, Workspace
 
 _LISTED = 20  # failures shown one by one
@@ -45,17 +48,23 @@ class Job:
         """The model as kar.toml and the options say."""
         return self.workspace.config.generate
 
-    def prompts(self) -> Iterator[Prompt]:
-        """All prompts, as a stream."""
+    def prompts(self, summaries: StoredSummaries) -> Iterator[Prompt]:
+        """All prompts, as a stream; those that show summaries as far as there are such."""
         number, shards = self.shard
-        for prompt in chain.from_iterable(map(self.workspace.prompts, self.sources)):
-            if shards == 1 or zlib.crc32(repr(prompt.entity_id).encode()) % shards == number - 1:
+        streams = (self.workspace.prompts(source, answers=summaries) for source in self.sources)
+        for prompt in chain.from_iterable(streams):
+            if shards == 1 or zlib.crc32(owner(prompt).encode()) % shards == number - 1:
                 yield prompt
 
     @property
     def total(self) -> int:
         """About how many they are."""
-        return sum(map(self.workspace.count, self.sources)) // self.shard[1]
+        return (sum(map(self.workspace.count, self.sources)) + sum(self.levels)) // self.shard[1]
+
+    @property
+    def levels(self) -> list[int]:
+        """Questions about parts of long histories, level by level."""
+        return self.workspace.summaries("user") if "user" in self.sources else []
 
     def prices(self) -> Prices:
         """The prices of kar-aug, under those of the user's file."""
@@ -79,50 +88,96 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 def ask(job: Job) -> None:
     """Ask for what is missing, and say what was done."""
     started = time.monotonic()
-    with job.workspace.open_cache() as cache, served(job.model) as (model, key), bar("knowledge", job.total) as show:
-        done = run_generate(
-            job.prompts(),
-            cache,
-            model,
-            key=key,
-            prices=job.prices(),
-            retry_failed=job.retry_failed,
-            on_progress=lambda p: show(p.done, _note(p, started)),
-        )
+    with job.workspace.open_cache() as cache, served(job.model) as (model, key):
+
+        def run(job: Job, model: LanguageModel, summaries: StoredSummaries) -> Progress:
+            with bar("knowledge", job.total) as show:
+                return run_generate(
+                    job.prompts(summaries),
+                    cache,
+                    model,
+                    key=key,
+                    prices=job.prices(),
+                    retry_failed=job.retry_failed,
+                    on_progress=lambda p: show(p.done, _note(p, started)),
+                )
+
+        done = _level_by_level(job, model, cache, run)
     _say(done)
     if done.failed and not done.asked and not done.cached:
         raise GenerationError(f"No prompt could be answered: {'; '.join(done.reasons)}")
 
 
 def ask_in_batches(job: Job, *, most_requests: int, wait: bool, poll_seconds: float) -> None:
-    """The same through the Batch API."""
+    """The same through the Batch API; without waiting, what can be asked now: one level of summaries a call."""
     if job.model.base_url == LOCAL:
         raise ConfigError("The local model has no Batch API. Leave out --batch.")
-    with job.workspace.open_cache() as cache, bar("knowledge", job.total) as show:
-        done = generate_batches(
-            job.prompts(),
-            cache,
-            job.model,
-            prices=job.prices(),
-            retry_failed=job.retry_failed,
-            most_requests=most_requests,
-            wait=wait,
-            poll_seconds=poll_seconds,
-            on_progress=lambda p: show(
-                p.done - p.elsewhere + p.ready, f"{p.ready:,} ready in batches, {p.asked:,} collected"
-            ),
-            on_note=_print,
-        )
+    with job.workspace.open_cache() as cache:
+
+        def run(job: Job, model: LanguageModel, summaries: StoredSummaries) -> Progress:
+            with bar("knowledge", job.total) as show:
+                return generate_batches(
+                    job.prompts(summaries),
+                    cache,
+                    model,
+                    prices=job.prices(),
+                    retry_failed=job.retry_failed,
+                    most_requests=most_requests,
+                    wait=wait,
+                    poll_seconds=poll_seconds,
+                    on_progress=lambda p: show(
+                        p.done - p.elsewhere + p.ready, f"{p.ready:,} ready in batches, {p.asked:,} collected"
+                    ),
+                    on_note=_print,
+                )
+
+        done = _level_by_level(job, job.model, cache, run, at_once=not wait)
         running = BatchBook(cache).batches()
     _say(done)
     if running:
         _print(f"  {len(running)} batches run; collect them with the same command")
 
 
+def _level_by_level(
+    job: Job,
+    model: LanguageModel,
+    cache: TextCache,
+    run: Callable[[Job, LanguageModel, StoredSummaries], Progress],
+    *,
+    at_once: bool = False,
+) -> Progress:
+    """Run the job; before it, where long histories are summarised, the users' part of it once for each level, because
+    summaries must be there before what shows them can be asked. `at_once` leaves that to later calls."""
+    levels = 0 if at_once else len(job.levels)
+    most = model.max_requests
+    for level in range(1, levels + 1):
+        done = run(replace(job, sources=("user",)), model, StoredSummaries(cache, model))
+        _print(f"  summaries of long histories, level {level} of {levels}: {done}")
+        if done.failed and not done.asked and not done.cached:
+            return done
+        if model.max_requests is not None:
+            if done.requests >= model.max_requests:
+                raise LimitReached(f"Stopped at --max-requests {most:,}: run the same command to go on.")
+            model = replace(model, max_requests=model.max_requests - done.requests)
+    summaries = StoredSummaries(cache, model)
+    done = run(job, model, summaries)
+    _say_waiting(summaries)
+    return done
+
+
+def _say_waiting(summaries: StoredSummaries) -> None:
+    if summaries.waiting:
+        _print(
+            f"  {summaries.waiting:,} users with long histories wait for summaries of these: when they are answered, "
+            "run the same command again"
+        )
+
+
 def dry_run(job: Job) -> None:
     """Print what would be asked, and cost."""
     with job.workspace.open_cache() as cache:
-        found = estimate(job.prompts(), cache, job.model, prices=job.prices(), retry_failed=job.retry_failed)
+        summaries = StoredSummaries(cache, job.model, stand_in=True)
+        found = estimate(job.prompts(summaries), cache, job.model, prices=job.prices(), retry_failed=job.retry_failed)
     progress = found.found
     _print(f"  prompts: {progress.changes}")
     rows: list[tuple[str, ...]] = [
@@ -137,6 +192,11 @@ def dry_run(job: Job) -> None:
     table(f"{job.model.model}: nothing was sent", ("", "count"), rows)
     _print_cost(job.model, found)
     _print(f"  prompt tokens are {found.counted}")
+    if summaries.waiting:
+        _print(
+            f"  {summaries.waiting:,} users with long histories have summaries that are still to be asked: prompts "
+            "that will show these are counted, their tokens by the length that is asked for"
+        )
 
 
 def _print_cost(model: LanguageModel, found: Estimate) -> None:
@@ -153,7 +213,8 @@ def _print_cost(model: LanguageModel, found: Estimate) -> None:
 def status(job: Job) -> None:
     """Print where the job stands: what is answered, what failed and why, what runs."""
     with job.workspace.open_cache() as cache:
-        progress = estimate(job.prompts(), cache, job.model, prices=job.prices())
+        summaries = StoredSummaries(cache, job.model, stand_in=True)
+        progress = estimate(job.prompts(summaries), cache, job.model, prices=job.prices())
         counts, failures, running = cache.counts(), cache.failures(), BatchBook(cache).batches()
     _print(f"  {progress.found.changes}; {progress.questions:,} to ask")
     table("Answers", ("", "count"), [(name, f"{count:,}") for name, count in counts.items()])
@@ -175,18 +236,21 @@ def status(job: Job) -> None:
 def export_requests(job: Job, path: Path) -> None:
     """Write what is to be asked as JSON lines."""
     with job.workspace.open_cache() as cache:
-        files, progress = export_jsonl(job.prompts(), cache, job.model, path, retry_failed=job.retry_failed)
+        summaries = StoredSummaries(cache, job.model)
+        files, progress = export_jsonl(job.prompts(summaries), cache, job.model, path, retry_failed=job.retry_failed)
     _print(f"  {progress.requests:,} requests; {progress.changes}")
     for file in files:
         results.print(str(file), markup=False, soft_wrap=True)
     if not files:
         _print("  nothing to ask: no file was written")
+    _say_waiting(summaries)
 
 
 def import_responses(job: Job, paths: Iterable[Path]) -> None:
     """Bring responses into the cache."""
     with job.workspace.open_cache() as cache:
-        done = import_jsonl(job.prompts(), list(paths), cache, job.model, prices=job.prices(), on_note=_print)
+        prompts = job.prompts(StoredSummaries(cache, job.model))
+        done = import_jsonl(prompts, list(paths), cache, job.model, prices=job.prices(), on_note=_print)
     _say(done)
 
 

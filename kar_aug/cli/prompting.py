@@ -17,6 +17,8 @@ from kar_aug.generate.cost import Counter, token_counter
 from kar_aug.prompts import Prompt, Recipe, scenario_text
 from kar_aug.prompts.recipe import DIRECT
 from kar_aug.prompts.statistics import QUANTILES, Statistics, difference
+from kar_aug.prompts.summaries import SOURCE as SUMMARIES
+from kar_aug.summaries import StoredSummaries
 from kar_aug.workspace import SOURCES, Workspace
 
 ASKED = "asked"
@@ -98,9 +100,11 @@ def _with_recipe(config: str, recipe: str | None, sources: list[str]) -> tuple[W
 
 def _prompt_of(workspace: Workspace, source: str, given: str | None) -> Prompt:
     """The prompt of an id as typed; of the first entity if none was given."""
-    for prompt in workspace.prompts(source, everyone=True):
-        if given is None or str(prompt.entity_id) == given:
-            return prompt
+    with workspace.open_cache() as cache:
+        answers = StoredSummaries(cache, workspace.config.generate, stand_in=True)
+        for prompt in workspace.prompts(source, everyone=True, answers=answers):
+            if prompt.source != SUMMARIES and (given is None or str(prompt.entity_id) == given):
+                return prompt
     reason = "with a history" if source == "user" else "in the items table"
     raise ConfigError(f"There is no {source} {given!r} {reason}.")
 
@@ -121,8 +125,10 @@ def _print_statistics(workspace: Workspace, sources: list[str], count: Counter) 
     cut: list[tuple[str, ...]] = []
     for source in sources:
         name = workspace.knowledge_source(source)
-        with bar(f"prompts of {source}s", workspace.count(source)) as show:
-            stream = _shown(workspace.prompts(source), show)
+        total = workspace.count(source) + sum(workspace.summaries(source))
+        with bar(f"prompts of {source}s", total) as show, workspace.open_cache() as cache:
+            answers = StoredSummaries(cache, workspace.config.generate, stand_in=True)
+            stream = _shown(workspace.prompts(source, answers=answers), show)
             found = Statistics.of(stream, count)
         numbers = [len(found.tokens), sum(found.tokens), min(found.tokens, default=0)]
         numbers += [*map(found.quantile, QUANTILES), max(found.tokens, default=0)]

@@ -1,0 +1,91 @@
+"""The events of the users' histories, as the rows that a scenario's template shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kar_aug.data import Tables
+from kar_aug.errors import PromptError
+from kar_aug.prompts.scenario import Scenario
+from kar_aug.prompts.text import shown
+
+
+class Events:
+    """All events of all histories, each user's together and in order of time; a position is a place among them.
+
+    Args:
+        split: what `split_interactions` returned; only its history rows are read.
+
+    Raises:
+        PromptError: The scenario's words and stars are for another scale than the ratings'.
+    """
+
+    def __init__(self, scenario: Scenario, tables: Tables, split: pd.DataFrame) -> None:
+        # Columns and slices of them: a frame a user would cost more than the prompt.
+        history = split[split["part"] == "history"].sort_values("user_id", kind="stable")
+        ends = np.cumsum(history["user_id"].value_counts(sort=False).sort_index().to_numpy()).tolist()
+        users = np.sort(history["user_id"].unique()).tolist()
+        self._spans = dict(zip(users, zip([0, *ends[:-1]], ends, strict=True), strict=True))
+        self._scenario = scenario
+        self._fields = scenario.user.get("item_fields", [])
+        self._items: dict[Any, dict[str, Any]] = tables.items.set_index("item_id").to_dict("index")  # type: ignore[assignment]
+        self._times = _dates(history["timestamp"])
+        self._days = (self._times.dt.day.astype(str) + self._times.dt.strftime(" %b %Y")).tolist()
+        self.item_ids: list[int | str] = history["item_id"].tolist()
+        self.ratings: list[float] = history["rating" if "rating" in history else "label"].tolist()
+        _check_scale(scenario, self.ratings)
+
+    def span(self, user_id: int | str) -> tuple[int, int]:
+        """The positions of a user's events: (first, one after the last)."""
+        return self._spans[user_id]
+
+    def rows(self, positions: Iterable[int], last: int) -> list[dict[str, Any]]:
+        """What a template may show of these events; recency is told from the one at `last`."""
+        now, stars, verdict = self._times.iloc[last], self._scenario.ratings.stars, self._scenario.ratings.verdict
+        return [
+            {
+                **shown(self._items.get(self.item_ids[i], {}), self._fields),
+                "date": self._days[i],
+                "rating": f"{self.ratings[i]:g}",
+                "stars": stars(self.ratings[i]),
+                "verdict": verdict(self.ratings[i]),
+                "ago": ago((now - self._times.iloc[i]).days),
+            }
+            for i in positions
+        ]
+
+    def as_of(self, position: int) -> str:
+        """The time of an event, in ISO 8601."""
+        return str(self._times.iloc[position].isoformat())
+
+    def period(self, start: int, end: int) -> str:
+        """From the day of the event at `start` to that of the last before `end`."""
+        first, last = self._days[start], self._days[end - 1]
+        return first if first == last else f"{first} to {last}"
+
+
+def ago(days: int) -> str:
+    """How long before the last event something was, in words."""
+    for size, unit in ((365, "year"), (30, "month"), (7, "week"), (1, "day")):
+        if days >= size:
+            count = days // size
+            return f"{count} {unit}{'s' if count > 1 else ''} before"
+    return "the same day"
+
+
+def _check_scale(scenario: Scenario, ratings: list[float]) -> None:
+    """Words and stars for ratings of another scale would say the opposite of what users said."""
+    scale = scenario.ratings
+    if ratings and scenario.tells_ratings and not (scale.low <= min(ratings) and max(ratings) <= scale.high):
+        raise PromptError(
+            f"Scenario {scenario.name}: its words and stars are for ratings from {scale.low:g} to {scale.high:g}, the "
+            f"data hold {min(ratings):g} to {max(ratings):g}. Set low, high and words in [ratings] of the scenario."
+        )
+
+
+def _dates(timestamp: pd.Series) -> pd.Series:
+    return timestamp if pd.api.types.is_datetime64_any_dtype(timestamp) else pd.to_datetime(timestamp, unit="s")
