@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich import box
 from rich.console import Console
@@ -21,9 +22,15 @@ from rich.progress import (
 from rich.table import Table
 
 _PIPE_WIDTH = 140
-notes = Console(stderr=True, highlight=False)
-# Into a file or a pipe, a table is as wide as a wide terminal; COLUMNS says otherwise.
-results = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH)
+
+
+def _width(stream: TextIO) -> int | None:
+    """Into a file or a pipe, lines are as wide as a wide terminal; COLUMNS says otherwise."""
+    return None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+
+
+notes = Console(stderr=True, highlight=False, width=_width(sys.stderr))
+results = Console(highlight=False, width=_width(sys.stdout))
 _PLAIN_SECONDS = 10
 
 

@@ -111,8 +111,9 @@ def _prompt_of(workspace: Workspace, source: str, given: str | None) -> Prompt:
 
 def _print_prompt(prompt: Prompt, count: Counter) -> None:
     shortened = f"; shortened: {', '.join(prompt.cut)}" if prompt.cut else ""
+    as_of = f", as of {prompt.as_of}" if prompt.as_of else ""
     notes.print(
-        f"{prompt.source} {prompt.entity_id} (version {prompt.version}, as of {prompt.as_of}, "
+        f"{prompt.source} {prompt.entity_id} (version {prompt.version}{as_of}, "
         f"{count(prompt.messages):,} tokens{shortened})",
         markup=False,
         style="bold",
