@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(".kar/demo/data"), help="where MovieLens-100K is, or goes")
     parser.add_argument("--answers", type=Path, help="the text cache; a temporary one if not given")
     parser.add_argument("--output", type=Path, help="the page to write")
-    parser.add_argument("--max-tokens", type=int, default=96)
+    parser.add_argument("--max-tokens", type=int, default=200)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, local.serve(slots=1) as base_url:
         model = LanguageModel(local.MODEL, base_url=base_url, max_tokens=options.max_tokens, concurrency=1)
@@ -121,7 +121,7 @@ def page(
     yield "# What the recipes ask, and what a small model answers\n"
     yield (
         f"Made by `benchmarks/recipes.py` on {date.today()}: {local.MODEL} by xllamacpp {llama}, {os.cpu_count()} CPU "
-        f"cores that did other work too, one question at a time, at most {max_tokens} tokens an answer. Films and "
+        f"cores, one question at a time, at most {max_tokens} tokens an answer. Films and "
         "their neighbours are those of MovieLens-100K; the users are invented, of well-known films.\n"
     )
     yield (
