@@ -9,14 +9,19 @@ import os
 from kar_aug.quiet import quiet_stderr
 
 
+def choose_keras() -> None:
+    """Set what TensorFlow reads at its import; processes that are started later inherit it."""
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
 def prepare_tensorflow(threads: int | None = None) -> None:
     """Choose the Keras that DeepCTR works with and keep start-up notes off the terminal; before TensorFlow's import.
 
     Args:
         threads: cores that this process may use; all if not given.
     """
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    choose_keras()
     with quiet_stderr():
         import tensorflow as tf
 

@@ -10,11 +10,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from chat_server import completion
+from http_server import Handler, HttpServer
 
 Line = dict[str, Any]
 
@@ -48,7 +48,7 @@ def completed(requests: list[Line]) -> Outcome:
     return "completed", [answered(request) for request in reversed(requests)], []
 
 
-class BatchServer:
+class BatchServer(HttpServer):
     """Use as a context manager.
 
     `outcome` decides how a batch ends, after `polls` looks at it. `charged` counts how often each custom_id was
@@ -69,10 +69,7 @@ class BatchServer:
         self._lock = threading.RLock()
         server = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
+        class ServerHandler(Handler):
             def do_GET(self) -> None:
                 self._do(b"")
 
@@ -101,25 +98,7 @@ class BatchServer:
                     self.close_connection = True
                     self.connection.close()
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: Any) -> None:
-                pass
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(ServerHandler)
 
     def requests(self, batch: dict[str, Any]) -> list[Line]:
         """What a batch asks."""

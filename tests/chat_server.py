@@ -6,8 +6,9 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
+
+from http_server import Handler, HttpServer
 
 Behaviour = Callable[["ChatServer", dict[str, Any], int], tuple[int, dict[str, str], bytes]]
 
@@ -30,7 +31,7 @@ def echo(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int,
     return 200, {}, completion("About: " + request["messages"][-1]["content"], model=request["model"])
 
 
-class ChatServer:
+class ChatServer(HttpServer):
     """Use as a context manager. `behaviour` decides every response; `requests` and `answered` say what happened.
 
     `latency` is in seconds. A behaviour that raises ConnectionError makes the server drop the connection.
@@ -46,10 +47,7 @@ class ChatServer:
         self.lock = threading.Lock()
         chat = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
+        class ServerHandler(Handler):
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with chat.lock:
@@ -78,23 +76,4 @@ class ChatServer:
                     with chat.lock:
                         chat.in_flight -= 1
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 256
-
-            def handle_error(self, *_: Any) -> None:
-                pass
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(ServerHandler)

@@ -15,6 +15,8 @@ import pytest
 from chat_server import ChatServer
 from jobs import Nursery
 
+from kar_aug.cache import TextCache
+
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -30,6 +32,20 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
 def chat_server() -> Iterator[ChatServer]:
     with ChatServer() as server:
         yield server
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[TextCache]:
+    with TextCache(tmp_path / "answers.sqlite") as cache:
+        yield cache
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries wait for moments, not for seconds."""
+    from kar_aug.generate import limits
+
+    monkeypatch.setattr(limits, "_PAUSES", (0.01, 0.05))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,12 @@ from jobs import KEY, Job, Nursery, prompts
 from kar_aug.cache import BatchBook, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError
-from kar_aug.generate import Prices, Progress, batch, generate_batches, limits
+from kar_aug.generate import Prices, Progress, batch, generate_batches
 from kar_aug.generate.jsonl import request_line
 from kar_aug.generate.limits import LimitReached
 from kar_aug.prompts import Prompt
 
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_PAUSES", (0.01, 0.05))
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Iterator[TextCache]:
-    with TextCache(tmp_path / "answers.sqlite") as cache:
-        yield cache
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 def ask(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,6 @@ from kar_aug.config import LanguageModel
 from kar_aug.errors import ConfigError
 from kar_aug.generate import Prices, cost, estimate, generate
 from kar_aug.generate.cost import Price, estimated_tokens, most_tokens, token_counter
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Iterator[TextCache]:
-    with TextCache(tmp_path / "answers.sqlite") as cache:
-        yield cache
 
 
 def test_a_price_is_by_million_tokens_less_for_cached_ones_and_for_waiting() -> None:

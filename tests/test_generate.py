@@ -11,13 +11,9 @@ from kar_aug import generate as stage
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError
-from kar_aug.generate import limits
 from kar_aug.prompts import Prompt
 
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_PAUSES", (0.01, 0.05))
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 def prompts(count: int, text: str = "entity {}") -> list[Prompt]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ from kar_aug.generate.jsonl import Response, chunks, read_responses, request_lin
 from kar_aug.prompts import Prompt, Scenario, item_prompts
 
 MODEL = LanguageModel("test-model", max_tokens=16)
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Iterator[TextCache]:
-    with TextCache(tmp_path / "answers.sqlite") as cache:
-        yield cache
 
 
 def export(cache: TextCache, path: Path, count: int, **options: Any) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from jobs import KEY, prompts
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError
-from kar_aug.generate import Prices, Progress, generate, limits
+from kar_aug.generate import Prices, Progress, generate
 from kar_aug.generate.cost import most_tokens
 from kar_aug.generate.limits import Budget, Gate, LimitReached
 
@@ -25,15 +24,7 @@ PRICES = """
 """  # a thousandth of a dollar a prompt token
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_PAUSES", (0.01, 0.05))
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Iterator[TextCache]:
-    with TextCache(tmp_path / "answers.sqlite") as cache:
-        yield cache
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 @pytest.fixture

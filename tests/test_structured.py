@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,12 +37,6 @@ BAD = '{"country": 7, "themes": []}'
 
 def asked(count: int) -> list[Prompt]:
     return [Prompt("item:a", i, ({"role": "user", "content": f"item {i}"},), "v1", schema=SCHEMA) for i in range(count)]
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Iterator[TextCache]:
-    with TextCache(tmp_path / "answers.sqlite") as cache:
-        yield cache
 
 
 def model(server: ChatServer | BatchServer | None = None, **changes: Any) -> LanguageModel:

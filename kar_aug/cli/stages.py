@@ -16,7 +16,7 @@ from kar_aug.cache import Knowledge, VectorStore
 from kar_aug.cli.progress import bar, notes, results, table
 from kar_aug.config import EncodeConfig
 from kar_aug.errors import ConfigError
-from kar_aug.start import prepare_tensorflow
+from kar_aug.start import choose_keras, prepare_tensorflow
 from kar_aug.workspace import SOURCES, Workspace
 
 if TYPE_CHECKING:
@@ -154,8 +154,7 @@ def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str, u
     Raises:
         LeakageError: The audit found leaks.
     """
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # before anything imports Keras; processes inherit it
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    choose_keras()  # before anything imports it
     from kar_aug.compare import Comparison, Event, headlines, leading
     from kar_aug.compare import compare as run
     from kar_aug.report import TERMINAL, rows, write_report, write_tables

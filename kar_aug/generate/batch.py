@@ -74,10 +74,8 @@ def generate_batches(
         KeyboardInterrupt: Ctrl-C came; batches go on running at the server.
     """
     prices = prices or Prices()
-    if model.max_cost is not None and prices.of(model.model) is None:
-        raise GenerationError(
-            f"--max-cost needs the price of {model.model!r}: name a file with [generate] prices = ..."
-        )
+    if model.max_cost is not None:
+        prices.needed(model.model)
     with Claims(cache) as claims:
         job = _Batches(cache, model, api_key(model) if key is None else key, prices, claims, on_progress, on_note)
         try:

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kar_aug.errors import ConfigError
+from kar_aug.errors import ConfigError, GenerationError
 
 # Providers charge a few tokens for the frame of each message, and of the answer.
 _MESSAGE_TOKENS, _REPLY_TOKENS = 4, 3
@@ -70,6 +70,20 @@ class Prices:
             if candidate in self._prices:
                 return self._prices[candidate]
         return None
+
+    def needed(self, model: str) -> Price:
+        """The price of a model whose bill is limited.
+
+        Raises:
+            GenerationError: It is not known.
+        """
+        price = self.of(model)
+        if price is None:
+            raise GenerationError(
+                f"--max-cost needs the price of {model!r}, which is not known. "
+                "Write it into a file and name that in kar.toml: [generate] prices = ..."
+            )
+        return price
 
 
 def _parse(document: Mapping[str, Any], path: str) -> dict[str, Price]:

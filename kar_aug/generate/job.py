@@ -59,12 +59,8 @@ def generate(
         GenerationError: The server cannot be reached, or refuses every request (wrong key, unknown model).
         KeyboardInterrupt: Ctrl-C or SIGTERM came; the requests in flight were finished and stored first.
     """
-    price = (prices or Prices()).of(model.model)
-    if model.max_cost is not None and price is None:
-        raise GenerationError(
-            f"--max-cost needs the price of {model.model!r}, which is not known. "
-            "Write it into a file and name that in kar.toml: [generate] prices = ..."
-        )
+    prices = prices or Prices()
+    price = prices.of(model.model) if model.max_cost is None else prices.needed(model.model)
     job = _Job(cache, model, api_key(model) if key is None else key, price, retry_failed, on_progress)
     return asyncio.run(job.run(prompts))
 
