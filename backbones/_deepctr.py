@@ -15,7 +15,7 @@ from typing import Any
 
 from kar_aug._keras import IS_KERAS_3, keras
 from kar_aug.errors import ConfigError, MissingDependencyError
-from kar_aug.layers import KnowledgeAugmentation
+from kar_aug.layers import HistoryPooling, KnowledgeAugmentation
 
 if IS_KERAS_3:
     raise ConfigError(
@@ -76,14 +76,38 @@ def _around(original: Callable[..., Any], step: Callable[..., Any]) -> Callable[
     return call
 
 
-def augmented_vectors(augmentation: KnowledgeAugmentation, inputs: Mapping[str, Any]) -> list[Any]:
-    """The augmented vectors of a model's id inputs: one (batch, width) tensor a source."""
-    missing = [name for name in augmentation.sources if name not in inputs]
+def augmented_vectors(
+    augmentation: KnowledgeAugmentation, inputs: Mapping[str, Any], history: Sequence[str] = ()
+) -> list[Any]:
+    """The augmented vectors of a model's id inputs: one (batch, width) tensor a source, and one more for each source
+    in `history`: the mean over the clicked items, whose ids are the input `hist_` + its name."""
+    check_history(augmentation, history)
+    missing = [name for name in (*augmentation.sources, *map(clicked, history)) if name not in inputs]
     if missing:
         raise ValueError(
             f"There is knowledge of {missing[0]!r}, but the model has no such input. It has: {', '.join(inputs)}"
         )
-    return list(augmentation({name: inputs[name] for name in augmentation.sources}).values())
+    ids = {name: inputs[name] for name in augmentation.sources}
+    for name in history:
+        ids[name] = keras.layers.Concatenate(axis=1)([inputs[name], inputs[clicked(name)]])
+    vectors = augmentation(ids)
+    pooled = []
+    for name in history:
+        vectors[name], mean = HistoryPooling()([ids[name], vectors[name]])
+        pooled.append(mean)
+    return [*vectors.values(), *pooled]
+
+
+def clicked(name: str) -> str:
+    """DeepCTR's name for the history of an id input."""
+    return "hist_" + name
+
+
+def check_history(augmentation: KnowledgeAugmentation, history: Sequence[str], known: Sequence[str] = ()) -> None:
+    """Raise ValueError unless there is knowledge of all sources in `history`, and `known`, if any, has them too."""
+    for name in history:
+        if name not in augmentation.sources or (known and name not in known):
+            raise ValueError(f"`history` must name sources that have a history. Received: {name!r}")
 
 
 def as_fields(vectors: Sequence[Any], embeddings: Sequence[Any]) -> list[Any]:

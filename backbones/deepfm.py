@@ -17,6 +17,7 @@ def DeepFM(
     *args: Any,
     augmentation: KnowledgeAugmentation | None = None,
     inject: Sequence[str] = ("linear", "dnn"),
+    history: Sequence[str] = (),
     **kwargs: Any,
 ) -> Any:
     """DeepCTR's DeepFM; augmented vectors enter its first order and its DNN, and on request its second order.
@@ -27,6 +28,8 @@ def DeepFM(
         inject: some of "linear" (a linear term of the vectors), "dnn" (into the deep part) and "fm" (as fields of the
             second order *and* of the deep part; needs vectors as wide as the embeddings). The default is
             what KAR's authors did; "fm" goes beyond them.
+        history: sources whose vectors of the clicked items (input "hist_" + source), averaged, enter as one more.
+            With "fm", candidate and history meet in the second order.
     """
     import deepctr.models
     from deepctr.feature_column import DEFAULT_GROUP_NAME
@@ -38,7 +41,7 @@ def DeepFM(
     vectors: list[Any] = []
 
     def with_first_order(original: Any, features: Any, *args: Any, **kwargs: Any) -> Any:
-        vectors.extend(augmented_vectors(augmentation, features))  # the first step: the inputs are made
+        vectors.extend(augmented_vectors(augmentation, features, history))  # the first step: the inputs are made
         logit = original(features, *args, **kwargs)
         if "linear" not in inject:
             return logit

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kar_aug._keras import keras
-from kar_aug.backbones._deepctr import augmented_vectors, rebuild
+from kar_aug.backbones._deepctr import augmented_vectors, check_history, clicked, rebuild
 from kar_aug.layers import KnowledgeAugmentation
 
 
@@ -15,7 +15,7 @@ def DIN(
     history_feature_list: Sequence[str],
     *args: Any,
     augmentation: KnowledgeAugmentation | None = None,
-    attend: Sequence[str] = (),
+    history: Sequence[str] = (),
     **kwargs: Any,
 ) -> Any:
     """DeepCTR's DIN; augmented vectors enter the final MLP, and on request the attention over the history.
@@ -23,26 +23,24 @@ def DIN(
     Args:
         dnn_feature_columns, history_feature_list, *args, **kwargs: as `deepctr.models.DIN` takes them.
         augmentation: None gives DeepCTR's own model.
-        attend: sources, also in `history_feature_list`, whose vectors of the candidate and of the history's items
+        history: sources, also in `history_feature_list`, whose vectors of the candidate and of the history's items
             are compared by the attention too.
     """
     import deepctr.models
 
     if augmentation is None:
         return deepctr.models.DIN(dnn_feature_columns, history_feature_list, *args, **kwargs)
-    unknown = [name for name in attend if name not in augmentation.sources or name not in history_feature_list]
-    if unknown:
-        raise ValueError(f"`attend` must name sources that have a history. Received: {unknown[0]!r}")
-    history_names = ["hist_" + name for name in history_feature_list]
+    check_history(augmentation, history, history_feature_list)
+    history_names = [clicked(name) for name in history_feature_list]
 
     def with_knowledge(original: Any, tables: Any, features: Any, *args: Any, **kwargs: Any) -> Any:
         embeddings = original(tables, features, *args, **kwargs)
         wanted = args[1] if len(args) > 1 else ()
         if wanted == history_feature_list:
-            candidates = [augmentation({name: features[name]})[name] for name in attend]
+            candidates = [augmentation({name: features[name]})[name] for name in history]
             return embeddings + [keras.layers.Reshape((1, augmentation.width))(vector) for vector in candidates]
         if wanted == history_names:
-            return embeddings + [augmentation({name: features["hist_" + name]})[name] for name in attend]
+            return embeddings + [augmentation({name: features[clicked(name)]})[name] for name in history]
         return embeddings
 
     def with_vectors(original: Any, features: Any, *args: Any, **kwargs: Any) -> Any:

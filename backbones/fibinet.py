@@ -14,6 +14,7 @@ def FiBiNET(
     dnn_feature_columns: Sequence[Any],
     *args: Any,
     augmentation: KnowledgeAugmentation | None = None,
+    history: Sequence[str] = (),
     **kwargs: Any,
 ) -> Any:
     """DeepCTR's FiBiNET; augmented vectors are fields like any other, through SENET and bilinear interaction.
@@ -21,6 +22,7 @@ def FiBiNET(
     Args:
         linear_feature_columns, dnn_feature_columns, *args, **kwargs: as `deepctr.models.FiBiNET` takes them.
         augmentation: None gives DeepCTR's own model. Its vectors must be as wide as the embeddings.
+        history: sources whose vectors of the clicked items (input "hist_" + source), averaged, are one field more.
     """
     import deepctr.models
 
@@ -29,7 +31,7 @@ def FiBiNET(
 
     def with_fields(original: Any, features: Any, *args: Any, **kwargs: Any) -> Any:
         embeddings, dense = original(features, *args, **kwargs)
-        return embeddings + as_fields(augmented_vectors(augmentation, features), embeddings), dense
+        return embeddings + as_fields(augmented_vectors(augmentation, features, history), embeddings), dense
 
     model = rebuild(deepctr.models.FiBiNET, {"input_from_feature_columns": with_fields})
     return model(linear_feature_columns, dnn_feature_columns, *args, **kwargs)

@@ -23,6 +23,7 @@ BACKBONES = ("DeepFM", "DIN", "FiBiNET")
 KNOWLEDGE = ("user", "item", "both")
 CONTROLS = ("metadata", "shuffled", "random", "bigger")
 ADAPTORS = ("hybrid-expert", "mixture-of-experts", "mlp", "none")
+INJECTIONS = ("fields", "history")
 # Models of OpenAI that think before they answer.
 _REASONING = re.compile(r"(o\d|gpt-5)(\b|-)")
 
@@ -254,6 +255,9 @@ class CompareConfig:
             vectors, each given to another id), "random" (vectors of the same lengths) and "bigger" (the plain
             backbone, its deep part widened until it has as many parameters).
         adaptors: each is combined with each of `knowledge`; the first is that of the controls too.
+        injections: likewise, for knowledge of items. "fields": the item's vector, as in KAR. "history": those of
+            the items that the user clicked before as well: averaged into one field more (DeepFM, where item and
+            history then meet in the second order, and FiBiNET), or compared by the attention (DIN).
         stores: name -> vector stores of other texts, an arm each: { item = "folder" }, or a folder alone for items.
         seeds: how often each arm is trained, with other initial weights and order of data.
         vary_split: whether each seed also draws the users of train, validation and test anew.
@@ -268,6 +272,7 @@ class CompareConfig:
     knowledge: tuple[str, ...] = ("both",)
     controls: tuple[str, ...] = ("metadata", "shuffled")
     adaptors: tuple[str, ...] = ("hybrid-expert",)
+    injections: tuple[str, ...] = ("fields",)
     stores: Mapping[str, Any] = field(default_factory=dict)
     seeds: int = 5
     vary_split: bool = False
@@ -300,14 +305,15 @@ class CompareConfig:
             ("knowledge", "knowledge", KNOWLEDGE),
             ("controls", "control", CONTROLS),
             ("adaptors", "adaptor", ADAPTORS),
+            ("injections", "injection", INJECTIONS),
         ):
             for given in getattr(self, name):
                 if given not in known:
                     raise ConfigError(f"[compare] there is no {kind} {given!r}. Known: {', '.join(known)}")
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ConfigError(f"[compare] {name} names one twice.")
-        if not self.backbones or not self.adaptors:
-            raise ConfigError("[compare] needs at least one backbone and one adaptor.")
+        if not self.backbones or not self.adaptors or not self.injections:
+            raise ConfigError("[compare] needs at least one backbone, one adaptor and one injection.")
         if self.controls and not self.knowledge:
             raise ConfigError("[compare] controls imitate knowledge: name some in knowledge = [...]")
         for name in self.stores:

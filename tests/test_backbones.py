@@ -22,6 +22,7 @@ from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
 from kar_aug.backbones import BACKBONES, DIN, MODELS, DeepFM, FiBiNET
 from kar_aug.backbones import deepctr as any_model
+from kar_aug.layers import HistoryPooling
 
 USERS, ITEMS, WIDTH = 10, 15, 4
 COLUMNS = [
@@ -74,8 +75,10 @@ def test_without_augmentation_it_is_deepctrs_own_model(backbone: str) -> None:
         ("DeepFM", {"inject": ["dnn"]}),
         ("DeepFM", {"inject": ["linear", "fm"]}),
         ("DIN", {}),
-        ("DIN", {"attend": ["item_id"]}),
+        ("DIN", {"history": ["item_id"]}),
+        ("DeepFM", {"inject": ["linear", "fm"], "history": ["item_id"]}),
         ("FiBiNET", {}),
+        ("FiBiNET", {"history": ["item_id"]}),
     ],
 )
 def test_with_augmentation_it_trains_jointly_and_survives_saving_and_prestoring(
@@ -132,15 +135,30 @@ def test_fibinet_takes_knowledge_as_two_fields_of_senet_and_bilinear() -> None:
 def test_din_takes_knowledge_into_the_mlp_and_on_request_into_the_attention() -> None:
     plain = DIN(COLUMNS, ["item_id"])
     default = DIN(COLUMNS, ["item_id"], augmentation=knowledge())
-    attending = DIN(COLUMNS, ["item_id"], augmentation=knowledge(), attend=["item_id"])
+    attending = DIN(COLUMNS, ["item_id"], augmentation=knowledge(), history=["item_id"])
     kind = "AttentionSequencePoolingLayer"
     assert inputs_of(default, "DNN")[0][1] == inputs_of(plain, "DNN")[0][1] + 2 * WIDTH
     assert inputs_of(default, kind) == inputs_of(plain, kind) == [(None, 1, WIDTH), (None, 4, WIDTH)]
     assert inputs_of(attending, kind) == [(None, 1, 2 * WIDTH), (None, 4, 2 * WIDTH)]
 
 
+def test_knowledge_of_a_history_is_the_mean_of_the_clicked_items_alone() -> None:
+    ids = np.asarray([[7, 1, 2, 0], [0, 3, 0, 0], [5, 0, 0, 0]], "int32")
+    vectors = np.random.default_rng(4).normal(size=(3, 4, 2)).astype("float32")
+    candidate, clicked = HistoryPooling()([ids, vectors])
+    np.testing.assert_array_equal(candidate, vectors[:, 0])
+    np.testing.assert_allclose(clicked, [vectors[0, 1:3].mean(axis=0), vectors[1, 1], [0, 0]], rtol=1e-6)
+
+
+def test_a_history_without_an_input_or_without_knowledge_is_refused() -> None:
+    with pytest.raises(ValueError, match="history"):
+        FiBiNET(COLUMNS, COLUMNS, augmentation=knowledge(), history=["genre"])
+    with pytest.raises(ValueError, match="'hist_user_id'"):
+        DeepFM(COLUMNS, COLUMNS, augmentation=knowledge(), history=["user_id"])
+
+
 def test_padding_of_a_history_does_not_reach_the_attention() -> None:
-    model = DIN(COLUMNS, ["item_id"], augmentation=knowledge(), attend=["item_id"])
+    model = DIN(COLUMNS, ["item_id"], augmentation=knowledge(), history=["item_id"])
     inputs = {name: values[:1] for name, values in batch().items()}
     inputs["hist_item_id"] = np.zeros((1, 4), "int32")
     before = model.predict(inputs, verbose=0)

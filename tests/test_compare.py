@@ -45,7 +45,7 @@ from kar_aug.errors import KarError, StoreError
 from kar_aug.workspace import Workspace
 
 BASE = Arm("DeepFM")
-BOTH = Arm("DeepFM", "both", ("user", "item"), "hybrid-expert")
+BOTH = Arm("DeepFM", "both", ("user", "item"), "hybrid-expert", "fields")
 
 
 def test_gauc_by_hand() -> None:
@@ -117,6 +117,40 @@ def test_every_arm_is_one_setting() -> None:
     assert ("DIN + item knowledge", "DIN + plots") in named, "a text about items is set against knowledge of items"
 
 
+def test_injections_are_arms_of_what_knows_items_and_the_first_is_that_of_the_controls() -> None:
+    config = CompareConfig(
+        backbones=("DIN",), knowledge=("user", "both"), injections=("history", "fields"), controls=("shuffled",)
+    )
+    assert [arm.name for arm in arms(config)] == [
+        "DIN",
+        "DIN + user knowledge",
+        "DIN + knowledge (history)",
+        "DIN + knowledge",
+        "DIN + shuffled vectors (history)",
+    ]
+    (tested,) = pairs(arms(config))[1]
+    assert tested[0].name == "DIN + knowledge (history)", "what is compared differs in the vectors alone"
+
+
+@pytest.mark.parametrize("backbone", ["DeepFM", "DIN", "FiBiNET"])
+def test_knowledge_of_the_history_reaches_every_backbone(workspace: Workspace, backbone: str) -> None:
+    from kar_aug.compare.models import build
+
+    experiment = Experiment(workspace)
+    samples, settings = experiment.samples(0), workspace.config.compare
+    arm = Arm(backbone, "item", ("item",), "hybrid-expert", "history")
+    inputs, _ = samples.of("test")
+    clicked = inputs["hist_item_id"][:, 0]
+    row = np.flatnonzero((clicked > 0) & (clicked != inputs["item_id"]))[0]
+    table = experiment.tables(arm, 0)["item_id"]
+    forgotten = replace(table, rows=np.where(np.arange(len(table.rows)) == clicked[row], -1, table.rows))
+    predicted = [
+        build(arm, samples, {"item_id": known}, settings, seed=0)[0].predict(inputs, verbose=0)[row]
+        for known in (table, forgotten)
+    ]
+    assert predicted[0] != predicted[1], "the model never saw what is known of the clicked item"
+
+
 def test_shuffled_knowledge_has_the_same_vectors_for_other_ids() -> None:
     table = KnowledgeTable(np.arange(100.0).reshape(50, 2), np.r_[-1, np.arange(50)].astype(np.int32))
     mixed = controls.shuffled(table, 0)
@@ -150,7 +184,7 @@ def test_metadata_knows_of_no_id_that_the_knowledge_does_not(workspace: Workspac
     with VectorStore.writer(workspace.store_path("item"), StoreSpec("truth", 4)) as writer:
         writer.delete([3])
     experiment = Experiment(workspace)
-    metadata = experiment.tables(Arm("DeepFM", "metadata", ("user", "item"), "hybrid-expert"), 0)["item_id"]
+    metadata = experiment.tables(Arm("DeepFM", "metadata", ("user", "item"), "hybrid-expert", "fields"), 0)["item_id"]
     place = experiment.samples(0).vocabulary["item"].index(3)
     assert metadata.rows[place] == -1 and (metadata.rows >= 0).sum() == len(workspace.tables.items) - 1
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
-from kar_aug.config import ADAPTORS, CONTROLS, KNOWLEDGE, CompareConfig
+from kar_aug.config import ADAPTORS, CONTROLS, INJECTIONS, KNOWLEDGE, CompareConfig
 
 BASE = "base"
 _SOURCES = {"user": ("user",), "item": ("item",), "both": ("user", "item")}
@@ -18,6 +19,7 @@ _WORDS = {
     "shuffled": "shuffled vectors",
     "random": "random vectors",
 }
+_USUAL = (ADAPTORS[0], INJECTIONS[0])
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,22 @@ class Arm:
         knowledge: "base" for none; "user", "item", "both"; a control; or the name of one of `[compare.stores]`.
         sources: the entities it has vectors of: none, or some of "user" and "item".
         adaptor: what adapts the vectors; "" where there are none.
+        injection: where they enter, "fields" or "history"; "" where there are none.
     """
 
     backbone: str
     knowledge: str = BASE
     sources: tuple[str, ...] = ()
     adaptor: str = ""
+    injection: str = ""
 
     @property
     def name(self) -> str:
         """As tables and plots call it."""
         if self.knowledge in (BASE, "bigger"):
             return self.backbone + (", bigger" if self.knowledge == "bigger" else "")
-        adaptor = f" ({self.adaptor})" if self.adaptor != ADAPTORS[0] else ""
-        return f"{self.backbone} + {self.words}{adaptor}"
+        special = ", ".join(part for part in (self.adaptor, self.injection) if part not in _USUAL)
+        return f"{self.backbone} + {self.words}" + (f" ({special})" if special else "")
 
     @property
     def words(self) -> str:
@@ -68,19 +72,25 @@ class Arm:
 def arms(config: CompareConfig) -> list[Arm]:
     """All arms, backbone by backbone: plain, with knowledge, the controls, the other stores."""
     covered = tuple(s for s in ("user", "item") if any(s in _SOURCES[k] for k in config.knowledge))
-    first = config.adaptors[0]
+    ways = list(product(config.injections, config.adaptors))
     found = []
     for backbone in config.backbones:
         found.append(Arm(backbone))
-        found += [Arm(backbone, k, _SOURCES[k], adaptor) for adaptor in config.adaptors for k in config.knowledge]
+        found += [_augmented(backbone, k, _SOURCES[k], *way) for way in ways for k in config.knowledge]
         for control in config.controls:
-            found.append(Arm(backbone, control) if control == "bigger" else Arm(backbone, control, covered, first))
-        found += [Arm(backbone, name, tuple(config.store_folders(name)), first) for name in config.stores]
-    return found
+            plain = control == "bigger"
+            found.append(Arm(backbone, control) if plain else _augmented(backbone, control, covered, *ways[0]))
+        found += [_augmented(backbone, name, tuple(config.store_folders(name)), *ways[0]) for name in config.stores]
+    return list(dict.fromkeys(found))
+
+
+def _augmented(backbone: str, knowledge: str, sources: tuple[str, ...], injection: str, adaptor: str) -> Arm:
+    """An arm with vectors. Knowledge of users alone has no history to go with."""
+    return Arm(backbone, knowledge, sources, adaptor, injection if "item" in sources else INJECTIONS[0])
 
 
 def fullest(among: Sequence[Arm], backbone: str) -> Arm | None:
-    """The arm that the controls imitate: knowledge of most sources, with the first adaptor."""
+    """The arm that the controls imitate: knowledge of most sources, with the first injection and adaptor."""
     with_knowledge = [arm for arm in among if arm.backbone == backbone and arm.kind == "knowledge"]
     return max(with_knowledge, key=lambda arm: len(arm.sources), default=None)
 
@@ -94,8 +104,6 @@ def pairs(among: Sequence[Arm]) -> tuple[list[tuple[Arm, Arm]], list[tuple[Arm, 
         best = fullest(among, arm.backbone)
         if best is None or arm.kind not in ("control", "store"):
             continue
-        same = Arm(
-            arm.backbone, next((k for k, s in _SOURCES.items() if s == arm.sources), ""), arm.sources, arm.adaptor
-        )
+        same = replace(arm, knowledge=next((k for k, s in _SOURCES.items() if s == arm.sources), ""))
         against_controls.append((same if arm.kind == "store" and same in among else best, arm))
     return against_base, against_controls

@@ -92,6 +92,7 @@ class Comparison:
                 "backbone": arm.backbone,
                 "knowledge": arm.knowledge,
                 "adaptor": arm.adaptor,
+                "injection": arm.injection,
                 "seed": run.seed,
                 **{name: getattr(run, name) for name in ("auc", "logloss", "gauc", "ece", "epochs", "parameters")},
                 "validation_auc": max(run.curve),

@@ -21,7 +21,18 @@ from kar_aug.features import Samples
 from kar_aug.workspace import Workspace
 
 # Settings that choose what is run, and change no run.
-_CHOICES = ("backbones", "knowledge", "controls", "adaptors", "stores", "seeds", "vary_split", "tune", "jobs")
+_CHOICES = (
+    "backbones",
+    "knowledge",
+    "controls",
+    "adaptors",
+    "injections",
+    "stores",
+    "seeds",
+    "vary_split",
+    "tune",
+    "jobs",
+)
 
 
 class Experiment:

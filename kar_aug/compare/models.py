@@ -43,6 +43,10 @@ def build(
             expert_units=(settings.expert_hidden, settings.embedding_dim),
             adaptor=arm.adaptor,
         )
+    if arm.injection == "history":
+        options["history"] = ("item_id",)
+        if arm.backbone == "DeepFM":
+            options["inject"] = ("linear", "fm")
     backbone: Any = BACKBONES[arm.backbone]
     model = (
         backbone(columns, ["item_id"], **options) if arm.backbone == "DIN" else backbone(columns, columns, **options)

@@ -66,13 +66,13 @@ def sequence_mask(ids: Any, mask: Any, mask_zero: bool) -> Any:
     """(batch, length), False where a sequence is padded; None for single ids and where nothing says what padding is."""
     if not is_sequence(ids.shape) or (mask is None and not mask_zero):
         return None
-    own = _not_padding(ids) if mask_zero else None
+    own = not_padding(ids) if mask_zero else None
     if mask is None or own is None:
         return own if mask is None else mask
     return keras.ops.logical_and(own, mask) if IS_KERAS_3 else own & mask
 
 
-def _not_padding(ids: Any) -> Any:
+def not_padding(ids: Any) -> Any:
     """Where a sequence of ids is neither 0 nor the empty string."""
     if IS_KERAS_3 and isinstance(ids, keras.KerasTensor):  # a model's graph is being made: only Keras's own operations
         if ids.dtype == "string":
