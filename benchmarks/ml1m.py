@@ -1,14 +1,11 @@
 """MovieLens-1M with knowledge that exists already: the model's text about each movie, and human plots as the control.
 
-    python benchmarks/ml1m.py --data FOLDER --output .kar/ml1m
+    python benchmarks/ml1m.py --data FOLDER
 
 FOLDER holds ratings.parquet (user_id, item_id, rating, timestamp, order), movies.parquet, users.parquet, and texts:
 item_knowledge_*.parquet (item_id, text) and item_plot_*.parquet (item_id, plot). None of them is part of this project,
-and what is written holds their rows: keep the output out of version control. Written are the three tables, one Parquet
-file of texts an arm, and one kar.toml an arm and protocol, whose stages are then the usual ones, as printed:
-
-    kar-aug -c .kar/ml1m/model-user.toml cache import .kar/ml1m/model.parquet
-    kar-aug -c .kar/ml1m/model-user.toml encode
+and what is written holds their rows: keep the output out of version control. Written are the three tables and one
+Parquet file of texts for each of benchmarks/ml-1m.toml and ml-1m-plots.toml, the first of which says how to go on.
 """
 
 from __future__ import annotations
@@ -23,16 +20,6 @@ from kar_aug.data import Tables
 from kar_aug.datasets.movielens import AGES, OCCUPATIONS
 
 ROWS = {"ratings": 1_000_209, "movies": 3_883, "users": 6_040}
-PROTOCOLS = ("user", "temporal")
-SETTINGS = """workdir = "{arm}-{protocol}"
-[data]
-interactions = "interactions.parquet"
-items = "items.parquet"
-users = "users.parquet"
-user_features = ["gender", "age", "occupation"]
-item_features = ["genres", "year"]
-protocol = "{protocol}"
-"""
 
 
 def read(data: Path) -> Tables:
@@ -53,43 +40,36 @@ def read(data: Path) -> Tables:
     )
 
 
-def texts(data: Path, tables: Tables) -> dict[str, pd.DataFrame]:
-    """(item_id, text) of each arm; `metadata` is what the tables themselves say, in a sentence."""
-    items = tables.items
-    written = {
-        "model": pd.read_parquet(next(iter(sorted(data.glob("item_knowledge_*.parquet"))))),
-        "plots": pd.read_parquet(next(iter(sorted(data.glob("item_plot_*.parquet"))))).rename(columns={"plot": "text"}),
-        "metadata": pd.DataFrame(
-            {"item_id": items["item_id"], "text": items["title"] + ". " + items["genres"].str.replace("|", ", ") + "."}
+def texts(data: Path) -> dict[str, pd.DataFrame]:
+    """(item_id, text) by the name of the kar.toml that imports them."""
+    found = {
+        "ml-1m": pd.read_parquet(next(iter(sorted(data.glob("item_knowledge_*.parquet"))))),
+        "ml-1m-plots": pd.read_parquet(next(iter(sorted(data.glob("item_plot_*.parquet"))))).rename(
+            columns={"plot": "text"}
         ),
     }
-    return {arm: frame[["item_id", "text"]] for arm, frame in written.items()}
+    return {name: frame[["item_id", "text"]] for name, frame in found.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--output", type=Path, default=Path(".kar/ml1m"))
+    parser.add_argument("--output", type=Path, default=Path(".kar/ml-1m"))
     options = parser.parse_args()
     tables = read(options.data)
-    output = options.output
-    output.mkdir(parents=True, exist_ok=True)
+    options.output.mkdir(parents=True, exist_ok=True)
     for name in ("interactions", "items", "users"):
-        getattr(tables, name).to_parquet(output / f"{name}.parquet", index=False)
+        getattr(tables, name).to_parquet(options.output / f"{name}.parquet", index=False)
     rows: list[tuple[str, ...]] = []
     known = set(tables.items["item_id"])
-    for arm, frame in texts(options.data, tables).items():
-        frame.to_parquet(output / f"{arm}.parquet", index=False)
-        for protocol in PROTOCOLS:
-            (output / f"{arm}-{protocol}.toml").write_text(SETTINGS.format(arm=arm, protocol=protocol))
+    for name, frame in texts(options.data).items():
+        frame.to_parquet(options.output / f"{name}.parquet", index=False)
         share = frame["item_id"].isin(known).sum() / len(known)
-        rows.append((arm, f"{len(frame):,}", f"{share:.1%}", f"{frame['text'].str.len().mean():,.0f}"))
-    table("Texts about movies", ("arm", "texts", "of all movies", "characters"), rows)
+        rows.append((name, f"{len(frame):,}", f"{share:.1%}", f"{frame['text'].str.len().mean():,.0f}"))
+    table("Texts about movies", ("for", "texts", "of all movies", "characters"), rows)
     count = len(tables.interactions)
-    print(f"{count:,} ratings in order, {ROWS['ratings'] - count:,} of unknown order left out. For each arm, such as:")
-    print(f"  kar-aug -c {output}/model-user.toml cache import {output}/model.parquet")
-    print(f"  kar-aug -c {output}/model-user.toml encode")
-    print(f"  kar-aug -c {output}/model-user.toml audit")
+    print(f"{count:,} ratings in order, {ROWS['ratings'] - count:,} of unknown order left out.")
+    print("How to go on stands at the top of benchmarks/ml-1m.toml.")
 
 
 if __name__ == "__main__":
