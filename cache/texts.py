@@ -12,10 +12,10 @@ import pandas as pd
 from kar_aug.batches import batched
 from kar_aug.cache.text_cache import Answer, Link, TextCache, answer_key
 from kar_aug.errors import StoreError
+from kar_aug.files import read_table
 
 VERSION = "imported"  # in place of a prompt version
 _ROWS = 1000
-_READERS: dict[str, Any] = {".parquet": pd.read_parquet, ".csv": pd.read_csv}
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ def import_texts(
         author: who wrote them, as stores and reports say; the file's name if None.
 
     Raises:
-        StoreError: It is no such file, an id is there twice, or ids are of another type than in the data.
+        DataError: It is no such file.
+        StoreError: A column is not there, an id is there twice, or ids are of another type than in the data.
     """
-    frame = _read(path)
+    frame = read_table(path)
     source = next((source for source in ("item", "user") if f"{source}_id" in frame), None)
     if source is None or text not in frame:
         lacking = text if source else "item_id' or 'user_id"
@@ -74,13 +75,3 @@ def _answered(source: str, entity_id: int | str, text: str, as_of: Any, author: 
     key = answer_key(author, [], {"text": text})  # equal texts of one author are one answer
     when = None if as_of is None or pd.isna(as_of) else pd.Timestamp(as_of).isoformat()
     return Answer(key, "ok", text, author, []), (Link(source, entity_id, key, VERSION, when),)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    reader = _READERS.get(path.suffix)
-    if reader is None:
-        raise StoreError(f"{path}: texts are read from {' and '.join(_READERS)} files only.")
-    try:
-        return reader(path)
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None

@@ -13,7 +13,7 @@ Ids are integers or strings. Several values in one cell are separated by `|`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import pandas as pd
 
 from kar_aug.config import PROTOCOLS
 from kar_aug.errors import DataError
+from kar_aug.files import read_table
 
 PARTS = ("history", "train", "validation", "test")
 _LATEST = 9_200_000_000  # seconds: the year 2261, after which no nanosecond timestamp exists
@@ -107,7 +108,7 @@ def load_tables(
         DataError: A file is not there, cannot be read, or holds a wrong table; or no table has a column so named.
     """
     paths = {"interactions": interactions, "items": items, "users": users}
-    frames = {name: _read(path) for name, path in paths.items() if path is not None}
+    frames = {name: read_table(path) for name, path in paths.items() if path is not None}
     return Tables(**_renamed(frames, columns or {}))
 
 
@@ -220,11 +221,6 @@ def _part_of_time(timestamp: pd.Series, history_share: float, validation: float,
     return np.asarray(PARTS)[np.searchsorted(pd.Series(cuts), timestamp, side="left")]
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    # A title or id may be spelt "None" or "NA": only an empty cell is missing.
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
-
-
 def _renamed(frames: Mapping[str, pd.DataFrame], columns: Mapping[str, str]) -> dict[str, pd.DataFrame]:
     """The tables under our names; those of the interactions with their dates read."""
     for ours, theirs in columns.items():
@@ -247,21 +243,6 @@ def _with_dates(interactions: pd.DataFrame) -> pd.DataFrame:
         return interactions.assign(timestamp=pd.to_datetime(interactions["timestamp"], format="ISO8601", utc=True))
     except ValueError:
         return interactions  # checked, and refused, as any other table
-
-
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {".parquet": pd.read_parquet, ".csv": _read_csv}
-
-
-def _read(path: Path) -> pd.DataFrame:
-    reader = _READERS.get(path.suffix)
-    if reader is None:
-        raise DataError(f"{path}: only {' and '.join(_READERS)} files are read.")
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file.")
-    try:
-        return reader(path)
-    except (OSError, ValueError) as error:  # pyarrow's and pandas' parse errors are ValueErrors
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _require(frame: pd.DataFrame, name: str, columns: list[str]) -> None:

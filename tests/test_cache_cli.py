@@ -107,19 +107,20 @@ def test_verify_finds_a_flipped_byte_in_the_vectors(folder: Path) -> None:
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
 def test_texts_that_one_has_become_knowledge(folder: Path, chat_server: ChatServer, suffix: str) -> None:
     answered(folder, chat_server)
-    plots = pd.DataFrame({"item_id": [3, 4, 5, 99], "plot": ["A heist.", "A heist.", " ", "Elsewhere."]})
+    plots = pd.DataFrame({"item_id": [3, 4, 5, 6, 99], "plot": ["A heist.", "A heist.", " ", "None", "Elsewhere."]})
     plots.to_parquet("plots.parquet") if suffix == "parquet" else plots.to_csv("plots.csv", index=False)
     done = kar_aug("cache", "import", f"plots.{suffix}", "--text", "plot", "--author", "IMDb")
     assert done.exit_code == 0, done.output
-    assert "3 texts are knowledge of items now; 1 rows have none; 1 ids are not in the data" in done.output
+    assert "4 texts are knowledge of items now; 1 rows have none; 1 ids are not in the data" in done.output
     with TextCache(".kar/answers.sqlite") as cache:
         texts = {k.entity_id: (k.text, k.model, k.prompt_version) for k in cache.knowledge("item")}
         assert texts[3] == texts[4] == ("A heist.", "IMDb", "imported") and len(texts) == 41
         assert texts[5][1] == "test-model", "what had no text keeps its answer"
-        assert cache.counts()["ok"] == 42, "equal texts are one answer, and superseded ones stay"
+        assert texts[6][0] == "None", "only an empty cell is missing"
+        assert cache.counts()["ok"] == 43, "equal texts are one answer, and superseded ones stay"
     done = kar_aug("audit")
     assert done.exit_code == 0
-    assert "cannot be proved: 3 texts about items have no as-of time" in done.output, done.output
+    assert "cannot be proved: 4 texts about items have no as-of time" in done.output, done.output
 
 
 def test_texts_with_an_as_of_time_are_audited(folder: Path) -> None:
@@ -141,8 +142,8 @@ def test_texts_with_an_as_of_time_are_audited(folder: Path) -> None:
         (["import", "none.parquet"], "none.parquet cannot be read as Parquet"),
         (["import", "items.csv"], "items.csv: there is no column 'text'. It has: item_id, title, genres. Name the"),
         (["import", "users.csv", "--text", "x"], "users.csv: there is no column 'x'"),
-        (["import", "none.csv"], "none.csv cannot be read"),
-        (["import", "items.txt", "--author", "me"], "texts are read from .parquet and .csv files only"),
+        (["import", "none.csv"], "none.csv: there is no such file"),
+        (["import", "items.txt", "--author", "me"], "items.txt: only .parquet and .csv files are read"),
         (["import", "twice.csv"], "item_id must be there in each row, and be another in each"),
         (["import", "strings.csv"], "item_id must hold integers, as the data do, not strings"),
         (["export", "items.csv/answers.parquet"], "items.csv"),
