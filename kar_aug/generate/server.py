@@ -192,6 +192,8 @@ class Server:
         self._client = openai.AsyncOpenAI(
             base_url=model.base_url, api_key=key, timeout=model.timeout, max_retries=0, **_transport(model.concurrency)
         )
+        # The library imports this half of itself on first use: now, not while requests queue behind it and then burst.
+        self._create = self._client.chat.completions.with_raw_response.create
         self._tier: dict[str, Any] = {"service_tier": model.service_tier} if model.service_tier else {}
 
     async def ask(self, key: str, messages: Any, parameters: Mapping[str, Any]) -> Answer:
@@ -207,7 +209,7 @@ class Server:
             async with asyncio.timeout(model.timeout):
                 # As `extra_body` the client sends the messages as they are; as `messages` it would look through
                 # every part of them for files to upload, which takes longer than all the rest.
-                response = await self._client.chat.completions.with_raw_response.create(
+                response = await self._create(
                     model=model.model, messages=[], extra_body={"messages": messages, **sent(parameters), **self._tier}
                 )
                 body = response.content
