@@ -68,7 +68,7 @@ def test_the_report_is_one_file_with_all_its_parts(comparison: Comparison, repor
 def test_tables_for_machines_and_for_pull_requests(comparison: Comparison, tmp_path: Path) -> None:
     write_tables(comparison, tmp_path)
     csv = (tmp_path / "results.csv").read_text().splitlines()
-    assert len(csv) == 1 + 3 * 2 and csv[0].startswith("arm,backbone,knowledge,adaptor,seed,auc")
+    assert len(csv) == 1 + 3 * 2 and csv[0].startswith("arm,backbone,knowledge,adaptor,injection,seed,auc")
     table = [line for line in (tmp_path / "results.md").read_text().splitlines() if line.startswith("|")]
     assert len(table) == 2 + 3 and len({line.count("|") for line in table}) == 1
 

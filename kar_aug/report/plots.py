@@ -54,7 +54,7 @@ def curves(comparison: Comparison) -> dict[str, str]:
                 axes.plot(range(1, run.epochs + 1), run.curve, color=colour, alpha=0.35, linewidth=0.8)
             common = min(run.epochs for run in runs)
             mean = np.mean([run.curve[:common] for run in runs], axis=0)
-            axes.plot(range(1, common + 1), mean, color=colour, linewidth=2, label=_short(arm))
+            axes.plot(range(1, common + 1), mean, "o-", color=colour, linewidth=2, markersize=4, label=_short(arm))
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation AUC")
         axes.legend(frameon=False)
