@@ -336,7 +336,7 @@ def test_texts_without_prompt_and_as_of_time_are_unproved_not_clean(workspace: W
         encode(workspace, source)
     done = audit(again(workspace))
     assert done.leaks == [] and {finding.kind for finding in done.unproved} == {"as-of", "prompt"}
-    assert "things cannot be proved" in require_clean(again(workspace)).verdict
+    assert "cannot be proved clean" in require_clean(again(workspace)).verdict
 
 
 def test_vectors_of_texts_that_nobody_stored_are_unproved(folder: Path) -> None:

@@ -48,7 +48,7 @@ class Audit:
         """One line."""
         found = f"{len(self.leaks)} leaks" if self.leaks else "no leak"
         return f"{found} found by {len(self.checks)} checks" + (
-            f"; {len(self.unproved)} things cannot be proved" if self.unproved else ""
+            f"; {len(self.unproved)} cannot be proved clean" if self.unproved else ""
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kar_aug.compare import Comparison, Slice, Verdict, headlines
+from kar_aug.compare import Comparison, Slice, Verdict, headlines, leading
 from kar_aug.compare.arms import BASE, Arm
 from kar_aug.compare.statistics import Estimate
 from kar_aug.compare.verdicts import p_value
@@ -102,8 +102,8 @@ def _interval(value: Estimate) -> str:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The headlines and the table, for a pull request."""
-    lines = [*headlines(comparison), ""]
+    """The headlines, the verdicts and the table, for a pull request."""
+    lines = [*headlines(comparison), "", *(f"- {verdict.text}" for verdict in leading(comparison)), ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     lines += ["| " + " | ".join(row) + " |" for row in rows(comparison)]
     lines += ["", f"AUC: mean ± standard deviation of {comparison.seeds} seeds. Relative: improvement of AUC - 0.5."]
