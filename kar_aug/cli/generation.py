@@ -32,6 +32,7 @@ from kar_aug.summaries import StoredSummaries
 from kar_aug.workspace import SOURCES, Workspace
 
 _LISTED = 20  # failures shown one by one
+Show = Callable[[int, str], None]  # what a progress bar is told
 
 
 @dataclass(frozen=True)
@@ -90,17 +91,16 @@ def ask(job: Job) -> None:
     started = time.monotonic()
     with job.workspace.open_cache() as cache, served(job.model) as (model, key):
 
-        def run(job: Job, model: LanguageModel, summaries: StoredSummaries) -> Progress:
-            with bar("knowledge", job.total) as show:
-                return run_generate(
-                    job.prompts(summaries),
-                    cache,
-                    model,
-                    key=key,
-                    prices=job.prices(),
-                    retry_failed=job.retry_failed,
-                    on_progress=lambda p: show(p.done, _note(p, started)),
-                )
+        def run(prompts: Iterator[Prompt], model: LanguageModel, show: Show) -> Progress:
+            return run_generate(
+                prompts,
+                cache,
+                model,
+                key=key,
+                prices=job.prices(),
+                retry_failed=job.retry_failed,
+                on_progress=lambda p: show(p.done, _note(p, started)),
+            )
 
         done = _level_by_level(job, model, cache, run)
     _say(done)
@@ -114,22 +114,21 @@ def ask_in_batches(job: Job, *, most_requests: int, wait: bool, poll_seconds: fl
         raise ConfigError("The local model has no Batch API. Leave out --batch.")
     with job.workspace.open_cache() as cache:
 
-        def run(job: Job, model: LanguageModel, summaries: StoredSummaries) -> Progress:
-            with bar("knowledge", job.total) as show:
-                return generate_batches(
-                    job.prompts(summaries),
-                    cache,
-                    model,
-                    prices=job.prices(),
-                    retry_failed=job.retry_failed,
-                    most_requests=most_requests,
-                    wait=wait,
-                    poll_seconds=poll_seconds,
-                    on_progress=lambda p: show(
-                        p.done - p.elsewhere + p.ready, f"{p.ready:,} ready in batches, {p.asked:,} collected"
-                    ),
-                    on_note=_print,
-                )
+        def run(prompts: Iterator[Prompt], model: LanguageModel, show: Show) -> Progress:
+            return generate_batches(
+                prompts,
+                cache,
+                model,
+                prices=job.prices(),
+                retry_failed=job.retry_failed,
+                most_requests=most_requests,
+                wait=wait,
+                poll_seconds=poll_seconds,
+                on_progress=lambda p: show(
+                    p.done - p.elsewhere + p.ready, f"{p.ready:,} ready in batches, {p.asked:,} collected"
+                ),
+                on_note=_print,
+            )
 
         done = _level_by_level(job, job.model, cache, run, at_once=not wait)
         running = BatchBook(cache).batches()
@@ -142,16 +141,21 @@ def _level_by_level(
     job: Job,
     model: LanguageModel,
     cache: TextCache,
-    run: Callable[[Job, LanguageModel, StoredSummaries], Progress],
+    run: Callable[[Iterator[Prompt], LanguageModel, Show], Progress],
     *,
     at_once: bool = False,
 ) -> Progress:
     """Run the job; before it, where long histories are summarised, the users' part of it once for each level, because
     summaries must be there before what shows them can be asked. `at_once` leaves that to later calls."""
+
+    def with_bar(job: Job, model: LanguageModel, summaries: StoredSummaries) -> Progress:
+        with bar("knowledge", job.total) as show:
+            return run(job.prompts(summaries), model, show)
+
     levels = 0 if at_once else len(job.levels)
     most = model.max_requests
     for level in range(1, levels + 1):
-        done = run(replace(job, sources=("user",)), model, StoredSummaries(cache, model))
+        done = with_bar(replace(job, sources=("user",)), model, StoredSummaries(cache, model))
         _print(f"  summaries of long histories, level {level} of {levels}: {done}")
         if done.failed and not done.asked and not done.cached:
             return done
@@ -160,7 +164,7 @@ def _level_by_level(
                 raise LimitReached(f"Stopped at --max-requests {most:,}: run the same command to go on.")
             model = replace(model, max_requests=model.max_requests - done.requests)
     summaries = StoredSummaries(cache, model)
-    done = run(job, model, summaries)
+    done = with_bar(job, model, summaries)
     _say_waiting(summaries)
     return done
 
