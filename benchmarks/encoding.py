@@ -27,7 +27,7 @@ import kar_aug
 from kar_aug.cache import Knowledge, TextCache
 from kar_aug.cli.progress import table
 from kar_aug.encode import MINILM, encode, load_encoder
-from kar_aug.encoders.sentence_transformer import load_sentence_transformer, window_of
+from kar_aug.encode.encoders.sentence_transformer import load_sentence_transformer, window_of
 
 
 def read_texts(path: Path, count: int) -> list[str]:

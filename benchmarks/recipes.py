@@ -20,12 +20,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from kar_aug import local
 from kar_aug.cache import Answer, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.data import Tables, split_interactions
 from kar_aug.datasets import movielens_100k
-from kar_aug.generate import generate
+from kar_aug.generate import generate, local
 from kar_aug.prompts import Prompt, Recipe, Scenario, item_prompts, recipe_names, user_prompts
 
 FILMS = (

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from kar_aug.cache import KnowledgeTable as KnowledgeTable
     from kar_aug.cache import TextCache as TextCache
     from kar_aug.cache import VectorStore as VectorStore
-    from kar_aug.callbacks import GateUsage as GateUsage
     from kar_aug.errors import KarError as KarError
     from kar_aug.errors import StoreError as StoreError
     from kar_aug.layers import HybridExpertAdaptor as HybridExpertAdaptor
     from kar_aug.layers import KnowledgeAugmentation as KnowledgeAugmentation
     from kar_aug.layers import PrestoredAugmentation as PrestoredAugmentation
+    from kar_aug.layers.gate_usage import GateUsage as GateUsage
     from kar_aug.models import attachment_points as attachment_points
     from kar_aug.models import augment as augment
     from kar_aug.models import load_model as load_model
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kar_aug.prompts import Scenario as Scenario
 
 _NAMES = {
-    "GateUsage": "kar_aug.callbacks",
+    "GateUsage": "kar_aug.layers.gate_usage",
     "HybridExpertAdaptor": "kar_aug.layers",
     "KarError": "kar_aug.errors",
     "KnowledgeAugmentation": "kar_aug.layers",

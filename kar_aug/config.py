@@ -38,7 +38,7 @@ class DataConfig:
         interactions, items, users: Parquet or CSV files, relative to kar.toml.
         columns: what the files call a column, by our name for it: { user_id = "uid", timestamp = "ts" }.
         user_features, item_features: columns of the tables that the CTR model reads, as categories. Also
-            "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.attributes`).
+            "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.pipeline.attributes`).
         protocol: "user" splits users, as KAR does; "temporal" splits time, the same for all users.
         history: most events of a user that the prompt may see, and no model is trained on; under "user".
         history_share: share of all events in the span that prompts may see; under "temporal".
@@ -94,12 +94,12 @@ class PromptConfig:
         max_events: how many of a user's history events a prompt shows.
         history: which of them, where there are more: "recent"; "informative" (rated unlike most, of rare items);
             "diverse" (a cover of the taste by the items' vectors); "summarised" (the latest, after summaries of all
-            before, which are asked for first: see `kar_aug.prompts.summaries`).
+            before, which are asked for first: see `kar_aug.prompts.histories.summaries`).
         min_events: users with a shorter history are not asked about.
         fallback: what is said of these, at no cost: "none"; "profile"; "average" (what most users like).
         max_users, max_items: ask about so many only, those with most history first; all if not given.
         user_clusters, item_clusters: ask also about so many groups of users, or items, and give each entity its group's
-            knowledge (see `kar_aug.collective`).
+            knowledge (see `kar_aug.pipeline.groups`).
         cluster_by: what groups have in common: "interactions" of the histories, or "vectors" of the items' own
             knowledge, and of what users clicked.
         own_share: of an entity's own vector, beside its group's; 0 is the group's alone.
@@ -214,7 +214,7 @@ class EncodeConfig:
     """[encode]: how texts become vectors, and how these are stored.
 
     Args:
-        encoder: a sentence-transformers name or folder, or "kind:name" of another kind (see `kar_aug.encoders`).
+        encoder: a sentence-transformers name or folder, or "kind:name" of another kind (see `kar_aug.encode.encoders`).
         dtype: "float16" or "float32", in which vectors are stored.
         base_url: of the embeddings endpoint, for "openai:" encoders; OpenAI itself if not given.
         long_texts: "average" splits texts beyond the encoder's window and averages the pieces, "cut" drops the rest.
@@ -230,7 +230,7 @@ class EncodeConfig:
     pca: int | None = None
 
     def __post_init__(self) -> None:
-        from kar_aug.encoders import LONG_TEXTS, kind_and_name
+        from kar_aug.encode.encoders import LONG_TEXTS, kind_and_name
 
         kind, _ = kind_and_name(self.encoder)
         if self.base_url is not None and kind != "openai":

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from kar_aug.data import Tables
-from kar_aug.prompts import summaries
-from kar_aug.prompts.events import Events
-from kar_aug.prompts.history import Vectors, selection
+from kar_aug.prompts.histories import summaries
+from kar_aug.prompts.histories.events import Events
+from kar_aug.prompts.histories.select import Vectors, selection
 from kar_aug.prompts.neighbours import important_neighbours
 from kar_aug.prompts.prompt import Prompt, version_with
 from kar_aug.prompts.recipe import KAR, Recipe
@@ -46,10 +46,10 @@ def user_prompts(
         limit: how many users to ask about, all if None.
         max_events: how many history events are shown.
         min_events: users with a shorter history are not asked about.
-        mode: which events of a longer history: see `kar_aug.prompts.history`.
+        mode: which events of a longer history: see `kar_aug.prompts.histories.select`.
         vectors: of items, for the mode "diverse"; `vectors_version` changes with them.
         answers: for the mode "summarised": to the questions about parts of longer histories. These questions come
-            before their user's own, which comes when all are answered: see `kar_aug.prompts.summaries`.
+            before their user's own, which comes when all are answered: see `kar_aug.prompts.histories.summaries`.
         recipe: how to ask; the scenario's own question if None.
     """
     recipe = recipe or Recipe.load(KAR)

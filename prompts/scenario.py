@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -231,7 +232,7 @@ def render_messages(
 
 def scenario_names() -> list[str]:
     """The scenarios that come with kar-aug."""
-    return sorted(file.name[:-5] for file in files("kar_aug.prompts").iterdir() if file.name.endswith(".toml"))
+    return sorted(file.name[:-5] for file in _packaged().iterdir() if file.name.endswith(".toml"))
 
 
 def scenario_text(name_or_path: str | Path) -> str:
@@ -247,8 +248,12 @@ def scenario_text(name_or_path: str | Path) -> str:
         except (OSError, UnicodeDecodeError) as error:
             raise PromptError(f"Scenario {path} cannot be read: {error}") from None
     if str(name_or_path) in scenario_names():
-        return files("kar_aug.prompts").joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
+        return _packaged().joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
     raise PromptError(
         f"There is no scenario {str(name_or_path)!r}. Give a .toml file's path, or one of: "
         f"{', '.join(scenario_names())}."
     )
+
+
+def _packaged() -> Traversable:
+    return files("kar_aug.prompts").joinpath("scenarios")

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from chat_server import ChatServer
-from jobs import Nursery
+from support.chat_server import ChatServer
+from support.jobs import Nursery
 
 from kar_aug.cache import TextCache
 

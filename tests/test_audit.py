@@ -17,10 +17,10 @@ from kar_aug.audit import Finding, audit, inputs, require_clean, split
 from kar_aug.cache import Answer, Link, StoreSpec, VectorStore, answer_key, text_key
 from kar_aug.cli import main
 from kar_aug.config import Config
+from kar_aug.data.features import HISTORY
 from kar_aug.errors import LeakageError
-from kar_aug.features import HISTORY
+from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt
-from kar_aug.workspace import Workspace
 
 Edit = Callable[[str], str]
 

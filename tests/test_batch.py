@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_server import BatchServer, Line, Outcome, answered, completed, expired, refused
-from jobs import KEY, Job, Nursery, prompts
+from support.batch_server import BatchServer, Line, Outcome, answered, completed, expired, refused
+from support.jobs import KEY, Job, Nursery, prompts
 
 from kar_aug.cache import BatchBook, TextCache
 from kar_aug.config import LanguageModel

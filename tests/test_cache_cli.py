@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from chat_server import ChatServer, completion
 from click.testing import CliRunner, Result
+from support.chat_server import ChatServer, completion
 
 from kar_aug.cache import StoreSpec, TextCache, VectorStore
 from kar_aug.cli import main

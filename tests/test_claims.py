@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from chat_server import ChatServer
-from jobs import Nursery, prompts
+from support.chat_server import ChatServer
+from support.jobs import Nursery, prompts
 
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Request, TextCache
-from kar_aug.cache import _tables as tables
-from kar_aug.cache import claims as module
+from kar_aug.cache.texts import claims as module
+from kar_aug.cache.texts import tables
 from kar_aug.config import LanguageModel
 from kar_aug.generate import generate
 

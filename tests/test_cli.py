@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from chat_server import ChatServer
+from support.chat_server import ChatServer
 
 from kar_aug.cache import VectorStore
 from kar_aug.cli import main
@@ -103,7 +103,7 @@ def serve_with_tensorflow_alone(folder: Path) -> None:
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     from kar_aug.config import Config
     from kar_aug.models import load_model
-    from kar_aug.workspace import Workspace
+    from kar_aug.pipeline.workspace import Workspace
 
     samples = Workspace(Config.load(folder / "kar.toml")).samples
     inputs, _ = samples.of("test")

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from chat_server import ChatServer
+from support.chat_server import ChatServer
 from test_cli import folder, kar_aug
 
 from kar_aug.cache import StoreSpec, TextCache, VectorStore
-from kar_aug.collective import Clusters, cluster, interaction_vectors, mix
 from kar_aug.config import Config
 from kar_aug.errors import EncodingError
-from kar_aug.workspace import Workspace
+from kar_aug.pipeline.groups import Clusters, cluster, interaction_vectors, mix
+from kar_aug.pipeline.workspace import Workspace
 
 __all__ = ["folder"]
 

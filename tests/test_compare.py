@@ -19,7 +19,6 @@ from kar_aug._keras import IS_KERAS_3
 if IS_KERAS_3:
     pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)
 
-from kar_aug import metrics
 from kar_aug.cache import KnowledgeTable, StoreSpec, VectorStore
 from kar_aug.compare import (
     Arm,
@@ -32,6 +31,7 @@ from kar_aug.compare import (
     controls,
     headlines,
     leading,
+    metrics,
     slices,
     workers,
 )
@@ -42,7 +42,7 @@ from kar_aug.compare.models import build, build_bigger, parameters
 from kar_aug.compare.statistics import Estimate
 from kar_aug.config import CompareConfig, Config
 from kar_aug.errors import KarError, StoreError
-from kar_aug.workspace import Workspace
+from kar_aug.pipeline.workspace import Workspace
 
 BASE = Arm("DeepFM")
 BOTH = Arm("DeepFM", "both", ("user", "item"), "hybrid-expert", "fields")
@@ -327,7 +327,7 @@ from dataclasses import replace
 from pathlib import Path
 from kar_aug.compare import compare
 from kar_aug.config import Config
-from kar_aug.workspace import Workspace
+from kar_aug.pipeline.workspace import Workspace
 if __name__ == "__main__":
     changes = {"controls": [], "jobs": 2, "seeds": 2, "epochs": 15, "patience": 15}
     config = Config.load(Path(sys.argv[1]), {"compare": changes})

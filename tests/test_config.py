@@ -66,12 +66,12 @@ learning_rate = 1e-2
 
 @pytest.mark.parametrize("name", ["template.toml", "demo.toml"])
 def test_the_packaged_files_are_valid(name: str) -> None:
-    content = files("kar_aug").joinpath(name).read_text(encoding="utf-8")
+    content = files("kar_aug.cli").joinpath(name).read_text(encoding="utf-8")
     assert parse(content).data.dataset == "movielens-100k"
 
 
 def test_each_setting_that_the_template_shows_exists_and_shown_defaults_are_true() -> None:
-    content = files("kar_aug").joinpath("template.toml").read_text(encoding="utf-8")
+    content = files("kar_aug.cli").joinpath("template.toml").read_text(encoding="utf-8")
     shown = tomllib.loads(content)
     defaults = dataclasses.asdict(Config(DataConfig(dataset="movielens-100k")))
     for section in ("prompts", "generate", "encode", "compare"):

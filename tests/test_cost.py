@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from chat_server import ChatServer
 from hypothesis import given
 from hypothesis import strategies as st
-from jobs import KEY, prompts
+from support.chat_server import ChatServer
+from support.jobs import KEY, prompts
 
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel

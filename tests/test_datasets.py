@@ -24,7 +24,7 @@ import pytest
 
 from kar_aug.data import Tables
 from kar_aug.datasets import amazon, amazon_books, load, movielens, movielens_100k
-from kar_aug.datasets.files import Files
+from kar_aug.datasets._archive import Files
 from kar_aug.datasets.movielens import EDITIONS, GENRES
 from kar_aug.errors import DataError
 

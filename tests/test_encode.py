@@ -12,8 +12,8 @@ import pytest
 
 from kar_aug.cache import Knowledge, VectorStore
 from kar_aug.encode import MINILM, SentenceTransformerEncoder, Texts, encode
+from kar_aug.encode.reduction import fit_pca, project
 from kar_aug.errors import EncodingError, StoreError
-from kar_aug.reduction import fit_pca, project
 
 
 class CountingEncoder:

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kar_aug.encoders import kind_and_name, load_encoder
-from kar_aug.encoders.locate import MINILM, locate
-from kar_aug.encoders.long_texts import encode_in_pieces, split, words_as_tokens
+from kar_aug.encode.encoders import kind_and_name, load_encoder
+from kar_aug.encode.encoders.locate import MINILM, locate
+from kar_aug.encode.encoders.long_texts import encode_in_pieces, split, words_as_tokens
 from kar_aug.errors import ConfigError, EncodingError
 
 CRIME, MURDER, CARTOON = (

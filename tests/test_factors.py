@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import ChatServer, completion
 from click.testing import CliRunner
+from support.chat_server import ChatServer, completion
 from test_cli import folder
 
 from kar_aug.cli import main
-from kar_aug.factors import Proposal, merge, with_factors
+from kar_aug.generate.factors import Proposal, merge, with_factors
 from kar_aug.prompts import Scenario, scenario_names, scenario_text
 
 __all__ = ["folder"]

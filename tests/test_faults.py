@@ -13,8 +13,8 @@ from typing import Any
 
 import openai
 import pytest
-from chat_server import ChatServer, completion, echo
-from jobs import KEY, prompts
+from support.chat_server import ChatServer, completion, echo
+from support.jobs import KEY, prompts
 
 from kar_aug import generate as stage
 from kar_aug.cache import TextCache

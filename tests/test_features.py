@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kar_aug.data import Tables, split_interactions
+from kar_aug.data.features import HISTORY, Feature, Samples, build_samples
 from kar_aug.errors import DataError
-from kar_aug.features import HISTORY, Feature, Samples, build_samples
 
 ITEMS = pd.DataFrame({"item_id": [3, 10, 2], "genres": ["War|Drama", None, "Drama"], "year": [1990, 1991, 1990]})
 USERS = pd.DataFrame({"user_id": ["b", "a"], "gender": ["F", None]})

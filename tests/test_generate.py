@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import ChatServer, completion, echo
+from support.chat_server import ChatServer, completion, echo
 
 from kar_aug import generate as stage
 from kar_aug.cache import TextCache

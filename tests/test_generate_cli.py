@@ -16,10 +16,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from batch_server import BatchServer, answered
-from chat_server import ChatServer, completion, echo
 from click.testing import CliRunner, Result
-from jobs import KEY, prompts
+from support.batch_server import BatchServer, answered
+from support.chat_server import ChatServer, completion, echo
+from support.jobs import KEY, prompts
 
 from kar_aug.cache import TextCache
 from kar_aug.cli import main

@@ -54,10 +54,10 @@ def test_the_offline_half_works_without_tensorflow(own_tables: Path, tmp_path: P
     code = """
 from pathlib import Path
 import numpy as np
-import kar_aug.generate, kar_aug.encode, kar_aug.local
+import kar_aug.generate, kar_aug.encode, kar_aug.generate.local
 from kar_aug.cli import main
 from kar_aug.config import Config
-from kar_aug.workspace import Workspace
+from kar_aug.pipeline.workspace import Workspace
 workspace = Workspace(Config.load(Path("kar.toml")))
 assert len(list(workspace.prompts("user"))) == 60
 class Hash:
@@ -79,7 +79,7 @@ main(["prompts", "--item", "3"], standalone_mode=False)
 def test_the_online_half_works_without_a_language_model_client() -> None:
     code = """
 import numpy as np
-import kar_aug.backbones, kar_aug.compare, kar_aug.export, kar_aug.models, kar_aug.report
+import kar_aug.backbones, kar_aug.compare, kar_aug.models.export, kar_aug.models, kar_aug.report
 from kar_aug import KnowledgeAugmentation
 layer = KnowledgeAugmentation({"item_id": np.ones((3, 4), "float32")})
 assert layer({"item_id": np.asarray([0, 2])})["item_id"].shape == (2, 32)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from batch_server import answered, expired, refused
 from hypothesis import example, given
 from hypothesis import strategies as st
-from jobs import prompts
+from support.batch_server import answered, expired, refused
+from support.jobs import prompts
 
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel

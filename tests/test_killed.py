@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import ChatServer
-from jobs import Nursery
+from support.chat_server import ChatServer
+from support.jobs import Nursery
 
 from kar_aug.cache import TextCache, answer_key
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import ChatServer, completion, echo
-from jobs import KEY, prompts
+from support.chat_server import ChatServer, completion, echo
+from support.jobs import KEY, prompts
 
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel

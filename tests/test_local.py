@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from kar_aug import generate as stage
-from kar_aug import local
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel
+from kar_aug.generate import local
 from kar_aug.prompts import Prompt
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from chat_server import ChatServer
-from jobs import KEY, prompts
+from support.chat_server import ChatServer
+from support.jobs import KEY, prompts
 
 from kar_aug.cache import TextCache, _database
-from kar_aug.cache._tables import VERSION
+from kar_aug.cache.texts.tables import VERSION
 from kar_aug.config import LanguageModel
 from kar_aug.errors import StoreError
 from kar_aug.generate import generate, question_key

@@ -10,8 +10,8 @@ import pytest
 
 from kar_aug.cache import StoreSpec, VectorStore
 from kar_aug.errors import ConfigError, StoreError
-from kar_aug.neighbours import find, nearest, norms, titles
-from kar_aug.vector_map import vector_map
+from kar_aug.inspect.nearest import find, nearest, norms, titles
+from kar_aug.inspect.vector_map import vector_map
 
 NAMED = {1: "Fargo (1996)", 2: "Heat (1995)", 3: "Heathers (1989)", "x": "1"}
 

@@ -95,7 +95,7 @@ def test_a_wheel_holds_all_code_and_data_and_nothing_else(wheel: Path) -> None:
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in (".py", ".toml", ".j2"):
                 expected.add(f"{package}/{path.relative_to(ROOT / folder).as_posix()}")
-    assert {"kar_aug/prompts/movies.toml", "kar_aug/template.toml", "kar_aug/demo.toml"} < expected
+    assert {"kar_aug/prompts/scenarios/movies.toml", "kar_aug/cli/template.toml", "kar_aug/cli/demo.toml"} < expected
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == expected
 
@@ -112,7 +112,7 @@ files = [module.__file__ for module in (kar_aug, kar_aug.cache, kar_aug.cli, kar
 files.append(importlib.util.find_spec("kar_aug.backbones").origin)
 assert all(Path(file).is_relative_to(target) for file in files), files
 assert "Fargo" in Scenario.load("movies").item_prompt(1, {"title": "Fargo"}).text
-assert Config.load(Path(kar_aug.__file__).parent / "template.toml").data.dataset
+assert Config.load(Path(kar_aug.__file__).parent / "cli" / "template.toml").data.dataset
 TextCache("answers.sqlite").close()
 print(kar_aug.__version__)
 """
@@ -127,4 +127,4 @@ print(kar_aug.__version__)
 def test_the_installed_command_starts(installed: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(installed), *(path for path in sys.path if path.endswith("-packages"))])
     run(sys.executable, "-S", "-m", "kar_aug", "init", folder=tmp_path, PYTHONPATH=path)
-    assert (tmp_path / "kar.toml").read_bytes() == (ROOT / "kar_aug" / "template.toml").read_bytes()
+    assert (tmp_path / "kar.toml").read_bytes() == (ROOT / "kar_aug" / "cli" / "template.toml").read_bytes()

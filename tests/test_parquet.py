@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kar_aug.cache import STATUSES, Answer, Link, TextCache, merge
-from kar_aug.cache.parquet import export_parquet, import_parquet
+from kar_aug.cache.texts.parquet import export_parquet, import_parquet
 from kar_aug.errors import StoreError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)

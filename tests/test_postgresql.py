@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from chat_server import ChatServer
-from jobs import KEY, prompts
+from support.chat_server import ChatServer
+from support.jobs import KEY, prompts
 
 from kar_aug.cache import Answer, Claims, Link, TextCache, merge
 from kar_aug.config import LanguageModel

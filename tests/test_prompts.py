@@ -16,7 +16,7 @@ from kar_aug.data import Tables, split_interactions
 from kar_aug.errors import PromptError
 from kar_aug.prompts import Scenario, item_prompts, scenario, user_prompts
 
-MOVIES = (Path(scenario.__file__).parent / "movies.toml").read_text(encoding="utf-8")
+MOVIES = (Path(scenario.__file__).parent / "scenarios" / "movies.toml").read_text(encoding="utf-8")
 FACTORS = "genre, actors, directors, theme, mood, production quality, critical acclaim"
 # No item before 90 is ever the last to be seen: 91 .. 94 are only in samples.
 ITEMS = pd.DataFrame(

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from kar_aug.data import Tables, split_interactions
 from kar_aug.errors import ConfigError, PromptError
+from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Scenario, user_prompts
-from kar_aug.prompts.events import ago
 from kar_aug.prompts.fallback import fallback_texts
-from kar_aug.prompts.history import MODES, Diverse, Informative, recent, selection
-from kar_aug.workspace import Workspace
+from kar_aug.prompts.histories.events import ago
+from kar_aug.prompts.histories.select import MODES, Diverse, Informative, recent, selection
 
 DAY = 86_400
 VECTORS = {item: np.eye(10)[item % 10] for item in range(10)}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from chat_server import ChatServer, completion, echo
-from jobs import KEY
+from support.chat_server import ChatServer, completion, echo
+from support.jobs import KEY
 
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel

@@ -18,8 +18,8 @@ if IS_KERAS_3:
 from kar_aug.cache import StoreSpec, VectorStore
 from kar_aug.compare import Comparison, compare
 from kar_aug.config import Config
+from kar_aug.pipeline.workspace import Workspace
 from kar_aug.report import Section, write_report, write_tables
-from kar_aug.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model, prestore
 from kar_aug._keras import keras, tf
 from kar_aug.cache import StoreSpec
-from kar_aug.export import export
+from kar_aug.models.export import export
 
 pytestmark = pytest.mark.both_keras
 IDS = [f"i{n}" for n in range(20)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kar_aug import metrics
+from kar_aug.compare import metrics
 from kar_aug.compare.statistics import delong, estimate, holm, paired_t, relative_improvement, wilcoxon
 
 

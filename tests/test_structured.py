@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_server import BatchServer, Line, Outcome, answered
-from chat_server import ChatServer, completion
 from hypothesis import given
 from hypothesis import strategies as st
+from support.batch_server import BatchServer, Line, Outcome, answered
+from support.chat_server import ChatServer, completion
 from test_cli import folder, kar_aug
 
 from kar_aug.cache import TextCache
@@ -19,9 +19,9 @@ from kar_aug.config import Config, LanguageModel
 from kar_aug.errors import DataError, PromptError
 from kar_aug.generate import estimate, export_jsonl, generate, generate_batches, import_jsonl, question_key
 from kar_aug.generate.structured import TWICE, parameters_of
+from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt, Recipe
 from kar_aug.prompts.schema import answer_fault, read_json
-from kar_aug.workspace import Workspace
 
 __all__ = ["folder"]
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from batch_server import BatchServer
-from chat_server import ChatServer, completion
 from click.testing import CliRunner
+from support.batch_server import BatchServer
+from support.chat_server import ChatServer, completion
 
 from kar_aug.audit import audit
 from kar_aug.cache import BatchBook
 from kar_aug.cli import generation, main
 from kar_aug.config import Config
+from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt
-from kar_aug.prompts.summaries import SOURCE, counts, owner
-from kar_aug.workspace import Workspace
+from kar_aug.prompts.histories.summaries import SOURCE, counts, owner
 
 KEY = "sk-planted-key-0123456789"
 # User 0 has 20 events in the history: 9 parts of two, one summary of 8 of their summaries. The others have 15: 7 parts.

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kar_aug.cache import Answer, Failure, Knowledge, TextCache, answer_key
-from kar_aug.cache._tables import VERSION
-from kar_aug.cache.text_cache import STATUSES
+from kar_aug.cache.texts.cache import STATUSES
+from kar_aug.cache.texts.tables import VERSION
 from kar_aug.errors import StoreError
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Fargo (1996)?"}]

@@ -409,7 +409,7 @@ def test_many_small_appends_become_few_parts_and_rows_keep_their_numbers(tmp_pat
 
 
 def test_a_full_disk_leaves_the_last_published_state(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import kar_aug.cache.vector_files as files
+    import kar_aug.cache.vectors.files as files
 
     real = files.write_atomic
     fails = [True]

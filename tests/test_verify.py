@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from kar_aug.cache import Answer, Link, TextCache, answer_key
-from kar_aug.cache.verify import contradictions, exclude, other_language, verify, vocabularies
+from kar_aug.cache.texts.verify import contradictions, exclude, other_language, verify, vocabularies
 
 FARGO = {"title": "Fargo (1996)", "year": "1996", "genres": "Crime|Drama|Thriller"}
 GENRES = vocabularies(

@@ -22,7 +22,7 @@ from kar_aug.audit.findings import REMEDIES as REMEDIES
 from kar_aug.audit.findings import Check as Check
 from kar_aug.audit.findings import Finding as Finding
 from kar_aug.errors import LeakageError
-from kar_aug.workspace import SOURCES, Workspace
+from kar_aug.pipeline.workspace import SOURCES, Workspace
 
 __all__ = ["REMEDIES", "Audit", "Check", "Finding", "audit", "require_clean"]
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from kar_aug.audit import statistics
 from kar_aug.audit.findings import Check, Finding, found
-from kar_aug.features import HISTORY, Samples
+from kar_aug.data.features import HISTORY, Samples
 
 _IDS = ("user_id", "item_id")
 _FEWEST_ROWS = 20  # of fewer, a column may give the label away by chance

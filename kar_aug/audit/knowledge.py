@@ -10,14 +10,14 @@ from typing import Any
 
 import pandas as pd
 
+from kar_aug._batched import batched
 from kar_aug.audit.findings import Check, Finding, found, shown
 from kar_aug.audit.split import event_key
-from kar_aug.batches import batched
 from kar_aug.cache import Answer, VectorStore, answer_key, text_key
-from kar_aug.cache.vector_index import EntityId
+from kar_aug.cache.vectors.index import EntityId
 from kar_aug.data import as_of
-from kar_aug.prompts.summaries import without_summaries
-from kar_aug.workspace import SOURCES, Workspace
+from kar_aug.pipeline.workspace import SOURCES, Workspace
+from kar_aug.prompts.histories.summaries import without_summaries
 
 _BATCH = 256
 _WORD = re.compile(r"[0-9]+(?:[.][0-9]+)?|[^\W_]+")

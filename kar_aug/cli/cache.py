@@ -11,14 +11,14 @@ import click
 import pandas as pd
 
 from kar_aug.cache import BatchBook, TextCache, VectorStore, merge
-from kar_aug.cache.parquet import export_parquet, import_parquet
-from kar_aug.cache.texts import import_texts
-from kar_aug.cache.verify import KINDS, exclude, vocabularies
-from kar_aug.cache.verify import verify as find_flags
+from kar_aug.cache.texts.imported import import_texts
+from kar_aug.cache.texts.parquet import export_parquet, import_parquet
+from kar_aug.cache.texts.verify import KINDS, exclude, vocabularies
+from kar_aug.cache.texts.verify import verify as find_flags
 from kar_aug.cli.progress import notes, results, table
 from kar_aug.config import Config
 from kar_aug.errors import StoreError
-from kar_aug.workspace import SOURCES, Workspace
+from kar_aug.pipeline.workspace import SOURCES, Workspace
 
 _LISTED = 20
 _LANGUAGES = {"english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it", "portuguese": "pt"}

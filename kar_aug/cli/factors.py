@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
+from kar_aug._files import write_atomic
 from kar_aug.cli.progress import notes, results, table
 from kar_aug.config import Config
 from kar_aug.errors import ConfigError
-from kar_aug.files import write_atomic
+from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Scenario, scenario_names, scenario_text
-from kar_aug.workspace import Workspace
 
 _HELP = """\
 # Factors of the scenario, one a line, in the order in which they are asked about.
@@ -43,7 +43,7 @@ def factors(
       kar-aug factors --no-edit --top 6 --by "the model alone"
     """
     from kar_aug.cli import generation
-    from kar_aug.factors import propose, with_factors
+    from kar_aug.generate.factors import propose, with_factors
 
     workspace = Workspace(Config.load(config, {"prompts": {"scenario": scenario}, "generate": changes}))
     job = generation.Job(workspace)

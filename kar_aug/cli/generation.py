@@ -26,10 +26,10 @@ from kar_aug.generate import (
 )
 from kar_aug.generate import generate as run_generate
 from kar_aug.generate.limits import LimitReached
+from kar_aug.generate.summaries import StoredSummaries
+from kar_aug.pipeline.workspace import SOURCES, Workspace
 from kar_aug.prompts import Prompt
-from kar_aug.prompts.summaries import owner
-from kar_aug.summaries import StoredSummaries
-from kar_aug.workspace import SOURCES, Workspace
+from kar_aug.prompts.histories.summaries import owner
 
 _LISTED = 20  # failures shown one by one
 Show = Callable[[int, str], None]  # what a progress bar is told
@@ -264,7 +264,7 @@ def served(model: LanguageModel) -> Iterator[tuple[LanguageModel, str | None]]:
     if model.base_url != LOCAL:
         yield model, None
         return
-    from kar_aug import local
+    from kar_aug.generate import local
 
     with local.serve(slots=model.concurrency) as base_url:
         yield replace(model, base_url=base_url), "local"

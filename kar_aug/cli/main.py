@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from kar_aug._files import write_atomic
 from kar_aug._version import __version__
 from kar_aug.cache import VectorStore
 from kar_aug.cli import prompting, stages
@@ -19,8 +20,7 @@ from kar_aug.cli.factors import factors
 from kar_aug.cli.progress import notes, results, stage, table
 from kar_aug.config import Config
 from kar_aug.errors import ConfigError, KarError, MissingDependencyError
-from kar_aug.files import write_atomic
-from kar_aug.workspace import SOURCES, Workspace
+from kar_aug.pipeline.workspace import SOURCES, Workspace
 
 
 class _Cli(click.Group):
@@ -345,7 +345,7 @@ main.add_command(factors)
 
 
 def _packaged(name: str) -> str:
-    return files("kar_aug").joinpath(name).read_text(encoding="utf-8")
+    return files("kar_aug.cli").joinpath(name).read_text(encoding="utf-8")
 
 
 def _show_entity(workspace: Workspace, source: str, given: str) -> None:

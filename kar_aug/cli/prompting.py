@@ -9,17 +9,17 @@ from typing import Any
 
 import click
 
+from kar_aug._files import write_atomic
 from kar_aug.cli.progress import bar, notes, results, table
 from kar_aug.config import Config
 from kar_aug.errors import ConfigError
-from kar_aug.files import write_atomic
 from kar_aug.generate.cost import Counter, token_counter
+from kar_aug.generate.summaries import StoredSummaries
+from kar_aug.pipeline.workspace import SOURCES, Workspace
 from kar_aug.prompts import Prompt, Recipe, scenario_text
+from kar_aug.prompts.histories.summaries import SOURCE as SUMMARIES
 from kar_aug.prompts.recipe import DIRECT
 from kar_aug.prompts.statistics import QUANTILES, Statistics, difference
-from kar_aug.prompts.summaries import SOURCE as SUMMARIES
-from kar_aug.summaries import StoredSummaries
-from kar_aug.workspace import SOURCES, Workspace
 
 ASKED = "asked"
 

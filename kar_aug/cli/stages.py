@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kar_aug._tensorflow import choose_keras, prepare_tensorflow
 from kar_aug.cache import Knowledge, VectorStore
 from kar_aug.cli.progress import bar, notes, results, table
 from kar_aug.config import EncodeConfig
 from kar_aug.errors import ConfigError
-from kar_aug.start import choose_keras, prepare_tensorflow
-from kar_aug.workspace import SOURCES, Workspace
+from kar_aug.pipeline.workspace import SOURCES, Workspace
 
 if TYPE_CHECKING:
     from kar_aug.report import Section
@@ -57,7 +57,7 @@ def encode(workspace: Workspace) -> None:
 
 def _mix(workspace: Workspace, source: str) -> None:
     """Give each entity its group's vector, mixed with its own."""
-    from kar_aug.collective import mix
+    from kar_aug.pipeline.groups import mix
 
     own, groups = map(workspace.vectors_path, workspace.knowledge_names(source))
     clusters = workspace.clusters(source)
@@ -198,8 +198,8 @@ def export(workspace: Workspace, backbone: str, seed: int, output: Path) -> None
     """Write a trained model for serving."""
     prepare_tensorflow()
     from kar_aug.compare import exported_model
-    from kar_aug.export import export as run
     from kar_aug.models import load_model
+    from kar_aug.models.export import export as run
 
     path, stores = exported_model(workspace, backbone, seed)
     model = load_model(path, stores={name: store.path for name, store in stores.items()})
@@ -218,8 +218,8 @@ def _quiet_loading() -> Iterator[None]:
 
 def _vector_maps(workspace: Workspace) -> dict[str, Any]:
     """The items' vectors, coloured by the first feature of the items that the models read."""
-    from kar_aug.features import SEPARATOR
-    from kar_aug.vector_map import vector_map
+    from kar_aug.data.features import SEPARATOR
+    from kar_aug.inspect.vector_map import vector_map
 
     items, features = workspace.feature_tables.items, workspace.config.data.item_features
     path = workspace.store_path("item")
@@ -232,7 +232,7 @@ def _vector_maps(workspace: Workspace) -> dict[str, Any]:
 
 def inspect_vectors(workspace: Workspace, item: str | None) -> None:
     """Print what the vector stores hold; with an item, its nearest neighbours."""
-    from kar_aug.neighbours import find, nearest, norms, titles
+    from kar_aug.inspect.nearest import find, nearest, norms, titles
 
     if item is not None:
         store = VectorStore.open(workspace.store_path("item"))

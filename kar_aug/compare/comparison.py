@@ -19,7 +19,7 @@ from kar_aug.compare.tasks import Event, OnEvent, Task, Training, Tuning
 from kar_aug.compare.workers import cores, do
 from kar_aug.config import CompareConfig
 from kar_aug.errors import DataError, StoreError
-from kar_aug.workspace import Workspace
+from kar_aug.pipeline.workspace import Workspace
 
 Predictions = npt.NDArray[np.float32]
 BOOK = "runs.sqlite"

@@ -16,9 +16,9 @@ from kar_aug.cache import KnowledgeTable, VectorStore
 from kar_aug.compare import controls
 from kar_aug.compare.arms import BASE, Arm
 from kar_aug.config import CompareConfig, Config
+from kar_aug.data.features import Samples
 from kar_aug.errors import StoreError
-from kar_aug.features import Samples
-from kar_aug.workspace import Workspace
+from kar_aug.pipeline.workspace import Workspace
 
 # Settings that choose what is run, and change no run.
 _CHOICES = (
@@ -152,6 +152,5 @@ def code_version() -> str:
 _CODE: Sequence[tuple[str, Sequence[str]]] = (
     ("kar_aug.layers", ()),
     ("kar_aug.backbones", ()),
-    ("kar_aug", ("metrics.py",)),
-    ("kar_aug.compare", ("controls.py", "experiment.py", "models.py", "training.py")),
+    ("kar_aug.compare", ("controls.py", "experiment.py", "metrics.py", "models.py", "training.py")),
 )

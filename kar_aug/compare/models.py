@@ -14,7 +14,7 @@ from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.controls import widened
 from kar_aug.config import CompareConfig
-from kar_aug.features import Feature, Samples
+from kar_aug.data.features import Feature, Samples
 from kar_aug.layers import KnowledgeAugmentation
 
 

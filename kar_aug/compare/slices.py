@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.comparison import Comparison
+from kar_aug.compare.metrics import auc
 from kar_aug.compare.statistics import Estimate, estimate
-from kar_aug.features import HISTORY, Samples
-from kar_aug.metrics import auc
+from kar_aug.data.features import HISTORY, Samples
 
 _GROUPS = 3
 _FEWEST = 10

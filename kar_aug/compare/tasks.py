@@ -49,10 +49,10 @@ class Training:
 
     def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
         """Train on train, choose the epoch on validation, then look at the test part: here, and nowhere else."""
+        from kar_aug._files import atomic_path
         from kar_aug._keras import keras
+        from kar_aug.compare.metrics import auc, ece, gauc, logloss
         from kar_aug.compare.training import predict
-        from kar_aug.files import atomic_path
-        from kar_aug.metrics import auc, ece, gauc, logloss
 
         unit = f"seed {self.seed}"
         samples = experiment.samples(self.seed)

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from kar_aug._keras import keras, tf
 from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.arms import Arm
+from kar_aug.compare.metrics import auc
 from kar_aug.compare.models import build, build_bigger
 from kar_aug.config import CompareConfig
-from kar_aug.features import Samples
+from kar_aug.data.features import Samples
 from kar_aug.layers import KnowledgeAugmentation
-from kar_aug.metrics import auc
 
 _PREDICTED_ROWS = 8192
 

@@ -15,13 +15,13 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
+from kar_aug._tensorflow import prepare_tensorflow
 from kar_aug.compare.book import Book
 from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.tasks import OnEvent, Task
 from kar_aug.config import Config
 from kar_aug.errors import KarError
-from kar_aug.start import prepare_tensorflow
-from kar_aug.workspace import Workspace
+from kar_aug.pipeline.workspace import Workspace
 
 
 def cores() -> int:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from kar_aug.data import Tables
+from kar_aug.datasets._archive import DEFAULT_FOLDER
 from kar_aug.datasets.amazon import amazon_books as amazon_books
-from kar_aug.datasets.files import DEFAULT_FOLDER
 from kar_aug.datasets.movielens import movielens_1m as movielens_1m
 from kar_aug.datasets.movielens import movielens_100k as movielens_100k
 from kar_aug.datasets.movielens import movielens_latest_small as movielens_latest_small

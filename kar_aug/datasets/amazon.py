@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from kar_aug.data import Tables
-from kar_aug.datasets.files import DEFAULT_FOLDER, kept
+from kar_aug.datasets._archive import DEFAULT_FOLDER, kept
 from kar_aug.errors import DataError
 
 # By published name; the first that a folder holds is read.

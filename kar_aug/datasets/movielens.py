@@ -23,7 +23,7 @@ from pathlib import Path
 import pandas as pd
 
 from kar_aug.data import Tables
-from kar_aug.datasets.files import DEFAULT_FOLDER, Files, download, kept
+from kar_aug.datasets._archive import DEFAULT_FOLDER, Files, download, kept
 from kar_aug.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import partial
 from typing import IO, Any, TypeVar
 
-from kar_aug.batches import batched
+from kar_aug._batched import batched
 from kar_aug.cache import Batch, BatchBook, Claims, Link, Request, TextCache, answer_key
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError

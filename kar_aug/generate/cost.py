@@ -45,16 +45,16 @@ class Prices:
     """The prices that come with kar-aug, and over them those of the user's own file.
 
     Args:
-        path: a TOML file of the same form as kar_aug/prices.toml.
+        path: a TOML file of the same form as kar_aug/generate/prices.toml.
 
     Raises:
         ConfigError: The file cannot be read, or a price in it is no number.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        packaged = tomllib.loads(files("kar_aug").joinpath("prices.toml").read_text(encoding="utf-8"))
+        packaged = tomllib.loads(files("kar_aug.generate").joinpath("prices.toml").read_text(encoding="utf-8"))
         self.date: str = packaged["date"]
-        self._prices = _parse(packaged, "kar_aug/prices.toml")
+        self._prices = _parse(packaged, "kar_aug/generate/prices.toml")
         if path is not None:
             try:
                 document = tomllib.loads(path.read_text(encoding="utf-8-sig"))

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from kar_aug.batches import batched
+from kar_aug._batched import batched
 from kar_aug.cache import Answer, Claims, Link, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kar_aug.batches import batched
+from kar_aug._batched import batched
+from kar_aug._files import atomic_path
 from kar_aug.cache import Answer, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError
-from kar_aug.files import atomic_path
 from kar_aug.generate.cost import Price, Prices
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import BATCH, Survey

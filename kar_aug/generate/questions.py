@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kar_aug.batches import batched
+from kar_aug._batched import batched
 from kar_aug.cache import Link, TextCache, answer_key
 from kar_aug.config import LanguageModel
 from kar_aug.generate.progress import Progress

@@ -15,10 +15,10 @@ from typing import Any
 
 import jinja2
 
+from kar_aug._files import write_atomic
 from kar_aug.compare import Comparison, by_slice, headlines, leading, verdicts
 from kar_aug.compare.arms import Arm, fullest
 from kar_aug.compare.experiment import code_version
-from kar_aug.files import write_atomic
 from kar_aug.report import plots
 from kar_aug.report.tables import COLUMNS, SLICES, TERMINAL, TESTS, gate_usage, markdown, rows, slice_rows, test_rows
 

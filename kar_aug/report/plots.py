@@ -11,7 +11,7 @@ import numpy as np
 
 from kar_aug.compare import Comparison
 from kar_aug.compare.arms import BASE, Arm, fullest
-from kar_aug.metrics import calibration as calibration_of
+from kar_aug.compare.metrics import calibration as calibration_of
 
 _WIDTH = 4.6  # inches: 442 pixels, of which a phone shows 360
 _COLOURS = {"base": "#666666", "knowledge": "#1f6feb", "control": "#c2571a", "store": "#2f8f5b"}

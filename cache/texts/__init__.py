@@ -1,0 +1,1 @@
+"""The text cache: raw answers by content, claims, batches that run, checks, Parquet."""

@@ -1,0 +1,125 @@
+"""Batches that run at the server, and what is in them: on disk before anything is waited for.
+
+A batch is `prepared` (its requests are chosen), `uploaded` (the server has the file), `running` (the server has made
+it), and gone when its results are in the cache. Its requests stay until they are answered, failed, or put into another
+batch.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from kar_aug.cache.texts import tables
+from kar_aug.cache.texts.cache import Link, TextCache
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch. `marker` is our name for it, `batch_id` the server's."""
+
+    marker: str
+    state: str
+    requests: int
+    created: str
+    base_url: str | None = None
+    input_file: str | None = None
+    batch_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request in a batch. `question` is its model, messages and parameters; `rounds`, how many batches it was in."""
+
+    key: str
+    question: Mapping[str, Any]
+    links: tuple[Link, ...]
+    rounds: int = 1
+
+
+class BatchBook:
+    """The batches of one text cache."""
+
+    def __init__(self, cache: TextCache) -> None:
+        self._database = cache.database
+
+    def batches(self) -> list[Batch]:
+        """Those whose results are not in the cache yet, oldest first."""
+        columns = [tables.batches.c[name] for name in Batch.__dataclass_fields__]
+        with self._database.reading() as connection:
+            rows = connection.execute(sa.select(*columns).order_by(tables.batches.c.created))
+            return [Batch(**row._mapping) for row in rows]
+
+    def prepare(self, requests: Sequence[Request], base_url: str | None) -> Batch:
+        """Note a new batch of these requests, before the server hears of it. They may come out of an older batch."""
+        created = datetime.now(UTC).isoformat(timespec="milliseconds")
+        batch = Batch(uuid.uuid4().hex, "prepared", len(requests), created, base_url)
+        rows = [
+            {
+                "key": request.key,
+                "marker": batch.marker,
+                "rounds": request.rounds,
+                "question": json.dumps(dict(request.question)),
+                "links": json.dumps(request.links),
+            }
+            for request in sorted(requests, key=lambda request: request.key)
+        ]
+        statement = self._database.insert(tables.batch_requests)
+        columns = {name: statement.excluded[name] for name in ("marker", "rounds", "question", "links")}
+        with self._database.writing() as connection:
+            connection.execute(sa.insert(tables.batches), {**batch.__dict__})
+            connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=columns), rows)
+            keys = [row["key"] for row in rows]
+            connection.execute(sa.delete(tables.claims).where(tables.claims.c.key.in_(keys)))
+        return batch
+
+    def note(self, marker: str, **changes: str) -> None:
+        """Write down what happened to a batch: state, input_file, batch_id."""
+        with self._database.writing() as connection:
+            connection.execute(sa.update(tables.batches).where(tables.batches.c.marker == marker).values(**changes))
+
+    def requests(self, marker: str, keys: Collection[str] | None = None) -> Iterator[Request]:
+        """The requests of a batch that are still without an answer, in the order of their keys; a stream."""
+        requests = tables.batch_requests.c
+        statement = sa.select(requests.key, requests.question, requests.links, requests.rounds)
+        statement = statement.where(requests.marker == marker).order_by(requests.key)
+        if keys is not None:
+            statement = statement.where(requests.key.in_(list(keys)))
+        with self._database.reading() as connection:
+            for key, question, links, rounds in connection.execution_options(yield_per=256).execute(statement):
+                yield Request(key, json.loads(question), tuple(Link(*link) for link in json.loads(links)), rounds)
+
+    def join(self, links: Iterable[Link]) -> None:
+        """Note whose knowledge answers will be too, as far as they are on their way."""
+        wanted: dict[str, list[Link]] = {}
+        for link in links:
+            wanted.setdefault(link.key, []).append(link)
+        if not wanted:
+            return
+        requests = tables.batch_requests
+        found = sa.select(requests.c.key, requests.c.links).where(requests.c.key.in_(sorted(wanted)))
+        with self._database.writing() as connection:
+            there = connection.execute(found.order_by(requests.c.key).with_for_update()).all()
+            for key, stored in there:
+                before = [Link(*link) for link in json.loads(stored)]
+                after = list(dict.fromkeys([*before, *wanted[key]]))
+                if after != before:
+                    connection.execute(sa.update(requests).where(requests.c.key == key).values(links=json.dumps(after)))
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """These requests are in no batch any more."""
+        with self._database.writing() as connection:
+            requests = tables.batch_requests
+            connection.execute(sa.delete(requests).where(requests.c.key.in_(list(keys))))
+
+    def close(self, marker: str) -> None:
+        """A batch is over, and so are its requests that are left."""
+        with self._database.writing() as connection:
+            for table in (tables.batches, tables.batch_requests):
+                connection.execute(sa.delete(table).where(table.c.marker == marker))

@@ -1,0 +1,122 @@
+"""Answers as a Parquet file, to look at with other tools, to share, and to bring back.
+
+One row for each entity that has an answer, and one for each answer that is nobody's. `entity_id` is JSON (50 or
+"B00X"), so that numbers and texts stay apart; `messages` and `parameters` are JSON too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kar_aug._batched import batched
+from kar_aug._files import atomic_path
+from kar_aug.cache.texts.cache import Answer, Link, TextCache
+from kar_aug.errors import StoreError
+
+_ROWS = 1000
+_COLUMNS = {
+    "source": "string",
+    "entity_id": "string",
+    "text": "string",
+    "status": "string",
+    "model": "string",
+    "served_model": "string",
+    "prompt_version": "string",
+    "as_of": "string",
+    "created": "string",
+    "prompt_tokens": "int64",
+    "completion_tokens": "int64",
+    "seconds": "double",
+    "cost": "double",
+    "tier": "string",
+    "key": "string",
+    "parameters": "string",
+    "messages": "string",
+}
+
+
+def export_parquet(cache: TextCache, path: Path, *, messages: bool = True) -> int:
+    """Write all answers, and whose they are. Returns the number of rows.
+
+    Args:
+        messages: whether the prompts go with them. Prompts show rows of your data: leave them out of what you pass on.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
+    count = 0
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for rows in batched(_rows(cache, messages), _ROWS):
+            writer.write_table(pa.Table.from_pylist(list(rows), schema=schema))
+            count += len(rows)
+    return count
+
+
+def import_parquet(path: Path, cache: TextCache) -> int:
+    """Bring answers of such a file into a cache. Answers that are there stay. Returns how many were new.
+
+    Raises:
+        StoreError: It is not such a file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    new = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = sorted({"key", "text", "status", "model"} - set(file.schema_arrow.names))
+            if missing:
+                raise StoreError(f"{path} holds no answers: there is no column {missing[0]!r}.")
+            for batch in file.iter_batches(_ROWS):
+                new += _store(batch.to_pylist(), cache)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path} holds a row that is no answer: {error}") from None
+    return new
+
+
+def _rows(cache: TextCache, messages: bool) -> Iterator[dict[str, Any]]:
+    for answers in batched(cache.answers(), _ROWS):
+        links = cache.links_of([answer.key for answer in answers])
+        for answer in answers:
+            row = {name: getattr(answer, name, None) for name in _COLUMNS}
+            row["parameters"] = None if answer.parameters is None else json.dumps(dict(answer.parameters))
+            row["messages"] = json.dumps(list(answer.messages)) if messages else None
+            for link in links.get(answer.key, [None]):
+                yield row if link is None else row | link._asdict() | {"entity_id": json.dumps(link.entity_id)}
+
+
+def _store(rows: list[dict[str, Any]], cache: TextCache) -> int:
+    answers: dict[str, tuple[Answer, list[Link]]] = {}
+    for row in rows:
+        link = None
+        if row.get("source") is not None:
+            link = Link(row["source"], json.loads(row["entity_id"]), row["key"], row["prompt_version"], row["as_of"])
+        answers.setdefault(row["key"], (_answer(row), []))[1].extend([link] if link else [])
+    there = cache.answered(answers)
+    cache.put_many(pair for key, pair in answers.items() if key not in there)
+    cache.link(link for key in there for link in answers[key][1])
+    return len(answers) - len(there)
+
+
+def _answer(row: dict[str, Any]) -> Answer:
+    return Answer(
+        row["key"],
+        row["status"],
+        row["text"],
+        row["model"],
+        json.loads(row.get("messages") or "[]"),
+        row.get("prompt_tokens") or 0,
+        row.get("completion_tokens") or 0,
+        row.get("seconds") or 0.0,
+        row.get("created") or "",
+        json.loads(row["parameters"]) if row.get("parameters") else None,
+        row.get("served_model") or "",
+        row.get("tier") or "",
+        row.get("cost"),
+    )

@@ -1,0 +1,212 @@
+"""The one writer of a vector store: appends, deletes, compacts; each step is one published generation."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kar_aug.cache.vectors.files import MANIFEST, Group, Manifest, StoreSpec, write_group
+from kar_aug.cache.vectors.index import EntityId, given_ids, stored_ids, stored_text
+from kar_aug.cache.vectors.store import VectorStore
+from kar_aug.errors import StoreError
+
+# So many parts of like size become one, unless that would exceed a full part: few files, and each row is written
+# again only a few times however small the appends are.
+_FOLD = 16
+_FULL_PART = 1 << 18
+
+
+@contextmanager
+def open_writer(path: Path, spec: StoreSpec) -> Iterator[StoreWriter]:
+    """See `VectorStore.writer`."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise StoreError(f"{path} is a file, not the folder of a vector store. Name another folder.") from None
+    with (path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"{path} is being written by another process. Wait for it, or stop it.") from None
+        writer = StoreWriter(path, spec)
+        try:
+            yield writer
+        finally:
+            writer.index()
+
+
+class StoreWriter:
+    """Appends to and deletes from a store; every call is published when it returns. Made by `VectorStore.writer`."""
+
+    def __init__(self, path: Path, spec: StoreSpec) -> None:
+        self.path, self.spec = path, spec
+        self.manifest = Manifest(spec).extended(repr(sorted(asdict(spec).items())))
+        self._id_type: str | None = None
+        self._written = 0
+        if (path / MANIFEST).exists():
+            store = VectorStore.open(path)
+            if store.spec != spec:
+                raise StoreError(
+                    f"{path} was made with {store.spec.difference(spec)}. "
+                    "Encode into another folder, or delete this one: vectors of two kinds do not mix."
+                )
+            self.manifest = store.manifest
+            self._id_type = store.id_kind or None
+            self._written = store.manifest.groups_written
+
+    def append(
+        self, ids: Sequence[EntityId] | npt.NDArray[Any], keys: Sequence[str], vectors: npt.NDArray[Any],
+        *, as_of: str | None = None,
+    ) -> None:  # fmt: skip
+        """Publish rows: on disk and visible to readers when this returns.
+
+        Args:
+            ids: integers or strings, all of one kind, none twice.
+            keys: per id the key of the text that was encoded.
+            vectors: (len(ids), dimension).
+            as_of: latest as-of time of the texts.
+
+        Raises:
+            StoreError: Shapes differ, an id repeats, or a vector holds NaN or infinity.
+        """
+        if vectors.shape != (len(ids), self.spec.dimension) or len(keys) != len(ids):
+            raise StoreError(
+                f"{self.path}: {len(ids)} ids and {len(keys)} keys came with vectors of shape {vectors.shape}; "
+                f"({len(ids)}, {self.spec.dimension}) is needed."
+            )
+        if not len(ids):
+            return
+        id_array = self._checked_ids(ids)
+        with np.errstate(over="ignore"):  # what overflows is refused below, with its id
+            rounded = np.asarray(vectors, self.spec.dtype)
+        bad = np.flatnonzero(~np.isfinite(rounded).all(axis=1))
+        if len(bad):
+            raise StoreError(
+                f"{self.path}: the vector of {given_ids(id_array[bad[:1]])[0]!r} holds NaN or infinity "
+                f"(as {self.spec.dtype})."
+            )
+        part = self._write("part", vectors=rounded, ids=id_array, keys=stored_text(keys, "text key"))
+        times = [time for time in (self.manifest.as_of, as_of) if time is not None]
+        content = repr(sorted(part.files.items()))
+        parts = self._folded((*self.manifest.parts, part))
+        self._publish(self.manifest.extended(content, parts=parts, as_of=max(times, default=None)))
+
+    def delete(self, ids: Sequence[EntityId]) -> int:
+        """Publish that `ids` have no vector any more; ids that have none are passed over. Returns how many had one."""
+        if not (self.path / MANIFEST).exists():
+            return 0
+        present = [id for id, key in zip(ids, VectorStore.open(self.path).keys_of(ids), strict=True) if key is not None]
+        present = list(dict.fromkeys(present))
+        if present:
+            group = self._write("deleted", ids=self._checked_ids(present))
+            content = f"deleted {sorted(group.files.items())}"
+            self._publish(self.manifest.extended(content, parts=(*self.manifest.parts, group)))
+        return len(present)
+
+    def project(self, matrix: npt.NDArray[Any]) -> None:
+        """Keep the PCA that all vectors go through: (1 + dimension, encoder's dimension). Before the first append."""
+        if self.manifest.parts:
+            raise StoreError(f"{self.path} holds vectors already; their projection cannot be changed.")
+        group = self._write("projection", matrix=np.asarray(matrix, np.float32))
+        self._publish(self.manifest.extended(repr(sorted(group.files.items())), projection=group))
+
+    def compact(self) -> None:
+        """Publish the live rows alone, in the same order, as full parts: superseded and deleted rows are left out."""
+        if not self.manifest.parts:
+            return
+        store = VectorStore.open(self.path)
+        parts = []
+        for batch in store.batches(_FULL_PART):
+            ids = batch.column("id").to_pylist()
+            keys = stored_text(batch.column("key").to_pylist(), "text key")
+            vectors = np.asarray(batch.column("vector").flatten()).reshape(len(ids), -1)
+            parts.append(self._write("part", vectors=vectors, ids=stored_ids(ids), keys=keys))
+        content = "compact " + repr([sorted(part.files.items()) for part in parts])
+        self._publish(self.manifest.extended(content, parts=tuple(parts), index=None, indexed=0))
+        if not parts:
+            self._id_type = None
+        self.index()
+
+    def prune(self) -> int:
+        """Delete the files of older generations, and those of writers that were killed. Returns the bytes freed.
+
+        Readers that have the store open keep what they see.
+        """
+        named = {f"{group.name}.{kind}.npy" for group in self.manifest.groups for kind in group.files}
+        freed = 0
+        for path in self.path.glob("[0-9]*-*.npy"):
+            if path.name not in named:
+                freed += path.stat().st_size
+                path.unlink()
+        for path in self.path.glob(f".{Path(MANIFEST).stem}.*"):  # left by a writer that was killed
+            path.unlink()
+        return freed
+
+    def index(self) -> None:
+        """Publish an index of all rows, so that the next reader need not make one."""
+        manifest = self.manifest
+        if manifest.indexed == manifest.rows and not any(part.deletes for part in manifest.parts):
+            return
+        index = VectorStore.open(self.path)._index
+        kept = tuple(part for part in manifest.parts if not part.deletes)
+        if not len(index.ids):
+            # Nothing is left: rows without a live id go too, and with them the type of the ids.
+            self._publish(replace(manifest, parts=(), index=None, indexed=0))
+            self._id_type = None
+        else:
+            group = self._write("index", ids=index.ids, rows=index.rows)
+            self._publish(replace(manifest, parts=kept, index=group, indexed=manifest.rows))
+
+    def _checked_ids(self, ids: Sequence[EntityId] | npt.NDArray[Any]) -> npt.NDArray[Any]:
+        array = stored_ids(ids)
+        if len(np.unique(array)) != len(array):
+            raise StoreError(f"{self.path}: an id came twice in one part.")
+        kind = "i" if array.dtype.kind == "i" else "U"
+        if self._id_type not in (None, kind):
+            raise StoreError(
+                f"{self.path}: ids are integers in one part and strings in another. Give all the same type."
+            )
+        self._id_type = kind
+        return array
+
+    def _folded(self, parts: tuple[Group, ...]) -> tuple[Group, ...]:
+        """`parts`, with the latest ones made one while they are many and small. Rows keep their numbers."""
+        while len(parts) >= _FOLD:
+            last = parts[-_FOLD:]
+            sizes = [part.rows for part in last]
+            if any(part.deletes for part in last) or sum(sizes) > _FULL_PART or max(sizes) >= _FOLD * min(sizes):
+                break
+            joined = self._write("part", **{kind: self._joined(last, kind) for kind in ("vectors", "ids", "keys")})
+            parts = (*parts[:-_FOLD], joined)
+        return parts
+
+    def _joined(self, parts: Sequence[Group], kind: str) -> npt.NDArray[Any]:
+        return np.concatenate([np.load(self.path / f"{part.name}.{kind}.npy", mmap_mode="r") for part in parts])
+
+    def _write(self, kind: str, **arrays: npt.NDArray[Any]) -> Group:
+        """Write files under a name that was never used, so that no reader's file changes under it."""
+        number, self._written = self._written, self._written + 1
+        # A writer that was killed may have left a file of this number. It is no reader's: writing over it is safe.
+        with self._errors():
+            return write_group(self.path, f"{number:05d}-{kind}", **arrays)
+
+    def _publish(self, manifest: Manifest) -> None:
+        """What fails before this leaves the last state, here and on disk."""
+        with self._errors():
+            self.manifest = replace(manifest, groups_written=self._written).publish(self.path)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"{self.path} cannot be written ({error}). What was published before is kept: mend it and run again."
+            ) from None

@@ -1,0 +1,9 @@
+"""What people bring, and what a CTR model reads of it.
+
+tables    interactions, items and users, checked     split     history, train, validation and test, without leaks
+features  samples: integer features, click histories, labels
+"""
+
+from kar_aug.data.tables import PARTS, Tables, as_of, load_tables, split_interactions
+
+__all__ = ["PARTS", "Tables", "as_of", "load_tables", "split_interactions"]

@@ -1,0 +1,191 @@
+"""Texts into knowledge vectors, written to a vector store as they come; only what is missing or changed."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kar_aug._batched import batched
+from kar_aug.cache import Knowledge, StoreSpec, StoreWriter, VectorStore, text_key
+from kar_aug.encode.encoders import Encoder
+from kar_aug.encode.reduction import fit_pca, project, truncate
+from kar_aug.errors import EncodingError, StoreError
+
+# Texts held at once, sorted by length: enough that hardly any of a batch is padding.
+_WINDOW_TEXTS = 32_768
+# Texts between two publications: what a killed run does again.
+_PUBLISH_TEXTS = 256
+_PCA_TEXTS = 4096
+
+
+def encode(
+    knowledge: Iterable[Knowledge],
+    store: Path | str,
+    encoder: Encoder,
+    *,
+    dtype: str = "float16",
+    truncate_dim: int | None = None,
+    pca: int | None = None,
+    on_progress: Callable[[int], None] = lambda rows: None,
+) -> VectorStore:
+    """Bring a store up to date with texts. Killed and started again, it encodes what is still missing.
+
+    Args:
+        knowledge: texts of one source, as `TextCache.knowledge` yields them. It is gone through twice: a list, or
+            anything whose `__iter__` starts anew (`Texts`), is streamed; an iterator is read into memory.
+        store: folder of the store, made if it is not there.
+        truncate_dim: keep the first so many numbers of each vector.
+        pca: reduce to so many numbers by a PCA, fitted on up to 4,096 texts when the store is made and kept in it.
+        on_progress: called with the number of texts that were just finished, old ones included.
+
+    Raises:
+        EncodingError: There is no text, or the encoder gave a vector that is not finite.
+        StoreError: The store was made with another encoder, prompt version or language model.
+        ValueError: `truncate_dim` or `pca` does not fit the encoder, or both are given.
+    """
+    texts: Iterable[Knowledge] = list(knowledge) if isinstance(knowledge, Iterator) else knowledge
+    if truncate_dim is not None and pca is not None:
+        raise ValueError("Give `truncate_dim` or `pca`, not both.")
+    for name, dimension in (("truncate_dim", truncate_dim), ("pca", pca)):
+        if dimension is not None and not 1 <= dimension < encoder.dimension:
+            raise ValueError(
+                f"`{name}` must be between 1 and {encoder.dimension - 1}, below the encoder's dimension. "
+                f"Received: {dimension}"
+            )
+    seen = _survey(texts)
+    if not seen.count:
+        raise EncodingError(f"There is no knowledge to encode into {store}. Generate it first: kar-aug generate")
+    spec = StoreSpec(
+        encoder=encoder.name,
+        dimension=pca or truncate_dim or encoder.dimension,
+        prompt_versions=seen.prompt_versions,
+        language_models=seen.language_models,
+        dtype=dtype,
+        pooling=getattr(encoder, "pooling", ""),
+        normalized=getattr(encoder, "normalized", False),
+        long_texts=getattr(encoder, "long_texts", ""),
+        reduction=f"pca from {encoder.dimension}"
+        if pca
+        else f"truncated from {encoder.dimension}"
+        if truncate_dim
+        else "",
+    )
+    with VectorStore.writer(store, spec) as writer:
+        reduce = _reduction(writer, encoder, seen.sample, spec, truncate_dim, pca)
+        present = VectorStore.open(store) if writer.manifest.generation else None
+        for window in batched(texts, _WINDOW_TEXTS):
+            _encode_window(window, present, writer, encoder, reduce, on_progress)
+        writer.index()
+        writer.prune()
+    return VectorStore.open(store)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts that can be gone through again: `read()` gives a new iterator each time.
+
+    Example:
+        >>> encode(Texts(lambda: cache.knowledge("item")), ".kar/vectors/item", encoder)
+    """
+
+    read: Callable[[], Iterator[Knowledge]]
+
+    def __iter__(self) -> Iterator[Knowledge]:
+        return self.read()
+
+
+@dataclass(frozen=True)
+class _Survey:
+    count: int
+    prompt_versions: tuple[str, ...]
+    language_models: tuple[str, ...]
+    sample: list[str]
+
+
+def _survey(texts: Iterable[Knowledge]) -> _Survey:
+    """What must be known before the first vector is written; one pass, in bounded memory."""
+    versions: set[str] = set()
+    models: set[str] = set()
+    count = 0
+    smallest: list[tuple[int, str]] = []  # by hash: random, and the same for the same texts
+    for count, text in enumerate(texts, start=1):  # noqa: B007
+        versions.add(text.prompt_version)
+        models.add(text.model)
+        entry = (-int(text_key(text.text)[:16], 16), text.text)
+        if len(smallest) < _PCA_TEXTS:
+            heapq.heappush(smallest, entry)
+        elif entry > smallest[0]:
+            heapq.heappushpop(smallest, entry)
+    return _Survey(count, tuple(sorted(versions)), tuple(sorted(models)), sorted({text for _, text in smallest}))
+
+
+Reduce = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+
+
+def _reduction(
+    writer: StoreWriter, encoder: Encoder, sample: list[str], spec: StoreSpec, truncate_dim: int | None, pca: int | None
+) -> Reduce:
+    if truncate_dim is not None:
+        return lambda vectors: truncate(vectors, truncate_dim, normalized=spec.normalized)
+    if pca is None:
+        return lambda vectors: vectors
+    matrix = VectorStore.open(writer.path).projection if writer.manifest.projection else None
+    if matrix is None:
+        if len(sample) <= pca:
+            raise EncodingError(
+                f"A PCA to {pca} numbers needs more than {pca} different texts; there are {len(sample)}."
+            )
+        vectors = np.concatenate(
+            [_encoded(encoder, batch) for batch in batched(sorted(sample, key=len), _PUBLISH_TEXTS)]
+        )
+        matrix = fit_pca(vectors, pca)
+        writer.project(matrix)
+    fitted = matrix
+    return lambda vectors: project(vectors, fitted)
+
+
+def _encode_window(
+    window: Sequence[Knowledge],
+    present: VectorStore | None,
+    writer: StoreWriter,
+    encoder: Encoder,
+    reduce: Reduce,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Encode what is missing of a window: each different text once, shorter ones first."""
+    keys = [text_key(text.text) for text in window]
+    stored = present.keys_of([text.entity_id for text in window]) if present is not None else [None] * len(window)
+    missing: dict[str, list[Knowledge]] = {}
+    for text, key, old in zip(window, keys, stored, strict=True):
+        if key != old:
+            missing.setdefault(key, []).append(text)
+    on_progress(len(window) - sum(map(len, missing.values())))
+    for batch in batched(sorted(missing.items(), key=lambda item: len(item[1][0].text)), _PUBLISH_TEXTS):
+        vectors = reduce(_encoded(encoder, [same[0].text for _, same in batch]))
+        row_of = np.repeat(np.arange(len(batch)), [len(same) for _, same in batch])
+        owners = [text for _, same in batch for text in same]
+        times = [text.as_of for text in owners if text.as_of is not None]
+        try:
+            writer.append(
+                [text.entity_id for text in owners], [batch[row][0] for row in row_of], vectors[row_of],
+                as_of=max(times, default=None),
+            )  # fmt: skip
+        except StoreError as error:
+            raise EncodingError(f"{encoder.name}: {error}") from None
+        on_progress(len(owners))
+
+
+def _encoded(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[Any]:
+    vectors = np.asarray(encoder.encode(texts))
+    if vectors.shape != (len(texts), encoder.dimension):
+        raise EncodingError(
+            f"{encoder.name} gave vectors of shape {vectors.shape} for {len(texts)} texts; "
+            f"({len(texts)}, {encoder.dimension}) is what it announced."
+        )
+    return vectors

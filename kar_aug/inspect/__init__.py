@@ -1,0 +1,1 @@
+"""Looking at what a run made: the neighbours of a vector, a store as a picture."""

@@ -1,0 +1,180 @@
+"""What serves in production: augmented vectors computed once, looked up by id. No expert network is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kar_aug._keras import keras, tf, track_weights
+from kar_aug.errors import StoreError
+from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation, _Hidden
+from kar_aug.layers.lookup import constant, keys_of, output_shape, positions, sequence_mask, shape_like
+
+_NO_KEY = np.iinfo(np.int64).max
+
+
+@keras.utils.register_keras_serializable(package="kar_aug")
+class PrestoredAugmentation(keras.layers.Layer):
+    """The augmented vectors of a trained `KnowledgeAugmentation` as tables: same inputs, same outputs.
+
+    Args:
+        tables: source name -> (vocabulary + 1, width) float array; the last row is the default vector, for ids
+            without knowledge or outside the vocabulary. Or, as `get_config` writes it, the shapes alone.
+        keys: for sources with raw ids, source name -> (vocabulary,) ascending keys (`lookup.sorted_keys`).
+        table_dtype: "float32" or "float16": half the memory, about three decimal digits.
+        mask_zero: as `KnowledgeAugmentation` has it.
+        stores: what `KnowledgeAugmentation.stores` says, kept with the model.
+
+    Source:
+        KAR, arXiv:2306.10933, section 3.5: augmented vectors are prestored for fast inference.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, Any],
+        keys: Mapping[str, Any] | None = None,
+        table_dtype: str = "float32",
+        mask_zero: bool = False,
+        stores: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if table_dtype not in ("float32", "float16"):
+            raise ValueError(f"`table_dtype` must be float32 or float16. Received: {table_dtype!r}")
+        arrays = {name: np.zeros(t, "float32") if isinstance(t, list) else np.asarray(t) for name, t in tables.items()}
+        raw = {name: np.zeros(k, "int64") if isinstance(k, list) else k for name, k in (keys or {}).items()}
+        self.shapes = {name: list(array.shape) for name, array in arrays.items()}
+        self.key_shapes = {name: list(array.shape) for name, array in raw.items()}
+        self.table_dtype = table_dtype
+        self.mask_zero = mask_zero
+        self.supports_masking = True
+        self.stores = {name: dict(store) for name, store in (stores or {}).items()}
+        self._augmentation = _Hidden(None)
+        with tf.name_scope(self.name):
+            self._tables = [self._frozen(name, array, table_dtype) for name, array in arrays.items()]
+            self._keys = [self._frozen(f"{name}_keys", array, "int64") for name, array in raw.items()]
+        track_weights(self)
+
+    def _frozen(self, name: str, values: Any, dtype: str) -> Any:
+        return self.add_weight(
+            name=name, shape=values.shape, dtype=dtype, trainable=False, initializer=constant(values)
+        )
+
+    @classmethod
+    def of(
+        cls, augmentation: KnowledgeAugmentation, *, table_dtype: str = "float32", spare: int = 0
+    ) -> PrestoredAugmentation:
+        """Compute the augmented vector of every id of `augmentation` once; `spare` rows a source wait for new ids."""
+        tables, keys = {}, {}
+        for name in augmentation.sources:
+            table = augmentation.augmented_vectors(name)
+            tables[name] = np.concatenate([table, np.repeat(table[-1:], spare, axis=0)])
+        for name, own in augmentation.keys().items():
+            keys[name] = np.concatenate([own, np.full(spare, _NO_KEY)])
+        layer = cls(
+            tables,
+            keys,
+            table_dtype,
+            augmentation.mask_zero,
+            augmentation.stores,
+            name=f"{augmentation.name}_prestored",
+        )
+        layer._augmentation.value = augmentation
+        return layer
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+
+    def call(self, inputs: Mapping[str, Any], mask: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return {name: self._look_up(name, ids, (mask or {}).get(name)) for name, ids in inputs.items()}
+
+    def compute_mask(self, inputs: Mapping[str, Any], mask: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return {name: sequence_mask(ids, (mask or {}).get(name), self.mask_zero) for name, ids in inputs.items()}
+
+    def _look_up(self, name: str, ids: Any, mask: Any) -> Any:
+        ids = tf.convert_to_tensor(ids)
+        table = tf.convert_to_tensor(self._tables[list(self.shapes).index(name)])
+        keys = self._keys_of(name)
+        places = positions(ids, self.shapes[name][0] - 1, None if keys is None else tf.convert_to_tensor(keys))
+        vectors = tf.cast(tf.gather(table, tf.reshape(places, [-1])), self.compute_dtype)
+        return shape_like(ids, vectors, sequence_mask(ids, mask, self.mask_zero))
+
+    def _keys_of(self, name: str) -> Any:
+        return self._keys[list(self.key_shapes).index(name)] if name in self.key_shapes else None
+
+    def update(
+        self, knowledge: Mapping[str, Mapping[Any, Any]], augmentation: KnowledgeAugmentation | None = None
+    ) -> None:
+        """Add ids, or replace their vectors, from new knowledge vectors; no other weight changes.
+
+        Example:
+            >>> serving.get_layer("knowledge_augmentation_prestored").update({"item_id": {1683: vector}})
+
+        Args:
+            knowledge: source -> {id as the model reads it: knowledge vector, (knowledge dimension,)}.
+            augmentation: the trained layer that adapts them. Known where `prestore` was called in this process;
+                to be given for a model that was loaded.
+
+        Raises:
+            StoreError: There is no room for an id (`prestore(model, spare=...)` makes some), or a vector is not
+                finite or not of the right length. Nothing is changed then.
+        """
+        augmentation = augmentation or self._augmentation.value
+        if augmentation is None:
+            raise ValueError("This model was loaded: give `update` the trained KnowledgeAugmentation as well.")
+        for name, table, keys in [self._updated(*item, augmentation) for item in knowledge.items()]:
+            self._tables[list(self.shapes).index(name)].assign(table)
+            if keys is not None:
+                self._keys_of(name).assign(keys)
+
+    def _updated(self, name: str, vectors: Mapping[Any, Any], augmentation: KnowledgeAugmentation) -> tuple[Any, ...]:
+        """The table of a source, and its keys if any, with the knowledge of more ids."""
+        if name not in self.shapes:
+            raise ValueError(f"There is no knowledge source {name!r}. The sources are: {', '.join(self.shapes)}")
+        ids, size = list(vectors), self.shapes[name][0] - 1
+        matrix = _matrix(name, ids, list(vectors.values()), augmentation.dimensions[name])
+        rows = self._tables[list(self.shapes).index(name)].numpy().copy()
+        adapted = augmentation.adapt(name, matrix)
+        if name not in self.key_shapes:
+            outside = [id for id in ids if not 0 <= id < size]
+            if outside:
+                raise StoreError(f"{name}: there is no row for id {outside[0]}, only for 0 to {size - 1}. {_SPARE}")
+            rows[ids] = adapted
+            return name, rows, None
+        keys = self._keys_of(name).numpy().copy()
+        new = keys_of(ids)
+        place = np.minimum(np.searchsorted(keys, new), size - 1)
+        there = keys[place] == new
+        free = np.flatnonzero(keys == _NO_KEY)
+        if (~there).sum() > len(free):
+            raise StoreError(f"{name}: {(~there).sum()} new ids, but room for {len(free)}. {_SPARE}")
+        place[~there] = free[: (~there).sum()]
+        keys[place], rows[place] = new, adapted
+        order = np.argsort(keys, kind="stable")
+        return name, np.concatenate([rows[:-1][order], rows[-1:]]), keys[order]
+
+    def compute_output_shape(self, input_shape: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: output_shape(shape, self.shapes[name][1]) for name, shape in input_shape.items()}
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "tables": self.shapes,
+            "keys": self.key_shapes,
+            "table_dtype": self.table_dtype,
+            "mask_zero": self.mask_zero,
+            "stores": self.stores,
+        }
+
+
+_SPARE = "Make room when prestoring: prestore(model, spare=...)."
+
+
+def _matrix(name: str, ids: list[Any], vectors: list[Any], dimension: int) -> Any:
+    """Knowledge vectors as one matrix, each checked."""
+    for id, vector in zip(ids, vectors, strict=True):
+        if np.shape(vector) != (dimension,) or not np.isfinite(vector).all():
+            raise StoreError(f"{name}: the vector of id {id!r} must be {dimension} finite numbers.")
+    return np.asarray(vectors, np.float32).reshape(len(ids), dimension)

@@ -1,0 +1,186 @@
+"""What is done to whole models: add knowledge to one that exists, renew it, prestore it for serving, load it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kar_aug._keras import keras, only_input, tensors_behind, tf
+from kar_aug.layers import KnowledgeAugmentation, PrestoredAugmentation
+from kar_aug.layers.knowledge_augmentation import store_locations
+from kar_aug.layers.lookup import concatenate
+
+logger = logging.getLogger(__name__)
+
+# The layers that read a model's features all at once, in the order in which they are looked for.
+_FEATURE_READERS = ("DNN", "Dense")
+
+
+def augment(
+    model: Any,
+    augmentation: KnowledgeAugmentation,
+    *,
+    at: str | None = None,
+    inputs: Mapping[str, str] | None = None,
+    trainable: bool = True,
+) -> Any:
+    """Add knowledge to a functional model that exists; its predictions are unchanged until it is trained on.
+
+    A linear projection of the augmented vectors, zero at first, is added to the input of one layer: which is what
+    concatenating them to that input would do, without a new shape for the layer's kernel.
+
+    Args:
+        model: a built functional model. It is not copied: the new model shares its layers and weights.
+        augmentation: its sources are found among the model's inputs by name.
+        at: name of the layer whose input receives the knowledge, one of `attachment_points(model)`. By default
+            the first of them: the model's first `DNN` (DeepCTR's name for its deep part) or else its first `Dense`.
+        inputs: source name -> name of the model's input, where they differ.
+        trainable: False freezes the old weights, so that only the new path is trained. It sets `trainable` on
+            `model` itself.
+
+    Returns:
+        A new, uncompiled model with the inputs of the old one. Its attribute `knowledge_attached_to` names the layer
+        that receives the knowledge (also logged); `model.get_layer("knowledge_projection")` is the projection.
+
+    Raises:
+        ValueError: The model is not functional, or a name is not found; the message lists what there is.
+    """
+    if not getattr(model, "inputs", None) or not hasattr(model, "get_layer"):
+        raise ValueError("`augment` needs a built functional Keras model: one that knows its inputs and layers.")
+    input_of = {tensor.name.split(":")[0]: tensor for tensor in model.inputs}
+    ids = {}
+    for source in augmentation.sources:
+        name = (inputs or {}).get(source, source)
+        if name not in input_of:
+            raise ValueError(
+                f"The model has no input {name!r} for knowledge source {source!r}. It has: {', '.join(input_of)}. "
+                "Say which one it is: inputs={'" + source + "': ...}"
+            )
+        ids[source] = input_of[name]
+    points = attachment_points(model)
+    if at is None and not any(reader for _, reader in points):
+        raise ValueError(
+            f"Model {model.name!r} has neither a DNN nor a Dense layer. Say which layer's input gets the knowledge: "
+            f"at=..., one of: {', '.join(name for name, _ in points)}"
+        )
+    if at is not None and at not in [name for name, _ in points]:
+        raise ValueError(
+            f"Knowledge cannot be added to the input of {at!r}: there is no such layer, or it does not read one float "
+            f"tensor. Choose one of: {', '.join(name for name, _ in points)}"
+        )
+    layer = model.get_layer(at or points[0][0])
+    target = only_input(layer, tensors_behind(model.outputs))
+    if not trainable:
+        model.trainable = False
+    fields = augmentation(ids)
+    joined = concatenate([keras.layers.Flatten()(field) for field in fields.values()], name="knowledge")
+    projection = keras.layers.Dense(
+        target.shape[-1], use_bias=False, kernel_initializer="zeros", name="knowledge_projection"
+    )(joined)
+    changed = keras.layers.Add(name="knowledge_added")([target, _of_rank(projection, len(target.shape))])
+    used = tensors_behind(model.outputs, stop=target)
+    other_inputs = [tensor for tensor in model.inputs if id(tensor) in used]
+    rest = keras.Model([target, *other_inputs], model.outputs, name=f"{model.name}_after_knowledge")
+    outputs = rest([changed, *other_inputs])
+    logger.info("knowledge of %s was added to the input of layer %r", ", ".join(ids), layer.name)
+    augmented = keras.Model(model.inputs, outputs, name=f"{model.name}_augmented")
+    augmented.knowledge_attached_to = layer.name
+    return augmented
+
+
+def attachment_points(model: Any) -> list[tuple[str, bool]]:
+    """Layers of a functional model to whose input `augment` can add knowledge: (name, whether it is a feature reader).
+
+    The feature readers, `DNN` then `Dense`, come first; the first of all is what `augment` takes by default.
+    """
+    used = tensors_behind(model.outputs)
+    points = [layer for layer in model.layers if _reads_one_float_tensor(layer, used)]
+    kinds = [*_FEATURE_READERS, None]
+    kind_of = {id(p): kind if (kind := type(p).__name__) in _FEATURE_READERS else None for p in points}
+    points.sort(key=lambda layer: kinds.index(kind_of[id(layer)]))  # stable: the model's order within a kind
+    return [(layer.name, kind_of[id(layer)] is not None) for layer in points]
+
+
+def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
+    """The model for serving: each `KnowledgeAugmentation` replaced by tables of its augmented vectors.
+
+    The other layers are shared with `model`, not copied. An id costs one look-up.
+
+    Args:
+        dtype: of the tables. "float32": predictions agree to rounding; "float16": half the memory, 1e-2 relative.
+        spare: rows a source kept free for ids that `PrestoredAugmentation.update` adds later.
+
+    Raises:
+        ValueError: There is no `KnowledgeAugmentation` in the model.
+    """
+    _augmentations(model, "prestore")
+    return _replaced(model, lambda layer: PrestoredAugmentation.of(layer, table_dtype=dtype, spare=spare))
+
+
+def refresh(model: Any, tables: Mapping[str, Any]) -> Any:
+    """The model with other knowledge: after more answers came in, say. All trained weights are kept.
+
+    The layers but `KnowledgeAugmentation` are shared with `model`, not copied. Coverage may change either way: ids that
+    lose their knowledge get the learned default vector.
+
+    Args:
+        tables: for every source what `KnowledgeAugmentation` takes, of the encoder it was trained with.
+
+    Raises:
+        ValueError: There is no `KnowledgeAugmentation` in the model, or the vectors have another dimension.
+    """
+    _augmentations(model, "refresh")
+    return _replaced(model, lambda layer: layer.refreshed(tables))
+
+
+def _augmentations(model: Any, purpose: str) -> list[KnowledgeAugmentation]:
+    found = [layer for layer in model.layers if isinstance(layer, KnowledgeAugmentation)]
+    if not found:
+        raise ValueError(f"Model {model.name!r} has no KnowledgeAugmentation layer: there is nothing to {purpose}.")
+    return found
+
+
+def _replaced(model: Any, replacement: Callable[[KnowledgeAugmentation], Any]) -> Any:
+    def replace(layer: Any) -> Any:
+        return replacement(layer) if isinstance(layer, KnowledgeAugmentation) else layer
+
+    return keras.models.clone_model(model, clone_function=replace)
+
+
+def load_model(path: Path | str, *, stores: Mapping[str, Path | str] | None = None) -> Any:
+    """Load a saved model that holds kar-aug's or DeepCTR's layers.
+
+    Args:
+        path: a .keras or .h5 file.
+        stores: source name -> folder, for vector stores that are elsewhere now than when the model was made.
+
+    Raises:
+        StoreError: A store is missing, or is not the one the model was trained with.
+    """
+    store_locations.update({name: str(folder) for name, folder in (stores or {}).items()})
+    try:
+        return keras.models.load_model(str(path), custom_objects=_deepctr_layers())
+    finally:
+        store_locations.clear()
+
+
+def _reads_one_float_tensor(layer: Any, used: set[int]) -> bool:
+    tensor = None if isinstance(layer, keras.layers.InputLayer) else only_input(layer, used)
+    if tensor is None or len(tensor.shape) < 2 or tensor.shape[-1] is None:
+        return False
+    return bool(tf.as_dtype(tensor.dtype).is_floating)
+
+
+def _of_rank(tensor: Any, rank: int) -> Any:
+    """(batch, width) as (batch, 1, ..., width), to be added to a tensor of higher rank."""
+    return tensor if rank == 2 else keras.layers.Reshape((*[1] * (rank - 2), tensor.shape[-1]))(tensor)
+
+
+def _deepctr_layers() -> dict[str, Any]:
+    try:
+        from kar_aug.backbones import custom_objects
+    except Exception:  # not installed, or not for this Keras: then no model of it can be in the file
+        return {}
+    return custom_objects()

@@ -1,0 +1,1 @@
+"""The stages of one kar.toml, joined: what each reads and writes, and where."""

@@ -1,0 +1,1 @@
+"""Servers, processes and prompts that several tests use."""
