@@ -4,6 +4,7 @@ tables    interactions, items and users, checked     split     history, train, v
 features  samples: integer features, click histories, labels
 """
 
-from kar_aug.data.tables import PARTS, Tables, as_of, load_tables, split_interactions
+from kar_aug.data.split import PARTS, as_of, split_interactions
+from kar_aug.data.tables import Tables, load_tables
 
 __all__ = ["PARTS", "Tables", "as_of", "load_tables", "split_interactions"]

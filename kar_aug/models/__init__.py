@@ -1,5 +1,10 @@
-"""What is done to whole models: add knowledge to one that exists, renew it, prestore it for serving, export it."""
+"""What is done to whole models.
 
-from kar_aug.models.augment import attachment_points, augment, load_model, prestore, refresh
+augment   add knowledge to one that exists     change   prestore it for serving, renew it, load the model
+export    a SavedModel                         join     vectors that come with each batch, for tables larger than memory
+"""
+
+from kar_aug.models.augment import attachment_points, augment
+from kar_aug.models.change import load_model, prestore, refresh
 
 __all__ = ["attachment_points", "augment", "load_model", "prestore", "refresh"]

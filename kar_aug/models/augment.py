@@ -1,15 +1,13 @@
-"""What is done to whole models: add knowledge to one that exists, renew it, prestore it for serving, load it."""
+"""Knowledge for a functional model that exists."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from kar_aug._keras import keras, only_input, tensors_behind, tf
-from kar_aug.layers import KnowledgeAugmentation, PrestoredAugmentation
-from kar_aug.layers.knowledge_augmentation import store_locations
+from kar_aug.layers import KnowledgeAugmentation
 from kar_aug.layers.lookup import concatenate
 
 logger = logging.getLogger(__name__)
@@ -103,69 +101,6 @@ def attachment_points(model: Any) -> list[tuple[str, bool]]:
     return [(layer.name, kind_of[id(layer)] is not None) for layer in points]
 
 
-def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
-    """The model for serving: each `KnowledgeAugmentation` replaced by tables of its augmented vectors.
-
-    The other layers are shared with `model`, not copied. An id costs one look-up.
-
-    Args:
-        dtype: of the tables. "float32": predictions agree to rounding; "float16": half the memory, 1e-2 relative.
-        spare: rows a source kept free for ids that `PrestoredAugmentation.update` adds later.
-
-    Raises:
-        ValueError: There is no `KnowledgeAugmentation` in the model.
-    """
-    _augmentations(model, "prestore")
-    return _replaced(model, lambda layer: PrestoredAugmentation.of(layer, table_dtype=dtype, spare=spare))
-
-
-def refresh(model: Any, tables: Mapping[str, Any]) -> Any:
-    """The model with other knowledge: after more answers came in, say. All trained weights are kept.
-
-    The layers but `KnowledgeAugmentation` are shared with `model`, not copied. Coverage may change either way: ids that
-    lose their knowledge get the learned default vector.
-
-    Args:
-        tables: for every source what `KnowledgeAugmentation` takes, of the encoder it was trained with.
-
-    Raises:
-        ValueError: There is no `KnowledgeAugmentation` in the model, or the vectors have another dimension.
-    """
-    _augmentations(model, "refresh")
-    return _replaced(model, lambda layer: layer.refreshed(tables))
-
-
-def _augmentations(model: Any, purpose: str) -> list[KnowledgeAugmentation]:
-    found = [layer for layer in model.layers if isinstance(layer, KnowledgeAugmentation)]
-    if not found:
-        raise ValueError(f"Model {model.name!r} has no KnowledgeAugmentation layer: there is nothing to {purpose}.")
-    return found
-
-
-def _replaced(model: Any, replacement: Callable[[KnowledgeAugmentation], Any]) -> Any:
-    def replace(layer: Any) -> Any:
-        return replacement(layer) if isinstance(layer, KnowledgeAugmentation) else layer
-
-    return keras.models.clone_model(model, clone_function=replace)
-
-
-def load_model(path: Path | str, *, stores: Mapping[str, Path | str] | None = None) -> Any:
-    """Load a saved model that holds kar-aug's or DeepCTR's layers.
-
-    Args:
-        path: a .keras or .h5 file.
-        stores: source name -> folder, for vector stores that are elsewhere now than when the model was made.
-
-    Raises:
-        StoreError: A store is missing, or is not the one the model was trained with.
-    """
-    store_locations.update({name: str(folder) for name, folder in (stores or {}).items()})
-    try:
-        return keras.models.load_model(str(path), custom_objects=_deepctr_layers())
-    finally:
-        store_locations.clear()
-
-
 def _reads_one_float_tensor(layer: Any, used: set[int]) -> bool:
     tensor = None if isinstance(layer, keras.layers.InputLayer) else only_input(layer, used)
     if tensor is None or len(tensor.shape) < 2 or tensor.shape[-1] is None:
@@ -176,11 +111,3 @@ def _reads_one_float_tensor(layer: Any, used: set[int]) -> bool:
 def _of_rank(tensor: Any, rank: int) -> Any:
     """(batch, width) as (batch, 1, ..., width), to be added to a tensor of higher rank."""
     return tensor if rank == 2 else keras.layers.Reshape((*[1] * (rank - 2), tensor.shape[-1]))(tensor)
-
-
-def _deepctr_layers() -> dict[str, Any]:
-    try:
-        from kar_aug.backbones import custom_objects
-    except Exception:  # not installed, or not for this Keras: then no model of it can be in the file
-        return {}
-    return custom_objects()

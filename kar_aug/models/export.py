@@ -15,7 +15,7 @@ from kar_aug._keras import tf
 from kar_aug._version import __version__
 from kar_aug.cache import VectorStore
 from kar_aug.layers import PrestoredAugmentation
-from kar_aug.models.augment import prestore
+from kar_aug.models.change import prestore
 
 NOTE = "kar_aug.json"
 

@@ -13,8 +13,8 @@ import pandas as pd
 
 from kar_aug.cache import Knowledge, TextCache, VectorStore
 from kar_aug.config import Config
+from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.data.features import Samples, build_samples
-from kar_aug.data.tables import Tables, load_tables, split_interactions
 from kar_aug.errors import DataError, StoreError
 from kar_aug.generate.summaries import StoredSummaries
 from kar_aug.pipeline.attributes import add_attributes
