@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_type_hints
+from typing import Any, Self
 
+from kar_aug._settings import check, check_known, read_section, read_value, setting
 from kar_aug.errors import ConfigError
+from kar_aug.registry import ADAPTORS, BACKBONES, CONTROLS, DATASETS, ENCODERS, INJECTIONS, PROTOCOLS, SELECTIONS
 
 # The base_url that means: serve the small local model in this process.
 LOCAL = "local"
-_HISTORIES = ("recent", "informative", "diverse", "summarised")
-_CLUSTERS_BY = ("interactions", "vectors")
-_FALLBACKS = ("none", "profile", "average")
-DATASETS = ("movielens-100k", "movielens-1m", "movielens-latest-small", "amazon-books")
-PROTOCOLS = ("user", "temporal")
-BACKBONES = ("DeepFM", "DIN", "FiBiNET")
 KNOWLEDGE = ("user", "item", "both")
-CONTROLS = ("metadata", "shuffled", "random", "bigger")
-ADAPTORS = ("hybrid-expert", "mixture-of-experts", "mlp", "none")
-INJECTIONS = ("fields", "history")
+FALLBACKS = ("none", "profile", "average")
+LONG_TEXTS = ("average", "cut")
 # Models of OpenAI that think before they answer.
 _REASONING = re.compile(r"(o\d|gpt-5)(\b|-)")
 
@@ -48,7 +43,7 @@ class DataConfig:
         seed: draws the users of each part; under "user".
     """
 
-    dataset: str | None = None
+    dataset: str | None = setting(None, among=DATASETS)
     path: str | None = None
     interactions: str | None = None
     items: str | None = None
@@ -56,24 +51,19 @@ class DataConfig:
     columns: Mapping[str, str] = field(default_factory=dict)
     user_features: tuple[str, ...] = ()
     item_features: tuple[str, ...] = ()
-    protocol: str = "user"
-    history: int = 30
-    history_share: float = 0.4
+    protocol: str = setting("user", among=PROTOCOLS)
+    history: int = setting(30, least=0)
+    history_share: float = setting(0.4, least=0.001, most=0.9)
     click_above: float = 3
-    history_length: int = 20
-    validation: float = 0.1
-    test: float = 0.1
-    seed: int = 0
+    history_length: int = setting(20, least=0)
+    validation: float = setting(0.1, least=0.001, most=0.9)
+    test: float = setting(0.1, least=0.001, most=0.9)
+    seed: int = setting(0, least=0)
 
     def __post_init__(self) -> None:
-        _check_range(self, "data", 0, None, "history", "history_length", "seed")
-        _check_range(self, "data", 0.001, 0.9, "validation", "test", "history_share")
+        check("data", self)
         if (self.dataset is None) == (self.interactions is None):
             raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
-        if self.dataset is not None and self.dataset not in DATASETS:
-            raise ConfigError(f"[data] dataset {self.dataset!r} is unknown. Known: {', '.join(DATASETS)}")
-        if self.protocol not in PROTOCOLS:
-            raise ConfigError(f"[data] protocol {self.protocol!r} is unknown. Known: {', '.join(PROTOCOLS)}")
         for name, needs in (("path", "dataset"), ("columns", "interactions")):
             if getattr(self, name) and getattr(self, needs) is None:
                 raise ConfigError(f"[data] {name} goes with {needs} = ... only.")
@@ -92,7 +82,7 @@ class PromptConfig:
         user_recipe, item_recipe: how to ask about users, and items: recipes by name, or paths of .toml files. "kar" is
             the scenario's own question.
         max_events: how many of a user's history events a prompt shows.
-        history: which of them, where there are more: "recent"; "informative" (rated unlike most, of rare items);
+        selection: which of them, where there are more: "recent"; "informative" (rated unlike most, of rare items);
             "diverse" (a cover of the taste by the items' vectors); "summarised" (the latest, after summaries of all
             before, which are asked for first: see `kar_aug.prompts.histories.summaries`).
         min_events: users with a shorter history are not asked about.
@@ -108,24 +98,19 @@ class PromptConfig:
     scenario: str = "movies"
     user_recipe: str = "kar"
     item_recipe: str = "kar"
-    max_events: int = 30
-    history: str = "recent"
-    min_events: int = 1
-    fallback: str = "none"
-    max_users: int | None = None
-    max_items: int | None = None
-    user_clusters: int | None = None
-    item_clusters: int | None = None
-    cluster_by: str = "interactions"
-    own_share: float = 0.5
+    max_events: int = setting(30, least=1)
+    selection: str = setting("recent", among=SELECTIONS, was="history")
+    min_events: int = setting(1, least=1)
+    fallback: str = setting("none", among=FALLBACKS)
+    max_users: int | None = setting(None, least=0)
+    max_items: int | None = setting(None, least=0)
+    user_clusters: int | None = setting(None, least=1)
+    item_clusters: int | None = setting(None, least=1)
+    cluster_by: str = setting("interactions", among=("interactions", "vectors"))
+    own_share: float = setting(0.5, least=0, most=1)
 
     def __post_init__(self) -> None:
-        _check_range(self, "prompts", 1, None, "max_events", "min_events", "user_clusters", "item_clusters")
-        _check_range(self, "prompts", 0, None, "max_users", "max_items")
-        _check_range(self, "prompts", 0, 1, "own_share")
-        for name, known in (("history", _HISTORIES), ("fallback", _FALLBACKS), ("cluster_by", _CLUSTERS_BY)):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"[prompts] {name} {getattr(self, name)!r} is unknown. Known: {', '.join(known)}")
+        check("prompts", self)
 
 
 @dataclass(frozen=True)
@@ -163,33 +148,28 @@ class LanguageModel:
     api_key_env: str = "OPENAI_API_KEY"
     api_key_file: str | None = None
     served_model: str | None = None
-    max_tokens: int = 512
-    temperature: float = 0.0
+    max_tokens: int = setting(512, least=1)
+    temperature: float = setting(0.0, least=0, most=2)
     seed: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
     omit: tuple[str, ...] = ()
-    service_tier: str | None = None
-    concurrency: int = 16
-    rpm: float | None = None
-    tpm: float | None = None
-    timeout: float = 120.0
-    tries: int = 5
-    give_up_after: float = 600.0
+    service_tier: str | None = setting(None, among=("auto", "default", "flex", "priority"))
+    concurrency: int = setting(16, least=1)
+    rpm: float | None = setting(None, least=0.001)
+    tpm: float | None = setting(None, least=0.001)
+    timeout: float = setting(120.0, least=0.001)
+    tries: int = setting(5, least=1)
+    give_up_after: float = setting(600.0, least=0.001)
     accept_truncated: bool = False
-    max_cost: float | None = None
-    max_requests: int | None = None
+    max_cost: float | None = setting(None, least=0)
+    max_requests: int | None = setting(None, least=1)
     prices: str | None = None
     cache: str | None = None
 
     def __post_init__(self) -> None:
-        _check_range(self, "generate", 1, None, "max_tokens", "concurrency", "tries", "max_requests")
-        _check_range(self, "generate", 0.001, None, "timeout", "rpm", "tpm", "give_up_after")
-        _check_range(self, "generate", 0, None, "max_cost")
-        _check_range(self, "generate", 0, 2, "temperature")
+        check("generate", self)
         if self.base_url not in (None, LOCAL) and not str(self.base_url).startswith(("http://", "https://")):
             raise ConfigError(f"[generate] base_url {self.base_url!r} must begin with http:// or https://")
-        if self.service_tier not in (None, "auto", "default", "flex", "priority"):
-            raise ConfigError(f"[generate] service_tier {self.service_tier!r} is unknown. Write: 'flex'")
         for name in ("model", "messages", "stream", "n"):
             if name in self.extra:
                 raise ConfigError(f"[generate] extra must not hold {name!r}: kar-aug sets it.")
@@ -209,6 +189,21 @@ class LanguageModel:
         return ("ok", "truncated") if self.accept_truncated else ("ok",)
 
 
+def encoder_name(encoder: str) -> str:
+    """The name of an encoder in full: without a kind it is a sentence-transformers name or folder.
+
+    Raises:
+        ConfigError: There is no such kind, or nothing after it.
+    """
+    kind, colon, _ = encoder.partition(":")
+    if not colon or len(kind) == 1:  # a letter before a colon is a drive of Windows
+        return f"sentence-transformers:{encoder}"
+    if encoder not in ENCODERS:
+        kinds = ", ".join(f"{name}NAME" for name in ENCODERS)
+        raise ConfigError(f"[encode] encoder {encoder!r} is unknown. Say a name, or a kind and a name: {kinds}.")
+    return encoder
+
+
 @dataclass(frozen=True)
 class EncodeConfig:
     """[encode]: how texts become vectors, and how these are stored.
@@ -223,23 +218,17 @@ class EncodeConfig:
     """
 
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
-    dtype: str = "float16"
+    dtype: str = setting("float16", among=("float16", "float32"))
     base_url: str | None = None
-    long_texts: str = "average"
-    truncate_dim: int | None = None
-    pca: int | None = None
+    long_texts: str = setting("average", among=LONG_TEXTS)
+    truncate_dim: int | None = setting(None, least=1)
+    pca: int | None = setting(None, least=1)
 
     def __post_init__(self) -> None:
-        from kar_aug.encode.encoders import LONG_TEXTS, kind_and_name
-
-        kind, _ = kind_and_name(self.encoder)
-        if self.base_url is not None and kind != "openai":
+        check("encode", self)
+        kind, colon, _ = encoder_name(self.encoder).partition(":")
+        if self.base_url is not None and kind + colon in ENCODERS.names() and kind != "openai":
             raise ConfigError("[encode] base_url is for encoders that begin with 'openai:' only.")
-        for name, allowed in (("dtype", ("float16", "float32")), ("long_texts", LONG_TEXTS)):
-            if getattr(self, name) not in allowed:
-                listed = " or ".join(map(repr, allowed))
-                raise ConfigError(f"[encode] {name} must be {listed}, not {getattr(self, name)!r}.")
-        _check_range(self, "encode", 1, None, "truncate_dim", "pca")
         if self.truncate_dim is not None and self.pca is not None:
             raise ConfigError("[encode] takes truncate_dim or pca, not both.")
 
@@ -268,50 +257,32 @@ class CompareConfig:
         epochs: at most; training stops after `patience` epochs without a better validation AUC.
     """
 
-    backbones: tuple[str, ...] = BACKBONES
-    knowledge: tuple[str, ...] = ("both",)
-    controls: tuple[str, ...] = ("metadata", "shuffled")
-    adaptors: tuple[str, ...] = ("hybrid-expert",)
-    injections: tuple[str, ...] = ("fields",)
+    backbones: tuple[str, ...] = setting(("DeepFM", "DIN", "FiBiNET"), among=BACKBONES)
+    knowledge: tuple[str, ...] = setting(("both",), among=KNOWLEDGE)
+    controls: tuple[str, ...] = setting(("metadata", "shuffled"), among=CONTROLS)
+    adaptors: tuple[str, ...] = setting(("hybrid-expert",), among=ADAPTORS)
+    injections: tuple[str, ...] = setting(("fields",), among=INJECTIONS)
     stores: Mapping[str, Any] = field(default_factory=dict)
-    seeds: int = 5
+    seeds: int = setting(5, least=1)
     vary_split: bool = False
-    tune: int = 0
-    jobs: int | None = None
-    embedding_dim: int = 32
-    shared_experts: int = 2
-    dedicated_experts: int = 3
-    expert_hidden: int = 128
+    tune: int = setting(0, least=0)
+    jobs: int | None = setting(None, least=1)
+    embedding_dim: int = setting(32, least=1)
+    shared_experts: int = setting(2, least=0)
+    dedicated_experts: int = setting(3, least=0)
+    expert_hidden: int = setting(128, least=1)
     hidden_units: tuple[int, ...] = (128, 64)
-    dropout: float = 0.2
-    l2_embedding: float = 1e-5
-    learning_rate: float = 0.001
-    batch_size: int = 1024
-    epochs: int = 10
-    patience: int = 2
+    dropout: float = setting(0.2, least=0, most=0.99)
+    l2_embedding: float = setting(1e-5, least=0)
+    learning_rate: float = setting(0.001, least=1e-12)
+    batch_size: int = setting(1024, least=1)
+    epochs: int = setting(10, least=1)
+    patience: int = setting(2, least=1)
 
     def __post_init__(self) -> None:
-        _check_range(
-            self, "compare", 1, None, "seeds", "embedding_dim", "expert_hidden", "batch_size", "epochs", "patience"
-        )
-        _check_range(self, "compare", 1, None, "jobs")
-        _check_range(self, "compare", 0, None, "shared_experts", "dedicated_experts", "l2_embedding", "tune")
-        _check_range(self, "compare", 0, 0.99, "dropout")
-        _check_range(self, "compare", 1e-12, None, "learning_rate")
+        check("compare", self)
         if self.shared_experts + self.dedicated_experts == 0 or min((1, *self.hidden_units)) < 1:
             raise ConfigError("[compare] needs at least one expert, and hidden_units of at least 1.")
-        for name, kind, known in (
-            ("backbones", "backbone", BACKBONES),
-            ("knowledge", "knowledge", KNOWLEDGE),
-            ("controls", "control", CONTROLS),
-            ("adaptors", "adaptor", ADAPTORS),
-            ("injections", "injection", INJECTIONS),
-        ):
-            for given in getattr(self, name):
-                if given not in known:
-                    raise ConfigError(f"[compare] there is no {kind} {given!r}. Known: {', '.join(known)}")
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise ConfigError(f"[compare] {name} names one twice.")
         if not self.backbones or not self.adaptors or not self.injections:
             raise ConfigError("[compare] needs at least one backbone, one adaptor and one injection.")
         if self.controls and not self.knowledge:
@@ -368,6 +339,7 @@ class Config:
         cls, content: str, name: str, folder: Path, changes: Mapping[str, Mapping[str, Any]] | None = None
     ) -> Self:
         """The same for the content of a file."""
+        _make_importable(folder)
         try:
             document = tomllib.loads(content)
             for section, values in (changes or {}).items():
@@ -375,11 +347,11 @@ class Config:
                 if not isinstance(table, dict):
                     raise ConfigError(f"{section} must be a section: [{section}]")
                 table.update({key: value for key, value in values.items() if value is not None})
-            _known(document, [*_SECTIONS, "workdir"], "at the top level")
+            check_known(document, [*_SECTIONS, "workdir"], "at the top level")
             sections: dict[str, Any] = {
-                section: _section(kind, section, document) for section, kind in _SECTIONS.items()
+                section: read_section(kind, section, document) for section, kind in _SECTIONS.items()
             }
-            workdir = _value("workdir", str, document.get("workdir", ".kar"))
+            workdir = read_value("workdir", str, document.get("workdir", ".kar"))
             return cls(**sections, workdir=workdir, folder=folder)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{name} is not valid TOML: {error}") from None
@@ -400,7 +372,12 @@ class Config:
         return {section: asdict(getattr(self, section)) for section in _SECTIONS}
 
 
-_SECRETS = ("api_key", "key", "openai_api_key", "OPENAI_API_KEY", "token", "secret", "password")
+def _make_importable(folder: Path) -> None:
+    """ "my_models:two_tower" may be a file beside kar.toml. Last: nothing there hides an installed package."""
+    if (path := str(folder.resolve())) not in sys.path:
+        sys.path.append(path)
+
+
 _SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "prompts": PromptConfig,
@@ -408,52 +385,3 @@ _SECTIONS: dict[str, type] = {
     "encode": EncodeConfig,
     "compare": CompareConfig,
 }
-T = TypeVar("T")
-
-
-def _section(kind: type[T], section: str, document: Mapping[str, Any]) -> T:
-    table = document.get(section, {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{section} must be a section: [{section}]")
-    _known(table, [f.name for f in fields(kind)], f"in [{section}]")  # type: ignore[arg-type]
-    hints = get_type_hints(kind)
-    return kind(**{name: _value(f"[{section}] {name}", hints[name], value) for name, value in table.items()})
-
-
-def _value(name: str, hint: Any, value: Any) -> Any:
-    """The value as the field wants it: lists as tuples, whole numbers as decimals where one is asked for."""
-    kinds = [kind for kind in getattr(hint, "__args__", (hint,)) if kind is not type(None)]
-    if getattr(hint, "__origin__", None) is tuple:
-        if not isinstance(value, (list, tuple)) or not all(type(v) is kinds[0] for v in value):
-            raise ConfigError(f"{name} must be a list of {kinds[0].__name__}s, not {value!r}.")
-        return tuple(value)
-    if getattr(hint, "__origin__", None) is Mapping:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{name} must be a table: {{ name = value }}, not {value!r}.")
-        return value
-    if kinds[0] is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kinds[0]) or (isinstance(value, bool) and kinds[0] is not bool):
-        raise ConfigError(f"{name} must be of type {kinds[0].__name__}, not {value!r}.")
-    return value
-
-
-def _check_range(config: Any, section: str, low: float, high: float | None, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not (value >= low and (high is None or value <= high)):
-            wanted = f"at least {low}" if high is None else f"between {low} and {high}"
-            raise ConfigError(f"[{section}] {name} must be {wanted}, not {value}.")
-
-
-def _known(table: Mapping[str, Any], names: list[str], where: str) -> None:
-    for name in table:
-        if name not in names:
-            if name in _SECRETS:  # whoever wrote it there should not see it again in an error
-                raise ConfigError(
-                    f"{name} {where}: keys are never read from kar.toml, which is easily shared. Take it out. Set "
-                    "OPENAI_API_KEY, or name a variable with api_key_env or a file with api_key_file."
-                )
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}"
-            raise ConfigError(f"there is no setting {name!r} {where}.{hint}")

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from kar_aug.data import Tables
-from kar_aug.prompts.histories import summaries
+from kar_aug.prompts.histories import select, summaries
 from kar_aug.prompts.histories.events import Events
-from kar_aug.prompts.histories.select import Vectors, selection
+from kar_aug.prompts.histories.select import Vectors
 from kar_aug.prompts.neighbours import important_neighbours
 from kar_aug.prompts.prompt import Prompt, version_with
 from kar_aug.prompts.recipe import KAR, Recipe
@@ -34,7 +34,7 @@ def user_prompts(
     max_events: int = MAX_EVENTS,
     recipe: Recipe | None = None,
     min_events: int = 1,
-    mode: str = "recent",
+    selection: str = "recent",
     vectors: Vectors | None = None,
     vectors_version: str = "",
     answers: summaries.Answers | None = None,
@@ -46,9 +46,9 @@ def user_prompts(
         limit: how many users to ask about, all if None.
         max_events: how many history events are shown.
         min_events: users with a shorter history are not asked about.
-        mode: which events of a longer history: see `kar_aug.prompts.histories.select`.
-        vectors: of items, for the mode "diverse"; `vectors_version` changes with them.
-        answers: for the mode "summarised": to the questions about parts of longer histories. These questions come
+        selection: which events of a longer history: see `kar_aug.prompts.histories.select`.
+        vectors: of items, for the selection "diverse"; `vectors_version` changes with them.
+        answers: for the selection "summarised": to the questions about parts of longer histories. These questions come
             before their user's own, which comes when all are answered: see `kar_aug.prompts.histories.summaries`.
         recipe: how to ask; the scenario's own question if None.
     """
@@ -56,22 +56,23 @@ def user_prompts(
     source, schema = recipe.source("user"), recipe.schema("user")
     version = recipe.version(scenario, "user")
     more: dict[str, Any] = {} if max_events == MAX_EVENTS else {"events": max_events}
-    if mode != "recent":
-        more |= {"history": mode, "vectors": vectors_version if mode == "diverse" else ""}
+    if selection != "recent":
+        more |= {"history": selection, "vectors": vectors_version if select.needs_vectors(selection) else ""}
     events = Events(scenario, tables, split)
-    if mode == summaries.MODE:
+    summarised = selection == summaries.SUMMARISED
+    if summarised:
         if answers is None:
-            raise ValueError(f"mode {mode!r} needs `answers`")
+            raise ValueError(f"selection {selection!r} needs `answers`")
         summariser = summaries.Summariser(scenario, events, answers, max_events)
         more["summaries"] = summariser.version
     version = version_with(version, more)
     rephrase = partial(recipe.rephrase, scenario, "user")
     profiles = _rows(tables.users, "user_id")
-    choose = selection("recent" if mode == summaries.MODE else mode, events.item_ids, events.ratings, vectors)
+    choose = select.selection(selection, events.item_ids, events.ratings, vectors)
     for user_id in users_with_history(split, min_events)[:limit]:
         start, end = events.span(user_id)
         profile, last = profiles.get(user_id, {}), end - 1
-        if mode == summaries.MODE and end - start > max_events:
+        if summarised and end - start > max_events:
             short = yield from summariser.shorten(user_id)
             if short is None:
                 continue

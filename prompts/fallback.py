@@ -15,12 +15,12 @@ from typing import Any
 
 import pandas as pd
 
+from kar_aug.config import FALLBACKS
 from kar_aug.data import Tables
 from kar_aug.prompts.entities import users_with_history
 from kar_aug.prompts.scenario import Scenario
 from kar_aug.prompts.text import clean
 
-MODES = ("none", "profile", "average")
 _SHOWN = 10  # items that an average user likes
 
 
@@ -40,8 +40,8 @@ def fallback_texts(
 
     Popularity is counted in the histories alone, like in the prompts.
     """
-    if mode not in MODES:
-        raise ValueError(f"`mode` must be one of {MODES}. Received: {mode!r}")
+    if mode not in FALLBACKS:
+        raise ValueError(f"`mode` must be one of {FALLBACKS}. Received: {mode!r}")
     if mode == "none":
         return
     profiles = tables.users.set_index("user_id").to_dict("index")

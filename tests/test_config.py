@@ -205,7 +205,7 @@ def test_a_number_out_of_range_is_named_before_anything_runs(section: str, setti
         ("", "[data] needs either dataset = ... or interactions = ..., and not both."),
         (DATA + "interactions = 'x.csv'", "[data] needs either dataset = ... or interactions = ..., and not both."),
         ("[data]\ndataset = 'movielens'", "[data] dataset 'movielens' is unknown. Known: movielens-100k"),
-        (DATA + "[encode]\ndtype = 'int8'", "[encode] dtype must be 'float16' or 'float32', not 'int8'."),
+        (DATA + "[encode]\ndtype = 'int8'", "[encode] dtype 'int8' is unknown. Known: float16, float32"),
         (DATA + "[compare]\nbackbones = ['DCN']", "there is no backbone 'DCN'. Known: DeepFM, DIN, FiBiNET"),
         (DATA + "[compare]\ncontrols = ['noise']", "there is no control 'noise'. Known: metadata, shuffled"),
         (DATA + "[compare]\nknowledge = ['user', 'user']", "[compare] knowledge names one twice."),
@@ -220,6 +220,11 @@ def test_what_cannot_be_meant_is_named(content: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)) as raised:
         parse(content)
     assert str(raised.value).startswith("kar.toml") and "\n" not in str(raised.value)
+
+
+def test_a_setting_is_read_under_its_former_name_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    assert parse(DATA + '[prompts]\nhistory = "informative"').prompts.selection == "informative"
+    assert caplog.messages == ["[prompts] history is called selection now."]
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -345,7 +345,7 @@ def test_amazon_ratings_are_read_whichever_of_user_and_item_comes_first(
     rows = [[r["reviewerID"], r["asin"], r["overall"], r["unixReviewTime"]] for r in REVIEWS]
     rows = [[b, a, *rest] if item_first else [a, b, *rest] for a, b, *rest in rows]
     write_lines(tmp_path / name, [",".join(map(str, row)) for row in rows])
-    assert amazon_books(tmp_path / name, tmp_path).interactions.to_numpy().tolist() == EXPECTED
+    assert amazon_books(tmp_path, path=tmp_path / name).interactions.to_numpy().tolist() == EXPECTED
 
 
 @pytest.mark.parametrize("write", [str, json.dumps], ids=["2014", "2018"])
@@ -366,7 +366,7 @@ def test_amazon_metadata_is_read_as_python_literals_and_as_json(
         {"asin": "0000000009", "title": "Reviewed by nobody"},
     ]
     write_lines(tmp_path / "meta_Books.json.gz", [write(product) for product in products])
-    items = amazon_books(tmp_path, tmp_path).items.astype(object)
+    items = amazon_books(tmp_path, path=tmp_path).items.astype(object)
     assert items.where(items.notna(), None).to_dict("records") == [
         {"item_id": "0000000001", "title": "It's Nero & I", "categories": "Books|Mystery", "brand": None},
         {"item_id": "000000000X", "title": None, "categories": "Books|A/B", "brand": "Ann Author"},
@@ -377,14 +377,14 @@ def test_what_amazon_published_is_counted_and_read_anew_only_when_it_changed(tmp
     path = tmp_path / "reviews_Books_5.json"
     write_lines(path, [json.dumps(review) for review in REVIEWS])
     with pytest.raises(DataError, match=r"has 3 rows, but the published reviews_Books_5.json has 8,898,041"):
-        amazon_books(tmp_path, tmp_path / "kept")
+        amazon_books(tmp_path / "kept", path=tmp_path)
     part = path.rename(tmp_path / "part.json")
-    assert len(amazon_books(part, tmp_path / "kept").interactions) == 2
+    assert len(amazon_books(tmp_path / "kept", path=part).interactions) == 2
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.parquet")}
-    amazon_books(part, tmp_path / "kept")
+    amazon_books(tmp_path / "kept", path=part)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.parquet")} == before
     write_lines(part, [json.dumps(review) for review in REVIEWS[:1]])
-    assert len(amazon_books(part, tmp_path / "kept").interactions) == 1
+    assert len(amazon_books(tmp_path / "kept", path=part).interactions) == 1
 
 
 @pytest.mark.parametrize(
@@ -401,13 +401,13 @@ def test_what_amazon_published_is_counted_and_read_anew_only_when_it_changed(tmp
 def test_a_wrong_amazon_file_is_named(tmp_path: Path, name: str, lines: list[str], message: str) -> None:
     write_lines(tmp_path / name, lines)
     with pytest.raises(DataError, match=message):
-        amazon_books(tmp_path / name, tmp_path)
+        amazon_books(tmp_path, path=tmp_path / name)
 
 
 def test_a_wrong_line_of_amazon_metadata_is_named(tmp_path: Path) -> None:
     write_lines(tmp_path / "part.json", [json.dumps(REVIEWS[0])])
     write_lines(tmp_path / "meta_Books.json", ["{'asin': '0000000001'}", "{'asin': open('x')}"])
     with pytest.raises(DataError, match=r"meta_Books\.json, line 2: this is no product"):
-        amazon_books(tmp_path / "part.json", tmp_path)
+        amazon_books(tmp_path, path=tmp_path / "part.json")
     with pytest.raises(DataError, match=r"there is none of reviews_Books_5\.json, .* in it"):
-        amazon_books(tmp_path)
+        amazon_books(tmp_path, path=tmp_path)

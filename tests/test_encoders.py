@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kar_aug.encode.encoders import kind_and_name, load_encoder
+from kar_aug.config import encoder_name
+from kar_aug.encode.encoders import load_encoder
 from kar_aug.encode.encoders.locate import MINILM, locate
 from kar_aug.encode.encoders.long_texts import encode_in_pieces, split, words_as_tokens
 from kar_aug.errors import ConfigError, EncodingError
@@ -34,14 +35,14 @@ def cosine(left: Any, right: Any) -> Any:
 @pytest.mark.parametrize(
     ("encoder", "expected"),
     [
-        ("a/b", ("sentence-transformers", "a/b")),
-        ("openvino:a/b", ("openvino", "a/b")),
-        ("openai:text-embedding-3-small", ("openai", "text-embedding-3-small")),
-        ("C:\\models\\mine", ("sentence-transformers", "C:\\models\\mine")),
+        ("a/b", "sentence-transformers:a/b"),
+        ("openvino:a/b", "openvino:a/b"),
+        ("openai:text-embedding-3-small", "openai:text-embedding-3-small"),
+        ("C:\\models\\mine", "sentence-transformers:C:\\models\\mine"),
     ],
 )
-def test_one_string_says_kind_and_name(encoder: str, expected: tuple[str, str]) -> None:
-    assert kind_and_name(encoder) == expected
+def test_one_string_says_kind_and_name(encoder: str, expected: str) -> None:
+    assert encoder_name(encoder) == expected
 
 
 @pytest.mark.parametrize("encoder", ["glove:x", "openvino:"])

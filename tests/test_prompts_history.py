@@ -17,9 +17,10 @@ from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Scenario, user_prompts
 from kar_aug.prompts.fallback import fallback_texts
 from kar_aug.prompts.histories.events import ago
-from kar_aug.prompts.histories.select import MODES, Diverse, Informative, recent, selection
+from kar_aug.prompts.histories.select import Diverse, Informative, recent, selection
 
 DAY = 86_400
+MODES = ("recent", "informative", "diverse")
 VECTORS = {item: np.eye(10)[item % 10] for item in range(10)}
 
 
@@ -71,18 +72,18 @@ def test_prompts_show_what_was_chosen_and_say_so_in_their_version() -> None:
     tables, split = frames()
     movies = Scenario.load("movies")
     prompts = {
-        mode: next(user_prompts(movies, tables, split, max_events=3, mode=mode, vectors=VECTORS)) for mode in MODES
+        mode: next(user_prompts(movies, tables, split, max_events=3, selection=mode, vectors=VECTORS)) for mode in MODES
     }
     assert "Movie 5 " in prompts["recent"].text and "Movie 2 " not in prompts["recent"].text
     assert "Movie 2 rated 1" in prompts["informative"].text
     assert len({prompt.version for prompt in prompts.values()}) == 3
     assert {prompt.as_of for prompt in prompts.values()} == {"1970-01-08T00:00:00"}, "all events were looked at"
     other = next(
-        user_prompts(movies, tables, split, max_events=3, mode="diverse", vectors=VECTORS, vectors_version="x")
+        user_prompts(movies, tables, split, max_events=3, selection="diverse", vectors=VECTORS, vectors_version="x")
     )
     assert other.version != prompts["diverse"].version
     with pytest.raises(PromptError, match=r"by the vectors of their items\. Make these first: kar-aug generate"):
-        next(user_prompts(movies, tables, split, mode="diverse"))
+        next(user_prompts(movies, tables, split, selection="diverse"))
 
 
 def test_recency_in_words() -> None:
@@ -122,12 +123,12 @@ def test_settings_choose_history_and_fallback(own_tables: Path, tmp_path: Path) 
             file.write(f"\n[prompts]\n{settings}")
         return Workspace(Config.load(tmp_path / "kar.toml"))
 
-    few = workspace('min_events = 16\nfallback = "average"\nhistory = "informative"')
+    few = workspace('min_events = 16\nfallback = "average"\nselection = "informative"')
     assert few.count("user") == 0 and list(few.prompts("user")) == []
     assert {text.model for text in few.fallbacks()} == {"none (average user)"} and len(list(few.fallbacks())) == 60
     assert list(workspace("").fallbacks()) == []
     with pytest.raises(PromptError, match="kar-aug generate --only item"):
-        next(workspace('history = "diverse"').prompts("user"))
-    for wrong in ('history = "latest"', 'fallback = "guess"'):
+        next(workspace('selection = "diverse"').prompts("user"))
+    for wrong in ('selection = "latest"', 'fallback = "guess"'):
         with pytest.raises(ConfigError, match=r"is unknown\. Known: "):
             workspace(wrong)

@@ -45,7 +45,7 @@ def folder(own_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path / "project")
     with Path("kar.toml").open("a") as file:
-        file.write('[prompts]\nhistory = "summarised"\nmax_events = 2\nmax_users = 3\nmax_items = 0\n')
+        file.write('[prompts]\nselection = "summarised"\nmax_events = 2\nmax_users = 3\nmax_items = 0\n')
     more_events(10)
     return tmp_path / "project"
 
@@ -167,7 +167,7 @@ def test_a_part_that_fails_keeps_its_user_waiting_and_nobody_else(folder: Path) 
 
 
 def test_short_histories_are_asked_about_as_ever(folder: Path) -> None:
-    recent = {p.entity_id: p.messages for p in workspace(history="recent", max_events=15).prompts("user")}
+    recent = {p.entity_id: p.messages for p in workspace(selection="recent", max_events=15).prompts("user")}
     prompts = list(workspace(max_events=15).prompts("user"))
     assert [prompt.entity_id for prompt in prompts] == ["0 1.1", 1, 2], "user 0 waits for a summary"
     assert [prompt.messages for prompt in prompts[1:]] == [recent[1], recent[2]]

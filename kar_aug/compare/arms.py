@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from kar_aug.config import ADAPTORS, CONTROLS, INJECTIONS, KNOWLEDGE, CompareConfig
+from kar_aug.config import KNOWLEDGE, CompareConfig
+from kar_aug.registry import ADAPTORS, CONTROLS, INJECTIONS
 
 BASE = "base"
 _SOURCES = {"user": ("user",), "item": ("item",), "both": ("user", "item")}
@@ -19,7 +20,7 @@ _WORDS = {
     "shuffled": "shuffled vectors",
     "random": "random vectors",
 }
-_USUAL = (ADAPTORS[0], INJECTIONS[0])
+_USUAL = (ADAPTORS.names()[0], INJECTIONS.names()[0])
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def arms(config: CompareConfig) -> list[Arm]:
 
 def _augmented(backbone: str, knowledge: str, sources: tuple[str, ...], injection: str, adaptor: str) -> Arm:
     """An arm with vectors. Knowledge of users alone has no history to go with."""
-    return Arm(backbone, knowledge, sources, adaptor, injection if "item" in sources else INJECTIONS[0])
+    return Arm(backbone, knowledge, sources, adaptor, injection if "item" in sources else INJECTIONS.names()[0])
 
 
 def fullest(among: Sequence[Arm], backbone: str) -> Arm | None:

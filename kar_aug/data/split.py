@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kar_aug.config import PROTOCOLS
 from kar_aug.errors import DataError
+from kar_aug.registry import PROTOCOLS
 
 PARTS = ("history", "train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How much goes where; see `split_interactions`. A protocol is a function of the events in their order and of this
+    to a part a row."""
+
+    history: int
+    history_share: float
+    validation: float
+    test: float
+    seed: int
 
 
 def split_interactions(
@@ -54,23 +68,37 @@ def split_interactions(
     """
     if protocol not in PROTOCOLS:
         raise DataError(f"There is no protocol {protocol!r}. Known: {', '.join(PROTOCOLS)}")
-    used = validation + test + (history_share if protocol == "temporal" else 0)
-    if history < 0 or not 0 < validation < 1 or not 0 < test < 1 or not 0 < history_share < 1 or used >= 1:
-        raise DataError(
-            "A split needs history >= 0, shares between 0 and 1, and something left to train on. "
-            f"Received: history={history}, validation={validation}, test={test}"
-            + (f", history_share={history_share}" if protocol == "temporal" else "")
-        )
+    shares = Shares(history, history_share, validation, test, seed)
+    if history < 0 or not 0 < validation < 1 or not 0 < test < 1 or not 0 < history_share < 1 or validation + test >= 1:
+        raise _nothing_left(f"history={history}, validation={validation}, test={test}")
     frame = _in_event_order(interactions)
     if "label" not in frame:
         frame["label"] = frame["rating"] > click_above
     frame["label"] = frame["label"].astype("float32")
-    if protocol == "temporal":
-        frame["part"] = _part_of_time(frame["timestamp"], history_share, validation, test)
-    else:
-        part_of_user = _part_of_user(frame["user_id"], validation, test, seed)
-        frame["part"] = np.where(_in_history(frame, history), "history", part_of_user)
+    frame["part"] = PROTOCOLS.load(protocol)(frame, shares)
     return frame
+
+
+def by_user(frame: pd.DataFrame, shares: Shares) -> npt.NDArray[np.str_]:
+    """The protocol "user"."""
+    part_of_user = _part_of_user(frame["user_id"], shares.validation, shares.test, shares.seed)
+    return np.where(_in_history(frame, shares.history), "history", part_of_user)
+
+
+def by_time(frame: pd.DataFrame, shares: Shares) -> npt.NDArray[np.str_]:
+    """The protocol "temporal"."""
+    if shares.validation + shares.test + shares.history_share >= 1:
+        raise _nothing_left(
+            f"history={shares.history}, validation={shares.validation}, test={shares.test}, "
+            f"history_share={shares.history_share}"
+        )
+    return _part_of_time(frame["timestamp"], shares.history_share, shares.validation, shares.test)
+
+
+def _nothing_left(received: str) -> DataError:
+    return DataError(
+        "A split needs history >= 0, shares between 0 and 1, and something left to train on. Received: " + received
+    )
 
 
 def as_of(split: pd.DataFrame) -> pd.Series:

@@ -14,37 +14,26 @@ from pathlib import Path
 
 from kar_aug.data import Tables
 from kar_aug.datasets._archive import DEFAULT_FOLDER
-from kar_aug.datasets.amazon import amazon_books as amazon_books
-from kar_aug.datasets.movielens import movielens_1m as movielens_1m
-from kar_aug.datasets.movielens import movielens_100k as movielens_100k
-from kar_aug.datasets.movielens import movielens_latest_small as movielens_latest_small
+from kar_aug.datasets.amazon import amazon_books
+from kar_aug.datasets.movielens import movielens_1m, movielens_100k, movielens_latest_small
 from kar_aug.errors import DataError
+from kar_aug.registry import DATASETS
 
-_MOVIELENS = {
-    "movielens-100k": movielens_100k,
-    "movielens-1m": movielens_1m,
-    "movielens-latest-small": movielens_latest_small,
-}
+__all__ = ["amazon_books", "load", "movielens_1m", "movielens_100k", "movielens_latest_small"]
 
 
 def load(name: str, path: Path | str | None = None, folder: Path | str = DEFAULT_FOLDER) -> Tables:
     """The tables of a public data set.
 
     Args:
-        name: as in the table above.
+        name: as in the table above, or another of the registry's: a function of `folder` and `path`.
         path: an archive, folder or file that is there already; downloaded if None.
         folder: what is downloaded or takes long to read is kept here as Parquet.
 
     Raises:
         DataError: There is no such data set, it cannot be had, or it does not have the rows that it should.
     """
-    if name in _MOVIELENS:
-        return _MOVIELENS[name](folder, path=path)
-    if name != "amazon-books":
-        raise DataError(f"There is no data set {name!r}. Known: {', '.join([*_MOVIELENS, 'amazon-books'])}")
-    if path is None:
-        raise DataError(
-            "amazon-books is not downloaded: its files are many gigabytes and their addresses change. Fetch reviews "
-            '(and metadata) from the UCSD pages, and say where they are: [data] path = "..."'
-        )
-    return amazon_books(path, folder)
+    if name not in DATASETS:
+        raise DataError(f"There is no data set {name!r}. Known: {', '.join(DATASETS)}")
+    tables: Tables = DATASETS.load(name)(folder, path=path)
+    return tables

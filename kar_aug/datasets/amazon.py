@@ -45,7 +45,7 @@ _NAMES = {"reviewerID": "user_id", "asin": "item_id", "overall": "rating", "unix
 _ASIN_LENGTH = 10
 
 
-def amazon_books(path: Path | str, folder: Path | str = DEFAULT_FOLDER) -> Tables:
+def amazon_books(folder: Path | str = DEFAULT_FOLDER, *, path: Path | str | None = None) -> Tables:
     """Book reviews of either year as two frames. What was read is kept in `folder` as Parquet, until the files change.
 
     Args:
@@ -59,9 +59,14 @@ def amazon_books(path: Path | str, folder: Path | str = DEFAULT_FOLDER) -> Table
             sales rank and "also bought" are left out: they count what was bought later.
 
     Raises:
-        DataError: There is no such file, a row of it cannot be read, or a file of a published name has other than its
-            published number of rows.
+        DataError: No path was given, there is no such file, a row of it cannot be read, or a file of a published name
+            has other than its published number of rows.
     """
+    if path is None:
+        raise DataError(
+            "amazon-books is not downloaded: its files are many gigabytes and their addresses change. Fetch reviews "
+            '(and metadata) from the UCSD pages, and say where they are: [data] path = "..."'
+        )
     reviews = _reviews_in(Path(path))
     metadata = _variant(reviews.parent / METADATA)
     return kept(_kept_in(Path(folder), reviews, metadata), lambda: _read(reviews, metadata))

@@ -30,9 +30,8 @@ from kar_aug.pipeline.metadata import metadata_scenario, metadata_texts
 from kar_aug.prompts import Prompt, Recipe, Scenario, item_prompts, user_prompts
 from kar_aug.prompts.entities import users_with_history
 from kar_aug.prompts.fallback import fallback_texts
-from kar_aug.prompts.histories.select import Vectors
-from kar_aug.prompts.histories.summaries import MODE as SUMMARISED
-from kar_aug.prompts.histories.summaries import Answers
+from kar_aug.prompts.histories.select import Vectors, needs_vectors
+from kar_aug.prompts.histories.summaries import SUMMARISED, Answers
 from kar_aug.prompts.histories.summaries import counts as summary_counts
 from kar_aug.prompts.recipe import KAR
 
@@ -183,7 +182,7 @@ class Workspace:
             yield from cluster_prompts(self.scenario, self.tables, self.split, clusters, self.recipes[source], count)
 
     def _asks_for_summaries(self, source: str) -> bool:
-        return source == "user" and self.config.prompts.history == SUMMARISED
+        return source == "user" and self.config.prompts.selection == SUMMARISED
 
     def _own_prompts(
         self, source: str, everyone: bool, scenario: Scenario | None, answers: Answers | None
@@ -191,13 +190,13 @@ class Workspace:
         limits, recipe = self.config.prompts, self.recipes[source]
         if scenario is not None:
             recipe = Recipe.load(KAR)
-            if limits.history == SUMMARISED:  # in full: there are no summaries but those of the scenario's own prompts
-                limits = replace(limits, history="recent", max_events=max(1, len(self.split)))
+            if limits.selection == SUMMARISED:  # in full: the only summaries are those of its own prompts
+                limits = replace(limits, selection="recent", max_events=max(1, len(self.split)))
         scenario = scenario or self.scenario
         if source == "item":
             most = None if everyone else limits.max_items
             return item_prompts(scenario, self.tables, self.split, limit=most, recipe=recipe)
-        vectors, vectors_version = self._item_vectors() if limits.history == "diverse" else (None, "")
+        vectors, vectors_version = self._item_vectors() if needs_vectors(limits.selection) else (None, "")
         return user_prompts(
             scenario,
             self.tables,
@@ -206,7 +205,7 @@ class Workspace:
             max_events=limits.max_events,
             recipe=recipe,
             min_events=limits.min_events,
-            mode=limits.history,
+            selection=limits.selection,
             vectors=vectors,
             vectors_version=vectors_version,
             answers=answers,

@@ -9,44 +9,70 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from kar_aug.errors import PromptError
+from kar_aug.registry import SELECTIONS
 
-MODES = ("recent", "informative", "diverse")
 # (item ids, ratings, how many are shown) -> positions, rising.
 Selection = Callable[[Sequence[int | str], Sequence[float], int], list[int]]
 Vectors = Mapping[int | str, npt.NDArray[Any]]
 
 
-def selection(
-    mode: str, item_ids: Sequence[int | str], ratings: Sequence[float], vectors: Vectors | None = None
-) -> Selection:
-    """The selection by its name.
+class Selecting(Protocol):
+    """Makes a selection, once for all users.
 
     Args:
-        mode: one of `MODES`.
         item_ids, ratings: of all events of all histories: how rare an item is, and what a rating is worth.
-        vectors: per item a vector; needed for "diverse".
+        vectors: per item a vector, where the attribute `needs_vectors` is true and they are made already.
+    """
+
+    def __call__(
+        self, item_ids: Sequence[int | str], ratings: Sequence[float], vectors: Vectors | None
+    ) -> Selection: ...
+
+
+def selection(
+    name: str, item_ids: Sequence[int | str], ratings: Sequence[float], vectors: Vectors | None = None
+) -> Selection:
+    """The selection by its name in the registry; see `Selecting`.
 
     Raises:
         PromptError: "diverse" was asked for without vectors.
     """
-    if mode == "recent":
-        return recent
-    if mode == "informative":
-        return Informative(item_ids, ratings)
-    if mode == "diverse":
-        if vectors is None:
-            raise PromptError(
-                "history = 'diverse' chooses events by the vectors of their items. Make these first: "
-                "kar-aug generate --only item, kar-aug encode"
-            )
-        return Diverse(vectors)
-    raise ValueError(f"`mode` must be one of {MODES}. Received: {mode!r}")
+    selecting: Selecting = SELECTIONS.load(name)
+    return selecting(item_ids, ratings, vectors)
+
+
+def needs_vectors(name: str) -> bool:
+    """Whether a selection reads the items' vectors."""
+    return getattr(SELECTIONS.load(name), "needs_vectors", False)
+
+
+def by_time(item_ids: Sequence[int | str], ratings: Sequence[float], vectors: Vectors | None) -> Selection:
+    """The selection "recent"; and of "summarised", for what is shown one by one."""
+    return recent
+
+
+def by_information(item_ids: Sequence[int | str], ratings: Sequence[float], vectors: Vectors | None) -> Selection:
+    """The selection "informative"."""
+    return Informative(item_ids, ratings)
+
+
+def by_distance(item_ids: Sequence[int | str], ratings: Sequence[float], vectors: Vectors | None) -> Selection:
+    """The selection "diverse"."""
+    if vectors is None:
+        raise PromptError(
+            "selection = 'diverse' chooses events by the vectors of their items. Make these first: "
+            "kar-aug generate --only item, kar-aug encode"
+        )
+    return Diverse(vectors)
+
+
+by_distance.needs_vectors = True  # type: ignore[attr-defined]
 
 
 def recent(item_ids: Sequence[int | str], ratings: Sequence[float], count: int) -> list[int]:

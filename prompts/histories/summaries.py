@@ -22,7 +22,7 @@ from kar_aug.prompts.recipe import Recipe
 from kar_aug.prompts.scenario import Scenario
 from kar_aug.prompts.text import clean, was_cut
 
-MODE = "summarised"
+SUMMARISED = "summarised"
 SOURCE = "history"  # of the questions about parts: their answers are nobody's knowledge
 GROUP = 8  # summaries that are summarised again
 _HEADING = "Summaries of earlier parts of the history, in order of time:"

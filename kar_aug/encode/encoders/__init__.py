@@ -11,15 +11,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from kar_aug.errors import ConfigError
-
-KINDS = ("sentence-transformers", "openvino", "transformers", "model2vec", "openai")
-LONG_TEXTS = ("average", "cut")
+from kar_aug.config import encoder_name
+from kar_aug.registry import ENCODERS
 
 
 class Encoder(Protocol):
@@ -37,72 +36,30 @@ class Encoder(Protocol):
         ...
 
 
-def kind_and_name(encoder: str) -> tuple[str, str]:
-    """("openvino", "x/y") of "openvino:x/y"; without a kind it is a sentence-transformers name or folder.
-
-    Raises:
-        ConfigError: There is no such kind, or nothing after it.
-    """
-    kind, colon, name = encoder.partition(":")
-    if not colon or len(kind) == 1:  # a letter before a colon is a drive of Windows
-        return KINDS[0], encoder
-    if kind not in KINDS or not name:
-        raise ConfigError(f"[encode] encoder {encoder!r} is unknown. Say a name, or a kind and a name: "
-                          f"{', '.join(f'{kind}:NAME' for kind in KINDS)}.")  # fmt: skip
-    return kind, name
-
-
-def load_encoder(encoder: str, *, long_texts: str = "average", base_url: str | None = None) -> Encoder:
-    """The encoder that a string names; see the table above.
+@dataclass(frozen=True)
+class Options:
+    """What an encoder is loaded with.
 
     Args:
         long_texts: what to do with texts beyond the encoder's window: "average" splits them and averages the pieces
             by their tokens, "cut" leaves the rest out.
         base_url: of the endpoint, for "openai:" only.
+    """
+
+    long_texts: str = "average"
+    base_url: str | None = None
+
+
+def load_encoder(encoder: str, *, long_texts: str = "average", base_url: str | None = None) -> Encoder:
+    """The encoder that a string names; see the table above, or "module:attribute" of a function of `Options`.
+
+    Args:
+        long_texts, base_url: see `Options`.
 
     Raises:
         ConfigError: The string names no kind of encoder.
         EncodingError: The model cannot be loaded, or the endpoint not reached.
         MissingDependencyError: Its package is not installed.
     """
-    kind, name = kind_and_name(encoder)
-    return _LOADERS[kind](name, long_texts, base_url)
-
-
-def _sentence_transformer(name: str, long_texts: str, base_url: str | None) -> Encoder:
-    from kar_aug.encode.encoders.sentence_transformer import SentenceTransformerEncoder
-
-    return SentenceTransformerEncoder(name, long_texts=long_texts)
-
-
-def _openvino(name: str, long_texts: str, base_url: str | None) -> Encoder:
-    from kar_aug.encode.encoders.openvino import OpenVINOEncoder
-
-    return OpenVINOEncoder(name, long_texts=long_texts)
-
-
-def _transformers(name: str, long_texts: str, base_url: str | None) -> Encoder:
-    from kar_aug.encode.encoders.hugging_face import HuggingFaceEncoder
-
-    return HuggingFaceEncoder(name, long_texts=long_texts)
-
-
-def _model2vec(name: str, long_texts: str, base_url: str | None) -> Encoder:
-    from kar_aug.encode.encoders.static import StaticEncoder
-
-    return StaticEncoder(name)
-
-
-def _openai(name: str, long_texts: str, base_url: str | None) -> Encoder:
-    from kar_aug.encode.encoders.endpoint import EndpointEncoder
-
-    return EndpointEncoder(name, base_url, long_texts=long_texts)
-
-
-_LOADERS: dict[str, Callable[[str, str, str | None], Encoder]] = {
-    "sentence-transformers": _sentence_transformer,
-    "openvino": _openvino,
-    "transformers": _transformers,
-    "model2vec": _model2vec,
-    "openai": _openai,
-}
+    loaded: Encoder = ENCODERS.load(encoder_name(encoder))(Options(long_texts, base_url))
+    return loaded

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug._batched import batched
+from kar_aug.encode.encoders import Options
 from kar_aug.encode.encoders.long_texts import encode_in_pieces, words_as_tokens
 from kar_aug.errors import EncodingError, MissingDependencyError
 
@@ -77,3 +78,8 @@ class EndpointEncoder:
                 raise EncodingError(f"{self._where} gave {len(answer.data)} embeddings of {len(batch)} texts.")
             vectors += [found.embedding for found in sorted(answer.data, key=lambda found: found.index)]
         return np.asarray(vectors, np.float32)
+
+
+def load(name: str, options: Options) -> EndpointEncoder:
+    """For the registry."""
+    return EndpointEncoder(name, options.base_url, long_texts=options.long_texts)

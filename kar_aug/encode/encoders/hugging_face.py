@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kar_aug.encode.encoders import Options
 from kar_aug.encode.encoders.locate import locate
 from kar_aug.encode.encoders.long_texts import encode_in_pieces, token_starts
 from kar_aug.errors import EncodingError, MissingDependencyError
@@ -80,3 +81,8 @@ class HuggingFaceEncoder:
                 # An empty text has no token at all with some tokenizers: zeros, not NaN.
                 vectors[batch] = ((hidden * mask).sum(1) / mask.sum(1).clamp(min=1)).numpy()
         return vectors
+
+
+def load(name: str, options: Options) -> HuggingFaceEncoder:
+    """For the registry."""
+    return HuggingFaceEncoder(name, long_texts=options.long_texts)

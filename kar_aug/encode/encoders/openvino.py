@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kar_aug.encode.encoders import Options
 from kar_aug.encode.encoders.locate import MINILM
 from kar_aug.encode.encoders.long_texts import encode_in_pieces, token_starts
 from kar_aug.encode.encoders.sentence_transformer import load_sentence_transformer, pooling_of, window_of
@@ -112,3 +113,8 @@ def _compile(name: str, model: Any) -> tuple[Any, str]:
         raise EncodingError(
             f"Encoder {name!r} cannot be converted to OpenVINO: {str(error).splitlines()[0]}. Leave 'openvino:' out."
         ) from None
+
+
+def load(name: str, options: Options) -> OpenVINOEncoder:
+    """For the registry."""
+    return OpenVINOEncoder(name, long_texts=options.long_texts)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from kar_aug.encode.encoders import Options
 from kar_aug.encode.encoders.locate import MINILM, locate
 from kar_aug.encode.encoders.long_texts import encode_in_pieces, token_starts
 from kar_aug.errors import EncodingError, MissingDependencyError
@@ -87,3 +88,8 @@ def pooling_of(model: Any) -> tuple[str, bool]:
             pooling = str(mode) if mode is not None else str(module.get_pooling_mode_str())
         normalized = normalized or kind == "Normalize"
     return pooling, normalized
+
+
+def load(name: str, options: Options) -> SentenceTransformerEncoder:
+    """For the registry."""
+    return SentenceTransformerEncoder(name, long_texts=options.long_texts)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from kar_aug.encode.encoders import Options
 from kar_aug.encode.encoders.locate import locate
 from kar_aug.errors import EncodingError, MissingDependencyError
 
@@ -45,3 +46,8 @@ class StaticEncoder:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def load(name: str, options: Options) -> StaticEncoder:
+    """For the registry."""
+    return StaticEncoder(name)

@@ -1,0 +1,159 @@
+"""Everything that kar.toml chooses by name, one registry a kind, open from outside.
+
+A name is one of three: one of ours, in the lists below; an entry point of any installed package, in the group that the
+registry names (`kar_aug.backbones` ...); or `"module:attribute"`, say of a file beside kar.toml. What ends with a colon
+below is a family, whose members are named after it: "deepctr:AutoInt", "openvino:folder".
+
+Nothing is imported before `load`. Adding one of a kind is its file, and a line here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from typing import Any
+
+from kar_aug.errors import ConfigError
+
+
+class Registry:
+    """The things of one kind by name.
+
+    Args:
+        kind: how errors call one: "backbone".
+        group: of the entry points that add to it.
+        places: name -> "module:attribute", the default first.
+    """
+
+    def __init__(self, kind: str, group: str, places: Mapping[str, str]) -> None:
+        self.kind, self.group, self._ours = kind, group, dict(places)
+
+    def names(self) -> tuple[str, ...]:
+        """All names, ours first; a family as "deepctr:". Imports nothing."""
+        return tuple(self._places)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._place(name) is not None
+
+    def load(self, name: str) -> Any:
+        """What a name stands for; of a family, its loader with the member's name given.
+
+        Raises:
+            ConfigError: There is no such name, or its module cannot be imported.
+        """
+        place = self._place(name)
+        if place is None:
+            raise self.unknown(name)
+        try:
+            found = EntryPoint(name, place, self.group).load()
+        except (ImportError, AttributeError) as error:
+            if name in self._places or self._family(name):
+                raise
+            raise ConfigError(f"{self.kind} {name!r} cannot be loaded: {error}") from None
+        family = self._family(name)
+        return partial(found, name.removeprefix(family)) if family else found
+
+    def unknown(self, name: object) -> ConfigError:
+        """The error for a name that is not there."""
+        known = (f"{listed}NAME" if listed.endswith(":") else listed for listed in self)
+        return ConfigError(f"there is no {self.kind} {name!r}. Known: {', '.join(known)}")
+
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        others = {point.name: point.value for point in entry_points(group=self.group)}
+        return self._ours | {name: place for name, place in others.items() if name not in self._ours}
+
+    def _family(self, name: str) -> str:
+        head, colon, member = name.partition(":")
+        return head + colon if member and head + colon in self._places else ""
+
+    def _place(self, name: str) -> str | None:
+        """Where a name leads: "module:attribute"; None if nowhere."""
+        if known := self._places.get(name if not name.endswith(":") else "") or self._places.get(self._family(name)):
+            return known
+        module, colon, attribute = name.partition(":")
+        return name if colon and attribute and _importable(module) else None
+
+
+def _importable(module: str) -> bool:
+    importlib.invalidate_caches()
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+BACKBONES = Registry(
+    "backbone",
+    "kar_aug.backbones",
+    {
+        "DeepFM": "kar_aug.backbones.deepfm:DeepFM",
+        "DIN": "kar_aug.backbones.din:DIN",
+        "FiBiNET": "kar_aug.backbones.fibinet:FiBiNET",
+    },
+)
+CONTROLS = Registry(
+    "control",
+    "kar_aug.controls",
+    {
+        "metadata": "kar_aug.compare.controls:covering",
+        "shuffled": "kar_aug.compare.controls:shuffled",
+        "random": "kar_aug.compare.controls:random",
+        "bigger": "kar_aug.compare.controls:widened",
+    },
+)
+INJECTIONS = Registry(
+    "injection",
+    "kar_aug.injections",
+    {"fields": "kar_aug.backbones._deepctr:as_fields", "history": "kar_aug.layers.history_pooling:HistoryPooling"},
+)
+ADAPTORS = Registry(
+    "adaptor",
+    "kar_aug.adaptors",
+    dict.fromkeys(
+        ("hybrid-expert", "mixture-of-experts", "mlp", "none"),
+        "kar_aug.layers.hybrid_expert_adaptor:HybridExpertAdaptor",
+    ),
+)
+ENCODERS = Registry(
+    "encoder",
+    "kar_aug.encoders",
+    {
+        "sentence-transformers:": "kar_aug.encode.encoders.sentence_transformer:load",
+        "openvino:": "kar_aug.encode.encoders.openvino:load",
+        "transformers:": "kar_aug.encode.encoders.hugging_face:load",
+        "model2vec:": "kar_aug.encode.encoders.static:load",
+        "openai:": "kar_aug.encode.encoders.endpoint:load",
+    },
+)
+DATASETS = Registry(
+    "data set",
+    "kar_aug.datasets",
+    {
+        "movielens-100k": "kar_aug.datasets.movielens:movielens_100k",
+        "movielens-1m": "kar_aug.datasets.movielens:movielens_1m",
+        "movielens-latest-small": "kar_aug.datasets.movielens:movielens_latest_small",
+        "amazon-books": "kar_aug.datasets.amazon:amazon_books",
+    },
+)
+PROTOCOLS = Registry(
+    "protocol",
+    "kar_aug.protocols",
+    {"user": "kar_aug.data.split:by_user", "temporal": "kar_aug.data.split:by_time"},
+)
+SELECTIONS = Registry(
+    "selection",
+    "kar_aug.selections",
+    {
+        "recent": "kar_aug.prompts.histories.select:by_time",
+        "informative": "kar_aug.prompts.histories.select:by_information",
+        "diverse": "kar_aug.prompts.histories.select:by_distance",
+        "summarised": "kar_aug.prompts.histories.select:by_time",
+    },
+)
