@@ -11,20 +11,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kar_aug.data import Tables, split_interactions
-from kar_aug.data.features import HISTORY, Feature, Samples, build_samples
+from kar_aug.data.features import Feature, Samples, build_samples, where
 from kar_aug.errors import DataError
 
 ITEMS = pd.DataFrame({"item_id": [3, 10, 2], "genres": ["War|Drama", None, "Drama"], "year": [1990, 1991, 1990]})
 USERS = pd.DataFrame({"user_id": ["b", "a"], "gender": ["F", None]})
+PLAIN = {"event_features": ()}
 
 
-def tables(rows: list[tuple[str, int, int, int]], items: pd.DataFrame = ITEMS, users: pd.DataFrame = USERS) -> Tables:
-    frame = pd.DataFrame(rows, columns=pd.Index(["user_id", "item_id", "timestamp", "rating"]))
-    return Tables(frame, items=items, users=users)
+def tables(rows: list[tuple[Any, ...]], items: pd.DataFrame = ITEMS, users: pd.DataFrame = USERS) -> Tables:
+    names = ["user_id", "item_id", "timestamp", "rating", "event", "price"][: len(rows[0])]
+    return Tables(pd.DataFrame(rows, columns=pd.Index(names)), items=items, users=users)
 
 
-def samples(given_tables: Tables, history: int = 30, **options: Any) -> Samples:
-    return build_samples(given_tables, split_interactions(given_tables.interactions, history=history), **options)
+def samples(given_tables: Tables, history: int = 30, part: str | None = "train", **chosen: Any) -> Samples:
+    """Samples of a small table; all of them in `part`, so that all is known, unless that is None."""
+    split = split_interactions(given_tables.interactions, history=history)
+    if part is not None:
+        split["part"] = split["part"].where(split["part"] == "history", part)
+    return build_samples(given_tables, split, **chosen)
+
+
+def everything(built: Samples) -> dict[str, Any]:
+    return built.read(np.arange(len(built)))
 
 
 # (user, item, time, rating): a and b have two events of history and two samples each.
@@ -34,130 +43,208 @@ ROWS = [
 ]
 
 
-def test_integers_stand_for_the_ids_of_the_vocabulary_and_zero_for_none() -> None:
+def test_places_stand_for_the_ids_of_the_vocabulary_and_zero_for_none() -> None:
     built = samples(tables(ROWS))
+    inputs = everything(built)
     assert built.vocabulary == {"user": [None, "a", "b"], "item": [None, 2, 3, 10]}
-    assert [built.vocabulary["user"][i] for i in built.inputs["user_id"]] == ["a", "a", "b", "b"]
-    assert [built.vocabulary["item"][i] for i in built.inputs["item_id"]] == [2, 3, 10, 3]
+    assert [built.vocabulary["user"][i] for i in inputs["user"]] == ["a", "a", "b", "b"]
+    assert [built.vocabulary["item"][i] for i in inputs["item"]] == [2, 3, 10, 3]
     assert built.label.tolist() == [0, 1, 1, 1] and built.label.dtype == np.float32
-    assert all(values.dtype == np.int32 for values in built.inputs.values())
+    assert all(values.dtype == np.int32 for values in inputs.values())
 
 
 def test_features_describe_their_inputs() -> None:
-    built = samples(tables(ROWS), user_features=["gender"], item_features=["genres", "year"], history_length=3)
+    built = samples(
+        tables(ROWS), user_features=("gender",), item_features=("genres", "year"), history_length=3, user_ids=True
+    )
     assert built.features == (
-        Feature("user_id", 3),
-        Feature("item_id", 4),
-        Feature("gender", 2),
-        Feature("genres", 3, 2),
-        Feature("year", 3),
-        Feature(HISTORY, 4, 3, embedding="item_id"),
+        Feature("user_id", 4),
+        Feature("item_id", 5),
+        Feature("gender", 3),
+        Feature("genres", 4, 2),
+        Feature("year", 4),
+        Feature("hist_item_id", 5, 3, "item_id", "hist"),
+        Feature("hist_rating", 4, 3, "", "hist"),
+        Feature("hist_genres", 4, 3, "genres", "hist"),
+        Feature("hist_year", 4, 3, "year", "hist"),
+        Feature("hist_since", 27, 3, "", "hist"),
     )
     for feature in built.features:
-        values = built.inputs[feature.name]
+        values = everything(built)[feature.name]
         assert values.shape == ((4,) if feature.length is None else (4, feature.length))
         assert values.min() >= 0 and values.max() < feature.vocabulary_size
 
 
+def test_no_user_id_is_read_unless_it_is_asked_for() -> None:
+    assert "user_id" not in [feature.name for feature in samples(tables(ROWS)).features]
+
+
 def test_several_values_of_a_cell_are_a_list_padded_with_zeros() -> None:
-    built = samples(tables(ROWS), item_features=["genres"])
-    drama, war = 1, 2  # categories in order of their names
-    assert built.inputs["genres"].tolist() == [[drama, 0], [war, drama], [0, 0], [war, drama]]
+    drama, war = 2, 3  # categories in order of their names
+    expected = [[drama, 0], [war, drama], [0, 0], [war, drama]]
+    assert everything(samples(tables(ROWS), item_features=("genres",)))["genres"].tolist() == expected
+    as_lists = ITEMS.assign(genres=[["War", "Drama"], None, np.asarray(["Drama"])])
+    assert everything(samples(tables(ROWS, as_lists), item_features=("genres",)))["genres"].tolist() == expected
 
 
 def test_a_missing_cell_and_an_entity_without_a_row_are_zero() -> None:
-    built = samples(tables(ROWS, users=USERS[:1]), user_features=["gender"])
-    assert built.inputs["gender"].tolist() == [0, 0, 1, 1], "a has no row, b is F"
-    built = samples(tables(ROWS), user_features=["gender"])
-    assert built.inputs["gender"].tolist() == [0, 0, 1, 1], "a's cell is empty"
+    for users in (USERS[:1], USERS):  # a has no row; a's cell is empty; b is F
+        inputs = everything(samples(tables(ROWS, users=users), user_features=("gender",)))
+        assert inputs["gender"].tolist() == [0, 0, 2, 2]
     nothing = ITEMS.assign(genres=None)
-    assert samples(tables(ROWS, nothing), item_features=["genres"]).inputs["genres"].tolist() == [0] * 4
+    assert everything(samples(tables(ROWS, nothing), item_features=("genres",)))["genres"].tolist() == [0] * 4
 
 
-@pytest.mark.parametrize("source", ["user", "item"])
-def test_a_feature_that_is_no_column_is_named(source: str) -> None:
-    with pytest.raises(DataError, match=f"{source}s: there is no column 'zip' to make a feature of"):
-        samples(tables(ROWS), **{f"{source}_features": ["zip"]})
-
-
-def test_an_item_table_with_a_column_user_id_is_still_about_items() -> None:
-    uploaded = ITEMS.assign(user_id=["b", "a", "z"])
-    expected = samples(tables(ROWS), item_features=["year"]).inputs["year"]
-    np.testing.assert_array_equal(samples(tables(ROWS, uploaded), item_features=["year"]).inputs["year"], expected)
+@pytest.mark.parametrize("entity", ["user", "item"])
+def test_a_feature_that_is_no_column_is_named(entity: str) -> None:
+    with pytest.raises(DataError, match=f"{entity}s: there is no column 'zip' to make a feature of"):
+        samples(tables(ROWS), **{f"{entity}_features": ("zip",)})
 
 
 @pytest.mark.parametrize(
     "chosen",
     [
-        {"user_features": ["country"], "item_features": ["country"]},
-        {"user_features": ["gender", "gender"]},
-        {"item_features": ["item_id"]},
-        {"item_features": [HISTORY]},
+        {"user_features": ("country",), "item_features": ("country",)},
+        {"user_features": ("gender", "gender")},
+        {"item_features": ("item_id",)},
+        {"item_features": ("hist_item_id",)},
+        {"context": ("country",), "item_features": ("country",)},
     ],
 )
-def test_a_feature_never_replaces_another_of_its_name(chosen: dict[str, list[str]]) -> None:
-    """What stands as integer i in `item_id` must be `vocabulary["item"][i]`: knowledge is looked up by it."""
-    items = ITEMS.assign(country=["FR", "US", "FR"], **{HISTORY: "x"})
-    with pytest.raises(DataError, match=next(iter(chosen.values()))[0]):
-        samples(tables(ROWS, items, USERS.assign(country=["DE", "DE"])), **chosen)
+def test_a_feature_never_replaces_another_of_its_name(chosen: dict[str, Any]) -> None:
+    items = ITEMS.assign(country=["FR", "US", "FR"], hist_item_id="x")
+    events = tables(ROWS, items, USERS.assign(country=["DE", "DE"]))
+    events.interactions["country"] = "IT"
+    with pytest.raises(DataError, match="is there already"):
+        samples(events, **chosen)
+
+
+@pytest.mark.parametrize("told", ["rating", "label"])
+def test_what_says_the_label_is_no_context(told: str) -> None:
+    with pytest.raises(DataError, match=f"context: '{told}' says what the label is"):
+        samples(tables(ROWS), context=(told,))
+
+
+def test_what_only_later_parts_show_is_unknown_and_fitted_on_nothing() -> None:
+    rows = [("a", 3, 1, 5), ("a", 10, 2, 5), ("a", 3, 3, 5), ("a", 10, 4, 1), ("b", 2, 1, 1), ("b", 2, 2, 1)]
+    given_tables = tables(rows)
+    split = split_interactions(given_tables.interactions, history=2)
+    split["part"] = np.where(split["user_id"] == "a", np.where(split["moment"] < 2, "history", "train"), "test")
+    built = build_samples(given_tables, split, item_features=("year", "genres"), user_ids=True)
+    test = built.read(built.places("test"))
+    assert test["item_id"].tolist() == [1, 1] and test["user_id"].tolist() == [1, 1]
+    assert test["genres"][:, 0].tolist() == [2, 2], "Drama is a genre of item 3, which was trained on"
+    assert built.encodings["year"].as_dict()["values"] == ["1990", "1991"]
+    assert [built.vocabulary["item"][i] for i in test["item"]] == [2, 2], "knowledge of it is found all the same"
+    assert built.known("item", built.places("test")).tolist() == [False, False]
+    assert built.known("item", built.places("train")).all()
+
+
+def test_rare_ids_are_as_unknown_as_new_ones() -> None:
+    inputs = everything(samples(tables(ROWS), fewest=3))
+    assert inputs["item_id"].tolist() == [2, 3, 1, 3], "10 stands twice, 2 and 3 three times"
+
+
+def test_numbers_come_on_the_scale_that_is_asked_for() -> None:
+    rows = [("a", 3, t, 5, "x", price) for t, price in enumerate([1.0, 10.0, 100.0, None, 1000.0, 10.0])]
+    scales = {"price": "minmax", "year": "standard"}
+    inputs = everything(samples(tables(rows), context=("price",), numeric=scales, history=0))
+    np.testing.assert_allclose(inputs["price"][[0, 4]], [0, 1])
+    assert inputs["price_missing"].tolist() == [0, 0, 0, 1, 0, 0]
+    assert inputs["price"][3] == pytest.approx(np.mean([1, 10, 100, 1000, 10]) / 999 - 1 / 999, abs=1e-6)
+    assert "year_missing" not in inputs and inputs["year"].dtype == np.float32
+    bucketed = everything(samples(tables(rows), context=("price",), numeric={"price": "buckets"}, history=0))["price"]
+    assert bucketed[3] == 0 and (np.diff(bucketed[[0, 1, 2, 4]]) > 0).all() and bucketed[1] == bucketed[5]
+    logged = everything(samples(tables(rows), context=("price",), numeric={"price": "log"}, history=0))["price"]
+    np.testing.assert_allclose(np.diff(logged[[0, 1, 2, 4]]), np.diff(logged[[0, 1, 2, 4]])[0], rtol=0.5)
+
+
+def test_hour_and_weekday_are_made_from_the_time() -> None:
+    day, hour = 86_400, 3_600
+    rows = [("a", 3, time, 5) for time in (0, 5 * hour, day, 2 * day + 23 * hour)]
+    built = samples(tables(rows), context=("hour", "weekday"), history=0)
+    inputs = everything(built)
+    values = built.encodings["hour"].as_dict()["values"], built.encodings["weekday"].as_dict()["values"]
+    assert [values[0][i - 2] for i in inputs["hour"]] == [0, 5, 0, 23]
+    assert [values[1][i - 2] for i in inputs["weekday"]] == [3, 3, 4, 5], "1970 began on a Thursday"
+
+
+def test_each_kind_of_event_may_be_a_sequence_of_its_own() -> None:
+    rows = [("a", 3, 1, 1, "view", 0), ("a", 10, 2, 5, "buy", 0), ("a", 2, 3, 1, "view", 0), ("a", 3, 4, 5, "buy", 0)]
+    kinds = {"views": "event == 'view'", "bought": "event == 'buy' and price < 1"}
+    built = samples(tables(rows), history=0, history_length=2, sequences=kinds, event_features=())
+    inputs = everything(built)
+    two, three, ten = (built.encodings["item_id"].as_dict()["values"].index(i) + 2 for i in (2, 3, 10))
+    assert inputs["views_item_id"].tolist() == [[0, 0], [three, 0], [three, 0], [three, two]]
+    assert inputs["bought_item_id"].tolist() == [[0, 0], [0, 0], [ten, 0], [ten, 0]]
+
+
+def test_an_expression_that_cannot_be_evaluated_is_named_with_the_columns() -> None:
+    frame = pd.DataFrame({"event": ["a"], "price": [1]})
+    for wrong in ("evnt == 'a'", "price +", "price + 1", "event == "):
+        with pytest.raises(DataError, match="sequences: views: "):
+            where(frame, wrong, "sequences: views")
 
 
 def test_one_part_is_taken_with_its_labels() -> None:
     given_tables = tables([(f"u{i}", 3, t, 5 if t % 2 else 1) for i in range(10) for t in range(4)])
-    built = samples(given_tables)
-    taken = {part: built.of(part) for part in ("train", "validation", "test", "history")}
-    assert {part: len(label) for part, (_, label) in taken.items()} == {
-        "train": 16,
-        "validation": 2,
-        "test": 2,
-        "history": 0,
-    }
-    inputs, label = taken["test"]
-    rows = built.part == "test"
-    np.testing.assert_array_equal(label, built.label[rows])
+    built = samples(given_tables, part=None)
+    sizes = {part: len(built.of(part)[1]) for part in ("train", "validation", "test", "history")}
+    assert sizes == {"train": 16, "validation": 2, "test": 2, "history": 0}
+    inputs, label = built.of("test")
+    places = built.places("test")
+    np.testing.assert_array_equal(label, built.label[places])
+    read = {name: np.concatenate(parts) for name, parts in _together(built, places).items()}
     for name, values in inputs.items():
-        np.testing.assert_array_equal(values, built.inputs[name][rows])
+        np.testing.assert_array_equal(values, read[name])
 
 
-def test_histories_are_the_latest_clicks_oldest_first() -> None:
-    built = samples(tables(ROWS), history_length=2)
-    ids = [[built.vocabulary["item"][i] for i in row] for row in built.inputs[HISTORY]]
-    assert ids == [[3, 10], [3, 10], [2, None], [2, 10]]
+def _together(built: Samples, places: Any) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for _, inputs in built.batches(places, 1):
+        for name, values in inputs.items():
+            found.setdefault(name, []).append(values)
+    return found
 
 
-EVENT = st.tuples(st.sampled_from("abc"), st.integers(0, 30), st.integers(0, 12), st.integers(1, 5))
+events = st.lists(
+    st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.integers(0, 9), st.sampled_from([1, 5])),
+    min_size=1,
+    max_size=40,
+)
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(EVENT, min_size=1, max_size=50), st.integers(0, 6), st.integers(1, 5))
-def test_histories_hold_earlier_clicks_only(rows: list[Any], history: int, length: int) -> None:
-    given_tables = tables(rows)
-    split = split_interactions(given_tables.interactions, history=history)
-    built = build_samples(given_tables, split, history_length=length)
-    chosen = split[split["part"] != "history"]
-    assert len(chosen) == len(built.label)
-    for row, sample in zip(built.inputs[HISTORY], chosen.itertuples(), strict=True):
-        shown = [built.vocabulary["item"][i] for i in row if i]
-        earlier = split[
-            (split["user_id"] == sample.user_id) & (split["timestamp"] < sample.timestamp) & (split["label"] > 0)
-        ]
-        assert shown == earlier["item_id"].tolist()[-length:]
-        assert row.tolist() == [*(i for i in row if i), *[0] * (length - len(shown))], "zeros come after"
+@settings(max_examples=60, deadline=None)
+@given(rows=events, length=st.integers(1, 5), history=st.integers(0, 4), clicks=st.booleans())
+def test_a_sequence_is_the_latest_events_strictly_before(
+    rows: list[tuple[str, int, int, int]], length: int, history: int, clicks: bool
+) -> None:
+    built = samples(
+        tables(rows), history, events="clicks" if clicks else "all", history_length=length, event_features=("rating",)
+    )
+    split = split_interactions(tables(rows).interactions, history=history)
+    inputs = everything(built)
+    codes = {value: i + 2 for i, value in enumerate(built.encodings["item_id"].as_dict()["values"])}
+    stars = {value: i + 2 for i, value in enumerate(built.encodings["hist_rating"].as_dict()["values"])}
+    for place, (_, row) in enumerate(split[split["part"] != "history"].iterrows()):
+        before = split[(split["user_id"] == row["user_id"]) & (split["moment"] < row["moment"])]
+        before = before[before["label"] > 0] if clicks else before
+        latest = before.tail(length)
+        padding = [0] * (length - len(latest))
+        assert inputs["hist_item_id"][place].tolist() == [codes[i] for i in latest["item_id"]] + padding
+        assert inputs["hist_rating"][place].tolist() == [stars[r] for r in latest["rating"]] + padding
+        assert (
+            inputs["hist_item"][place].tolist()
+            == [built.vocabulary["item"].index(i) for i in latest["item_id"]] + padding
+        )
 
 
-def test_no_part_of_time_has_samples_that_a_prompt_saw() -> None:
-    """u0 is done before u1 begins."""
-    given_tables = tables([(f"u{t // 10}", 3, t, 5) for t in range(20)])
-    split = split_interactions(given_tables.interactions, protocol="temporal", validation=0.2, test=0.2)
-    built = build_samples(given_tables, split)
-    assert built.part.tolist() == ["train"] * 4 + ["validation"] * 4 + ["test"] * 4
-    assert [built.vocabulary["user"][i] for i in built.inputs["user_id"]] == ["u0"] * 2 + ["u1"] * 10
-
-
-def test_clicks_tied_in_the_given_order_are_not_history_of_each_other() -> None:
-    given_tables = tables(ROWS)
-    ordered = given_tables.interactions.assign(timestamp=1, order=[0, 1, 2, 2, 0, 1, 2, 3])
-    built = build_samples(given_tables, split_interactions(ordered), history_length=2)
-    assert [[built.vocabulary["item"][i] for i in row] for row in built.inputs[HISTORY]] == [
-        [3, 10], [3, 10], [2, None], [2, 10],
-    ]  # fmt: skip
+@settings(max_examples=60, deadline=None)
+@given(seconds=st.lists(st.integers(0, 10**9), min_size=1, max_size=20))
+def test_since_grows_by_one_as_the_time_doubles(seconds: list[int]) -> None:
+    rows = [("a", 3, 0, 5), *(("a", 3, 1 + at, 5) for at in seconds)]
+    inputs = everything(samples(tables(rows), history=0, history_length=30, event_features=("since",)))
+    last, times = inputs["hist_since"][-1], sorted(t for _, _, t, _ in rows)
+    earlier = [t for t in times if t < times[-1]]
+    expected = [min(int(np.log2(1 + (times[-1] - t) / 60)), 24) + 2 for t in earlier]
+    assert last[: len(earlier)].tolist() == expected and not last[len(earlier) :].any()

@@ -12,6 +12,8 @@ from kar_aug.errors import DataError
 from kar_aug.registry import PROTOCOLS
 
 PARTS = ("history", "train", "validation", "test")
+SAMPLE_PARTS = PARTS[1:]
+UNLABELLED = "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def split_interactions(
         The rows sorted by user and event order, and these columns more:
         label: 1.0 for a click, else 0.0.
         moment: 0, 1, ... in a user's event order; ties have the same.
-        part: "history", "train", "validation" or "test".
+        part: "history", "train", "validation" or "test"; "unlabelled" for an event without a label, which is read as an
+            earlier event only.
         Where `order` is given, a timestamp that contradicts it is raised to the latest before it.
 
     Raises:
@@ -76,7 +79,14 @@ def split_interactions(
         frame["label"] = frame["rating"] > click_above
     frame["label"] = frame["label"].astype("float32")
     frame["part"] = PROTOCOLS.load(protocol)(frame, shares)
+    unlabelled = frame["label"].isna() & (frame["part"] != "history")
+    frame["part"] = frame["part"].where(~unlabelled, UNLABELLED)
     return frame
+
+
+def is_sample(split: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Rows of `split` that are trained or tested on."""
+    return split["part"].isin(SAMPLE_PARTS).to_numpy()
 
 
 def by_user(frame: pd.DataFrame, shares: Shares) -> npt.NDArray[np.str_]:
@@ -99,6 +109,13 @@ def _nothing_left(received: str) -> DataError:
     return DataError(
         "A split needs history >= 0, shares between 0 and 1, and something left to train on. Received: " + received
     )
+
+
+def in_training(split: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Rows of `split` by which anything may be fitted: the training part, and the histories of its users."""
+    part = split["part"].to_numpy()
+    users = split["user_id"].isin(split.loc[part == "train", "user_id"].unique()).to_numpy()
+    return np.asarray((part == "train") | ((part == "history") & users))
 
 
 def as_of(split: pd.DataFrame) -> pd.Series:

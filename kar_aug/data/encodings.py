@@ -1,0 +1,173 @@
+"""Values as a model reads them: categories as integers, numbers on a scale; fitted on the training part alone.
+
+An encoding is made from the values that the training part shows, and used on all: what only validation or test rows
+hold is unknown to it, as it would be to a model in production. `as_dict` and `encoding_of` keep it beside the runs and
+in an exported model. The integers are those of Keras's own look-up layers with a mask and one index for the unknown.
+
+| integer | of a category, or a bucket          |
+|---------|-------------------------------------|
+| 0       | missing; in a list or sequence: padding |
+| 1       | unknown: not seen in training, or too rarely |
+| 2 ...   | the known values, sorted            |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from kar_aug.errors import DataError
+
+MISSING, UNKNOWN, FIRST = 0, 1, 2
+SCALES = ("standard", "log", "minmax", "buckets")
+_BUCKETS = 20
+Codes = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Known values, sorted; their place + 2 is their integer."""
+
+    values: tuple[Any, ...]
+
+    @classmethod
+    def fit(cls, values: pd.Series, *, fewest: int = 1) -> Self:
+        """The values that stand at least `fewest` times among `values`; missing ones are passed over."""
+        counts = values.dropna().value_counts()
+        return cls(tuple(sorted(counts.index[counts >= fewest].tolist())))
+
+    @property
+    def size(self) -> int:
+        """How many integers there are, 0 and 1 among them."""
+        return len(self.values) + FIRST
+
+    def encode(self, values: pd.Series) -> Codes:
+        """Integers of `values`, one each."""
+        index = pd.Index(self.values, dtype=None if self.values else object)
+        codes = index.get_indexer(pd.Index(values)).astype(np.int32) + FIRST
+        codes[codes < FIRST] = UNKNOWN
+        codes[values.isna().to_numpy()] = MISSING
+        return codes
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {"kind": "categories", "values": list(self.values)}
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Numbers as categories: the quantile bucket that each falls into."""
+
+    edges: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, values: pd.Series, *, count: int = _BUCKETS) -> Self:
+        """Up to `count` buckets with about as many of `values` each."""
+        known = _finite(values)
+        quantiles = np.quantile(known, np.arange(1, count) / count) if len(known) else np.empty(0)
+        edges = np.unique(quantiles)
+        return cls(tuple(float(edge) for edge in edges if len(known) and edge > known.min()))
+
+    @property
+    def size(self) -> int:
+        """How many integers there are, 0 and 1 among them; 1 is not used."""
+        return len(self.edges) + 1 + FIRST
+
+    def encode(self, values: pd.Series) -> Codes:
+        """Integers of `values`, one each."""
+        numbers = numbers_of(values)
+        codes = np.searchsorted(np.asarray(self.edges), numbers, side="right").astype(np.int32) + FIRST
+        codes[~np.isfinite(numbers)] = MISSING
+        return codes
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {"kind": "buckets", "edges": list(self.edges)}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Numbers on one scale: (f(x) - shift) / width, f the identity or a logarithm that keeps the sign.
+
+    A missing number is `missing`, where it would be the training part's mean; whether it was missing is a feature of
+    its own: `may_miss`.
+    """
+
+    log: bool
+    shift: float
+    width: float
+    missing: float
+    may_miss: bool
+
+    @classmethod
+    def fit(cls, values: pd.Series, how: str) -> Self:
+        """A scale of the kind "standard", "log" or "minmax"."""
+        numbers = _finite(values)
+        spread = _logarithm(numbers) if how == "log" else numbers
+        if not len(spread):
+            return cls(how == "log", 0.0, 1.0, 0.0, True)
+        low, high = float(spread.min()), float(spread.max())
+        mean, deviation = float(spread.mean()), float(spread.std())
+        shift, width = (low, high - low) if how == "minmax" else (mean, deviation)
+        width = width if width > 0 else 1.0
+        return cls(how == "log", shift, width, (mean - shift) / width, len(numbers) < len(values))
+
+    def encode(self, values: pd.Series) -> Floats:
+        """`values` on the scale, one each."""
+        numbers = numbers_of(values)
+        spread = _logarithm(numbers) if self.log else numbers
+        scaled = (spread - self.shift) / self.width
+        return np.where(np.isfinite(numbers), scaled, self.missing).astype(np.float32)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            "kind": "scale",
+            "log": self.log,
+            "shift": self.shift,
+            "width": self.width,
+            "missing": self.missing,
+            "may_miss": self.may_miss,
+        }
+
+
+Encoding = Categories | Buckets | Scale
+
+
+def encoding_of(data: Mapping[str, Any]) -> Encoding:
+    """The encoding that `as_dict` wrote."""
+    given = {name: value for name, value in data.items() if name != "kind"}
+    if data["kind"] == "categories":
+        return Categories(tuple(given["values"]))
+    if data["kind"] == "buckets":
+        return Buckets(tuple(given["edges"]))
+    return Scale(**given)
+
+
+def numbers_of(values: pd.Series) -> npt.NDArray[np.float64]:
+    """A column as numbers, NaN where it holds none.
+
+    Raises:
+        DataError: It holds text that is no number.
+    """
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return values.astype("int64").to_numpy(np.float64) / 1e9
+    try:
+        return pd.to_numeric(values).to_numpy(np.float64, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{values.name!r} is to be read as a number: {error}.") from None
+
+
+def _finite(values: pd.Series) -> npt.NDArray[np.float64]:
+    numbers = numbers_of(values)
+    return numbers[np.isfinite(numbers)]
+
+
+def _logarithm(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.sign(numbers) * np.log1p(np.abs(numbers))
