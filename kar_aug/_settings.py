@@ -106,6 +106,8 @@ def _renamed(section: str, table: Mapping[str, Any], rules: Sequence[Any]) -> di
 def read_value(name: str, hint: Any, value: Any) -> Any:
     """The value as the field wants it: lists as tuples, whole numbers as decimals where one is asked for."""
     kinds = [kind for kind in getattr(hint, "__args__", (hint,)) if kind is not type(None)]
+    if len(kinds) == 1 and hasattr(kinds[0], "__origin__"):  # a list that may be left out
+        return read_value(name, kinds[0], value)
     if getattr(hint, "__origin__", None) is tuple:
         if not isinstance(value, (list, tuple)) or not all(type(v) is kinds[0] for v in value):
             raise ConfigError(f"{name} must be a list of {kinds[0].__name__}s, not {value!r}.")

@@ -34,11 +34,27 @@ class DataConfig:
         columns: what the files call a column, by our name for it: { user_id = "uid", timestamp = "ts" }.
         user_features, item_features: columns of the tables that the CTR model reads, as categories. Also
             "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.pipeline.attributes`).
+        context: columns of the interactions that are known when an impression is made; "hour" and "weekday" are made
+            from the timestamp where there are no such columns.
+        numeric: columns of any table that are read as numbers: "standard", "log" or "minmax", or as quantile "buckets".
+        label: what a click is, as a column of 0 and 1 or an expression over the interactions: "event == 'buy'".
+        weight: a column of the interactions: how much a row counts in training and metrics.
+        negatives: items drawn for each click, for logs that hold clicks only.
+        inputs: "full" reads all that is named here; "kar" what KAR's authors read, to be set beside their numbers: the
+            item, the first of its first feature's values, the latest events with both and their ratings.
+        events: the earlier events that a model reads: "all", or "clicks" alone.
+        event_features: what it reads of each beside its item: columns of interactions or items, and "since" (how long
+            ago). The rating, the item_features and since if not given.
+        sequences: further sequences of events: { views = "event == 'view'" }.
+        user_ids: whether the user's id is read. If not given, not under "user", where nobody is tested on who was
+            trained on.
+        fewest: an id with fewer training events than this is read as an unknown one.
+        unknown_share: of the ids in training that are read as unknown, so that new ones are worth something.
         protocol: "user" splits users, as KAR does; "temporal" splits time, the same for all users.
         history: most events of a user that the prompt may see, and no model is trained on; under "user".
         history_share: share of all events in the span that prompts may see; under "temporal".
         click_above: a rating above this is a click.
-        history_length: how many latest clicks the model reads as `hist_item_id`.
+        history_length: how many of the latest events a model reads.
         validation, test: shares of the users; under "temporal" of all events.
         seed: draws the users of each part; under "user".
     """
@@ -51,6 +67,18 @@ class DataConfig:
     columns: Mapping[str, str] = field(default_factory=dict)
     user_features: tuple[str, ...] = ()
     item_features: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
+    numeric: Mapping[str, str] = field(default_factory=dict)
+    label: str | None = None
+    weight: str | None = None
+    negatives: int = setting(0, least=0)
+    inputs: str = setting("full", among=("full", "kar"))
+    events: str = setting("all", among=("all", "clicks"))
+    event_features: tuple[str, ...] | None = None
+    sequences: Mapping[str, str] = field(default_factory=dict)
+    user_ids: bool | None = None
+    fewest: int = setting(1, least=1)
+    unknown_share: float = setting(0.0, least=0, most=0.9)
     protocol: str = setting("user", among=PROTOCOLS)
     history: int = setting(30, least=0)
     history_share: float = setting(0.4, least=0.001, most=0.9)
@@ -71,6 +99,9 @@ class DataConfig:
             raise ConfigError('[data] columns must hold names of columns: { user_id = "uid", timestamp = "ts" }')
         if len(set(self.columns.values())) < len(self.columns):
             raise ConfigError("[data] columns names one column of yours twice.")
+        for name in ("numeric", "sequences"):
+            if not all(isinstance(value, str) for value in getattr(self, name).values()):
+                raise ConfigError(f"[data] {name} must hold texts: {{ price = \"log\" }}, {{ views = \"event == 'view'\" }}")
 
 
 @dataclass(frozen=True)
