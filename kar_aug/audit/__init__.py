@@ -22,7 +22,7 @@ from kar_aug.audit.findings import REMEDIES as REMEDIES
 from kar_aug.audit.findings import Check as Check
 from kar_aug.audit.findings import Finding as Finding
 from kar_aug.errors import LeakageError
-from kar_aug.pipeline.workspace import SOURCES, Workspace
+from kar_aug.pipeline.workspace import ENTITIES, Workspace
 
 __all__ = ["REMEDIES", "Audit", "Check", "Finding", "audit", "require_clean"]
 
@@ -62,24 +62,26 @@ def audit(workspace: Workspace) -> Audit:
     Raises:
         KarError: Something cannot be read at all.
     """
-    data, tables, parts = workspace.config.data, workspace.feature_tables, workspace.split
+    config, data, asking = workspace.config.data, workspace.data, workspace.asking
+    tables, parts, samples = data.feature_tables, data.split, data.samples
     answers = knowledge.read(workspace)
     checks = [
         split.history_before_samples(parts),
-        split.parts_apart(parts, data.protocol),
-        inputs.samples_are_the_split(workspace.samples, parts),
-        inputs.click_history(workspace.samples, parts),
-        inputs.labels(workspace.samples),
-        inputs.vocabularies(workspace.samples, parts),
+        split.parts_apart(parts, config.protocol),
+        inputs.samples_are_the_split(samples, parts),
+        inputs.click_history(samples, parts),
+        inputs.labels(samples),
+        inputs.vocabularies(samples, parts),
     ]
-    for source, features in zip(SOURCES, (data.user_features, data.item_features), strict=True):
-        table = tables.users if source == "user" else tables.items
-        shown = getattr(workspace.scenario, source)["fields"]
-        checks.append(statistics.columns(source, table, [*features, *shown], parts))
-    for source in SOURCES:
-        checks.append(knowledge.as_of_times(source, answers[workspace.knowledge_source(source)], parts))
-        checks.append(knowledge.vectors(source, answers[workspace.knowledge_source(source)], workspace))
-    checks.append(knowledge.prompts(answers[workspace.knowledge_source("user")], workspace))
+    for entity, features in zip(ENTITIES, (config.user_features, config.item_features), strict=True):
+        table = tables.users if entity == "user" else tables.items
+        shown = getattr(asking.scenario, entity)["fields"]
+        checks.append(statistics.columns(entity, table, [*features, *shown], parts))
+    stored = {entity: answers[workspace.paths.knowledge(entity)] for entity in ENTITIES}
+    for entity in ENTITIES:
+        checks.append(knowledge.as_of_times(entity, stored[entity], parts))
+        checks.append(knowledge.vectors(entity, stored[entity], workspace))
+    checks.append(knowledge.prompts(stored["user"], workspace))
     return Audit(tuple(checks))
 
 

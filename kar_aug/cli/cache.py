@@ -18,7 +18,7 @@ from kar_aug.cache.texts.verify import verify as find_flags
 from kar_aug.cli.progress import notes, results, table
 from kar_aug.config import Config
 from kar_aug.errors import StoreError
-from kar_aug.pipeline.workspace import SOURCES, Workspace
+from kar_aug.pipeline.workspace import ENTITIES, Workspace
 
 _LISTED = 20
 _LANGUAGES = {"english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it", "portuguese": "pt"}
@@ -42,7 +42,7 @@ def stats(config: str) -> None:
     workspace = Workspace(Config.load(config))
     with workspace.open_cache() as cache:
         counts, usage, running = cache.counts(), cache.usage(), BatchBook(cache).batches()
-        sources = map(workspace.knowledge_source, SOURCES)
+        sources = map(workspace.paths.knowledge, ENTITIES)
         linked = [(source, f"{cache.count_linked(source):,}") for source in sources]
         name = cache.name
     table(name, ("", "count"), [(status, f"{count:,}") for status, count in counts.items()])
@@ -114,7 +114,7 @@ def _is_table_of_texts(where: str) -> bool:
 
 
 def _import_texts(workspace: Workspace, path: Path, text: str, author: str | None) -> None:
-    known = {source: workspace.tables.ids(source) for source in SOURCES}
+    known = {source: workspace.tables.ids(source) for source in ENTITIES}
     with workspace.open_cache() as cache:
         done = import_texts(path, cache, known, text=text, author=author)
     notes.print(
@@ -141,7 +141,7 @@ def verify(config: str, output: Path | None, kinds: tuple[str, ...]) -> None:
     generate --retry-failed` asks for it again.
     """
     workspace = Workspace(Config.load(config))
-    language = _LANGUAGES.get(workspace.scenario.language.lower())
+    language = _LANGUAGES.get(workspace.asking.scenario.language.lower())
     with workspace.open_cache() as cache:
         flags = list(find_flags(cache, metadata=_Metadata(workspace), language=language))
         answers = sum(count for status, count in cache.counts().items() if status not in _NO_ANSWERS)
@@ -164,7 +164,7 @@ def verify(config: str, output: Path | None, kinds: tuple[str, ...]) -> None:
 
 
 def _verify_vectors(workspace: Workspace) -> None:
-    for source in SOURCES:
+    for source in ENTITIES:
         if workspace.store_path(source).exists():
             store = VectorStore.open(workspace.store_path(source))
             notes.print(f"  {source} vectors: {len(store):,} sound, {store.verify():,} bytes", markup=False)
@@ -193,7 +193,7 @@ class _Metadata:
     def __init__(self, workspace: Workspace) -> None:
         self._rows: dict[str, Mapping[Any, Mapping[str, Any]]] = {}
         tables = workspace.tables
-        shown = [name for name in ("title", "year", *workspace.scenario.item["fields"]) if name in tables.items]
+        shown = [name for name in ("title", "year", *workspace.asking.scenario.item["fields"]) if name in tables.items]
         frame = tables.items.set_index("item_id")[list(dict.fromkeys(shown))]
         self._rows["item"] = frame.to_dict("index")  # type: ignore[assignment]
         self._vocabularies = vocabularies({str(name): frame[name].tolist() for name in frame})

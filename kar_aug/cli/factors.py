@@ -49,8 +49,8 @@ def factors(
     job = generation.Job(workspace)
     path, content = _file_of(workspace)
     with workspace.open_cache() as cache, generation.served(job.model) as (model, key):
-        proposals = propose(workspace.scenario, cache, model, samples=samples, key=key, prices=job.prices())
-    before = workspace.scenario.factors
+        proposals = propose(workspace.asking.scenario, cache, model, samples=samples, key=key, prices=job.prices())
+    before = workspace.asking.scenario.factors
     rows: list[tuple[str, ...]] = [
         (p.factor, f"{p.votes} of {samples}", f"{p.rank:.1f}", "yes" if p.factor in before else "") for p in proposals
     ]

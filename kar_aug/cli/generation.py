@@ -27,7 +27,7 @@ from kar_aug.generate import (
 from kar_aug.generate import generate as run_generate
 from kar_aug.generate.limits import LimitReached
 from kar_aug.generate.summaries import StoredSummaries
-from kar_aug.pipeline.workspace import SOURCES, Workspace
+from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.prompts import Prompt
 from kar_aug.prompts.histories.summaries import owner
 
@@ -40,7 +40,7 @@ class Job:
     """What one call of `kar-aug generate` is about: sources, and the part of them that is this process's share."""
 
     workspace: Workspace
-    sources: tuple[str, ...] = SOURCES
+    sources: tuple[str, ...] = ENTITIES
     shard: tuple[int, int] = (1, 1)
     retry_failed: bool = False
 
@@ -52,7 +52,7 @@ class Job:
     def prompts(self, summaries: StoredSummaries) -> Iterator[Prompt]:
         """All prompts, as a stream; those that show summaries as far as there are such."""
         number, shards = self.shard
-        streams = (self.workspace.prompts(source, answers=summaries) for source in self.sources)
+        streams = (self.workspace.asking.prompts(source, answers=summaries) for source in self.sources)
         for prompt in chain.from_iterable(streams):
             if shards == 1 or zlib.crc32(owner(prompt).encode()) % shards == number - 1:
                 yield prompt
@@ -60,12 +60,12 @@ class Job:
     @property
     def total(self) -> int:
         """About how many they are."""
-        return (sum(map(self.workspace.count, self.sources)) + sum(self.levels)) // self.shard[1]
+        return (sum(map(self.workspace.asking.count, self.sources)) + sum(self.levels)) // self.shard[1]
 
     @property
     def levels(self) -> list[int]:
         """Questions about parts of long histories, level by level."""
-        return self.workspace.summaries("user") if "user" in self.sources else []
+        return self.workspace.asking.summaries("user") if "user" in self.sources else []
 
     def prices(self) -> Prices:
         """The prices of kar-aug, under those of the user's file."""

@@ -20,7 +20,7 @@ from kar_aug.cli.factors import factors
 from kar_aug.cli.progress import notes, results, stage, table
 from kar_aug.config import Config
 from kar_aug.errors import ConfigError, KarError, MissingDependencyError
-from kar_aug.pipeline.workspace import SOURCES, Workspace
+from kar_aug.pipeline.workspace import ENTITIES, Workspace
 
 
 class _Cli(click.Group):
@@ -79,7 +79,7 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for source in reversed(SOURCES):
+    for source in reversed(ENTITIES):
         command = click.option(f"--{source}-recipe", help=f"How to ask about {source}s, as in [prompts].")(command)
         groups = f"Ask about so many groups of {source}s, as in [prompts]."
         command = click.option(f"--{source}-clusters", type=click.IntRange(1), help=groups)(command)
@@ -114,7 +114,7 @@ def init(output: str, scenario: str | None, force: bool) -> None:
 @main.command()
 @_model_options
 @_recipe_options
-@click.option("--only", type=click.Choice(SOURCES), help="Ask about users, or items, only.")
+@click.option("--only", type=click.Choice(ENTITIES), help="Ask about users, or items, only.")
 @click.option("--rpm", type=click.FloatRange(0, min_open=True), help="Most requests a minute.")
 @click.option("--tpm", type=click.FloatRange(0, min_open=True), help="Most tokens a minute.")
 @click.option(
@@ -164,7 +164,7 @@ def generate(
     ways: dict[str, Any] = {"user_recipe": user_recipe, "item_recipe": item_recipe}
     ways |= {"user_clusters": user_clusters, "item_clusters": item_clusters}
     workspace = Workspace(Config.load(config, {"prompts": ways, "generate": changes}))
-    job = generation.Job(workspace, (only,) if only else SOURCES, generation.parse_shard(shard), retry_failed)
+    job = generation.Job(workspace, (only,) if only else ENTITIES, generation.parse_shard(shard), retry_failed)
     if dry_run:
         generation.dry_run(job)
     elif status:
@@ -327,7 +327,7 @@ def demo(
     workspace = Workspace(config)
     seconds: dict[str, float] = {}
     with stage("Fetch and split MovieLens-100K", seconds):
-        parts = workspace.split["part"].value_counts()
+        parts = workspace.data.split["part"].value_counts()
         notes.print("  " + ", ".join(f"{parts[part]:,} {part}" for part in parts.index))
     with stage(f"Ask {config.generate.model}", seconds):
         generation.ask(generation.Job(workspace))
@@ -351,7 +351,7 @@ def _packaged(name: str) -> str:
 def _show_entity(workspace: Workspace, source: str, given: str) -> None:
     with workspace.open_cache() as cache:
         ids = [id for id in workspace.tables.ids(source) if str(id) == given]
-        name = workspace.knowledge_source(source)
+        name = workspace.paths.knowledge(source)
         link = cache.linked(name, ids[:1]).get(ids[0]) if ids else None
         answer = cache.get(link.key) if link else None
         failed = [f for f in cache.failures() if ids and (f.source, f.entity_id) == (name, ids[0])]
@@ -379,12 +379,12 @@ def _show_counts(workspace: Workspace) -> None:
     if counts["failed"]:
         notes.print("  what failed and why: kar-aug generate --status", markup=False)
     rows: list[tuple[str, ...]] = []
-    for source in SOURCES:
+    for source in ENTITIES:
         try:
             store = VectorStore.open(workspace.store_path(source))
         except KarError:
             continue
-        ids = workspace.split[f"{source}_id"].tolist()
+        ids = workspace.data.split[f"{source}_id"].tolist()
         rows.append(
             (
                 source,

@@ -15,7 +15,7 @@ from kar_aug.config import Config
 from kar_aug.errors import ConfigError
 from kar_aug.generate.cost import Counter, token_counter
 from kar_aug.generate.summaries import StoredSummaries
-from kar_aug.pipeline.workspace import SOURCES, Workspace
+from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.prompts import Prompt, Recipe, scenario_text
 from kar_aug.prompts.histories.summaries import SOURCE as SUMMARIES
 from kar_aug.prompts.recipe import DIRECT
@@ -60,7 +60,7 @@ def prompts(
     if stats and (other or user or item):
         raise ConfigError("--stats is about all prompts: leave out --user, --item and --diff.")
     wanted = {"user": user, "item": item}
-    sources = [source for source in SOURCES if wanted[source] is not None or not any(wanted.values())]
+    sources = [source for source in ENTITIES if wanted[source] is not None or not any(wanted.values())]
     recipe = DIRECT if no_factors else recipe
     workspace, sources = _with_recipe(config, recipe, sources)
     count, counted = token_counter(workspace.config.generate.model)
@@ -102,7 +102,7 @@ def _prompt_of(workspace: Workspace, source: str, given: str | None) -> Prompt:
     """The prompt of an id as typed; of the first entity if none was given."""
     with workspace.open_cache() as cache:
         answers = StoredSummaries(cache, workspace.config.generate, stand_in=True)
-        for prompt in workspace.prompts(source, everyone=True, answers=answers):
+        for prompt in workspace.asking.prompts(source, everyone=True, answers=answers):
             if prompt.source != SUMMARIES and (given is None or str(prompt.entity_id) == given):
                 return prompt
     reason = "with a history" if source == "user" else "in the items table"
@@ -125,11 +125,11 @@ def _print_statistics(workspace: Workspace, sources: list[str], count: Counter) 
     rows: list[tuple[str, ...]] = []
     cut: list[tuple[str, ...]] = []
     for source in sources:
-        name = workspace.knowledge_source(source)
-        total = workspace.count(source) + sum(workspace.summaries(source))
+        name = workspace.paths.knowledge(source)
+        total = workspace.asking.count(source) + sum(workspace.asking.summaries(source))
         with bar(f"prompts of {source}s", total) as show, workspace.open_cache() as cache:
             answers = StoredSummaries(cache, workspace.config.generate, stand_in=True)
-            stream = _shown(workspace.prompts(source, answers=answers), show)
+            stream = _shown(workspace.asking.prompts(source, answers=answers), show)
             found = Statistics.of(stream, count)
         numbers = [len(found.tokens), sum(found.tokens), min(found.tokens, default=0)]
         numbers += [*map(found.quantile, QUANTILES), max(found.tokens, default=0)]

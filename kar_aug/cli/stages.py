@@ -17,7 +17,7 @@ from kar_aug.cache import Knowledge, VectorStore
 from kar_aug.cli.progress import bar, notes, results, table
 from kar_aug.config import EncodeConfig
 from kar_aug.errors import ConfigError
-from kar_aug.pipeline.workspace import SOURCES, Workspace
+from kar_aug.pipeline.workspace import ENTITIES, Workspace
 
 if TYPE_CHECKING:
     from kar_aug.report import Section
@@ -33,34 +33,36 @@ def encode(workspace: Workspace) -> None:
     for name, dimension in (("truncate_dim", config.truncate_dim), ("pca", config.pca)):
         if dimension is not None and dimension >= encoder.dimension:
             raise ConfigError(f"[encode] {name} must be below the {encoder.dimension} numbers of {encoder.name}.")
-    clustered = [source for source in SOURCES if len(workspace.knowledge_names(source)) > 1]
+    clustered = [source for source in ENTITIES if len(workspace.paths.all_knowledge(source)) > 1]
     if config.pca is not None and clustered:
         raise ConfigError("[encode] pca is fitted to one store, and groups have their own: use truncate_dim.")
     with workspace.open_cache() as cache:
-        names = {source: workspace.knowledge_names(source) for source in SOURCES}
-        texts_of = {n: Texts(partial(workspace.knowledge, cache, n)) for source in SOURCES for n in names[source]}
+        names = {source: workspace.paths.all_knowledge(source) for source in ENTITIES}
+        texts_of = {
+            n: Texts(partial(workspace.asking.knowledge, cache, n)) for source in ENTITIES for n in names[source]
+        }
         some = [name for name, texts in texts_of.items() if next(iter(texts), None) is not None]
-        for name in some or names[SOURCES[0]]:  # without any, the first says what to do
-            title = f"{name}s" if name in SOURCES else name
-            _encode_texts(title, texts_of[name], workspace.vectors_path(name), encoder, config)
-    known = [source for source in SOURCES if any(name in some for name in names[source])]
-    for source in SOURCES:
+        for name in some or names[ENTITIES[0]]:  # without any, the first says what to do
+            title = f"{name}s" if name in ENTITIES else name
+            _encode_texts(title, texts_of[name], workspace.paths.vectors(name), encoder, config)
+    known = [source for source in ENTITIES if any(name in some for name in names[source])]
+    for source in ENTITIES:
         if source not in known:
             notes.print(f"  {source}s: no knowledge, nothing to encode")
         elif source in clustered:
             _mix(workspace, source)
     if "metadata" in workspace.config.compare.controls:
         for source in known:
-            texts = Texts(partial(workspace.metadata, source))
+            texts = Texts(partial(workspace.asking.metadata, source))
             _encode_texts(f"{source}s' metadata", texts, workspace.metadata_path(source), encoder, config)
 
 
 def _mix(workspace: Workspace, source: str) -> None:
     """Give each entity its group's vector, mixed with its own."""
-    from kar_aug.pipeline.groups import mix
+    from kar_aug.pipeline.workspace.groups import mix
 
-    own, groups = map(workspace.vectors_path, workspace.knowledge_names(source))
-    clusters = workspace.clusters(source)
+    own, groups = map(workspace.paths.vectors, workspace.paths.all_knowledge(source))
+    clusters = workspace.asking.clusters(source)
     assert clusters is not None  # only then there is knowledge of groups
     if not groups.exists():
         raise ConfigError(f"Groups of {source}s have no knowledge yet. Run kar-aug generate with the same settings.")
@@ -221,7 +223,7 @@ def _vector_maps(workspace: Workspace) -> dict[str, Any]:
     from kar_aug.data.features import SEPARATOR
     from kar_aug.inspect.vector_map import vector_map
 
-    items, features = workspace.feature_tables.items, workspace.config.data.item_features
+    items, features = workspace.data.feature_tables.items, workspace.config.data.item_features
     path = workspace.store_path("item")
     if not features or not path.exists():
         return {}
@@ -244,8 +246,8 @@ def inspect_vectors(workspace: Workspace, item: str | None) -> None:
         table(f"Nearest to {named[id]} by {store.spec.encoder}", ("title", "cosine, centred"), rows)
         return
     found: list[tuple[str, ...]] = []
-    for column, store in workspace.stores().items():
-        events, ids = workspace.split[column].tolist(), workspace.tables.ids(column.removesuffix("_id"))
+    for column, store in workspace.paths.stores().items():
+        events, ids = workspace.data.split[column].tolist(), workspace.tables.ids(column.removesuffix("_id"))
         low, middle, high = np.quantile(norms(store), [0, 0.5, 1]) if len(store) else (0, 0, 0)
         found.append(
             (
@@ -259,7 +261,7 @@ def inspect_vectors(workspace: Workspace, item: str | None) -> None:
         )
     columns = ("source", "vectors", "dimension", "coverage of events", "of ids", "norms: least / median / most")
     table("Vectors", columns, found)
-    for column, store in workspace.stores().items():
+    for column, store in workspace.paths.stores().items():
         described = {**asdict(store.spec), "as_of": store.manifest.as_of, "generation": store.manifest.generation}
         told = ", ".join(f"{name} {_plain(value)}" for name, value in described.items() if value not in ("", (), None))
         results.print(
@@ -275,10 +277,10 @@ def _provenance(workspace: Workspace) -> dict[str, str]:
     """How the knowledge was made, and what it cost."""
     with workspace.open_cache() as cache:
         counts, usage = cache.counts(), cache.usage()
-    stores = [VectorStore.open(path) for source in SOURCES if (path := workspace.store_path(source)).exists()]
+    stores = [VectorStore.open(path) for source in ENTITIES if (path := workspace.store_path(source)).exists()]
     models = sorted({model for store in stores for model in store.spec.language_models})
-    recipes = {source: workspace.knowledge_source(source) for source in SOURCES}
-    asked = {"recipes": ", ".join(recipes.values())} if tuple(recipes.values()) != SOURCES else {}
+    recipes = {source: workspace.paths.knowledge(source) for source in ENTITIES}
+    asked = {"recipes": ", ".join(recipes.values())} if tuple(recipes.values()) != ENTITIES else {}
     priced = [cost for *_, cost in usage if cost is not None]
     return {
         "language model": ", ".join(models),
