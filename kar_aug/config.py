@@ -33,7 +33,7 @@ class DataConfig:
         interactions, items, users: Parquet or CSV files, relative to kar.toml.
         columns: what the files call a column, by our name for it: { user_id = "uid", timestamp = "ts" }.
         user_features, item_features: columns of the tables that the CTR model reads, as categories. Also
-            "attributes.country": what was answered by the recipe "attributes" (see `attributes` in kar_aug.pipeline.workspace).
+            "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.pipeline.workspace`).
         protocol: "user" splits users, as KAR does; "temporal" splits time, the same for all users.
         history: most events of a user that the prompt may see, and no model is trained on; under "user".
         history_share: share of all events in the span that prompts may see; under "temporal".

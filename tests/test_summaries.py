@@ -18,8 +18,9 @@ from support.chat_server import ChatServer, completion
 
 from kar_aug.audit import audit
 from kar_aug.cache import BatchBook
-from kar_aug.cli import generation, main
+from kar_aug.cli import main
 from kar_aug.config import Config
+from kar_aug.pipeline import generation
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt
 from kar_aug.prompts.histories.summaries import SOURCE, counts, owner

@@ -17,6 +17,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pandas as pd
+
+from kar_aug._stage import make_callable
 from kar_aug.audit import inputs, knowledge, split, statistics
 from kar_aug.audit.findings import REMEDIES as REMEDIES
 from kar_aug.audit.findings import Check as Check
@@ -50,6 +53,33 @@ class Audit:
         return f"{found} found by {len(self.checks)} checks" + (
             f"; {len(self.unproved)} cannot be proved clean" if self.unproved else ""
         )
+
+    @property
+    def rows(self) -> list[tuple[str, str, str]]:
+        """A row a check, as tables show it: what was checked, on how much, the result."""
+        return [(check.name, f"{check.count:,} {check.unit}", check.result) for check in self.checks]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row a check: checked, count, unit, result, leaks, unproved (how many findings of each)."""
+        rows = [(c.name, c.count, c.unit, c.result, len(c.leaks), len(c.unproved)) for c in self.checks]
+        return pd.DataFrame(rows, columns=pd.Index(["checked", "count", "unit", "result", "leaks", "unproved"]))
+
+    @property
+    def explanation(self) -> list[str]:
+        """What was found, with examples and what to do about it; the verdict at last. A line each."""
+        lines = []
+        for kind, findings in (("leak", self.leaks), ("cannot be proved", self.unproved)):
+            for finding in findings:
+                lines.append(f"{kind}: {finding.text}")
+                if finding.example:
+                    lines.append(f"  for example {finding.example}")
+        kinds = dict.fromkeys(finding.kind for finding in self.leaks)
+        return [*lines, *(f"what to do ({kind}): {REMEDIES[kind]}" for kind in kinds), self.verdict]
+
+    def __str__(self) -> str:
+        checks = [f"{result}: {name}, {on}" for name, on, result in self.rows]
+        return "\n".join([*checks, *self.explanation])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for reports and files."""
@@ -98,3 +128,6 @@ def require_clean(workspace: Workspace) -> Audit:
             "See them with: kar-aug audit"
         )
     return done
+
+
+make_callable(__name__)
