@@ -109,7 +109,7 @@ def test_results_are_objects_with_data_frames_and_nothing_is_printed(
     assert encoded.frame["vectors"].tolist() == [60, 40] and encoded.unknown == []
     assert str(encoded) == "users: 60 vectors of 26 by letters\nitems: 40 vectors of 26 by letters"
     audit = project.audit()
-    assert (audit.frame["result"] == "ok").all() and str(audit).endswith(audit.verdict)
+    assert set(audit.frame["result"]) == {"ok", "nothing"} and str(audit).endswith(audit.verdict)
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     compared = opened(server, compare={"jobs": 1}).compare()
     assert compared.table()["arm"].tolist() == ["DeepFM", "DeepFM + knowledge"]
@@ -182,7 +182,6 @@ def test_paths_and_columns_of_other_names_do_as_well(folder: Path) -> None:
         ({"dataa": {}}, {}, ConfigError, "no setting 'dataa' at the top level. Did you mean 'data'"),
         ({"data": {"interactions": 3}}, {}, ConfigError, "interactions must be of type str"),
         ({}, {"interactions": pd.DataFrame({"a": [1, "x"]})}, DataError, "interactions: the DataFrame cannot be kept"),
-        ({}, {"interactions": pd.DataFrame({3: [1]})}, DataError, "interactions: the DataFrame cannot be kept"),
         ({}, {"interactions": pd.DataFrame({"user_id": [1]})}, DataError, "column 'item_id' is missing"),
     ],
 )
