@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_type_hints
@@ -116,6 +117,8 @@ def read_value(name: str, hint: Any, value: Any) -> Any:
         return value
     if kinds[0] is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kinds[0] is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     if not isinstance(value, kinds[0]) or (isinstance(value, bool) and kinds[0] is not bool):
         raise ConfigError(f"{name} must be of type {kinds[0].__name__}, not {value!r}.")
     return value

@@ -33,7 +33,7 @@ class DataConfig:
         interactions, items, users: Parquet or CSV files, relative to kar.toml.
         columns: what the files call a column, by our name for it: { user_id = "uid", timestamp = "ts" }.
         user_features, item_features: columns of the tables that the CTR model reads, as categories. Also
-            "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.pipeline.attributes`).
+            "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.pipeline.workspace`).
         protocol: "user" splits users, as KAR does; "temporal" splits time, the same for all users.
         history: most events of a user that the prompt may see, and no model is trained on; under "user".
         history_share: share of all events in the span that prompts may see; under "temporal".
@@ -89,7 +89,7 @@ class PromptConfig:
         fallback: what is said of these, at no cost: "none"; "profile"; "average" (what most users like).
         max_users, max_items: ask about so many only, those with most history first; all if not given.
         user_clusters, item_clusters: ask also about so many groups of users, or items, and give each entity its group's
-            knowledge (see `kar_aug.pipeline.groups`).
+            knowledge (see `kar_aug.pipeline.workspace.groups`).
         cluster_by: what groups have in common: "interactions" of the histories, or "vectors" of the items' own
             knowledge, and of what users clicked.
         own_share: of an entity's own vector, beside its group's; 0 is the group's alone.
@@ -319,8 +319,8 @@ class Config:
     folder: Path = Path()
 
     @classmethod
-    def load(cls, path: Path | str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Self:
-        """Read a kar.toml; `changes` (section -> name -> value, None ignored) go over what it says.
+    def load(cls, path: Path | str, changes: Mapping[str, Any] | None = None) -> Self:
+        """Read a kar.toml; `changes` (section -> name -> value, None ignored; or workdir) go over what it says.
 
         Raises:
             ConfigError: The file is not there, is not TOML, or says something unknown or of a wrong type.
@@ -335,26 +335,32 @@ class Config:
         return cls.parse(content, str(path), path.parent, changes)
 
     @classmethod
-    def parse(
-        cls, content: str, name: str, folder: Path, changes: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> Self:
+    def parse(cls, content: str, name: str, folder: Path, changes: Mapping[str, Any] | None = None) -> Self:
         """The same for the content of a file."""
-        _make_importable(folder)
         try:
             document = tomllib.loads(content)
-            for section, values in (changes or {}).items():
-                table = document.setdefault(section, {})
-                if not isinstance(table, dict):
-                    raise ConfigError(f"{section} must be a section: [{section}]")
-                table.update({key: value for key, value in values.items() if value is not None})
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{name} is not valid TOML: {error}") from None
+        return cls.of(document, name, folder, changes)
+
+    @classmethod
+    def of(
+        cls,
+        document: Mapping[str, Any],
+        name: str = "the settings",
+        folder: Path = Path(),
+        changes: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """The same for sections as dicts: `{"data": {"interactions": "log.parquet"}, "workdir": ".kar"}`."""
+        _make_importable(folder)
+        try:
+            document = _changed(document, changes or {})
             check_known(document, [*_SECTIONS, "workdir"], "at the top level")
             sections: dict[str, Any] = {
                 section: read_section(kind, section, document) for section, kind in _SECTIONS.items()
             }
             workdir = read_value("workdir", str, document.get("workdir", ".kar"))
             return cls(**sections, workdir=workdir, folder=folder)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{name} is not valid TOML: {error}") from None
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from None
 
@@ -370,6 +376,22 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """Sections as plain data."""
         return {section: asdict(getattr(self, section)) for section in _SECTIONS}
+
+
+def _changed(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with other values in its sections; None changes nothing."""
+    changed = dict(document)
+    for section, values in changes.items():
+        if values is None:
+            continue
+        if not isinstance(values, Mapping):  # workdir, which stands in no section
+            changed[section] = values
+            continue
+        table = changed.get(section, {})
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{section} must be a section: [{section}]")
+        changed[section] = {**table, **{key: value for key, value in values.items() if value is not None}}
+    return changed
 
 
 def _make_importable(folder: Path) -> None:

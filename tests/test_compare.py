@@ -190,10 +190,10 @@ def test_metadata_knows_of_no_id_that_the_knowledge_does_not(workspace: Workspac
 
 
 def test_metadata_is_what_the_prompt_shows_as_a_sentence(workspace: Workspace) -> None:
-    texts = {text.entity_id: text for text in workspace.metadata("item")}
+    texts = {text.entity_id: text for text in workspace.asking.metadata("item")}
     assert texts[0].text == f"title: Movie 0 (1950). genres: {workspace.tables.items['genres'][0].replace('|', ', ')}."
-    user = next(iter(workspace.metadata("user")))
-    prompt = next(p for p in workspace.prompts("user") if p.entity_id == user.entity_id)
+    user = next(iter(workspace.asking.metadata("user")))
+    prompt = next(p for p in workspace.asking.prompts("user") if p.entity_id == user.entity_id)
     assert user.text.startswith("gender: ") and user.as_of == prompt.as_of
     assert user.text.count(" rated ") == prompt.text.count(" rated ") > 5
 

@@ -59,13 +59,13 @@ from kar_aug.cli import main
 from kar_aug.config import Config
 from kar_aug.pipeline.workspace import Workspace
 workspace = Workspace(Config.load(Path("kar.toml")))
-assert len(list(workspace.prompts("user"))) == 60
+assert len(list(workspace.asking.prompts("user"))) == 60
 class Hash:
     name, dimension = "hash", 4
     def encode(self, texts):
         return np.asarray([[len(t), 1, 2, 3] for t in texts], "float32")
 with workspace.open_cache() as cache:
-    prompt = next(workspace.prompts("item"))
+    prompt = next(workspace.asking.prompts("item"))
     key = kar_aug.generate.question_key(workspace.config.generate, prompt)
     cache.link([("item", prompt.entity_id, key, prompt.version, None)])
     cache.put(kar_aug.cache.Answer(key, "ok", "a film", "m", prompt.messages))

@@ -86,7 +86,7 @@ def test_recipes_are_asked_and_encoded_side_by_side(folder: Path, chat_server: C
     assert not (folder / ".kar/vectors/item").exists()
     assert "kar-aug encode" in refused(kar_aug(folder, "compare")), "there is no vector by the scenario's own question"
     chosen = Workspace(Config.load(folder / "kar.toml", {"prompts": {"item_recipe": "tags"}}))
-    assert {name: store.path.name for name, store in chosen.stores().items()} == {
+    assert {name: store.path.name for name, store in chosen.paths.stores().items()} == {
         "user_id": "user",
         "item_id": "item-tags",
     }

@@ -23,13 +23,13 @@ _FEWEST_OTHERS = 5
 _MOST_CATEGORIES = 20
 
 
-def columns(source: str, table: pd.DataFrame, names: Sequence[str], split: pd.DataFrame) -> Check:
+def columns(entity: str, table: pd.DataFrame, names: Sequence[str], split: pd.DataFrame) -> Check:
     """Whether no column that a model or a prompt reads follows a statistic of the test part.
 
     Args:
         names: the columns; those that the table lacks are passed over.
     """
-    key = f"{source}_id"
+    key = f"{entity}_id"
     present = [name for name in dict.fromkeys(names) if name in table and name != key]
     findings = []
     if present:
@@ -41,11 +41,11 @@ def columns(source: str, table: pd.DataFrame, names: Sequence[str], split: pd.Da
                     Finding(
                         "statistic",
                         1,
-                        f"{source}s: {name!r} follows {followed.what}, counted with the test part, and not without it.",
+                        f"{entity}s: {name!r} follows {followed.what}, counted with the test part, and not without it.",
                         _example(table, key, name),
                     )
                 )
-    return Check(f"columns of {source}s know nothing of the test part", len(present), "columns", found(*findings))
+    return Check(f"columns of {entity}s know nothing of the test part", len(present), "columns", found(*findings))
 
 
 class _Statistic(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from kar_aug._version import __version__
 from kar_aug.cache import KnowledgeTable, VectorStore
 from kar_aug.compare import controls
 from kar_aug.compare.arms import BASE, Arm
-from kar_aug.config import CompareConfig, Config
+from kar_aug.config import CompareConfig
 from kar_aug.data.features import Samples
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import Workspace
@@ -65,9 +65,7 @@ class Experiment:
         first = self.workspace.config.data.seed
         wanted = first + seed if self.config.vary_split else first
         if wanted not in self._splits:
-            config: Config = self.workspace.config
-            self._splits[wanted] = Workspace(replace(config, data=replace(config.data, seed=wanted)))
-            self._splits[wanted].__dict__["tables"] = self.workspace.tables  # read once
+            self._splits[wanted] = self.workspace.with_seed(wanted)
         return self._splits[wanted]
 
     def store(self, knowledge: str, source: str) -> VectorStore:

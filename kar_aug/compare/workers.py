@@ -15,6 +15,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
+from kar_aug._processes import without_main
 from kar_aug._tensorflow import prepare_tensorflow
 from kar_aug.compare.book import Book
 from kar_aug.compare.experiment import Experiment
@@ -53,7 +54,8 @@ def _do_side_by_side(tasks: Sequence[Task], config: Config, book: Book, jobs: in
         for _ in range(jobs):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, config, book), daemon=True)
-            process.start()
+            with without_main():
+                process.start()
             theirs.close()
             workers[ours] = process
             ours.send(waiting.popleft())

@@ -7,6 +7,7 @@ server      one request, and what its errors mean     dry_run     what a job wou
 structured  answers that must fit a JSON schema
 """
 
+from kar_aug._stage import make_callable
 from kar_aug.generate.batch import generate_batches
 from kar_aug.generate.cost import Price, Prices
 from kar_aug.generate.dry_run import Estimate, estimate
@@ -27,3 +28,5 @@ __all__ = [
     "import_jsonl",
     "question_key",
 ]
+
+make_callable(__name__)

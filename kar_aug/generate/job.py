@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from kar_aug._batched import batched
+from kar_aug._loops import run
 from kar_aug.cache import Answer, Claims, Link, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError
@@ -62,7 +63,7 @@ def generate(
     prices = prices or Prices()
     price = prices.of(model.model) if model.max_cost is None else prices.needed(model.model)
     job = _Job(cache, model, api_key(model) if key is None else key, price, retry_failed, on_progress)
-    return asyncio.run(job.run(prompts))
+    return run(job.run(prompts), stop=lambda: job._stop(KeyboardInterrupt()))
 
 
 class _Job:

@@ -94,6 +94,29 @@ def cluster(source: str, ids: Sequence[Id], vectors: npt.NDArray[Any], count: in
     return Clusters(source, tuple(tuple(group) for group in groups if group))
 
 
+def kept_clusters(entity: str, count: int, split: pd.DataFrame, items: VectorStore | None, folder: Path) -> Clusters:
+    """The groups of users, or items, kept in `folder`: drawn once for the same histories and vectors.
+
+    Args:
+        items: the items' vectors, to group by; by the interactions of the histories if None.
+    """
+    history = split.loc[split["part"] == "history", ["user_id", "item_id", "label"]]
+    seen = hashlib.sha256(history.to_csv(index=False).encode() + (items.fingerprint if items else "").encode())
+    by = "interactions" if items is None else "vectors"
+    path = folder / f"{entity}-{count}-{by}-{seen.hexdigest()[:12]}.parquet"
+    if path.exists():
+        return Clusters.read(entity, path)
+    if items is None:
+        found = interaction_vectors(split, entity)
+    elif entity == "item":
+        found = items.ids, items.gather(items.ids)
+    else:
+        found = mean_vectors(split, items)
+    clusters = cluster(entity, *found, count)
+    clusters.write(path)
+    return clusters
+
+
 def interaction_vectors(split: pd.DataFrame, source: str) -> tuple[list[Id], npt.NDArray[np.float32]]:
     """(ids, a vector each): users or items by what they have in common in the histories: truncated SVD of their matrix,
     scaled by the popularity of both sides. An entity without history has no vector, and is in no group.
