@@ -53,7 +53,7 @@ def user_prompts(
         recipe: how to ask; the scenario's own question if None.
     """
     recipe = recipe or Recipe.load(KAR)
-    source, schema = recipe.source("user"), recipe.schema("user")
+    knowledge, schema = recipe.knowledge("user"), recipe.schema("user")
     version = recipe.version(scenario, "user")
     more: dict[str, Any] = {} if max_events == MAX_EVENTS else {"events": max_events}
     if selection != "recent":
@@ -85,7 +85,7 @@ def user_prompts(
             chosen = choose(events.item_ids[start:end], events.ratings[start:end], max_events)
             rows = events.rows((start + i for i in chosen), last)
             prompt = scenario.user_prompt(user_id, profile, rows, events.as_of(last), rephrase)
-        yield replace(prompt, source=source, version=version, schema=schema)
+        yield replace(prompt, knowledge=knowledge, version=version, schema=schema)
 
 
 def item_prompts(
@@ -102,7 +102,7 @@ def item_prompts(
     An item without one of the scenario's `item.required` fields is left out: a language model could only invent.
     """
     recipe = recipe or Recipe.load(KAR)
-    source, version, schema = recipe.source("item"), recipe.version(scenario, "item"), recipe.schema("item")
+    knowledge, version, schema = recipe.knowledge("item"), recipe.version(scenario, "item"), recipe.schema("item")
     rows = _rows(tables.items, "item_id")
     counted = split.loc[split["part"] == "history", "item_id"]
     ordered = _most_frequent(counted[counted.isin(rows.keys())], None)
@@ -121,7 +121,7 @@ def item_prompts(
         names = [scenario.name_of(rows[other]) for other in near if other in rows]
         rephrase = partial(recipe.rephrase, scenario, "item", neighbours=[name for name in names if name])
         prompt = scenario.item_prompt(item_id, rows[item_id], rephrase)
-        yield replace(prompt, source=source, version=version, schema=schema)
+        yield replace(prompt, knowledge=knowledge, version=version, schema=schema)
     if nameless:
         _log.warning(
             "%s items are not asked about, because their %s is empty; the first is item_id %s",

@@ -104,8 +104,8 @@ class Scenario:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """Per source, 12 hex digits that change with any byte of the scenario that a model could see."""
-        return {source: self._version(source) for source in ("user", "item")}
+        """Per entity, 12 hex digits that change with any byte of the scenario that a model could see."""
+        return {entity: self._version(entity) for entity in ("user", "item")}
 
     def user_prompt(
         self,
@@ -157,15 +157,15 @@ class Scenario:
         _, rendered = self._fit(messages, 0, f"item {item_id!r}")
         return Prompt("item", item_id, rendered, self.versions["item"], None, tuple(sorted(self._cut(row))))
 
-    def _version(self, source: str) -> str:
-        section = dict(getattr(self, source))
+    def _version(self, entity: str) -> str:
+        section = dict(getattr(self, entity))
         # What is as it always was is left out: answers of earlier versions keep theirs.
         more: dict[str, Any] = {}
         if self.language != _ENGLISH:
             more["language"] = self.language
         if any(uses(section[key], "words") for key in ("system", "prompt")):
             more["words"] = dict(self.words)
-        if source == "user" and self.tells_ratings:
+        if entity == "user" and self.tells_ratings:
             more["ratings"] = asdict(self.ratings)
         if self.limits != Limits():
             more["limits"] = asdict(self.limits)
@@ -206,8 +206,8 @@ class Scenario:
     def _tokens(messages: Sequence[Message]) -> int:
         return sum(careful_tokens(message["content"]) for message in messages)
 
-    def _render(self, source: str, fields: Mapping[str, Any]) -> tuple[Message, ...]:
-        return render_messages(self, f"template of {source}", getattr(self, source), fields)
+    def _render(self, entity: str, fields: Mapping[str, Any]) -> tuple[Message, ...]:
+        return render_messages(self, f"template of {entity}", getattr(self, entity), fields)
 
 
 def render_messages(

@@ -131,8 +131,8 @@ def read_scenario(content: str, name: str) -> dict[str, Any]:
     for key, least in (("characters", 10), ("tokens", 50)):
         if data.get("limits", {}).get(key, least) < least:
             document.fail("limits", key, f"must be at least {least}.")
-    for source in ("user", "item"):
-        _check_source(document, data, source)
+    for entity in ("user", "item"):
+        _check_entity(document, data, entity)
     return data
 
 
@@ -150,41 +150,41 @@ def read_recipe(content: str, name: str) -> dict[str, Any]:
     for need in data.get("needs", []):
         if need not in _NEEDS:
             document.fail("", "needs", f"'{need}' is unknown. Known: {', '.join(_NEEDS)}")
-    sources = [source for source in ("user", "item") if source in data]
-    if not sources:
+    entities = [entity for entity in ("user", "item") if entity in data]
+    if not entities:
         document.fail("", "user", "a recipe asks about users, items or both: there is neither [user] nor [item].")
-    for source in sources:
-        _check_question(document, data, source)
+    for entity in entities:
+        _check_question(document, data, entity)
     return data
 
 
-def _check_question(document: Document, data: Mapping[str, Any], source: str) -> None:
+def _check_question(document: Document, data: Mapping[str, Any], entity: str) -> None:
     """The two templates of a recipe's section, rendered with made-up data; without templates, the scenario's own."""
-    section = data[source]
+    section = data[entity]
     given = [key for key in ("system", "prompt") if key in section]
     if not given and data["name"] == "kar":
         return
     for key in ("system", "prompt"):
         if key not in given:
-            document.fail(source, "", f"'{key}' is missing in [{source}].")
+            document.fail(entity, "", f"'{key}' is missing in [{entity}].")
     if "schema" in section and (fault := schema_fault(section["schema"])):
-        document.fail(f"{source}.schema", "", fault)
-    if "neighbours" in data.get("needs", ()) and source == "user":
+        document.fail(f"{entity}.schema", "", fault)
+    if "neighbours" in data.get("needs", ()) and entity == "user":
         document.fail("", "needs", "only items have neighbours.")
     common: dict[str, Any] = {"factors": None, "language": None, "words": WORDS}
     known = {**common, "data": None, **dict.fromkeys(data.get("needs", ()))}
-    document.check_template(source, "system", section["system"], common)
-    document.check_template(source, "prompt", section["prompt"], known)
+    document.check_template(entity, "system", section["system"], common)
+    document.check_template(entity, "prompt", section["prompt"], known)
     values = {"factors": ["x"], "language": "English", "words": dict.fromkeys(WORDS, "thing")}
-    document.try_template(source, "system", section["system"], values)
+    document.try_template(entity, "system", section["system"], values)
     for neighbours in ([], ["4712"]):
         data_block = "<data>\n4711\n</data>"
         rows = {"data": data_block, "neighbours": neighbours}
-        text = document.try_template(source, "prompt", section["prompt"], {**values, **rows})
+        text = document.try_template(entity, "prompt", section["prompt"], {**values, **rows})
         if text.count(data_block) != 1:
-            document.fail(source, "prompt", "must show the entity once: {{ data }}")
+            document.fail(entity, "prompt", "must show the entity once: {{ data }}")
         if "4712" in _DATA.sub("", text):
-            document.fail(source, "prompt", "neighbours must stand between <data> and </data>.")
+            document.fail(entity, "prompt", "neighbours must stand between <data> and </data>.")
 
 
 def _check_factors(document: Document, factors: Sequence[str]) -> None:
@@ -199,36 +199,36 @@ def _check_factors(document: Document, factors: Sequence[str]) -> None:
             document.fail("", "factors", f"'{factor}' stands there twice.")
 
 
-def _check_source(document: Document, data: Mapping[str, Any], source: str) -> None:
-    """The two templates of a source: names, factors, data marks, length; rendered with made-up values."""
-    section = data[source]
+def _check_entity(document: Document, data: Mapping[str, Any], entity: str) -> None:
+    """The two templates of an entity: names, factors, data marks, length; rendered with made-up values."""
+    section = data[entity]
     common: dict[str, Any] = {"factors": None, "language": None, "words": WORDS}
-    if source == "user":
+    if entity == "user":
         events = (*section.get("item_fields", ()), *EVENT_FIELDS)
         known = {**common, "profile": section["fields"], "history": None, "day": DAY_FIELDS, "event": events}
     else:
         events, known = (), {**common, "item": section["fields"]}
-    document.check_template(source, "system", section["system"], common)
-    document.check_template(source, "prompt", section["prompt"], known)
+    document.check_template(entity, "system", section["system"], common)
+    document.check_template(entity, "prompt", section["prompt"], known)
     if not uses(section["system"], "factors") and not uses(section["prompt"], "factors"):
-        document.fail(source, "prompt", 'the factors are never asked about. Write: {{ factors | join(", ") }}')
+        document.fail(entity, "prompt", 'the factors are never asked about. Write: {{ factors | join(", ") }}')
     words = data.get("words", dict.fromkeys(WORDS, "thing"))
     given = {"factors": data["factors"], "language": data.get("language", "English"), "words": words}
-    system = document.try_template(source, "system", section["system"], given)
+    system = document.try_template(entity, "system", section["system"], given)
     for value in _TRIALS:
         row = dict.fromkeys(section["fields"], value)
         day = {"date": "1 Jan 1970", "events": [dict.fromkeys(events, value)]}
-        rows: dict[str, Any] = {"profile": row, "history": [day]} if source == "user" else {"item": row}
-        text = document.try_template(source, "prompt", section["prompt"], {**given, **rows})
+        rows: dict[str, Any] = {"profile": row, "history": [day]} if entity == "user" else {"item": row}
+        text = document.try_template(entity, "prompt", section["prompt"], {**given, **rows})
         if text.count("<data>") != 1 or text.count("</data>") != 1 or not _DATA.search(text):
-            document.fail(source, "prompt", "what comes from the tables must stand between <data> and </data>, once.")
+            document.fail(entity, "prompt", "what comes from the tables must stand between <data> and </data>, once.")
         if value and value in _DATA.sub("", text):
-            document.fail(source, "prompt", "a value of the tables stands outside of <data> and </data>.")
+            document.fail(entity, "prompt", "a value of the tables stands outside of <data> and </data>.")
     most = data.get("limits", {}).get("tokens")
     fixed = careful_tokens(system) + careful_tokens(text)  # the last trial: everything is missing
     if most is not None and fixed > most:
         document.fail(
-            source, "prompt", f"the templates alone are about {fixed:,} tokens, more than limits.tokens = {most:,}."
+            entity, "prompt", f"the templates alone are about {fixed:,} tokens, more than limits.tokens = {most:,}."
         )
 
 

@@ -55,7 +55,7 @@ def item_text(item: dict[str, Any], of: Scenario | None = None) -> str:
 
 def test_a_user_prompt_shows_the_profile_and_the_dated_ratings() -> None:
     prompt = next(user_prompts(Scenario.load("movies"), TABLES, SPLIT))
-    assert (prompt.source, prompt.entity_id, prompt.as_of) == ("user", 5551, "1970-01-04T00:00:00")
+    assert (prompt.knowledge, prompt.entity_id, prompt.as_of) == ("user", 5551, "1970-01-04T00:00:00")
     assert prompt.messages[1]["content"] == (
         "<data>\nGender: F\nAge: 31\nOccupation: artist\n"
         "Movies watched in order of time, with ratings out of 5:\n"
@@ -69,7 +69,7 @@ def test_a_user_prompt_shows_the_profile_and_the_dated_ratings() -> None:
 
 def test_an_item_prompt_shows_the_item() -> None:
     prompt = next(item_prompts(Scenario.load("movies"), TABLES, SPLIT))
-    assert (prompt.source, prompt.entity_id, prompt.as_of) == ("item", 72, None)
+    assert (prompt.knowledge, prompt.entity_id, prompt.as_of) == ("item", 72, None)
     texts = {p.entity_id: p.messages[1]["content"] for p in item_prompts(Scenario.load("movies"), TABLES, SPLIT)}
     assert texts[71] == (
         f"<data>\nTitle: Fargo (1996)\nGenres: Crime, Drama\nYear: 1996\n</data>\nDescribe this movie by {FACTORS}."
@@ -81,7 +81,7 @@ def test_the_model_sees_neither_ids_nor_fields_that_are_not_named() -> None:
     movies = Scenario.load("movies")
     for prompt in [*user_prompts(movies, TABLES, SPLIT), *item_prompts(movies, TABLES, SPLIT)]:
         assert not re.search(r"5551|5552|\b(7[123]|9[1234])\b|94043|7000000", prompt.text)
-        assert prompt.version == movies.versions[prompt.source]
+        assert prompt.version == movies.versions[prompt.knowledge]
 
 
 def test_the_prompt_of_a_user_tells_nothing_of_the_samples() -> None:
@@ -149,7 +149,7 @@ def test_a_title_cannot_leave_its_data_block(title: str) -> None:
         assert text.count("<") == text.count(">") == 2 and text.startswith("<data>\n")
         assert text.split("</data>\n")[1].startswith("Describe ")
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", text)
-        assert prompt.messages[0]["content"] == getattr(movies, prompt.source)["system"].replace(
+        assert prompt.messages[0]["content"] == getattr(movies, prompt.knowledge)["system"].replace(
             '{{ factors | join(", ") }}', FACTORS
         )
 

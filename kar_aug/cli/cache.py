@@ -118,7 +118,7 @@ def _import_texts(workspace: Workspace, path: Path, text: str, author: str | Non
     with workspace.open_cache() as cache:
         done = import_texts(path, cache, known, text=text, author=author)
     notes.print(
-        f"  {done.texts:,} texts are knowledge of {done.source}s now"
+        f"  {done.texts:,} texts are knowledge of {done.entity}s now"
         + (f"; {done.empty:,} rows have none" if done.empty else "")
         + (f"; {done.unknown:,} ids are not in the data" if done.unknown else "")
         + ". Next: kar-aug encode",
@@ -150,11 +150,10 @@ def verify(config: str, output: Path | None, kinds: tuple[str, ...]) -> None:
     table(f"Flags on {answers:,} answers", ("kind", "count"), [(kind, f"{counts[kind]:,}") for kind in KINDS])
     for kind in KINDS:
         for flag in [flag for flag in flags if flag.kind == kind][: max(1, _LISTED // len(KINDS))]:
-            notes.print(f"  {kind}: {flag.source} {flag.entity_id}: {flag.detail}", markup=False, soft_wrap=True)
+            notes.print(f"  {kind}: {flag.knowledge} {flag.entity_id}: {flag.detail}", markup=False, soft_wrap=True)
     if output is not None:
-        pd.DataFrame([vars(flag) for flag in flags], columns=["kind", "source", "entity_id", "detail", "key"]).to_csv(
-            output, index=False
-        )
+        rows = [(flag.kind, flag.knowledge, flag.entity_id, flag.detail, flag.key) for flag in flags]
+        pd.DataFrame(rows, columns=["kind", "source", "entity_id", "detail", "key"]).to_csv(output, index=False)
         results.print(str(output), markup=False, soft_wrap=True)
     _verify_vectors(workspace)
     if counts["damaged"]:

@@ -230,7 +230,7 @@ def status(job: Job) -> None:
         ]
         table("Failed", ("reason", "count", "asked again"), rows)
         for failure in failures[:_LISTED]:
-            _print(f"  {failure.source} {failure.entity_id}: {failure.reason} ({failure.attempts} tries)")
+            _print(f"  {failure.knowledge} {failure.entity_id}: {failure.reason} ({failure.attempts} tries)")
         if len(failures) > _LISTED:
             _print(f"  and {len(failures) - _LISTED:,} more")
     for batch in running:

@@ -354,7 +354,7 @@ def _show_entity(workspace: Workspace, source: str, given: str) -> None:
         name = workspace.knowledge_source(source)
         link = cache.linked(name, ids[:1]).get(ids[0]) if ids else None
         answer = cache.get(link.key) if link else None
-        failed = [f for f in cache.failures() if ids and (f.source, f.entity_id) == (name, ids[0])]
+        failed = [f for f in cache.failures() if ids and (f.knowledge, f.entity_id) == (name, ids[0])]
     for failure in failed:
         notes.print(f"failed: {failure.reason} ({failure.attempts} tries)", markup=False)
     if link is None or answer is None:

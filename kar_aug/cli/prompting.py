@@ -17,7 +17,7 @@ from kar_aug.generate.cost import Counter, token_counter
 from kar_aug.generate.summaries import StoredSummaries
 from kar_aug.pipeline.workspace import SOURCES, Workspace
 from kar_aug.prompts import Prompt, Recipe, scenario_text
-from kar_aug.prompts.histories.summaries import SOURCE as SUMMARIES
+from kar_aug.prompts.histories.summaries import KNOWLEDGE as SUMMARIES
 from kar_aug.prompts.recipe import DIRECT
 from kar_aug.prompts.statistics import QUANTILES, Statistics, difference
 
@@ -103,7 +103,7 @@ def _prompt_of(workspace: Workspace, source: str, given: str | None) -> Prompt:
     with workspace.open_cache() as cache:
         answers = StoredSummaries(cache, workspace.config.generate, stand_in=True)
         for prompt in workspace.prompts(source, everyone=True, answers=answers):
-            if prompt.source != SUMMARIES and (given is None or str(prompt.entity_id) == given):
+            if prompt.knowledge != SUMMARIES and (given is None or str(prompt.entity_id) == given):
                 return prompt
     reason = "with a history" if source == "user" else "in the items table"
     raise ConfigError(f"There is no {source} {given!r} {reason}.")
@@ -113,7 +113,7 @@ def _print_prompt(prompt: Prompt, count: Counter) -> None:
     shortened = f"; shortened: {', '.join(prompt.cut)}" if prompt.cut else ""
     as_of = f", as of {prompt.as_of}" if prompt.as_of else ""
     notes.print(
-        f"{prompt.source} {prompt.entity_id} (version {prompt.version}{as_of}, "
+        f"{prompt.knowledge} {prompt.entity_id} (version {prompt.version}{as_of}, "
         f"{count(prompt.messages):,} tokens{shortened})",
         markup=False,
         style="bold",
@@ -154,20 +154,20 @@ def _other_version(workspace: Workspace, prompt: Prompt, other: str) -> Prompt:
     if other != ASKED:
         settings = replace(workspace.config.prompts, scenario=other)
         earlier = Workspace(replace(workspace.config, prompts=settings))
-        return _prompt_of(earlier, prompt.source.partition(":")[0], str(prompt.entity_id))
+        return _prompt_of(earlier, prompt.knowledge.partition(":")[0], str(prompt.entity_id))
     with workspace.open_cache() as cache:
-        link = cache.linked(prompt.source, [prompt.entity_id]).get(prompt.entity_id)
+        link = cache.linked(prompt.knowledge, [prompt.entity_id]).get(prompt.entity_id)
         answer = cache.get(link.key) if link else None
     if link is None or answer is None:
-        raise ConfigError(f"Nothing was asked about {prompt.source} {prompt.entity_id!r} yet.")
+        raise ConfigError(f"Nothing was asked about {prompt.knowledge} {prompt.entity_id!r} yet.")
     messages: tuple[Any, ...] = tuple(answer.messages)
-    return Prompt(prompt.source, prompt.entity_id, messages, link.prompt_version, link.as_of)
+    return Prompt(prompt.knowledge, prompt.entity_id, messages, link.prompt_version, link.as_of)
 
 
 def _print_difference(old: Prompt, new: Prompt, count: Counter) -> None:
     before, after = count(old.messages), count(new.messages)
     notes.print(
-        f"{new.source} {new.entity_id}: version {old.version} -> {new.version}, {before:,} -> {after:,} tokens "
+        f"{new.knowledge} {new.entity_id}: version {old.version} -> {new.version}, {before:,} -> {after:,} tokens "
         f"({after - before:+,})",
         markup=False,
         style="bold",

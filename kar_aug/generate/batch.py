@@ -372,7 +372,7 @@ class _Batches:
         self._came_back(request)
         schema = schema_of(question["parameters"])
         link = request.links[0]
-        prompt = Prompt(link.source, link.entity_id, tuple(question["messages"]), link.prompt_version, schema=schema)
+        prompt = Prompt(link.knowledge, link.entity_id, tuple(question["messages"]), link.prompt_version, schema=schema)
         messages = repair(prompt, stored.text).messages
         again = answer_key(question["model"], messages, question["parameters"])
         links = tuple(link._replace(key=again) for link in request.links)

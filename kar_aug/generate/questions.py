@@ -31,7 +31,7 @@ class Question:
     def link(self) -> Link:
         """Whose knowledge the answer will be."""
         prompt = self.prompt
-        return Link(prompt.source, prompt.entity_id, self.key, prompt.version, prompt.as_of)
+        return Link(prompt.knowledge, prompt.entity_id, self.key, prompt.version, prompt.as_of)
 
 
 def question_key(model: LanguageModel, prompt: Prompt) -> str:
@@ -68,13 +68,13 @@ class Survey:
         missing = {key for key in keys if key not in statuses}
         rejected = {f.key for f in self._cache.failures(missing) if f.permanent} if missing else set()
         links = {}
-        for source in {prompt.source for prompt in prompts}:
-            if source not in self._before:
-                self._before[source] = self._cache.count_linked(source)
-            ids = [prompt.entity_id for prompt in prompts if prompt.source == source]
-            links.update({(source, id): link for id, link in self._cache.linked(source, ids).items()})
+        for knowledge in {prompt.knowledge for prompt in prompts}:
+            if knowledge not in self._before:
+                self._before[knowledge] = self._cache.count_linked(knowledge)
+            ids = [prompt.entity_id for prompt in prompts if prompt.knowledge == knowledge]
+            links.update({(knowledge, id): link for id, link in self._cache.linked(knowledge, ids).items()})
         questions = [
-            Question(key, prompt, statuses.get(key), links.get((prompt.source, prompt.entity_id)), key in rejected)
+            Question(key, prompt, statuses.get(key), links.get((prompt.knowledge, prompt.entity_id)), key in rejected)
             for key, prompt in zip(keys, prompts, strict=True)
         ]
         for question in questions:
@@ -103,6 +103,6 @@ class Survey:
         if linked is None:
             progress.new += 1
         else:
-            self._seen[linked.source] = self._seen.get(linked.source, 0) + 1
+            self._seen[linked.knowledge] = self._seen.get(linked.knowledge, 0) + 1
             progress.unchanged += linked.key == question.key
             progress.changed += linked.key != question.key

@@ -101,13 +101,13 @@ def api_key(model: LanguageModel) -> str:
             raise GenerationError(f"The API key's file {path} cannot be read: {type(error).__name__}.") from None
         if not key or len(key.split()) != 1:
             raise GenerationError(f"{path} must hold the API key in one line, and nothing else.")
-        source = str(path)
+        place = str(path)
     else:
-        key, source = os.environ.get(model.api_key_env, "").strip(), model.api_key_env
+        key, place = os.environ.get(model.api_key_env, "").strip(), model.api_key_env
         if not key:
-            raise GenerationError(f"There is no API key. Set {source} (any value, if the server needs none).")
+            raise GenerationError(f"There is no API key. Set {place} (any value, if the server needs none).")
     if not (key.isascii() and key.isprintable()):
-        raise GenerationError(f"{source} holds characters that no API key has. Was it copied whole?")
+        raise GenerationError(f"{place} holds characters that no API key has. Was it copied whole?")
     return key
 
 

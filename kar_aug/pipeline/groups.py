@@ -154,10 +154,10 @@ def cluster_prompts(
         else:
             prompt = scenario.user_prompt(number, {}, [], last or "", rephrase)
         data = "\n".join(["<data>", *describe(members, seen), "</data>"])
-        name = collective_source(recipe.source(source), count)
+        name = collective_source(recipe.knowledge(source), count)
         messages = tuple(_about_group(scenario, source, message, data) for message in prompt.messages)
         yield replace(
-            prompt, source=name, messages=messages, version=version, as_of=last, schema=recipe.schema(source), cut=()
+            prompt, knowledge=name, messages=messages, version=version, as_of=last, schema=recipe.schema(source), cut=()
         )
 
 

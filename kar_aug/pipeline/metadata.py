@@ -37,4 +37,4 @@ def metadata_texts(prompts: Iterable[Prompt]) -> Iterator[Knowledge]:
     for prompt in prompts:
         text = " ".join(prompt.messages[-1]["content"].split())
         if text:
-            yield Knowledge(prompt.source, prompt.entity_id, text, "", LANGUAGE_MODEL, prompt.version, prompt.as_of)
+            yield Knowledge(prompt.knowledge, prompt.entity_id, text, "", LANGUAGE_MODEL, prompt.version, prompt.as_of)

@@ -125,7 +125,7 @@ class Workspace:
 
     def knowledge_source(self, source: str) -> str:
         """How the knowledge of a source by its recipe is called in the text cache: "item", "item:tags"."""
-        return self.recipes[source].source(source)
+        return self.recipes[source].knowledge(source)
 
     def clusters(self, source: str) -> Clusters | None:
         """The groups of a source, drawn once for the same histories; None if the config wants none."""

@@ -23,7 +23,7 @@ from kar_aug.prompts.scenario import Scenario
 from kar_aug.prompts.text import clean, was_cut
 
 SUMMARISED = "summarised"
-SOURCE = "history"  # of the questions about parts: their answers are nobody's knowledge
+KNOWLEDGE = "history"  # the kind, of the questions about parts: their answers are nobody's knowledge
 GROUP = 8  # summaries that are summarised again
 _HEADING = "Summaries of earlier parts of the history, in order of time:"
 _BLOCK = re.compile(rf"{_HEADING}\n(?:- [^\n]*\n)*")
@@ -101,14 +101,14 @@ class Summariser:
         rows = self._events.rows(range(start, end), end - 1)
         rephrase = partial(self._recipe.rephrase, self._scenario, "user")
         prompt = self._scenario.user_prompt(user_id, {}, rows, self._events.as_of(end - 1), rephrase)
-        return replace(prompt, source=SOURCE, entity_id=_part_of(user_id, f"1.{number}"), version=self.version)
+        return replace(prompt, knowledge=KNOWLEDGE, entity_id=_part_of(user_id, f"1.{number}"), version=self.version)
 
     def _about_summaries(self, user_id: int | str, number: str, group: Sequence[Summary]) -> Prompt:
         data: Message = {"role": "user", "content": f"<data>\n{self._block(group)}</data>"}
         messages = self._recipe.rephrase(self._scenario, "user", (data, data))
         as_of = self._events.as_of(group[-1].end - 1)
         cut = ("summaries",) if any(summary.cut for summary in group) else ()
-        return Prompt(SOURCE, _part_of(user_id, number), messages, self.version, as_of, cut)
+        return Prompt(KNOWLEDGE, _part_of(user_id, number), messages, self.version, as_of, cut)
 
     def _summary(self, start: int, end: int, text: str) -> Summary:
         most = self._scenario.limits.characters
@@ -136,7 +136,7 @@ def without_summaries(text: str) -> str:
 
 def owner(prompt: Prompt) -> str:
     """Whom a prompt is about, as `repr` writes the id: the user, where it is about a part of the user's history."""
-    return str(prompt.entity_id).rpartition(" ")[0] if prompt.source == SOURCE else repr(prompt.entity_id)
+    return str(prompt.entity_id).rpartition(" ")[0] if prompt.knowledge == KNOWLEDGE else repr(prompt.entity_id)
 
 
 def _part_of(user_id: int | str, number: str) -> str:
