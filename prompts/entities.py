@@ -18,7 +18,7 @@ from kar_aug.prompts.histories.select import Vectors
 from kar_aug.prompts.neighbours import important_neighbours
 from kar_aug.prompts.prompt import Prompt, version_with
 from kar_aug.prompts.recipe import KAR, Recipe
-from kar_aug.prompts.scenario import Rephrase, Scenario
+from kar_aug.prompts.scenario import Scenario
 from kar_aug.prompts.text import clean
 
 _log = logging.getLogger("kar_aug")
@@ -66,7 +66,7 @@ def user_prompts(
         summariser = summaries.Summariser(scenario, events, answers, max_events)
         more["summaries"] = summariser.version
     version = version_with(version, more)
-    rephrase = partial(recipe.rephrase, scenario, "user")
+    ask = partial(recipe.ask, scenario, "user")
     profiles = _rows(tables.users, "user_id")
     choose = select.selection(selection, events.item_ids, events.ratings, vectors)
     for user_id in users_with_history(split, min_events)[:limit]:
@@ -77,14 +77,14 @@ def user_prompts(
             if short is None:
                 continue
             rows = events.rows(range(short.start, end), last)
-            show = partial(summariser.show, short.summaries)
-            prompt = scenario.user_prompt(user_id, profile, rows, events.as_of(last), _one_after_other(show, rephrase))
+            head = summariser.head(short.summaries)
+            prompt = scenario.user_prompt(user_id, profile, rows, events.as_of(last), ask, head=head)
             if any(summary.cut for summary in short.summaries):
                 prompt = replace(prompt, cut=(*prompt.cut, "summaries"))
         else:
             chosen = choose(events.item_ids[start:end], events.ratings[start:end], max_events)
             rows = events.rows((start + i for i in chosen), last)
-            prompt = scenario.user_prompt(user_id, profile, rows, events.as_of(last), rephrase)
+            prompt = scenario.user_prompt(user_id, profile, rows, events.as_of(last), ask)
         yield replace(prompt, knowledge=knowledge, version=version, schema=schema)
 
 
@@ -119,8 +119,8 @@ def item_prompts(
         neighbours = important_neighbours(split, asked)
     for item_id, near in zip(asked, neighbours, strict=False):
         names = [scenario.name_of(rows[other]) for other in near if other in rows]
-        rephrase = partial(recipe.rephrase, scenario, "item", neighbours=[name for name in names if name])
-        prompt = scenario.item_prompt(item_id, rows[item_id], rephrase)
+        ask = partial(recipe.ask, scenario, "item", neighbours=[name for name in names if name])
+        prompt = scenario.item_prompt(item_id, rows[item_id], ask)
         yield replace(prompt, knowledge=knowledge, version=version, schema=schema)
     if nameless:
         _log.warning(
@@ -136,10 +136,6 @@ def users_with_history(split: pd.DataFrame, min_events: int = 1) -> list[int | s
     history = split.loc[split["part"] == "history", "user_id"]
     counts = history.value_counts()
     return _most_frequent(history[history.isin(counts.index[counts >= min_events])], None)
-
-
-def _one_after_other(first: Rephrase, then: Rephrase) -> Rephrase:
-    return lambda messages: then(first(messages))
 
 
 def _rows(table: pd.DataFrame, key: str) -> dict[int | str, dict[str, Any]]:

@@ -26,6 +26,7 @@ class Prompt:
         as_of: the time of the last event that the prompt shows.
         cut: names of what was shortened to fit: fields, and "history" where events had to be left out.
         schema: the JSON schema that the answer must fit; None where it is free text.
+        data: the block of the messages that shows the entity, marks included; "" where none is told apart.
     """
 
     knowledge: str
@@ -35,6 +36,7 @@ class Prompt:
     as_of: str | None = None
     cut: tuple[str, ...] = ()
     schema: Mapping[str, Any] | None = None
+    data: str = ""
 
     @property
     def text(self) -> str:

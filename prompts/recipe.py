@@ -1,12 +1,11 @@
 """Recipes: ways of asking that the literature found to matter, each a few lines of data that fit any scenario.
 
-A recipe takes from the scenario how an entity is shown (all between the <data> marks) and asks its own question about
-it. "kar" has no templates: its question is the scenario's own.
+A recipe takes from the scenario how an entity is shown (its data block), and asks its own question about it. "kar" has
+no templates: its question is the scenario's own.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,12 +14,11 @@ from typing import Any
 
 from kar_aug.errors import PromptError
 from kar_aug.prompts.prompt import Message, version_of
-from kar_aug.prompts.scenario import Scenario, render_messages
+from kar_aug.prompts.scenario import Fields, Scenario, render_messages
 from kar_aug.prompts.validate import read_recipe
 
 KAR = "kar"
 DIRECT = "direct"
-_DATA = re.compile(r"<data>.*?</data>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Recipe:
             try:
                 content = path.read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
-                raise PromptError(f"Recipe {path} cannot be read: {error}") from None
+                raise PromptError(f"Recipe {path} cannot be read: {error}", file=str(path)) from None
         elif str(name_or_path) in recipe_names():
             content = _folder().joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
         else:
@@ -93,27 +91,36 @@ class Recipe:
             return scenario.versions[entity]
         return version_of(self.name, dict(section), scenario.versions[entity], dict(scenario.words))
 
-    def rephrase(
-        self, scenario: Scenario, entity: str, messages: tuple[Message, ...], neighbours: Sequence[str] = ()
+    def ask(
+        self, scenario: Scenario, entity: str, data: str, fields: Fields | None = None, neighbours: Sequence[str] = ()
     ) -> tuple[Message, ...]:
-        """The recipe's question about the data that the scenario's own question shows.
+        """The recipe's question about a data block.
 
         Args:
+            fields: what the scenario's own question may read beside the data.
             neighbours: names of items, cleaned, for recipes that need them.
+
+        Raises:
+            PromptError: A template fails, or the scenario marks no data.
         """
         section = self._section(entity)
         if not section:
-            return messages
-        data = _DATA.search(messages[1]["content"])
-        if data is None:
-            raise PromptError(f"Scenario {scenario.name}: {entity}.prompt has no <data> marks, which recipes need.")
-        fields = {"data": data[0], "neighbours": list(neighbours)}
-        return render_messages(scenario, f"recipe {self.name}, template of {entity}", section, fields)
+            return scenario.ask(entity, data, fields)
+        if not data:
+            raise PromptError(
+                f"Scenario {scenario.name}: {entity}.prompt has no <data> marks, which recipes need.",
+                file=scenario.name,
+                field=f"{entity}.prompt",
+            )
+        shown = {"data": data, "neighbours": list(neighbours)}
+        return render_messages(scenario, f"recipe {self.name}, template of {entity}", section, shown)
 
     def _section(self, entity: str) -> Mapping[str, Any]:
         if entity not in self.sections:
             known = ", ".join(recipe_names(entity))
-            raise PromptError(f"Recipe {self.name!r} does not ask about {entity}s. Those that do: {known}.")
+            raise PromptError(
+                f"Recipe {self.name!r} does not ask about {entity}s. Those that do: {known}.", file=self.name
+            )
         return self.sections[entity]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_prompts_scenarios import older
 
 from kar_aug.data import Tables, split_interactions
 from kar_aug.errors import PromptError
@@ -64,6 +65,7 @@ def test_a_user_prompt_shows_the_profile_and_the_dated_ratings() -> None:
         f"</data>\nDescribe the user's taste by {FACTORS}."
     )
     assert prompt.messages[0]["role"] == "system" and FACTORS in prompt.messages[0]["content"]
+    assert prompt.messages[1]["content"].startswith(f"{prompt.data}\nDescribe") and prompt.data.endswith("</data>")
     assert prompt.text.startswith("[system]\nYou analyse") and "\n\n[user]\n<data>" in prompt.text
 
 
@@ -220,9 +222,10 @@ def test_an_unknown_scenario_is_named_beside_the_known_ones(name: str) -> None:
     ],
 )
 def test_a_wrong_scenario_is_one_clear_line(tmp_path: Path, before: str, after: str, message: str) -> None:
-    assert before in MOVIES
+    text = older(MOVIES)
+    assert before in text
     with pytest.raises(PromptError, match=f"^Scenario .*{message}") as raised:
-        own = from_text(tmp_path, MOVIES.replace(before, after))
+        own = from_text(tmp_path, text.replace(before, after))
         for prompts in (user_prompts(own, TABLES, SPLIT), item_prompts(own, TABLES, SPLIT)):
             list(prompts)
     assert "\n" not in str(raised.value)

@@ -13,12 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_prompts_scenarios import HOSTILE, tables
+from test_prompts_scenarios import HOSTILE, older, own, tables
 
 from kar_aug.cache import Knowledge
 from kar_aug.pipeline.groups import Clusters, cluster_prompts
 from kar_aug.pipeline.metadata import metadata_scenario, metadata_texts
-from kar_aug.prompts import Prompt, Recipe, Scenario, item_prompts, recipe_names, scenario_names, user_prompts
+from kar_aug.prompts import (
+    Prompt,
+    Recipe,
+    Scenario,
+    item_prompts,
+    recipe_names,
+    scenario_names,
+    scenario_text,
+    user_prompts,
+)
 
 PINNED = Path(__file__).parent / "pinned_prompts.json"
 VALUES = {"a title": "A Title", "nothing": "", "several": "Crime|Drama", "hostile": HOSTILE[-1]}
@@ -74,3 +83,8 @@ def digests(scenario: Scenario) -> dict[str, str]:
 @pytest.mark.parametrize("name", scenario_names())
 def test_no_message_that_was_ever_paid_for_changes(name: str) -> None:
     assert digests(Scenario.load(name)) == json.loads(PINNED.read_text())[name]
+
+
+@pytest.mark.parametrize("name", ["movies", "music"])
+def test_a_file_of_the_older_form_asks_the_same_and_has_the_same_version(name: str, tmp_path: Path) -> None:
+    assert digests(own(tmp_path, older(scenario_text(name)))) == json.loads(PINNED.read_text())[name]

@@ -25,7 +25,7 @@ from kar_aug.generate import (
     import_jsonl,
 )
 from kar_aug.generate import generate as run_generate
-from kar_aug.generate.limits import LimitReached
+from kar_aug.generate.limits import requests_reached
 from kar_aug.generate.summaries import StoredSummaries
 from kar_aug.pipeline.workspace import SOURCES, Workspace
 from kar_aug.prompts import Prompt
@@ -153,7 +153,7 @@ def _level_by_level(
             return run(job.prompts(summaries), model, show)
 
     levels = 0 if at_once else len(job.levels)
-    most = model.max_requests
+    most = model.max_requests or 0
     for level in range(1, levels + 1):
         done = with_bar(replace(job, sources=("user",)), model, StoredSummaries(cache, model))
         _print(f"  summaries of long histories, level {level} of {levels}: {done}")
@@ -161,7 +161,7 @@ def _level_by_level(
             return done
         if model.max_requests is not None:
             if done.requests >= model.max_requests:
-                raise LimitReached(f"Stopped at --max-requests {most:,}: run the same command to go on.")
+                raise requests_reached(most, most)
             model = replace(model, max_requests=model.max_requests - done.requests)
     summaries = StoredSummaries(cache, model)
     done = with_bar(job, model, summaries)

@@ -18,10 +18,10 @@ from typing import IO, Any, TypeVar
 from kar_aug._batched import batched
 from kar_aug.cache import Batch, BatchBook, Claims, Link, Request, TextCache, answer_key
 from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError
+from kar_aug.errors import GenerationError, LimitReached
 from kar_aug.generate.cost import Price, Prices, most_tokens
 from kar_aug.generate.jsonl import MOST_BYTES, MOST_REQUESTS, Response, answer_of, read_responses, request_line
-from kar_aug.generate.limits import LimitReached, pause
+from kar_aug.generate.limits import pause
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import BATCH, Question, Survey
 from kar_aug.generate.server import (

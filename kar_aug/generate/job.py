@@ -18,9 +18,9 @@ from typing import Any
 from kar_aug._batched import batched
 from kar_aug.cache import Answer, Claims, Link, TextCache
 from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError
+from kar_aug.errors import GenerationError, LimitReached
 from kar_aug.generate.cost import Price, Prices, estimated_tokens, most_tokens
-from kar_aug.generate.limits import Budget, Gate, LimitReached, pause
+from kar_aug.generate.limits import Budget, Gate, pause
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import BATCH, Question, Survey, question_key
 from kar_aug.generate.server import Hopeless, Passing, Rejected, Server, Unavailable, Unreachable, api_key
