@@ -59,7 +59,7 @@ class Answer:
     """
 
     key: str
-    status: str
+    status: Status | str
     text: str
     model: str
     messages: Sequence[Mapping[str, Any]]
@@ -136,7 +136,7 @@ class TextCache:
     def __contains__(self, key: str) -> bool:
         return bool(self.answered([key]))
 
-    def answered(self, keys: Collection[str]) -> dict[str, str]:
+    def answered(self, keys: Collection[str]) -> dict[str, Status]:
         """Those of the questions that have an answer, with its status."""
         answers = tables.answers.c
         with self.database.reading() as connection:

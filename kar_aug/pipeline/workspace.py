@@ -16,6 +16,7 @@ from kar_aug.config import Config
 from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.data.features import Samples, build_samples
 from kar_aug.errors import DataError, StoreError
+from kar_aug.generate.intake import accepted
 from kar_aug.generate.summaries import StoredSummaries
 from kar_aug.pipeline.attributes import add_attributes
 from kar_aug.pipeline.groups import (
@@ -85,7 +86,7 @@ class Workspace:
         if not any("." in name for name in (*data.user_features, *data.item_features)):
             return tables
         with self.open_cache() as cache:
-            answers = partial(cache.knowledge, accept=self.config.generate.accepted)
+            answers = partial(cache.knowledge, accept=accepted(self.config.generate))
             users = add_attributes(tables.users, "user", data.user_features, self._recipe, answers)
             items = add_attributes(tables.items, "item", data.item_features, self._recipe, answers)
         return replace(tables, users=users, items=items)
@@ -227,7 +228,7 @@ class Workspace:
     def knowledge(self, cache: TextCache, name: str) -> Iterator[Knowledge]:
         """The texts of a kind of knowledge: the answers, then those about users who were not asked about."""
         asked: set[int | str] = set()
-        for text in cache.knowledge(name, accept=self.config.generate.accepted):
+        for text in cache.knowledge(name, accept=accepted(self.config.generate)):
             asked.add(text.entity_id)
             yield text
         if name == self.knowledge_source("user"):
