@@ -1,8 +1,9 @@
 """What a run paid for or computed once: answers as text, knowledge as vectors."""
 
 from kar_aug.cache.texts.batches import Batch, BatchBook, Request
-from kar_aug.cache.texts.cache import STATUSES, Answer, Failure, Knowledge, Link, TextCache, answer_key, merge, text_key
+from kar_aug.cache.texts.cache import Answer, Failure, Knowledge, Link, TextCache, answer_key, merge, text_key
 from kar_aug.cache.texts.claims import Claims
+from kar_aug.cache.texts.status import STATUSES, Status
 from kar_aug.cache.vectors.files import StoreSpec
 from kar_aug.cache.vectors.store import KnowledgeTable, VectorStore
 from kar_aug.cache.vectors.writer import StoreWriter
@@ -18,6 +19,7 @@ __all__ = [
     "KnowledgeTable",
     "Link",
     "Request",
+    "Status",
     "StoreSpec",
     "StoreWriter",
     "TextCache",

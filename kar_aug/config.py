@@ -183,11 +183,6 @@ class LanguageModel:
             named = {"max_tokens": self.max_tokens, "temperature": float(self.temperature), "seed": self.seed}
         return {name: value for name, value in (named | dict(self.extra)).items() if name not in self.omit}
 
-    @property
-    def accepted(self) -> tuple[str, ...]:
-        """Statuses of answers that count as knowledge."""
-        return ("ok", "truncated") if self.accept_truncated else ("ok",)
-
 
 def encoder_name(encoder: str) -> str:
     """The name of an encoder in full: without a kind it is a sentence-transformers name or folder.

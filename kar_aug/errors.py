@@ -4,8 +4,10 @@ KarError
 ├── ConfigError             kar.toml, an option, or an argument is wrong
 ├── DataError               a table lacks a column, repeats an id, holds what it must not
 ├── LeakageError            a comparison would know its own test
-├── PromptError             a scenario or one of its templates cannot be used
-├── GenerationError         the language model cannot be asked
+├── PromptError             a scenario or one of its templates cannot be used: .file .line .field
+├── GenerationError         the language model cannot be asked: .key .attempts
+│   ├── LimitReached        max_cost or max_requests would be crossed: .setting .limit .spent
+│   └── Hopeless            no question will be answered until the user mends something
 ├── EncodingError           a text cannot be turned into a vector
 ├── StoreError              a cache or vector store is damaged, foreign, or does not fit
 └── MissingDependencyError  an optional package is not installed
@@ -34,11 +36,50 @@ class LeakageError(KarError):
 
 
 class PromptError(KarError):
-    """A scenario or one of its templates cannot be used."""
+    """A scenario or one of its templates cannot be used.
+
+    Attributes:
+        file: the scenario or recipe, by the name or path that was given; None where no file is to blame.
+        line: of the file, 1 is the first; field: the setting in it ("user.prompt"). None where they are not known.
+    """
+
+    def __init__(
+        self, message: str, *, file: str | None = None, line: int | None = None, field: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.file, self.line, self.field = file, line, field
 
 
 class GenerationError(KarError):
-    """The language model cannot be asked."""
+    """The language model cannot be asked.
+
+    Attributes:
+        key: of the question that showed it; attempts: how often this one had failed. None where it is of no question.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None, attempts: int | None = None) -> None:
+        super().__init__(message)
+        self.key, self.attempts = key, attempts
+
+
+class LimitReached(GenerationError):
+    """`max_cost` or `max_requests` would be crossed by the next request; what was answered is stored.
+
+    Attributes:
+        setting: which of the two.
+        limit: its value.
+        spent: so much of it is spent, or can be by what is on its way: US dollars, or requests.
+    """
+
+    def __init__(
+        self, message: str, *, setting: str = "", limit: float = 0.0, spent: float = 0.0, key: str | None = None
+    ) -> None:
+        super().__init__(message, key=key)
+        self.setting, self.limit, self.spent = setting, limit, spent
+
+
+class Hopeless(GenerationError):
+    """No question will be answered until the user mends something: the key, the model's name, the address, the bill."""
 
 
 class EncodingError(KarError):

@@ -14,10 +14,9 @@ from support.jobs import KEY, Job, Nursery, prompts
 
 from kar_aug.cache import BatchBook, TextCache
 from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError
+from kar_aug.errors import GenerationError, LimitReached
 from kar_aug.generate import Prices, Progress, batch, generate_batches
 from kar_aug.generate.jsonl import request_line
-from kar_aug.generate.limits import LimitReached
 from kar_aug.prompts import Prompt
 
 pytestmark = pytest.mark.usefixtures("short_pauses")

@@ -49,8 +49,8 @@ def test_only_histories_decide_the_groups(own_tables: Path) -> None:
 def test_a_group_is_one_prompt_of_its_members_and_they_stay_together(folder: Path) -> None:
     space = workspace(folder, "max_items = 0\nmax_users = 3\nitem_clusters = 4\nuser_clusters = 5")
     items, users = list(space.asking.prompts("item")), list(space.asking.prompts("user"))
-    assert [p.source for p in items] == ["item:kar:collective-4"] * 4 and space.asking.count("item") == 4
-    assert [p.source for p in users] == ["user"] * 3 + ["user:kar:collective-5"] * 5
+    assert [p.knowledge for p in items] == ["item:kar:collective-4"] * 4 and space.asking.count("item") == 4
+    assert [p.knowledge for p in users] == ["user"] * 3 + ["user:kar:collective-5"] * 5
     clusters = space.asking.clusters("item")
     assert clusters is not None
     assert sorted(clusters.of) == sorted(space.data.split.query("part == 'history'").item_id.unique())

@@ -237,8 +237,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         Config.load(tmp_path / "kar.toml")
 
 
-def test_a_model_knows_what_is_hashed_and_what_is_accepted() -> None:
+def test_a_model_knows_what_is_hashed() -> None:
     model = LanguageModel(max_tokens=5, temperature=0.5, seed=3)
     assert model.parameters == {"max_tokens": 5, "temperature": 0.5, "seed": 3}
-    assert model.accepted == ("ok",)
-    assert LanguageModel(accept_truncated=True).accepted == ("ok", "truncated")

@@ -172,7 +172,7 @@ def test_a_question_is_given_up_after_its_tries_listed_and_asked_by_the_next_run
         assert (done.asked, done.failed, done.requests) == (7, 1, 10)
         assert done.reasons == {reasons.get(fault, "the answer was malformed"): 1}
         (failure,) = cache.failures()
-        assert (failure.source, failure.entity_id, failure.attempts, failure.permanent) == ("item", 3, 3, False)
+        assert (failure.knowledge, failure.entity_id, failure.attempts, failure.permanent) == ("item", 3, 3, False)
         server.behaviour = echo
         assert generate(server, cache, 8).asked == 1
     assert cache.failures() == []

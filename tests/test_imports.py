@@ -102,7 +102,7 @@ DeepFM(columns, columns, augmentation=layer).predict(np.asarray([1]), verbose=0)
             "sentence-transformers is not installed.*kar-aug\\[offline\\]",
         ),
         (
-            "from kar_aug.generate.server import *; from kar_aug.config import *; Server(LanguageModel(), 'k', None)",
+            "from kar_aug.generate.server import *; from kar_aug.config import *; Server(LanguageModel(), 'k')",
             "openai",
             "openai is not installed.*kar-aug\\[offline\\]",
         ),

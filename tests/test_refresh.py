@@ -82,7 +82,7 @@ def test_entities_without_a_prompt_any_more_are_gone_and_keep_their_answers(
     assert found(estimate(fewer, cache, model).found) == (0, 0, 7, 2)
     assert found(ask(chat_server, cache, fewer)) == (0, 0, 7, 2)
     assert len(list(cache.knowledge("item"))) == 6 and cache.prune() == 0
-    only_users = [prompt for prompt in fewer if prompt.source == "user"]
+    only_users = [prompt for prompt in fewer if prompt.knowledge == "user"]
     assert found(ask(chat_server, cache, only_users)) == (0, 0, 3, 0), "items were not looked at: they are not gone"
 
 

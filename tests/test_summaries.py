@@ -23,7 +23,7 @@ from kar_aug.config import Config
 from kar_aug.pipeline import generation
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt
-from kar_aug.prompts.histories.summaries import SOURCE, counts, owner
+from kar_aug.prompts.histories.summaries import KNOWLEDGE, counts, owner
 
 KEY = "sk-planted-key-0123456789"
 # User 0 has 20 events in the history: 9 parts of two, one summary of 8 of their summaries. The others have 15: 7 parts.
@@ -106,7 +106,7 @@ def test_a_long_history_is_asked_about_level_by_level_and_no_part_of_it_is_knowl
     parts = [text for text in questions if "Summarise in at most 120 words" in text]
     assert len(parts) == PARTS and all("Gender" not in text for text in parts)
     prompts = list(workspace().asking.prompts("user"))
-    own = {prompt.entity_id: prompt for prompt in prompts if prompt.source == "user"}
+    own = {prompt.entity_id: prompt for prompt in prompts if prompt.knowledge == "user"}
     of_zero = [prompt for prompt in prompts if owner(prompt) == "0"]
     assert [prompt.entity_id for prompt in of_zero] == [*(f"0 1.{i}" for i in range(1, 10)), "0 2.1", 0]
     # Every event of the history once, in order, and no other.
@@ -120,7 +120,7 @@ def test_a_long_history_is_asked_about_level_by_level_and_no_part_of_it_is_knowl
     assert times[-1] == max(times) == pd.Timestamp(history.max(), unit="s").isoformat()
     assert set(knowledge(space)) == set(own) == {0, 1, 2}
     with space.open_cache() as cache:
-        assert cache.count_linked(SOURCE) == PARTS and cache.prune() == 0, "a summary is not paid for again"
+        assert cache.count_linked(KNOWLEDGE) == PARTS and cache.prune() == 0, "a summary is not paid for again"
     assert re.search(r"to ask\W+0\b", run("generate", "--dry-run"))
     metadata = {text.entity_id: text.text for text in space.asking.metadata("user")}
     assert all(title.partition(" rated")[0] in metadata[0] for title in shown), "what was summarised, without a model"

@@ -69,8 +69,8 @@ class Database:
     def upsert(self, table: sa.Table, *, unless_same: Sequence[str] = ()) -> Any:
         """An INSERT that replaces the row of the same primary key; not where all of `unless_same` are as they were."""
         statement = self.insert(table)
-        keys = [column.name for column in table.primary_key]
-        values = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+        keys = list(table.primary_key)
+        values = {column.key: statement.excluded[column.key] for column in table.c if not column.primary_key}
         changed = [table.c[name].is_distinct_from(statement.excluded[name]) for name in unless_same]
         return statement.on_conflict_do_update(
             index_elements=keys, set_=values, where=sa.or_(*changed) if changed else None

@@ -88,7 +88,13 @@ def _rows(cache: TextCache, messages: bool) -> Iterator[dict[str, Any]]:
             row["parameters"] = None if answer.parameters is None else json.dumps(dict(answer.parameters))
             row["messages"] = json.dumps(list(answer.messages)) if messages else None
             for link in links.get(answer.key, [None]):
-                yield row if link is None else row | link._asdict() | {"entity_id": json.dumps(link.entity_id)}
+                yield row if link is None else row | _owner(link)
+
+
+def _owner(link: Link) -> dict[str, Any]:
+    """The columns that say whose an answer is. The kind of knowledge is the column `source`, as it always was."""
+    fields = link._asdict()
+    return {"source": fields.pop("knowledge"), **fields, "entity_id": json.dumps(link.entity_id)}
 
 
 def _store(rows: list[dict[str, Any]], cache: TextCache) -> int:

@@ -51,7 +51,7 @@ def read(workspace: Workspace) -> dict[str, list[Stored]]:
     """All knowledge in the text cache, by what it is called."""
     blind = workspace.asking.blind()
     rendered = {
-        (prompt.source, prompt.entity_id): _question(prompt.messages)
+        (prompt.knowledge, prompt.entity_id): _question(prompt.messages)
         for entity in ENTITIES
         for prompt in blind.prompts(entity, everyone=True)
     }
@@ -63,9 +63,9 @@ def read(workspace: Workspace) -> dict[str, list[Stored]]:
                 question, key = _question(answer.messages[:2]), text_key(answer.text)
                 asked, summaries = _asked(answer)
                 for link in links.get(answer.key, ()):
-                    proved = bool(answer.messages) and rendered.get((link.source, link.entity_id)) == question
-                    text = "" if proved or link.source.partition(":")[0] != "user" else asked
-                    stored.setdefault(link.source, []).append(
+                    proved = bool(answer.messages) and rendered.get((link.knowledge, link.entity_id)) == question
+                    text = "" if proved or link.knowledge.partition(":")[0] != "user" else asked
+                    stored.setdefault(link.knowledge, []).append(
                         Stored(link.entity_id, link.as_of, key, proved, text, summaries and not proved)
                     )
     return stored

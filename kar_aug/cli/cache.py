@@ -79,7 +79,7 @@ def import_(config: str, where: str, text: str | None, author: str | None) -> No
 
 def _print_texts(done: Imported) -> None:
     tell(
-        f"{done.texts:,} texts are knowledge of {done.source}s now"
+        f"{done.texts:,} texts are knowledge of {done.entity}s now"
         + (f"; {done.empty:,} rows have none" if done.empty else "")
         + (f"; {done.unknown:,} ids are not in the data" if done.unknown else "")
         + ". Next: kar-aug encode"
@@ -105,7 +105,7 @@ def verify(config: str, output: Path | None, kinds: tuple[str, ...]) -> None:
     table(f"Flags on {found.answers:,} answers", ("kind", "count"), rows)
     for kind in KINDS:
         for flag in [flag for flag in found.flags if flag.kind == kind][: max(1, _LISTED // len(KINDS))]:
-            tell(f"{kind}: {flag.source} {flag.entity_id}: {flag.detail}")
+            tell(f"{kind}: {flag.knowledge} {flag.entity_id}: {flag.detail}")
     if output is not None:
         found.frame.to_csv(output, index=False)
         print_output(output)

@@ -142,7 +142,7 @@ def _print_status(done: Status) -> None:
         ]
         table("Failed", ("reason", "count", "asked again"), rows)
         for failure in done.failed[:_LISTED]:
-            tell(f"{failure.source} {failure.entity_id}: {failure.reason} ({failure.attempts} tries)")
+            tell(f"{failure.knowledge} {failure.entity_id}: {failure.reason} ({failure.attempts} tries)")
         if len(done.failed) > _LISTED:
             tell(f"and {len(done.failed) - _LISTED:,} more")
     for batch in done.running:

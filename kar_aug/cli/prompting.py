@@ -85,7 +85,7 @@ def _print_prompt(prompts: Prompts, id: str | None) -> None:
     shortened = f"; shortened: {', '.join(prompt.cut)}" if prompt.cut else ""
     as_of = f", as of {prompt.as_of}" if prompt.as_of else ""
     notes.print(
-        f"{prompt.source} {prompt.entity_id} (version {prompt.version}{as_of}, "
+        f"{prompt.knowledge} {prompt.entity_id} (version {prompt.version}{as_of}, "
         f"{prompts.tokens(prompt):,} tokens{shortened})",
         markup=False,
         style="bold",
@@ -98,7 +98,7 @@ def _print_difference(prompts: Prompts, id: str | None, other: str) -> None:
     old, new = found.old, found.new
     before, after = prompts.tokens(old), prompts.tokens(new)
     notes.print(
-        f"{new.source} {new.entity_id}: version {old.version} -> {new.version}, {before:,} -> {after:,} tokens "
+        f"{new.knowledge} {new.entity_id}: version {old.version} -> {new.version}, {before:,} -> {after:,} tokens "
         f"({after - before:+,})",
         markup=False,
         style="bold",

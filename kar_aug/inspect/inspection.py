@@ -39,7 +39,7 @@ class Inspection:
             name = self.workspace.paths.knowledge(entity)
             link = cache.linked(name, ids[:1]).get(ids[0]) if ids else None
             answer = cache.get(link.key) if link else None
-            failures = [f for f in cache.failures() if ids and (f.source, f.entity_id) == (name, ids[0])]
+            failures = [f for f in cache.failures() if ids and (f.knowledge, f.entity_id) == (name, ids[0])]
         return Known(entity, id, failures, link, answer)
 
     def answers(self) -> dict[str, int]:

@@ -150,7 +150,7 @@ class Verified:
     @property
     def frame(self) -> pd.DataFrame:
         """A row a flag: kind, source, entity_id, detail, key."""
-        rows = [(flag.kind, flag.source, flag.entity_id, flag.detail, flag.key) for flag in self.flags]
+        rows = [(flag.kind, flag.knowledge, flag.entity_id, flag.detail, flag.key) for flag in self.flags]
         return pd.DataFrame(rows, columns=pd.Index(["kind", "source", "entity_id", "detail", "key"]))
 
     def require_sound(self) -> None:

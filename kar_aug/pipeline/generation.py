@@ -19,7 +19,7 @@ from kar_aug.generate import Estimate, Prices, Progress, export_jsonl, generate_
 from kar_aug.generate import estimate as run_estimate
 from kar_aug.generate import generate as run_generate
 from kar_aug.generate.jsonl import MOST_REQUESTS
-from kar_aug.generate.limits import LimitReached
+from kar_aug.generate.limits import requests_reached
 from kar_aug.generate.summaries import StoredSummaries
 from kar_aug.pipeline.watch import SILENT, Show, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
@@ -188,7 +188,7 @@ def _level_by_level(
             return run(job.prompts(summaries), model, show)
 
     levels = 0 if at_once else len(job.levels)
-    most = model.max_requests
+    most = model.max_requests or 0
     for level in range(1, levels + 1):
         done = with_bar(replace(job, entities=("user",)), model, StoredSummaries(cache, model))
         watch.result(f"summaries of long histories, level {level} of {levels}: {done}")
@@ -196,7 +196,7 @@ def _level_by_level(
             return Generated(done)
         if model.max_requests is not None:
             if done.requests >= model.max_requests:
-                raise LimitReached(f"Stopped at --max-requests {most:,}: run the same command to go on.")
+                raise requests_reached(most, most)
             model = replace(model, max_requests=model.max_requests - done.requests)
     summaries = StoredSummaries(cache, model)
     done = with_bar(job, model, summaries)
@@ -264,7 +264,7 @@ class Status:
     @property
     def frame(self) -> pd.DataFrame:
         """The failures, a row each: knowledge, entity_id, reason, tries, permanent."""
-        rows = [(each.source, each.entity_id, each.reason, each.attempts, each.permanent) for each in self.failed]
+        rows = [(each.knowledge, each.entity_id, each.reason, each.attempts, each.permanent) for each in self.failed]
         return pd.DataFrame(rows, columns=pd.Index(["knowledge", "entity_id", "reason", "tries", "permanent"]))
 
     def __str__(self) -> str:

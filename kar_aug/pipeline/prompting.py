@@ -15,7 +15,7 @@ from kar_aug.generate.summaries import StoredSummaries
 from kar_aug.pipeline.watch import SILENT, Show, Watch
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt
-from kar_aug.prompts.histories.summaries import SOURCE as SUMMARIES
+from kar_aug.prompts.histories.summaries import KNOWLEDGE as SUMMARIES
 from kar_aug.prompts.statistics import Statistics, difference
 
 ASKED = "asked"
@@ -50,7 +50,7 @@ class Prompts:
             ConfigError: There is no such entity, or nothing to ask about it.
         """
         for prompt in self._rendered(everyone=True):
-            if prompt.source != SUMMARIES and (id is None or str(prompt.entity_id) == str(id)):
+            if prompt.knowledge != SUMMARIES and (id is None or str(prompt.entity_id) == str(id)):
                 return prompt
         reason = "with a history" if self.entity == "user" else "in the items table"
         raise ConfigError(f"There is no {self.entity} {id!r} {reason}.")
@@ -87,7 +87,7 @@ class Prompts:
     def frame(self) -> pd.DataFrame:
         """All prompts, a row each: entity_id, knowledge, version, as_of, tokens, shortened, text."""
         rows = [
-            (p.entity_id, p.source, p.version, p.as_of, self.tokens(p), ", ".join(p.cut), p.text) for p in self
+            (p.entity_id, p.knowledge, p.version, p.as_of, self.tokens(p), ", ".join(p.cut), p.text) for p in self
         ]  # fmt: skip
         columns = ["entity_id", "knowledge", "version", "as_of", "tokens", "shortened", "text"]
         return pd.DataFrame(rows, columns=pd.Index(columns))
@@ -109,12 +109,12 @@ class Prompts:
     def _asked(self, prompt: Prompt) -> Prompt:
         """The same entity's prompt as it was last answered."""
         with self.workspace.paths.open_cache() as cache:
-            link = cache.linked(prompt.source, [prompt.entity_id]).get(prompt.entity_id)
+            link = cache.linked(prompt.knowledge, [prompt.entity_id]).get(prompt.entity_id)
             answer = cache.get(link.key) if link else None
         if link is None or answer is None:
-            raise ConfigError(f"Nothing was asked about {prompt.source} {prompt.entity_id!r} yet.")
+            raise ConfigError(f"Nothing was asked about {prompt.knowledge} {prompt.entity_id!r} yet.")
         messages: tuple[Any, ...] = tuple(answer.messages)
-        return Prompt(prompt.source, prompt.entity_id, messages, link.prompt_version, link.as_of)
+        return Prompt(prompt.knowledge, prompt.entity_id, messages, link.prompt_version, link.as_of)
 
 
 @dataclass(frozen=True)

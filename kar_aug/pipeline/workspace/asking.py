@@ -9,6 +9,7 @@ from functools import cached_property
 
 from kar_aug.cache import Knowledge, TextCache, VectorStore
 from kar_aug.errors import StoreError
+from kar_aug.generate.intake import accepted
 from kar_aug.generate.summaries import StoredSummaries
 from kar_aug.pipeline.workspace.data import Data
 from kar_aug.pipeline.workspace.groups import Clusters, cluster_prompts, kept_clusters
@@ -141,7 +142,7 @@ class Asking:
     def knowledge(self, cache: TextCache, name: str) -> Iterator[Knowledge]:
         """The texts of a kind of knowledge: the answers, then those about users who were not asked about."""
         asked: set[int | str] = set()
-        for text in cache.knowledge(name, accept=self.paths.config.generate.accepted):
+        for text in cache.knowledge(name, accept=accepted(self.paths.config.generate)):
             asked.add(text.entity_id)
             yield text
         if name == self.paths.knowledge("user"):

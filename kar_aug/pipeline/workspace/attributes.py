@@ -64,7 +64,7 @@ def attributes(recipe: Recipe, source: str, answers: Callable[[str], Iterable[Kn
         raise DataError(f"The recipe '{recipe.name}' asks about {source}s for free text, which gives no columns.")
     ids: list[int | str] = []
     rows: list[dict[str, str | None]] = []
-    for answer in answers(recipe.source(source)):
+    for answer in answers(recipe.knowledge(source)):
         if answer_fault(answer.text, schema) is None:  # a cut-off answer may be accepted as text
             ids.append(answer.entity_id)
             said = read_json(answer.text)

@@ -12,6 +12,7 @@ import pandas as pd
 from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.data.features import Samples, build_samples
 from kar_aug.errors import DataError
+from kar_aug.generate.intake import accepted
 from kar_aug.pipeline.workspace.attributes import add_attributes
 from kar_aug.pipeline.workspace.paths import Paths
 from kar_aug.prompts import Recipe
@@ -79,7 +80,7 @@ class Data:
         if not any("." in name for name in (*data.user_features, *data.item_features)):
             return tables
         with self.paths.open_cache() as cache:
-            answers = partial(cache.knowledge, accept=self.paths.config.generate.accepted)
+            answers = partial(cache.knowledge, accept=accepted(self.paths.config.generate))
             users = add_attributes(tables.users, "user", data.user_features, self._recipe, answers)
             items = add_attributes(tables.items, "item", data.item_features, self._recipe, answers)
         return replace(tables, users=users, items=items)

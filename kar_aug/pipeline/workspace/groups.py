@@ -10,7 +10,6 @@ events that came later than a sample of another of its members, never of the sam
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from kar_aug.cache.vectors.files import MANIFEST
 from kar_aug.data import Tables
 from kar_aug.errors import EncodingError, MissingDependencyError
 from kar_aug.prompts import Message, Prompt, Recipe, Scenario
+from kar_aug.prompts.data import marked
 from kar_aug.prompts.prompt import version_with
 from kar_aug.prompts.text import clean
 
@@ -36,7 +36,6 @@ _DIMENSION = 32  # of the factors of the interactions
 _TYPICAL = 12  # members, or items liked by them, that a prompt names
 _COMMON = 3  # values of a field that it names
 _ROWS = 8192
-_DATA = re.compile(r"<data>.*?</data>", re.DOTALL)
 Id = int | str
 
 
@@ -166,31 +165,22 @@ def cluster_prompts(
     source = clusters.source
     describe = partial(_of_items if source == "item" else _of_users, scenario, tables)
     version = version_with(recipe.version(scenario, source), {"clusters": clusters.fingerprint})
-    rephrase = partial(recipe.rephrase, scenario, source)
+    name = collective_source(recipe.knowledge(source), count)
     events = split[split["part"] == "history"]
     by_group = dict(iter(events.groupby(events[f"{source}_id"].map(clusters.of))))
     for number, members in enumerate(clusters.members):
         seen = by_group.get(number, events.iloc[:0])
         last = None if source == "item" or seen.empty else _time(seen["timestamp"].max())
-        if source == "item":
-            prompt = scenario.item_prompt(number, {}, rephrase)
-        else:
-            prompt = scenario.user_prompt(number, {}, [], last or "", rephrase)
-        data = "\n".join(["<data>", *describe(members, seen), "</data>"])
-        name = collective_source(recipe.source(source), count)
-        messages = tuple(_about_group(scenario, source, message, data) for message in prompt.messages)
-        yield replace(
-            prompt, source=name, messages=messages, version=version, as_of=last, schema=recipe.schema(source), cut=()
-        )
+        data = marked(describe(members, seen))
+        system, asked = recipe.ask(scenario, source, data)
+        messages = _about_group(scenario, source, system), asked
+        yield Prompt(name, number, messages, version, last, schema=recipe.schema(source), data=data)
 
 
-def _about_group(scenario: Scenario, source: str, message: Message, data: str) -> Message:
-    if message["role"] == "system":
-        things = scenario.words["items"] if source == "item" else "users"
-        content = f"{message['content']}\nThe data describe a group of {things}, not one: answer for what they share."
-    else:
-        content = _DATA.sub(lambda _: data, message["content"], count=1)
-    return {"role": message["role"], "content": content}
+def _about_group(scenario: Scenario, source: str, system: Message) -> Message:
+    things = scenario.words["items"] if source == "item" else "users"
+    wish = f"The data describe a group of {things}, not one: answer for what they share."
+    return {"role": "system", "content": f"{system['content']}\n{wish}"}
 
 
 def _of_items(scenario: Scenario, tables: Tables, members: Sequence[Id], seen: pd.DataFrame) -> Iterator[str]:

@@ -27,14 +27,14 @@ def metadata_scenario(scenario: Scenario) -> Scenario:
     user = _FIELDS.replace("shown", "profile") + _HISTORY
     return replace(
         scenario,
-        user={**scenario.user, "system": "", "prompt": user},
-        item={**scenario.item, "system": "", "prompt": item},
+        user={**scenario.user, "system": "", "data": user, "prompt": "{{ data }}"},
+        item={**scenario.item, "system": "", "data": item, "prompt": "{{ data }}"},
     )
 
 
 def metadata_texts(prompts: Iterable[Prompt]) -> Iterator[Knowledge]:
     """Prompts of a `metadata_scenario` as texts to encode; those that show nothing are left out."""
     for prompt in prompts:
-        text = " ".join(prompt.messages[-1]["content"].split())
+        text = " ".join(prompt.data.split())
         if text:
-            yield Knowledge(prompt.source, prompt.entity_id, text, "", LANGUAGE_MODEL, prompt.version, prompt.as_of)
+            yield Knowledge(prompt.knowledge, prompt.entity_id, text, "", LANGUAGE_MODEL, prompt.version, prompt.as_of)

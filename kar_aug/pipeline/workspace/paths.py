@@ -36,7 +36,7 @@ class Paths:
 
     def knowledge(self, entity: str) -> str:
         """How the knowledge of an entity by its recipe is called in the text cache: "item", "item:tags"."""
-        return self.recipes[entity].source(entity)
+        return self.recipes[entity].knowledge(entity)
 
     def groups(self, entity: str) -> int | None:
         """How many groups of users, or items, are asked about; None if the config wants none."""
