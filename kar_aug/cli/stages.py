@@ -218,15 +218,15 @@ def _quiet_loading() -> Iterator[None]:
 
 def _vector_maps(workspace: Workspace) -> dict[str, Any]:
     """The items' vectors, coloured by the first feature of the items that the models read."""
-    from kar_aug.data.features import SEPARATOR
+    from kar_aug.data.cells import values_of
     from kar_aug.inspect.vector_map import vector_map
 
     items, features = workspace.feature_tables.items, workspace.config.data.item_features
     path = workspace.store_path("item")
     if not features or not path.exists():
         return {}
-    first = items[features[0]].fillna("").astype(str).str.split(SEPARATOR).str[0]
-    label = dict(zip(items["item_id"].tolist(), first.tolist(), strict=True))
+    first = [next(iter(values_of(cell)), "") for cell in items[features[0]]]
+    label = dict(zip(items["item_id"].tolist(), first, strict=True))
     return {f"Knowledge of items, by {features[0]}": vector_map(VectorStore.open(path), label)}
 
 
