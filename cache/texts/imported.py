@@ -55,7 +55,8 @@ def import_texts(
         DataError: It is no such file.
         StoreError: A column is not there, an id is there twice, or ids are of another type than in the data.
     """
-    frame = read_table(path, ids=("item_id", "user_id"), id_type="string")
+    as_text = {f"{source}_id" for source, known_ids in known.items() if {str} == {type(id) for id in known_ids}}
+    frame = read_table(path, ids=as_text, id_type="string")
     source = next((source for source in ("item", "user") if f"{source}_id" in frame), None)
     if source is None or text not in frame:
         lacking = text if source else "item_id' or 'user_id"

@@ -17,6 +17,7 @@ from kar_aug.cache.texts.verify import KINDS, exclude, vocabularies
 from kar_aug.cache.texts.verify import verify as find_flags
 from kar_aug.cli.progress import notes, results, table
 from kar_aug.config import Config
+from kar_aug.data.reading import is_table
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import SOURCES, Workspace
 
@@ -76,9 +77,9 @@ def export(config: str, path: Path, no_messages: bool) -> None:
 def import_(config: str, where: str, text: str | None, author: str | None) -> None:
     """Bring in texts that you have, or the answers of another cache.
 
-    WHERE is a table (Parquet, CSV) with item_id or user_id and a column of texts, which become the knowledge of these
-    items or users; or a Parquet file of answers that `cache export` wrote; or another cache: a file, or a postgresql://
-    URL.
+    WHERE is a table (Parquet, CSV, JSON lines ...) with item_id or user_id and a column of texts, which become the
+    knowledge of these items or users; or a Parquet file of answers that `cache export` wrote; or another cache: a file,
+    or a postgresql:// URL.
 
     \b
     Example:
@@ -105,8 +106,8 @@ def _is_table_of_texts(where: str) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not where.endswith(".parquet"):
-        return where.endswith(".csv")
+    if not where.lower().endswith(".parquet"):
+        return is_table(where)
     try:
         return "key" not in pq.read_schema(where).names
     except (pa.ArrowException, OSError):

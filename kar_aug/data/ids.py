@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kar_aug.config import ID_TYPES
-from kar_aug.data.place import Place, first
+from kar_aug.data.place import Place, first, spread
 from kar_aug.errors import DataError
 
 _log = logging.getLogger("kar_aug")
@@ -104,7 +104,7 @@ def _strings(column: pd.Series, place: Place) -> pd.Series:
     wrong = there.map(lambda value: isinstance(value, bool) or not isinstance(value, (int, np.integer, str)))
     if wrong.any():
         raise DataError(f"{place} must hold integers or strings. {first(column, wrong)}")
-    return there.map(str).reindex(column.index)
+    return spread(there.map(str), column)
 
 
 def _integers(column: pd.Series, place: Place) -> pd.Series:
@@ -116,7 +116,7 @@ def _integers(column: pd.Series, place: Place) -> pd.Series:
     integers = _digits(there).map(int)
     if len(there) < len(column) and pd.api.types.is_integer_dtype(integers):
         integers = integers.astype("Int64")
-    return integers.reindex(column.index)
+    return spread(integers, column)
 
 
 def _digits(texts: pd.Series) -> pd.Series:

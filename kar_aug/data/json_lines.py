@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -27,7 +27,6 @@ class JsonLines:
 
     path: Path
     encoding: str | None = None
-    texts: Collection[str] = ()
 
     def frame(self) -> pd.DataFrame:
         """All rows."""

@@ -44,6 +44,13 @@ class Table:
         return Place(self.name, self.called.get(column, column), column)
 
 
+def spread(values: pd.Series, column: pd.Series) -> pd.Series:
+    """Values of those rows of a column that are not missing, in the place of that column."""
+    there = column.notna().to_numpy(bool)
+    places = np.where(there, np.cumsum(there) - 1, -1)
+    return values.reset_index(drop=True).reindex(places).set_axis(column.index)
+
+
 def first(column: pd.Series, wrong: pd.Series) -> str:
     """ "Row 2 holds 'yesterday'.", of the first that is wrong. The first row is 0, as in pandas.
 

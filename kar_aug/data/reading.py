@@ -50,21 +50,19 @@ def read_table(
     """A file, or a folder of Parquet files, as a frame.
 
     Args:
-        ids: columns of ids. Where a file has no types (CSV, the names of folders), they are read as text, and are
-            integers if all of them are: see `kar_aug.data.ids`.
+        ids: columns of ids, which lose no zeros unsaid where a file has no types: see `kar_aug.data.ids`.
         id_type: "integer" or "string", where a person says what such ids are.
         separator, encoding: of text; told from the file if None.
 
     Raises:
         DataError: It is of no kind that is read, is not there, or cannot be read.
     """
-    source = _source(path, ids, separator, encoding)
+    source = _source(path, ids, id_type, separator, encoding)
     with faults(path):
         frame = source.frame()
     if any(name is not None and name not in frame for name in frame.index.names):
-        frame = frame.reset_index()  # a frame was saved with its ids as its index
-    read = {name: ids_of_text(frame[name], Place(str(path), name), id_type) for name in source.texts if name in frame}
-    return frame.assign(**read)
+        return frame.reset_index()  # it was saved with its ids as its index
+    return frame
 
 
 def read_batches(
@@ -72,17 +70,18 @@ def read_batches(
     rows: int = ROWS,
     *,
     ids: Collection[str] = (),
+    id_type: str | None = None,
     separator: str | None = None,
     encoding: str | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The same, at most so many rows at a time, all batches of one schema, in the memory that a batch needs.
 
-    Ids of a file that has no types are text: only all of them together tell whether they are integers.
+    Ids of a text file that has cells with leading zeros are text: only all of them together tell what they are.
 
     Raises:
         DataError: As `read_table`; when the batch is asked for.
     """
-    source = _source(path, ids, separator, encoding)
+    source = _source(path, ids, id_type, separator, encoding)
     with faults(path):
         yield from source.batches(rows)
 
@@ -94,19 +93,16 @@ def is_table(name: str) -> bool:
 
 
 class _Source(Protocol):
-    @property
-    def texts(self) -> Collection[str]:
-        """Columns that are text because the file does not tell what they are."""
-        ...
-
     def frame(self) -> pd.DataFrame: ...
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]: ...
 
 
-def _source(path: Path, ids: Collection[str], separator: str | None, encoding: str | None) -> _Source:
+def _source(
+    path: Path, ids: Collection[str], id_type: str | None, separator: str | None, encoding: str | None
+) -> _Source:
     if path.is_dir():
-        return _ParquetFolder(path, ids)
+        return _ParquetFolder(path, ids, id_type)
     ending = Path(inner_name(path)).suffix.lower()
     if ending not in ENDINGS:
         raise DataError(
@@ -115,7 +111,7 @@ def _source(path: Path, ids: Collection[str], separator: str | None, encoding: s
     if not path.exists():
         raise DataError(f"{path}: there is no such file.")
     if ending in SEPARATORS:
-        return Delimited(path, ending, ids, separator, encoding)
+        return Delimited(path, ending, ids, id_type, separator, encoding)
     if ending in _JSON:
         return JsonLines(path, encoding)
     return _Parquet(path) if ending == ".parquet" else _Arrow(path)
@@ -124,7 +120,6 @@ def _source(path: Path, ids: Collection[str], separator: str | None, encoding: s
 @dataclass(frozen=True)
 class _Parquet:
     path: Path
-    texts: Collection[str] = ()
 
     def frame(self) -> pd.DataFrame:
         return pd.read_parquet(_in_the_clear(self.path))
@@ -136,14 +131,13 @@ class _Parquet:
 @dataclass(frozen=True)
 class _ParquetFolder:
     path: Path
-    ids: Collection[str]
-
-    @property
-    def texts(self) -> Collection[str]:
-        return [field.name for field in self._folders() if field.name in self.ids]
+    ids: Collection[str] = ()
+    id_type: str | None = None
 
     def frame(self) -> pd.DataFrame:
-        return self._dataset().to_table().to_pandas()
+        frame = self._dataset().to_table().to_pandas()
+        texts = [name for name in self._folders().names if name in self.ids]
+        return frame.assign(**{n: ids_of_text(frame[n], Place(str(self.path), n), self.id_type) for n in texts})
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         yield from self._dataset().to_batches(batch_size=rows)
@@ -179,7 +173,6 @@ class _ParquetFolder:
 @dataclass(frozen=True)
 class _Arrow:
     path: Path
-    texts: Collection[str] = ()
 
     def frame(self) -> pd.DataFrame:
         return self._table().to_pandas()

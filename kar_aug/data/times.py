@@ -19,7 +19,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from kar_aug.data.place import Place, first
+from kar_aug.data.place import Place, first, spread
 from kar_aug.errors import DataError
 
 _log = logging.getLogger("kar_aug")
@@ -70,7 +70,7 @@ def _of_numbers(column: pd.Series, place: Place) -> pd.Series:
             dates = _as_dates(there, form)
             if dates is not None:
                 _log.warning("%s holds dates written as numbers: %d is %s.", place, there.iloc[0], dates.iloc[0])
-                return dates.reindex(column.index)
+                return spread(dates, column)
     return _in_unit(column, sizes, place)
 
 
@@ -99,7 +99,7 @@ def _in_unit(column: pd.Series, sizes: pd.Series, place: Place) -> pd.Series:
     whole = there.astype("int64")
     read = pd.to_datetime(whole if (whole == there).all() else there, unit=unit)  # type: ignore[call-overload]
     _log.warning("%s holds %s since 1970, by their size: %s is %s.", place, _UNITS[unit], there.iloc[0], read.iloc[0])
-    return read.reindex(column.index)
+    return spread(read, column)
 
 
 def _of_text(column: pd.Series, there: pd.Series, place: Place) -> pd.Series:
@@ -107,7 +107,7 @@ def _of_text(column: pd.Series, there: pd.Series, place: Place) -> pd.Series:
     if numbers.notna().all():
         if there.str.fullmatch(r"\s*(19|20)\d\d\s*").all():
             raise DataError(f"{place} holds years, or seconds? {first(column, there.notna())} {_REMEDY}")
-        return _of_numbers(numbers, place).reindex(column.index)
+        return spread(_of_numbers(numbers, place), column)
     try:
         read = pd.to_datetime(there, format="ISO8601", utc=True)
     except ValueError:
@@ -115,7 +115,7 @@ def _of_text(column: pd.Series, there: pd.Series, place: Place) -> pd.Series:
         read = pd.to_datetime(there, format="ISO8601", utc=True, errors="coerce")
         if read.isna().any():
             raise _no_time(column, read.isna(), place) from None
-    return read.dt.tz_localize(None).reindex(column.index)
+    return spread(read.dt.tz_localize(None), column)
 
 
 def _no_time(column: pd.Series, wrong: pd.Series, place: Place) -> DataError:

@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from kar_aug.data.cells import Unreadable, is_list
-from kar_aug.data.place import Place, Table, first
+from kar_aug.data.place import Place, Table, first, spread
 from kar_aug.errors import DataError
 
 _log = logging.getLogger("kar_aug")
@@ -78,7 +78,7 @@ def numbers(column: pd.Series, place: Place) -> pd.Series:
             raise DataError(
                 f"{place} must hold numbers, not text. {first(column, read.isna())} Write them with a point: 4.5."
             )
-        return read.reindex(column.index)
+        return spread(read, column)
     if kind in ("decimal", "integer", "floating", "mixed-integer-float", "boolean", "empty"):
         return pd.to_numeric(column.astype(object).where(column.notna(), None)).astype("float64")
     raise DataError(f"{place} must hold numbers. {first(column, there.notna())}")
@@ -169,7 +169,7 @@ def _of_text(column: pd.Series, place: Place) -> pd.Series:
     if not lists.map(is_list).all():
         return column
     _log.warning("%s holds lists written as text. They are read as several values: %s", place, there.iloc[0])
-    return lists.astype(object).reindex(column.index)
+    return spread(lists.astype(object), column)
 
 
 def _literal(text: str) -> Any:
