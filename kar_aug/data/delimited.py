@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -19,6 +20,7 @@ from kar_aug.errors import DataError
 
 # By ending, the separators that a file may have; the first where its first lines do not tell.
 SEPARATORS = {".csv": ",\t;|", ".tsv": "\t,;|", ".tab": "\t,;|", ".txt": "\t,;| "}
+T = TypeVar("T")
 _BLOCK = 1 << 20  # characters
 _ARROW = {"bool": pa.bool_(), "int64": pa.int64(), "uint64": pa.uint64(), "float64": pa.float64(), "str": pa.string()}
 
@@ -44,8 +46,6 @@ class Delimited:
     def frame(self) -> pd.DataFrame:
         """All rows."""
         frame, texts = in_its_encoding(self.path, self.encoding, self._frame)
-        if not isinstance(frame.index, pd.RangeIndex):
-            raise DataError(f"{self.path} cannot be read: its rows have more cells than its first line has names.")
         read = {name: ids_of_text(frame[name], Place(str(self.path), name), self.id_type) for name in texts}
         return frame.assign(**read)
 
@@ -59,13 +59,26 @@ class Delimited:
     def _frame(self, encoding: str) -> tuple[pd.DataFrame, list[str]]:
         texts, options = self._texts(encoding), self._options(encoding)
         with text(self.path, encoding) as lines:
-            frame = pd.read_csv(lines, dtype=texts, **options)
+            frame = self._even(lambda: pd.read_csv(lines, dtype=texts, **options))
         return frame, [name for name in texts if name in frame]
 
     def _chunks(self, encoding: str, dtypes: dict[str, str], rows: int) -> Iterator[pd.DataFrame]:
         options = self._options(encoding)
         with text(self.path, encoding) as lines:
-            yield from pd.read_csv(lines, dtype=dtypes, chunksize=rows, **options)
+            chunks = pd.read_csv(lines, dtype=dtypes, chunksize=rows, **options)
+            while (chunk := self._even(lambda: next(chunks, None))) is not None:
+                yield chunk
+
+    def _even(self, read: Callable[[], T]) -> T:
+        """What `read()` gives, unless pandas had to leave cells out."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            try:
+                return read()
+            except pd.errors.ParserWarning:
+                raise DataError(
+                    f"{self.path} cannot be read: its rows have more cells than its first line has names."
+                ) from None
 
     def _dtypes(self, encoding: str, rows: int) -> tuple[dict[str, str], str]:
         """By column the type that holds all of its chunks, and the encoding in which they could be read."""
@@ -100,7 +113,7 @@ class Delimited:
 
     def _options(self, encoding: str) -> dict[str, Any]:
         separator = self._separator(encoding)
-        options: dict[str, Any] = {"sep": separator, "keep_default_na": False, "na_values": [""]}
+        options: dict[str, Any] = {"sep": separator, "keep_default_na": False, "na_values": [""], "index_col": False}
         if len(separator) > 1:
             return {**options, "sep": re.escape(separator), "engine": "python"}
         # A column has one type, not one for each of its parts.

@@ -20,7 +20,7 @@ _log = logging.getLogger("kar_aug")
 _EXACT = 2**53  # beyond it a decimal number is that of several integers
 _INTEGER = r"\s*[+-]?[0-9]+(\.0+)?\s*"
 _PADDED = r"-?0[0-9]+"
-_AS_STRINGS = '[data] id_type = "string"'
+AS_STRINGS = '[data] id_type = "string"'
 
 
 def ids(column: pd.Series, place: Place, id_type: str | None = None) -> pd.Series:
@@ -72,7 +72,7 @@ def kind_of(column: pd.Series, place: Place) -> str:
     """
     kind = pd.api.types.infer_dtype(column, skipna=False)
     if kind not in ID_TYPES:
-        hint = f" Read all as text: {_AS_STRINGS}" if kind == "mixed-integer" else ""
+        hint = f" Read all as text: {AS_STRINGS}" if kind == "mixed-integer" else ""
         raise DataError(f"{place} must hold integers or strings, all of one kind; it holds: {kind}.{hint}")
     if kind == "integer" and len(column) and int(column.max()) >= 2**63:
         raise DataError(f"{place} holds {column.max()}, more than 64-bit integers can. Make the ids strings.")
@@ -134,6 +134,6 @@ def _check_zeros(column: pd.Series, integers: pd.Series, place: Place) -> None:
     if same:
         raise DataError(
             f"{place} holds {same[0]!r} and {same[1]!r}, which as integers are one id. Keep them apart with "
-            f'{_AS_STRINGS}; or say that they are one with id_type = "integer".'
+            f'{AS_STRINGS}; or say that they are one with id_type = "integer".'
         )
-    _log.warning("%s is read as integers. %s To keep the zeros: %s", place, first(column, padded), _AS_STRINGS)
+    _log.warning("%s is read as integers. %s To keep the zeros: %s", place, first(column, padded), AS_STRINGS)

@@ -19,6 +19,7 @@ from kar_aug.errors import DataError
 
 _ROWS = 1 << 16
 _LIST = pa.list_(pa.string())
+_Columns = dict[str, pa.Array]
 
 
 @dataclass(frozen=True)
@@ -30,26 +31,26 @@ class JsonLines:
 
     def frame(self) -> pd.DataFrame:
         """All rows."""
-        batches = in_its_encoding(self.path, self.encoding, lambda encoding: list(self._read(encoding, _ROWS)))
-        schema = _common([batch.schema for batch in batches])
-        return pa.Table.from_batches([_cast(batch, schema) for batch in batches], schema).to_pandas()
+        read = in_its_encoding(self.path, self.encoding, lambda encoding: list(self._read(encoding, _ROWS)))
+        schema = _common(read)
+        return pa.Table.from_batches([_batch(*part, schema) for part in read], schema).to_pandas()
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         """All rows, so many at a time. The file is gone through twice: its last row may tell the type of a column."""
 
         def schema(encoding: str) -> tuple[pa.Schema, str]:
-            return _common(batch.schema for batch in self._read(encoding, rows)), encoding
+            return _common(self._read(encoding, rows)), encoding
 
         common, encoding = in_its_encoding(self.path, self.encoding, schema)
-        for batch in self._read(encoding, rows):
-            yield _cast(batch, common)
+        for part in self._read(encoding, rows):
+            yield _batch(*part, common)
 
-    def _read(self, encoding: str, rows: int) -> Iterator[pa.RecordBatch]:
+    def _read(self, encoding: str, rows: int) -> Iterator[tuple[int, _Columns]]:
+        """(how many rows, their columns), of no more types than each part needs."""
         with text(self.path, encoding) as lines:
             for objects in batched(self._objects(lines), rows):
                 names = dict.fromkeys(chain.from_iterable(objects))
-                columns = [_array([each.get(name) for each in objects]) for name in names]
-                yield pa.RecordBatch.from_arrays(columns, list(names))
+                yield len(objects), {name: _array([each.get(name) for each in objects]) for name in names}
 
     def _objects(self, lines: IO[str]) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(lines, start=1):
@@ -89,12 +90,15 @@ def _mended(value: Any) -> Any:
     return [_mended(each) for each in value] if isinstance(value, list) else value
 
 
-def _array(values: Sequence[Any], kind: pa.DataType | None = None) -> pa.Array:
+def _array(values: Sequence[Any]) -> pa.Array:
     """Values as a column: text, or lists of text, where they are of different types."""
     try:
-        return pa.array(values, kind, from_pandas=True)
+        column = pa.array(values, from_pandas=True)
     except (pa.ArrowException, OverflowError):
         return _lists(values) if any(isinstance(value, list) for value in values) else _texts(values)
+    if pa.types.is_floating(column.type) and any(isinstance(value, bool) for value in values):
+        return _texts(values)  # true is no 1
+    return column
 
 
 def _texts(values: Iterable[Any]) -> pa.Array:
@@ -107,16 +111,19 @@ def _lists(values: Iterable[Any]) -> pa.Array:
 
 
 def _text(value: Any) -> str | None:
-    missing = value is None or value != value
-    return None if missing else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if value is None or value != value:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # whole numbers beside others come as decimals
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _common(schemas: Iterable[pa.Schema]) -> pa.Schema:
-    """Names and types of all of these; text, or lists of text, where they differ."""
+def _common(parts: Iterable[tuple[int, _Columns]]) -> pa.Schema:
+    """Names and types of all parts; text, or lists of text, where they differ."""
     kinds: dict[str, pa.DataType] = {}
-    for schema in schemas:
-        for field in schema:
-            kinds[field.name] = _either(kinds.get(field.name, pa.null()), field.type)
+    for _, columns in parts:
+        for name, column in columns.items():
+            kinds[name] = _either(kinds.get(name, pa.null()), column.type)
     return pa.schema(list(kinds.items()))
 
 
@@ -128,18 +135,16 @@ def _either(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return _LIST if pa.types.is_list(one) or pa.types.is_list(other) else pa.string()
 
 
-def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    columns = []
-    for field in schema:
-        there = field.name in batch.schema.names
-        column = batch.column(field.name) if there else pa.nulls(len(batch), field.type)
-        if column.type != field.type:
-            column = _converted(column.to_pylist(), field.type)
-        columns.append(column)
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+def _batch(rows: int, columns: _Columns, schema: pa.Schema) -> pa.RecordBatch:
+    """A part as all of them are to be."""
+    cast = [_cast(columns.get(field.name, pa.nulls(rows)), field.type) for field in schema]
+    return pa.RecordBatch.from_arrays(cast, schema=schema)
 
 
-def _converted(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type == kind:
+        return column
+    values = column.to_pylist()
     if kind == _LIST:
         return _lists(values)
     return _texts(values) if kind == pa.string() else pa.array(values, kind)

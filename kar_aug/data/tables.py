@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kar_aug.data.ids import ids, kind_of
+from kar_aug.data.ids import AS_STRINGS, ids, kind_of
 from kar_aug.data.place import Table, first
 from kar_aug.data.reading import read_table
 from kar_aug.data.times import times
@@ -70,7 +70,7 @@ class Tables:
             if len(frame) and (kind := kind_of(frame[key], Table(name)[key])) != expected:
                 raise DataError(
                     f"{name}: {key} holds {kind}s but interactions hold {expected}s, so that no id would be found. "
-                    "Give both the same type."
+                    f"Give both the same type; in kar.toml: {AS_STRINGS}"
                 )
 
     def ids(self, source: str) -> list[int | str]:

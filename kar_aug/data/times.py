@@ -27,8 +27,9 @@ _log = logging.getLogger("kar_aug")
 _LATEST = 9_200_000_000
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _LARGEST = {unit: _LATEST * 1000**power for power, unit in enumerate(_UNITS)}
-# Dates written as numbers, from 1900 to 2100. Ten digits are left out: 2024013118 are seconds, too.
+# Dates written as numbers. Ten digits are left out: 2024013118 are seconds, too.
 _DATES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+_YEARS = (1900, 2100)
 _UTC = re.compile(r"\s*(UTC|GMT|Z)\s*$", re.IGNORECASE)
 _REMEDY = "Write ISO 8601, 2024-01-31 18:00:00, or seconds."
 
@@ -67,17 +68,17 @@ def _of_numbers(column: pd.Series, place: Place) -> pd.Series:
         return column  # empty, or small numbers: seconds
     for digits, form in _DATES.items():
         if sizes.min() >= 10 ** (digits - 1) and sizes.max() < 10**digits:
-            dates = _as_dates(there, form)
+            dates = _as_dates(there, digits, form)
             if dates is not None:
                 _log.warning("%s holds dates written as numbers: %d is %s.", place, there.iloc[0], dates.iloc[0])
                 return spread(dates, column)
     return _in_unit(column, sizes, place)
 
 
-def _as_dates(numbers: pd.Series, form: str) -> pd.Series | None:
+def _as_dates(numbers: pd.Series, digits: int, form: str) -> pd.Series | None:
     """The numbers as dates, if all of them are such."""
     whole = numbers.astype("int64")
-    if (whole != numbers).any() or not whole.astype(str).str[:4].between("1900", "2100").all():
+    if (whole != numbers).any() or not (whole // 10 ** (digits - 4)).between(*_YEARS).all():
         return None
     dates = pd.to_datetime(whole.astype(str), format=form, errors="coerce")
     return None if dates.isna().any() else dates
@@ -113,8 +114,9 @@ def _of_text(column: pd.Series, there: pd.Series, place: Place) -> pd.Series:
     except ValueError:
         there = there.str.replace(_UTC, "+00:00", regex=True)
         read = pd.to_datetime(there, format="ISO8601", utc=True, errors="coerce")
-        if read.isna().any():
-            raise _no_time(column, read.isna(), place) from None
+        wrong = read.isna()
+        if wrong.any():  # of what is neither, or of the numbers among dates
+            raise _no_time(column, wrong & numbers.isna() if (wrong & numbers.isna()).any() else wrong, place) from None
     return spread(read.dt.tz_localize(None), column)
 
 

@@ -49,6 +49,7 @@ _COLUMNS = {"user_id": pa.string(), "item_id": pa.string(), "rating": pa.float64
 _NAMES = dict(zip(("reviewerID", "asin", "overall", "unixReviewTime"), _COLUMNS, strict=True))
 _NAMES_2023 = dict(zip(("user_id", "parent_asin", "rating", "timestamp"), _COLUMNS, strict=True))
 _ASIN_LENGTH = 10
+_ROWS = 1 << 16
 
 
 def amazon_books(folder: Path | str = DEFAULT_FOLDER, *, path: Path | str | None = None) -> Tables:
@@ -131,9 +132,8 @@ def _read_json(path: Path) -> pd.DataFrame:
         except pa.ArrowInvalid as error:
             if "surrogate" not in str(error):
                 raise
-            read = pa.Table.from_batches([b.select(fields.names) for b in JsonLines(path).batches(1 << 16)]).cast(
-                fields
-            )
+            batches = JsonLines(path).batches(_ROWS)
+            read = pa.Table.from_batches([batch.select(fields.names) for batch in batches]).cast(fields)
     frame = read.to_pandas().rename(columns=names)
     if names is _NAMES_2023:
         frame["timestamp"] = pd.to_datetime(frame["timestamp"], unit="ms")
