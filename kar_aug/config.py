@@ -19,6 +19,8 @@ LOCAL = "local"
 KNOWLEDGE = ("user", "item", "both")
 FALLBACKS = ("none", "profile", "average")
 LONG_TEXTS = ("average", "cut")
+TABLES = ("interactions", "items", "users")
+ID_TYPES = ("integer", "string")
 # Models of OpenAI that think before they answer.
 _REASONING = re.compile(r"(o\d|gpt-5)(\b|-)")
 
@@ -30,8 +32,12 @@ class DataConfig:
     Args:
         dataset: a public data set by name, or None and the paths of the user's own tables.
         path: where the public data set lies (archive, folder or file), relative to kar.toml; downloaded if not given.
-        interactions, items, users: Parquet or CSV files, relative to kar.toml.
-        columns: what the files call a column, by our name for it: { user_id = "uid", timestamp = "ts" }.
+        interactions, items, users: Parquet, CSV, JSON lines or Arrow files, or folders of Parquet files, relative to
+            kar.toml (see `kar_aug.data.reading`).
+        columns: what the files call a column, by our name for it: { user_id = "uid", timestamp = "ts" }; for one table
+            alone under its name: { items = { item_id = "article" } }. "genres.name" takes a key of structs.
+        id_type: "integer" or "string", where ids are to be these. In a CSV file '001' is 1, unless they are strings.
+        separator, encoding: of text files; told from their content if not given.
         user_features, item_features: columns of the tables that the CTR model reads, as categories. Also
             "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.pipeline.workspace`).
         protocol: "user" splits users, as KAR does; "temporal" splits time, the same for all users.
@@ -48,7 +54,10 @@ class DataConfig:
     interactions: str | None = None
     items: str | None = None
     users: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    id_type: str | None = setting(None, among=ID_TYPES)
+    separator: str | None = None
+    encoding: str | None = None
     user_features: tuple[str, ...] = ()
     item_features: tuple[str, ...] = ()
     protocol: str = setting("user", among=PROTOCOLS)
@@ -64,13 +73,21 @@ class DataConfig:
         check("data", self)
         if (self.dataset is None) == (self.interactions is None):
             raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
-        for name, needs in (("path", "dataset"), ("columns", "interactions")):
+        own = ("columns", "id_type", "separator", "encoding")
+        for name, needs in (("path", "dataset"), *((name, "interactions") for name in own)):
             if getattr(self, name) and getattr(self, needs) is None:
                 raise ConfigError(f"[data] {name} goes with {needs} = ... only.")
-        if not all(isinstance(name, str) for name in self.columns.values()):
-            raise ConfigError('[data] columns must hold names of columns: { user_id = "uid", timestamp = "ts" }')
-        if len(set(self.columns.values())) < len(self.columns):
-            raise ConfigError("[data] columns names one column of yours twice.")
+        of_tables = {name: own for name, own in self.columns.items() if name in TABLES and isinstance(own, Mapping)}
+        shared = {name: theirs for name, theirs in self.columns.items() if name not in of_tables}
+        for names in (shared, *of_tables.values()):
+            if not all(isinstance(name, str) for name in names.values()):
+                raise ConfigError('[data] columns must hold names of columns: { user_id = "uid", timestamp = "ts" }')
+            if len(set(names.values())) < len(names):
+                raise ConfigError("[data] columns names one column of yours twice.")
+        if self.separator == "":
+            raise ConfigError('[data] separator must be what stands between two cells: ";"')
+        if self.encoding is not None and not _is_encoding(self.encoding):
+            raise ConfigError(f"[data] encoding {self.encoding!r} is unknown. Usual ones: utf-8, cp1252, gb18030.")
 
 
 @dataclass(frozen=True)
@@ -182,6 +199,13 @@ class LanguageModel:
         else:
             named = {"max_tokens": self.max_tokens, "temperature": float(self.temperature), "seed": self.seed}
         return {name: value for name, value in (named | dict(self.extra)).items() if name not in self.omit}
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return "".encode(name) is not None
+    except LookupError:
+        return False
 
 
 def encoder_name(encoder: str) -> str:

@@ -19,6 +19,7 @@ from kar_aug._batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.cache import Answer, Link, TextCache, answer_key
 from kar_aug.cache.texts.status import Status
+from kar_aug.data.cells import SEPARATOR, is_list, text_of, values_of
 
 KINDS = ("damaged", "refusal", "empty", "truncated", "wrong_model", "wrong_language", "duplicate", "contradiction")
 _ROWS = 256
@@ -120,11 +121,11 @@ def _wrong(answer: Answer, language: str | None, seen: dict[bytes, str], name: s
 def contradictions(text: str, row: Mapping[str, Any]) -> Iterator[str]:
     """What a text says against the entity's own row: another year, or only genres that it has not.
 
-    A year is looked for in the columns `year` and `title`; other columns whose table holds `|`-separated values come
+    A year is looked for in the columns `year` and `title`; other columns whose table holds several values a cell come
     with the key "|column" and the set of all values, as `vocabularies` makes them.
     """
-    title = str(row.get("title") or "")
-    stated = str(row.get("year") or "") or "".join(_YEAR_OF_TITLE.findall(title))
+    title = text_of(row.get("title"))
+    stated = text_of(row.get("year")) or "".join(_YEAR_OF_TITLE.findall(title))
     match = re.match(r"((?:19|20)\d\d)", stated)
     if match:
         year = int(match.group(1))
@@ -135,19 +136,19 @@ def contradictions(text: str, row: Mapping[str, Any]) -> Iterator[str]:
     for column, vocabulary in row.items():
         if not column.startswith("|"):
             continue
-        own = {value.strip().lower() for value in str(row.get(column[1:]) or "").split("|") if value.strip()}
+        own = {value.strip().lower() for value in values_of(row.get(column[1:])) if value.strip()}
         named = {value for value in vocabulary if re.search(rf"\b{re.escape(value)}\b", first)}
         if own and named and not named & own:
-            yield f"says {', '.join(sorted(named))}, the table says {row[column[1:]]}"
+            yield f"says {', '.join(sorted(named))}, the table says {text_of(row[column[1:]])}"
 
 
 def vocabularies(columns: Mapping[str, Collection[Any]]) -> dict[str, frozenset[str]]:
-    """The values of those columns that hold several, `|`-separated, under the name "|column"."""
+    """The values of those columns that hold several a cell, under the name "|column"."""
     found = {}
     for name, values in columns.items():
-        texts = {value for value in values if isinstance(value, str)}
-        if any("|" in text for text in texts):
-            parts = (part.strip().lower() for text in texts for part in text.split("|"))
+        cells = [value for value in values if isinstance(value, str) or is_list(value)]
+        if any(is_list(cell) or SEPARATOR in cell for cell in cells):
+            parts = {part.strip().lower() for cell in cells for part in values_of(cell)}
             found[f"|{name}"] = frozenset(part for part in parts if part and not part.startswith("("))
     return found
 

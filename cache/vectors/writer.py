@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kar_aug._times import latest
 from kar_aug.cache.vectors.files import MANIFEST, Group, Manifest, StoreSpec, write_group
 from kar_aug.cache.vectors.index import EntityId, given_ids, stored_ids, stored_text
 from kar_aug.cache.vectors.store import VectorStore
@@ -93,10 +94,9 @@ class StoreWriter:
                 f"(as {self.spec.dtype})."
             )
         part = self._write("part", vectors=rounded, ids=id_array, keys=stored_text(keys, "text key"))
-        times = [time for time in (self.manifest.as_of, as_of) if time is not None]
         content = repr(sorted(part.files.items()))
         parts = self._folded((*self.manifest.parts, part))
-        self._publish(self.manifest.extended(content, parts=parts, as_of=max(times, default=None)))
+        self._publish(self.manifest.extended(content, parts=parts, as_of=latest([self.manifest.as_of, as_of])))
 
     def delete(self, ids: Sequence[EntityId]) -> int:
         """Publish that `ids` have no vector any more; ids that have none are passed over. Returns how many had one."""

@@ -16,6 +16,7 @@ from kar_aug.audit.split import event_key
 from kar_aug.cache import Answer, VectorStore, answer_key, text_key
 from kar_aug.cache.vectors.index import EntityId
 from kar_aug.data import as_of
+from kar_aug.data.cells import text_of
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.prompts.histories.summaries import without_summaries
 
@@ -181,7 +182,7 @@ def _titles(workspace: Workspace) -> dict[EntityId, list[str]]:
     titles: dict[EntityId, list[str]] = {}
     for name in fields:
         for item, value in zip(items["item_id"].tolist(), items[name].tolist(), strict=True):
-            words = "" if pd.isna(value) else _words(str(value))
+            words = _words(text_of(value))
             if len(words) - 2 >= _SHORTEST_TITLE:
                 titles.setdefault(item, []).append(words)
     return titles
@@ -194,7 +195,7 @@ def _profiles(workspace: Workspace, wanted: set[EntityId]) -> dict[EntityId, str
     texts = [name for name in fields if not pd.api.types.is_numeric_dtype(users[name])]
     if not texts:
         return {}
-    cells = users[texts].astype("string").fillna("").agg(" \n ".join, axis=1)
+    cells = users[texts].map(text_of).agg(" \n ".join, axis=1)
     return {user: cell for user, cell in zip(users["user_id"].tolist(), cells.tolist(), strict=True) if user in wanted}
 
 
@@ -290,7 +291,7 @@ def _made_before_all_samples(store: VectorStore, split: pd.DataFrame) -> bool:
     """Whether the latest as-of time of all texts of the store is before the first sample of anybody."""
     if store.manifest.as_of is None:
         return False
-    latest = pd.to_datetime(store.manifest.as_of, utc=True)
+    latest = pd.to_datetime(store.manifest.as_of, utc=True, errors="coerce")
     return bool(latest < _utc(split.loc[split["part"] != "history", "timestamp"]).min())
 
 

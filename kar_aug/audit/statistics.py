@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.audit.findings import Check, Finding, found, shown
+from kar_aug.data.cells import flat
 
 Array = npt.NDArray[np.float64]
 # Users or items that a statistic must tell apart before it can be more than chance.
@@ -31,6 +32,7 @@ def columns(entity: str, table: pd.DataFrame, names: Sequence[str], split: pd.Da
     """
     key = f"{entity}_id"
     present = [name for name in dict.fromkeys(names) if name in table and name != key]
+    table = table.assign(**{name: flat(table[name]) for name in present})
     findings = []
     if present:
         known = list(_statistics(split, key, table[key]))

@@ -61,9 +61,9 @@ def export(config: str, path: Path, no_messages: bool) -> None:
 def import_(config: str, where: str, text: str | None, author: str | None) -> None:
     """Bring in texts that you have, or the answers of another cache.
 
-    WHERE is a table (Parquet, CSV) with item_id or user_id and a column of texts, which become the knowledge of these
-    items or users; or a Parquet file of answers that `cache export` wrote; or another cache: a file, or a postgresql://
-    URL.
+    WHERE is a table (Parquet, CSV, JSON lines ...) with item_id or user_id and a column of texts, which become the
+    knowledge of these items or users; or a Parquet file of answers that `cache export` wrote; or another cache: a file,
+    or a postgresql:// URL.
 
     \b
     Example:

@@ -2,6 +2,8 @@
 
 tables    interactions, items and users, checked     split     history, train, validation and test, without leaks
 features  samples: integer features, click histories, labels
+reading   files of all kinds as frames or batches    types     columns of any type as the few that are kept
+ids, times                                           cells     one value, several, or none: who reads a cell asks here
 """
 
 from kar_aug.data.split import PARTS, as_of, split_interactions

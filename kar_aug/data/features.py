@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kar_aug.data.cells import values_of
 from kar_aug.data.tables import Tables
 from kar_aug.errors import DataError
 
 IntArray = npt.NDArray[np.int32]
-SEPARATOR = "|"
 HISTORY = "hist_item_id"
 
 
@@ -62,7 +62,7 @@ def build_samples(
     Args:
         split: what `split_interactions` returned.
         user_features, item_features: columns of the tables; all are treated as categories, and cells
-            that hold several values separated by `|` become a list feature.
+            that hold several values, separated by `|` or as a list, become a list feature.
         history_length: how many of the user's latest clicks go into `hist_item_id`, oldest first, zeros after.
             Only clicks *before* the sample count, not those tied with it; those of the prompt's history among them.
     """
@@ -99,7 +99,7 @@ def build_samples(
 
 def _encode_column(column: str, table: pd.DataFrame, key: str, code: dict[int | str, int]) -> tuple[Feature, IntArray]:
     """A table's column as integers by entity: row `code[id]` holds the values of `id`, row 0 zeros."""
-    cells = [[] if pd.isna(cell) else str(cell).split(SEPARATOR) for cell in table[column]]
+    cells = [values_of(cell) for cell in table[column]]
     length = max((len(values) for values in cells), default=1)
     categories = {value: i for i, value in enumerate(sorted({v for values in cells for v in values}), start=1)}
     encoded = np.zeros((len(code) + 1, max(length, 1)), np.int32)

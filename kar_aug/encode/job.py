@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug._batched import batched
+from kar_aug._times import latest
 from kar_aug.cache import Knowledge, StoreSpec, StoreWriter, VectorStore, text_key
 from kar_aug.encode.encoders import Encoder
 from kar_aug.encode.reduction import fit_pca, project, truncate
@@ -170,11 +171,10 @@ def _encode_window(
         vectors = reduce(_encoded(encoder, [same[0].text for _, same in batch]))
         row_of = np.repeat(np.arange(len(batch)), [len(same) for _, same in batch])
         owners = [text for _, same in batch for text in same]
-        times = [text.as_of for text in owners if text.as_of is not None]
         try:
             writer.append(
                 [text.entity_id for text in owners], [batch[row][0] for row in row_of], vectors[row_of],
-                as_of=max(times, default=None),
+                as_of=latest(text.as_of for text in owners),
             )  # fmt: skip
         except StoreError as error:
             raise EncodingError(f"{encoder.name}: {error}") from None

@@ -14,6 +14,7 @@ from kar_aug.cache import Batch, BatchBook, TextCache, VectorStore, merge
 from kar_aug.cache.texts.imported import Imported, import_texts
 from kar_aug.cache.texts.parquet import export_parquet, import_parquet
 from kar_aug.cache.texts.verify import KINDS, Flag, exclude, verify, vocabularies
+from kar_aug.data.reading import is_table
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 
@@ -176,8 +177,8 @@ def holds_texts(where: str) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not where.endswith(".parquet"):
-        return where.endswith(".csv")
+    if not where.lower().endswith(".parquet"):
+        return is_table(where)
     try:
         return "key" not in pq.read_schema(where).names
     except (pa.ArrowException, OSError):

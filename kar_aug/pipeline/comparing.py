@@ -13,7 +13,7 @@ import pandas as pd
 from kar_aug._tensorflow import choose_keras, prepare_tensorflow
 from kar_aug.audit import Audit, require_clean
 from kar_aug.cache import VectorStore
-from kar_aug.data.features import SEPARATOR
+from kar_aug.data.cells import values_of
 from kar_aug.pipeline.watch import SILENT, Show, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 
@@ -185,8 +185,8 @@ def _vector_maps(workspace: Workspace) -> dict[str, Any]:
     path = workspace.paths.store("item")
     if not features or not path.exists():
         return {}
-    first = items[features[0]].fillna("").astype(str).str.split(SEPARATOR).str[0]
-    label = dict(zip(items["item_id"].tolist(), first.tolist(), strict=True))
+    first = [next(iter(values_of(cell)), "") for cell in items[features[0]]]
+    label = dict(zip(items["item_id"].tolist(), first, strict=True))
     return {f"Knowledge of items, by {features[0]}": vector_map(VectorStore.open(path), label)}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from kar_aug.cache import Knowledge
-from kar_aug.data.features import SEPARATOR
+from kar_aug.data.cells import SEPARATOR
 from kar_aug.errors import DataError
 from kar_aug.prompts import Recipe
 from kar_aug.prompts.schema import answer_fault, read_json

@@ -42,7 +42,14 @@ class Data:
 
             return load(data.dataset, config.path(data.path) if data.path else None, config.work / "data")
         paths = [config.path(name) if name else None for name in (data.interactions, data.items, data.users)]
-        return load_tables(paths[0] or Path(), *paths[1:], columns=data.columns)
+        return load_tables(
+            paths[0] or Path(),
+            *paths[1:],
+            columns=data.columns,
+            id_type=data.id_type,
+            separator=data.separator,
+            encoding=data.encoding,
+        )
 
     @cached_property
     def split(self) -> pd.DataFrame:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from kar_aug._batched import batched
+from kar_aug._times import latest
 from kar_aug.cache import VectorStore
 from kar_aug.cache.vectors.files import MANIFEST
 from kar_aug.data import Tables
@@ -234,8 +235,7 @@ def mix(
             raise EncodingError(f"{own.path} and {groups.path} are of different encoders: delete one, encode again.")
     if (path / MANIFEST).exists() and VectorStore.open(path).spec != spec:
         shutil.rmtree(path)  # made of other texts: nothing in it is paid for
-    times = [store.manifest.as_of for store in (groups, own) if store is not None and store.manifest.as_of]
-    as_of = max(times, default=None)
+    as_of = latest(store.manifest.as_of for store in (groups, own) if store is not None)
     ids = list(dict.fromkeys([*cluster_of, *(own.ids if own is not None else [])]))
     with VectorStore.writer(path, spec) as writer:
         present = VectorStore.open(path) if writer.manifest.generation else None
