@@ -149,7 +149,11 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def test_data_frames_are_the_tables_also_for_other_processes(folder: Path) -> None:
-    settings = {"data": {"user_features": ["gender"], "item_features": ["genres"]}, "workdir": "work"}
+    settings = {
+        "data": {"user_features": ["gender"], "item_features": ["genres"]},
+        "encode": {"encoder": "letters:load"},  # a file of the current folder
+        "workdir": "work",
+    }
     project = Project(settings, **tables(folder))
     from_files = opened().workspace.data
     assert project.workspace.data.fingerprint == from_files.fingerprint

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from kar_aug.cache import TextCache
 from kar_aug.config import Config
 from kar_aug.data import Tables
@@ -27,18 +29,20 @@ class Workspace:
 
     Args:
         config: what a kar.toml says.
-        tables: its tables, where they were read already.
+        tables, split: of it, where they were read and made already.
     """
 
-    def __init__(self, config: Config, tables: Tables | None = None) -> None:
+    def __init__(self, config: Config, tables: Tables | None = None, split: pd.DataFrame | None = None) -> None:
         self.config = config
         self.paths = Paths(config)
-        self.data = Data(self.paths, tables)
+        self.data = Data(self.paths, tables, split)
         self.asking = Asking(self.paths, self.data)
 
     def changed(self, **sections: Any) -> Workspace:
         """The same tables with other sections: `changed(prompts=replace(workspace.config.prompts, max_users=10))`."""
-        return Workspace(replace(self.config, **sections), self.data.tables)
+        config = replace(self.config, **sections)
+        split = self.data.split if config.data == self.config.data else None
+        return Workspace(config, self.data.tables, split)
 
     def with_seed(self, seed: int) -> Workspace:
         """The same tables, split anew by another seed."""
