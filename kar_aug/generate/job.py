@@ -269,10 +269,10 @@ class _Job:
     async def _failed(self, question: Question, fault: Fault) -> None:
         if self.stopped:  # it was not tried to the end
             return
-        await asyncio.to_thread(self._record_failure, question, fault)
         self.rejected_in_a_row = self.rejected_in_a_row + 1 if fault.permanent else 0
         if self.rejected_in_a_row >= _REJECTED_IN_A_ROW and not self.progress.asked:
             raise self.server.faults.hopeless(f"rejects every request ({fault.reason})", question.key)
+        await asyncio.to_thread(self._record_failure, question, fault)
 
     def _record_failure(self, question: Question, fault: Fault) -> None:
         question = question.for_all(self.waiting.of(question.key))
