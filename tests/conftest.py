@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.chat_server import ChatServer
 from support.jobs import Nursery
 
 from kar_aug.cache import TextCache
+from kar_aug.testing import ChatServer
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

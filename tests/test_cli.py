@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.chat_server import ChatServer
 
 from kar_aug.cache import VectorStore
 from kar_aug.cli import main
+from kar_aug.testing import ChatServer
 
 KEY = "sk-planted-key-0123456789"
 

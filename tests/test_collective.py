@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.chat_server import ChatServer
 from test_cli import folder, kar_aug
 
 from kar_aug.cache import StoreSpec, TextCache, VectorStore
@@ -16,6 +15,7 @@ from kar_aug.config import Config
 from kar_aug.errors import EncodingError
 from kar_aug.pipeline.groups import Clusters, cluster, interaction_vectors, mix
 from kar_aug.pipeline.workspace import Workspace
+from kar_aug.testing import ChatServer
 
 __all__ = ["folder"]
 
