@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from support.jobs import KEY, prompts
 
-from kar_aug.cache import TextCache, _database
+from kar_aug.cache import TextCache
+from kar_aug.cache.texts import database as _database
 from kar_aug.cache.texts.tables import VERSION
 from kar_aug.config import LanguageModel
 from kar_aug.errors import StoreError
