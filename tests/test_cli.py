@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from support.commands import kar_aug, refused
+from support.jobs import KEY
 
 from kar_aug.cache import VectorStore
 from kar_aug.cli import main
 from kar_aug.testing import ChatServer
-
-KEY = "sk-planted-key-0123456789"
 
 
 @pytest.fixture
@@ -26,28 +26,6 @@ def folder(own_tables: Path, tmp_path: Path) -> Path:
     """A copy of the user's own data, to work and break things in."""
     shutil.copytree(own_tables, tmp_path / "project")
     return tmp_path / "project"
-
-
-def kar_aug(folder: Path, *arguments: str, key: str | None = KEY) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OPENAI_API_KEY": key or "", "COLUMNS": "200"}
-    if key is None:
-        del environment["OPENAI_API_KEY"]
-    return subprocess.run(
-        [sys.executable, "-m", "kar_aug", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line of a refusal; nothing else may have been printed."""
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("kar-aug: ")]
-    assert len(lines) == 1 and "Traceback" not in done.stderr and KEY not in done.stderr
-    return lines[0]
 
 
 def test_knowledge_of_items_alone_is_enough(folder: Path) -> None:

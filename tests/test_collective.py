@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli import folder, kar_aug
+from support.commands import kar_aug
+from test_cli import folder
 
 from kar_aug.cache import StoreSpec, TextCache, VectorStore
 from kar_aug.config import Config

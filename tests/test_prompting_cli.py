@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from test_cli import folder, kar_aug, refused
+from support.commands import kar_aug, refused
+from test_cli import folder
 
 from kar_aug.cache import TextCache, VectorStore
 from kar_aug.config import Config

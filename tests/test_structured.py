@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import folder, kar_aug
+from support.commands import kar_aug
+from test_cli import folder
 
 from kar_aug.cache import TextCache
 from kar_aug.config import Config, LanguageModel
