@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from kar_aug.cache import KnowledgeTable as KnowledgeTable
     from kar_aug.cache import TextCache as TextCache
     from kar_aug.cache import VectorStore as VectorStore
+    from kar_aug.errors import ConfigError as ConfigError
+    from kar_aug.errors import DataError as DataError
+    from kar_aug.errors import EncodingError as EncodingError
+    from kar_aug.errors import GenerationError as GenerationError
     from kar_aug.errors import KarError as KarError
+    from kar_aug.errors import LeakageError as LeakageError
+    from kar_aug.errors import MissingDependencyError as MissingDependencyError
+    from kar_aug.errors import PromptError as PromptError
     from kar_aug.errors import StoreError as StoreError
     from kar_aug.layers import HybridExpertAdaptor as HybridExpertAdaptor
     from kar_aug.layers import KnowledgeAugmentation as KnowledgeAugmentation
@@ -29,12 +36,19 @@ if TYPE_CHECKING:
     from kar_aug.prompts import Scenario as Scenario
 
 _NAMES = {
+    "ConfigError": "kar_aug.errors",
+    "DataError": "kar_aug.errors",
+    "EncodingError": "kar_aug.errors",
     "GateUsage": "kar_aug.layers.gate_usage",
+    "GenerationError": "kar_aug.errors",
     "HybridExpertAdaptor": "kar_aug.layers",
     "KarError": "kar_aug.errors",
     "KnowledgeAugmentation": "kar_aug.layers",
     "KnowledgeTable": "kar_aug.cache",
+    "LeakageError": "kar_aug.errors",
+    "MissingDependencyError": "kar_aug.errors",
     "PrestoredAugmentation": "kar_aug.layers",
+    "PromptError": "kar_aug.errors",
     "Scenario": "kar_aug.prompts",
     "StoreError": "kar_aug.errors",
     "TextCache": "kar_aug.cache",

@@ -45,13 +45,13 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     reader = _readers().get(path.suffix)
     if reader is None:
-        raise DataError(f"{path}: only {' and '.join(_readers())} files are read.")
+        raise DataError(f"{path}: only {' and '.join(_readers())} files are read.", path=path)
     if not path.exists():
-        raise DataError(f"{path}: there is no such file.")
+        raise DataError(f"{path}: there is no such file.", path=path)
     try:
         return reader(path)
     except (OSError, ValueError) as error:  # pyarrow's and pandas' parse errors are ValueErrors
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}", path=path) from None
 
 
 def _readers() -> dict[str, Callable[[Path], pd.DataFrame]]:

@@ -66,11 +66,11 @@ class DataConfig:
             raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
         for name, needs in (("path", "dataset"), ("columns", "interactions")):
             if getattr(self, name) and getattr(self, needs) is None:
-                raise ConfigError(f"[data] {name} goes with {needs} = ... only.")
+                raise ConfigError(f"[data] {name} goes with {needs} = ... only.", setting=f"[data] {name}")
         if not all(isinstance(name, str) for name in self.columns.values()):
             raise ConfigError('[data] columns must hold names of columns: { user_id = "uid", timestamp = "ts" }')
         if len(set(self.columns.values())) < len(self.columns):
-            raise ConfigError("[data] columns names one column of yours twice.")
+            raise ConfigError("[data] columns names one column of yours twice.", setting="[data] columns")
 
 
 @dataclass(frozen=True)
@@ -329,9 +329,9 @@ class Config:
         try:
             content = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark in front
         except (FileNotFoundError, IsADirectoryError):
-            raise ConfigError(f"{path}: there is no such file. Make one with: kar-aug init") from None
+            raise ConfigError(f"{path}: there is no such file. Make one with: kar-aug init", path=path) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} cannot be read: {error}") from None
+            raise ConfigError(f"{path} cannot be read: {error}", path=path) from None
         return cls.parse(content, str(path), path.parent, changes)
 
     @classmethod
@@ -354,9 +354,9 @@ class Config:
             workdir = read_value("workdir", str, document.get("workdir", ".kar"))
             return cls(**sections, workdir=workdir, folder=folder)
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{name} is not valid TOML: {error}") from None
+            raise ConfigError(f"{name} is not valid TOML: {error}", path=name) from None
         except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from None
+            raise ConfigError(f"{name}: {error}", path=name, setting=error.setting) from None
 
     def path(self, name: str) -> Path:
         """A path of kar.toml, relative to its folder."""

@@ -54,15 +54,21 @@ def import_texts(
     if source is None or text not in frame:
         lacking = text if source else "item_id' or 'user_id"
         hint = " Name the column of texts with --text." if source else ""
-        raise StoreError(f"{path}: there is no column {lacking!r}. It has: {', '.join(map(str, frame.columns))}.{hint}")
+        raise StoreError(
+            f"{path}: there is no column {lacking!r}. It has: {', '.join(map(str, frame.columns))}.{hint}",
+            path=path, column=lacking if source else None,
+        )  # fmt: skip
     key = f"{source}_id"
     if frame[key].isna().any() or frame[key].duplicated().any():
-        raise StoreError(f"{path}: {key} must be there in each row, and be another in each.")
+        raise StoreError(f"{path}: {key} must be there in each row, and be another in each.", path=path, column=key)
     ids = frame[key].tolist()
     wanted = {type(id) for id in known[source]}
     if wanted and not {type(id) for id in ids} <= wanted:
         kinds = ("integers", "strings") if int in wanted else ("strings", "integers")
-        raise StoreError(f"{path}: {key} must hold {kinds[0]}, as the data do, not {kinds[1]}.")
+        raise StoreError(
+            f"{path}: {key} must hold {kinds[0]}, as the data do, not {kinds[1]}.",
+            path=path, column=key, left=kinds[0], right=kinds[1],
+        )  # fmt: skip
     texts = frame[text].astype("string").fillna("").str.strip()
     times = frame["as_of"].tolist() if "as_of" in frame else [None] * len(frame)
     rows = [row for row in zip(ids, texts.tolist(), times, strict=True) if row[1]]

@@ -41,44 +41,47 @@ class Tables:
     def __post_init__(self) -> None:
         _require(self.interactions, "interactions", ["user_id", "item_id", "timestamp"])
         if self.interactions.empty:
-            raise DataError("interactions: the table has no rows.")
+            raise DataError("interactions: the table has no rows.", table="interactions")
         if not {"rating", "label"} & set(self.interactions.columns):
-            raise DataError("interactions: there is neither a column 'rating' nor a column 'label'.")
+            raise DataError(
+                "interactions: there is neither a column 'rating' nor a column 'label'.", table="interactions"
+            )
         value = "label" if "label" in self.interactions else "rating"
         for column in ("user_id", "item_id", "timestamp", value):
             _no_gaps(self.interactions, "interactions", column)
         time = self.interactions["timestamp"]
         if not (pd.api.types.is_numeric_dtype(time) or pd.api.types.is_datetime64_any_dtype(time)):
-            raise DataError("interactions: 'timestamp' must hold seconds since 1970, or datetimes, not text.")
+            raise _wrong("timestamp", "must hold seconds since 1970, or datetimes, not text.")
         if pd.api.types.is_float_dtype(time) and not np.isfinite(time).all():
-            raise DataError("interactions: 'timestamp' holds infinity.")
+            raise _wrong("timestamp", "holds infinity.")
         if pd.api.types.is_numeric_dtype(time) and time.max() > _LATEST:
-            raise DataError(
-                f"interactions: 'timestamp' holds {time.max()}, seconds beyond the year 2261. "
-                "Milliseconds? Divide by 1000."
+            raise _wrong(
+                "timestamp", f"holds {time.max()}, seconds beyond the year 2261. Milliseconds? Divide by 1000."
             )
         if "order" in self.interactions:
             _no_gaps(self.interactions, "interactions", "order")
             if not pd.api.types.is_numeric_dtype(self.interactions["order"]):
-                raise DataError("interactions: 'order' must hold numbers: a user's events are sorted by them.")
+                raise _wrong("order", "must hold numbers: a user's events are sorted by them.")
         if not pd.api.types.is_numeric_dtype(self.interactions[value]):
-            raise DataError(f"interactions: '{value}' must hold numbers, not text.")
+            raise _wrong(value, "must hold numbers, not text.")
         if value == "label" and not self.interactions["label"].isin([0, 1]).all():
-            raise DataError("interactions: 'label' must hold 0 or 1 only.")
+            raise _wrong("label", "must hold 0 or 1 only.")
         for frame, name, key in ((self.items, "items", "item_id"), (self.users, "users", "user_id")):
             _require(frame, name, [key])
             _no_gaps(frame, name, key)
             repeated = frame[key][frame[key].duplicated()]
             if len(repeated):
                 raise DataError(
-                    f"{name}: {key} {repeated.tolist()[0]!r} stands in more than one row. Keep one row an id."
-                )
+                    f"{name}: {key} {repeated.tolist()[0]!r} stands in more than one row. Keep one row an id.",
+                    table=name, column=key, row=int(frame[key].duplicated().argmax()),
+                )  # fmt: skip
             expected = _kind(self.interactions, "interactions", key)
             if len(frame) and (kind := _kind(frame, name, key)) != expected:
                 raise DataError(
                     f"{name}: {key} holds {kind}s but interactions hold {expected}s, so that no id would be found. "
-                    "Give both the same type."
-                )
+                    "Give both the same type.",
+                    table=name, column=key, left=expected, right=kind,
+                )  # fmt: skip
 
     def ids(self, source: str) -> list[int | str]:
         """Every known id of a source ("user" or "item"), sorted: those of its table and of the interactions."""
@@ -115,7 +118,8 @@ def _renamed(frames: Mapping[str, pd.DataFrame], columns: Mapping[str, str]) -> 
         if not any(theirs in frame for frame in frames.values()):
             has = "; ".join(f"{name} has {', '.join(map(str, frame.columns))}" for name, frame in frames.items())
             raise DataError(
-                f"[data] columns: no table has a column {theirs!r}, which {ours!r} is to be read from. {has}"
+                f"[data] columns: no table has a column {theirs!r}, which {ours!r} is to be read from. {has}",
+                column=theirs,
             )
     names = {theirs: ours for ours, theirs in columns.items()}
     renamed = {name: frame.rename(columns=names) for name, frame in frames.items()}
@@ -136,28 +140,44 @@ def _with_dates(interactions: pd.DataFrame) -> pd.DataFrame:
 def _require(frame: pd.DataFrame, name: str, columns: list[str]) -> None:
     repeated = frame.columns[frame.columns.duplicated()]
     if len(repeated):
-        raise DataError(f"{name}: column '{repeated[0]}' is there twice. Rename one.")
+        raise DataError(
+            f"{name}: column '{repeated[0]}' is there twice. Rename one.", table=name, column=str(repeated[0])
+        )
     for column in columns:
         if column not in frame:
             raise DataError(
                 f"{name}: column '{column}' is missing. It has: {', '.join(map(str, frame.columns))}. If it is one of "
-                f'them, say so in kar.toml: [data] columns = {{ {column} = "..." }}'
+                f'them, say so in kar.toml: [data] columns = {{ {column} = "..." }}',
+                table=name,
+                column=column,
             )
 
 
 def _no_gaps(frame: pd.DataFrame, name: str, column: str) -> None:
     gaps = frame[column].isna()
     if gaps.any():
-        raise DataError(f"{name}: '{column}' is empty in {gaps.sum()} rows, the first is row {int(gaps.argmax())}.")
+        first = int(gaps.argmax())
+        raise DataError(
+            f"{name}: '{column}' is empty in {gaps.sum()} rows, the first is row {first}.",
+            table=name, column=column, row=first,
+        )  # fmt: skip
+
+
+def _wrong(column: str, what: str) -> DataError:
+    return DataError(f"interactions: '{column}' {what}", table="interactions", column=column)
 
 
 def _kind(frame: pd.DataFrame, name: str, key: str) -> str:
     """ "integer" or "string": what ids may be, because stores and caches keep these two apart and no other."""
     kind = pd.api.types.infer_dtype(frame[key], skipna=False)
     if kind not in ("integer", "string"):
-        raise DataError(f"{name}: '{key}' must hold integers or strings, all of one kind; it holds: {kind}.")
+        raise DataError(
+            f"{name}: '{key}' must hold integers or strings, all of one kind; it holds: {kind}.",
+            table=name, column=key, right=kind,
+        )  # fmt: skip
     if kind == "integer" and len(frame) and int(frame[key].max()) >= 2**63:
         raise DataError(
-            f"{name}: '{key}' holds {frame[key].max()}, more than 64-bit integers can. Make the ids strings."
-        )
+            f"{name}: '{key}' holds {frame[key].max()}, more than 64-bit integers can. Make the ids strings.",
+            table=name, column=key, row=int(frame[key].argmax()),
+        )  # fmt: skip
     return kind

@@ -76,12 +76,12 @@ def _reviews_in(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise DataError(f"{path}: there is no such file or folder.")
+        raise DataError(f"{path}: there is no such file or folder.", path=path)
     for name in ROWS:
         found = _variant(path / name)
         if found is not None:
             return found
-    raise DataError(f"{path}: there is none of {', '.join(ROWS)} in it, compressed or not. Or name a file.")
+    raise DataError(f"{path}: there is none of {', '.join(ROWS)} in it, compressed or not. Or name a file.", path=path)
 
 
 def _variant(path: Path) -> Path | None:
@@ -98,13 +98,14 @@ def _kept_in(folder: Path, *files: Path | None) -> Path:
 def _read(reviews: Path, metadata: Path | None) -> Tables:
     name = reviews.name.removesuffix(".gz")
     if not name.endswith((".json", ".csv")):
-        raise DataError(f"{reviews}: only .json and .csv files are read, compressed (.gz) or not.")
+        raise DataError(f"{reviews}: only .json and .csv files are read, compressed (.gz) or not.", path=reviews)
     interactions = _read_json(reviews) if name.endswith(".json") else _read_csv(reviews)
     if len(interactions) != ROWS.get(name, len(interactions)):
         raise DataError(
             f"{reviews} has {len(interactions):,} rows, but the published {name} has {ROWS[name]:,}. "
-            "Fetch it again; if it is a part on purpose, give it another name."
-        )
+            "Fetch it again; if it is a part on purpose, give it another name.",
+            path=reviews, left=ROWS[name], right=len(interactions),
+        )  # fmt: skip
     interactions = interactions.drop_duplicates(["user_id", "item_id", "timestamp"], ignore_index=True)
     if metadata is None:
         return Tables(interactions)
@@ -122,7 +123,7 @@ def _read_json(path: Path) -> pd.DataFrame:
         with pa.input_stream(str(path), compression="detect") as stream:
             read = pyarrow.json.read_json(stream, pyarrow.json.ReadOptions(block_size=1 << 24), options)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}", path=path) from None
     return read.to_pandas().rename(columns=_NAMES)
 
 
@@ -131,12 +132,14 @@ def _read_csv(path: Path) -> pd.DataFrame:
         frame = pd.read_csv(path, header=None, dtype={0: "string", 1: "string"}, keep_default_na=False)
         frame.columns = pd.Index(["user_id", "item_id", "rating", "timestamp"])
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}", path=path) from None
     lengths = {column: frame[column].str.len() for column in ("user_id", "item_id")}
     if (lengths["user_id"] == _ASIN_LENGTH).all() and not (lengths["item_id"] == _ASIN_LENGTH).all():
         frame = frame.rename(columns={"user_id": "item_id", "item_id": "user_id"})
     elif not (lengths["item_id"] == _ASIN_LENGTH).all():
-        raise DataError(f"{path}: neither of the first two columns holds ASINs, of {_ASIN_LENGTH} characters each.")
+        raise DataError(
+            f"{path}: neither of the first two columns holds ASINs, of {_ASIN_LENGTH} characters each.", path=path
+        )
     return frame[list(_NAMES.values())].astype({"user_id": object, "item_id": object})
 
 
@@ -147,7 +150,9 @@ def _items(path: Path) -> Iterator[tuple[str, str | None, str | None, str | None
                 product = _product(line)
                 yield str(product["asin"]), _title(product), _categories(product), _text(product.get("brand"))
             except (KeyError, SyntaxError, TypeError, ValueError) as error:
-                raise DataError(f"{path}, line {number}: this is no product ({error}).") from None
+                raise DataError(
+                    f"{path}, line {number}: this is no product ({error}).", path=path, row=number
+                ) from None
 
 
 def _opened(path: Path) -> IO[str]:

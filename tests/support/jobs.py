@@ -59,9 +59,15 @@ class Job:
 class Nursery:
     """Starts jobs; a context manager."""
 
-    def __init__(self, module: str = "support.jobs") -> None:
-        command, folder = [sys.executable, "-m", module], Path(__file__).parents[1]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder)
+    def __init__(self, module: str = "support.jobs", **environment: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],
+            env=os.environ | environment,
+        )
 
     def __enter__(self) -> Self:
         return self
