@@ -20,6 +20,8 @@ from kar_aug.cache import VectorStore
 from kar_aug.cli import main
 from kar_aug.testing import ChatServer
 
+HASHES = ("--encoder", "kar_aug.testing:hash_encoder")
+
 
 @pytest.fixture
 def folder(own_tables: Path, tmp_path: Path) -> Path:
@@ -34,7 +36,7 @@ def test_knowledge_of_items_alone_is_enough(folder: Path) -> None:
     settings = (folder / "kar.toml").read_text()
     (folder / "kar.toml").write_text(settings.replace("controls = []", 'knowledge = ["item"]\ncontrols = ["metadata"]'))
     assert kar_aug(folder, "cache", "import", "texts.csv").returncode == 0
-    encoded = kar_aug(folder, "encode")
+    encoded = kar_aug(folder, "encode", *HASHES)
     assert encoded.returncode == 0 and "users: no knowledge, nothing to encode" in encoded.stderr, encoded.stderr
     assert not (folder / ".kar/vectors/user").exists()
     compared = kar_aug(folder, "compare", "--seeds", "1")
@@ -176,7 +178,7 @@ def test_a_half_written_cache_is_not_overwritten(folder: Path, chat_server: Chat
 
 def test_half_a_vector_store(folder: Path, chat_server: ChatServer) -> None:
     kar_aug(folder, "generate", "--base-url", chat_server.base_url)
-    kar_aug(folder, "encode")
+    kar_aug(folder, "encode", *HASHES)
     part = next((folder / ".kar/vectors/item").glob("*.vectors.npy"))
     part.write_bytes(part.read_bytes()[:1000])
     line = refused(kar_aug(folder, "compare"))
