@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from kar_aug.errors import DataError as DataError
     from kar_aug.errors import EncodingError as EncodingError
     from kar_aug.errors import GenerationError as GenerationError
+    from kar_aug.errors import Hopeless as Hopeless
     from kar_aug.errors import KarError as KarError
     from kar_aug.errors import LeakageError as LeakageError
+    from kar_aug.errors import LimitReached as LimitReached
     from kar_aug.errors import MissingDependencyError as MissingDependencyError
     from kar_aug.errors import PromptError as PromptError
     from kar_aug.errors import StoreError as StoreError
@@ -44,11 +46,13 @@ _NAMES = {
     "EncodingError": "kar_aug.errors",
     "GateUsage": "kar_aug.layers.gate_usage",
     "GenerationError": "kar_aug.errors",
+    "Hopeless": "kar_aug.errors",
     "HybridExpertAdaptor": "kar_aug.layers",
     "KarError": "kar_aug.errors",
     "KnowledgeAugmentation": "kar_aug.layers",
     "KnowledgeTable": "kar_aug.cache",
     "LeakageError": "kar_aug.errors",
+    "LimitReached": "kar_aug.errors",
     "MissingDependencyError": "kar_aug.errors",
     "PrestoredAugmentation": "kar_aug.layers",
     "Project": "kar_aug.pipeline.project",

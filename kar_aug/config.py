@@ -348,9 +348,9 @@ class Config:
         try:
             content = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark in front
         except (FileNotFoundError, IsADirectoryError):
-            raise ConfigError(f"{path}: there is no such file. Make one with: kar-aug init") from None
+            raise ConfigError(f"{path}: there is no such file. Make one with: kar-aug init", path=path) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} cannot be read: {error}") from None
+            raise ConfigError(f"{path} cannot be read: {error}", path=path) from None
         return cls.parse(content, str(path), path.parent, changes)
 
     @classmethod
@@ -381,7 +381,7 @@ class Config:
             workdir = read_value("workdir", str, document.get("workdir", ".kar"))
             return cls(**sections, workdir=workdir, folder=folder)
         except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from None
+            raise ConfigError(f"{name}: {error}", path=name, setting=error.setting) from None
 
     def path(self, name: str) -> Path:
         """A path of kar.toml, relative to its folder."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, augment, load_model, prestore
 from kar_aug._keras import IS_KERAS_3, keras
@@ -54,7 +55,7 @@ def batch(rows: int = 64) -> dict[str, Any]:
 
 
 def predict(model: Any) -> np.ndarray:
-    return model.predict(batch(), verbose=0)
+    return predicted(model, {name: batch()[name] for name in model.input_names})
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -85,7 +86,7 @@ def test_with_augmentation_it_trains_jointly_and_survives_saving_and_prestoring(
     backbone: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     model = BACKBONES[backbone](*arguments(backbone), augmentation=knowledge(), **options)
-    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
+    ready(model)
     before = {w.name: np.asarray(w) for w in model.trainable_weights}
     label = np.random.default_rng(3).integers(0, 2, 64)
     losses = model.fit(batch(), label, epochs=15, verbose=0).history["loss"]
@@ -194,8 +195,7 @@ def test_augment_leaves_a_trained_deepctr_model_as_it_predicts(backbone: str) ->
     before = predict(model)
     augmented = augment(model, knowledge(7))
     np.testing.assert_allclose(predict(augmented), before, atol=1e-6)
-    augmented.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
-    augmented.fit(batch(), np.random.default_rng(3).integers(0, 2, 64), epochs=2, verbose=0)
+    ready(augmented).fit(batch(), np.random.default_rng(3).integers(0, 2, 64), epochs=2, verbose=0)
     assert np.abs(predict(augmented) - before).max() > 1e-4
 
 

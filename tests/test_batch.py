@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.batch_server import BatchServer, Line, Outcome, answered, completed, expired, refused
 from support.jobs import KEY, Job, Nursery, prompts
 
 from kar_aug.cache import BatchBook, TextCache
@@ -18,6 +17,7 @@ from kar_aug.errors import GenerationError, LimitReached
 from kar_aug.generate import Prices, Progress, batch, generate_batches
 from kar_aug.generate.jsonl import request_line
 from kar_aug.prompts import Prompt
+from kar_aug.testing.batches import BatchServer, Line, Outcome, answered, completed, expired, refused
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from support.chat_server import ChatServer, completion
 
 from kar_aug.cache import StoreSpec, TextCache, VectorStore
 from kar_aug.cli import main
+from kar_aug.testing import ChatServer, completion
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from kar_aug.data.features import build_samples
 from kar_aug.data.place import Table
 from kar_aug.data.types import plain
 from kar_aug.errors import DataError
-from kar_aug.pipeline.metadata import metadata_scenario
+from kar_aug.pipeline.workspace.metadata import metadata_scenario
 from kar_aug.prompts import Scenario, item_prompts
 from kar_aug.prompts.text import clean
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.chat_server import ChatServer
-from test_cli import folder, kar_aug
+from support.commands import kar_aug
+from test_cli import folder
 
 from kar_aug.cache import StoreSpec, TextCache, VectorStore
 from kar_aug.config import Config
 from kar_aug.errors import EncodingError
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.pipeline.workspace.groups import Clusters, cluster, interaction_vectors, mix
+from kar_aug.testing import ChatServer
 
 __all__ = ["folder"]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.workspaces import LEARNING, opened
 
 from kar_aug._keras import IS_KERAS_3
 
@@ -40,7 +42,7 @@ from kar_aug.compare.comparison import BOOK, exported_model
 from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.models import build, build_bigger, parameters
 from kar_aug.compare.statistics import Estimate
-from kar_aug.config import CompareConfig, Config
+from kar_aug.config import CompareConfig
 from kar_aug.errors import KarError, StoreError
 from kar_aug.pipeline.workspace import Workspace
 
@@ -69,17 +71,15 @@ def fill(path: Path, ids: list[Any], vectors: np.ndarray) -> None:
 
 
 @pytest.fixture
-def workspace(own_tables: Path, tmp_path: Path) -> Workspace:
-    """The own tables, with knowledge that says each user's taste and each item's genre; the metadata says nothing."""
-    config = Config.load(own_tables / "kar.toml", {"compare": {"controls": [], "jobs": 1}})
-    workspace = Workspace(replace(config, workdir=str(tmp_path / "work")))
-    tables = workspace.tables
-    truth = {"user": tables.users["gender"] == "F", "item": tables.items["genres"] == "Drama"}
-    for source, frame in (("user", tables.users), ("item", tables.items)):
-        ids = frame[f"{source}_id"].tolist()
-        fill(workspace.store_path(source), ids, np.eye(4)[truth[source].astype(int)])
-        fill(workspace.metadata_path(source), ids, np.ones((len(ids), 4)))
-    return workspace
+def workspace(own_tables: Path, truth: Path, tmp_path: Path) -> Workspace:
+    """Vectors, and nothing trained."""
+    return opened(own_tables, Path(shutil.copytree(truth, tmp_path / "work")))
+
+
+@pytest.fixture
+def finished(own_tables: Path, trained: Path, tmp_path: Path) -> Workspace:
+    """With two seeds of the arms without controls in the book."""
+    return opened(own_tables, Path(shutil.copytree(trained, tmp_path / "work")), **LEARNING)
 
 
 def changed(workspace: Workspace, **changes: Any) -> Workspace:
@@ -198,10 +198,9 @@ def test_metadata_is_what_the_prompt_shows_as_a_sentence(workspace: Workspace) -
     assert user.text.count(" rated ") == prompt.text.count(" rated ") > 5
 
 
-def test_true_knowledge_raises_auc_and_the_comparison_says_where(workspace: Workspace) -> None:
-    settings: dict[str, Any] = {"epochs": 10, "patience": 10, "learning_rate": 0.02, "batch_size": 64}
-    comparison, done = run(workspace, controls=("metadata",), seeds=2, **settings)
-    assert done == 2 * 3
+def test_true_knowledge_raises_auc_and_the_comparison_says_where(own_tables: Path, trained: Path) -> None:
+    comparison, done = run(opened(own_tables, trained, **LEARNING, controls=["metadata"], seeds=2))
+    assert done == 0 and len(comparison.runs) == 3
     assert comparison.estimate(BOTH).mean > 0.8
     assert comparison.coverage(BOTH) == {"user_id": 1.0, "item_id": 1.0}
     against = {verdict.against.knowledge: verdict for verdict in leading(comparison)}
@@ -232,23 +231,23 @@ def test_slices_go_from_cold_to_warm_and_miss_no_row() -> None:
     assert slices.bounds(np.asarray([0, 0, 0])) == [], "one group tells nothing"
 
 
-def test_finished_runs_are_reused_and_only_missing_ones_trained(workspace: Workspace) -> None:
-    first, done = run(workspace)
-    assert done == 2
-    second, done = run(workspace)
-    assert done == 0 and second.runs == first.runs
-    assert run(workspace, seeds=2)[1] == 2
-    assert run(workspace, controls=("shuffled",))[1] == 1
-    assert run(workspace, expert_hidden=8)[1] == 1, "the plain backbone has no experts"
-    with VectorStore.writer(workspace.store_path("item"), StoreSpec("truth", 4)) as writer:
+def test_finished_runs_are_reused_and_only_missing_ones_trained(finished: Workspace) -> None:
+    first, done = run(finished, seeds=2)
+    assert done == 0
+    second, done = run(finished, seeds=3)
+    assert done == 2 and [runs[:2] for runs in second.runs.values()] == list(first.runs.values())
+    assert run(finished, controls=("shuffled",))[1] == 1
+    assert run(finished, expert_hidden=8)[1] == 1, "the plain backbone has no experts"
+    with VectorStore.writer(finished.store_path("item"), StoreSpec("truth", 4)) as writer:
         writer.append([0], ["other"], np.ones((1, 4)))
-    assert run(workspace)[1] == 1, "new knowledge is nothing to the plain backbone"
+    assert run(finished)[1] == 1, "new knowledge is nothing to the plain backbone"
 
 
-def test_a_run_with_the_same_seed_gives_the_same_result_bit_for_bit(workspace: Workspace) -> None:
-    first, _ = run(workspace)
-    (workspace.config.work / "runs" / BOOK).unlink()
-    again, _ = run(workspace)
+def test_a_run_with_the_same_seed_gives_the_same_result_bit_for_bit(finished: Workspace) -> None:
+    first, _ = run(finished)
+    (finished.config.work / "runs" / BOOK).unlink()
+    again, done = run(finished)
+    assert done == 2
     for arm in (BASE, BOTH):
         assert first.runs[arm][0].auc == again.runs[arm][0].auc
         assert first.runs[arm][0].curve == again.runs[arm][0].curve
@@ -262,9 +261,9 @@ def test_seeds_start_from_other_weights(workspace: Workspace) -> None:
 
 
 def test_each_seed_may_draw_its_own_test_users(workspace: Workspace) -> None:
-    comparison, _ = run(workspace, seeds=2, vary_split=True, epochs=1)
+    comparison, _ = run(workspace, seeds=2, vary_split=True, epochs=1, knowledge=())
     users = [set(comparison.tested(seed)[0]["user_id"].tolist()) for seed in (0, 1)]
-    assert users[0] != users[1] and comparison.pooled(BOTH) is None
+    assert users[0] != users[1] and comparison.pooled(BASE) is None
     assert comparison.runs[BASE][0].data != comparison.runs[BASE][1].data
     for seed in (0, 1):
         assert len(comparison.prediction(BASE, seed)) == len(comparison.tested(seed)[1])
@@ -329,7 +328,7 @@ from kar_aug.compare import compare
 from kar_aug.config import Config
 from kar_aug.pipeline.workspace import Workspace
 if __name__ == "__main__":
-    changes = {"controls": [], "jobs": 2, "seeds": 2, "epochs": 15, "patience": 15}
+    changes = {"knowledge": [], "jobs": 2, "seeds": 4, "epochs": 15, "patience": 15}
     config = Config.load(Path(sys.argv[1]), {"compare": changes})
     compare(Workspace(replace(config, workdir=sys.argv[2])), on_event=lambda event: print(event.done, flush=True))
 """
@@ -355,11 +354,8 @@ def test_killed_runs_leave_whole_rows_no_processes_and_the_rest_to_do(workspace:
         kept = connection.execute("SELECT count(*) FROM runs JOIN predictions USING (identity)").fetchone()[0]
         assert connection.execute("SELECT count(*) FROM runs").fetchone()[0] == kept
     assert 1 <= kept < 4
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("True") == 4 - kept
-    here, done = run(workspace, seeds=2, epochs=15, patience=15)
-    assert done == 0 and here.seeds == 2, "side by side or here, it is the same run"
+    here, done = run(workspace, knowledge=(), seeds=4, epochs=15, patience=15)
+    assert done == 4 - kept and here.seeds == 4, "side by side or here, it is the same run"
 
 
 def _alive(session: int) -> bool:

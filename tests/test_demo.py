@@ -10,22 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+from support.commands import kar_aug
+
 from kar_aug.cache import TextCache
 
-DEMO = [
-    sys.executable,
-    "-m",
-    "kar_aug",
-    "demo",
-    "--users",
-    "12",
-    "--items",
-    "16",
-    "--seeds",
-    "1",
-    "--max-tokens",
-    "8",
-]
+DEMO = ["demo", "--users", "12", "--items", "16", "--seeds", "1", "--epochs", "2", "--max-tokens", "8"]
 
 
 def answers(folder: Path) -> int:
@@ -38,7 +27,8 @@ def answers(folder: Path) -> int:
 
 
 def test_killed_and_started_again_it_goes_on_where_it_was(tmp_path: Path) -> None:
-    first = subprocess.Popen(DEMO, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "kar_aug", *DEMO]
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while answers(tmp_path) < 3 and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -47,7 +37,7 @@ def test_killed_and_started_again_it_goes_on_where_it_was(tmp_path: Path) -> Non
     kept = answers(tmp_path)
     assert 3 <= kept < 28
 
-    second = subprocess.run(DEMO, cwd=tmp_path, capture_output=True, text=True, check=False)
+    second = kar_aug(tmp_path, *DEMO)
     assert second.returncode == 0, second.stderr
     asked, cached = (sum(map(int, re.findall(rf"(\d+) {word}", second.stderr))) for word in ("asked", "already cached"))
     assert cached == kept and asked == 28 - kept
@@ -57,7 +47,7 @@ def test_killed_and_started_again_it_goes_on_where_it_was(tmp_path: Path) -> Non
     assert (tmp_path / "report.html").read_text().count("<svg") == 10  # three a backbone, and the map
 
     started = time.monotonic()
-    third = subprocess.run(DEMO, cwd=tmp_path, capture_output=True, text=True, check=False)
+    third = kar_aug(tmp_path, *DEMO)
     assert "0 asked" in third.stderr
     row = r"^ (?:DeepFM|DIN|FiBiNET) .*0\..*"
     table = re.findall(row, second.stdout, re.MULTILINE)

@@ -13,13 +13,13 @@ from typing import Any
 
 import openai
 import pytest
-from support.chat_server import ChatServer, completion, echo
 from support.jobs import KEY, prompts
 
 from kar_aug import generate as stage
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError
+from kar_aug.testing import ChatServer, completion, echo
 
 Response = tuple[int, dict[str, str], bytes]
 
@@ -156,10 +156,10 @@ def test_a_question_is_given_up_after_its_tries_listed_and_asked_by_the_next_run
         if fault == "reset":
             raise ConnectionResetError
         if fault == "half":
-            server.declared_length = 5000
-            return 200, {}, completion("half")
+            return 200, {"Content-Length": "5000"}, completion("half")
         if fault == "bad header":
-            return 200, {"Content-Length": "5000"}, completion("there are two lengths now")
+            body = completion("there are two lengths now")
+            return 200, {"Content-Length": "5000", "content-length": str(len(body))}, body
         if fault == "hang":
             time.sleep(1)
         return (int(fault) if fault.isdigit() else 200), {}, bodies.get(fault, b"{}")

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.batch_server import BatchServer, Line, Outcome
-from support.chat_server import ChatServer, completion
 from test_structured import BAD, GOOD, SCHEMA
 
 from kar_aug.cache import Status, TextCache
@@ -19,6 +17,8 @@ from kar_aug.generate import Progress, export_jsonl, generate, generate_batches,
 from kar_aug.generate.cost import Prices
 from kar_aug.generate.intake import TWICE, Intake, accepted
 from kar_aug.prompts import Prompt
+from kar_aug.testing import ChatServer, completion
+from kar_aug.testing.batches import BatchServer, Line, Outcome
 
 Saying = Callable[[dict[str, Any]], tuple[int, bytes]]  # what a request's body is answered with
 Ask = Callable[[list[Prompt], TextCache, Saying, Path], Progress]

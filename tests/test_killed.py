@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.chat_server import ChatServer
 from support.jobs import Nursery
 
 from kar_aug.cache import TextCache, answer_key
+from kar_aug.testing import ChatServer
 
 
 def wait_for_more(server: ChatServer, count: int) -> None:

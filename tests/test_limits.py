@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.chat_server import ChatServer, completion, echo
 from support.jobs import KEY, prompts
 
 from kar_aug.cache import TextCache
@@ -17,6 +16,7 @@ from kar_aug.errors import GenerationError, LimitReached
 from kar_aug.generate import Prices, Progress, generate
 from kar_aug.generate.cost import most_tokens
 from kar_aug.generate.limits import Budget, Gate
+from kar_aug.testing import ChatServer, completion, echo
 
 PRICES = """
 [models]

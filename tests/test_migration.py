@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from support.chat_server import ChatServer
 from support.jobs import KEY, prompts
 
 from kar_aug.cache import TextCache
@@ -18,6 +17,7 @@ from kar_aug.cache.texts.tables import VERSION
 from kar_aug.config import LanguageModel
 from kar_aug.errors import StoreError
 from kar_aug.generate import generate, question_key
+from kar_aug.testing import ChatServer
 
 # As the first version made it.
 VERSION_1 = """

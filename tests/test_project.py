@@ -17,14 +17,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support.batch_server import BatchServer, answered
-from support.chat_server import ChatServer, completion
 
 from kar_aug import ConfigError, DataError, GenerationError, LeakageError, Project, VectorStore, Watch
 from kar_aug.cache import Answer, Link, TextCache, answer_key
 from kar_aug.config import Config
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Scenario, scenario_text
+from kar_aug.testing import ChatServer, completion
+from kar_aug.testing.batches import BatchServer, answered
 
 ROOT = Path(__file__).parents[1]
 # An encoder of the user's own, beside kar.toml: how often a text has each letter.

@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from support.chat_server import ChatServer
-from test_cli import folder, kar_aug, refused
+from support.commands import kar_aug, refused
+from test_cli import folder
 
 from kar_aug.cache import TextCache, VectorStore
 from kar_aug.config import Config
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import scenario_text
+from kar_aug.testing import ChatServer
 
 __all__ = ["folder"]
 

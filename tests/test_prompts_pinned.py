@@ -16,8 +16,8 @@ import pytest
 from test_prompts_scenarios import HOSTILE, older, own, tables
 
 from kar_aug.cache import Knowledge
-from kar_aug.pipeline.groups import Clusters, cluster_prompts
-from kar_aug.pipeline.metadata import metadata_scenario, metadata_texts
+from kar_aug.pipeline.workspace.groups import Clusters, cluster_prompts
+from kar_aug.pipeline.workspace.metadata import metadata_scenario, metadata_texts
 from kar_aug.prompts import (
     Prompt,
     Recipe,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.chat_server import ChatServer, completion, echo
 from support.jobs import KEY
 
 from kar_aug.cache import TextCache
@@ -16,6 +15,7 @@ from kar_aug.data import Tables, split_interactions
 from kar_aug.errors import GenerationError
 from kar_aug.generate import Progress, estimate, generate
 from kar_aug.prompts import Prompt, Scenario, item_prompts, user_prompts
+from kar_aug.testing import ChatServer, completion, echo
 
 DAY = 86_400
 ITEMS = pd.DataFrame({"item_id": range(6), "title": [f"Movie {i}" for i in range(6)], "genres": "Drama", "year": 1996})

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.training import ready
 
 from kar_aug import KnowledgeAugmentation, VectorStore, load_model
 from kar_aug._keras import IS_KERAS_3, keras, tf
@@ -18,28 +19,31 @@ from kar_aug.cache import StoreSpec
 pytestmark = pytest.mark.both_keras
 FORMATS = [".keras", ".h5", ".weights.h5", ".ckpt", "savedmodel"]
 
-# What a fresh process does. It builds the model anew where the file holds weights only.
+# What a fresh process does with each path. It builds the model anew where the file holds weights only.
 _READ = """
 import sys
 import numpy as np
 import tensorflow as tf
 from test_saving import inputs, model, predict
 from kar_aug import VectorStore, load_model
-path, store = sys.argv[1:]
-if path.endswith((".weights.h5", ".ckpt")):
-    built = model(VectorStore.open(store))
-    built.load_weights(path) if path.endswith("h5") else tf.train.Checkpoint(model=built).restore(path).expect_partial()
-elif path.endswith("savedmodel"):
-    served = tf.saved_model.load(path)
-    built = None
-else:
-    built = load_model(path)
-if built is None:
-    signature = served.signatures["serving_default"] if "serving_default" in served.signatures else served.serve
-    output = np.asarray(list(signature(**{k: tf.constant(v) for k, v in inputs().items()}).values())[0])
-else:
-    output = predict(built)
-np.save(path + ".npy", output)
+
+def read(path, store):
+    if path.endswith((".weights.h5", ".ckpt")):
+        built = model(VectorStore.open(store))
+        if path.endswith("h5"):
+            built.load_weights(path)
+        else:
+            tf.train.Checkpoint(model=built).restore(path).expect_partial()
+        return predict(built)
+    if path.endswith("savedmodel"):
+        served = tf.saved_model.load(path)
+        signature = served.signatures["serving_default"] if "serving_default" in served.signatures else served.serve
+        return np.asarray(list(signature(**{k: tf.constant(v) for k, v in inputs().items()}).values())[0])
+    return predict(load_model(path))
+
+store, *paths = sys.argv[1:]
+for path in paths:
+    np.save(path + ".npy", read(path, store))
 """
 
 
@@ -57,8 +61,7 @@ def model(store: VectorStore, **options: Any) -> Any:
     fields = augmentation({"item": item, "raw": raw})
     joined = keras.layers.Concatenate()([fields["item"], fields["raw"]])
     built = keras.Model({"item": item, "raw": raw}, keras.layers.Dense(1, activation="sigmoid")(joined))
-    built.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
-    return built
+    return ready(built)
 
 
 def inputs() -> dict[str, Any]:
@@ -86,27 +89,34 @@ def store(tmp_path: Path) -> VectorStore:
     return write_store(tmp_path / "store")
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_a_fresh_process_predicts_the_same(store: VectorStore, tmp_path: Path, suffix: str) -> None:
-    built, path = model(store), tmp_path / f"model{suffix}"
+@pytest.fixture(scope="module")
+def read_back(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What a trained model predicts, and by format what a fresh process predicts that reads it from its file."""
+    folder = tmp_path_factory.mktemp("formats")
+    store = write_store(folder / "store")
+    built, paths = model(store), {suffix: str(folder / f"model{suffix}") for suffix in FORMATS}
     built.fit(data(), epochs=2, verbose=0)
-    if suffix == ".ckpt":
-        path = Path(tf.train.Checkpoint(model=built).write(str(path)))
-    elif suffix == ".weights.h5":
-        built.save_weights(str(path))
-    elif suffix == "savedmodel":
-        built.export(str(path)) if IS_KERAS_3 else built.save(str(path), save_format="tf")
+    tf.train.Checkpoint(model=built).write(paths[".ckpt"])
+    built.save_weights(paths[".weights.h5"])
+    if IS_KERAS_3:
+        built.export(paths["savedmodel"])
     else:
-        built.save(str(path))
+        built.save(paths["savedmodel"], save_format="tf")
+    for suffix in (".keras", ".h5"):
+        built.save(paths[suffix])
     done = subprocess.run(
-        [sys.executable, "-c", _READ.replace("predict(inputs()", "predict(__import__('test_saving').only()"),
-         str(path), str(store.path)],
+        [sys.executable, "-c", _READ, str(store.path), *paths.values()],
         cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    return predict(built), {suffix: np.load(f"{path}.npy") for suffix, path in paths.items()}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_fresh_process_predicts_the_same(read_back: tuple[np.ndarray, dict[str, np.ndarray]], suffix: str) -> None:
+    expected, found = read_back
     # TensorFlow optimises the graph of a SavedModel anew: equal to rounding. All others: to the bit.
-    tolerance = 1e-6 if suffix == "savedmodel" else 0
-    np.testing.assert_allclose(np.load(f"{path}.npy"), predict(built), rtol=tolerance, atol=0)
+    np.testing.assert_allclose(found[suffix], expected, rtol=1e-6 if suffix == "savedmodel" else 0, atol=0)
 
 
 def test_a_file_loads_in_safe_mode_and_holds_no_pickle(store: VectorStore, tmp_path: Path) -> None:

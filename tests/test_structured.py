@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.batch_server import BatchServer, Line, Outcome, answered
-from support.chat_server import ChatServer, completion
-from test_cli import folder, kar_aug
+from support.commands import kar_aug
+from test_cli import folder
 
 from kar_aug.cache import TextCache
 from kar_aug.config import Config, LanguageModel
@@ -24,6 +23,8 @@ from kar_aug.generate.structured import parameters_of
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt, Recipe
 from kar_aug.prompts.schema import answer_fault, read_json
+from kar_aug.testing import ChatServer, completion
+from kar_aug.testing.batches import BatchServer, Line, Outcome, answered
 
 __all__ = ["folder"]
 

@@ -13,8 +13,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from support.batch_server import BatchServer
-from support.chat_server import ChatServer, completion
 
 from kar_aug.audit import audit
 from kar_aug.cache import BatchBook
@@ -24,6 +22,8 @@ from kar_aug.pipeline import generation
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt
 from kar_aug.prompts.histories.summaries import KNOWLEDGE, counts, owner
+from kar_aug.testing import ChatServer, completion
+from kar_aug.testing.batches import BatchServer
 
 KEY = "sk-planted-key-0123456789"
 # User 0 has 20 events in the history: 9 parts of two, one summary of 8 of their summaries. The others have 15: 7 parts.

@@ -94,12 +94,14 @@ class Database:
             yield
         except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
             raise StoreError(
-                f"{self.name} cannot be read or written ({_reason(error)}). Nothing stored before is lost."
+                f"{self.name} cannot be read or written ({_reason(error)}). Nothing stored before is lost.",
+                path=self.name,
             ) from None
         except sa.exc.DatabaseError as error:
             raise StoreError(
                 f"{self.name} is not a usable text cache ({_reason(error)}). Move it away to start a new one, "
-                "or restore it from a copy; do not delete it while answers in it are paid for."
+                "or restore it from a copy; do not delete it while answers in it are paid for.",
+                path=self.name,
             ) from None
 
 
@@ -107,9 +109,9 @@ def _sqlite(path: Path) -> tuple[sa.Engine, str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise StoreError(f"{path.parent} is a file, so that no text cache can be in it.") from None
+        raise StoreError(f"{path.parent} is a file, so that no text cache can be in it.", path=path.parent) from None
     except OSError as error:
-        raise StoreError(f"{path.parent} cannot be made: {error.strerror}.") from None
+        raise StoreError(f"{path.parent} cannot be made: {error.strerror}.", path=path.parent) from None
     journal = "WAL"
     if (kind := file_system(path)) in _NETWORK:
         journal = "TRUNCATE"
@@ -171,7 +173,9 @@ def _check_sqlite(connection: sa.Connection, name: str) -> None:
     empty = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one() == 0
     if not (empty and version == 0):
         if application != _APPLICATION:
-            raise StoreError(f"{name} is a database of another program, not a text cache. Name another file.")
+            raise StoreError(
+                f"{name} is a database of another program, not a text cache. Name another file.", path=name
+            )
         _check_version(name, version)
     if version < tables.VERSION:  # several processes may start together: the transaction lets one of them do it
         if version == 1:
@@ -197,8 +201,9 @@ def _check_version(name: str, version: int) -> None:
     if version > tables.VERSION:
         raise StoreError(
             f"{name} was written by a newer kar-aug (format {version}, this one reads {tables.VERSION}). "
-            "Upgrade kar-aug: pip install -U kar-aug"
-        )
+            "Upgrade kar-aug: pip install -U kar-aug",
+            path=name, left=version, right=tables.VERSION,
+        )  # fmt: skip
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:

@@ -70,13 +70,15 @@ def import_parquet(path: Path, cache: TextCache) -> int:
         with pq.ParquetFile(path) as file:
             missing = sorted({"key", "text", "status", "model"} - set(file.schema_arrow.names))
             if missing:
-                raise StoreError(f"{path} holds no answers: there is no column {missing[0]!r}.")
+                raise StoreError(
+                    f"{path} holds no answers: there is no column {missing[0]!r}.", path=path, column=missing[0]
+                )
             for batch in file.iter_batches(_ROWS):
                 new += _store(batch.to_pylist(), cache)
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        raise StoreError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}", path=path) from None
     except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} holds a row that is no answer: {error}") from None
+        raise StoreError(f"{path} holds a row that is no answer: {error}", path=path) from None
     return new
 
 

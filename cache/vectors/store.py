@@ -67,7 +67,10 @@ class KnowledgeTable:
             raise ValueError(f"`known` must have shape ({len(matrix)},). Received shape: {mask.shape}")
         bad = np.flatnonzero(mask & ~np.isfinite(matrix).all(axis=1))
         if len(bad):
-            raise StoreError(f"The vector of integer id {bad[0]} holds NaN or infinity. Mark it unknown or mend it.")
+            raise StoreError(
+                f"The vector of integer id {bad[0]} holds NaN or infinity. Mark it unknown or mend it.",
+                entity_id=int(bad[0]),
+            )
         return cls(matrix, np.where(mask, np.arange(len(matrix)), -1).astype(np.int32))
 
     @property
@@ -118,7 +121,7 @@ class VectorStore:
             except FileNotFoundError as error:
                 newest = Manifest.read(path)
                 if newest.generation == manifest.generation:
-                    raise StoreError(f"{error.filename} is gone. Delete {path} and {AGAIN}") from None
+                    raise StoreError(f"{error.filename} is gone. Delete {path} and {AGAIN}", path=path) from None
                 manifest = newest  # somebody published and pruned while we looked
 
     @property
@@ -201,8 +204,8 @@ class VectorStore:
         try:
             return np.load(self.path / f"{group.name}.matrix.npy", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise StoreError(f"{self.path / group.name}.matrix.npy cannot be read ({error}). Delete {self.path} and "
-                             f"{AGAIN}") from None  # fmt: skip
+            file = f"{self.path / group.name}.matrix.npy"
+            raise StoreError(f"{file} cannot be read ({error}). Delete {self.path} and {AGAIN}", path=file) from None
 
     def rows(self, ids: Sequence[EntityId | None] | Array) -> npt.NDArray[np.int32]:
         """Per id its row in `vectors`, -1 where it has none."""
@@ -216,7 +219,8 @@ class VectorStore:
         """
         rows = self._index.find(ids)
         if (rows < 0).any():
-            raise StoreError(f"{self.path} has no vector of {ids[int((rows < 0).argmax())]!r}.")
+            missing = ids[int((rows < 0).argmax())]
+            raise StoreError(f"{self.path} has no vector of {missing!r}.", path=self.path, entity_id=missing)
         return self.vectors_at(rows)
 
     def vectors_at(self, rows: Array) -> Array:
@@ -264,7 +268,7 @@ class VectorStore:
         import pyarrow.parquet as pq
 
         if not len(self):
-            raise StoreError(f"{self.path} holds no vector to write to {path}.")
+            raise StoreError(f"{self.path} holds no vector to write to {path}.", path=self.path)
         batches = self.batches()
         first = next(batches)
         described = {"kar_aug": json.dumps({"spec": asdict(self.spec), "as_of": self.manifest.as_of})}
@@ -293,7 +297,7 @@ class VectorStore:
                 if described is not None:
                     spec = spec or StoreSpec.from_dict(described["spec"])
                 if spec is None:
-                    raise StoreError(f"{parquet} does not say how its vectors were made. Give `spec`.")
+                    raise StoreError(f"{parquet} does not say how its vectors were made. Give `spec`.", path=parquet)
                 with cls.writer(path, spec) as writer:
                     for batch in file.iter_batches(65_536):
                         ids, vectors = batch.column("id").to_pylist(), batch.column("vector").flatten()
@@ -301,7 +305,7 @@ class VectorStore:
                         matrix = np.asarray(vectors).reshape(len(ids), -1)
                         writer.append(ids, keys, matrix, as_of=described["as_of"] if described else None)
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-            raise StoreError(f"{parquet} is not a Parquet file of vectors ({error}).") from None
+            raise StoreError(f"{parquet} is not a Parquet file of vectors ({error}).", path=parquet) from None
         return cls.open(path)
 
     def verify(self, on_progress: Callable[[int], None] = lambda size: None) -> int:
@@ -326,7 +330,10 @@ class VectorStore:
             for start in range(0, group.rows, _CHECKED_ROWS):
                 bad = np.flatnonzero(~np.isfinite(part.vectors[start : start + _CHECKED_ROWS]).all(axis=1))
                 if len(bad):
-                    raise StoreError(f"{place}.vectors.npy: row {start + bad[0]} holds NaN or infinity. {self._mend}")
+                    row = start + int(bad[0])
+                    raise StoreError(
+                        f"{place}.vectors.npy: row {row} holds NaN or infinity. {self._mend}", path=self.path, row=row
+                    )
         if self._disk_index is not None:
             self._verify_index(self._disk_index)
         return total
@@ -334,14 +341,14 @@ class VectorStore:
     def _verify_index(self, index: IdIndex) -> None:
         place = f"{self.path / (self.manifest.index or self.manifest.parts[0]).name}"
         if (index.ids[1:] <= index.ids[:-1]).any():
-            raise StoreError(f"{place}.ids.npy: ids repeat or are out of order. {self._mend}")
+            raise StoreError(f"{place}.ids.npy: ids repeat or are out of order. {self._mend}", path=self.path)
         if (index.rows < 0).any() or (index.rows >= self.manifest.indexed).any():
-            raise StoreError(f"{place}.rows.npy names rows that there are not. {self._mend}")
+            raise StoreError(f"{place}.rows.npy names rows that there are not. {self._mend}", path=self.path)
         ids = [part.ids for part in self._vector_parts]
         for start in range(0, len(index.ids), _CHECKED_ROWS):
             rows = index.rows[start : start + _CHECKED_ROWS]
             if (self._at(rows, ids, (), index.ids.dtype) != index.ids[start : start + _CHECKED_ROWS]).any():
-                raise StoreError(f"{place} disagrees with the ids of its rows. {self._mend}")
+                raise StoreError(f"{place} disagrees with the ids of its rows. {self._mend}", path=self.path)
 
     @property
     def _mend(self) -> str:

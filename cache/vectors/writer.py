@@ -30,12 +30,16 @@ def open_writer(path: Path, spec: StoreSpec) -> Iterator[StoreWriter]:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise StoreError(f"{path} is a file, not the folder of a vector store. Name another folder.") from None
+        raise StoreError(
+            f"{path} is a file, not the folder of a vector store. Name another folder.", path=path
+        ) from None
     with (path / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreError(f"{path} is being written by another process. Wait for it, or stop it.") from None
+            raise StoreError(
+                f"{path} is being written by another process. Wait for it, or stop it.", path=path
+            ) from None
         writer = StoreWriter(path, spec)
         try:
             yield writer
@@ -56,8 +60,9 @@ class StoreWriter:
             if store.spec != spec:
                 raise StoreError(
                     f"{path} was made with {store.spec.difference(spec)}. "
-                    "Encode into another folder, or delete this one: vectors of two kinds do not mix."
-                )
+                    "Encode into another folder, or delete this one: vectors of two kinds do not mix.",
+                    path=path, left=store.spec, right=spec,
+                )  # fmt: skip
             self.manifest = store.manifest
             self._id_type = store.id_kind or None
             self._written = store.manifest.groups_written
@@ -80,8 +85,9 @@ class StoreWriter:
         if vectors.shape != (len(ids), self.spec.dimension) or len(keys) != len(ids):
             raise StoreError(
                 f"{self.path}: {len(ids)} ids and {len(keys)} keys came with vectors of shape {vectors.shape}; "
-                f"({len(ids)}, {self.spec.dimension}) is needed."
-            )
+                f"({len(ids)}, {self.spec.dimension}) is needed.",
+                path=self.path, left=(len(ids), self.spec.dimension), right=vectors.shape,
+            )  # fmt: skip
         if not len(ids):
             return
         id_array = self._checked_ids(ids)
@@ -89,10 +95,11 @@ class StoreWriter:
             rounded = np.asarray(vectors, self.spec.dtype)
         bad = np.flatnonzero(~np.isfinite(rounded).all(axis=1))
         if len(bad):
+            (first,) = given_ids(id_array[bad[:1]])
             raise StoreError(
-                f"{self.path}: the vector of {given_ids(id_array[bad[:1]])[0]!r} holds NaN or infinity "
-                f"(as {self.spec.dtype})."
-            )
+                f"{self.path}: the vector of {first!r} holds NaN or infinity (as {self.spec.dtype}).",
+                path=self.path, entity_id=first,
+            )  # fmt: skip
         part = self._write("part", vectors=rounded, ids=id_array, keys=stored_text(keys, "text key"))
         content = repr(sorted(part.files.items()))
         parts = self._folded((*self.manifest.parts, part))
@@ -113,7 +120,7 @@ class StoreWriter:
     def project(self, matrix: npt.NDArray[Any]) -> None:
         """Keep the PCA that all vectors go through: (1 + dimension, encoder's dimension). Before the first append."""
         if self.manifest.parts:
-            raise StoreError(f"{self.path} holds vectors already; their projection cannot be changed.")
+            raise StoreError(f"{self.path} holds vectors already; their projection cannot be changed.", path=self.path)
         group = self._write("projection", matrix=np.asarray(matrix, np.float32))
         self._publish(self.manifest.extended(repr(sorted(group.files.items())), projection=group))
 
@@ -167,12 +174,13 @@ class StoreWriter:
     def _checked_ids(self, ids: Sequence[EntityId] | npt.NDArray[Any]) -> npt.NDArray[Any]:
         array = stored_ids(ids)
         if len(np.unique(array)) != len(array):
-            raise StoreError(f"{self.path}: an id came twice in one part.")
+            raise StoreError(f"{self.path}: an id came twice in one part.", path=self.path)
         kind = "i" if array.dtype.kind == "i" else "U"
         if self._id_type not in (None, kind):
             raise StoreError(
-                f"{self.path}: ids are integers in one part and strings in another. Give all the same type."
-            )
+                f"{self.path}: ids are integers in one part and strings in another. Give all the same type.",
+                path=self.path, left=self._id_type, right=kind,
+            )  # fmt: skip
         self._id_type = kind
         return array
 
@@ -208,5 +216,6 @@ class StoreWriter:
             yield
         except OSError as error:
             raise StoreError(
-                f"{self.path} cannot be written ({error}). What was published before is kept: mend it and run again."
+                f"{self.path} cannot be written ({error}). What was published before is kept: mend it and run again.",
+                path=self.path,
             ) from None

@@ -125,7 +125,8 @@ def require_clean(workspace: Workspace) -> Audit:
     if done.leaks:
         raise LeakageError(
             f"The comparison would be worthless: {done.leaks[0].text} ({len(done.leaks)} leaks in all). "
-            "See them with: kar-aug audit"
+            "See them with: kar-aug audit",
+            findings=done.leaks,
         )
     return done
 

@@ -98,11 +98,12 @@ def init(output: str, scenario: str | None, force: bool) -> None:
 @click.option("--users", type=click.IntRange(1), help="Users to ask about.  [default: 250]")
 @click.option("--items", type=click.IntRange(1), help="Items to ask about.  [default: 500]")
 @click.option("--seeds", type=click.IntRange(1), help="Trainings an arm.  [default: 3]")
+@click.option("--epochs", type=click.IntRange(1), help="Most epochs of a training.  [default: 10]")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer.  [default: 64]")
 @click.option("--workdir", help="Folder for all that is made.  [default: .kar/demo]")
 @click.option("--report", default="report.html", show_default=True, help="The HTML file to write.")
 def demo(
-    users: int | None, items: int | None, seeds: int | None, max_tokens: int | None,
+    users: int | None, items: int | None, seeds: int | None, epochs: int | None, max_tokens: int | None,
     workdir: str | None, report: str, **changes: Any,
 ) -> None:  # fmt: skip
     """Run every stage on MovieLens-100K, with a small language model on this machine.
@@ -125,7 +126,7 @@ def demo(
         {
             "prompts": {"max_users": users, "max_items": items},
             "generate": {**changes, "max_tokens": max_tokens},
-            "compare": {"seeds": seeds},
+            "compare": {"seeds": seeds, "epochs": epochs},
         },
     )
     project = Project(config, watch=Terminal())

@@ -82,7 +82,10 @@ class Book:
         with self._connection() as connection:
             found = connection.execute("PRAGMA user_version").fetchone()[0]
             if found not in (0, _FORMAT):
-                raise StoreError(f"{path} has format {found}; this kar-aug reads {_FORMAT}. Name another workdir.")
+                raise StoreError(
+                    f"{path} has format {found}; this kar-aug reads {_FORMAT}. Name another workdir.",
+                    path=path, left=found, right=_FORMAT,
+                )  # fmt: skip
             for name, kind in (("runs", Run), ("trials", Trial)):
                 columns = ", ".join(f"{f.name} {_TYPES.get(str(f.type), 'TEXT')}" for f in fields(kind))
                 connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns}, PRIMARY KEY (identity))")
@@ -151,7 +154,9 @@ class Book:
             with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
                 yield connection
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"{self.path}: {error}. If it is damaged, delete it: the runs are made again.") from None
+            raise StoreError(
+                f"{self.path}: {error}. If it is damaged, delete it: the runs are made again.", path=self.path
+            ) from None
 
 
 _TYPES = {"int": "INTEGER", "float": "REAL"}

@@ -64,6 +64,7 @@ def train(
     else:
         model, augmentation = build(arm, samples, tables, settings, seed)
     model.compile(keras.optimizers.Adam(settings.learning_rate), "binary_crossentropy")
+    model.optimizer.build(model.trainable_variables)  # else the first step makes it, and is traced twice
     batches = _batches(*samples.of("train"), settings.batch_size, seed)
     validation, label = samples.of("validation")
     curve: list[float] = []

@@ -78,10 +78,14 @@ def build_samples(
         table = tables.users if source == "user" else tables.items
         for column in columns:
             if column not in table:
-                raise DataError(f"{source}s: there is no column '{column}' to make a feature of.")
+                raise DataError(
+                    f"{source}s: there is no column '{column}' to make a feature of.", table=f"{source}s", column=column
+                )
             if column in inputs or column == HISTORY:
                 raise DataError(
-                    f"{source}s: the feature {column!r} is there already. Leave it out, or rename the column."
+                    f"{source}s: the feature {column!r} is there already. Leave it out, or rename the column.",
+                    table=f"{source}s",
+                    column=column,
                 )
             feature, values = _encode_column(column, table, f"{source}_id", code[source])
             features.append(feature)

@@ -14,7 +14,6 @@ import pandas as pd
 
 from kar_aug.config import ID_TYPES
 from kar_aug.data.place import Place, first, spread
-from kar_aug.errors import DataError
 
 _log = logging.getLogger("kar_aug")
 _EXACT = 2**53  # beyond it a decimal number is that of several integers
@@ -73,9 +72,9 @@ def kind_of(column: pd.Series, place: Place) -> str:
     kind = pd.api.types.infer_dtype(column, skipna=False)
     if kind not in ID_TYPES:
         hint = f" Read all as text: {AS_STRINGS}" if kind == "mixed-integer" else ""
-        raise DataError(f"{place} must hold integers or strings, all of one kind; it holds: {kind}.{hint}")
+        raise place.error(f"must hold integers or strings, all of one kind; it holds: {kind}.{hint}")
     if kind == "integer" and len(column) and int(column.max()) >= 2**63:
-        raise DataError(f"{place} holds {column.max()}, more than 64-bit integers can. Make the ids strings.")
+        raise place.error(f"holds {column.max()}, more than 64-bit integers can. Make the ids strings.")
     return kind
 
 
@@ -87,8 +86,8 @@ def _whole(column: pd.Series, place: Place) -> pd.Series:
         return column
     large = there.abs() >= _EXACT
     if large.any():
-        raise DataError(
-            f"{place} holds decimals, which do not keep so many digits. {first(column, large)} Write the ids "
+        raise place.error(
+            f"holds decimals, which do not keep so many digits. {first(column, large)} Write the ids "
             "as integers or text."
         )
     whole = numbers.astype("Int64")
@@ -103,7 +102,7 @@ def _strings(column: pd.Series, place: Place) -> pd.Series:
     there = column.dropna()
     wrong = there.map(lambda value: isinstance(value, bool) or not isinstance(value, (int, np.integer, str)))
     if wrong.any():
-        raise DataError(f"{place} must hold integers or strings. {first(column, wrong)}")
+        raise place.error(f"must hold integers or strings. {first(column, wrong)}")
     return spread(there.map(str), column)
 
 
@@ -112,7 +111,7 @@ def _integers(column: pd.Series, place: Place) -> pd.Series:
     there = column.dropna()
     wrong = ~there.str.fullmatch(_INTEGER)
     if wrong.any():
-        raise DataError(f"{place} must hold integers. {first(column, wrong)}")
+        raise place.error(f"must hold integers. {first(column, wrong)}")
     integers = _digits(there).map(int)
     if len(there) < len(column) and pd.api.types.is_integer_dtype(integers):
         integers = integers.astype("Int64")
@@ -132,8 +131,8 @@ def _check_zeros(column: pd.Series, integers: pd.Series, place: Place) -> None:
     pairs = pd.DataFrame({"text": texts, "integer": integers.dropna()}).drop_duplicates()
     same = pairs[pairs["integer"].duplicated(keep=False)].sort_values("integer", kind="stable")["text"].tolist()
     if same:
-        raise DataError(
-            f"{place} holds {same[0]!r} and {same[1]!r}, which as integers are one id. Keep them apart with "
+        raise place.error(
+            f"holds {same[0]!r} and {same[1]!r}, which as integers are one id. Keep them apart with "
             f'{AS_STRINGS}; or say that they are one with id_type = "integer".'
         )
     _log.warning("%s is read as integers. %s To keep the zeros: %s", place, first(column, padded), AS_STRINGS)

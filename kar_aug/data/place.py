@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from kar_aug.errors import DataError
+
 _SHOWN = 60  # characters of a value
 
 
@@ -27,6 +29,10 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.table}: '{self.column}'"
+
+    def error(self, what: str, row: int | None = None) -> DataError:
+        """What is wrong with the column, or with a row of it: "must hold integers."."""
+        return DataError(f"{self} {what}", table=self.table, column=self.name or self.column, row=row)
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,11 @@ class Tables:
     def __post_init__(self) -> None:
         _require(self.interactions, "interactions", ["user_id", "item_id", "timestamp"])
         if self.interactions.empty:
-            raise DataError("interactions: the table has no rows.")
+            raise DataError("interactions: the table has no rows.", table="interactions")
         if not {"rating", "label"} & set(self.interactions.columns):
-            raise DataError("interactions: there is neither a column 'rating' nor a column 'label'.")
+            raise DataError(
+                "interactions: there is neither a column 'rating' nor a column 'label'.", table="interactions"
+            )
         for name in KEYS:
             object.__setattr__(self, name, typed(name, getattr(self, name), Table(name)))
         value = "label" if "label" in self.interactions else "rating"
@@ -64,13 +66,20 @@ class Tables:
             repeated = frame[key][frame[key].duplicated()]
             if len(repeated):
                 raise DataError(
-                    f"{name}: {key} {repeated.tolist()[0]!r} stands in more than one row. Keep one row an id."
+                    f"{name}: {key} {repeated.tolist()[0]!r} stands in more than one row. Keep one row an id.",
+                    table=name,
+                    column=key,
+                    row=int(frame[key].duplicated().argmax()),
                 )
             expected = kind_of(self.interactions[key], Table("interactions")[key])
             if len(frame) and (kind := kind_of(frame[key], Table(name)[key])) != expected:
                 raise DataError(
                     f"{name}: {key} holds {kind}s but interactions hold {expected}s, so that no id would be found. "
-                    f"Give both the same type; in kar.toml: {AS_STRINGS}"
+                    f"Give both the same type; in kar.toml: {AS_STRINGS}",
+                    table=name,
+                    column=key,
+                    left=expected,
+                    right=kind,
                 )
 
     def ids(self, source: str) -> list[int | str]:
@@ -186,22 +195,27 @@ def _renamed(frame: pd.DataFrame, called: Mapping[str, str]) -> pd.DataFrame:
 def _require(frame: pd.DataFrame, name: str, columns: list[str]) -> None:
     repeated = frame.columns[frame.columns.duplicated()]
     if len(repeated):
-        raise DataError(f"{name}: column '{repeated[0]}' is there twice. Rename one.")
+        raise DataError(
+            f"{name}: column '{repeated[0]}' is there twice. Rename one.", table=name, column=str(repeated[0])
+        )
     for column in columns:
         if column not in frame:
             raise DataError(
                 f"{name}: column '{column}' is missing. It has: {', '.join(map(str, frame.columns))}. If it is one of "
-                f'them, say so in kar.toml: [data] columns = {{ {column} = "..." }}'
+                f'them, say so in kar.toml: [data] columns = {{ {column} = "..." }}',
+                table=name,
+                column=column,
             )
 
 
 def _no_gaps(frame: pd.DataFrame, name: str, column: str) -> None:
     gaps = frame[column].isna()
     if gaps.any():
-        raise DataError(f"{name}: '{column}' is empty in {gaps.sum()} rows, the first is row {int(gaps.argmax())}.")
+        row = int(gaps.argmax())
+        raise Table(name)[column].error(f"is empty in {gaps.sum()} rows, the first is row {row}.", row)
 
 
 def _zero_or_one(label: pd.Series) -> None:
     wrong = ~label.isin([0, 1])
     if wrong.any():
-        raise DataError(f"interactions: 'label' must hold 0 or 1 only. {first(label, wrong)}")
+        raise Table("interactions")["label"].error(f"must hold 0 or 1 only. {first(label, wrong)}")

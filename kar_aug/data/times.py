@@ -62,7 +62,7 @@ def times(column: pd.Series, place: Place) -> pd.Series:
 def _of_numbers(column: pd.Series, place: Place) -> pd.Series:
     there = column.dropna()
     if pd.api.types.is_float_dtype(there) and not np.isfinite(there.to_numpy(float)).all():
-        raise DataError(f"{place} holds infinity.")
+        raise place.error("holds infinity.")
     sizes = there.abs()
     if not sizes.max() >= min(10 ** (digits - 1) for digits in _DATES):
         return column  # empty, or small numbers: seconds
@@ -87,13 +87,13 @@ def _as_dates(numbers: pd.Series, digits: int, form: str) -> pd.Series | None:
 def _in_unit(column: pd.Series, sizes: pd.Series, place: Place) -> pd.Series:
     unit = next((unit for unit, largest in _LARGEST.items() if sizes.max() <= largest), None)
     if unit is None:
-        raise DataError(f"{place} holds {sizes.max()}, which is no time even in nanoseconds. {_REMEDY}")
+        raise place.error(f"holds {sizes.max()}, which is no time even in nanoseconds. {_REMEDY}")
     if unit == "s":
         return column
     smaller = list(_UNITS)[list(_UNITS).index(unit) - 1]
     if sizes.min() <= _LARGEST[smaller]:
-        raise DataError(
-            f"{place} holds {sizes.max()}, {_UNITS[unit]} since 1970 by its size, but not in each row. "
+        raise place.error(
+            f"holds {sizes.max()}, {_UNITS[unit]} since 1970 by its size, but not in each row. "
             f"{first(column, sizes == sizes.min())} Bring all into one unit."
         )
     there = column.dropna()
@@ -107,7 +107,7 @@ def _of_text(column: pd.Series, there: pd.Series, place: Place) -> pd.Series:
     numbers = pd.to_numeric(there, errors="coerce")
     if numbers.notna().all():
         if there.str.fullmatch(r"\s*(19|20)\d\d\s*").all():
-            raise DataError(f"{place} holds years, or seconds? {first(column, there.notna())} {_REMEDY}")
+            raise place.error(f"holds years, or seconds? {first(column, there.notna())} {_REMEDY}")
         return spread(_of_numbers(numbers, place), column)
     try:
         read = pd.to_datetime(there, format="ISO8601", utc=True)

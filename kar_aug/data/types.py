@@ -23,7 +23,6 @@ import pandas as pd
 
 from kar_aug.data.cells import Unreadable, is_list
 from kar_aug.data.place import Place, Table, first, spread
-from kar_aug.errors import DataError
 
 _log = logging.getLogger("kar_aug")
 _NUMPY_LIST = re.compile(r"(?<=['\"])\s+(?=['\"])")  # "['a' 'b']": pandas writes lists of numpy so into CSV files
@@ -75,13 +74,13 @@ def numbers(column: pd.Series, place: Place) -> pd.Series:
     if kind == "string":
         read = pd.to_numeric(there, errors="coerce")
         if read.isna().any():
-            raise DataError(
-                f"{place} must hold numbers, not text. {first(column, read.isna())} Write them with a point: 4.5."
+            raise place.error(
+                f"must hold numbers, not text. {first(column, read.isna())} Write them with a point: 4.5."
             )
         return spread(read, column)
     if kind in ("decimal", "integer", "floating", "mixed-integer-float", "boolean", "empty"):
         return pd.to_numeric(column.astype(object).where(column.notna(), None)).astype("float64")
-    raise DataError(f"{place} must hold numbers. {first(column, there.notna())}")
+    raise place.error(f"must hold numbers. {first(column, there.notna())}")
 
 
 def take(column: pd.Series, keys: str) -> pd.Series:

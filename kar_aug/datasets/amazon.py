@@ -85,12 +85,12 @@ def _reviews_in(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise DataError(f"{path}: there is no such file or folder.")
+        raise DataError(f"{path}: there is no such file or folder.", path=path)
     for name in ROWS:
         found = _variant(path / name)
         if found is not None:
             return found
-    raise DataError(f"{path}: there is none of {', '.join(ROWS)} in it, compressed or not. Or name a file.")
+    raise DataError(f"{path}: there is none of {', '.join(ROWS)} in it, compressed or not. Or name a file.", path=path)
 
 
 def _variant(path: Path) -> Path | None:
@@ -159,7 +159,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         frame = pd.read_csv(path, header=None, dtype={0: "string", 1: "string"}, keep_default_na=False)
         frame.columns = pd.Index(["user_id", "item_id", "rating", "timestamp"])
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}", path=path) from None
     lengths = {column: frame[column].str.len() for column in ("user_id", "item_id")}
     if (lengths["user_id"] == _ASIN_LENGTH).all() and not (lengths["item_id"] == _ASIN_LENGTH).all():
         frame = frame.rename(columns={"user_id": "item_id", "item_id": "user_id"})
@@ -179,7 +179,9 @@ def _items(path: Path) -> Iterator[tuple[str, str | None, str | None, str | None
                 brand = product.get("brand") or product.get("store")
                 yield str(asin), _title(product), _categories(product), _text(brand)
             except (KeyError, SyntaxError, TypeError, ValueError) as error:
-                raise DataError(f"{path}, line {number}: this is no product ({error}).") from None
+                raise DataError(
+                    f"{path}, line {number}: this is no product ({error}).", path=path, row=number
+                ) from None
 
 
 def _product(line: str) -> dict[str, Any]:

@@ -61,7 +61,9 @@ def encode(
             )
     seen = _survey(texts)
     if not seen.count:
-        raise EncodingError(f"There is no knowledge to encode into {store}. Generate it first: kar-aug generate")
+        raise EncodingError(
+            f"There is no knowledge to encode into {store}. Generate it first: kar-aug generate", path=store
+        )
     spec = StoreSpec(
         encoder=encoder.name,
         dimension=pca or truncate_dim or encoder.dimension,
@@ -140,8 +142,9 @@ def _reduction(
     if matrix is None:
         if len(sample) <= pca:
             raise EncodingError(
-                f"A PCA to {pca} numbers needs more than {pca} different texts; there are {len(sample)}."
-            )
+                f"A PCA to {pca} numbers needs more than {pca} different texts; there are {len(sample)}.",
+                encoder=encoder.name, path=writer.path, left=pca, right=len(sample),
+            )  # fmt: skip
         vectors = np.concatenate(
             [_encoded(encoder, batch) for batch in batched(sorted(sample, key=len), _PUBLISH_TEXTS)]
         )
@@ -177,7 +180,7 @@ def _encode_window(
                 as_of=latest(text.as_of for text in owners),
             )  # fmt: skip
         except StoreError as error:
-            raise EncodingError(f"{encoder.name}: {error}") from None
+            raise EncodingError(f"{encoder.name}: {error}", encoder=encoder.name, path=writer.path) from None
         on_progress(len(owners))
 
 
@@ -186,6 +189,7 @@ def _encoded(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[Any]:
     if vectors.shape != (len(texts), encoder.dimension):
         raise EncodingError(
             f"{encoder.name} gave vectors of shape {vectors.shape} for {len(texts)} texts; "
-            f"({len(texts)}, {encoder.dimension}) is what it announced."
-        )
+            f"({len(texts)}, {encoder.dimension}) is what it announced.",
+            encoder=encoder.name, left=(len(texts), encoder.dimension), right=vectors.shape,
+        )  # fmt: skip
     return vectors

@@ -273,8 +273,9 @@ class KnowledgeAugmentation(keras.layers.Layer):
                 theirs = f"{int(np.asarray(fingerprint)) % 2**64:016x}"
                 raise StoreError(
                     f"The weights were trained with {name} from a store with fingerprint {theirs}, but this layer has "
-                    f"{self._identity[name]['store']} with {ours}. Build it with the unchanged store, then `refresh`."
-                )
+                    f"{self._identity[name]['store']} with {ours}. Build it with the unchanged store, then `refresh`.",
+                    path=self._identity[name]["store"], source=name, left=theirs, right=ours,
+                )  # fmt: skip
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> KnowledgeAugmentation:
@@ -328,28 +329,33 @@ def _saved_vectors(name: str, source: Mapping[str, Any]) -> npt.NDArray[Any]:
     if store.fingerprint != source["fingerprint"]:
         raise StoreError(
             f"The model knows {name} from store {source['store']} with fingerprint {source['fingerprint']}, "
-            f"but {store.path} now has {store.fingerprint}. Give load_model the unchanged store, or augment anew."
-        )
+            f"but {store.path} now has {store.fingerprint}. Give load_model the unchanged store, or augment anew.",
+            path=store.path, source=name, left=source["fingerprint"], right=store.fingerprint,
+        )  # fmt: skip
     return store.vectors
 
 
 def _check(name: str, table: KnowledgeTable) -> None:
     """Refuse a table whose rows or vectors cannot be right, with the integer id that is wrong."""
     if not len(table.rows) or table.vectors.ndim != 2:
-        raise StoreError(f"{name}: a table needs a vocabulary, and vectors of shape (count, dimension).")
+        raise StoreError(f"{name}: a table needs a vocabulary, and vectors of shape (count, dimension).", source=name)
     outside = np.flatnonzero((table.rows >= len(table.vectors)) | (table.rows < -1))
     if len(outside):
         raise StoreError(
             f"{name}: integer id {outside[0]} points to row {table.rows[outside[0]]}, but there are "
-            f"{len(table.vectors)} vectors. Align the vocabulary with the store again."
-        )
+            f"{len(table.vectors)} vectors. Align the vocabulary with the store again.",
+            source=name, entity_id=int(outside[0]), row=int(table.rows[outside[0]]),
+        )  # fmt: skip
     for start in range(0, len(table.vectors), 65536):  # a mapped store is never in memory whole
         finite = np.isfinite(table.vectors[start : start + 65536]).all(axis=1)
         if finite.all():
             continue
         bad = np.flatnonzero(np.isin(table.rows, start + np.flatnonzero(~finite)))
         if len(bad):  # a bad row that no id points to harms nobody
-            raise StoreError(f"{name}: the vector of integer id {bad[0]} holds NaN or infinity. Encode it again.")
+            raise StoreError(
+                f"{name}: the vector of integer id {bad[0]} holds NaN or infinity. Encode it again.",
+                source=name, entity_id=int(bad[0]),
+            )  # fmt: skip
 
 
 def _identity(table: KnowledgeTable, raw: bool) -> dict[str, Any]:

@@ -67,8 +67,9 @@ class _Gatherer:
         if dimension is not None and store.spec.dimension != dimension:
             raise StoreError(
                 f"{store.path} holds vectors of {store.spec.dimension} numbers, but the model expects {dimension} of "
-                f"{name}. Encode with the encoder that the model was made for."
-            )
+                f"{name}. Encode with the encoder that the model was made for.",
+                path=store.path, source=name, left=dimension, right=store.spec.dimension,
+            )  # fmt: skip
         self.store, self._rows = store, store.rows(vocabulary)
 
     def __call__(self, ids: npt.NDArray[Any]) -> tuple[Any, Any]:

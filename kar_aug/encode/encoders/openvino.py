@@ -111,7 +111,8 @@ def _compile(name: str, model: Any) -> tuple[Any, str]:
         return core.compile_model(converted, "CPU", settings), precision
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise EncodingError(
-            f"Encoder {name!r} cannot be converted to OpenVINO: {str(error).splitlines()[0]}. Leave 'openvino:' out."
+            f"Encoder {name!r} cannot be converted to OpenVINO: {str(error).splitlines()[0]}. Leave 'openvino:' out.",
+            encoder=name,
         ) from None
 
 

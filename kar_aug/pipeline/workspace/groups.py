@@ -82,7 +82,10 @@ def cluster(source: str, ids: Sequence[Id], vectors: npt.NDArray[Any], count: in
     except ImportError:
         raise MissingDependencyError("scikit-learn", "online") from None
     if len(ids) < count:
-        raise EncodingError(f"{len(ids):,} {source}s cannot be put into {count:,} groups: lower {source}_clusters.")
+        raise EncodingError(
+            f"{len(ids):,} {source}s cannot be put into {count:,} groups: lower {source}_clusters.",
+            entity=source, left=count, right=len(ids),
+        )  # fmt: skip
     unit = np.asarray(vectors, np.float32)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     kind = KMeans if len(ids) <= 20_000 else partial(MiniBatchKMeans, batch_size=4096)
@@ -139,7 +142,7 @@ def interaction_vectors(split: pd.DataFrame, source: str) -> tuple[list[Id], npt
     matrix = sparse.csr_matrix((worth, (rows, columns)), shape=(len(names), len(others)))
     dimension = min(_DIMENSION, *(size - 1 for size in matrix.shape))
     if dimension < 1:
-        raise EncodingError(f"There are too few histories to group {source}s by.")
+        raise EncodingError(f"There are too few histories to group {source}s by.", entity=source)
     vectors = TruncatedSVD(dimension, random_state=0).fit_transform(matrix)
     return names.tolist(), vectors.astype(np.float32)
 
@@ -232,7 +235,10 @@ def mix(
         models = tuple(sorted({*spec.language_models, *own.spec.language_models}))
         spec = replace(spec, prompt_versions=versions, language_models=models)
         if own.spec != replace(own.spec, encoder=spec.encoder, dimension=spec.dimension):
-            raise EncodingError(f"{own.path} and {groups.path} are of different encoders: delete one, encode again.")
+            raise EncodingError(
+                f"{own.path} and {groups.path} are of different encoders: delete one, encode again.",
+                path=path, left=own.spec, right=groups.spec,
+            )  # fmt: skip
     if (path / MANIFEST).exists() and VectorStore.open(path).spec != spec:
         shutil.rmtree(path)  # made of other texts: nothing in it is paid for
     as_of = latest(store.manifest.as_of for store in (groups, own) if store is not None)

@@ -1,20 +1,17 @@
-"""A real HTTP server that speaks the files and batches endpoints of OpenAI's API, counts what it charges, and can
-misbehave."""
+"""A scripted server of files and batches, which counts what it charges."""
 
 from __future__ import annotations
 
 import email
 import email.policy
 import json
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-from support.chat_server import completion
-from support.http_server import Handler, HttpServer
+from kar_aug.testing.chat import completion
+from kar_aug.testing.http_server import HttpServer, Reply, Request, as_json, nowhere, wrong
 
 Line = dict[str, Any]
 
@@ -49,82 +46,69 @@ def completed(requests: list[Line]) -> Outcome:
 
 
 class BatchServer(HttpServer):
-    """Use as a context manager.
+    """Takes files and batches, and ends each batch as `outcome` says; without one, it answers everything.
 
-    `outcome` decides how a batch ends, after `polls` looks at it. `charged` counts how often each custom_id was
-    answered. `before` and `after` are called with "METHOD /path" of every request, before it is done and before its
-    response is sent; one that raises ConnectionError drops the connection, one that returns (status, body) answers so.
+    Args:
+        outcome: the lines that a batch asks -> its status, the lines of its output file and of its error file.
+        polls: how many looks at a batch find it still in progress.
+        page: most batches in one answer of the list.
+
+    Attributes:
+        files: name -> content.
+        batches: name -> the batch as the API shows it.
+        charged: custom_id -> how often it was answered.
+        before, after: called with the route of every request ("POST /files"), before it is done and before its reply
+            is sent. One that raises ConnectionError drops the connection, one that returns (status, body) replies so.
+        invalid: what validation says against every batch; "" if nothing.
     """
 
     def __init__(self, outcome: Callable[[list[Line]], Outcome] = completed, polls: int = 0, page: int = 100) -> None:
+        super().__init__()
         self.outcome, self.polls, self.page = outcome, polls, page
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.charged: Counter[str] = Counter()
-        self.calls: Counter[str] = Counter()
-        self.headers: list[str] = []
         self.before: Callable[[str], Any] = lambda route: None
         self.after: Callable[[str], Any] = lambda route: None
-        self.invalid = ""  # what validation says of every batch
-        self._lock = threading.RLock()
-        server = self
-
-        class ServerHandler(Handler):
-            def do_GET(self) -> None:
-                self._do(b"")
-
-            def do_POST(self) -> None:
-                self._do(self.rfile.read(int(self.headers["Content-Length"])))
-
-            def _do(self, body: bytes) -> None:
-                address = urlsplit(self.path)
-                route = f"{self.command} {address.path.removeprefix('/v1')}"
-                try:
-                    with server._lock:
-                        server.calls[route] += 1
-                        server.headers.append(self.headers["Authorization"])
-                        reply = server.before(route)
-                        if reply is None:
-                            reply = server._answer(route, parse_qs(address.query), self.headers["Content-Type"], body)
-                            reply = server.after(route) or reply
-                    status, content = reply
-                    content = content if isinstance(content, bytes) else json.dumps(content).encode()
-                    self.send_response(status)
-                    self.send_header("Content-Type", "application/json")
-                    self.send_header("Content-Length", str(len(content)))
-                    self.end_headers()
-                    self.wfile.write(content)
-                except OSError:
-                    self.close_connection = True
-                    self.connection.close()
-
-        super().__init__(ServerHandler)
+        self.invalid = ""
 
     def requests(self, batch: dict[str, Any]) -> list[Line]:
         """What a batch asks."""
         return [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
 
-    def _answer(self, route: str, query: dict[str, list[str]], kind: str, body: bytes) -> tuple[int, Any]:
-        method, path = route.split()
-        parts = path.strip("/").split("/")
-        if route == "POST /files":
-            return 200, self._upload(kind, body)
-        if route == "POST /batches":
-            return 200, self._create(json.loads(body))
-        if route == "GET /batches":
-            return 200, self._list(query)
-        if method == "GET" and parts[0] == "batches" and parts[1] in self.batches:
-            return 200, self._look(self.batches[parts[1]])
-        if method == "GET" and parts[0] == "files" and parts[1] in self.files and parts[2:] == ["content"]:
-            return 200, self.files[parts[1]]
-        return 404, {"error": {"message": f"no {path}"}}
+    def reply(self, request: Request) -> Reply:
+        """The files and batches endpoints, one request at a time."""
+        with self.lock:
+            if (instead := self.before(request.route)) is not None:
+                return as_json(*instead)
+            done = self._reply(request)
+            instead = self.after(request.route)
+            return done if instead is None else as_json(*instead)
 
-    def _upload(self, kind: str, body: bytes) -> dict[str, Any]:
+    def _reply(self, request: Request) -> Reply:
+        method, path = request.route.split()
+        parts = path.strip("/").split("/")
+        if request.route == "POST /files":
+            return self._upload(request.headers["content-type"], request.body)
+        if request.route == "POST /batches":
+            return self._create(json.loads(request.body))
+        if request.route == "GET /batches":
+            return as_json(200, self._list(request.query))
+        if method == "GET" and parts[0] == "batches" and parts[1] in self.batches:
+            return as_json(200, self._look(self.batches[parts[1]]))
+        if method == "GET" and parts[0] == "files" and parts[1] in self.files and parts[2:] == ["content"]:
+            return Reply(200, {}, self.files[parts[1]])
+        return nowhere(request)
+
+    def _upload(self, kind: str, body: bytes) -> Reply:
         message = email.message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + body, policy=email.policy.HTTP)
-        parts = {part.get_param("name", header="content-disposition"): part for part in message.iter_parts()}
-        content = parts["file"].get_payload(decode=True)
-        assert parts["purpose"].get_payload(decode=True) == b"batch"
-        return self._file("file", content)
+        parts: dict[Any, Any] = {
+            part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
+            for part in message.iter_parts()
+        }
+        if parts["purpose"] != b"batch":
+            return wrong(f"purpose {parts['purpose']!r}")
+        return as_json(200, self._file("file", parts["file"]))
 
     def _file(self, kind: str, content: bytes) -> dict[str, Any]:
         name = f"{kind}-{len(self.files)}"
@@ -134,16 +118,17 @@ class BatchServer(HttpServer):
             "status": "processed",
         }  # fmt: skip
 
-    def _create(self, order: dict[str, Any]) -> dict[str, Any]:
-        assert order["endpoint"] == "/v1/chat/completions" and order["input_file_id"] in self.files
+    def _create(self, order: dict[str, Any]) -> Reply:
+        if order["endpoint"] != "/v1/chat/completions" or order["input_file_id"] not in self.files:
+            return wrong(f"order {order}")
         name = f"batch-{len(self.batches)}"
         self.batches[name] = {
             "id": name, "object": "batch", "created_at": int(time.time()), "status": "validating", "looks": 0,
             "output_file_id": None, "error_file_id": None, "errors": None, "request_counts": None, **order,
         }  # fmt: skip
-        return self.batches[name]
+        return as_json(200, self.batches[name])
 
-    def _list(self, query: dict[str, list[str]]) -> dict[str, Any]:
+    def _list(self, query: Mapping[str, list[str]]) -> dict[str, Any]:
         newest = list(reversed(self.batches.values()))
         start = 1 + [batch["id"] for batch in newest].index(query["after"][0]) if "after" in query else 0
         end = start + min(self.page, int(query["limit"][0]))
@@ -163,11 +148,13 @@ class BatchServer(HttpServer):
             counts = {"total": len(requests), "completed": len(requests) // 2, "failed": 0}
             batch["request_counts"] = counts
         else:
-            status, output, errors = self.outcome(requests)
-            batch["status"] = status
-            for name, lines in (("output_file_id", output), ("error_file_id", errors)):
-                if lines:
-                    texts = [line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines]
-                    batch[name] = self._file("result", ("\n".join(texts) + "\n").encode("utf-8", "surrogatepass"))["id"]
-            self.charged.update(line["custom_id"] for line in output if isinstance(line, dict))
+            self._finish(batch, *self.outcome(requests))
         return batch
+
+    def _finish(self, batch: dict[str, Any], status: str, output: list[Line | str], errors: list[Line | str]) -> None:
+        batch["status"] = status
+        for name, lines in (("output_file_id", output), ("error_file_id", errors)):
+            if lines:
+                texts = [line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines]
+                batch[name] = self._file("result", ("\n".join(texts) + "\n").encode("utf-8", "surrogatepass"))["id"]
+        self.charged.update(line["custom_id"] for line in output if isinstance(line, dict))
