@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kar_aug._tensorflow import choose_keras, prepare_tensorflow
+from kar_aug._tensorflow import choose_keras
 from kar_aug.cache import Knowledge, VectorStore
 from kar_aug.cli.progress import bar, notes, results, table
 from kar_aug.config import EncodeConfig
 from kar_aug.errors import ConfigError
 from kar_aug.pipeline.workspace import SOURCES, Workspace
+from kar_aug.registry import CONTROLS
 
 if TYPE_CHECKING:
     from kar_aug.report import Section
@@ -49,10 +50,11 @@ def encode(workspace: Workspace) -> None:
             notes.print(f"  {source}s: no knowledge, nothing to encode")
         elif source in clustered:
             _mix(workspace, source)
-    if "metadata" in workspace.config.compare.controls:
-        for source in known:
-            texts = Texts(partial(workspace.metadata, source))
-            _encode_texts(f"{source}s' metadata", texts, workspace.metadata_path(source), encoder, config)
+    for name in workspace.config.compare.controls:
+        control = CONTROLS.load(name)()
+        for source in known if control.needs_encoding else ():
+            texts = Texts(partial(control.texts, workspace, source))
+            _encode_texts(f"{source}s' {name}", texts, control.folder(workspace, source), encoder, config)
 
 
 def _mix(workspace: Workspace, source: str) -> None:
@@ -196,14 +198,10 @@ def compare(workspace: Workspace, report: Path, *, reproduce: str, title: str, u
 
 def export(workspace: Workspace, backbone: str, seed: int, output: Path) -> None:
     """Write a trained model for serving."""
-    prepare_tensorflow()
-    from kar_aug.compare import exported_model
-    from kar_aug.models import load_model
-    from kar_aug.models.export import export as run
+    choose_keras()  # before anything imports it
+    from kar_aug.compare import export_model
 
-    path, stores = exported_model(workspace, backbone, seed)
-    model = load_model(path, stores={name: store.path for name, store in stores.items()})
-    run(model, output, stores)
+    export_model(workspace, backbone, seed, output)
     results.print(f"SavedModel: {output}", markup=False, soft_wrap=True)
 
 

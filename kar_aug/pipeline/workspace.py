@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -40,13 +40,20 @@ SOURCES = ("user", "item")
 
 @dataclass(frozen=True)
 class Workspace:
-    """The artefacts of a config, by name. Nothing is read before it is asked for."""
+    """The artefacts of a config, by name. Nothing is read before it is asked for.
+
+    Args:
+        given: the tables, where they were read already.
+    """
 
     config: Config
+    given: Tables | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def tables(self) -> Tables:
         """The three tables, fetched or read."""
+        if self.given is not None:
+            return self.given
         data = self.config.data
         if data.dataset is not None:
             from kar_aug.datasets import load
@@ -262,6 +269,11 @@ class Workspace:
         else:
             count, limit = len(users_with_history(self._split_with_samples, limits.min_events)), limits.max_users
         return (count if limit is None else min(count, limit)) + (self._cluster_count(source) or 0)
+
+    def with_seed(self, seed: int) -> Workspace:
+        """The same tables, their users drawn into the parts by another seed."""
+        data = replace(self.config.data, seed=seed)
+        return Workspace(replace(self.config, data=data), given=self.tables)
 
     def blind(self) -> Workspace:
         """The same, where events end with the histories: no prompt that it renders can know a sample."""
