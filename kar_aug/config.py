@@ -6,7 +6,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,9 @@ from kar_aug.registry import ADAPTORS, BACKBONES, CONTROLS, DATASETS, ENCODERS, 
 
 # The base_url that means: serve the small local model in this process.
 LOCAL = "local"
-KNOWLEDGE = ("user", "item", "both")
+# An arm without knowledge, and the kinds of arms with it: whom it is about.
+BASE = "base"
+KNOWLEDGE: Mapping[str, tuple[str, ...]] = {"user": ("user",), "item": ("item",), "both": ("user", "item")}
 FALLBACKS = ("none", "profile", "average")
 LONG_TEXTS = ("average", "cut")
 TABLES = ("interactions", "items", "users")
@@ -253,39 +255,19 @@ class EncodeConfig:
 
 
 @dataclass(frozen=True)
-class CompareConfig:
-    """[compare]: the arms and how they are trained; the same for all of them.
+class TrainingConfig:
+    """How one model is built and trained: that part of [compare] which decides a result.
 
     Args:
-        backbones: some of DeepFM, DIN, FiBiNET. Each is trained as it is, and with all that follows.
-        knowledge: some of "user", "item" and "both".
-        controls: some of "metadata" (the fields that a prompt shows, through the same encoder), "shuffled" (the
-            vectors, each given to another id), "random" (vectors of the same lengths) and "bigger" (the plain
-            backbone, its deep part widened until it has as many parameters).
-        adaptors: each is combined with each of `knowledge`; the first is that of the controls too.
-        injections: likewise, for knowledge of items. "fields": the item's vector, as in KAR. "history": those of
-            the items that the user clicked before as well: averaged into one field more (DeepFM, where item and
-            history then meet in the second order, and FiBiNET), or compared by the attention (DIN).
-        stores: name -> vector stores of other texts, an arm each: { item = "folder" }, or a folder alone for items.
-        seeds: how often each arm is trained, with other initial weights and order of data.
-        vary_split: whether each seed also draws the users of train, validation and test anew.
-        tune: trials an arm of the search for learning rate, regularisation and dropout; 0 searches nothing.
-        jobs: processes that train side by side, each on one core; one a core if not given.
+        keras: "2" for Keras 2's API, "3" for Keras 3: on which backbones are trained that do not say it themselves.
+            Those of DeepCTR do: "2".
         embedding_dim: of the features, and the width of an augmented vector.
         shared_experts, dedicated_experts, expert_hidden: of the adaptor; experts are expert_hidden -> embedding_dim.
+        hidden_units: widths of a backbone's deep part.
         epochs: at most; training stops after `patience` epochs without a better validation AUC.
     """
 
-    backbones: tuple[str, ...] = setting(("DeepFM", "DIN", "FiBiNET"), among=BACKBONES)
-    knowledge: tuple[str, ...] = setting(("both",), among=KNOWLEDGE)
-    controls: tuple[str, ...] = setting(("metadata", "shuffled"), among=CONTROLS)
-    adaptors: tuple[str, ...] = setting(("hybrid-expert",), among=ADAPTORS)
-    injections: tuple[str, ...] = setting(("fields",), among=INJECTIONS)
-    stores: Mapping[str, Any] = field(default_factory=dict)
-    seeds: int = setting(5, least=1)
-    vary_split: bool = False
-    tune: int = setting(0, least=0)
-    jobs: int | None = setting(None, least=1)
+    keras: str = setting("2", among=("2", "3"))
     embedding_dim: int = setting(32, least=1)
     shared_experts: int = setting(2, least=0)
     dedicated_experts: int = setting(3, least=0)
@@ -302,14 +284,59 @@ class CompareConfig:
         check("compare", self)
         if self.shared_experts + self.dedicated_experts == 0 or min((1, *self.hidden_units)) < 1:
             raise ConfigError("[compare] needs at least one expert, and hidden_units of at least 1.")
+
+
+@dataclass(frozen=True)
+class CompareConfig(TrainingConfig):
+    """[compare]: the arms, and how they are trained; the same for all of them.
+
+    Args:
+        backbones: names of `kar_aug.registry.BACKBONES`: DeepFM, DIN, FiBiNET; "deepctr:AutoInt", any other of
+            DeepCTR's; "my_models:two_tower", a function of your own (see `kar_aug.backbones.protocol`). Each is trained
+            as it is, and with all that follows.
+        knowledge: some of "user", "item" and "both".
+        controls: some of "metadata" (the fields that a prompt shows, through the same encoder), "shuffled" (the
+            vectors, each given to another id), "random" (vectors of the same lengths) and "bigger" (the plain
+            backbone, its deep part widened until it has as many parameters).
+        adaptors: each is combined with each of `knowledge`; the first is that of the controls too.
+        injections: likewise, for knowledge of items. "fields": the item's vector, as in KAR. "events": those of
+            the items that the user clicked before as well: averaged into one field more (DeepFM, where item and
+            events then meet in the second order, and others), or compared by the attention (DIN). Joined by "+", one
+            arm has several.
+        stores: name -> vector stores of other texts, an arm each: { item = "folder" }, or a folder alone for items.
+        seeds: how often each arm is trained, with other initial weights and order of data.
+        vary_split: whether each seed also draws the users of train, validation and test anew.
+        tune: trials an arm of the search for learning rate, regularisation and dropout; 0 searches nothing.
+        jobs: processes that train side by side, each on one core; one a core if not given.
+        The rest is that of `TrainingConfig`.
+    """
+
+    backbones: tuple[str, ...] = setting(("DeepFM", "DIN", "FiBiNET"), among=BACKBONES)
+    knowledge: tuple[str, ...] = setting(("both",), among=tuple(KNOWLEDGE))
+    controls: tuple[str, ...] = setting(("metadata", "shuffled"), among=CONTROLS)
+    adaptors: tuple[str, ...] = setting(("hybrid-expert",), among=ADAPTORS)
+    injections: tuple[str, ...] = setting(("fields",), among=INJECTIONS, words={"history": "events"})
+    stores: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int = setting(5, least=1)
+    vary_split: bool = False
+    tune: int = setting(0, least=0)
+    jobs: int | None = setting(None, least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.backbones or not self.adaptors or not self.injections:
             raise ConfigError("[compare] needs at least one backbone, one adaptor and one injection.")
         if self.controls and not self.knowledge:
             raise ConfigError("[compare] controls imitate knowledge: name some in knowledge = [...]")
         for name in self.stores:
-            if name in ("base", *KNOWLEDGE, *CONTROLS):
+            if name in (BASE, *KNOWLEDGE, *CONTROLS):
                 raise ConfigError(f"[compare.stores] {name!r} is an arm already. Choose another name.")
             self.store_folders(name)
+
+    @property
+    def training(self) -> TrainingConfig:
+        """Of these, what decides the result of a training."""
+        return TrainingConfig(**{rule.name: getattr(self, rule.name) for rule in fields(TrainingConfig)})
 
     def store_folders(self, name: str) -> dict[str, str]:
         """Folders of one of `stores`, by "user" and "item"."""

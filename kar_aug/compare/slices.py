@@ -35,7 +35,7 @@ class Slice:
 def by_slice(comparison: Comparison, arm: Arm) -> list[Slice]:
     """An arm against its plain backbone, slice by slice; those with fewer than 10 clicks or 10 others are left out."""
     slices = []
-    base = Arm(arm.backbone)
+    base = arm.base
     seeds = range(comparison.seeds)
     for group, label, mask in _masks(comparison, arm):
         shares, before, gains, fewest = [], [], [], _FEWEST

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kar_aug._tensorflow import choose_keras, prepare_tensorflow
+from kar_aug._tensorflow import choose_keras
 from kar_aug.audit import Audit, require_clean
 from kar_aug.cache import VectorStore
 from kar_aug.data.cells import values_of
@@ -157,14 +157,11 @@ def export(workspace: Workspace, output: Path | str, backbone: str, seed: int = 
     Raises:
         StoreError: `compare` trained none on this data and knowledge.
     """
-    prepare_tensorflow()
-    from kar_aug.compare import exported_model
-    from kar_aug.models import load_model
-    from kar_aug.models.export import export as run
+    choose_keras()  # before anything imports it
+    from kar_aug.compare import export_model
 
-    path, stores = exported_model(workspace, backbone, seed)
-    model = load_model(path, stores={name: store.path for name, store in stores.items()})
-    return run(model, output, stores)
+    export_model(workspace, backbone, seed, Path(output))
+    return Path(output)
 
 
 def _section(audited: Audit | None) -> Section:

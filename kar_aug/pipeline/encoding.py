@@ -18,6 +18,7 @@ from kar_aug.errors import ConfigError
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.pipeline.workspace.groups import mix
+from kar_aug.registry import CONTROLS
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,11 @@ def encode(workspace: Workspace, watch: Watch = SILENT) -> Encoded:
             watch.result(_nothing(entity))
         elif entity in grouped:
             encoding.mixed(entity)
-    if "metadata" in workspace.config.compare.controls:
-        for entity in known:
-            texts = Texts(partial(workspace.asking.metadata, entity))
-            encoding.texts(f"{entity}s' metadata", texts, workspace.paths.metadata(entity))
+    for name in workspace.config.compare.controls:
+        control = CONTROLS.load(name)()
+        for entity in known if control.needs_encoding else ():
+            texts = Texts(partial(control.texts, workspace, entity))
+            encoding.texts(f"{entity}s' {name}", texts, control.folder(workspace, entity))
     return Encoded(encoding.stores, [entity for entity in ENTITIES if entity not in known])
 
 
