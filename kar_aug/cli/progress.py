@@ -91,9 +91,9 @@ def stage(title: str, seconds: dict[str, float]) -> Iterator[None]:
     seconds[title] = time.monotonic() - started
 
 
-def say(sentence: str, *, style: str | None = None) -> None:
+def say(sentence: str) -> None:
     """Print a sentence for the person at the terminal."""
-    notes.print(sentence, markup=False, soft_wrap=True, style=style)
+    notes.print(sentence, markup=False, soft_wrap=True)
 
 
 def tell(result: object) -> None:
