@@ -27,11 +27,36 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 from support.jobs import Nursery
 from support.workspaces import LEARNING, opened
 
 from kar_aug.cache import TextCache
+from kar_aug.compare.workers import cores
 from kar_aug.testing import ChatServer
+
+# What `make test-fast` leaves out, beside tests with the mark `slow` and those that run on both Keras APIs: files whose
+# tests train, start processes or load large models, and tests with a fixture that does.
+SLOW_FILES = {
+    "test_backbones", "test_cli", "test_collective", "test_compare", "test_demo", "test_docs", "test_encoders",
+    "test_imports", "test_keras_3", "test_packaging", "test_report",
+}  # fmt: skip
+SLOW_FIXTURES = {"new_database", "nursery", "trained"}
+FIRST = ("test_keras_3", "test_demo")  # what takes minutes should not begin when all else is done
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.path.stem in SLOW_FILES or fixtures & SLOW_FIXTURES or item.get_closest_marker("both_keras"):
+            item.add_marker("slow")
+    items.sort(key=lambda item: item.path.stem not in FIRST)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of `-n auto`: one a core, but no more than 2 GB each allow on a large machine."""
+    return min(8, cores())
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +134,8 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
     return tmp_path / "folder" / "answers.sqlite"
 
 
+settings.register_profile("ours", deadline=None)  # how long an example takes depends on who else is at work
+settings.load_profile("ours")
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 

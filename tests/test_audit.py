@@ -25,26 +25,42 @@ from kar_aug.prompts import Prompt
 Edit = Callable[[str], str]
 
 
-@pytest.fixture
-def folder(own_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the user's own data, to plant leaks in; all users are there all the time."""
-    shutil.copytree(own_tables, tmp_path / "project")
+def all_the_time(own_tables: Path, folder: Path) -> Path:
+    """A copy of the user's own data in which all users are there all the time."""
+    shutil.copytree(own_tables, folder)
     frame = pd.read_parquet(own_tables / "interactions.parquet").sample(frac=0.8, random_state=1)
     turn = frame.groupby("user_id").cumcount()
     frame["timestamp"] = 800_000_000 + 3600 * (turn * frame["user_id"].nunique() + frame["user_id"])
-    frame.to_parquet(tmp_path / "project" / "interactions.parquet")
-    monkeypatch.chdir(tmp_path / "project")
+    frame.to_parquet(folder / "interactions.parquet")
+    return folder
+
+
+@pytest.fixture
+def folder(own_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Such a copy, to plant leaks in."""
     monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.chdir(all_the_time(own_tables, tmp_path / "project"))
     return tmp_path / "project"
 
 
+@pytest.fixture(scope="module")
+def known(own_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By protocol a workdir with knowledge of everybody, asked by today's prompts, and its vectors."""
+    found = {}
+    for protocol in ("user", "temporal"):
+        opened = load(all_the_time(own_tables, tmp_path_factory.mktemp("known") / protocol), protocol=protocol)
+        for source in ("user", "item"):
+            answer(opened, source)
+            encode(opened, source)
+        found[protocol] = opened.config.work
+    return found
+
+
 @pytest.fixture(params=["user", "temporal"])
-def workspace(folder: Path, request: pytest.FixtureRequest) -> Workspace:
-    """With knowledge of everybody, asked by today's prompts, and its vectors."""
+def workspace(folder: Path, known: dict[str, Path], request: pytest.FixtureRequest) -> Workspace:
+    """With knowledge of everybody, and its vectors."""
     opened = load(folder, protocol=request.param)
-    for source in ("user", "item"):
-        answer(opened, source)
-        encode(opened, source)
+    shutil.copytree(known[request.param], opened.config.work)
     return opened
 
 
@@ -59,11 +75,13 @@ def again(workspace: Workspace) -> Workspace:
 
 def answer(workspace: Workspace, source: str, edit: Callable[[Prompt], Prompt] = lambda prompt: prompt) -> None:
     """Store an answer to each prompt, or to what `edit` makes of it."""
+    answered = []
+    for prompt in map(edit, workspace.asking.prompts(source)):
+        key = answer_key("m", prompt.messages, {})
+        found = Answer(key, "ok", f"About {prompt.entity_id}: {key}", "m", prompt.messages)
+        answered.append((found, [Link(source, prompt.entity_id, key, prompt.version, prompt.as_of)]))
     with workspace.open_cache() as cache:
-        for prompt in map(edit, workspace.asking.prompts(source)):
-            key = answer_key("m", prompt.messages, {})
-            found = Answer(key, "ok", f"About {prompt.entity_id}: {key}", "m", prompt.messages)
-            cache.put(found, [Link(source, prompt.entity_id, key, prompt.version, prompt.as_of)])
+        cache.put_many(answered)
 
 
 def encode(workspace: Workspace, source: str) -> None:
