@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from kar_aug.cache.vectors.files import MANIFEST, Group, Manifest, StoreSpec, write_group
 from kar_aug.cache.vectors.index import EntityId, given_ids, stored_ids, stored_text
-from kar_aug.cache.vectors.store import VectorStore
+from kar_aug.cache.vectors.snapshot import Snapshot
 from kar_aug.errors import StoreError
 
 # So many parts of like size become one, unless that would exceed a full part: few files, and each row is written
@@ -51,7 +51,7 @@ class StoreWriter:
         self._id_type: str | None = None
         self._written = 0
         if (path / MANIFEST).exists():
-            store = VectorStore.open(path)
+            store = Snapshot.open(path)
             if store.spec != spec:
                 raise StoreError(
                     f"{path} was made with {store.spec.difference(spec)}. "
@@ -102,7 +102,7 @@ class StoreWriter:
         """Publish that `ids` have no vector any more; ids that have none are passed over. Returns how many had one."""
         if not (self.path / MANIFEST).exists():
             return 0
-        present = [id for id, key in zip(ids, VectorStore.open(self.path).keys_of(ids), strict=True) if key is not None]
+        present = [id for id, key in zip(ids, Snapshot.open(self.path).keys_of(ids), strict=True) if key is not None]
         present = list(dict.fromkeys(present))
         if present:
             group = self._write("deleted", ids=self._checked_ids(present))
@@ -121,13 +121,11 @@ class StoreWriter:
         """Publish the live rows alone, in the same order, as full parts: superseded and deleted rows are left out."""
         if not self.manifest.parts:
             return
-        store = VectorStore.open(self.path)
+        store = Snapshot.open(self.path)
         parts = []
-        for batch in store.batches(_FULL_PART):
-            ids = batch.column("id").to_pylist()
-            keys = stored_text(batch.column("key").to_pylist(), "text key")
-            vectors = np.asarray(batch.column("vector").flatten()).reshape(len(ids), -1)
-            parts.append(self._write("part", vectors=vectors, ids=stored_ids(ids), keys=keys))
+        for ids, keys, vectors in store.blocks(_FULL_PART):
+            stored = stored_text(keys, "text key")
+            parts.append(self._write("part", vectors=vectors, ids=stored_ids(ids), keys=stored))
         content = "compact " + repr([sorted(part.files.items()) for part in parts])
         self._publish(self.manifest.extended(content, parts=tuple(parts), index=None, indexed=0))
         if not parts:
@@ -154,7 +152,7 @@ class StoreWriter:
         manifest = self.manifest
         if manifest.indexed == manifest.rows and not any(part.deletes for part in manifest.parts):
             return
-        index = VectorStore.open(self.path)._index
+        index = Snapshot.open(self.path)._index
         kept = tuple(part for part in manifest.parts if not part.deletes)
         if not len(index.ids):
             # Nothing is left: rows without a live id go too, and with them the type of the ids.
