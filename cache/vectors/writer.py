@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
 from kar_aug.cache.vectors.files import MANIFEST, Group, Manifest, StoreSpec, write_group
 from kar_aug.cache.vectors.index import EntityId, given_ids, stored_ids, stored_text
@@ -30,16 +31,30 @@ def open_writer(path: Path, spec: StoreSpec) -> Iterator[StoreWriter]:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise StoreError(f"{path} is a file, not the folder of a vector store. Name another folder.") from None
-    with (path / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"{path} is being written by another process. Wait for it, or stop it.") from None
+    with _only_writer(path):
         writer = StoreWriter(path, spec)
         try:
             yield writer
         finally:
             writer.index()
+
+
+@contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Hold the store's lock, which the system itself takes from a process that is killed."""
+    lock = FileLock(path / ".lock", timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StoreError(f"{path} is being written by another process. Wait for it, or stop it.") from None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise StoreError(f"{path / '.lock'} is a symbolic link, which a lock must not follow. Remove it.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class StoreWriter:
