@@ -272,6 +272,15 @@ def test_a_store_has_one_writer_and_a_dead_one_does_not_count(tmp_path: Path) ->
     assert -1 in VectorStore.open(tmp_path).ids
 
 
+def test_a_lock_does_not_follow_a_link(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("content")
+    (path / ".lock").unlink()
+    (path / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(StoreError, match=r"store/\.lock is a symbolic link.*Remove it"):
+        append(path, [50], [[1, 1]])
+    assert (tmp_path / "precious").read_text() == "content" and VectorStore.open(path).ids == [10, 30, 20, 40]
+
+
 def test_integers_and_strings_are_not_mixed_across_parts(path: Path) -> None:
     with VectorStore.writer(path, SPEC) as writer, pytest.raises(StoreError, match="integers in one part and strings"):
         writer.append(["a"], ["key"], np.ones((1, 2)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
 from kar_aug._times import latest
 from kar_aug.cache.vectors.files import MANIFEST, Group, Manifest, StoreSpec, write_group
 from kar_aug.cache.vectors.index import EntityId, given_ids, stored_ids, stored_text
-from kar_aug.cache.vectors.store import VectorStore
+from kar_aug.cache.vectors.snapshot import Snapshot
 from kar_aug.errors import StoreError
 
 # So many parts of like size become one, unless that would exceed a full part: few files, and each row is written
@@ -33,18 +34,32 @@ def open_writer(path: Path, spec: StoreSpec) -> Iterator[StoreWriter]:
         raise StoreError(
             f"{path} is a file, not the folder of a vector store. Name another folder.", path=path
         ) from None
-    with (path / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(
-                f"{path} is being written by another process. Wait for it, or stop it.", path=path
-            ) from None
+    with _only_writer(path):
         writer = StoreWriter(path, spec)
         try:
             yield writer
         finally:
             writer.index()
+
+
+@contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Hold the store's lock, which the system itself takes from a process that is killed."""
+    lock = FileLock(path / ".lock", timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StoreError(f"{path} is being written by another process. Wait for it, or stop it.", path=path) from None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise StoreError(
+            f"{path / '.lock'} is a symbolic link, which a lock must not follow. Remove it.", path=path
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class StoreWriter:
@@ -56,7 +71,7 @@ class StoreWriter:
         self._id_type: str | None = None
         self._written = 0
         if (path / MANIFEST).exists():
-            store = VectorStore.open(path)
+            store = Snapshot.open(path)
             if store.spec != spec:
                 raise StoreError(
                     f"{path} was made with {store.spec.difference(spec)}. "
@@ -109,7 +124,7 @@ class StoreWriter:
         """Publish that `ids` have no vector any more; ids that have none are passed over. Returns how many had one."""
         if not (self.path / MANIFEST).exists():
             return 0
-        present = [id for id, key in zip(ids, VectorStore.open(self.path).keys_of(ids), strict=True) if key is not None]
+        present = [id for id, key in zip(ids, Snapshot.open(self.path).keys_of(ids), strict=True) if key is not None]
         present = list(dict.fromkeys(present))
         if present:
             group = self._write("deleted", ids=self._checked_ids(present))
@@ -128,13 +143,11 @@ class StoreWriter:
         """Publish the live rows alone, in the same order, as full parts: superseded and deleted rows are left out."""
         if not self.manifest.parts:
             return
-        store = VectorStore.open(self.path)
+        store = Snapshot.open(self.path)
         parts = []
-        for batch in store.batches(_FULL_PART):
-            ids = batch.column("id").to_pylist()
-            keys = stored_text(batch.column("key").to_pylist(), "text key")
-            vectors = np.asarray(batch.column("vector").flatten()).reshape(len(ids), -1)
-            parts.append(self._write("part", vectors=vectors, ids=stored_ids(ids), keys=keys))
+        for ids, keys, vectors in store.blocks(_FULL_PART):
+            stored = stored_text(keys, "text key")
+            parts.append(self._write("part", vectors=vectors, ids=stored_ids(ids), keys=stored))
         content = "compact " + repr([sorted(part.files.items()) for part in parts])
         self._publish(self.manifest.extended(content, parts=tuple(parts), index=None, indexed=0))
         if not parts:
@@ -161,7 +174,7 @@ class StoreWriter:
         manifest = self.manifest
         if manifest.indexed == manifest.rows and not any(part.deletes for part in manifest.parts):
             return
-        index = VectorStore.open(self.path)._index
+        index = Snapshot.open(self.path)._index
         kept = tuple(part for part in manifest.parts if not part.deletes)
         if not len(index.ids):
             # Nothing is left: rows without a live id go too, and with them the type of the ids.

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug._keras import keras, tf, track_weights
-from kar_aug.cache import KnowledgeTable, VectorStore
+from kar_aug.cache.vectors.store import VectorStore
+from kar_aug.cache.vectors.table import KnowledgeTable
 from kar_aug.errors import StoreError
 from kar_aug.layers.hybrid_expert_adaptor import HybridExpertAdaptor
 from kar_aug.layers.lookup import (

@@ -13,7 +13,7 @@ from typing import Any
 
 from kar_aug._keras import tf
 from kar_aug._version import __version__
-from kar_aug.cache import VectorStore
+from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.layers import PrestoredAugmentation
 from kar_aug.models.change import prestore
 

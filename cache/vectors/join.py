@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug.cache import VectorStore
 from kar_aug.cache.vectors.index import EntityId
+from kar_aug.cache.vectors.snapshot import Snapshot
 from kar_aug.errors import StoreError
 
 Vocabulary = Sequence[EntityId | None] | npt.NDArray[Any]
@@ -22,7 +22,7 @@ Vocabulary = Sequence[EntityId | None] | npt.NDArray[Any]
 
 def join(
     dataset: Any,
-    sources: Mapping[str, tuple[VectorStore, Vocabulary]],
+    sources: Mapping[str, tuple[Snapshot, Vocabulary]],
     *,
     dimension: int | None = None,
     parallel: int = 1,
@@ -63,7 +63,7 @@ def join(
 class _Gatherer:
     """(ids of the model) -> vectors and whether there are any; holds eight bytes an id, and no vector."""
 
-    def __init__(self, name: str, store: VectorStore, vocabulary: Vocabulary, dimension: int | None) -> None:
+    def __init__(self, name: str, store: Snapshot, vocabulary: Vocabulary, dimension: int | None) -> None:
         if dimension is not None and store.spec.dimension != dimension:
             raise StoreError(
                 f"{store.path} holds vectors of {store.spec.dimension} numbers, but the model expects {dimension} of "
