@@ -137,6 +137,21 @@ def test_what_no_batch_answers_is_listed_after_three_and_asked_by_the_next_run(c
         assert ask(server, cache, 4).asked == 4 and cache.failures() == []
 
 
+def test_an_answer_by_another_model_ends_the_batches_with_nothing_more_sent(cache: TextCache) -> None:
+    def by_another(requests: list[Line]) -> Outcome:
+        lines = [answered(r) for r in requests[:2]]
+        for line in lines:
+            line["response"]["body"]["model"] = "another"
+        return "expired", list(lines), [expired(r) for r in requests[2:]]
+
+    with BatchServer(by_another) as server:
+        with pytest.raises(GenerationError, match="answered as 'another'"):
+            ask(server, cache, 6)
+        assert len(server.batches) == 1 and settled(cache)
+        server.outcome = completed
+        assert ask(server, cache, 6).asked == 4, "those without an answer; what was paid for stays"
+
+
 def test_requests_that_come_back_nowhere_are_asked_again(cache: TextCache) -> None:
     outcomes = iter([lambda requests: ("completed", [answered(r) for r in requests[1:]], [])])
     with BatchServer(lambda requests: next(outcomes, completed)(requests)) as server:

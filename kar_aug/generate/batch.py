@@ -292,11 +292,12 @@ class _Batches:
                 f"{self.faults.server} refused batch {batch.batch_id}: {words or 'it did not say why'}. "
                 "Nothing of it was charged; its prompts will be asked by the next run."
             )
-        if there.status == "cancelled":
+        if there.status == "cancelled" or self.intake.hopeless is not None:  # what is asked again would cost, too
             left = list(self.book.requests(batch.marker))
             for request in left:
                 self._came_back(request)
-            self.on_note(f"batch {batch.batch_id} was cancelled; {len(left):,} prompts are left for the next run")
+            why = "was cancelled" if there.status == "cancelled" else "was answered by another model"
+            self.on_note(f"batch {batch.batch_id} {why}; {len(left):,} prompts are left for the next run")
         else:
             self._ask_again(batch)
         self.book.close(batch.marker)
