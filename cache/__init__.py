@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from kar_aug.errors import MissingDependencyError
+
 if TYPE_CHECKING:
     from kar_aug.cache.texts.batches import Batch, BatchBook, Request
     from kar_aug.cache.texts.cache import Answer, Failure, Knowledge, Link, TextCache, answer_key, merge, text_key
@@ -58,7 +60,11 @@ if not TYPE_CHECKING:  # a type checker reads the imports above, and finds a nam
     def __getattr__(name: str) -> Any:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, 'texts.cache')}"), name)
+        try:
+            module = importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, 'texts.cache')}")
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError.named(error, "offline") from None
+        return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -195,3 +195,11 @@ class MissingDependencyError(KarError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.package, self.extra)
+
+    @classmethod
+    def named(cls, error: ModuleNotFoundError, extra: str) -> MissingDependencyError:
+        """The error for a failed import of an extra's package; raises `error` itself if it is of a module of ours."""
+        package = (error.name or "kar_aug").partition(".")[0]
+        if package == "kar_aug":
+            raise error
+        return cls(package, extra)

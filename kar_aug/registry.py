@@ -144,10 +144,12 @@ INJECTIONS = Registry(
 ADAPTORS = Registry(
     "adaptor",
     "kar_aug.adaptors",
-    dict.fromkeys(
-        ("hybrid-expert", "mixture-of-experts", "mlp", "none"),
-        "kar_aug.layers.hybrid_expert_adaptor:HybridExpertAdaptor",
-    ),
+    {
+        "hybrid-expert": "kar_aug.layers.hybrid_expert_adaptor:hybrid_expert",
+        "mixture-of-experts": "kar_aug.layers.hybrid_expert_adaptor:mixture_of_experts",
+        "mlp": "kar_aug.layers.hybrid_expert_adaptor:mlp",
+        "none": "kar_aug.layers.hybrid_expert_adaptor:linear",
+    },
 )
 ENCODERS = Registry(
     "encoder",

@@ -74,7 +74,7 @@ def test_known_ids_get_their_adapted_vector_and_others_the_default(stores: dict[
     augmentation = layer(stores)
     ids = np.asarray([0, 1, 2, 3, -1, USERS + 1, 10**6], "int32")  # None, u0, u1 (unknown), u2, outside x 3
     output = np.asarray(augmentation({"user_id": ids})["user_id"])
-    default = np.asarray(augmentation._defaults[0])
+    default = augmentation.augmented_vectors("user_id")[-1]
     vectors = stores["user_id"].gather(["u0", "u2"]).astype("float32")
     expected = np.asarray(augmentation.adaptor({"user_id": vectors})["user_id"])
     np.testing.assert_allclose(output[[1, 3]], expected, rtol=1e-5)

@@ -166,7 +166,8 @@ def test_padding_of_a_history_does_not_reach_the_attention() -> None:
     layer = next(layer for layer in model.layers if isinstance(layer, KnowledgeAugmentation))
     inputs["item_id"] = np.asarray([1], "int32")
     reference = model.predict(inputs, verbose=0)
-    layer._embedded[1].assign(np.concatenate([np.full((1, 6), 9.0), np.asarray(layer._embedded[1])[1:]]))
+    vectors = next(weight for weight in layer.weights if "item_id_vectors" in weight.name)
+    vectors.assign(np.concatenate([np.full((1, 6), 9.0), np.asarray(vectors)[1:]]))
     np.testing.assert_array_equal(model.predict(inputs, verbose=0), reference)
     assert before.shape == (1, 1)
 

@@ -12,7 +12,7 @@ from support.training import predicted, ready
 from kar_aug import GateUsage, KnowledgeAugmentation, KnowledgeTable, StoreError, VectorStore, refresh
 from kar_aug._keras import keras, tf
 from kar_aug.cache import StoreSpec
-from kar_aug.layers.knowledge_augmentation import ADAPTORS
+from kar_aug.registry import ADAPTORS
 
 pytestmark = pytest.mark.both_keras
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from kar_aug._keras import keras, tf, track_weights
 from kar_aug.errors import StoreError
-from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation, _Hidden
+from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.lookup import constant, keys_of, output_shape, positions, sequence_mask, shape_like
 
 _NO_KEY = np.iinfo(np.int64).max
@@ -173,6 +173,13 @@ class PrestoredAugmentation(keras.layers.Layer):
             "mask_zero": self.mask_zero,
             "stores": self.stores,
         }
+
+
+class _Hidden:
+    """Holds a value where Keras does not look."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 _SPARE = "Make room when prestoring: prestore(model, spare=...)."
