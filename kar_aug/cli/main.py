@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from kar_aug._files import write_atomic
+from kar_aug._toml import edited
 from kar_aug._version import __version__
 from kar_aug.cache import VectorStore
 from kar_aug.cli import prompting, stages
@@ -100,8 +101,8 @@ def init(output: str, scenario: str | None, force: bool) -> None:
     """
     content = _packaged("template.toml")
     if scenario is not None:
+        content = edited(content, lambda settings: settings["prompts"].update(scenario=f"{scenario}.toml"))
         prompting.write_scenario(scenario, Path(output), force=force)
-        content = content.replace('scenario = "movies" ', f'scenario = "{scenario}.toml" ')
         if Path(output).exists() and not force:
             results.print(f'{output} is there already. Set in it: [prompts] scenario = "{scenario}.toml"', markup=False)
             return
@@ -313,7 +314,7 @@ def demo(
 
     content = _packaged("demo.toml")
     if workdir:
-        content = content.replace('workdir = ".kar/demo"', f"workdir = {workdir!r}")
+        content = edited(content, lambda settings: settings.update(workdir=workdir))
     config = Config.parse(
         content,
         "the demonstration's settings",
