@@ -26,6 +26,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: str) -> None:
-    """Write `content` to `path` as UTF-8, all of it or nothing."""
+    """Write `content` to `path` as UTF-8, its line ends as they are, all of it or nothing."""
     with atomic_path(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_text(content, encoding="utf-8", newline="")

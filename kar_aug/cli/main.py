@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from kar_aug._files import write_atomic
+from kar_aug._toml import edited
 from kar_aug._version import __version__
 from kar_aug.cli.cache import cache
 from kar_aug.cli.factors import factors
@@ -82,8 +83,8 @@ def init(output: str, scenario: str | None, force: bool) -> None:
     """
     content = _packaged("template.toml")
     if scenario is not None:
+        content = edited(content, lambda settings: settings["prompts"].update(scenario=f"{scenario}.toml"))
         write_scenario(scenario, Path(output), force=force)
-        content = content.replace('scenario = "movies" ', f'scenario = "{scenario}.toml" ')
         if Path(output).exists() and not force:
             results.print(f'{output} is there already. Set in it: [prompts] scenario = "{scenario}.toml"', markup=False)
             return
@@ -118,7 +119,7 @@ def demo(
             raise MissingDependencyError(package, "demo")
     content = _packaged("demo.toml")
     if workdir:
-        content = content.replace('workdir = ".kar/demo"', f"workdir = {workdir!r}")
+        content = edited(content, lambda settings: settings.update(workdir=workdir))
     config = Config.parse(
         content,
         "the demonstration's settings",

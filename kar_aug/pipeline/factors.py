@@ -80,7 +80,8 @@ def _file_of(workspace: Workspace) -> tuple[Path, str]:
     name = workspace.config.prompts.scenario
     if name not in scenario_names():
         path = workspace.config.path(name)
-        return path, scenario_text(path)
+        scenario_text(path)  # says so if it cannot be read
+        return path, path.read_bytes().decode()  # with its line ends
     path = workspace.config.path(f"{name}.toml")
     if path.exists():
         raise ConfigError(f"{path} is there already. To change it, give --scenario {path.name}")
