@@ -40,7 +40,7 @@ class Samples:
     inputs: dict[str, IntArray]
     label: npt.NDArray[np.float32]
     part: npt.NDArray[Any]
-    # vocabulary[source][i] is the id that stands as integer i in `{source}_id`; position 0 is None
+    # vocabulary[entity][i] is the id that stands as integer i in `{entity}_id`; position 0 is None
     vocabulary: dict[str, list[int | str | None]]
 
     def of(self, part: str) -> tuple[dict[str, IntArray], npt.NDArray[np.float32]]:
@@ -67,29 +67,29 @@ def build_samples(
             Only clicks *before* the sample count, not those tied with it; those of the prompt's history among them.
     """
     vocabulary: dict[str, list[int | str | None]] = {s: [None, *tables.ids(s)] for s in ("user", "item")}
-    code = {source: {id: i for i, id in enumerate(tables.ids(source), start=1)} for source in ("user", "item")}
+    code = {entity: {id: i for i, id in enumerate(tables.ids(entity), start=1)} for entity in ("user", "item")}
     item_code = np.asarray(split["item_id"].map(code["item"]), np.int32)
     user_code = np.asarray(split["user_id"].map(code["user"]), np.int32)
     is_sample = (split["part"] != "history").to_numpy()
 
     features = [Feature("user_id", len(vocabulary["user"])), Feature("item_id", len(vocabulary["item"]))]
     inputs: dict[str, IntArray] = {"user_id": user_code[is_sample], "item_id": item_code[is_sample]}
-    for source, columns in (("user", user_features), ("item", item_features)):
-        table = tables.users if source == "user" else tables.items
+    for entity, columns in (("user", user_features), ("item", item_features)):
+        table = tables.users if entity == "user" else tables.items
         for column in columns:
             if column not in table:
                 raise DataError(
-                    f"{source}s: there is no column '{column}' to make a feature of.", table=f"{source}s", column=column
+                    f"{entity}s: there is no column '{column}' to make a feature of.", table=f"{entity}s", column=column
                 )
             if column in inputs or column == HISTORY:
                 raise DataError(
-                    f"{source}s: the feature {column!r} is there already. Leave it out, or rename the column.",
-                    table=f"{source}s",
+                    f"{entity}s: the feature {column!r} is there already. Leave it out, or rename the column.",
+                    table=f"{entity}s",
                     column=column,
                 )
-            feature, values = _encode_column(column, table, f"{source}_id", code[source])
+            feature, values = _encode_column(column, table, f"{entity}_id", code[entity])
             features.append(feature)
-            inputs[column] = values[inputs[f"{source}_id"]]
+            inputs[column] = values[inputs[f"{entity}_id"]]
     features.append(Feature(HISTORY, len(vocabulary["item"]), history_length, embedding="item_id"))
     inputs[HISTORY] = _click_history(split, item_code, history_length)[is_sample]
     return Samples(

@@ -82,10 +82,10 @@ class Tables:
                     right=kind,
                 )
 
-    def ids(self, source: str) -> list[int | str]:
-        """Every known id of a source ("user" or "item"), sorted: those of its table and of the interactions."""
-        table = self.users if source == "user" else self.items
-        column = f"{source}_id"
+    def ids(self, entity: str) -> list[int | str]:
+        """Every known id of an entity ("user" or "item"), sorted: those of its table and of the interactions."""
+        table = self.users if entity == "user" else self.items
+        column = f"{entity}_id"
         known = set(self.interactions[column].tolist()) | set(table[column].tolist())
         return sorted(known)
 

@@ -22,7 +22,7 @@ _UNKNOWN = ("", "unknown", "none", "null", "n/a")
 
 def add_attributes(
     table: pd.DataFrame,
-    source: str,
+    entity: str,
     features: Sequence[str],
     recipe: Callable[[str], Recipe],
     answers: Callable[[str], Iterable[Knowledge]],
@@ -30,13 +30,13 @@ def add_attributes(
     """The table with those of the features that are no column of it, but "RECIPE.PROPERTY".
 
     Args:
-        source: "user" or "item", whose table it is.
+        entity: "user" or "item", whose table it is.
         recipe: by its name.
-        answers: of a source by a recipe ("item:attributes"), as `TextCache.knowledge` gives them.
+        answers: of an entity by a recipe ("item:attributes"), as `TextCache.knowledge` gives them.
 
     Raises:
         DataError: The recipe gives no such property, or nobody was asked by it.
-        PromptError: There is no such recipe, or it does not ask about the source.
+        PromptError: There is no such recipe, or it does not ask about the entity.
     """
     wanted: dict[str, list[str]] = {}
     for feature in features:
@@ -44,35 +44,35 @@ def add_attributes(
             name, _, column = feature.partition(".")
             wanted.setdefault(name, []).append(column)
     for name, columns in wanted.items():
-        found = attributes(recipe(name), source, answers)
+        found = attributes(recipe(name), entity, answers)
         for column in columns:
             if column not in found:
                 known = ", ".join(map(str, found.columns)) or "none"
-                raise DataError(f"{source}s: the recipe '{name}' gives no '{column}'. It gives: {known}")
-            table = table.assign(**{f"{name}.{column}": table[f"{source}_id"].map(found[column]).astype(object)})
+                raise DataError(f"{entity}s: the recipe '{name}' gives no '{column}'. It gives: {known}")
+            table = table.assign(**{f"{name}.{column}": table[f"{entity}_id"].map(found[column]).astype(object)})
     return table
 
 
-def attributes(recipe: Recipe, source: str, answers: Callable[[str], Iterable[Knowledge]]) -> pd.DataFrame:
+def attributes(recipe: Recipe, entity: str, answers: Callable[[str], Iterable[Knowledge]]) -> pd.DataFrame:
     """The properties of a recipe's schema by entity; several values in a cell are separated by `|`.
 
     Raises:
         DataError: Nobody was asked by this recipe yet.
     """
-    schema = recipe.schema(source)
+    schema = recipe.schema(entity)
     if schema is None:
-        raise DataError(f"The recipe '{recipe.name}' asks about {source}s for free text, which gives no columns.")
+        raise DataError(f"The recipe '{recipe.name}' asks about {entity}s for free text, which gives no columns.")
     ids: list[int | str] = []
     rows: list[dict[str, str | None]] = []
-    for answer in answers(recipe.knowledge(source)):
+    for answer in answers(recipe.knowledge(entity)):
         if answer_fault(answer.text, schema) is None:  # a cut-off answer may be accepted as text
             ids.append(answer.entity_id)
             said = read_json(answer.text)
             rows.append({name: _cell(said[name]) for name in schema["properties"]})
     if not rows:
         raise DataError(
-            f"Nothing is known of {source}s by the recipe '{recipe.name}' yet. Ask: kar-aug generate --only {source} "
-            f"--{source}-recipe {recipe.name}"
+            f"Nothing is known of {entity}s by the recipe '{recipe.name}' yet. Ask: kar-aug generate --only {entity} "
+            f"--{entity}-recipe {recipe.name}"
         )
     return pd.DataFrame(rows, index=pd.Index(ids, dtype=object), columns=list(schema["properties"]), dtype=object)
 

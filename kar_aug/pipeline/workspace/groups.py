@@ -42,9 +42,9 @@ Id = int | str
 
 @dataclass(frozen=True)
 class Clusters:
-    """Groups of the entities of one source. `of` maps an entity to its group; `members` has the most typical first."""
+    """Groups of users, or of items. `of` maps an entity to its group; `members` has the most typical first."""
 
-    source: str
+    entity: str
     members: tuple[tuple[Id, ...], ...]
 
     @cached_property
@@ -58,10 +58,10 @@ class Clusters:
         return hashlib.sha256(repr(self.members).encode()).hexdigest()[:12]
 
     @classmethod
-    def read(cls, source: str, path: Path) -> Clusters:
+    def read(cls, entity: str, path: Path) -> Clusters:
         """The groups that `write` wrote."""
         frame = pd.read_parquet(path)
-        return cls(source, tuple(tuple(ids.tolist()) for _, ids in frame.groupby("cluster")["id"]))
+        return cls(entity, tuple(tuple(ids.tolist()) for _, ids in frame.groupby("cluster")["id"]))
 
     def write(self, path: Path) -> None:
         """Keep them: another machine's arithmetic might draw other borders, and every question would be new."""
@@ -70,7 +70,7 @@ class Clusters:
         pd.DataFrame(rows, columns=["cluster", "id"]).to_parquet(path)
 
 
-def cluster(source: str, ids: Sequence[Id], vectors: npt.NDArray[Any], count: int, *, seed: int = 0) -> Clusters:
+def cluster(entity: str, ids: Sequence[Id], vectors: npt.NDArray[Any], count: int, *, seed: int = 0) -> Clusters:
     """k-means over unit vectors, shape (len(ids), dimension); entities nearest to a centre are the most typical.
 
     Raises:
@@ -83,8 +83,8 @@ def cluster(source: str, ids: Sequence[Id], vectors: npt.NDArray[Any], count: in
         raise MissingDependencyError("scikit-learn", "online") from None
     if len(ids) < count:
         raise EncodingError(
-            f"{len(ids):,} {source}s cannot be put into {count:,} groups: lower {source}_clusters.",
-            entity=source, left=count, right=len(ids),
+            f"{len(ids):,} {entity}s cannot be put into {count:,} groups: lower {entity}_clusters.",
+            entity=entity, left=count, right=len(ids),
         )  # fmt: skip
     unit = np.asarray(vectors, np.float32)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
@@ -94,7 +94,7 @@ def cluster(source: str, ids: Sequence[Id], vectors: npt.NDArray[Any], count: in
     groups: list[list[Id]] = [[] for _ in range(count)]
     for row in np.argsort(far, kind="stable").tolist():
         groups[model.labels_[row]].append(ids[row])
-    return Clusters(source, tuple(tuple(group) for group in groups if group))
+    return Clusters(entity, tuple(tuple(group) for group in groups if group))
 
 
 def kept_clusters(entity: str, count: int, split: pd.DataFrame, items: VectorStore | None, folder: Path) -> Clusters:
@@ -120,7 +120,7 @@ def kept_clusters(entity: str, count: int, split: pd.DataFrame, items: VectorSto
     return clusters
 
 
-def interaction_vectors(split: pd.DataFrame, source: str) -> tuple[list[Id], npt.NDArray[np.float32]]:
+def interaction_vectors(split: pd.DataFrame, entity: str) -> tuple[list[Id], npt.NDArray[np.float32]]:
     """(ids, a vector each): users or items by what they have in common in the histories: truncated SVD of their matrix,
     scaled by the popularity of both sides. An entity without history has no vector, and is in no group.
 
@@ -134,15 +134,15 @@ def interaction_vectors(split: pd.DataFrame, source: str) -> tuple[list[Id], npt
     from scipy import sparse
 
     events = split[split["part"] == "history"]
-    other = "item" if source == "user" else "user"
-    rows, names = pd.factorize(events[f"{source}_id"], sort=True)
+    other = "item" if entity == "user" else "user"
+    rows, names = pd.factorize(events[f"{entity}_id"], sort=True)
     columns, others = pd.factorize(events[f"{other}_id"], sort=True)
     scale = np.sqrt(np.bincount(rows)[rows] * np.bincount(columns)[columns])
     worth = np.where(events["label"] > 0, 1.0, -0.5) / scale
     matrix = sparse.csr_matrix((worth, (rows, columns)), shape=(len(names), len(others)))
     dimension = min(_DIMENSION, *(size - 1 for size in matrix.shape))
     if dimension < 1:
-        raise EncodingError(f"There are too few histories to group {source}s by.", entity=source)
+        raise EncodingError(f"There are too few histories to group {entity}s by.", entity=entity)
     vectors = TruncatedSVD(dimension, random_state=0).fit_transform(matrix)
     return names.tolist(), vectors.astype(np.float32)
 
@@ -157,32 +157,32 @@ def mean_vectors(split: pd.DataFrame, items: VectorStore) -> tuple[list[Id], npt
     return names.tolist(), total
 
 
-def collective_source(source: str, count: int) -> str:
+def collective_knowledge(knowledge: str, count: int) -> str:
     """How the knowledge of groups is called in the text cache: "item:collective-200", "item:tags:collective-200"."""
-    return f"{source if ':' in source else source + ':kar'}:collective-{count}"
+    return f"{knowledge if ':' in knowledge else knowledge + ':kar'}:collective-{count}"
 
 
 def cluster_prompts(
     scenario: Scenario, tables: Tables, split: pd.DataFrame, clusters: Clusters, recipe: Recipe, count: int
 ) -> Iterator[Prompt]:
     """One prompt a group: the recipe's question about an entity, with the group's data in its place."""
-    source = clusters.source
-    describe = partial(_of_items if source == "item" else _of_users, scenario, tables)
-    version = version_with(recipe.version(scenario, source), {"clusters": clusters.fingerprint})
-    name = collective_source(recipe.knowledge(source), count)
+    entity = clusters.entity
+    describe = partial(_of_items if entity == "item" else _of_users, scenario, tables)
+    version = version_with(recipe.version(scenario, entity), {"clusters": clusters.fingerprint})
+    name = collective_knowledge(recipe.knowledge(entity), count)
     events = split[split["part"] == "history"]
-    by_group = dict(iter(events.groupby(events[f"{source}_id"].map(clusters.of))))
+    by_group = dict(iter(events.groupby(events[f"{entity}_id"].map(clusters.of))))
     for number, members in enumerate(clusters.members):
         seen = by_group.get(number, events.iloc[:0])
-        last = None if source == "item" or seen.empty else _time(seen["timestamp"].max())
+        last = None if entity == "item" or seen.empty else _time(seen["timestamp"].max())
         data = marked(describe(members, seen))
-        system, asked = recipe.ask(scenario, source, data)
-        messages = _about_group(scenario, source, system), asked
-        yield Prompt(name, number, messages, version, last, schema=recipe.schema(source), data=data)
+        system, asked = recipe.ask(scenario, entity, data)
+        messages = _about_group(scenario, entity, system), asked
+        yield Prompt(name, number, messages, version, last, schema=recipe.schema(entity), data=data)
 
 
-def _about_group(scenario: Scenario, source: str, system: Message) -> Message:
-    things = scenario.words["items"] if source == "item" else "users"
+def _about_group(scenario: Scenario, entity: str, system: Message) -> Message:
+    things = scenario.words["items"] if entity == "item" else "users"
     wish = f"The data describe a group of {things}, not one: answer for what they share."
     return {"role": "system", "content": f"{system['content']}\n{wish}"}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kar_aug.cache import TextCache, VectorStore
 from kar_aug.config import Config
-from kar_aug.pipeline.workspace.groups import collective_source
+from kar_aug.pipeline.workspace.groups import collective_knowledge
 from kar_aug.prompts import Recipe
 
 ENTITIES = ("user", "item")
@@ -46,7 +46,7 @@ class Paths:
     def all_knowledge(self, entity: str) -> tuple[str, ...]:
         """The knowledge that the vectors of an entity are made of: its own, and that of groups."""
         own, count = self.knowledge(entity), self.groups(entity)
-        return (own,) if count is None else (own, collective_source(own, count))
+        return (own,) if count is None else (own, collective_knowledge(own, count))
 
     @property
     def cache(self) -> Path | str:
