@@ -60,7 +60,7 @@ class Training:
         validation, _ = samples.of("validation")
         gate = (
             trained.augmentation.gate_usage({name: validation[name] for name in trained.augmentation.sources})
-            if trained.augmentation
+            if trained.augmentation and trained.augmentation.adaptor.has_gate
             else {}
         )
         test, label = samples.of("test")
