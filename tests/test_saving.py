@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 from support.training import ready
 
-from kar_aug import KnowledgeAugmentation, VectorStore, load_model
+from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model
 from kar_aug._keras import IS_KERAS_3, keras, tf
 from kar_aug.cache import StoreSpec
+from kar_aug.layers import store_locations
 
 pytestmark = pytest.mark.both_keras
 FORMATS = [".keras", ".h5", ".weights.h5", ".ckpt", "savedmodel"]
@@ -158,6 +160,53 @@ def test_weights_of_another_store_are_refused_by_name(store: VectorStore, tmp_pa
     other = write_store(tmp_path / "other", seed=1)
     with pytest.raises(Exception, match=rf"(?s)item from a store with fingerprint {store.fingerprint}.*other with"):
         model(other).load_weights(str(tmp_path / "model.weights.h5"))
+
+
+DATA = Path(__file__).parent / "data" / "models_of_0.1"
+
+
+def test_a_model_that_an_older_version_saved_predicts_what_it_did() -> None:
+    """Three sources: places in a vocabulary, raw ids of the same store, and an array. Each file by its Keras."""
+    path = DATA / f"{'keras_3' if IS_KERAS_3 else 'tf_keras'}.keras"
+    built = load_model(path, stores={"item": DATA / "items", "raw": DATA / "items"})
+    output = built(
+        {
+            "item": tf.constant([[1], [2], [3], [9]]),
+            "raw": tf.constant([["a"], ["c"], ["?"], ["b"]]),
+            "query": tf.constant([[0], [3], [-1], [2]]),
+        }
+    )
+    expected = [
+        [1.89897, 0.252558, 0.001123, 0.272832, 0.000586, 0.142311],
+        [0.12573, -0.132105, 0.193601, 0.748382, 0.000395, 0.095891],
+        [4.352134, 0.085609, 0.345584, 0.821618, 0.189053, -0.522748],
+        [0.12573, -0.132105, 0.001053, 0.290518, 0.606844, 1.447074],
+    ]
+    np.testing.assert_allclose(np.asarray(output), expected, rtol=1e-5, atol=2e-6)
+    names = [weight.name.split("/")[-1].split(":")[0] for weight in built.get_layer("kar").weights]
+    assert [name for name in names if name.startswith(("item", "raw", "query"))] == [
+        *("item_default", "raw_default", "query_default"),
+        *("item_rows", "raw_rows", "query_rows", "raw_keys"),
+        *("item_fingerprint", "raw_fingerprint", "query_fingerprint", "query_vectors"),
+    ]
+
+
+def test_where_stores_are_is_said_for_a_block_and_one_thread(store: VectorStore, tmp_path: Path) -> None:
+    model(store).save(str(tmp_path / "model.keras"))
+    moved = store.path.rename(tmp_path / "moved")
+
+    def load() -> Any:
+        return keras.models.load_model(str(tmp_path / "model.keras"))
+
+    with store_locations({"item": tmp_path / "nowhere", "raw": moved}):
+        with store_locations({"item": moved}), ThreadPoolExecutor(1) as pool:
+            assert load().get_layer("kar").stores.keys() == {"item", "raw"}
+            with pytest.raises(StoreError, match="store is not a vector store"):
+                pool.submit(load).result()
+        with pytest.raises(StoreError, match="nowhere is not a vector store"):
+            load()
+    with pytest.raises(StoreError, match="store is not a vector store"):
+        load()
 
 
 class Stop(Exception):

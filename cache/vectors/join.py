@@ -42,8 +42,9 @@ def join(
 
     Raises:
         StoreError: A store's dimension is not the expected one.
+        MissingDependencyError: TensorFlow is not installed.
     """
-    import tensorflow as tf
+    from kar_aug._keras import tf
 
     gatherers = {name: _Gatherer(name, store, vocabulary, dimension) for name, (store, vocabulary) in sources.items()}
 

@@ -79,7 +79,7 @@ class Training:
         validation, _ = samples.of("validation")
         gate = (
             trained.augmentation.gate_usage({name: validation[name] for name in trained.augmentation.sources})
-            if trained.augmentation in trained.model.layers  # not every injection has use for experts
+            if trained.augmentation in trained.model.layers and trained.augmentation.adaptor.has_gate
             else {}
         )
         test, label = samples.of("test")
