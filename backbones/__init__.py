@@ -16,6 +16,7 @@ from kar_aug.backbones.protocol import Backbone, Injected, Injection, KnownEvent
 
 if TYPE_CHECKING:
     from kar_aug.backbones._deepctr import custom_objects as custom_objects
+    from kar_aug.backbones._deepctr import deepctr_columns as deepctr_columns
     from kar_aug.backbones.deepfm import DeepFM as DeepFM
     from kar_aug.backbones.din import DIN as DIN
     from kar_aug.backbones.embedding import Embedded as Embedded
@@ -32,6 +33,7 @@ _OF_DEEPCTR = {
     "MODELS": "generic",
     "custom_objects": "_deepctr",
     "deepctr": "generic",
+    "deepctr_columns": "_deepctr",
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "Settings",
     "custom_objects",
     "deepctr",
+    "deepctr_columns",
     "embed",
     "on_keras",
 ]

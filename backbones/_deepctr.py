@@ -64,7 +64,7 @@ def custom_objects() -> dict[str, Any]:
     return dict(layers)
 
 
-def columns(features: Sequence[Feature], settings: Settings) -> list[Any]:
+def deepctr_columns(features: Sequence[Feature], settings: Settings) -> list[Any]:
     """The features as DeepCTR's columns. Here, and nowhere else, a `Feature` becomes one."""
     deepctr_models()
     return [_column(feature, settings.embedding_dim, settings.seed + i) for i, feature in enumerate(features)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kar_aug._keras import keras
-from kar_aug.backbones._deepctr import Knowledge, as_fields, columns, deepctr_models, options, places, rebuild
+from kar_aug.backbones._deepctr import Knowledge, as_fields, deepctr_columns, deepctr_models, options, places, rebuild
 from kar_aug.backbones.protocol import Injection, Settings, on_keras
 from kar_aug.data.features import Feature
 from kar_aug.layers import KnowledgeAugmentation
@@ -16,7 +16,7 @@ from kar_aug.layers.lookup import concatenate
 @on_keras("2")
 def build(features: Sequence[Feature], settings: Settings, augmentation: Any, injection: Injection) -> Any:
     """DeepFM as `compare` trains it."""
-    read = columns(features, settings)
+    read = deepctr_columns(features, settings)
     return DeepFM(read, read, augmentation=augmentation, injection=injection, inject=None, **options(settings))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kar_aug._keras import keras
-from kar_aug.backbones._deepctr import Knowledge, columns, deepctr_models, options, rebuild, with_events
+from kar_aug.backbones._deepctr import Knowledge, deepctr_columns, deepctr_models, options, rebuild, with_events
 from kar_aug.backbones.protocol import Injection, Settings, events_of, on_keras
 from kar_aug.data.features import Feature
 from kar_aug.layers import KnowledgeAugmentation
@@ -15,7 +15,7 @@ from kar_aug.layers import KnowledgeAugmentation
 @on_keras("2")
 def build(features: Sequence[Feature], settings: Settings, augmentation: Any, injection: Injection) -> Any:
     """DIN as `compare` trains it."""
-    read = columns(features, settings)
+    read = deepctr_columns(features, settings)
     return DIN(read, with_events(features), augmentation=augmentation, injection=injection, **options(settings))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kar_aug.backbones._deepctr import Knowledge, as_fields, columns, deepctr_models, options, rebuild
+from kar_aug.backbones._deepctr import Knowledge, as_fields, deepctr_columns, deepctr_models, options, rebuild
 from kar_aug.backbones.protocol import Injection, Settings, on_keras
 from kar_aug.data.features import Feature
 from kar_aug.layers import KnowledgeAugmentation
@@ -14,7 +14,7 @@ from kar_aug.layers import KnowledgeAugmentation
 @on_keras("2")
 def build(features: Sequence[Feature], settings: Settings, augmentation: Any, injection: Injection) -> Any:
     """FiBiNET as `compare` trains it."""
-    read = columns(features, settings)
+    read = deepctr_columns(features, settings)
     return FiBiNET(read, read, augmentation=augmentation, injection=injection, **options(settings))
 
 

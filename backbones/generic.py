@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import io
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from math import log2
 from typing import Any
 
@@ -12,7 +14,7 @@ from kar_aug._keras import keras, tf
 from kar_aug.backbones._deepctr import (
     Knowledge,
     as_fields,
-    columns,
+    deepctr_columns,
     deepctr_models,
     options,
     places,
@@ -47,7 +49,7 @@ def build(name: str, features: Sequence[Feature], settings: Settings, augmentati
         ConfigError: It is none that predicts clicks alone, out of such features.
     """
     parameters = inspect.signature(_function(name)).parameters
-    read = columns(features, settings)
+    read = deepctr_columns(features, settings)
     given = {
         **options(settings),
         **dict.fromkeys(("linear_feature_columns", "dnn_feature_columns", "region_feature_columns"), read),
@@ -56,7 +58,8 @@ def build(name: str, features: Sequence[Feature], settings: Settings, augmentati
         **(_convolutions(len(features)) if "new_maps" in parameters else {}),
     }
     arguments = {parameter: given[parameter] for parameter in parameters if parameter in given}
-    model = deepctr(name, augmentation=augmentation, injection=injection, **arguments)
+    with redirect_stdout(io.StringIO()):  # a few print what they do
+        model = deepctr(name, augmentation=augmentation, injection=injection, **arguments)
     if len(model.outputs) > 1:
         raise ConfigError(
             f"DeepCTR's {name} predicts {len(model.outputs)} things; compare takes models of clicks alone."

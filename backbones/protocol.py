@@ -11,7 +11,8 @@ A model of one's own is compared by writing one function:
     ...         hidden = keras.layers.Dense(units, "relu")(hidden)
     ...     return keras.Model(embedded.inputs, keras.layers.Dense(1, "sigmoid")(hidden))
 
-and naming it in kar.toml: `backbones = ["DeepFM", "my_models:two_tower"]`.
+and naming it in kar.toml: `backbones = ["DeepFM", "my_models:two_tower"]`. Who builds on DeepCTR takes
+`kar_aug.backbones.deepctr_columns(features, settings)` instead of `embed`.
 """
 
 from __future__ import annotations

@@ -24,13 +24,11 @@ if IS_KERAS_3:
 from kar_aug.cache import KnowledgeTable, StoreSpec, VectorStore
 from kar_aug.compare import (
     Arm,
-    Book,
     Comparison,
     Event,
     Verdict,
     by_slice,
     compare,
-    controls,
     headlines,
     leading,
     metrics,
@@ -38,9 +36,13 @@ from kar_aug.compare import (
     workers,
 )
 from kar_aug.compare.arms import arms, pairs
-from kar_aug.compare.comparison import BOOK, exported_model
+from kar_aug.compare.book import BOOK
+from kar_aug.compare.controls.bigger import widened
+from kar_aug.compare.controls.random import Random
+from kar_aug.compare.controls.shuffled import Shuffled
 from kar_aug.compare.experiment import Experiment
-from kar_aug.compare.models import build, build_bigger, parameters
+from kar_aug.compare.exporting import exported_model
+from kar_aug.compare.models import build, build_imitation, parameters
 from kar_aug.compare.statistics import Estimate
 from kar_aug.config import CompareConfig
 from kar_aug.errors import KarError, StoreError
@@ -119,33 +121,31 @@ def test_every_arm_is_one_setting() -> None:
 
 def test_injections_are_arms_of_what_knows_items_and_the_first_is_that_of_the_controls() -> None:
     config = CompareConfig(
-        backbones=("DIN",), knowledge=("user", "both"), injections=("history", "fields"), controls=("shuffled",)
+        backbones=("DIN",), knowledge=("user", "both"), injections=("events", "fields"), controls=("shuffled",)
     )
     assert [arm.name for arm in arms(config)] == [
         "DIN",
         "DIN + user knowledge",
-        "DIN + knowledge (history)",
+        "DIN + knowledge (events)",
         "DIN + knowledge",
-        "DIN + shuffled vectors (history)",
+        "DIN + shuffled vectors (events)",
     ]
     (tested,) = pairs(arms(config))[1]
-    assert tested[0].name == "DIN + knowledge (history)", "what is compared differs in the vectors alone"
+    assert tested[0].name == "DIN + knowledge (events)", "what is compared differs in the vectors alone"
 
 
 @pytest.mark.parametrize("backbone", ["DeepFM", "DIN", "FiBiNET"])
-def test_knowledge_of_the_history_reaches_every_backbone(workspace: Workspace, backbone: str) -> None:
-    from kar_aug.compare.models import build
-
+def test_knowledge_of_the_events_reaches_every_backbone(workspace: Workspace, backbone: str) -> None:
     experiment = Experiment(workspace)
-    samples, settings = experiment.samples(0), workspace.config.compare
-    arm = Arm(backbone, "item", ("item",), "hybrid-expert", "history")
+    samples, settings = experiment.samples(0), workspace.config.compare.training
+    arm = Arm(backbone, "item", ("item",), "hybrid-expert", "events")
     inputs, _ = samples.of("test")
     clicked = inputs["hist_item_id"][:, 0]
     row = np.flatnonzero((clicked > 0) & (clicked != inputs["item_id"]))[0]
     table = experiment.tables(arm, 0)["item_id"]
     forgotten = replace(table, rows=np.where(np.arange(len(table.rows)) == clicked[row], -1, table.rows))
     predicted = [
-        build(arm, samples, {"item_id": known}, settings, seed=0)[0].predict(inputs, verbose=0)[row]
+        build(arm, samples.features, {"item_id": known}, settings, seed=0)[0].predict(inputs, verbose=0)[row]
         for known in (table, forgotten)
     ]
     assert predicted[0] != predicted[1], "the model never saw what is known of the clicked item"
@@ -153,17 +153,17 @@ def test_knowledge_of_the_history_reaches_every_backbone(workspace: Workspace, b
 
 def test_shuffled_knowledge_has_the_same_vectors_for_other_ids() -> None:
     table = KnowledgeTable(np.arange(100.0).reshape(50, 2), np.r_[-1, np.arange(50)].astype(np.int32))
-    mixed = controls.shuffled(table, 0)
+    mixed = Shuffled().table({"knowledge": table}, 0)
     assert mixed.rows[0] == -1 and sorted(mixed.rows) == sorted(table.rows)
     assert (mixed.rows[1:] == table.rows[1:]).mean() < 0.2
-    assert (controls.shuffled(table, 1).rows != mixed.rows).any(), "each seed has its own"
-    np.testing.assert_array_equal(controls.shuffled(table, 0).rows, mixed.rows)
+    assert (Shuffled().table({"knowledge": table}, 1).rows != mixed.rows).any(), "each seed has its own"
+    np.testing.assert_array_equal(Shuffled().table({"knowledge": table}, 0).rows, mixed.rows)
 
 
 def test_random_vectors_have_the_lengths_of_those_they_stand_for() -> None:
     vectors = np.random.default_rng(0).normal(size=(6, 16)).astype(np.float16) * np.arange(6)[:, None]
     table = KnowledgeTable(vectors.astype(np.float16), np.asarray([-1, 3, 5, -1, 0], np.int32))
-    drawn = controls.random(table, 0)
+    drawn = Random().table({"knowledge": table}, 0)
     assert (drawn.rows >= 0).tolist() == [False, True, True, False, True]
     before, after = (t.vectors[t.rows[t.rows >= 0]].astype(float) for t in (table, drawn))
     np.testing.assert_allclose(np.linalg.norm(after, axis=1), np.linalg.norm(before, axis=1), rtol=2e-3)
@@ -172,12 +172,44 @@ def test_random_vectors_have_the_lengths_of_those_they_stand_for() -> None:
 
 def test_a_bigger_backbone_has_as_many_parameters_as_the_one_with_knowledge(workspace: Workspace) -> None:
     experiment = Experiment(workspace)
-    samples, tables = experiment.samples(0), experiment.tables(BOTH, 0)
-    plain, _ = build(BASE, samples, {}, experiment.config, 0)
-    augmented, _ = build(BOTH, samples, tables, experiment.config, 0)
-    bigger = build_bigger(samples, experiment.config, 0, BOTH, tables)
-    assert parameters(bigger) == pytest.approx(parameters(augmented), rel=0.02)
+    features, tables, settings = experiment.samples(0).features, experiment.tables(BOTH, 0), experiment.config.training
+    plain, _ = build(BASE, features, {}, settings, 0)
+    augmented, _ = build(BOTH, features, tables, settings, 0)
+    bigger = build_imitation(Arm("DeepFM", "bigger"), BOTH, features, tables, settings, 0)
+    assert parameters(augmented) <= parameters(bigger) < 1.02 * parameters(augmented)
     assert parameters(bigger) > 1.2 * parameters(plain)
+
+
+def mlp(widths: tuple[int, ...]) -> int:
+    """Parameters of dense layers after 50 inputs."""
+    return sum((before + 1) * after for before, after in zip((50, *widths), (*widths, 1), strict=True))
+
+
+@pytest.mark.parametrize(("units", "more"), [((16,), 300), ((128, 64), 200_000), ((7, 5, 3), 1000), ((64,), 0)])
+def test_widths_are_the_least_that_have_as_many_parameters(units: tuple[int, ...], more: int) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def count(widths: tuple[int, ...]) -> int:
+        asked.append(widths)
+        return mlp(widths)
+
+    found = widened(units, count, mlp(units) + more)
+    assert found is not None
+    steps = {tuple(round(u * f) for u in units) for f in np.linspace(1, 60, 20_000)}
+    assert found == min((s for s in steps if mlp(s) >= mlp(units) + more), key=mlp)
+    assert len(set(asked)) <= 14, "a model is built for each"
+
+
+def test_a_backbone_that_ignores_its_widths_is_not_made_bigger_and_says_so(workspace: Workspace) -> None:
+    experiment = Experiment(workspace)
+    features, settings = experiment.samples(0).features, experiment.config.training
+    arm, like = Arm("deepctr:AFM", "bigger"), replace(BOTH, backbone="deepctr:AFM")
+    said: list[str] = []
+    model = build_imitation(arm, like, features, experiment.tables(like, 0), settings, 0, said.append)
+    assert parameters(model) == parameters(build(arm.base, features, {}, settings, 0)[0])
+    assert said == [
+        "deepctr:AFM: it ignores hidden_units, so that it cannot be made bigger: that control says nothing of it."
+    ]
 
 
 def test_metadata_knows_of_no_id_that_the_knowledge_does_not(workspace: Workspace) -> None:
@@ -255,7 +287,8 @@ def test_a_run_with_the_same_seed_gives_the_same_result_bit_for_bit(finished: Wo
 
 def test_seeds_start_from_other_weights(workspace: Workspace) -> None:
     experiment = Experiment(workspace)
-    one, other = (build(BASE, experiment.samples(0), {}, experiment.config, seed)[0] for seed in (0, 1))
+    features = experiment.samples(0).features
+    one, other = (build(BASE, features, {}, experiment.config.training, seed)[0] for seed in (0, 1))
     same = [np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True) if a.any()]
     assert same and not any(same)
 
@@ -310,14 +343,6 @@ def test_what_is_missing_is_said_before_anything_is_trained(workspace: Workspace
         run(workspace, controls=("metadata",))
     with pytest.raises(StoreError, match="Run: kar-aug compare"):
         exported_model(workspace, "DeepFM", 0)
-
-
-def test_a_damaged_book_is_an_error_that_says_so(workspace: Workspace) -> None:
-    path = workspace.config.work / "runs" / BOOK
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"no database at all, but long enough to look at" * 30)
-    with pytest.raises(StoreError, match="delete it"):
-        Book(path)
 
 
 _SCRIPT = """

@@ -175,7 +175,7 @@ assert said.getvalue() == "kar-aug: click is not installed. Install it with: pip
             "pyarrow",
             "pyarrow is not installed.*kar-aug\\[parquet\\]",
         ),
-        ("import kar_aug.backbones", "deepctr", "deepctr is not installed.*kar-aug\\[online\\]"),
+        ("from kar_aug.backbones import DeepFM", "deepctr", "deepctr is not installed.*kar-aug\\[online\\]"),
         (
             "from kar_aug.encode import *; SentenceTransformerEncoder()",
             "sentence_transformers",
@@ -202,4 +202,4 @@ else:
 
 
 def test_deepctrs_own_utilities_can_still_be_imported() -> None:
-    run("import kar_aug.backbones, deepctr.utils; assert callable(deepctr.utils.check_version)", [])
+    run("from kar_aug.backbones import DIN; import deepctr.utils; assert callable(deepctr.utils.check_version)", [])

@@ -21,14 +21,14 @@ class Arm:
     Args:
         backbone: a name of `kar_aug.registry.BACKBONES`.
         knowledge: "base" for none; "user", "item", "both"; a control; or the name of one of `[compare.stores]`.
-        sources: the entities it has vectors of: none, or some of "user" and "item".
+        entities: those it has vectors of: none, or some of "user" and "item".
         adaptor: what adapts the vectors; "" where there are none.
         injection: where they enter, a name of `kar_aug.registry.INJECTIONS`; "" where there are none.
     """
 
     backbone: str
     knowledge: str = BASE
-    sources: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()
     adaptor: str = ""
     injection: str = ""
 
@@ -76,7 +76,7 @@ class Arm:
     @classmethod
     def of(cls, data: dict[str, Any]) -> Arm:
         """The arm that `asdict` wrote, read from JSON."""
-        return cls(**{**data, "sources": tuple(data["sources"])})
+        return cls(**{**data, "entities": tuple(data["entities"])})
 
 
 def arms(config: CompareConfig) -> list[Arm]:
@@ -109,7 +109,7 @@ def _arm(backbone: str, name: str, entities: tuple[str, ...], injection: str, ad
 def fullest(among: Sequence[Arm], backbone: str) -> Arm | None:
     """The arm that the controls imitate: knowledge of most entities, with the first injection and adaptor."""
     with_knowledge = [arm for arm in among if arm.backbone == backbone and arm.has_knowledge]
-    return max(with_knowledge, key=lambda arm: len(arm.sources), default=None)
+    return max(with_knowledge, key=lambda arm: len(arm.entities), default=None)
 
 
 def imitated(arm: Arm, among: Sequence[Arm]) -> Arm | None:

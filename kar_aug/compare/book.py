@@ -99,12 +99,16 @@ FORMAT = Format(
     tables=_tables,
     unmarked=1,
     migrations=(
-        (  # the injection "events" was called "history", and all models were DeepCTR's
+        (  # all models were DeepCTR's, and some words in an arm were others
             "ALTER TABLE runs ADD COLUMN keras TEXT",
             "UPDATE runs SET keras = '2'",
             *(
-                f"""UPDATE {table} SET arm = replace(arm, '"injection": "history"', '"injection": "events"')"""
+                f"UPDATE {table} SET arm = replace(arm, '{former}', '{now}')"
                 for table in ("runs", "trials")
+                for former, now in (
+                    ('"injection": "history"', '"injection": "events"'),
+                    ('"sources": [', '"entities": ['),
+                )
             ),
         ),
     ),
@@ -158,25 +162,19 @@ class Book:
 
     def latest(self, arm: Arm, seed: int, data: str, knowledge: Mapping[str, str]) -> Run | None:
         """The newest run of an arm with a seed on this data and knowledge, whatever its settings."""
-        wanted = {"arm": _dump(asdict(arm)), "seed": seed, "data": data, "knowledge": _dump(knowledge)}
         newest = (
-            sa.select(_runs.c.identity)
-            .where(*(_runs.c[name] == value for name, value in wanted.items()))
+            sa.select(_runs)
+            .where(_runs.c.seed == seed, _runs.c.data == data, _runs.c.knowledge == _dump(knowledge))
             .order_by(_runs.c.created.desc(), sa.literal_column("rowid").desc())
-            .limit(1)
         )
         with self._transaction(self._reader) as connection:
-            found = connection.execute(newest).scalar()
-        return None if found is None else self.run(found)
+            found = (Run(**_read(row)) for row in connection.execute(newest).mappings())
+            return next((run for run in found if run.arm == arm), None)
 
     def _row(self, table: sa.Table, identity: str) -> dict[str, Any] | None:
         with self._transaction(self._reader) as connection:
             found = connection.execute(sa.select(table).where(table.c.identity == identity)).mappings().one_or_none()
-        if found is None:
-            return None
-        row = {name: json.loads(value) if name in _JSON else value for name, value in found.items()}
-        row = {name: float("nan") if value is None else value for name, value in row.items()}  # SQLite keeps no NaN
-        return {**row, "arm": Arm.of(row["arm"]), "curve": tuple(row["curve"])}
+        return None if found is None else _read(found)
 
     @contextmanager
     def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
@@ -192,6 +190,12 @@ class Book:
 
 def _put(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
     connection.execute(insert(table).prefix_with("OR REPLACE"), dict(row))
+
+
+def _read(found: Mapping[Any, Any]) -> dict[str, Any]:
+    row = {name: json.loads(value) if name in _JSON else value for name, value in found.items()}
+    row = {name: float("nan") if value is None else value for name, value in row.items()}  # SQLite keeps no NaN
+    return {**row, "arm": Arm.of(row["arm"]), "curve": tuple(row["curve"])}
 
 
 def _as_row(row: Run | Trial) -> dict[str, Any]:

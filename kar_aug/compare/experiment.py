@@ -55,14 +55,19 @@ class Experiment:
         return self._splits[wanted]
 
     def stores(self, arm: Arm, entity: str) -> dict[str, VectorStore]:
-        """The vector stores that decide what an arm knows of "user" or "item"; its own first.
+        """The vector stores that decide what an arm knows of "user" or "item", by names of its own; the first is the
+        one whose vectors it has.
 
         Raises:
             StoreError: They are not there; the message says which command makes them.
         """
-        return {name: self._store(path) for name, path in arm.addition.stores(self.workspace, entity).items()}
+        return {name: self._open(path) for name, path in arm.addition.stores(self.workspace, entity).items()}
 
-    def _store(self, path: Path) -> VectorStore:
+    def store(self, arm: Arm, entity: str) -> VectorStore:
+        """The one whose vectors it has."""
+        return next(iter(self.stores(arm, entity).values()))
+
+    def _open(self, path: Path) -> VectorStore:
         if path not in self._stores:
             self._stores[path] = VectorStore.open(path)
         return self._stores[path]
@@ -74,25 +79,25 @@ class Experiment:
             f"{entity}_id": arm.addition.table(
                 {name: store.align(vocabulary[entity]) for name, store in self.stores(arm, entity).items()}, seed
             )
-            for entity in arm.sources
+            for entity in arm.entities
         }
 
     def knowledge_fingerprint(self, arm: Arm, imitated: Arm | None = None) -> dict[str, str]:
         """Per store that decides an arm's result, its fingerprint; of an arm that another is made after, the size."""
         found = {
             f"{name} {entity}": store.fingerprint
-            for entity in arm.sources
+            for entity in arm.entities
             for name, store in self.stores(arm, entity).items()
         }
-        for entity in imitated.sources if imitated else ():
-            own = next(iter(self.stores(imitated, entity).values())) if imitated else None
-            found[f"size of {entity}"] = str(own.spec.dimension) if own else ""
-        return found
+        if imitated is None:
+            return found
+        sizes = {entity: self.store(imitated, entity).spec.dimension for entity in imitated.entities}
+        return {**found, **{f"size of {entity}": str(size) for entity, size in sizes.items()}}
 
     def identity(self, arm: Arm, seed: int, settings: TrainingConfig, imitated: Arm | None, *further: Any) -> str:
         """16 hex digits over all that decides a run's result, whatever others have written for it included."""
         training = asdict(settings)
-        if not arm.sources and imitated is None:  # no adaptor in it
+        if not arm.entities and imitated is None:  # no adaptor in it
             training = {name: value for name, value in training.items() if "expert" not in name}
         content = [
             asdict(arm),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from kar_aug.compare.arms import Arm, arms, fullest
 from kar_aug.compare.book import BOOK, Book, Run
 from kar_aug.compare.experiment import Experiment
+from kar_aug.compare.saved import file_of, restored
 from kar_aug.compare.tasks import OnEvent
 from kar_aug.compare.workers import do
 from kar_aug.errors import StoreError
@@ -23,8 +23,9 @@ def exported_model(workspace: Workspace, backbone: str, seed: int) -> tuple[Path
         StoreError: `compare` trained none on this data and knowledge.
     """
     experiment = Experiment(workspace)
-    arm, run = _latest(experiment, backbone, seed)
-    return _file(experiment, run), _stores(experiment, arm)
+    arm = _exported(experiment, backbone)
+    _, path = _latest(experiment, arm, seed)
+    return path, _stores(experiment, arm)
 
 
 def export_model(workspace: Workspace, backbone: str, seed: int, folder: Path) -> None:
@@ -34,62 +35,45 @@ def export_model(workspace: Workspace, backbone: str, seed: int, folder: Path) -
         StoreError: `compare` trained none on this data and knowledge.
     """
     experiment = Experiment(workspace)
-    arm, run = _latest(experiment, backbone, seed)
-    stores = {name: store.path for name, store in _stores(experiment, arm).items()}
-    task = Exporting(arm, _file(experiment, run), stores, folder, run.keras)
-    do([task], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
+    run, _ = _latest(experiment, _exported(experiment, backbone), seed)
+    do([Exporting(run, folder)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
 
 
 @dataclass(frozen=True)
 class Exporting:
-    """The task.
+    """The task: to write the model of a run into a folder."""
 
-    Args:
-        model: the file of the run.
-        stores: id input -> the folder of the vectors that it was trained with.
-        folder: what is written.
-        keras: which Keras it was trained on.
-    """
-
-    arm: Arm
-    model: Path
-    stores: Mapping[str, Path]
+    run: Run
     folder: Path
-    keras: str
 
     def wanted_keras(self) -> str:
         """That of the run."""
-        return self.keras
+        return self.run.keras
 
     def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
-        """Load the model, with whatever layers its backbone has of its own, and write it."""
-        from kar_aug.cache import VectorStore
-        from kar_aug.models import load_model
+        """Build it again, and write it."""
         from kar_aug.models.export import export
-        from kar_aug.registry import BACKBONES, INJECTIONS
 
-        for registry, name in ((BACKBONES, self.arm.backbone), (INJECTIONS, self.arm.injection)):
-            registry.load(name)  # its layers are known to Keras from here on
-        model = load_model(self.model, stores=self.stores)
-        export(model, self.folder, {name: VectorStore.open(path) for name, path in self.stores.items()})
+        export(restored(experiment, self.run), self.folder, _stores(experiment, self.run.arm))
 
 
-def _latest(experiment: Experiment, backbone: str, seed: int) -> tuple[Arm, Run]:
+def _exported(experiment: Experiment, backbone: str) -> Arm:
     arm = fullest(arms(experiment.config), backbone)
     if arm is None:
         raise StoreError('There is no arm with knowledge. Name some in kar.toml: [compare] knowledge = ["both"]')
+    return arm
+
+
+def _latest(experiment: Experiment, arm: Arm, seed: int) -> tuple[Run, Path]:
     book = Book(experiment.folder / BOOK)
     run = book.latest(arm, seed, experiment.data_fingerprint(seed), experiment.knowledge_fingerprint(arm))
-    if run is None or not _file(experiment, run).exists():
+    path = None if run is None else file_of(experiment.folder, run.identity)
+    if run is None or path is None:
         raise StoreError(
             f"There is no trained {arm.name} with seed {seed} for this data and knowledge. Run: kar-aug compare"
         )
-    return arm, run
-
-
-def _file(experiment: Experiment, run: Run) -> Path:
-    return experiment.folder / f"{run.identity}.keras"
+    return run, path
 
 
 def _stores(experiment: Experiment, arm: Arm) -> dict[str, Any]:
-    return {f"{entity}_id": next(iter(experiment.stores(arm, entity).values())) for entity in arm.sources}
+    return {f"{entity}_id": experiment.store(arm, entity) for entity in arm.entities}

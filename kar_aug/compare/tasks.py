@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.book import Book, Run, Trial
 from kar_aug.compare.experiment import Experiment, code_version
+from kar_aug.compare.saved import save
 from kar_aug.config import TrainingConfig
 
 
@@ -67,7 +68,6 @@ class Training:
 
     def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
         """Train on train, choose the epoch on validation, then look at the test part: here, and nowhere else."""
-        from kar_aug._files import atomic_path
         from kar_aug._keras import keras
         from kar_aug.compare.metrics import auc, ece, gauc, logloss
         from kar_aug.compare.models import parameters
@@ -107,9 +107,7 @@ class Training:
             keras=self.wanted_keras(),
         )
         if self.arm.has_knowledge:  # what `kar-aug export` serves
-            with atomic_path(experiment.folder / f"{identity}.keras") as temporary:
-                # Rewrapped: without the optimizer, whose state nobody needs after the best epoch is restored.
-                keras.Model(trained.model.inputs, trained.model.outputs).save(temporary)
+            save(trained.model, experiment.folder, identity)
         book.add_run(run, prediction)
         keras.backend.clear_session()
         on_event(Event(self.arm, unit, len(run.curve), max(run.curve), done=True))
