@@ -86,6 +86,8 @@ def deepctr(
 
     Example:
         >>> model = deepctr("AutoInt", linear_feature_columns, dnn_feature_columns, augmentation=augmentation)
+        >>> model.input_names
+        ['user_id', 'item_id']
 
     Args:
         name: in `deepctr.models`, one of `MODELS`.

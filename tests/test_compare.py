@@ -347,23 +347,22 @@ def test_what_is_missing_is_said_before_anything_is_trained(workspace: Workspace
 
 _SCRIPT = """
 import sys
-from dataclasses import replace
 from pathlib import Path
+tables, workdir, tests = sys.argv[1:]
+sys.path.insert(0, tests)
+from support.workspaces import opened
 from kar_aug.compare import compare
-from kar_aug.config import Config
-from kar_aug.pipeline.workspace import Workspace
 if __name__ == "__main__":
-    changes = {"knowledge": [], "jobs": 2, "seeds": 4, "epochs": 15, "patience": 15}
-    config = Config.load(Path(sys.argv[1]), {"compare": changes})
-    compare(Workspace(replace(config, workdir=sys.argv[2])), on_event=lambda event: print(event.done, flush=True))
+    workspace = opened(Path(tables), Path(workdir), knowledge=[], jobs=2, seeds=4, epochs=15, patience=15)
+    compare(workspace, on_event=lambda event: print(event.done, flush=True))
 """
 
 
 def test_killed_runs_leave_whole_rows_no_processes_and_the_rest_to_do(workspace: Workspace, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(_SCRIPT)
-    arguments = [str(workspace.config.folder / "kar.toml"), str(workspace.config.work)]
-    command = [sys.executable, str(script), *arguments]
+    arguments = [workspace.config.folder, workspace.config.work, Path(__file__).parent]
+    command = [sys.executable, str(script), *map(str, arguments)]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert first.stdout is not None
     for line in first.stdout:

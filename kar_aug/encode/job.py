@@ -94,7 +94,7 @@ class Texts:
     """Texts that can be gone through again: `read()` gives a new iterator each time.
 
     Example:
-        >>> encode(Texts(lambda: cache.knowledge("item")), ".kar/vectors/item", encoder)
+        >>> store = encode(Texts(lambda: cache.knowledge("item")), folder / "item", encoder)
     """
 
     read: Callable[[], Iterator[Knowledge]]

@@ -27,7 +27,9 @@ class KnowledgeAugmentation(keras.layers.Layer):
 
     Example:
         >>> augmentation = KnowledgeAugmentation({"user_id": users.align(user_ids), "item_id": items.align(item_ids)})
-        >>> fields = augmentation({"user_id": user_id, "item_id": item_id})  # {"user_id": (batch, 32), ...}
+        >>> fields = augmentation({"user_id": user_id, "item_id": item_id})  # user_id: (batch,) or (batch, 1)
+        >>> fields["user_id"].shape
+        TensorShape([64, 32])
 
     Args:
         sources: input name -> its knowledge, any number of them, their dimensions may differ. Each is one of:

@@ -11,7 +11,7 @@ Example:
     >>> from kar_aug.generate import generate
     >>> from kar_aug.prompts import Scenario
     >>> prompts = [Scenario.load("movies").item_prompt(1, {"title": "Fargo (1996)"})]
-    >>> with OpenAIServer() as server, TextCache(":memory:") as cache:
+    >>> with OpenAIServer() as server, TextCache(folder / "answers.sqlite") as cache:
     ...     done = generate(prompts, cache, LanguageModel(model="any", base_url=server.base_url), key="any")
     ...     store = encode(cache.knowledge("item"), folder / "item", HashEncoder(dimension=4))
     >>> len(server.chat.requests), store.gather([1]).shape
