@@ -50,7 +50,8 @@ def was_cut(text: str, most: int) -> bool:
 
 def careful_tokens(text: str) -> int:
     """Tokens of a text, rather too many than too few: three bytes each. The same on every machine, unlike a tokenizer
-    that may or may not be installed, because what is cut must not depend on it."""
+    that may or may not be installed, because what is cut must not depend on it.
+    """
     return -(-len(text.encode("utf-8", "surrogatepass")) // _BYTES_PER_TOKEN)
 
 

@@ -224,7 +224,7 @@ def test_an_unknown_scenario_is_named_beside_the_known_ones(name: str) -> None:
 def test_a_wrong_scenario_is_one_clear_line(tmp_path: Path, before: str, after: str, message: str) -> None:
     text = older(MOVIES)
     assert before in text
-    with pytest.raises(PromptError, match=f"^Scenario .*{message}") as raised:
+    with pytest.raises(PromptError, match=f"^Scenario .*{message}") as raised:  # noqa: PT012
         own = from_text(tmp_path, text.replace(before, after))
         for prompts in (user_prompts(own, TABLES, SPLIT), item_prompts(own, TABLES, SPLIT)):
             list(prompts)

@@ -71,7 +71,7 @@ def test_two_texts_are_one_id_only_where_a_person_says_so(texts: list[str]) -> N
     try:
         found = ids_of_text(column, PLACE)
     except DataError as error:
-        assert "which as integers are one id" in str(error)
+        assert "which as integers are one id" in str(error)  # noqa: PT017
     else:
         bare = {text.removesuffix(".0") for text in texts}
         assert len({int(text) for text in bare}) == len(bare) == found.nunique()

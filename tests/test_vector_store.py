@@ -216,7 +216,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_store_is_an_error_that_says_what_to_do(path: Path, damage: str) -> None:
     DAMAGES[damage](path)
-    with pytest.raises(StoreError, match=r"store.*(encode|Upgrade)"):
+    with pytest.raises(StoreError, match=r"store.*(encode|Upgrade)"):  # noqa: PT012
         store = VectorStore.open(path)
         assert store.ids and store.keys and store.gather([10]).any()
 

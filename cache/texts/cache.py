@@ -76,7 +76,8 @@ class Answer:
 
 class Link(NamedTuple):
     """Whose knowledge an answer is. `knowledge` is its kind: "user", "item", by another recipe than "kar" "item:tags";
-    `as_of` the time of the last event that the prompt saw."""
+    `as_of` the time of the last event that the prompt saw.
+    """
 
     knowledge: str
     entity_id: int | str
@@ -88,7 +89,8 @@ class Link(NamedTuple):
 @dataclass(frozen=True)
 class Knowledge:
     """The text about one entity, and where it comes from. `knowledge` is its kind ("user", "item:tags"), `as_of` the
-    time of the last event that its prompt saw."""
+    time of the last event that its prompt saw.
+    """
 
     knowledge: str
     entity_id: int | str

@@ -27,7 +27,8 @@ _ROWS = 1000
 @dataclass(frozen=True)
 class Imported:
     """What was done: texts that are knowledge of users or items (`entity`) now, rows without a text, and ids that the
-    data do not have."""
+    data do not have.
+    """
 
     entity: str
     texts: int

@@ -120,7 +120,8 @@ class Snapshot:
     @cached_property
     def vectors(self) -> Array:
         """All rows in the store's own order, superseded ones included: (rows, dimension). Memory-mapped if the store
-        is one part; else joined in memory (`gather` and `matrix` never do that)."""
+        is one part; else joined in memory (`gather` and `matrix` never do that).
+        """
         parts = [part.vectors for part in self._vector_parts]
         if len(parts) == 1:
             return parts[0]

@@ -72,7 +72,8 @@ class VectorStore(Snapshot):
 
     def matrix(self, vocabulary: Sequence[EntityId | None] | Array) -> tuple[Array, npt.NDArray[np.bool_]]:
         """The vectors of a vocabulary in its own order, (vocabulary, dimension), zeros where there is none; and
-        (vocabulary,) whether there is one. Reads only the rows that it returns."""
+        (vocabulary,) whether there is one. Reads only the rows that it returns.
+        """
         rows = self._index.find(vocabulary)
         return self.vectors_at(rows), rows >= 0
 
@@ -82,7 +83,8 @@ class VectorStore(Snapshot):
 
     def join(self, dataset: Any, name: str, vocabulary: Sequence[EntityId | None] | Array, **options: Any) -> Any:
         """A `tf.data.Dataset` of batches with the vectors of its input `name`, gathered from disk as it is read; see
-        `kar_aug.models.join`."""
+        `kar_aug.models.join`.
+        """
         return join(dataset, {name: (self, vocabulary)}, **options)
 
     def batches(self, size: int = 65_536) -> Iterator[pa.RecordBatch]:

@@ -52,7 +52,8 @@ class KnowledgeTable:
 
     def matrix(self) -> tuple[Array, npt.NDArray[np.bool_]]:
         """(vocabulary, dimension) vectors in the model's order, zeros where there is none, and (vocabulary,) whether
-        there is one."""
+        there is one.
+        """
         known = self.rows >= 0
         matrix = np.zeros((len(self.rows), self.vectors.shape[1]), self.vectors.dtype)
         matrix[known] = self.vectors[self.rows[known]]

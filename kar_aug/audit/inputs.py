@@ -86,7 +86,8 @@ def labels(samples: Samples) -> Check:
 def vocabularies(samples: Samples, split: pd.DataFrame) -> Check:
     """Whether ids are numbered as they are sorted: by popularity, their numbers would tell what was clicked later.
 
-    An id that is only in the test part has a number too, so that its knowledge is found; nothing is learnt for it."""
+    An id that is only in the test part has a number too, so that its knowledge is found; nothing is learnt for it.
+    """
     findings: list[Finding] = []
     for entity, vocabulary in samples.vocabulary.items():
         known = [id for id in vocabulary if id is not None]

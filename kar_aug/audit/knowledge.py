@@ -78,7 +78,8 @@ def _question(messages: Sequence[Mapping[str, Any]]) -> str:
 
 def _asked(answer: Answer) -> tuple[str, bool]:
     """(what was asked without the summaries in it, whether there are such): what a summary says of an item need not be
-    of the data. A prompt is proved with its summaries, which are looked up by their own prompts, rendered again."""
+    of the data. A prompt is proved with its summaries, which are looked up by their own prompts, rendered again.
+    """
     text = "\n".join(str(message["content"]) for message in answer.messages if message.get("role") != "system")
     rest = without_summaries(text)
     return rest, rest != text
@@ -138,7 +139,8 @@ def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:
     """Whether no prompt of a user shows an item or rating of the user's samples, other than as history has it.
 
     Where a prompt is what is rendered today from histories alone, only the user's own row could tell: it is searched
-    for the items. All others are searched in full."""
+    for the items. All others are searched in full.
+    """
     asked = {each.entity_id: each.asked for each in stored if not each.proved and each.asked}
     proved = {each.entity_id for each in stored if each.proved}
     untold = [each for each in stored if not each.proved and not each.asked]

@@ -119,7 +119,8 @@ def imitated(arm: Arm, among: Sequence[Arm]) -> Arm | None:
 
 def pairs(among: Sequence[Arm]) -> tuple[list[tuple[Arm, Arm]], list[tuple[Arm, Arm]]]:
     """What is tested against what: every other arm against its plain backbone; and the fullest knowledge against each
-    control. Another store is set against the knowledge of the same entities, where there is such an arm."""
+    control. Another store is set against the knowledge of the same entities, where there is such an arm.
+    """
     return [(arm, arm.base) for arm in among if not arm.is_base], list(_against_controls(among))
 
 

@@ -23,7 +23,8 @@ Numbers = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class Slice:
     """Some of the test rows. `share`: of all of them; `base`: AUC of the plain backbone there; `gain`: AUC that the arm
-    has more, both over the seeds."""
+    has more, both over the seeds.
+    """
 
     group: str
     label: str

@@ -20,7 +20,8 @@ from kar_aug.config import TrainingConfig
 @dataclass(frozen=True)
 class Event:
     """What a task reports: after each epoch (with its validation AUC), and, `done`, when a unit is in the book; or a
-    `note`, a sentence that the user should read."""
+    `note`, a sentence that the user should read.
+    """
 
     arm: Arm
     unit: str

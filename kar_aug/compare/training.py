@@ -95,7 +95,8 @@ def predict(model: Any, inputs: Mapping[str, Any]) -> npt.NDArray[np.float32]:
 
 def _batches(inputs: Mapping[str, Any], label: Any, batch_size: int, seed: int) -> Any:
     """Shuffled anew each epoch. Only row numbers are shuffled, and whole batches gathered: rows are never copied one
-    by one."""
+    by one.
+    """
     inputs, label = {name: tf.constant(values) for name, values in inputs.items()}, tf.constant(label)
     rows = tf.data.Dataset.range(len(label)).shuffle(len(label), seed=seed).batch(batch_size)
     return rows.map(

@@ -19,7 +19,8 @@ PARTS = ("history", "train", "validation", "test")
 @dataclass(frozen=True)
 class Shares:
     """How much goes where; see `split_interactions`. A protocol is a function of the events in their order and of this
-    to a part a row."""
+    to a part a row.
+    """
 
     history: int
     history_share: float

@@ -1,5 +1,6 @@
 """Getting at the files of a data set: downloaded and compared with a checksum, in an archive or a folder, kept as
-Parquet."""
+Parquet.
+"""
 
 from __future__ import annotations
 

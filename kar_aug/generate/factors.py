@@ -89,7 +89,8 @@ def question(scenario: Scenario) -> Prompt:
 
 def merge(answers: Sequence[Sequence[str]]) -> list[Proposal]:
     """Factors by votes, then by their mean rank. "Director", "directors" and "the director" are one, called as the
-    first sample does."""
+    first sample does.
+    """
     names: dict[str, str] = {}
     ranks: dict[str, list[int]] = {}
     for answer in answers:

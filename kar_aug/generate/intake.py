@@ -40,7 +40,8 @@ def accepted(model: LanguageModel) -> tuple[Status, ...]:
 
 class Found(NamedTuple):
     """What is known of a prompt: its question, with the status of its answer; whether it was rejected before; and what
-    its entity has."""
+    its entity has.
+    """
 
     question: Question
     rejected: bool

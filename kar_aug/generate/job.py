@@ -135,7 +135,8 @@ class _Job:
 
     def _claim(self, questions: Iterable[Question]) -> list[Question]:
         """Those that are ours to ask. Entities of questions that are on their way wait with the others; questions that
-        another process is asking are kept for later."""
+        another process is asking are kept for later.
+        """
         new = [question for question in questions if not self.waiting.join(question)]
         return self._claim_again(new)
 

@@ -195,7 +195,8 @@ def _keep_unasked(
     where: Mapping[str, tuple[Path, int]], cache: TextCache, model: LanguageModel, intake: Intake, tier: str
 ) -> int:
     """Answers that no prompt asks for were paid for like the others: they are kept, as nobody's knowledge. Returns how
-    many."""
+    many.
+    """
     kept = 0
     for keys in batched(where, BATCH):
         answers = []

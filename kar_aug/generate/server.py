@@ -95,7 +95,7 @@ def import_openai() -> Any:
 
 
 def _transport(concurrency: int) -> dict[str, Any]:
-    """aiohttp where it is installed: the client's default looks at all its connections for every request."""
+    """Aiohttp where it is installed: the client's default looks at all its connections for every request."""
     import openai
 
     most = concurrency + 8  # one a slot, and kept open

@@ -57,7 +57,8 @@ class Adaptor(keras.layers.Layer):
 
     def adapt(self, source: str, vectors: Any) -> tuple[Any, Any]:
         """Augmented vectors, (batch, width), and gate weights, (batch, experts), None if there is no gate, of a
-        source's knowledge vectors, (batch, knowledge dimension)."""
+        source's knowledge vectors, (batch, knowledge dimension).
+        """
         raise NotImplementedError
 
     def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -191,7 +191,8 @@ class HybridExpertAdaptor(Adaptor):
 
 def _separate_kernels(shape: Sequence[int], dtype: Any = None, **_: Any) -> Any:
     """Glorot-uniform kernels of separate experts, (experts, inputs, units); the plain initializer would take the
-    number of experts for a part of each expert's fan."""
+    number of experts for a part of each expert's fan.
+    """
     experts, inputs, units = shape
     limit = (6.0 / (inputs + units)) ** 0.5
     return keras.initializers.RandomUniform(-limit, limit)((experts, inputs, units), dtype=dtype)

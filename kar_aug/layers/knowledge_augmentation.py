@@ -97,7 +97,8 @@ class KnowledgeAugmentation(keras.layers.Layer):
 
     def _make_weights(self, given: Mapping[str, Given]) -> None:
         """Weights exist from construction: their shapes come from the tables, not from the ids. One kind after the
-        other, which is their order in every file."""
+        other, which is their order in every file.
+        """
         records = [(self._sources[name], found) for name, found in given.items()]
         with tf.name_scope(self.name):
             if not self.adaptor.built:

@@ -26,7 +26,8 @@ TITLE = "CTR models with and without knowledge"
 
 class Verdicts(tuple["Verdict", ...]):
     """What decides: the fullest knowledge of each backbone against it, against controls and other stores. Printed, a
-    sentence each."""
+    sentence each.
+    """
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -39,7 +39,8 @@ def config_of(settings: Mapping[str, Any], tables: Mapping[str, Table]) -> Confi
 
 def _keep(frame: pd.DataFrame, name: str, work: Path) -> Path:
     """The file of a frame. It is named by its content: equal frames are written once, and a changed one is another
-    file, which a comparison that still runs does not read."""
+    file, which a comparison that still runs does not read.
+    """
     try:
         content = frame.to_parquet(index=False)
     except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's are these, too

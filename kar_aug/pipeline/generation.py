@@ -181,7 +181,8 @@ def _level_by_level(
     at_once: bool = False,
 ) -> Generated:
     """Run the job; before it, where long histories are summarised, the users' part of it once for each level, because
-    summaries must be there before what shows them can be asked. `at_once` leaves that to later calls."""
+    summaries must be there before what shows them can be asked. `at_once` leaves that to later calls.
+    """
 
     def with_bar(job: Job, model: LanguageModel, summaries: StoredSummaries) -> Progress:
         with watch.bar("knowledge", job.total) as show:

@@ -64,7 +64,8 @@ class Summariser:
 
     def shorten(self, user_id: int | str) -> Generator[Prompt, None, Shortened | None]:
         """Yields the questions about a history's parts, level by level as far as the one before is answered. Returns
-        the shortened history, None while answers are missing."""
+        the shortened history, None while answers are missing.
+        """
         first, end = self._events.span(user_id)
         spans = [(start, start + self._size) for start in range(first, end - self._size, self._size)]
         prompts = [self._about_events(user_id, number, *span) for number, span in enumerate(spans, 1)]
@@ -127,7 +128,8 @@ def counts(lengths: Iterable[int], size: int) -> list[int]:
 
 def without_summaries(text: str) -> str:
     """A stored prompt's text without the summaries in it: what it shows of the data themselves. Of a prompt that is
-    stored there is the text alone."""
+    stored there is the text alone.
+    """
     return _BLOCK.sub("", text)
 
 

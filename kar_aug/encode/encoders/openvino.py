@@ -89,7 +89,8 @@ def _hidden_states(transformer: Any) -> Any:
 
 def _without_telemetry() -> Any:
     """OpenVINO, which tells its makers over the network that it was imported, and what it converts, unless it misses
-    the package for that."""
+    the package for that.
+    """
     silenced = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
     if silenced:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]

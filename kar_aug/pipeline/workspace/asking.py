@@ -52,7 +52,8 @@ class Asking:
         learnt from. By another scenario than the config's if one is given: its own question, and no groups.
 
         Where long histories are summarised, the questions about their parts come before their user's, which waits for
-        `answers` to them: those in the text cache, if none are given."""
+        `answers` to them: those in the text cache, if none are given.
+        """
         with ExitStack() as stack:
             if answers is None and self._asks_for_summaries(entity):
                 answers = StoredSummaries(stack.enter_context(self.paths.open_cache()), self.paths.config.generate)

@@ -66,7 +66,8 @@ class Paths:
 
     def store(self, entity: str) -> Path:
         """The folder of the vector store that models read: of an entity's knowledge by its recipe, mixed with that of
-        groups if there are such."""
+        groups if there are such.
+        """
         names = self.all_knowledge(entity)
         if len(names) == 1:
             return self.vectors(names[0])
