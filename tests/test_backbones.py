@@ -153,7 +153,8 @@ def test_din_takes_knowledge_into_the_mlp_and_on_request_into_the_attention() ->
 def test_events_that_the_attention_does_not_read_enter_as_their_mean() -> None:
     columns = [*COLUMNS, VarLenSparseFeat(SparseFeat("hist_user_id", USERS, WIDTH), maxlen=4, combiner="mean")]
     plain, with_ = (DIN(columns, ["item_id"], augmentation=knowledge(), injection=i) for i in ("fields", "events"))
-    assert inputs_of(with_, "DNN")[0][1] == inputs_of(plain, "DNN")[0][1] + WIDTH
+    # The mean of the users before, and the items that the attention read, whose vectors are as wide again.
+    assert inputs_of(with_, "DNN")[0][1] == inputs_of(plain, "DNN")[0][1] + 2 * WIDTH
 
 
 def test_former_words_are_still_read_and_a_line_says_which_are_used_now(caplog: pytest.LogCaptureFixture) -> None:
