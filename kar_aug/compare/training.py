@@ -74,7 +74,7 @@ def train(
     best = model.get_weights()
     fastest = float("inf")
     for epoch in range(settings.epochs):
-        model.fit(batches, verbose=0)
+        model.fit(batches, verbose=0, shuffle=False)  # the batches are shuffled; Keras 3 would warn
         before = time.monotonic()
         curve.append(auc(label, predict(model, validation)))
         fastest = min(fastest, time.monotonic() - before)
