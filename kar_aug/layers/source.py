@@ -148,8 +148,8 @@ def store_locations(stores: Mapping[str, Path | str]) -> Iterator[None]:
     """Where vector stores are that moved since a model was saved, for all models loaded inside the block.
 
     Example:
-        >>> with store_locations({"item_id": "/mnt/vectors/item"}):
-        ...     model = keras.models.load_model("model.keras")
+        with store_locations({"item_id": "/mnt/vectors/item"}):
+            model = keras.models.load_model("model.keras")
 
     Args:
         stores: source name -> folder. Another block around this one is still heard for other sources.
