@@ -180,7 +180,7 @@ def test_half_a_vector_store(folder: Path, chat_server: ChatServer) -> None:
     kar_aug(folder, "generate", "--base-url", chat_server.base_url)
     kar_aug(folder, "encode", *HASHES)
     part = next((folder / ".kar/vectors/item").glob("*.vectors.npy"))
-    part.write_bytes(part.read_bytes()[:1000])
+    part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
     line = refused(kar_aug(folder, "compare"))
     assert part.name in line and "encode again" in line
 
