@@ -18,7 +18,7 @@ PYTEST = TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 test: $(VENV)/.installed  ## Run the tests, on both Keras APIs where it matters
 	$(PYTEST)
 
-test-fast: $(VENV)/.installed  ## Run those that neither train nor start processes: two minutes, for daily work
+test-fast: $(VENV)/.installed  ## Run those that neither train nor start processes, for daily work
 	$(PYTEST) -m "not slow"
 
 bench: $(VENV)/.installed  ## Measure, a table each; the answers of `make demo` are what is encoded
