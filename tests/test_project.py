@@ -69,9 +69,7 @@ def test_the_readmes_lines_and_the_example_do_the_whole_job(folder: Path, server
     """As scripts without `if __name__ == "__main__"`, though trainings run in processes of their own."""
     settings = (folder / "kar.toml").read_text()
     address = f'[generate]\nbase_url = "{server.base_url}"\n'
-    (folder / "kar.toml").write_text(
-        settings.replace("[generate]\n", address).replace("jobs = 1", "jobs = 2")
-    )
+    (folder / "kar.toml").write_text(settings.replace("[generate]\n", address).replace("jobs = 1", "jobs = 2"))
     items = pd.read_csv("items.csv")
     items.loc[7, "title"] = "Fargo (1996)"
     items.to_csv("items.csv", index=False)
