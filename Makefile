@@ -4,17 +4,22 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format clean
+.PHONY: help demo test test-fast bench lint format clean
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.installed  ## Run everything on MovieLens-100K with a small local language model
 	$(BIN)/kar-aug demo
 
+# A process a core, each on one thread; whoever is done takes over half of what another still has to do.
+PYTEST = TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
 test: $(VENV)/.installed  ## Run the tests, on both Keras APIs where it matters
-	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest
-	TF_USE_LEGACY_KERAS=0 $(BIN)/python -m pytest -m both_keras
+	$(PYTEST)
+
+test-fast: $(VENV)/.installed  ## Run those that neither train nor start processes, for daily work
+	$(PYTEST) -m "not slow"
 
 bench: $(VENV)/.installed  ## Measure, a table each; the answers of `make demo` are what is encoded
 	$(BIN)/python benchmarks/generation.py --quick

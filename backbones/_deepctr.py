@@ -1,52 +1,102 @@
-"""DeepCTR, imported quietly, and the one mechanism by which augmented vectors enter its models.
+"""DeepCTR, imported quietly, and the one mechanism by which knowledge enters its models.
 
 A DeepCTR model is a function that builds a Keras graph out of a few named steps (`get_linear_logit`,
 `input_from_feature_columns` ...). `rebuild` runs that very function with some of these names bound to steps of ours,
 which call the original and add knowledge. So a backbone without augmentation *is* DeepCTR's model, one with it differs
 in exactly the steps listed in its file, and nothing of DeepCTR is copied or patched.
+
+Knowledge has three places in a model: "linear", a linear term of it; "dense", values of the deep part; "fields", fields
+beside the embeddings, which need vectors as wide as these.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kar_aug._keras import IS_KERAS_3, keras
+from kar_aug.backbones.protocol import Injected, Injection, Settings, events_of
+from kar_aug.data.features import Feature
 from kar_aug.errors import ConfigError, MissingDependencyError
-from kar_aug.layers import HistoryPooling, KnowledgeAugmentation
+from kar_aug.registry import INJECTIONS
 
-if IS_KERAS_3:
-    raise ConfigError(
-        "DeepCTR 0.9.4 does not work on Keras 3: set the environment variable TF_USE_LEGACY_KERAS=1 before TensorFlow "
-        "is imported, and install tf-keras."
-    )
+PLACES = ("linear", "dense", "fields")
+_FORMER_PLACES = {"dnn": "dense", "fm": "fields"}
+_log = logging.getLogger("kar_aug")
 
 
-def _import_quietly() -> None:
-    """Import DeepCTR without the version check by which it starts a thread and calls the network."""
-    if "deepctr" in sys.modules:
-        return
-    silent = types.ModuleType("deepctr.utils")
-    silent.check_version = lambda version: None  # type: ignore[attr-defined]
-    sys.modules["deepctr.utils"] = silent
-    try:
-        import deepctr  # noqa: F401
-    except ImportError:
-        raise MissingDependencyError("deepctr", "online") from None
-    finally:
-        del sys.modules["deepctr.utils"]  # the real module can still be imported
+def deepctr_models() -> Any:
+    """The module `deepctr.models`, imported without the check of its version, which starts a thread that calls the
+    network.
 
+    Raises:
+        ConfigError: This process runs Keras 3.
+        MissingDependencyError: DeepCTR is not installed.
+    """
+    if IS_KERAS_3:
+        raise ConfigError(
+            "DeepCTR 0.9.4 does not work on Keras 3: set the environment variable TF_USE_LEGACY_KERAS=1 before "
+            "TensorFlow is imported, and install tf-keras."
+        )
+    if "deepctr" not in sys.modules:
+        silent = types.ModuleType("deepctr.utils")
+        silent.check_version = lambda version: None  # type: ignore[attr-defined]
+        sys.modules["deepctr.utils"] = silent
+        try:
+            import deepctr
+        except ImportError:
+            raise MissingDependencyError("deepctr", "online") from None
+        finally:
+            del sys.modules["deepctr.utils"]  # the real module can still be imported
+    import deepctr.models
 
-_import_quietly()
+    return deepctr.models
 
 
 def custom_objects() -> dict[str, Any]:
     """DeepCTR's layers by name, which `keras.models.load_model` must be told."""
+    deepctr_models()
     from deepctr.layers import custom_objects as layers
 
     return dict(layers)
+
+
+def deepctr_columns(features: Sequence[Feature], settings: Settings) -> list[Any]:
+    """The features as DeepCTR's columns. Here, and nowhere else, a `Feature` becomes one."""
+    deepctr_models()
+    return [_column(feature, settings.embedding_dim, settings.seed + i) for i, feature in enumerate(features)]
+
+
+def _column(feature: Feature, embedding_dim: int, seed: int) -> Any:
+    from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+
+    column = SparseFeat(
+        feature.name,
+        feature.vocabulary_size,
+        embedding_dim,
+        embedding_name=feature.embedding or feature.name,
+        embeddings_initializer=keras.initializers.RandomNormal(0.0, 0.0001, seed=seed),  # DeepCTR's, but for the seed
+    )
+    return column if feature.length is None else VarLenSparseFeat(column, maxlen=feature.length, combiner="mean")
+
+
+def with_events(features: Sequence[Feature]) -> list[str]:
+    """The features whose events are a feature too: what DeepCTR calls its `history_feature_list`."""
+    names = [feature.name for feature in features]
+    return [name for name in names if events_of(name) in names]
+
+
+def options(settings: Settings) -> dict[str, Any]:
+    """The settings as most of DeepCTR's models call them."""
+    return {
+        "dnn_hidden_units": settings.hidden_units,
+        "dnn_dropout": settings.dropout,
+        "l2_reg_embedding": settings.l2_embedding,
+        "seed": settings.seed,
+    }
 
 
 def rebuild(model_function: Callable[..., Any], steps: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
@@ -76,38 +126,27 @@ def _around(original: Callable[..., Any], step: Callable[..., Any]) -> Callable[
     return call
 
 
-def augmented_vectors(
-    augmentation: KnowledgeAugmentation, inputs: Mapping[str, Any], history: Sequence[str] = ()
-) -> list[Any]:
-    """The augmented vectors of a model's id inputs: one (batch, width) tensor a source, and one more for each source
-    in `history`: the mean over the clicked items, whose ids are the input `hist_` + its name."""
-    check_history(augmentation, history)
-    missing = [name for name in (*augmentation.sources, *map(clicked, history)) if name not in inputs]
-    if missing:
-        raise ValueError(
-            f"There is knowledge of {missing[0]!r}, but the model has no such input. It has: {', '.join(inputs)}"
-        )
-    ids = {name: inputs[name] for name in augmentation.sources}
-    for name in history:
-        ids[name] = keras.layers.Concatenate(axis=1)([inputs[name], inputs[clicked(name)]])
-    vectors = augmentation(ids)
-    pooled = []
-    for name in history:
-        vectors[name], mean = HistoryPooling()([ids[name], vectors[name]])
-        pooled.append(mean)
-    return [*vectors.values(), *pooled]
+class Knowledge:
+    """What an injection brings into one model, made once its inputs are there.
 
+    Args:
+        injection: by name, or itself.
+        history: former way to say which sources' events count: `injection=Events(history)`.
+    """
 
-def clicked(name: str) -> str:
-    """DeepCTR's name for the history of an id input."""
-    return "hist_" + name
+    def __init__(self, augmentation: Any, injection: Injection | str, history: Sequence[str] = ()) -> None:
+        if history:
+            _log.warning("history=%s is called injection=Events(%s) now.", list(history), list(history))
+            injection = INJECTIONS.load("events")(history)
+        self._augmentation = augmentation
+        self._injection: Injection = INJECTIONS.load(injection)() if isinstance(injection, str) else injection
+        self._injected: Injected | None = None
 
-
-def check_history(augmentation: KnowledgeAugmentation, history: Sequence[str], known: Sequence[str] = ()) -> None:
-    """Raise ValueError unless there is knowledge of all sources in `history`, and `known`, if any, has them too."""
-    for name in history:
-        if name not in augmentation.sources or (known and name not in known):
-            raise ValueError(f"`history` must name sources that have a history. Received: {name!r}")
+    def of(self, inputs: Mapping[str, Any]) -> Injected:
+        """For a model with these inputs; every step of its function asks for the same."""
+        if self._injected is None:
+            self._injected = self._injection(self._augmentation, inputs)
+        return self._injected
 
 
 def as_fields(vectors: Sequence[Any], embeddings: Sequence[Any]) -> list[Any]:
@@ -116,16 +155,25 @@ def as_fields(vectors: Sequence[Any], embeddings: Sequence[Any]) -> list[Any]:
     Raises:
         ValueError: They are not as wide as the embeddings, so that they cannot interact with them.
     """
-    width, dimension = vectors[0].shape[-1], embeddings[0].shape[-1]
-    if width != dimension:
-        raise ValueError(
-            f"Augmented vectors are {width} wide but the fields' embedding_dim is {dimension}. "
-            f"Give the augmentation expert_units=(..., {dimension})."
-        )
-    return [keras.layers.Reshape((1, width))(vector) for vector in vectors]
+    dimension = embeddings[0].shape[-1]
+    for width in (vector.shape[-1] for vector in vectors):
+        if width != dimension:
+            raise ValueError(
+                f"Augmented vectors are {width} wide but the fields' embedding_dim is {dimension}. "
+                f"Give the augmentation expert_units=(..., {dimension})."
+            )
+    return [keras.layers.Reshape((1, dimension))(vector) for vector in vectors]
 
 
-def check_choices(name: str, chosen: Sequence[str], known: Sequence[str]) -> None:
-    """Raise ValueError unless every chosen word is known and there is at least one."""
-    if not chosen or not set(chosen) <= set(known):
-        raise ValueError(f"`{name}` must be some of {tuple(known)}. Received: {tuple(chosen)}")
+def places(inject: Sequence[str]) -> tuple[str, ...]:
+    """Places in today's words.
+
+    Raises:
+        ValueError: There is none, or no such place.
+    """
+    for former in [place for place in inject if place in _FORMER_PLACES]:
+        _log.warning("inject: %r is called %r now.", former, _FORMER_PLACES[former])
+    named = tuple(_FORMER_PLACES.get(place, place) for place in inject)
+    if not named or not set(named) <= set(PLACES):
+        raise ValueError(f"`inject` must be some of {PLACES}. Received: {tuple(inject)}")
+    return named

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kar_aug.backbones._deepctr import as_fields, augmented_vectors, rebuild
+from kar_aug.backbones._deepctr import Knowledge, as_fields, deepctr_columns, deepctr_models, options, rebuild
+from kar_aug.backbones.protocol import Injection, Settings, on_keras
+from kar_aug.data.features import Feature
 from kar_aug.layers import KnowledgeAugmentation
+
+
+@on_keras("2")
+def build(features: Sequence[Feature], settings: Settings, augmentation: Any, injection: Injection) -> Any:
+    """FiBiNET as `compare` trains it."""
+    read = deepctr_columns(features, settings)
+    return FiBiNET(read, read, augmentation=augmentation, injection=injection, **options(settings))
 
 
 def FiBiNET(
@@ -14,6 +23,7 @@ def FiBiNET(
     dnn_feature_columns: Sequence[Any],
     *args: Any,
     augmentation: KnowledgeAugmentation | None = None,
+    injection: Injection | str = "fields",
     history: Sequence[str] = (),
     **kwargs: Any,
 ) -> Any:
@@ -22,16 +32,19 @@ def FiBiNET(
     Args:
         linear_feature_columns, dnn_feature_columns, *args, **kwargs: as `deepctr.models.FiBiNET` takes them.
         augmentation: None gives DeepCTR's own model. Its vectors must be as wide as the embeddings.
-        history: sources whose vectors of the clicked items (input "hist_" + source), averaged, are one field more.
+        injection: what enters: a name of `kar_aug.registry.INJECTIONS`, or an `Injection`. "events" brings, as one
+            field more, the mean of what is known of the items clicked before (input "hist_" + source).
+        history: former name of `injection=Events(history)`.
     """
-    import deepctr.models
-
+    from_deepctr = deepctr_models()
     if augmentation is None:
-        return deepctr.models.FiBiNET(linear_feature_columns, dnn_feature_columns, *args, **kwargs)
+        return from_deepctr.FiBiNET(linear_feature_columns, dnn_feature_columns, *args, **kwargs)
+    knowledge = Knowledge(augmentation, injection, history)
 
     def with_fields(original: Any, features: Any, *args: Any, **kwargs: Any) -> Any:
         embeddings, dense = original(features, *args, **kwargs)
-        return embeddings + as_fields(augmented_vectors(augmentation, features, history), embeddings), dense
+        injected = knowledge.of(features)
+        return embeddings + as_fields(injected.vectors(), embeddings), dense + list(injected.dense)
 
-    model = rebuild(deepctr.models.FiBiNET, {"input_from_feature_columns": with_fields})
+    model = rebuild(from_deepctr.FiBiNET, {"input_from_feature_columns": with_fields})
     return model(linear_feature_columns, dnn_feature_columns, *args, **kwargs)

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
+import io
+from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from math import log2
 from typing import Any
 
-from kar_aug._keras import keras
-from kar_aug.backbones._deepctr import as_fields, augmented_vectors, check_choices, rebuild
+from kar_aug._keras import keras, tf
+from kar_aug.backbones._deepctr import (
+    Knowledge,
+    as_fields,
+    deepctr_columns,
+    deepctr_models,
+    options,
+    places,
+    rebuild,
+    with_events,
+)
+from kar_aug.backbones.protocol import Injection, Settings, on_keras
+from kar_aug.data.features import Feature
+from kar_aug.errors import ConfigError
 from kar_aug.layers import KnowledgeAugmentation
 from kar_aug.layers.lookup import concatenate
 
@@ -24,10 +41,44 @@ MODELS = {
 }  # fmt: skip
 
 
+@on_keras("2")
+def build(name: str, features: Sequence[Feature], settings: Settings, augmentation: Any, injection: Injection) -> Any:
+    """A model of DeepCTR as `compare` trains it: `backbones = ["deepctr:AutoInt"]`.
+
+    Raises:
+        ConfigError: It is none that predicts clicks alone, out of such features.
+    """
+    parameters = inspect.signature(_function(name)).parameters
+    read = deepctr_columns(features, settings)
+    given = {
+        **options(settings),
+        **dict.fromkeys(("linear_feature_columns", "dnn_feature_columns", "region_feature_columns"), read),
+        "history_feature_list": with_events(features),
+        "l2_reg_embedding_feat": settings.l2_embedding,
+        **(_convolutions(len(features)) if "new_maps" in parameters else {}),
+    }
+    arguments = {parameter: given[parameter] for parameter in parameters if parameter in given}
+    with redirect_stdout(io.StringIO()):  # a few print what they do
+        model = deepctr(name, augmentation=augmentation, injection=injection, **arguments)
+    if len(model.outputs) > 1:
+        raise ConfigError(
+            f"DeepCTR's {name} predicts {len(model.outputs)} things; compare takes models of clicks alone."
+        )
+    return model
+
+
+def _convolutions(fields: int) -> dict[str, Any]:
+    """FGCNN's stages, as many as there are fields for: each halves them."""
+    stages = min(4, int(log2(max(1, fields))))
+    numbers = {"conv_kernel_width": (7,) * 4, "conv_filters": (14, 16, 18, 20), "new_maps": (3,) * 4}
+    return {name: values[:stages] for name, values in {**numbers, "pooling_width": (2,) * 4}.items()}
+
+
 def deepctr(
     name: str,
     *args: Any,
     augmentation: KnowledgeAugmentation | None = None,
+    injection: Injection | str = "fields",
     inject: Sequence[str] | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -35,59 +86,63 @@ def deepctr(
 
     Example:
         >>> model = deepctr("AutoInt", linear_feature_columns, dnn_feature_columns, augmentation=augmentation)
+        >>> model.input_names
+        ['user_id', 'item_id']
 
     Args:
         name: in `deepctr.models`, one of `MODELS`.
         *args, **kwargs: as the model takes them.
         augmentation: None gives DeepCTR's own model.
-        inject: some of "dense" (as dense values of the deep part), "fields" (as fields beside the embeddings, through
-            whatever the model does with fields; needs vectors as wide as they are) and "linear" (a linear term).
-            By default what suits the model, `MODELS[name]`.
+        injection: what enters: a name of `kar_aug.registry.INJECTIONS`, or an `Injection`.
+        inject: where its vectors do, some of "dense" (as dense values of the deep part), "fields" (as fields beside the
+            embeddings, through whatever the model does with fields; needs vectors as wide as they are) and "linear" (a
+            linear term). By default what suits the model, `MODELS[name]`. Values that an injection brings for the deep
+            part are a linear term of a model that has none for them.
 
     Raises:
         ValueError: There is no such model, or it has no such place.
     """
-    import deepctr.models
-
-    if name not in MODELS:
-        raise ValueError(f"DeepCTR has no model {name!r}. It has: {', '.join(sorted(MODELS))}")
-    function = getattr(deepctr.models, name)
+    function = _function(name)
     if augmentation is None:
-        return function(*args, **kwargs)
-    inject = MODELS[name] if inject is None else inject
-    check_choices("inject", inject, ("dense", "fields", "linear"))
+        return rebuild(function, {"build_input_features": _with_length})(*args, **kwargs)
+    inject = MODELS[name] if inject is None else places(inject)
+    has_deep_part = "dense" in MODELS[name]
+    knowledge = Knowledge(augmentation, injection)
     reached: set[str] = set()
 
     def features_with_knowledge(original: Any, features: Any, *args: Any, **kwargs: Any) -> Any:
         embeddings, dense = original(features, *args, **kwargs)
-        vectors = augmented_vectors(augmentation, features)
-        if "fields" in inject:
-            reached.add("fields")
-            if isinstance(embeddings, dict):  # fields by group: knowledge is one more of the first
-                group = next(iter(embeddings))
-                embeddings[group] = embeddings[group] + as_fields(vectors, embeddings[group])
-            else:
-                embeddings = embeddings + as_fields(vectors, embeddings)
-        return embeddings, dense + _if("dense", vectors)
+        vectors = vectors_for("fields", features)
+        if vectors and isinstance(embeddings, dict):  # fields by group: knowledge is one more of the first
+            group = next(iter(embeddings))
+            embeddings[group] = embeddings[group] + as_fields(vectors, embeddings[group])
+        elif vectors:
+            embeddings = embeddings + as_fields(vectors, embeddings)
+        return embeddings, dense + values_for_the_deep_part(features)
 
     def dense_with_knowledge(original: Any, features: Any, *args: Any, **kwargs: Any) -> Any:
-        return original(features, *args, **kwargs) + _if("dense", augmented_vectors(augmentation, features))
+        return original(features, *args, **kwargs) + values_for_the_deep_part(features)
 
     def logit_with_knowledge(original: Any, features: Any, *args: Any, **kwargs: Any) -> Any:
         logit = original(features, *args, **kwargs)
-        if "linear" not in inject:
+        values = vectors_for("linear", features)
+        if values or not has_deep_part:
+            values = [*values, *knowledge.of(features).dense]
+        if not values:
             return logit
-        reached.add("linear")
-        joined = concatenate(augmented_vectors(augmentation, features))
-        return keras.layers.Add()([logit, keras.layers.Dense(1, use_bias=False)(joined)])
+        return keras.layers.Add()([logit, keras.layers.Dense(1, use_bias=False)(concatenate(values))])
 
-    def _if(place: str, vectors: list[Any]) -> list[Any]:
+    def values_for_the_deep_part(features: Any) -> list[Any]:
+        return [*vectors_for("dense", features), *knowledge.of(features).dense]
+
+    def vectors_for(place: str, features: Any) -> list[Any]:
         if place not in inject:
             return []
         reached.add(place)
-        return vectors
+        return knowledge.of(features).vectors()
 
     steps = {
+        "build_input_features": _with_length,
         "input_from_feature_columns": features_with_knowledge,
         "get_dense_input": dense_with_knowledge,
         "get_linear_logit": logit_with_knowledge,
@@ -97,3 +152,22 @@ def deepctr(
     if reached != set(inject) or augmentation not in model.layers:  # a part that the model does not use is cut off
         raise ValueError(f"{name} has no place for knowledge as {tuple(inject)}. Choose another: inject=...")
     return model
+
+
+def _function(name: str) -> Any:
+    if name not in MODELS:
+        raise ValueError(f"DeepCTR has no model {name!r}. It has: {', '.join(sorted(MODELS))}")
+    return getattr(deepctr_models(), name)
+
+
+def _with_length(original: Any, *args: Any, **kwargs: Any) -> Any:
+    """The inputs; "seq_length", which BST asks for, is counted where nobody gives it."""
+    return _Inputs(original(*args, **kwargs))
+
+
+class _Inputs(OrderedDict[str, Any]):
+    def __missing__(self, name: str) -> Any:
+        events = next((tensor for key, tensor in self.items() if key.startswith("hist_")), None)
+        if name != "seq_length" or events is None:
+            raise KeyError(name)
+        return tf.math.count_nonzero(events, axis=1, keepdims=True, dtype="int32")

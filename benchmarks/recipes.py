@@ -60,7 +60,7 @@ def main() -> None:
                 generate(asked, cache, model, key="local")
                 answers = [answer_of(cache, prompt) for prompt in asked]
                 measured.append((recipe, asked, answers))
-                print(row(recipe, asked[0].source, answers), flush=True)
+                print(row(recipe, asked[0].knowledge, answers), flush=True)
     if options.output:
         options.output.write_text("\n".join(page(measured, options.max_tokens)) + "\n", encoding="utf-8")
 
@@ -97,7 +97,7 @@ def invented_users(items: pd.DataFrame) -> tuple[Tables, pd.DataFrame]:
 
 def answer_of(cache: TextCache, prompt: Prompt) -> Answer | None:
     """The answer about an entity; None if there is none that fits the recipe."""
-    return cache.of_entity(prompt.source, prompt.entity_id)
+    return cache.of_entity(prompt.knowledge, prompt.entity_id)
 
 
 def row(recipe: Recipe, source: str, answers: Sequence[Answer | None]) -> str:
@@ -132,9 +132,9 @@ def page(
     yield "| recipe | of | prompt tokens | answer tokens | cut | failed | seconds |"
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
     for recipe, asked, answers in measured:
-        yield row(recipe, asked[0].source, answers)
+        yield row(recipe, asked[0].knowledge, answers)
     for recipe, asked, answers in measured:
-        source = asked[0].source.partition(":")[0]
+        source = asked[0].knowledge.partition(":")[0]
         yield f"\n## `{recipe.name}`, {source}s\n\n{recipe.asks.capitalize()}."
         for number, (prompt, answer) in enumerate(zip(asked, answers, strict=True)):
             name = FILMS[number] if source == "item" else f"invented user {prompt.entity_id}"

@@ -38,9 +38,8 @@ import numpy as np
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
-from kar_aug import KnowledgeAugmentation, prestore
+from kar_aug import KnowledgeAugmentation, backbones, prestore
 from kar_aug._keras import keras
-from kar_aug.backbones import BACKBONES
 from kar_aug.layers import HybridExpertAdaptor
 
 USERS, ITEMS, WIDTH, HISTORY = 6040, 3706, 32, 20
@@ -82,7 +81,7 @@ def build(backbone: str, augmentation: Any = None) -> Any:
     own = scope["build_input_features"]
     further = augmentation.inputs if isinstance(augmentation, Naive) else {}
     with mock.patch.dict(scope, build_input_features=lambda c: OrderedDict([*own(c).items(), *further.items()])):
-        model = BACKBONES[backbone](*arguments, augmentation=augmentation)
+        model = getattr(backbones, backbone)(*arguments, augmentation=augmentation)
     model.compile("adam", "binary_crossentropy")
     return model
 
@@ -153,7 +152,7 @@ def adaptor_floor(dimension: int, distinct: int, seconds: float) -> tuple[float,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES))
+    parser.add_argument("--backbones", nargs="+", default=["DeepFM", "DIN", "FiBiNET"])
     parser.add_argument("--dimensions", nargs="+", type=int, default=[128, 384, 1024])
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[256, 1024, 4096, 16384])
     parser.add_argument("--seconds", type=float, default=1.0, help="of measurement for each model of a row")

@@ -5,6 +5,7 @@ The layers use only what `tf.keras` has in both.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,20 @@ except ImportError:
 keras: Any = tf.keras
 IS_KERAS_3 = hasattr(keras, "ops")
 
-__all__ = ["IS_KERAS_3", "keras", "only_input", "tensors_behind", "tf", "track_weights"]
+# tf-keras reads its older form in files of every format, its newer form only in .keras.
+_FORM: dict[str, Any] = {} if IS_KERAS_3 else {"use_legacy_format": True}
+
+__all__ = ["IS_KERAS_3", "deserialized", "keras", "only_input", "serialized", "tensors_behind", "tf", "track_weights"]
+
+
+def serialized(layer: Any) -> dict[str, Any]:
+    """A layer as a part of another's config."""
+    return keras.layers.serialize(layer, **_FORM)
+
+
+def deserialized(config: Any) -> Any:
+    """The layer that `serialized` wrote, with new weights."""
+    return keras.layers.deserialize(config, **_FORM)
 
 
 def tensors_behind(outputs: Sequence[Any], *, stop: Any = None) -> set[int]:
@@ -48,7 +62,13 @@ def only_input(layer: Any, used: set[int]) -> Any:
 
 
 def track_weights(layer: Any) -> None:
-    """Make TensorFlow's checkpoints see all weights of a layer: Keras 3 leaves out those that a list holds."""
+    """Make TensorFlow's checkpoints see all weights of a layer: Keras 3 leaves out those that a list holds.
+
+    Weights of one name, which layers of the user's own may have, are numbered in their order.
+    """
     if IS_KERAS_3:
+        seen: Counter[str] = Counter()
         for weight in layer.weights:
-            layer._track_trackable(weight, name=f"weight_{weight.name}", overwrite=True)
+            again = f"_{seen[weight.name]}" if seen[weight.name] else ""
+            layer._track_trackable(weight, name=f"weight_{weight.name}{again}", overwrite=True)
+            seen[weight.name] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_type_hints
@@ -55,7 +56,7 @@ def check(section: str, config: Any) -> None:
 def _check_range(name: str, value: Any, least: float | None, most: float | None) -> None:
     if (least is not None and not value >= least) or (most is not None and not value <= most):
         wanted = f"at least {least}" if most is None else f"between {least} and {most}"
-        raise ConfigError(f"{name} must be {wanted}, not {value}.")
+        raise ConfigError(f"{name} must be {wanted}, not {value}.", setting=name)
 
 
 def _check_choice(section: str, name: str, value: Any, among: Registry | Sequence[str]) -> None:
@@ -64,11 +65,11 @@ def _check_choice(section: str, name: str, value: Any, among: Registry | Sequenc
         if given in among:
             continue
         if isinstance(among, Registry) and listed:
-            raise ConfigError(f"[{section}] {among.unknown(given)}")
+            raise ConfigError(f"[{section}] {among.unknown(given)}", setting=f"[{section}] {name}")
         what = f"[{section}] there is no {name} {given!r}." if listed else f"[{section}] {name} {given!r} is unknown."
-        raise ConfigError(f"{what} Known: {', '.join(among)}")
+        raise ConfigError(f"{what} Known: {', '.join(among)}", setting=f"[{section}] {name}")
     if listed and len(set(value)) < len(value):
-        raise ConfigError(f"[{section}] {name} names one twice.")
+        raise ConfigError(f"[{section}] {name} names one twice.", setting=f"[{section}] {name}")
 
 
 def read_section(kind: type[T], section: str, document: Mapping[str, Any]) -> T:
@@ -79,7 +80,7 @@ def read_section(kind: type[T], section: str, document: Mapping[str, Any]) -> T:
     """
     table = document.get(section, {})
     if not isinstance(table, dict):
-        raise ConfigError(f"{section} must be a section: [{section}]")
+        raise ConfigError(f"{section} must be a section: [{section}]", setting=f"[{section}]")
     rules = fields(kind)  # type: ignore[arg-type]
     table = _renamed(section, table, rules)
     check_known(table, [rule.name for rule in rules], f"in [{section}]")
@@ -110,16 +111,18 @@ def read_value(name: str, hint: Any, value: Any) -> Any:
         return read_value(name, kinds[0], value)
     if getattr(hint, "__origin__", None) is tuple:
         if not isinstance(value, (list, tuple)) or not all(type(v) is kinds[0] for v in value):
-            raise ConfigError(f"{name} must be a list of {kinds[0].__name__}s, not {value!r}.")
+            raise ConfigError(f"{name} must be a list of {kinds[0].__name__}s, not {value!r}.", setting=name)
         return tuple(value)
     if getattr(hint, "__origin__", None) is Mapping:
         if not isinstance(value, dict):
-            raise ConfigError(f"{name} must be a table: {{ name = value }}, not {value!r}.")
+            raise ConfigError(f"{name} must be a table: {{ name = value }}, not {value!r}.", setting=name)
         return value
     if kinds[0] is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kinds[0] is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     if not isinstance(value, kinds[0]) or (isinstance(value, bool) and kinds[0] is not bool):
-        raise ConfigError(f"{name} must be of type {kinds[0].__name__}, not {value!r}.")
+        raise ConfigError(f"{name} must be of type {kinds[0].__name__}, not {value!r}.", setting=name)
     return value
 
 
@@ -130,8 +133,9 @@ def check_known(table: Mapping[str, Any], names: Sequence[str], where: str) -> N
             if name in _SECRETS:  # whoever wrote it there should not see it again in an error
                 raise ConfigError(
                     f"{name} {where}: keys are never read from kar.toml, which is easily shared. Take it out. Set "
-                    "OPENAI_API_KEY, or name a variable with api_key_env or a file with api_key_file."
+                    "OPENAI_API_KEY, or name a variable with api_key_env or a file with api_key_file.",
+                    setting=name,
                 )
             near = difflib.get_close_matches(name, names, 1)
             hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}"
-            raise ConfigError(f"there is no setting {name!r} {where}.{hint}")
+            raise ConfigError(f"there is no setting {name!r} {where}.{hint}", setting=name)

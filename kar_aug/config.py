@@ -6,7 +6,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,9 +16,13 @@ from kar_aug.registry import ADAPTORS, BACKBONES, CONTROLS, DATASETS, ENCODERS, 
 
 # The base_url that means: serve the small local model in this process.
 LOCAL = "local"
-KNOWLEDGE = ("user", "item", "both")
+# An arm without knowledge, and the kinds of arms with it: whom it is about.
+BASE = "base"
+KNOWLEDGE: Mapping[str, tuple[str, ...]] = {"user": ("user",), "item": ("item",), "both": ("user", "item")}
 FALLBACKS = ("none", "profile", "average")
 LONG_TEXTS = ("average", "cut")
+TABLES = ("interactions", "items", "users")
+ID_TYPES = ("integer", "string")
 # Models of OpenAI that think before they answer.
 _REASONING = re.compile(r"(o\d|gpt-5)(\b|-)")
 
@@ -30,10 +34,14 @@ class DataConfig:
     Args:
         dataset: a public data set by name, or None and the paths of the user's own tables.
         path: where the public data set lies (archive, folder or file), relative to kar.toml; downloaded if not given.
-        interactions, items, users: Parquet or CSV files, relative to kar.toml.
-        columns: what the files call a column, by our name for it: { user_id = "uid", timestamp = "ts" }.
+        interactions, items, users: Parquet, CSV, JSON lines or Arrow files, or folders of Parquet files, relative to
+            kar.toml (see `kar_aug.data.reading`).
+        columns: what the files call a column, by our name for it: { user_id = "uid", timestamp = "ts" }; for one table
+            alone under its name: { items = { item_id = "article" } }. "genres.name" takes a key of structs.
+        id_type: "integer" or "string", where ids are to be these. In a CSV file '001' is 1, unless they are strings.
+        separator, encoding: of text files; told from their content if not given.
         user_features, item_features: columns of the tables that the CTR model reads, as categories. Also
-            "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.pipeline.attributes`).
+            "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.pipeline.workspace`).
         context: columns of the interactions that are known when an impression is made; "hour" and "weekday" are made
             from the timestamp where there are no such columns.
         numeric: columns of any table that are read as numbers: "standard", "log" or "minmax", or as quantile "buckets".
@@ -64,7 +72,10 @@ class DataConfig:
     interactions: str | None = None
     items: str | None = None
     users: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    id_type: str | None = setting(None, among=ID_TYPES)
+    separator: str | None = None
+    encoding: str | None = None
     user_features: tuple[str, ...] = ()
     item_features: tuple[str, ...] = ()
     context: tuple[str, ...] = ()
@@ -92,13 +103,21 @@ class DataConfig:
         check("data", self)
         if (self.dataset is None) == (self.interactions is None):
             raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
-        for name, needs in (("path", "dataset"), ("columns", "interactions")):
+        own = ("columns", "id_type", "separator", "encoding")
+        for name, needs in (("path", "dataset"), *((name, "interactions") for name in own)):
             if getattr(self, name) and getattr(self, needs) is None:
                 raise ConfigError(f"[data] {name} goes with {needs} = ... only.")
-        if not all(isinstance(name, str) for name in self.columns.values()):
-            raise ConfigError('[data] columns must hold names of columns: { user_id = "uid", timestamp = "ts" }')
-        if len(set(self.columns.values())) < len(self.columns):
-            raise ConfigError("[data] columns names one column of yours twice.")
+        of_tables = {name: own for name, own in self.columns.items() if name in TABLES and isinstance(own, Mapping)}
+        shared = {name: theirs for name, theirs in self.columns.items() if name not in of_tables}
+        for names in (shared, *of_tables.values()):
+            if not all(isinstance(name, str) for name in names.values()):
+                raise ConfigError('[data] columns must hold names of columns: { user_id = "uid", timestamp = "ts" }')
+            if len(set(names.values())) < len(names):
+                raise ConfigError("[data] columns names one column of yours twice.")
+        if self.separator == "":
+            raise ConfigError('[data] separator must be what stands between two cells: ";"')
+        if self.encoding is not None and not _is_encoding(self.encoding):
+            raise ConfigError(f"[data] encoding {self.encoding!r} is unknown. Usual ones: utf-8, cp1252, gb18030.")
         for name in ("numeric", "sequences"):
             if not all(isinstance(value, str) for value in getattr(self, name).values()):
                 raise ConfigError(f"[data] {name} must hold texts: {{ price = \"log\" }}, {{ views = \"event == 'view'\" }}")
@@ -120,7 +139,7 @@ class PromptConfig:
         fallback: what is said of these, at no cost: "none"; "profile"; "average" (what most users like).
         max_users, max_items: ask about so many only, those with most history first; all if not given.
         user_clusters, item_clusters: ask also about so many groups of users, or items, and give each entity its group's
-            knowledge (see `kar_aug.pipeline.groups`).
+            knowledge (see `kar_aug.pipeline.workspace.groups`).
         cluster_by: what groups have in common: "interactions" of the histories, or "vectors" of the items' own
             knowledge, and of what users clicked.
         own_share: of an entity's own vector, beside its group's; 0 is the group's alone.
@@ -214,10 +233,12 @@ class LanguageModel:
             named = {"max_tokens": self.max_tokens, "temperature": float(self.temperature), "seed": self.seed}
         return {name: value for name, value in (named | dict(self.extra)).items() if name not in self.omit}
 
-    @property
-    def accepted(self) -> tuple[str, ...]:
-        """Statuses of answers that count as knowledge."""
-        return ("ok", "truncated") if self.accept_truncated else ("ok",)
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return "".encode(name) is not None
+    except LookupError:
+        return False
 
 
 def encoder_name(encoder: str) -> str:
@@ -265,39 +286,19 @@ class EncodeConfig:
 
 
 @dataclass(frozen=True)
-class CompareConfig:
-    """[compare]: the arms and how they are trained; the same for all of them.
+class TrainingConfig:
+    """How one model is built and trained: that part of [compare] which decides a result.
 
     Args:
-        backbones: some of DeepFM, DIN, FiBiNET. Each is trained as it is, and with all that follows.
-        knowledge: some of "user", "item" and "both".
-        controls: some of "metadata" (the fields that a prompt shows, through the same encoder), "shuffled" (the
-            vectors, each given to another id), "random" (vectors of the same lengths) and "bigger" (the plain
-            backbone, its deep part widened until it has as many parameters).
-        adaptors: each is combined with each of `knowledge`; the first is that of the controls too.
-        injections: likewise, for knowledge of items. "fields": the item's vector, as in KAR. "history": those of
-            the items that the user clicked before as well: averaged into one field more (DeepFM, where item and
-            history then meet in the second order, and FiBiNET), or compared by the attention (DIN).
-        stores: name -> vector stores of other texts, an arm each: { item = "folder" }, or a folder alone for items.
-        seeds: how often each arm is trained, with other initial weights and order of data.
-        vary_split: whether each seed also draws the users of train, validation and test anew.
-        tune: trials an arm of the search for learning rate, regularisation and dropout; 0 searches nothing.
-        jobs: processes that train side by side, each on one core; one a core if not given.
+        keras: "2" for Keras 2's API, "3" for Keras 3: on which backbones are trained that do not say it themselves.
+            Those of DeepCTR do: "2".
         embedding_dim: of the features, and the width of an augmented vector.
         shared_experts, dedicated_experts, expert_hidden: of the adaptor; experts are expert_hidden -> embedding_dim.
+        hidden_units: widths of a backbone's deep part.
         epochs: at most; training stops after `patience` epochs without a better validation AUC.
     """
 
-    backbones: tuple[str, ...] = setting(("DeepFM", "DIN", "FiBiNET"), among=BACKBONES)
-    knowledge: tuple[str, ...] = setting(("both",), among=KNOWLEDGE)
-    controls: tuple[str, ...] = setting(("metadata", "shuffled"), among=CONTROLS)
-    adaptors: tuple[str, ...] = setting(("hybrid-expert",), among=ADAPTORS)
-    injections: tuple[str, ...] = setting(("fields",), among=INJECTIONS)
-    stores: Mapping[str, Any] = field(default_factory=dict)
-    seeds: int = setting(5, least=1)
-    vary_split: bool = False
-    tune: int = setting(0, least=0)
-    jobs: int | None = setting(None, least=1)
+    keras: str = setting("2", among=("2", "3"))
     embedding_dim: int = setting(32, least=1)
     shared_experts: int = setting(2, least=0)
     dedicated_experts: int = setting(3, least=0)
@@ -314,14 +315,59 @@ class CompareConfig:
         check("compare", self)
         if self.shared_experts + self.dedicated_experts == 0 or min((1, *self.hidden_units)) < 1:
             raise ConfigError("[compare] needs at least one expert, and hidden_units of at least 1.")
+
+
+@dataclass(frozen=True)
+class CompareConfig(TrainingConfig):
+    """[compare]: the arms, and how they are trained; the same for all of them.
+
+    Args:
+        backbones: names of `kar_aug.registry.BACKBONES`: DeepFM, DIN, FiBiNET; "deepctr:AutoInt", any other of
+            DeepCTR's; "my_models:two_tower", a function of your own (see `kar_aug.backbones.protocol`). Each is trained
+            as it is, and with all that follows.
+        knowledge: some of "user", "item" and "both".
+        controls: some of "metadata" (the fields that a prompt shows, through the same encoder), "shuffled" (the
+            vectors, each given to another id), "random" (vectors of the same lengths) and "bigger" (the plain
+            backbone, its deep part widened until it has as many parameters).
+        adaptors: each is combined with each of `knowledge`; the first is that of the controls too.
+        injections: likewise, for knowledge of items. "fields": the item's vector, as in KAR. "events": those of
+            the items that the user clicked before as well: averaged into one field more (DeepFM, where item and
+            events then meet in the second order, and others), or compared by the attention (DIN). Joined by "+", one
+            arm has several.
+        stores: name -> vector stores of other texts, an arm each: { item = "folder" }, or a folder alone for items.
+        seeds: how often each arm is trained, with other initial weights and order of data.
+        vary_split: whether each seed also draws the users of train, validation and test anew.
+        tune: trials an arm of the search for learning rate, regularisation and dropout; 0 searches nothing.
+        jobs: processes that train side by side, each on one core; one a core if not given.
+        The rest is that of `TrainingConfig`.
+    """
+
+    backbones: tuple[str, ...] = setting(("DeepFM", "DIN", "FiBiNET"), among=BACKBONES)
+    knowledge: tuple[str, ...] = setting(("both",), among=tuple(KNOWLEDGE))
+    controls: tuple[str, ...] = setting(("metadata", "shuffled"), among=CONTROLS)
+    adaptors: tuple[str, ...] = setting(("hybrid-expert",), among=ADAPTORS)
+    injections: tuple[str, ...] = setting(("fields",), among=INJECTIONS, words={"history": "events"})
+    stores: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int = setting(5, least=1)
+    vary_split: bool = False
+    tune: int = setting(0, least=0)
+    jobs: int | None = setting(None, least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.backbones or not self.adaptors or not self.injections:
             raise ConfigError("[compare] needs at least one backbone, one adaptor and one injection.")
         if self.controls and not self.knowledge:
             raise ConfigError("[compare] controls imitate knowledge: name some in knowledge = [...]")
         for name in self.stores:
-            if name in ("base", *KNOWLEDGE, *CONTROLS):
+            if name in (BASE, *KNOWLEDGE, *CONTROLS):
                 raise ConfigError(f"[compare.stores] {name!r} is an arm already. Choose another name.")
             self.store_folders(name)
+
+    @property
+    def training(self) -> TrainingConfig:
+        """Of these, what decides the result of a training."""
+        return TrainingConfig(**{rule.name: getattr(self, rule.name) for rule in fields(TrainingConfig)})
 
     def store_folders(self, name: str) -> dict[str, str]:
         """Folders of one of `stores`, by "user" and "item"."""
@@ -350,8 +396,8 @@ class Config:
     folder: Path = Path()
 
     @classmethod
-    def load(cls, path: Path | str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Self:
-        """Read a kar.toml; `changes` (section -> name -> value, None ignored) go over what it says.
+    def load(cls, path: Path | str, changes: Mapping[str, Any] | None = None) -> Self:
+        """Read a kar.toml; `changes` (section -> name -> value, None ignored; or workdir) go over what it says.
 
         Raises:
             ConfigError: The file is not there, is not TOML, or says something unknown or of a wrong type.
@@ -360,34 +406,40 @@ class Config:
         try:
             content = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark in front
         except (FileNotFoundError, IsADirectoryError):
-            raise ConfigError(f"{path}: there is no such file. Make one with: kar-aug init") from None
+            raise ConfigError(f"{path}: there is no such file. Make one with: kar-aug init", path=path) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} cannot be read: {error}") from None
+            raise ConfigError(f"{path} cannot be read: {error}", path=path) from None
         return cls.parse(content, str(path), path.parent, changes)
 
     @classmethod
-    def parse(
-        cls, content: str, name: str, folder: Path, changes: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> Self:
+    def parse(cls, content: str, name: str, folder: Path, changes: Mapping[str, Any] | None = None) -> Self:
         """The same for the content of a file."""
-        _make_importable(folder)
         try:
             document = tomllib.loads(content)
-            for section, values in (changes or {}).items():
-                table = document.setdefault(section, {})
-                if not isinstance(table, dict):
-                    raise ConfigError(f"{section} must be a section: [{section}]")
-                table.update({key: value for key, value in values.items() if value is not None})
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{name} is not valid TOML: {error}") from None
+        return cls.of(document, name, folder, changes)
+
+    @classmethod
+    def of(
+        cls,
+        document: Mapping[str, Any],
+        name: str = "the settings",
+        folder: Path = Path(),
+        changes: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """The same for sections as dicts: `{"data": {"interactions": "log.parquet"}, "workdir": ".kar"}`."""
+        _make_importable(folder)
+        try:
+            document = _changed(document, changes or {})
             check_known(document, [*_SECTIONS, "workdir"], "at the top level")
             sections: dict[str, Any] = {
                 section: read_section(kind, section, document) for section, kind in _SECTIONS.items()
             }
             workdir = read_value("workdir", str, document.get("workdir", ".kar"))
             return cls(**sections, workdir=workdir, folder=folder)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{name} is not valid TOML: {error}") from None
         except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from None
+            raise ConfigError(f"{name}: {error}", path=name, setting=error.setting) from None
 
     def path(self, name: str) -> Path:
         """A path of kar.toml, relative to its folder."""
@@ -401,6 +453,22 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """Sections as plain data."""
         return {section: asdict(getattr(self, section)) for section in _SECTIONS}
+
+
+def _changed(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with other values in its sections; None changes nothing."""
+    changed = dict(document)
+    for section, values in changes.items():
+        if values is None:
+            continue
+        if not isinstance(values, Mapping):  # workdir, which stands in no section
+            changed[section] = values
+            continue
+        table = changed.get(section, {})
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{section} must be a section: [{section}]")
+        changed[section] = {**table, **{key: value for key, value in values.items() if value is not None}}
+    return changed
 
 
 def _make_importable(folder: Path) -> None:

@@ -9,11 +9,13 @@ Nothing is imported before `load`. Adding one of a kind is its file, and a line 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from kar_aug.errors import ConfigError
@@ -26,10 +28,11 @@ class Registry:
         kind: how errors call one: "backbone".
         group: of the entry points that add to it.
         places: name -> "module:attribute", the default first.
+        joined: names may be joined by "+" then: the "module:attribute" of what makes one of what they stand for.
     """
 
-    def __init__(self, kind: str, group: str, places: Mapping[str, str]) -> None:
-        self.kind, self.group, self._ours = kind, group, dict(places)
+    def __init__(self, kind: str, group: str, places: Mapping[str, str], joined: str = "") -> None:
+        self.kind, self.group, self._ours, self._joined = kind, group, dict(places), joined
 
     def names(self) -> tuple[str, ...]:
         """All names, ours first; a family as "deepctr:". Imports nothing."""
@@ -39,7 +42,7 @@ class Registry:
         return iter(self._places)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._place(name) is not None
+        return isinstance(name, str) and all(self._place(part) is not None for part in self._parts(name))
 
     def load(self, name: str) -> Any:
         """What a name stands for; of a family, its loader with the member's name given.
@@ -47,6 +50,9 @@ class Registry:
         Raises:
             ConfigError: There is no such name, or its module cannot be imported.
         """
+        parts = self._parts(name)
+        if len(parts) > 1:
+            return partial(EntryPoint(name, self._joined, self.group).load(), *map(self.load, parts))
         place = self._place(name)
         if place is None:
             raise self.unknown(name)
@@ -58,6 +64,12 @@ class Registry:
             raise ConfigError(f"{self.kind} {name!r} cannot be loaded: {error}") from None
         family = self._family(name)
         return partial(found, name.removeprefix(family)) if family else found
+
+    def fingerprint(self, name: str) -> str:
+        """8 hex digits over the files of what a name of others' stands for; "" for ours. Imports none of them."""
+        files = [self._file(part) for part in self._parts(name)]
+        contents = [file.read_bytes() for file in files if file is not None]
+        return hashlib.sha256(b"".join(contents)).hexdigest()[:8] if contents else ""
 
     def unknown(self, name: object) -> ConfigError:
         """The error for a name that is not there."""
@@ -72,6 +84,17 @@ class Registry:
     def _family(self, name: str) -> str:
         head, colon, member = name.partition(":")
         return head + colon if member and head + colon in self._places else ""
+
+    def _parts(self, name: str) -> list[str]:
+        return name.split("+") if self._joined else [name]
+
+    def _file(self, name: str) -> Path | None:
+        """Where what others added lies."""
+        place = self._place(name)
+        if place is None or place in self._ours.values():
+            return None
+        spec = find_spec(place.partition(":")[0].strip())
+        return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
     def _place(self, name: str) -> str | None:
         """Where a name leads: "module:attribute"; None if nowhere."""
@@ -93,33 +116,40 @@ BACKBONES = Registry(
     "backbone",
     "kar_aug.backbones",
     {
-        "DeepFM": "kar_aug.backbones.deepfm:DeepFM",
-        "DIN": "kar_aug.backbones.din:DIN",
-        "FiBiNET": "kar_aug.backbones.fibinet:FiBiNET",
+        "DeepFM": "kar_aug.backbones.deepfm:build",
+        "DIN": "kar_aug.backbones.din:build",
+        "FiBiNET": "kar_aug.backbones.fibinet:build",
+        "deepctr:": "kar_aug.backbones.generic:build",
     },
 )
 CONTROLS = Registry(
     "control",
     "kar_aug.controls",
     {
-        "metadata": "kar_aug.compare.controls:covering",
-        "shuffled": "kar_aug.compare.controls:shuffled",
-        "random": "kar_aug.compare.controls:random",
-        "bigger": "kar_aug.compare.controls:widened",
+        "metadata": "kar_aug.compare.controls.metadata:Metadata",
+        "shuffled": "kar_aug.compare.controls.shuffled:Shuffled",
+        "random": "kar_aug.compare.controls.random:Random",
+        "bigger": "kar_aug.compare.controls.bigger:Bigger",
     },
 )
 INJECTIONS = Registry(
     "injection",
     "kar_aug.injections",
-    {"fields": "kar_aug.backbones._deepctr:as_fields", "history": "kar_aug.layers.history_pooling:HistoryPooling"},
+    {
+        "fields": "kar_aug.backbones.injections.fields:Fields",
+        "events": "kar_aug.backbones.injections.events:Events",
+    },
+    joined="kar_aug.backbones.injections.together:Together",
 )
 ADAPTORS = Registry(
     "adaptor",
     "kar_aug.adaptors",
-    dict.fromkeys(
-        ("hybrid-expert", "mixture-of-experts", "mlp", "none"),
-        "kar_aug.layers.hybrid_expert_adaptor:HybridExpertAdaptor",
-    ),
+    {
+        "hybrid-expert": "kar_aug.layers.hybrid_expert_adaptor:hybrid_expert",
+        "mixture-of-experts": "kar_aug.layers.hybrid_expert_adaptor:mixture_of_experts",
+        "mlp": "kar_aug.layers.hybrid_expert_adaptor:mlp",
+        "none": "kar_aug.layers.hybrid_expert_adaptor:linear",
+    },
 )
 ENCODERS = Registry(
     "encoder",

@@ -1,11 +1,11 @@
 """Prompts: what the language model is asked about each user and item.
 
-*.toml      scenarios: factors, fields and templates of a domain     validate   their errors, with line and field
-scenario    a scenario as an object, which renders entities          templates  sandboxed templates
-recipes/    ways of asking, as data                              recipe     a recipe as an object
-entities    the prompts of the users and items of some tables        text       values as text that prompts may hold
-history     which events of a long history are shown             schema     answers as JSON
-summaries   long histories as summaries                          events     the events of histories as rows
+scenarios/  factors, fields and templates of a domain, as data       validate   their errors, with line and field
+scenario    a scenario as an object, which renders entities          structure  what their files may say
+recipes/    ways of asking, as data                                  templates  sandboxed templates
+recipe      a recipe as an object                                    text       values as text that prompts may hold
+entities    the prompts of the users and items of some tables        data       the block that shows an entity
+histories/  which events of a long history are shown, and how        schema     answers as JSON
 """
 
 from kar_aug.prompts.entities import item_prompts, user_prompts

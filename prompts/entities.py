@@ -18,7 +18,7 @@ from kar_aug.prompts.histories.select import Vectors
 from kar_aug.prompts.neighbours import important_neighbours
 from kar_aug.prompts.prompt import Prompt, version_with
 from kar_aug.prompts.recipe import KAR, Recipe
-from kar_aug.prompts.scenario import Rephrase, Scenario
+from kar_aug.prompts.scenario import Scenario
 from kar_aug.prompts.text import clean
 
 _log = logging.getLogger("kar_aug")
@@ -53,7 +53,7 @@ def user_prompts(
         recipe: how to ask; the scenario's own question if None.
     """
     recipe = recipe or Recipe.load(KAR)
-    source, schema = recipe.source("user"), recipe.schema("user")
+    knowledge, schema = recipe.knowledge("user"), recipe.schema("user")
     version = recipe.version(scenario, "user")
     more: dict[str, Any] = {} if max_events == MAX_EVENTS else {"events": max_events}
     if selection != "recent":
@@ -66,7 +66,7 @@ def user_prompts(
         summariser = summaries.Summariser(scenario, events, answers, max_events)
         more["summaries"] = summariser.version
     version = version_with(version, more)
-    rephrase = partial(recipe.rephrase, scenario, "user")
+    ask = partial(recipe.ask, scenario, "user")
     profiles = _rows(tables.users, "user_id")
     choose = select.selection(selection, events.item_ids, events.ratings, vectors)
     for user_id in users_with_history(split, min_events)[:limit]:
@@ -77,15 +77,15 @@ def user_prompts(
             if short is None:
                 continue
             rows = events.rows(range(short.start, end), last)
-            show = partial(summariser.show, short.summaries)
-            prompt = scenario.user_prompt(user_id, profile, rows, events.as_of(last), _one_after_other(show, rephrase))
+            head = summariser.head(short.summaries)
+            prompt = scenario.user_prompt(user_id, profile, rows, events.as_of(last), ask, head=head)
             if any(summary.cut for summary in short.summaries):
                 prompt = replace(prompt, cut=(*prompt.cut, "summaries"))
         else:
             chosen = choose(events.item_ids[start:end], events.ratings[start:end], max_events)
             rows = events.rows((start + i for i in chosen), last)
-            prompt = scenario.user_prompt(user_id, profile, rows, events.as_of(last), rephrase)
-        yield replace(prompt, source=source, version=version, schema=schema)
+            prompt = scenario.user_prompt(user_id, profile, rows, events.as_of(last), ask)
+        yield replace(prompt, knowledge=knowledge, version=version, schema=schema)
 
 
 def item_prompts(
@@ -102,7 +102,7 @@ def item_prompts(
     An item without one of the scenario's `item.required` fields is left out: a language model could only invent.
     """
     recipe = recipe or Recipe.load(KAR)
-    source, version, schema = recipe.source("item"), recipe.version(scenario, "item"), recipe.schema("item")
+    knowledge, version, schema = recipe.knowledge("item"), recipe.version(scenario, "item"), recipe.schema("item")
     rows = _rows(tables.items, "item_id")
     counted = split.loc[split["part"] == "history", "item_id"]
     ordered = _most_frequent(counted[counted.isin(rows.keys())], None)
@@ -119,9 +119,9 @@ def item_prompts(
         neighbours = important_neighbours(split, asked)
     for item_id, near in zip(asked, neighbours, strict=False):
         names = [scenario.name_of(rows[other]) for other in near if other in rows]
-        rephrase = partial(recipe.rephrase, scenario, "item", neighbours=[name for name in names if name])
-        prompt = scenario.item_prompt(item_id, rows[item_id], rephrase)
-        yield replace(prompt, source=source, version=version, schema=schema)
+        ask = partial(recipe.ask, scenario, "item", neighbours=[name for name in names if name])
+        prompt = scenario.item_prompt(item_id, rows[item_id], ask)
+        yield replace(prompt, knowledge=knowledge, version=version, schema=schema)
     if nameless:
         _log.warning(
             "%s items are not asked about, because their %s is empty; the first is item_id %s",
@@ -136,10 +136,6 @@ def users_with_history(split: pd.DataFrame, min_events: int = 1) -> list[int | s
     history = split.loc[split["part"] == "history", "user_id"]
     counts = history.value_counts()
     return _most_frequent(history[history.isin(counts.index[counts >= min_events])], None)
-
-
-def _one_after_other(first: Rephrase, then: Rephrase) -> Rephrase:
-    return lambda messages: then(first(messages))
 
 
 def _rows(table: pd.DataFrame, key: str) -> dict[int | str, dict[str, Any]]:

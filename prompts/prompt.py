@@ -21,20 +21,22 @@ class Prompt:
     """One question about one entity. The entity's id is for our books; the model never sees it.
 
     Args:
-        source: whose knowledge the answer is: "user", "item"; by another recipe than "kar", "item:tags".
+        knowledge: the kind of knowledge that the answer is: "user", "item"; by another recipe than "kar", "item:tags".
         version: changes with all that could change what the model sees, but for the data themselves.
         as_of: the time of the last event that the prompt shows.
         cut: names of what was shortened to fit: fields, and "history" where events had to be left out.
         schema: the JSON schema that the answer must fit; None where it is free text.
+        data: the block of the messages that shows the entity, marks included; "" where none is told apart.
     """
 
-    source: str
+    knowledge: str
     entity_id: int | str
     messages: tuple[Message, ...]
     version: str
     as_of: str | None = None
     cut: tuple[str, ...] = ()
     schema: Mapping[str, Any] | None = None
+    data: str = ""
 
     @property
     def text(self) -> str:

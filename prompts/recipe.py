@@ -1,12 +1,11 @@
 """Recipes: ways of asking that the literature found to matter, each a few lines of data that fit any scenario.
 
-A recipe takes from the scenario how an entity is shown (all between the <data> marks) and asks its own question about
-it. "kar" has no templates: its question is the scenario's own.
+A recipe takes from the scenario how an entity is shown (its data block), and asks its own question about it. "kar" has
+no templates: its question is the scenario's own.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,12 +14,11 @@ from typing import Any
 
 from kar_aug.errors import PromptError
 from kar_aug.prompts.prompt import Message, version_of
-from kar_aug.prompts.scenario import Scenario, render_messages
+from kar_aug.prompts.scenario import Fields, Scenario, render_messages
 from kar_aug.prompts.validate import read_recipe
 
 KAR = "kar"
 DIRECT = "direct"
-_DATA = re.compile(r"<data>.*?</data>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Recipe:
             try:
                 content = path.read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
-                raise PromptError(f"Recipe {path} cannot be read: {error}") from None
+                raise PromptError(f"Recipe {path} cannot be read: {error}", file=str(path)) from None
         elif str(name_or_path) in recipe_names():
             content = _folder().joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
         else:
@@ -69,58 +67,67 @@ class Recipe:
     @classmethod
     def _of(cls, content: str, name: str) -> Recipe:
         data = read_recipe(content, name)
-        sections: dict[str, Any] = {source: data[source] for source in ("user", "item") if source in data}
+        sections: dict[str, Any] = {entity: data[entity] for entity in ("user", "item") if entity in data}
         return cls(data["name"], data.get("paper", ""), data.get("asks", ""), sections, tuple(data.get("needs", ())))
 
-    def source(self, source: str) -> str:
+    def knowledge(self, entity: str) -> str:
         """How this recipe's knowledge of users or items is called where answers are kept.
 
         Raises:
             PromptError: The recipe does not ask about them.
         """
-        self._section(source)
-        return source if self.name == KAR else f"{source}:{self.name}"
+        self._section(entity)
+        return entity if self.name == KAR else f"{entity}:{self.name}"
 
-    def schema(self, source: str) -> Mapping[str, Any] | None:
+    def schema(self, entity: str) -> Mapping[str, Any] | None:
         """The JSON schema that answers must fit; None where they are free text."""
-        schema: Mapping[str, Any] | None = self._section(source).get("schema")
+        schema: Mapping[str, Any] | None = self._section(entity).get("schema")
         return schema
 
-    def version(self, scenario: Scenario, source: str) -> str:
+    def version(self, scenario: Scenario, entity: str) -> str:
         """12 hex digits that change with any byte of the recipe or the scenario that a model could see."""
-        section = self._section(source)
+        section = self._section(entity)
         if not section:
-            return scenario.versions[source]
-        return version_of(self.name, dict(section), scenario.versions[source], dict(scenario.words))
+            return scenario.versions[entity]
+        return version_of(self.name, dict(section), scenario.versions[entity], dict(scenario.words))
 
-    def rephrase(
-        self, scenario: Scenario, source: str, messages: tuple[Message, ...], neighbours: Sequence[str] = ()
+    def ask(
+        self, scenario: Scenario, entity: str, data: str, fields: Fields | None = None, neighbours: Sequence[str] = ()
     ) -> tuple[Message, ...]:
-        """The recipe's question about the data that the scenario's own question shows.
+        """The recipe's question about a data block.
 
         Args:
+            fields: what the scenario's own question may read beside the data.
             neighbours: names of items, cleaned, for recipes that need them.
+
+        Raises:
+            PromptError: A template fails, or the scenario marks no data.
         """
-        section = self._section(source)
+        section = self._section(entity)
         if not section:
-            return messages
-        data = _DATA.search(messages[1]["content"])
-        if data is None:
-            raise PromptError(f"Scenario {scenario.name}: {source}.prompt has no <data> marks, which recipes need.")
-        fields = {"data": data[0], "neighbours": list(neighbours)}
-        return render_messages(scenario, f"recipe {self.name}, template of {source}", section, fields)
+            return scenario.ask(entity, data, fields)
+        if not data:
+            raise PromptError(
+                f"Scenario {scenario.name}: {entity}.prompt has no <data> marks, which recipes need.",
+                file=scenario.name,
+                field=f"{entity}.prompt",
+            )
+        shown = {"data": data, "neighbours": list(neighbours)}
+        return render_messages(scenario, f"recipe {self.name}, template of {entity}", section, shown)
 
-    def _section(self, source: str) -> Mapping[str, Any]:
-        if source not in self.sections:
-            known = ", ".join(recipe_names(source))
-            raise PromptError(f"Recipe {self.name!r} does not ask about {source}s. Those that do: {known}.")
-        return self.sections[source]
+    def _section(self, entity: str) -> Mapping[str, Any]:
+        if entity not in self.sections:
+            known = ", ".join(recipe_names(entity))
+            raise PromptError(
+                f"Recipe {self.name!r} does not ask about {entity}s. Those that do: {known}.", file=self.name
+            )
+        return self.sections[entity]
 
 
-def recipe_names(source: str | None = None) -> list[str]:
-    """The recipes that come with kar-aug; with `source`, those that ask about users, or items."""
+def recipe_names(entity: str | None = None) -> list[str]:
+    """The recipes that come with kar-aug; with `entity`, those that ask about users, or items."""
     names = sorted(file.name[:-5] for file in _folder().iterdir() if file.name.endswith(".toml"))
-    return [name for name in names if source is None or source in Recipe.load(name).sections]
+    return [name for name in names if entity is None or entity in Recipe.load(name).sections]
 
 
 def _folder() -> Any:

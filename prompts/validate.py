@@ -7,7 +7,6 @@ middle of a paid job fails before it.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,48 +14,29 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from kar_aug.errors import PromptError
+from kar_aug.prompts import data as blocks
 from kar_aug.prompts.schema import schema_fault
+from kar_aug.prompts.structure import RECIPE, SCENARIO, WORDS, first_fault
 from kar_aug.prompts.templates import TemplateFault, check_names, render, uses
 from kar_aug.prompts.text import careful_tokens
 
 # What a template may read of an event, beside the scenario's user.item_fields.
 EVENT_FIELDS = ("date", "rating", "stars", "verdict", "ago")
 DAY_FIELDS = ("date", "events")
-WORDS = ("item", "items", "verb")
-_DATA = re.compile(r"<data>.*?</data>", re.DOTALL)
+ENTITIES = ("user", "item")
+# What a template may read wherever it stands.
+_COMMON: dict[str, Any] = {"factors": None, "language": None, "words": WORDS}
 # Values for a rendering on trial: a number, because templates may count with it; and what is missing.
 _TRIALS = ("4711", "")
-
-# What a scenario may say: section -> key -> (type, whether it must be there).
-_SCENARIO: dict[str, dict[str, tuple[type, bool]]] = {
-    "": {
-        "name": (str, True), "factors": (list, True), "user": (dict, True), "item": (dict, True),
-        "language": (str, False), "words": (dict, False), "ratings": (dict, False), "limits": (dict, False),
-        "decisions": (object, False),  # a record of who decided the factors, for people
-    },
-    "user": {"fields": (list, True), "item_fields": (list, False), "system": (str, True), "prompt": (str, True)},
-    "item": {"fields": (list, True), "required": (list, False), "system": (str, True), "prompt": (str, True)},
-    "words": dict.fromkeys(WORDS, (str, True)),
-    "ratings": {"low": (float, True), "high": (float, True), "words": (list, False)},
-    "limits": {"characters": (int, False), "tokens": (int, False)},
-}  # fmt: skip
-_RECIPE: dict[str, dict[str, tuple[type, bool]]] = {
-    "": {
-        "name": (str, True), "paper": (str, False), "asks": (str, False), "needs": (list, False),
-        "user": (dict, False), "item": (dict, False),
-    },
-    "user": {"system": (str, False), "prompt": (str, False), "schema": (dict, False)},
-    "item": {"system": (str, False), "prompt": (str, False), "schema": (dict, False)},
-}  # fmt: skip
-_NEEDS = ("neighbours",)
-_KINDS = {str: "a text", list: "a list of texts", dict: "a section", int: "a whole number", float: "a number"}
+_BLOCK = blocks.marked(["4711"])  # likewise, of data
 
 
 @dataclass(frozen=True)
 class Document:
-    """A TOML file being checked. `what` is how errors call it: "Scenario books.toml"."""
+    """A TOML file being checked. `kind` and `name` are how errors call it: "Scenario books.toml"."""
 
-    what: str
+    kind: str
+    name: str
     content: str
 
     def parse(self) -> dict[str, Any]:
@@ -68,35 +48,19 @@ class Document:
         try:
             return tomllib.loads(self.content)
         except tomllib.TOMLDecodeError as error:  # says line and column itself
-            raise PromptError(f"{self.what}: {error}") from None
+            raise PromptError(f"{self.kind} {self.name}: {error}", file=self.name) from None
 
     def fail(self, section: str, key: str, message: str, template_line: int | None = None) -> NoReturn:
         """Raise a PromptError that names line and field."""
         line = line_of(self.content, section, key, template_line)
         field = f"{section}.{key}" if section and key else section or key
-        raise PromptError(f"{self.what}{f', line {line}' if line else ''}, {field}: {message}")
+        where = f"{self.kind} {self.name}{f', line {line}' if line else ''}, {field}"
+        raise PromptError(f"{where}: {message}", file=self.name, line=line, field=field)
 
-    def check_structure(
-        self, data: Mapping[str, Any], structure: Mapping[str, Mapping[str, tuple[type, bool]]]
-    ) -> None:
+    def check_structure(self, data: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
         """Check names and types of everything the file says."""
-        for section, keys in structure.items():
-            table = data.get(section) if section else data
-            if table is None:
-                continue
-            for key in table:
-                if key not in keys:
-                    near = difflib.get_close_matches(key, keys, 1)
-                    hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(keys)}"
-                    self.fail(section, key, f"there is no such setting. {hint}")
-            for key, (kind, needed) in keys.items():
-                if key not in table:
-                    if needed:
-                        where = f"[{section}]" if section else "the file"
-                        self.fail(section, "" if section else key, f"'{key}' is missing in {where}.")
-                elif not _is(table[key], kind):
-                    wanted = f"a section: [{key}]" if kind is dict else _KINDS[kind]
-                    self.fail(section, key, f"'{key}' must be {wanted}.")
+        if fault := first_fault(data, schema):
+            self.fail(*fault)
 
     def check_template(self, section: str, key: str, text: str, known: Mapping[str, Any]) -> None:
         """Check what a template reads."""
@@ -119,20 +83,17 @@ def read_scenario(content: str, name: str) -> dict[str, Any]:
     Raises:
         PromptError: Something is missing, unknown, of a wrong type, or cannot be rendered; with line and field.
     """
-    document = Document(f"Scenario {name}", content)
+    document = Document("Scenario", name, content)
     data = document.parse()
-    document.check_structure(data, _SCENARIO)
+    document.check_structure(data, SCENARIO)
     _check_factors(document, data["factors"])
     for field in data["item"].get("required", []):
         if field not in data["item"]["fields"]:
             document.fail("item", "required", f"'{field}' is not one of item.fields.")
     if "ratings" in data and not data["ratings"]["low"] < data["ratings"]["high"]:
         document.fail("ratings", "low", "must be below high.")
-    for key, least in (("characters", 10), ("tokens", 50)):
-        if data.get("limits", {}).get(key, least) < least:
-            document.fail("limits", key, f"must be at least {least}.")
-    for source in ("user", "item"):
-        _check_source(document, data, source)
+    for entity in ENTITIES:
+        _check_entity(document, data, entity)
     return data
 
 
@@ -142,49 +103,51 @@ def read_recipe(content: str, name: str) -> dict[str, Any]:
     Raises:
         PromptError: Something is missing, unknown, of a wrong type, or cannot be rendered; with line and field.
     """
-    document = Document(f"Recipe {name}", content)
+    document = Document("Recipe", name, content)
     data = document.parse()
-    document.check_structure(data, _RECIPE)
+    document.check_structure(data, RECIPE)
     if not re.fullmatch("[a-z0-9][a-z0-9-]*", data["name"]):
         document.fail("", "name", "must be of lower-case letters, digits and hyphens: folders are called by it.")
-    for need in data.get("needs", []):
-        if need not in _NEEDS:
-            document.fail("", "needs", f"'{need}' is unknown. Known: {', '.join(_NEEDS)}")
-    sources = [source for source in ("user", "item") if source in data]
-    if not sources:
+    entities = [entity for entity in ENTITIES if entity in data]
+    if not entities:
         document.fail("", "user", "a recipe asks about users, items or both: there is neither [user] nor [item].")
-    for source in sources:
-        _check_question(document, data, source)
+    for entity in entities:
+        _check_question(document, data, entity)
     return data
 
 
-def _check_question(document: Document, data: Mapping[str, Any], source: str) -> None:
+def _check_question(document: Document, data: Mapping[str, Any], entity: str) -> None:
     """The two templates of a recipe's section, rendered with made-up data; without templates, the scenario's own."""
-    section = data[source]
+    section = data[entity]
     given = [key for key in ("system", "prompt") if key in section]
     if not given and data["name"] == "kar":
         return
     for key in ("system", "prompt"):
         if key not in given:
-            document.fail(source, "", f"'{key}' is missing in [{source}].")
+            document.fail(entity, "", f"'{key}' is missing in [{entity}].")
     if "schema" in section and (fault := schema_fault(section["schema"])):
-        document.fail(f"{source}.schema", "", fault)
-    if "neighbours" in data.get("needs", ()) and source == "user":
+        document.fail(f"{entity}.schema", "", fault)
+    if "neighbours" in data.get("needs", ()) and entity == "user":
         document.fail("", "needs", "only items have neighbours.")
-    common: dict[str, Any] = {"factors": None, "language": None, "words": WORDS}
-    known = {**common, "data": None, **dict.fromkeys(data.get("needs", ()))}
-    document.check_template(source, "system", section["system"], common)
-    document.check_template(source, "prompt", section["prompt"], known)
+    known = {**_COMMON, "data": None, **dict.fromkeys(data.get("needs", ()))}
+    document.check_template(entity, "system", section["system"], _COMMON)
+    document.check_template(entity, "prompt", section["prompt"], known)
     values = {"factors": ["x"], "language": "English", "words": dict.fromkeys(WORDS, "thing")}
-    document.try_template(source, "system", section["system"], values)
+    document.try_template(entity, "system", section["system"], values)
     for neighbours in ([], ["4712"]):
-        data_block = "<data>\n4711\n</data>"
-        rows = {"data": data_block, "neighbours": neighbours}
-        text = document.try_template(source, "prompt", section["prompt"], {**values, **rows})
-        if text.count(data_block) != 1:
-            document.fail(source, "prompt", "must show the entity once: {{ data }}")
-        if "4712" in _DATA.sub("", text):
-            document.fail(source, "prompt", "neighbours must stand between <data> and </data>.")
+        text = _asked_on_trial(document, entity, section, _BLOCK, {**values, "neighbours": neighbours})
+        if "4712" in blocks.outside(text):
+            document.fail(entity, "prompt", "neighbours must stand between <data> and </data>.")
+
+
+def _asked_on_trial(
+    document: Document, entity: str, section: Mapping[str, Any], block: str, values: Mapping[str, Any]
+) -> str:
+    """A prompt that gets its data as a block, which it must show."""
+    text = document.try_template(entity, "prompt", section["prompt"], {**values, "data": block})
+    if text.count(block) != 1:
+        document.fail(entity, "prompt", "must show the entity once: {{ data }}")
+    return text
 
 
 def _check_factors(document: Document, factors: Sequence[str]) -> None:
@@ -199,37 +162,55 @@ def _check_factors(document: Document, factors: Sequence[str]) -> None:
             document.fail("", "factors", f"'{factor}' stands there twice.")
 
 
-def _check_source(document: Document, data: Mapping[str, Any], source: str) -> None:
-    """The two templates of a source: names, factors, data marks, length; rendered with made-up values."""
-    section = data[source]
-    common: dict[str, Any] = {"factors": None, "language": None, "words": WORDS}
-    if source == "user":
-        events = (*section.get("item_fields", ()), *EVENT_FIELDS)
-        known = {**common, "profile": section["fields"], "history": None, "day": DAY_FIELDS, "event": events}
-    else:
-        events, known = (), {**common, "item": section["fields"]}
-    document.check_template(source, "system", section["system"], common)
-    document.check_template(source, "prompt", section["prompt"], known)
-    if not uses(section["system"], "factors") and not uses(section["prompt"], "factors"):
-        document.fail(source, "prompt", 'the factors are never asked about. Write: {{ factors | join(", ") }}')
+def _check_entity(document: Document, data: Mapping[str, Any], entity: str) -> None:
+    """The templates of an entity: names, factors, data marks, length; rendered with made-up values."""
+    section = data[entity]
+    shows = "data" if "data" in section else "prompt"  # the template that shows the entity
+    document.check_template(entity, "system", section["system"], _COMMON)
+    document.check_template(entity, shows, section[shows], {**_COMMON, **_known_of(section, entity)})
+    if shows == "data":
+        document.check_template(entity, "prompt", section["prompt"], {**_COMMON, "data": None})
+    if not any(uses(section[key], "factors") for key in ("system", shows, "prompt")):
+        document.fail(entity, "prompt", 'the factors are never asked about. Write: {{ factors | join(", ") }}')
     words = data.get("words", dict.fromkeys(WORDS, "thing"))
     given = {"factors": data["factors"], "language": data.get("language", "English"), "words": words}
-    system = document.try_template(source, "system", section["system"], given)
+    system = document.try_template(entity, "system", section["system"], given)
+    text = _shown_on_trial(document, entity, shows, section, given)
+    if shows == "data":
+        text = _asked_on_trial(document, entity, section, text, given)
+    tokens, most = careful_tokens(system) + careful_tokens(text), data.get("limits", {}).get("tokens")
+    if most is not None and tokens > most:
+        document.fail(
+            entity, "prompt", f"the templates alone are about {tokens:,} tokens, more than limits.tokens = {most:,}."
+        )
+
+
+def _known_of(section: Mapping[str, Any], entity: str) -> dict[str, Any]:
+    """What the template that shows an entity may read of it."""
+    if entity == "item":
+        return {"item": section["fields"]}
+    return {"profile": section["fields"], "history": None, "day": DAY_FIELDS, "event": _event_fields(section)}
+
+
+def _event_fields(section: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*section.get("item_fields", ()), *EVENT_FIELDS)
+
+
+def _shown_on_trial(
+    document: Document, entity: str, shows: str, section: Mapping[str, Any], given: Mapping[str, Any]
+) -> str:
+    """Show made-up entities, and see that all of them stays between the marks. Returns what shows an empty one."""
+    text = ""
     for value in _TRIALS:
         row = dict.fromkeys(section["fields"], value)
-        day = {"date": "1 Jan 1970", "events": [dict.fromkeys(events, value)]}
-        rows: dict[str, Any] = {"profile": row, "history": [day]} if source == "user" else {"item": row}
-        text = document.try_template(source, "prompt", section["prompt"], {**given, **rows})
-        if text.count("<data>") != 1 or text.count("</data>") != 1 or not _DATA.search(text):
-            document.fail(source, "prompt", "what comes from the tables must stand between <data> and </data>, once.")
-        if value and value in _DATA.sub("", text):
-            document.fail(source, "prompt", "a value of the tables stands outside of <data> and </data>.")
-    most = data.get("limits", {}).get("tokens")
-    fixed = careful_tokens(system) + careful_tokens(text)  # the last trial: everything is missing
-    if most is not None and fixed > most:
-        document.fail(
-            source, "prompt", f"the templates alone are about {fixed:,} tokens, more than limits.tokens = {most:,}."
-        )
+        day = {"date": "1 Jan 1970", "events": [dict.fromkeys(_event_fields(section), value)]}
+        rows: dict[str, Any] = {"profile": row, "history": [day]} if entity == "user" else {"item": row}
+        text = document.try_template(entity, shows, section[shows], {**given, **rows})
+        if not (blocks.is_block(text) if shows == "data" else blocks.has_one(text)):
+            document.fail(entity, shows, "what comes from the tables must stand between <data> and </data>, once.")
+        if value and value in blocks.outside(text):
+            document.fail(entity, shows, "a value of the tables stands outside of <data> and </data>.")
+    return text
 
 
 def line_of(content: str, section: str, key: str, template_line: int | None = None) -> int | None:
@@ -263,11 +244,3 @@ def _line_inside(lines: Sequence[str], number: int, wanted: int) -> int:
         seen += not lines[number - 1].endswith("\\")
         number += 1
     return number
-
-
-def _is(value: Any, kind: type) -> bool:
-    if kind is list:
-        return isinstance(value, list) and all(isinstance(v, str) for v in value)
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))

@@ -1,9 +1,23 @@
-"""Fixtures for all tests. TF_USE_LEGACY_KERAS chooses the Keras that a run tests; legacy unless set."""
+"""Fixtures for all tests. TF_USE_LEGACY_KERAS chooses the Keras that a run tests; legacy unless set.
+
+The tests run side by side, in as many processes as there are cores (`-n`): each on one thread, with folders and ports
+of its own. What takes long to make and is only read is made once for all of them: see `made_once`.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+if "PYTEST_XDIST_WORKER" in os.environ:  # read when NumPy, TensorFlow and PyTorch are imported
+    for _name in ("OMP", "OPENBLAS", "MKL"):
+        os.environ[f"{_name}_NUM_THREADS"] = "1"
+    for _name in ("INTRAOP", "INTEROP"):
+        os.environ[f"TF_NUM_{_name}_THREADS"] = "1"
+
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,13 +26,37 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.chat_server import ChatServer
+from filelock import FileLock
+from hypothesis import settings
 from support.jobs import Nursery
+from support.workspaces import LEARNING, opened
 
 from kar_aug.cache import TextCache
+from kar_aug.compare.workers import cores
+from kar_aug.testing import ChatServer
 
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+# What `make test-fast` leaves out, beside tests with the mark `slow` and those that run on both Keras APIs: files whose
+# tests train, start processes or load large models, and tests with a fixture that does.
+SLOW_FILES = {
+    "test_backbones", "test_cli", "test_collective", "test_compare", "test_demo", "test_docs", "test_encoders",
+    "test_imports", "test_keras_3", "test_packaging", "test_report",
+}  # fmt: skip
+SLOW_FIXTURES = {"new_database", "nursery", "trained"}
+FIRST = ("test_keras_3", "test_demo")  # what takes minutes should not begin when all else is done
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.path.stem in SLOW_FILES or fixtures & SLOW_FIXTURES or item.get_closest_marker("both_keras"):
+            item.add_marker("slow")
+    items.sort(key=lambda item: item.path.stem not in FIRST)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of `-n auto`: one a core, but no more than 2 GB each allow on a large machine."""
+    return min(8, cores())
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +134,30 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
     return tmp_path / "folder" / "answers.sqlite"
 
 
+settings.register_profile("ours", deadline=None)  # how long an example takes depends on who else is at work
+settings.load_profile("ours")
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def made_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Gives a folder of a name, filled by whichever process asks first; the others wait for it. Only to be read."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if hasattr(request.config, "workerinput") else base
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = base / name, base / f"{name}.done"
+        with FileLock(base / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # somebody failed
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def own_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's own data: 60 users, 40 items, 1,800 events whose clicks depend on the item's genre."""
@@ -134,6 +196,38 @@ embedding_dim = 8
 expert_hidden = 16
 hidden_units = [16]
 batch_size = 128
+jobs = 1
 """
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def truth(made_once: MakeOnce, own_tables: Path) -> Path:
+    """A workdir on the own tables: knowledge says each user's taste and each item's genre, the metadata say nothing."""
+    from kar_aug.cache import StoreSpec, VectorStore
+
+    def fill(folder: Path) -> None:
+        workspace = opened(own_tables, folder)
+        tables = workspace.tables
+        told = {"user": tables.users["gender"] == "F", "item": tables.items["genres"] == "Drama"}
+        for source, frame in (("user", tables.users), ("item", tables.items)):
+            ids, keys = frame[f"{source}_id"].tolist(), ["k"] * len(frame)
+            with VectorStore.writer(workspace.store_path(source), StoreSpec("truth", 4)) as writer:
+                writer.append(ids, keys, np.eye(4)[told[source].astype(int)])
+            with VectorStore.writer(workspace.metadata_path(source), StoreSpec("truth", 4)) as writer:
+                writer.append(ids, keys, np.ones((len(ids), 4)))
+
+    return made_once("truth", fill)
+
+
+@pytest.fixture(scope="session")
+def trained(made_once: MakeOnce, own_tables: Path, truth: Path) -> Path:
+    """Such a workdir with two seeds of three arms, plain, with knowledge and with metadata, `LEARNING` what is told."""
+    from kar_aug.compare import compare
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(truth, folder, dirs_exist_ok=True)
+        compare(opened(own_tables, folder, **LEARNING, controls=["metadata"], seeds=2))
+
+    return made_once("trained", fill)

@@ -25,26 +25,42 @@ from kar_aug.prompts import Prompt
 Edit = Callable[[str], str]
 
 
-@pytest.fixture
-def folder(own_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the user's own data, to plant leaks in; all users are there all the time."""
-    shutil.copytree(own_tables, tmp_path / "project")
+def all_the_time(own_tables: Path, folder: Path) -> Path:
+    """A copy of the user's own data in which all users are there all the time."""
+    shutil.copytree(own_tables, folder)
     frame = pd.read_parquet(own_tables / "interactions.parquet").sample(frac=0.8, random_state=1)
     turn = frame.groupby("user_id").cumcount()
     frame["timestamp"] = 800_000_000 + 3600 * (turn * frame["user_id"].nunique() + frame["user_id"])
-    frame.to_parquet(tmp_path / "project" / "interactions.parquet")
-    monkeypatch.chdir(tmp_path / "project")
+    frame.to_parquet(folder / "interactions.parquet")
+    return folder
+
+
+@pytest.fixture
+def folder(own_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Such a copy, to plant leaks in."""
     monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.chdir(all_the_time(own_tables, tmp_path / "project"))
     return tmp_path / "project"
 
 
+@pytest.fixture(scope="module")
+def known(own_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By protocol a workdir with knowledge of everybody, asked by today's prompts, and its vectors."""
+    found = {}
+    for protocol in ("user", "temporal"):
+        opened = load(all_the_time(own_tables, tmp_path_factory.mktemp("known") / protocol), protocol=protocol)
+        for source in ("user", "item"):
+            answer(opened, source)
+            encode(opened, source)
+        found[protocol] = opened.config.work
+    return found
+
+
 @pytest.fixture(params=["user", "temporal"])
-def workspace(folder: Path, request: pytest.FixtureRequest) -> Workspace:
-    """With knowledge of everybody, asked by today's prompts, and its vectors."""
+def workspace(folder: Path, known: dict[str, Path], request: pytest.FixtureRequest) -> Workspace:
+    """With knowledge of everybody, and its vectors."""
     opened = load(folder, protocol=request.param)
-    for source in ("user", "item"):
-        answer(opened, source)
-        encode(opened, source)
+    shutil.copytree(known[request.param], opened.config.work)
     return opened
 
 
@@ -59,11 +75,13 @@ def again(workspace: Workspace) -> Workspace:
 
 def answer(workspace: Workspace, source: str, edit: Callable[[Prompt], Prompt] = lambda prompt: prompt) -> None:
     """Store an answer to each prompt, or to what `edit` makes of it."""
+    answered = []
+    for prompt in map(edit, workspace.asking.prompts(source)):
+        key = answer_key("m", prompt.messages, {})
+        found = Answer(key, "ok", f"About {prompt.entity_id}: {key}", "m", prompt.messages)
+        answered.append((found, [Link(source, prompt.entity_id, key, prompt.version, prompt.as_of)]))
     with workspace.open_cache() as cache:
-        for prompt in map(edit, workspace.prompts(source)):
-            key = answer_key("m", prompt.messages, {})
-            found = Answer(key, "ok", f"About {prompt.entity_id}: {key}", "m", prompt.messages)
-            cache.put(found, [Link(source, prompt.entity_id, key, prompt.version, prompt.as_of)])
+        cache.put_many(answered)
 
 
 def encode(workspace: Workspace, source: str) -> None:
@@ -99,7 +117,7 @@ def the_leak(workspace: Workspace) -> Finding:
 
 def first_sample(workspace: Workspace, user: int) -> Any:
     """A user's first sample, of an item that the user's history does not have."""
-    rows = workspace.split[workspace.split["user_id"] == user]
+    rows = workspace.data.split[workspace.data.split["user_id"] == user]
     seen = rows.loc[rows["part"] == "history", "item_id"]
     return rows[(rows["part"] != "history") & ~rows["item_id"].isin(seen)].iloc[0]
 
@@ -108,8 +126,8 @@ def test_clean_data_pass_and_everything_was_looked_at(workspace: Workspace) -> N
     done = audit(workspace)
     assert done.leaks == [] and done.unproved == []
     counts = {check.name: check.count for check in done.checks}
-    asked = len(list(workspace.prompts("user")))
-    samples = (workspace.split["part"] != "history").sum()
+    asked = len(list(workspace.asking.prompts("user")))
+    samples = (workspace.data.split["part"] != "history").sum()
     assert counts["prompts show nothing of their user's samples"] == asked > 0
     assert counts["samples come after their user's history"] == counts["click histories hold earlier clicks only"]
     assert counts["samples are the split's"] == samples
@@ -120,7 +138,7 @@ def test_clean_data_pass_and_everything_was_looked_at(workspace: Workspace) -> N
 
 
 def test_an_as_of_time_that_a_sample_does_not_follow(workspace: Workspace) -> None:
-    user = next(workspace.prompts("user")).entity_id
+    user = next(workspace.asking.prompts("user")).entity_id
     assert isinstance(user, int)
     when = pd.to_datetime(first_sample(workspace, user)["timestamp"], unit="s").isoformat()
 
@@ -139,12 +157,12 @@ def test_knowledge_of_an_item_that_is_younger_than_samples_about_it(workspace: W
         lambda prompt: replace(prompt, as_of="2030-01-01T00:00:00") if prompt.entity_id == 3 else prompt,
     )
     found = the_leak(workspace)
-    about = (workspace.split["item_id"] == 3) & (workspace.split["part"] != "history")
+    about = (workspace.data.split["item_id"] == 3) & (workspace.data.split["part"] != "history")
     assert found.kind == "as-of" and found.count == about.sum()
 
 
 def test_an_item_of_a_sample_in_the_prompt_of_its_user(workspace: Workspace) -> None:
-    user = next(workspace.prompts("user")).entity_id
+    user = next(workspace.asking.prompts("user")).entity_id
     assert isinstance(user, int)
     item = first_sample(workspace, user)["item_id"]
 
@@ -162,7 +180,7 @@ def test_an_item_of_a_sample_in_the_prompt_of_its_user(workspace: Workspace) -> 
 def test_a_rating_of_a_sample_in_the_prompt_of_its_user(workspace: Workspace) -> None:
     """The item was rated twice: once in the history, and otherwise later."""
     frame = workspace.tables.interactions.copy()
-    user = next(workspace.prompts("user")).entity_id
+    user = next(workspace.asking.prompts("user")).entity_id
     rows = frame[frame["user_id"] == user].index
     frame.loc[rows[0], ["item_id", "rating"]] = [7, 1]
     frame.loc[rows[1:-1][frame.loc[rows[1:-1], "item_id"] == 7], "item_id"] = 8
@@ -213,7 +231,8 @@ def test_vectors_of_older_answers_whose_prompts_saw_samples(folder: Path) -> Non
 
 def test_a_users_row_that_names_a_later_item(workspace: Workspace) -> None:
     later = {
-        user: first_sample(workspace, user)["item_id"] for user in workspace.split.query("part != 'history'")["user_id"]
+        user: first_sample(workspace, user)["item_id"]
+        for user in workspace.data.split.query("part != 'history'")["user_id"]
     }
     users = workspace.tables.users.assign(
         occupation=lambda frame: [
@@ -225,7 +244,7 @@ def test_a_users_row_that_names_a_later_item(workspace: Workspace) -> None:
     answer(opened, "user")
     encode(opened, "user")
     found = the_leak(opened)
-    assert found.kind == "prompt" and found.count == len(list(opened.prompts("user")))
+    assert found.kind == "prompt" and found.count == len(list(opened.asking.prompts("user")))
 
 
 @pytest.mark.parametrize("source", ["user", "item"])
@@ -239,7 +258,7 @@ def test_a_column_computed_with_the_test_part(workspace: Workspace, source: str,
 
 @pytest.mark.parametrize("statistic", ["count", "mean", "log", "bins", "words"])
 def test_a_column_computed_without_the_test_part_is_clean(workspace: Workspace, statistic: str) -> None:
-    before = workspace.split[workspace.split["part"] != "test"]
+    before = workspace.data.split[workspace.data.split["part"] != "test"]
     assert leaks(with_column(workspace, "item", statistic, before)) == []
 
 
@@ -275,7 +294,7 @@ def test_a_feature_that_is_the_label(workspace: Workspace) -> None:
 
 
 def test_a_user_who_is_both_trained_and_tested_on(workspace: Workspace) -> None:
-    parts = workspace.split.copy()
+    parts = workspace.data.split.copy()
     samples = parts.index[parts["part"] != "history"]
     parts.loc[samples[:50:2], "part"] = "test"
     check = split.parts_apart(parts, workspace.config.data.protocol)
@@ -285,7 +304,7 @@ def test_a_user_who_is_both_trained_and_tested_on(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize("tie", [False, True], ids=["later", "tied"])
 def test_a_history_that_is_not_before_the_samples(workspace: Workspace, tie: bool) -> None:
-    parts = workspace.split.copy()
+    parts = workspace.data.split.copy()
     user = parts.loc[parts["part"] != "history", "user_id"].iloc[0]
     rows = parts.index[parts["user_id"] == user]
     parts.loc[rows[-1], "part"] = "history"
@@ -298,32 +317,34 @@ def test_a_history_that_is_not_before_the_samples(workspace: Workspace, tie: boo
 
 def test_a_click_history_that_knows_the_sample(workspace: Workspace) -> None:
     samples = workspace.samples
-    assert inputs.click_history(samples, workspace.split).leaks == ()
+    assert inputs.click_history(samples, workspace.data.split).leaks == ()
     clicked = int(np.flatnonzero(samples.label > 0)[-1])
     later = samples.inputs[HISTORY].copy()
     unseen = set(range(1, 41)) - set(later[clicked].tolist())
     later[clicked, -1] = samples.inputs["item_id"][clicked] if tied_only(workspace, clicked) else min(unseen)
-    found = inputs.click_history(replace(samples, inputs={**samples.inputs, HISTORY: later}), workspace.split).leaks[0]
+    found = inputs.click_history(
+        replace(samples, inputs={**samples.inputs, HISTORY: later}), workspace.data.split
+    ).leaks[0]
     assert found.kind == "history" and found.count == 1
 
 
 def tied_only(workspace: Workspace, sample: int) -> bool:
     """Whether the user clicked this sample's item for the first time in it."""
-    rows = workspace.split[workspace.split["part"] != "history"]
+    rows = workspace.data.split[workspace.data.split["part"] != "history"]
     row = rows.iloc[sample]
-    mine = workspace.split[
-        (workspace.split["user_id"] == row["user_id"]) & (workspace.split["item_id"] == row["item_id"])
+    mine = workspace.data.split[
+        (workspace.data.split["user_id"] == row["user_id"]) & (workspace.data.split["item_id"] == row["item_id"])
     ]
     return bool(mine.loc[mine["label"] > 0, "moment"].min() == row["moment"])
 
 
 def test_ids_numbered_by_popularity_in_all_rows(workspace: Workspace) -> None:
-    by_count = workspace.split["item_id"].value_counts().index.tolist()
-    before = workspace.split.loc[workspace.split["part"] != "test", "item_id"].value_counts().index.tolist()
+    by_count = workspace.data.split["item_id"].value_counts().index.tolist()
+    before = workspace.data.split.loc[workspace.data.split["part"] != "test", "item_id"].value_counts().index.tolist()
     found = {}
     for name, order in (("all", by_count), ("before", before)):
         vocabulary: dict[str, list[Any]] = {**workspace.samples.vocabulary, "item": [None, *order]}
-        found[name] = inputs.vocabularies(replace(workspace.samples, vocabulary=vocabulary), workspace.split).leaks
+        found[name] = inputs.vocabularies(replace(workspace.samples, vocabulary=vocabulary), workspace.data.split).leaks
     assert found["before"] == () and found["all"][0].kind == "statistic"
 
 
@@ -379,7 +400,7 @@ def test_the_command_explains_and_compare_refuses(folder: Path) -> None:
         answer(opened, source, lambda prompt: replace(prompt, as_of="2030-01-01T00:00:00"))
     done = kar_aug("audit")
     assert done.exit_code == 1, done.output
-    samples = (opened.split["part"] != "history").sum()
+    samples = (opened.data.split["part"] != "history").sum()
     assert f"leak: {samples} samples are not later than the as-of time of their user's knowledge." in done.output
     assert "for example user 0: the knowledge is of 2030-01-01T00:00:00+00:00" in done.output
     refused = kar_aug("compare")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.training import predicted, ready
 
 from kar_aug import (
     KnowledgeAugmentation,
@@ -57,8 +58,7 @@ def model(augmentation: KnowledgeAugmentation) -> Any:
     joined = keras.layers.Concatenate()([*fields.values(), seen])
     output = keras.layers.Dense(1, activation="sigmoid")(joined)
     built = keras.Model([*inputs.values(), history], output)
-    built.compile("adam", "binary_crossentropy")
-    return built
+    return ready(built, 0.001)
 
 
 def batch(rows: int = 64) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def test_known_ids_get_their_adapted_vector_and_others_the_default(stores: dict[
     augmentation = layer(stores)
     ids = np.asarray([0, 1, 2, 3, -1, USERS + 1, 10**6], "int32")  # None, u0, u1 (unknown), u2, outside x 3
     output = np.asarray(augmentation({"user_id": ids})["user_id"])
-    default = np.asarray(augmentation._defaults[0])
+    default = augmentation.augmented_vectors("user_id")[-1]
     vectors = stores["user_id"].gather(["u0", "u2"]).astype("float32")
     expected = np.asarray(augmentation.adaptor({"user_id": vectors})["user_id"])
     np.testing.assert_allclose(output[[1, 3]], expected, rtol=1e-5)
@@ -128,22 +128,21 @@ def test_a_saved_model_predicts_the_same_and_trains_on(
     built.fit(inputs, np.ones(64), verbose=0)
     built.save(str(tmp_path / f"model{suffix}"))
     again = load_model(tmp_path / f"model{suffix}")
-    np.testing.assert_array_equal(built.predict(inputs, verbose=0), again.predict(inputs, verbose=0))
-    again.compile("adam", "binary_crossentropy")
-    again.fit(inputs, np.ones(64), verbose=0)
+    np.testing.assert_array_equal(predicted(built, inputs), predicted(again, inputs))
+    ready(again).fit(inputs, np.ones(64), verbose=0)
 
 
 def test_a_changed_store_is_refused_and_a_moved_one_can_be_named(
     stores: dict[str, VectorStore], tmp_path: Path
 ) -> None:
     built, inputs = model(layer(stores)), batch()
-    expected = built.predict(inputs, verbose=0)
+    expected = predicted(built, inputs)
     built.save(str(tmp_path / "model.keras"))
     (tmp_path / "item").rename(tmp_path / "moved")
     with pytest.raises(StoreError, match="item is not a vector store"):
         load_model(tmp_path / "model.keras")
     moved = load_model(tmp_path / "model.keras", stores={"item_id": tmp_path / "moved"})
-    np.testing.assert_array_equal(expected, moved.predict(inputs, verbose=0))
+    np.testing.assert_array_equal(expected, predicted(moved, inputs))
     write_store(tmp_path / "item", list(range(ITEMS)), seed=1)
     with pytest.raises(StoreError, match=f"item_id.*{stores['item_id'].fingerprint}"):
         load_model(tmp_path / "model.keras")
@@ -157,9 +156,7 @@ def test_vectors_given_as_an_array_travel_with_the_model(tmp_path: Path) -> None
     )
     built.save(str(tmp_path / "model.keras"))
     rows = np.arange(5, dtype="int32")[:, None]
-    np.testing.assert_array_equal(
-        built.predict(rows, verbose=0), load_model(tmp_path / "model.keras").predict(rows, verbose=0)
-    )
+    np.testing.assert_array_equal(predicted(built, rows), predicted(load_model(tmp_path / "model.keras"), rows))
 
 
 def test_bad_vectors_are_refused_with_the_id() -> None:
@@ -197,7 +194,7 @@ def test_prestored_predictions_are_equal_and_hold_no_expert(stores: dict[str, Ve
     np.testing.assert_allclose(serving.predict(inputs, verbose=0), expected, atol=1e-5)
     assert not [w for w in serving.weights if "expert" in w.name or "dedicated" in w.name or "gate" in w.name]
     serving.save(str(tmp_path / "serving.keras"))
-    np.testing.assert_allclose(load_model(tmp_path / "serving.keras").predict(inputs, verbose=0), expected, atol=1e-5)
+    np.testing.assert_allclose(predicted(load_model(tmp_path / "serving.keras"), inputs), expected, atol=1e-5)
 
 
 def plain_model() -> Any:
@@ -225,16 +222,15 @@ def test_augment_changes_no_prediction_until_trained(
     stores: dict[str, VectorStore], tmp_path: Path, at: str | None
 ) -> None:
     base, inputs = plain_model(), plain_batch()
-    before = base.predict(inputs, verbose=0)
+    before = predicted(base, inputs)
     augmented = augment(base, layer(stores), at=at)
-    np.testing.assert_allclose(augmented.predict(inputs, verbose=0), before, atol=1e-6)
-    augmented.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
-    augmented.fit(inputs, np.random.default_rng(0).integers(0, 2, 64), epochs=3, verbose=0)
-    after = augmented.predict(inputs, verbose=0)
+    np.testing.assert_allclose(predicted(augmented, inputs), before, atol=1e-6)
+    ready(augmented).fit(inputs, np.random.default_rng(0).integers(0, 2, 64), epochs=3, verbose=0)
+    after = predicted(augmented, inputs)
     assert np.abs(after - before).max() > 1e-3
     augmented.save(str(tmp_path / "augmented.keras"))
-    np.testing.assert_array_equal(load_model(tmp_path / "augmented.keras").predict(inputs, verbose=0), after)
-    np.testing.assert_allclose(prestore(augmented).predict(inputs, verbose=0), after, atol=1e-5)
+    np.testing.assert_array_equal(predicted(load_model(tmp_path / "augmented.keras"), inputs), after)
+    np.testing.assert_allclose(predicted(prestore(augmented), inputs), after, atol=1e-5)
 
 
 def test_one_source_alone_can_be_augmented_saved_and_prestored(stores: dict[str, VectorStore], tmp_path: Path) -> None:
@@ -244,18 +240,17 @@ def test_one_source_alone_can_be_augmented_saved_and_prestored(stores: dict[str,
     augmented.compile("sgd", "mse")
     rows = np.arange(30, dtype="int32")[:, None]
     augmented.fit(rows, np.ones(30), verbose=0)
-    expected = augmented.predict(rows, verbose=0)
+    expected = predicted(augmented, rows)
     augmented.save(str(tmp_path / "model.keras"))
-    np.testing.assert_array_equal(load_model(tmp_path / "model.keras").predict(rows, verbose=0), expected)
-    np.testing.assert_allclose(prestore(augmented).predict(rows, verbose=0), expected, atol=1e-5)
+    np.testing.assert_array_equal(predicted(load_model(tmp_path / "model.keras"), rows), expected)
+    np.testing.assert_allclose(predicted(prestore(augmented), rows), expected, atol=1e-5)
 
 
 def test_augment_can_freeze_the_old_weights(stores: dict[str, VectorStore]) -> None:
     base, inputs = plain_model(), plain_batch()
     before = base.get_weights()
     augmented = augment(base, layer(stores), trainable=False)
-    augmented.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
-    augmented.fit(inputs, np.random.default_rng(0).integers(0, 2, 64), epochs=2, verbose=0)
+    ready(augmented).fit(inputs, np.random.default_rng(0).integers(0, 2, 64), epochs=2, verbose=0)
     for old, new in zip(before, base.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     assert np.abs(augmented.get_layer("knowledge_projection").get_weights()[0]).max() > 0
@@ -289,17 +284,16 @@ def test_augment_on_a_keras_rs_model(stores: dict[str, VectorStore], tmp_path: P
     both = keras.layers.Concatenate()([deep, keras.layers.Activation("relu", name="interaction_out")(interaction)])
     base = keras.Model([user, item], keras.layers.Dense(1, activation="sigmoid", name="head")(both))
     inputs = {name: values[:, 0] for name, values in plain_batch().items() if name != "age"}
-    before = base.predict(inputs, verbose=0)
+    before = predicted(base, inputs)
     augmented = augment(base, layer(stores), at=at)
     assert augmented.knowledge_attached_to == (at or "deep")
-    np.testing.assert_allclose(augmented.predict(inputs, verbose=0), before, atol=1e-6)
-    augmented.compile(keras.optimizers.Adam(0.05), "binary_crossentropy")
-    augmented.fit(inputs, np.random.default_rng(0).integers(0, 2, 64), epochs=5, verbose=0)
-    after = augmented.predict(inputs, verbose=0)
+    np.testing.assert_allclose(predicted(augmented, inputs), before, atol=1e-6)
+    ready(augmented, 0.05).fit(inputs, np.random.default_rng(0).integers(0, 2, 64), epochs=5, verbose=0)
+    after = predicted(augmented, inputs)
     assert np.abs(after - before).max() > 1e-3
     augmented.save(str(tmp_path / "model.keras"))
-    np.testing.assert_array_equal(load_model(tmp_path / "model.keras").predict(inputs, verbose=0), after)
-    np.testing.assert_allclose(prestore(augmented).predict(inputs, verbose=0), after, atol=1e-5)
+    np.testing.assert_array_equal(predicted(load_model(tmp_path / "model.keras"), inputs), after)
+    np.testing.assert_allclose(predicted(prestore(augmented), inputs), after, atol=1e-5)
 
 
 def test_where_knowledge_can_be_attached_is_listed_and_the_choice_reported(stores: dict[str, VectorStore]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, augment, load_model, prestore
 from kar_aug._keras import IS_KERAS_3, keras
@@ -20,10 +21,17 @@ if IS_KERAS_3:
 import deepctr.models
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
-from kar_aug.backbones import BACKBONES, DIN, MODELS, DeepFM, FiBiNET
+from kar_aug.backbones import DIN, MODELS, DeepFM, FiBiNET
 from kar_aug.backbones import deepctr as any_model
-from kar_aug.layers import HistoryPooling
+from kar_aug.backbones.injections.events import Events
+from kar_aug.backbones.injections.fields import Fields
+from kar_aug.backbones.protocol import Injected, Settings, nothing
+from kar_aug.compare.saved import save
+from kar_aug.data.features import Feature
+from kar_aug.errors import ConfigError
+from kar_aug.registry import BACKBONES as REGISTERED
 
+BACKBONES = {"DeepFM": DeepFM, "DIN": DIN, "FiBiNET": FiBiNET}
 USERS, ITEMS, WIDTH = 10, 15, 4
 COLUMNS = [
     SparseFeat("user_id", USERS, WIDTH),
@@ -54,7 +62,7 @@ def batch(rows: int = 64) -> dict[str, Any]:
 
 
 def predict(model: Any) -> np.ndarray:
-    return model.predict(batch(), verbose=0)
+    return predicted(model, {name: batch()[name] for name in model.input_names})
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -72,20 +80,20 @@ def test_without_augmentation_it_is_deepctrs_own_model(backbone: str) -> None:
     [
         ("DeepFM", {}),
         ("DeepFM", {"inject": ["linear"]}),
-        ("DeepFM", {"inject": ["dnn"]}),
-        ("DeepFM", {"inject": ["linear", "fm"]}),
+        ("DeepFM", {"inject": ["dense"]}),
+        ("DeepFM", {"inject": ["linear", "fields"]}),
         ("DIN", {}),
-        ("DIN", {"history": ["item_id"]}),
-        ("DeepFM", {"inject": ["linear", "fm"], "history": ["item_id"]}),
+        ("DIN", {"injection": "events"}),
+        ("DeepFM", {"inject": ["linear", "fields"], "injection": "events"}),
         ("FiBiNET", {}),
-        ("FiBiNET", {"history": ["item_id"]}),
+        ("FiBiNET", {"injection": Events(["item_id"])}),
     ],
 )
 def test_with_augmentation_it_trains_jointly_and_survives_saving_and_prestoring(
     backbone: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     model = BACKBONES[backbone](*arguments(backbone), augmentation=knowledge(), **options)
-    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
+    ready(model)
     before = {w.name: np.asarray(w) for w in model.trainable_weights}
     label = np.random.default_rng(3).integers(0, 2, 64)
     losses = model.fit(batch(), label, epochs=15, verbose=0).history["loss"]
@@ -120,7 +128,7 @@ def test_deepfm_takes_knowledge_where_it_is_told_to() -> None:
     assert inputs_of(default, "DNN")[0][1] == width + 2 * WIDTH
     assert inputs_of(default, "FM")[0][1] == fields
     assert default.get_layer("knowledge_linear").input_shape == (None, 2 * WIDTH)
-    second_order = DeepFM(COLUMNS, COLUMNS, augmentation=knowledge(), inject=["fm"])
+    second_order = DeepFM(COLUMNS, COLUMNS, augmentation=knowledge(), inject=["fields"])
     assert inputs_of(second_order, "FM")[0][1] == fields + 2
     assert inputs_of(second_order, "DNN")[0][1] == width + 2 * WIDTH, "fields reach the deep part too, once"
 
@@ -135,37 +143,41 @@ def test_fibinet_takes_knowledge_as_two_fields_of_senet_and_bilinear() -> None:
 def test_din_takes_knowledge_into_the_mlp_and_on_request_into_the_attention() -> None:
     plain = DIN(COLUMNS, ["item_id"])
     default = DIN(COLUMNS, ["item_id"], augmentation=knowledge())
-    attending = DIN(COLUMNS, ["item_id"], augmentation=knowledge(), history=["item_id"])
+    attending = DIN(COLUMNS, ["item_id"], augmentation=knowledge(), injection="events")
     kind = "AttentionSequencePoolingLayer"
     assert inputs_of(default, "DNN")[0][1] == inputs_of(plain, "DNN")[0][1] + 2 * WIDTH
     assert inputs_of(default, kind) == inputs_of(plain, kind) == [(None, 1, WIDTH), (None, 4, WIDTH)]
     assert inputs_of(attending, kind) == [(None, 1, 2 * WIDTH), (None, 4, 2 * WIDTH)]
 
 
-def test_knowledge_of_a_history_is_the_mean_of_the_clicked_items_alone() -> None:
-    ids = np.asarray([[7, 1, 2, 0], [0, 3, 0, 0], [5, 0, 0, 0]], "int32")
-    vectors = np.random.default_rng(4).normal(size=(3, 4, 2)).astype("float32")
-    candidate, clicked = HistoryPooling()([ids, vectors])
-    np.testing.assert_array_equal(candidate, vectors[:, 0])
-    np.testing.assert_allclose(clicked, [vectors[0, 1:3].mean(axis=0), vectors[1, 1], [0, 0]], rtol=1e-6)
+def test_events_that_the_attention_does_not_read_enter_as_their_mean() -> None:
+    columns = [*COLUMNS, VarLenSparseFeat(SparseFeat("hist_user_id", USERS, WIDTH), maxlen=4, combiner="mean")]
+    plain, with_ = (DIN(columns, ["item_id"], augmentation=knowledge(), injection=i) for i in ("fields", "events"))
+    # The mean of the users before, and the items that the attention read, whose vectors are as wide again.
+    assert inputs_of(with_, "DNN")[0][1] == inputs_of(plain, "DNN")[0][1] + 2 * WIDTH
 
 
-def test_a_history_without_an_input_or_without_knowledge_is_refused() -> None:
-    with pytest.raises(ValueError, match="history"):
-        FiBiNET(COLUMNS, COLUMNS, augmentation=knowledge(), history=["genre"])
-    with pytest.raises(ValueError, match="'hist_user_id'"):
-        DeepFM(COLUMNS, COLUMNS, augmentation=knowledge(), history=["user_id"])
+def test_former_words_are_still_read_and_a_line_says_which_are_used_now(caplog: pytest.LogCaptureFixture) -> None:
+    today = DeepFM(COLUMNS, COLUMNS, augmentation=knowledge(), inject=["linear", "fields"], injection="events")
+    assert not caplog.messages
+    former = DeepFM(COLUMNS, COLUMNS, augmentation=knowledge(), inject=["linear", "fm"], history=["item_id"])
+    assert [type(layer).__name__ for layer in former.layers] == [type(layer).__name__ for layer in today.layers]
+    assert caplog.messages == [
+        "history=['item_id'] is called injection=Events(['item_id']) now.",
+        "inject: 'fm' is called 'fields' now.",
+    ]
 
 
-def test_padding_of_a_history_does_not_reach_the_attention() -> None:
-    model = DIN(COLUMNS, ["item_id"], augmentation=knowledge(), history=["item_id"])
+def test_padding_of_events_does_not_reach_the_attention() -> None:
+    model = DIN(COLUMNS, ["item_id"], augmentation=knowledge(), injection="events")
     inputs = {name: values[:1] for name, values in batch().items()}
     inputs["hist_item_id"] = np.zeros((1, 4), "int32")
     before = model.predict(inputs, verbose=0)
     layer = next(layer for layer in model.layers if isinstance(layer, KnowledgeAugmentation))
     inputs["item_id"] = np.asarray([1], "int32")
     reference = model.predict(inputs, verbose=0)
-    layer._embedded[1].assign(np.concatenate([np.full((1, 6), 9.0), np.asarray(layer._embedded[1])[1:]]))
+    vectors = next(weight for weight in layer.weights if "item_id_vectors" in weight.name)
+    vectors.assign(np.concatenate([np.full((1, 6), 9.0), np.asarray(vectors)[1:]]))
     np.testing.assert_array_equal(model.predict(inputs, verbose=0), reference)
     assert before.shape == (1, 1)
 
@@ -194,8 +206,7 @@ def test_augment_leaves_a_trained_deepctr_model_as_it_predicts(backbone: str) ->
     before = predict(model)
     augmented = augment(model, knowledge(7))
     np.testing.assert_allclose(predict(augmented), before, atol=1e-6)
-    augmented.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
-    augmented.fit(batch(), np.random.default_rng(3).integers(0, 2, 64), epochs=2, verbose=0)
+    ready(augmented).fit(batch(), np.random.default_rng(3).integers(0, 2, 64), epochs=2, verbose=0)
     assert np.abs(predict(augmented) - before).max() > 1e-4
 
 
@@ -266,7 +277,7 @@ def test_a_place_or_a_model_that_is_not_there_is_named() -> None:
 
 
 def test_on_keras_3_the_remedy_is_named() -> None:
-    code = "import kar_aug.backbones"
+    code = "from kar_aug.backbones import DeepFM"
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (
@@ -277,3 +288,69 @@ def test_on_keras_3_the_remedy_is_named() -> None:
             "TensorFlow is imported, and install tf-keras."
         )
     )
+
+
+FEATURES = (
+    Feature("user_id", USERS),
+    Feature("item_id", ITEMS),
+    Feature("gender", 3),
+    Feature("genres", 5, length=3),
+    Feature("hist_item_id", ITEMS, length=4, embedding="item_id"),
+)
+SETTINGS = Settings(embedding_dim=8, hidden_units=(16,), dropout=0.1, l2_embedding=1e-5, seed=3)
+# DIEN fails on TensorFlow 2.21, DSIN wants sessions, FLEN groups of features, ONN a table for each feature, and the
+# others predict several things.
+NOT_OF_SUCH_FEATURES = {"DIEN", "DSIN", "FLEN", "ONN", "ESMM", "MMOE", "PLE", "SharedBottom"}
+RESTORED = ("DIN", "deepctr:BST", "deepctr:IFM", "deepctr:FGCNN")  # the last two hold what Keras cannot read, or write
+BUILT = ["DeepFM", "DIN", "FiBiNET", *(f"deepctr:{name}" for name in sorted(set(MODELS) - NOT_OF_SUCH_FEATURES))]
+
+
+def rows() -> dict[str, Any]:
+    random = np.random.default_rng(1)
+    return {f.name: random.integers(0, f.vocabulary_size, (16, f.length or 1)).astype("int32") for f in FEATURES}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_backbone_builds_from_features_with_and_without_knowledge(name: str, tmp_path: Path) -> None:
+    build, augmentation = REGISTERED.load(name), knowledge(8)
+    plain = build(FEATURES, SETTINGS, None, nothing)
+    model = build(FEATURES, SETTINGS, augmentation, Events())
+    assert [t.name for t in model.inputs] == [t.name for t in plain.inputs] == [f.name for f in FEATURES]
+    assert augmentation in model.layers and model.count_params() > plain.count_params()
+    inputs = [rows()[f.name] for f in FEATURES]
+    expected = np.asarray(model(inputs, training=False))
+    assert expected.shape == (16, 1) and np.ptp(expected) > 0
+    if name not in RESTORED:
+        return
+    again = build(FEATURES, SETTINGS, knowledge(8), Events())
+    again.load_weights(save(model, tmp_path, "run"))
+    np.testing.assert_allclose(np.asarray(prestore(again)(inputs, training=False)), expected, atol=1e-5)
+
+
+class Values:
+    """An injection that brings a value for the deep part alone, of no width in particular."""
+
+    def __call__(self, augmentation: Any, inputs: Any) -> Injected:
+        fields = Fields()(augmentation, inputs).fields
+        return Injected(dense=[keras.layers.Dense(3)(keras.layers.Concatenate()(fields))])
+
+
+@pytest.mark.parametrize("name", ["DeepFM", "DIN", "FiBiNET", "deepctr:AutoInt", "deepctr:AFM", "deepctr:MLR"])
+def test_values_that_an_injection_brings_find_a_place_in_every_backbone(name: str) -> None:
+    augmentation = knowledge(7)
+    model = REGISTERED.load(name)(FEATURES, SETTINGS, augmentation, Values())
+    assert augmentation in model.layers
+
+
+def test_settings_reach_a_model_of_deepctr_and_seeds_draw_other_weights() -> None:
+    build = REGISTERED.load("deepctr:PNN")
+    settings = [Settings(embedding_dim=8, hidden_units=(24, 12), seed=seed) for seed in (0, 1, 0)]
+    one, other, same = (build(FEATURES, chosen, None, nothing) for chosen in settings)
+    assert [w.shape[1] for w in one.trainable_weights if "dnn" in w.name and "kernel" in w.name] == [24, 12]
+    tables = [next(w for w in m.get_weights() if w.shape == (USERS, 8)) for m in (one, other, same)]
+    assert np.array_equal(tables[0], tables[2]) and not np.array_equal(tables[0], tables[1])
+
+
+def test_a_model_that_predicts_several_things_is_no_backbone() -> None:
+    with pytest.raises(ConfigError, match="MMOE predicts 2 things"):
+        REGISTERED.load("deepctr:MMOE")(FEATURES, SETTINGS, None, nothing)

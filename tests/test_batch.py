@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.batch_server import BatchServer, Line, Outcome, answered, completed, expired, refused
 from support.jobs import KEY, Job, Nursery, prompts
 
 from kar_aug.cache import BatchBook, TextCache
 from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError
+from kar_aug.errors import GenerationError, LimitReached
 from kar_aug.generate import Prices, Progress, batch, generate_batches
 from kar_aug.generate.jsonl import request_line
-from kar_aug.generate.limits import LimitReached
 from kar_aug.prompts import Prompt
+from kar_aug.testing.batches import BatchServer, Line, Outcome, answered, completed, expired, refused
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
@@ -136,6 +135,21 @@ def test_what_no_batch_answers_is_listed_after_three_and_asked_by_the_next_run(c
         assert {(f.reason, f.permanent) for f in cache.failures()} == {("the batch expired", False)}
         server.outcome = completed
         assert ask(server, cache, 4).asked == 4 and cache.failures() == []
+
+
+def test_an_answer_by_another_model_ends_the_batches_with_nothing_more_sent(cache: TextCache) -> None:
+    def by_another(requests: list[Line]) -> Outcome:
+        lines = [answered(r) for r in requests[:2]]
+        for line in lines:
+            line["response"]["body"]["model"] = "another"
+        return "expired", list(lines), [expired(r) for r in requests[2:]]
+
+    with BatchServer(by_another) as server:
+        with pytest.raises(GenerationError, match="answered as 'another'"):
+            ask(server, cache, 6)
+        assert len(server.batches) == 1 and settled(cache)
+        server.outcome = completed
+        assert ask(server, cache, 6).asked == 4, "those without an answer; what was paid for stays"
 
 
 def test_requests_that_come_back_nowhere_are_asked_again(cache: TextCache) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from support.chat_server import ChatServer, completion
 
 from kar_aug.cache import StoreSpec, TextCache, VectorStore
 from kar_aug.cli import main
+from kar_aug.testing import ChatServer, completion
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_texts_with_an_as_of_time_are_audited(folder: Path) -> None:
         (["import", "items.csv"], "items.csv: there is no column 'text'. It has: item_id, title, genres. Name the"),
         (["import", "users.csv", "--text", "x"], "users.csv: there is no column 'x'"),
         (["import", "none.csv"], "none.csv: there is no such file"),
-        (["import", "items.txt", "--author", "me"], "items.txt: only .parquet and .csv files are read"),
+        (["import", "items.doc", "--author", "me"], "items.doc: only .parquet, .csv, "),
         (["import", "twice.csv"], "item_id must be there in each row, and be another in each"),
         (["import", "strings.csv"], "item_id must hold integers, as the data do, not strings"),
         (["export", "items.csv/answers.parquet"], "items.csv"),

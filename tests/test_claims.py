@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from support.chat_server import ChatServer
 from support.jobs import Nursery, prompts
 
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Request, TextCache
@@ -22,6 +21,7 @@ from kar_aug.cache.texts import claims as module
 from kar_aug.cache.texts import tables
 from kar_aug.config import LanguageModel
 from kar_aug.generate import generate
+from kar_aug.testing import ChatServer
 
 
 @pytest.fixture

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.chat_server import ChatServer
-from test_cli import folder, kar_aug
+from support.commands import kar_aug
+from test_cli import folder
 
 from kar_aug.cache import StoreSpec, TextCache, VectorStore
 from kar_aug.config import Config
 from kar_aug.errors import EncodingError
-from kar_aug.pipeline.groups import Clusters, cluster, interaction_vectors, mix
 from kar_aug.pipeline.workspace import Workspace
+from kar_aug.pipeline.workspace.groups import Clusters, cluster, interaction_vectors, mix
+from kar_aug.testing import ChatServer
 
 __all__ = ["folder"]
 
@@ -28,7 +29,7 @@ def workspace(folder: Path, text: str) -> Workspace:
 
 def test_items_that_the_same_users_like_are_one_group(own_tables: Path) -> None:
     space = Workspace(Config.load(own_tables / "kar.toml"))
-    ids, vectors = interaction_vectors(space.split, "item")
+    ids, vectors = interaction_vectors(space.data.split, "item")
     clusters = cluster("item", ids, vectors[:, :2], 2)
     genre = space.tables.items.set_index("item_id")["genres"]
     same = np.mean([(genre[id] == "Drama") == (clusters.of[id] == clusters.of[ids[0]]) for id in ids])
@@ -40,7 +41,7 @@ def test_items_that_the_same_users_like_are_one_group(own_tables: Path) -> None:
 
 
 def test_only_histories_decide_the_groups(own_tables: Path) -> None:
-    split = Workspace(Config.load(own_tables / "kar.toml")).split
+    split = Workspace(Config.load(own_tables / "kar.toml")).data.split
     changed = split.assign(label=split["label"].where(split["part"] == "history", 1 - split["label"]))
     for source in ("user", "item"):
         np.testing.assert_array_equal(interaction_vectors(split, source)[1], interaction_vectors(changed, source)[1])
@@ -48,23 +49,23 @@ def test_only_histories_decide_the_groups(own_tables: Path) -> None:
 
 def test_a_group_is_one_prompt_of_its_members_and_they_stay_together(folder: Path) -> None:
     space = workspace(folder, "max_items = 0\nmax_users = 3\nitem_clusters = 4\nuser_clusters = 5")
-    items, users = list(space.prompts("item")), list(space.prompts("user"))
-    assert [p.source for p in items] == ["item:kar:collective-4"] * 4 and space.count("item") == 4
-    assert [p.source for p in users] == ["user"] * 3 + ["user:kar:collective-5"] * 5
-    clusters = space.clusters("item")
+    items, users = list(space.asking.prompts("item")), list(space.asking.prompts("user"))
+    assert [p.knowledge for p in items] == ["item:kar:collective-4"] * 4 and space.asking.count("item") == 4
+    assert [p.knowledge for p in users] == ["user"] * 3 + ["user:kar:collective-5"] * 5
+    clusters = space.asking.clusters("item")
     assert clusters is not None
-    assert sorted(clusters.of) == sorted(space.split.query("part == 'history'").item_id.unique())
+    assert sorted(clusters.of) == sorted(space.data.split.query("part == 'history'").item_id.unique())
     for prompt, members in zip(items, clusters.members, strict=True):
         text = prompt.messages[1]["content"]
         assert text.startswith(f"<data>\nGroup of {len(members)} movies, the most typical: Movie {members[0]} (")
         assert "not one: answer for what they share" in prompt.messages[0]["content"]
         assert "Describe this movie by genre" in text and text.count("<") == 2
         assert "Genres, most often: " in text
-    seen = space.split.query("part == 'history'")["timestamp"].max()
+    seen = space.data.split.query("part == 'history'")["timestamp"].max()
     assert "Most often liked by them: Movie" in users[-1].text and "Gender, most often: " in users[-1].text
     assert max(p.as_of or "" for p in users) == pd.Timestamp(seen, unit="s").isoformat()
     again = Workspace(space.config)
-    assert again.clusters("item") == clusters and list(again.prompts("item")) == items
+    assert again.asking.clusters("item") == clusters and list(again.asking.prompts("item")) == items
 
 
 def store(path: Path, ids: list[int], vectors: list[list[float]]) -> VectorStore:
@@ -100,8 +101,8 @@ def test_groups_are_asked_encoded_and_mixed_from_the_command_line(folder: Path) 
     encoded = run("encode", "--item-clusters", "4")
     assert "mixed with those of 4 groups" in encoded.stderr
     config = Config.load(folder / "kar.toml", {"prompts": {"item_clusters": 4}})
-    stores = Workspace(config).stores()
-    assert stores["item_id"].coverage(space.split["item_id"].tolist()) == 1
-    assert len(VectorStore.open(Workspace(config).vectors_path("item"))) == 2
-    with TextCache(space.cache_address) as cache:
+    stores = Workspace(config).paths.stores()
+    assert stores["item_id"].coverage(space.data.split["item_id"].tolist()) == 1
+    assert len(VectorStore.open(Workspace(config).paths.vectors("item"))) == 2
+    with TextCache(space.paths.cache) as cache:
         assert cache.count_linked("item:kar:collective-4") == 4

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.workspaces import LEARNING, opened
 
 from kar_aug._keras import IS_KERAS_3
 
@@ -22,13 +24,11 @@ if IS_KERAS_3:
 from kar_aug.cache import KnowledgeTable, StoreSpec, VectorStore
 from kar_aug.compare import (
     Arm,
-    Book,
     Comparison,
     Event,
     Verdict,
     by_slice,
     compare,
-    controls,
     headlines,
     leading,
     metrics,
@@ -36,11 +36,15 @@ from kar_aug.compare import (
     workers,
 )
 from kar_aug.compare.arms import arms, pairs
-from kar_aug.compare.comparison import BOOK, exported_model
+from kar_aug.compare.book import BOOK
+from kar_aug.compare.controls.bigger import widened
+from kar_aug.compare.controls.random import Random
+from kar_aug.compare.controls.shuffled import Shuffled
 from kar_aug.compare.experiment import Experiment
-from kar_aug.compare.models import build, build_bigger, parameters
+from kar_aug.compare.exporting import exported_model
+from kar_aug.compare.models import build, build_imitation, parameters
 from kar_aug.compare.statistics import Estimate
-from kar_aug.config import CompareConfig, Config
+from kar_aug.config import CompareConfig
 from kar_aug.errors import KarError, StoreError
 from kar_aug.pipeline.workspace import Workspace
 
@@ -69,17 +73,15 @@ def fill(path: Path, ids: list[Any], vectors: np.ndarray) -> None:
 
 
 @pytest.fixture
-def workspace(own_tables: Path, tmp_path: Path) -> Workspace:
-    """The own tables, with knowledge that says each user's taste and each item's genre; the metadata says nothing."""
-    config = Config.load(own_tables / "kar.toml", {"compare": {"controls": [], "jobs": 1}})
-    workspace = Workspace(replace(config, workdir=str(tmp_path / "work")))
-    tables = workspace.tables
-    truth = {"user": tables.users["gender"] == "F", "item": tables.items["genres"] == "Drama"}
-    for source, frame in (("user", tables.users), ("item", tables.items)):
-        ids = frame[f"{source}_id"].tolist()
-        fill(workspace.store_path(source), ids, np.eye(4)[truth[source].astype(int)])
-        fill(workspace.metadata_path(source), ids, np.ones((len(ids), 4)))
-    return workspace
+def workspace(own_tables: Path, truth: Path, tmp_path: Path) -> Workspace:
+    """Vectors, and nothing trained."""
+    return opened(own_tables, Path(shutil.copytree(truth, tmp_path / "work")))
+
+
+@pytest.fixture
+def finished(own_tables: Path, trained: Path, tmp_path: Path) -> Workspace:
+    """With two seeds of the arms without controls in the book."""
+    return opened(own_tables, Path(shutil.copytree(trained, tmp_path / "work")), **LEARNING)
 
 
 def changed(workspace: Workspace, **changes: Any) -> Workspace:
@@ -119,33 +121,31 @@ def test_every_arm_is_one_setting() -> None:
 
 def test_injections_are_arms_of_what_knows_items_and_the_first_is_that_of_the_controls() -> None:
     config = CompareConfig(
-        backbones=("DIN",), knowledge=("user", "both"), injections=("history", "fields"), controls=("shuffled",)
+        backbones=("DIN",), knowledge=("user", "both"), injections=("events", "fields"), controls=("shuffled",)
     )
     assert [arm.name for arm in arms(config)] == [
         "DIN",
         "DIN + user knowledge",
-        "DIN + knowledge (history)",
+        "DIN + knowledge (events)",
         "DIN + knowledge",
-        "DIN + shuffled vectors (history)",
+        "DIN + shuffled vectors (events)",
     ]
     (tested,) = pairs(arms(config))[1]
-    assert tested[0].name == "DIN + knowledge (history)", "what is compared differs in the vectors alone"
+    assert tested[0].name == "DIN + knowledge (events)", "what is compared differs in the vectors alone"
 
 
 @pytest.mark.parametrize("backbone", ["DeepFM", "DIN", "FiBiNET"])
-def test_knowledge_of_the_history_reaches_every_backbone(workspace: Workspace, backbone: str) -> None:
-    from kar_aug.compare.models import build
-
+def test_knowledge_of_the_events_reaches_every_backbone(workspace: Workspace, backbone: str) -> None:
     experiment = Experiment(workspace)
-    samples, settings = experiment.samples(0), workspace.config.compare
-    arm = Arm(backbone, "item", ("item",), "hybrid-expert", "history")
+    samples, settings = experiment.samples(0), workspace.config.compare.training
+    arm = Arm(backbone, "item", ("item",), "hybrid-expert", "events")
     inputs, _ = samples.of("test")
     clicked = inputs["hist_item_id"][:, 0]
     row = np.flatnonzero((clicked > 0) & (clicked != inputs["item_id"]))[0]
     table = experiment.tables(arm, 0)["item_id"]
     forgotten = replace(table, rows=np.where(np.arange(len(table.rows)) == clicked[row], -1, table.rows))
     predicted = [
-        build(arm, samples, {"item_id": known}, settings, seed=0)[0].predict(inputs, verbose=0)[row]
+        build(arm, samples.features, {"item_id": known}, settings, seed=0)[0].predict(inputs, verbose=0)[row]
         for known in (table, forgotten)
     ]
     assert predicted[0] != predicted[1], "the model never saw what is known of the clicked item"
@@ -153,17 +153,17 @@ def test_knowledge_of_the_history_reaches_every_backbone(workspace: Workspace, b
 
 def test_shuffled_knowledge_has_the_same_vectors_for_other_ids() -> None:
     table = KnowledgeTable(np.arange(100.0).reshape(50, 2), np.r_[-1, np.arange(50)].astype(np.int32))
-    mixed = controls.shuffled(table, 0)
+    mixed = Shuffled().table({"knowledge": table}, 0)
     assert mixed.rows[0] == -1 and sorted(mixed.rows) == sorted(table.rows)
     assert (mixed.rows[1:] == table.rows[1:]).mean() < 0.2
-    assert (controls.shuffled(table, 1).rows != mixed.rows).any(), "each seed has its own"
-    np.testing.assert_array_equal(controls.shuffled(table, 0).rows, mixed.rows)
+    assert (Shuffled().table({"knowledge": table}, 1).rows != mixed.rows).any(), "each seed has its own"
+    np.testing.assert_array_equal(Shuffled().table({"knowledge": table}, 0).rows, mixed.rows)
 
 
 def test_random_vectors_have_the_lengths_of_those_they_stand_for() -> None:
     vectors = np.random.default_rng(0).normal(size=(6, 16)).astype(np.float16) * np.arange(6)[:, None]
     table = KnowledgeTable(vectors.astype(np.float16), np.asarray([-1, 3, 5, -1, 0], np.int32))
-    drawn = controls.random(table, 0)
+    drawn = Random().table({"knowledge": table}, 0)
     assert (drawn.rows >= 0).tolist() == [False, True, True, False, True]
     before, after = (t.vectors[t.rows[t.rows >= 0]].astype(float) for t in (table, drawn))
     np.testing.assert_allclose(np.linalg.norm(after, axis=1), np.linalg.norm(before, axis=1), rtol=2e-3)
@@ -172,12 +172,44 @@ def test_random_vectors_have_the_lengths_of_those_they_stand_for() -> None:
 
 def test_a_bigger_backbone_has_as_many_parameters_as_the_one_with_knowledge(workspace: Workspace) -> None:
     experiment = Experiment(workspace)
-    samples, tables = experiment.samples(0), experiment.tables(BOTH, 0)
-    plain, _ = build(BASE, samples, {}, experiment.config, 0)
-    augmented, _ = build(BOTH, samples, tables, experiment.config, 0)
-    bigger = build_bigger(samples, experiment.config, 0, BOTH, tables)
-    assert parameters(bigger) == pytest.approx(parameters(augmented), rel=0.02)
+    features, tables, settings = experiment.samples(0).features, experiment.tables(BOTH, 0), experiment.config.training
+    plain, _ = build(BASE, features, {}, settings, 0)
+    augmented, _ = build(BOTH, features, tables, settings, 0)
+    bigger = build_imitation(Arm("DeepFM", "bigger"), BOTH, features, tables, settings, 0)
+    assert parameters(augmented) <= parameters(bigger) < 1.02 * parameters(augmented)
     assert parameters(bigger) > 1.2 * parameters(plain)
+
+
+def mlp(widths: tuple[int, ...]) -> int:
+    """Parameters of dense layers after 50 inputs."""
+    return sum((before + 1) * after for before, after in zip((50, *widths), (*widths, 1), strict=True))
+
+
+@pytest.mark.parametrize(("units", "more"), [((16,), 300), ((128, 64), 200_000), ((7, 5, 3), 1000), ((64,), 0)])
+def test_widths_are_the_least_that_have_as_many_parameters(units: tuple[int, ...], more: int) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def count(widths: tuple[int, ...]) -> int:
+        asked.append(widths)
+        return mlp(widths)
+
+    found = widened(units, count, mlp(units) + more)
+    assert found is not None
+    steps = {tuple(round(u * f) for u in units) for f in np.linspace(1, 60, 20_000)}
+    assert found == min((s for s in steps if mlp(s) >= mlp(units) + more), key=mlp)
+    assert len(set(asked)) <= 14, "a model is built for each"
+
+
+def test_a_backbone_that_ignores_its_widths_is_not_made_bigger_and_says_so(workspace: Workspace) -> None:
+    experiment = Experiment(workspace)
+    features, settings = experiment.samples(0).features, experiment.config.training
+    arm, like = Arm("deepctr:AFM", "bigger"), replace(BOTH, backbone="deepctr:AFM")
+    said: list[str] = []
+    model = build_imitation(arm, like, features, experiment.tables(like, 0), settings, 0, said.append)
+    assert parameters(model) == parameters(build(arm.base, features, {}, settings, 0)[0])
+    assert said == [
+        "deepctr:AFM: it ignores hidden_units, so that it cannot be made bigger: that control says nothing of it."
+    ]
 
 
 def test_metadata_knows_of_no_id_that_the_knowledge_does_not(workspace: Workspace) -> None:
@@ -190,18 +222,17 @@ def test_metadata_knows_of_no_id_that_the_knowledge_does_not(workspace: Workspac
 
 
 def test_metadata_is_what_the_prompt_shows_as_a_sentence(workspace: Workspace) -> None:
-    texts = {text.entity_id: text for text in workspace.metadata("item")}
+    texts = {text.entity_id: text for text in workspace.asking.metadata("item")}
     assert texts[0].text == f"title: Movie 0 (1950). genres: {workspace.tables.items['genres'][0].replace('|', ', ')}."
-    user = next(iter(workspace.metadata("user")))
-    prompt = next(p for p in workspace.prompts("user") if p.entity_id == user.entity_id)
+    user = next(iter(workspace.asking.metadata("user")))
+    prompt = next(p for p in workspace.asking.prompts("user") if p.entity_id == user.entity_id)
     assert user.text.startswith("gender: ") and user.as_of == prompt.as_of
     assert user.text.count(" rated ") == prompt.text.count(" rated ") > 5
 
 
-def test_true_knowledge_raises_auc_and_the_comparison_says_where(workspace: Workspace) -> None:
-    settings: dict[str, Any] = {"epochs": 10, "patience": 10, "learning_rate": 0.02, "batch_size": 64}
-    comparison, done = run(workspace, controls=("metadata",), seeds=2, **settings)
-    assert done == 2 * 3
+def test_true_knowledge_raises_auc_and_the_comparison_says_where(own_tables: Path, trained: Path) -> None:
+    comparison, done = run(opened(own_tables, trained, **LEARNING, controls=["metadata"], seeds=2))
+    assert done == 0 and len(comparison.runs) == 3
     assert comparison.estimate(BOTH).mean > 0.8
     assert comparison.coverage(BOTH) == {"user_id": 1.0, "item_id": 1.0}
     against = {verdict.against.knowledge: verdict for verdict in leading(comparison)}
@@ -232,23 +263,23 @@ def test_slices_go_from_cold_to_warm_and_miss_no_row() -> None:
     assert slices.bounds(np.asarray([0, 0, 0])) == [], "one group tells nothing"
 
 
-def test_finished_runs_are_reused_and_only_missing_ones_trained(workspace: Workspace) -> None:
-    first, done = run(workspace)
-    assert done == 2
-    second, done = run(workspace)
-    assert done == 0 and second.runs == first.runs
-    assert run(workspace, seeds=2)[1] == 2
-    assert run(workspace, controls=("shuffled",))[1] == 1
-    assert run(workspace, expert_hidden=8)[1] == 1, "the plain backbone has no experts"
-    with VectorStore.writer(workspace.store_path("item"), StoreSpec("truth", 4)) as writer:
+def test_finished_runs_are_reused_and_only_missing_ones_trained(finished: Workspace) -> None:
+    first, done = run(finished, seeds=2)
+    assert done == 0
+    second, done = run(finished, seeds=3)
+    assert done == 2 and [runs[:2] for runs in second.runs.values()] == list(first.runs.values())
+    assert run(finished, controls=("shuffled",))[1] == 1
+    assert run(finished, expert_hidden=8)[1] == 1, "the plain backbone has no experts"
+    with VectorStore.writer(finished.store_path("item"), StoreSpec("truth", 4)) as writer:
         writer.append([0], ["other"], np.ones((1, 4)))
-    assert run(workspace)[1] == 1, "new knowledge is nothing to the plain backbone"
+    assert run(finished)[1] == 1, "new knowledge is nothing to the plain backbone"
 
 
-def test_a_run_with_the_same_seed_gives_the_same_result_bit_for_bit(workspace: Workspace) -> None:
-    first, _ = run(workspace)
-    (workspace.config.work / "runs" / BOOK).unlink()
-    again, _ = run(workspace)
+def test_a_run_with_the_same_seed_gives_the_same_result_bit_for_bit(finished: Workspace) -> None:
+    first, _ = run(finished)
+    (finished.config.work / "runs" / BOOK).unlink()
+    again, done = run(finished)
+    assert done == 2
     for arm in (BASE, BOTH):
         assert first.runs[arm][0].auc == again.runs[arm][0].auc
         assert first.runs[arm][0].curve == again.runs[arm][0].curve
@@ -256,15 +287,16 @@ def test_a_run_with_the_same_seed_gives_the_same_result_bit_for_bit(workspace: W
 
 def test_seeds_start_from_other_weights(workspace: Workspace) -> None:
     experiment = Experiment(workspace)
-    one, other = (build(BASE, experiment.samples(0), {}, experiment.config, seed)[0] for seed in (0, 1))
+    features = experiment.samples(0).features
+    one, other = (build(BASE, features, {}, experiment.config.training, seed)[0] for seed in (0, 1))
     same = [np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True) if a.any()]
     assert same and not any(same)
 
 
 def test_each_seed_may_draw_its_own_test_users(workspace: Workspace) -> None:
-    comparison, _ = run(workspace, seeds=2, vary_split=True, epochs=1)
+    comparison, _ = run(workspace, seeds=2, vary_split=True, epochs=1, knowledge=())
     users = [set(comparison.tested(seed)[0]["user_id"].tolist()) for seed in (0, 1)]
-    assert users[0] != users[1] and comparison.pooled(BOTH) is None
+    assert users[0] != users[1] and comparison.pooled(BASE) is None
     assert comparison.runs[BASE][0].data != comparison.runs[BASE][1].data
     for seed in (0, 1):
         assert len(comparison.prediction(BASE, seed)) == len(comparison.tested(seed)[1])
@@ -313,33 +345,24 @@ def test_what_is_missing_is_said_before_anything_is_trained(workspace: Workspace
         exported_model(workspace, "DeepFM", 0)
 
 
-def test_a_damaged_book_is_an_error_that_says_so(workspace: Workspace) -> None:
-    path = workspace.config.work / "runs" / BOOK
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"no database at all, but long enough to look at" * 30)
-    with pytest.raises(StoreError, match="delete it"):
-        Book(path)
-
-
 _SCRIPT = """
 import sys
-from dataclasses import replace
 from pathlib import Path
+tables, workdir, tests = sys.argv[1:]
+sys.path.insert(0, tests)
+from support.workspaces import opened
 from kar_aug.compare import compare
-from kar_aug.config import Config
-from kar_aug.pipeline.workspace import Workspace
 if __name__ == "__main__":
-    changes = {"controls": [], "jobs": 2, "seeds": 2, "epochs": 15, "patience": 15}
-    config = Config.load(Path(sys.argv[1]), {"compare": changes})
-    compare(Workspace(replace(config, workdir=sys.argv[2])), on_event=lambda event: print(event.done, flush=True))
+    workspace = opened(Path(tables), Path(workdir), knowledge=[], jobs=2, seeds=4, epochs=15, patience=15)
+    compare(workspace, on_event=lambda event: print(event.done, flush=True))
 """
 
 
 def test_killed_runs_leave_whole_rows_no_processes_and_the_rest_to_do(workspace: Workspace, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(_SCRIPT)
-    arguments = [str(workspace.config.folder / "kar.toml"), str(workspace.config.work)]
-    command = [sys.executable, str(script), *arguments]
+    arguments = [workspace.config.folder, workspace.config.work, Path(__file__).parent]
+    command = [sys.executable, str(script), *map(str, arguments)]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert first.stdout is not None
     for line in first.stdout:
@@ -355,11 +378,8 @@ def test_killed_runs_leave_whole_rows_no_processes_and_the_rest_to_do(workspace:
         kept = connection.execute("SELECT count(*) FROM runs JOIN predictions USING (identity)").fetchone()[0]
         assert connection.execute("SELECT count(*) FROM runs").fetchone()[0] == kept
     assert 1 <= kept < 4
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("True") == 4 - kept
-    here, done = run(workspace, seeds=2, epochs=15, patience=15)
-    assert done == 0 and here.seeds == 2, "side by side or here, it is the same run"
+    here, done = run(workspace, knowledge=(), seeds=4, epochs=15, patience=15)
+    assert done == 4 - kept and here.seeds == 4, "side by side or here, it is the same run"
 
 
 def _alive(session: int) -> bool:

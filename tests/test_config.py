@@ -237,8 +237,25 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         Config.load(tmp_path / "kar.toml")
 
 
-def test_a_model_knows_what_is_hashed_and_what_is_accepted() -> None:
+def test_a_model_knows_what_is_hashed() -> None:
     model = LanguageModel(max_tokens=5, temperature=0.5, seed=3)
     assert model.parameters == {"max_tokens": 5, "temperature": 0.5, "seed": 3}
-    assert model.accepted == ("ok",)
-    assert LanguageModel(accept_truncated=True).accepted == ("ok", "truncated")
+
+
+def test_columns_of_one_table_have_names_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "kar.toml"
+    path.write_text(
+        '[data]\ninteractions = "e.csv"\ncolumns = { user_id = "uid", items = { item_id = "sku", title = "uid" } }'
+    )
+    assert Config.load(path).data.columns["items"] == {"item_id": "sku", "title": "uid"}
+    for wrong, message in (
+        ('items = { item_id = "sku", title = "sku" }', "names one column of yours twice"),
+        ("items = { item_id = 3 }", "must hold names of columns"),
+        ('movies = { item_id = "sku" }', "must hold names of columns"),
+    ):
+        path.write_text(f'[data]\ninteractions = "e.csv"\ncolumns = {{ {wrong} }}')
+        with pytest.raises(ConfigError, match=message):
+            Config.load(path)
+    path.write_text('[data]\ndataset = "movielens-100k"\nid_type = "string"')
+    with pytest.raises(ConfigError, match=r"\[data\] id_type goes with interactions = \.\.\. only"):
+        Config.load(path)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.chat_server import ChatServer
 from support.jobs import KEY, prompts
 
 from kar_aug.cache import TextCache
@@ -15,6 +14,7 @@ from kar_aug.config import LanguageModel
 from kar_aug.errors import ConfigError
 from kar_aug.generate import Prices, cost, estimate, generate
 from kar_aug.generate.cost import Price, estimated_tokens, most_tokens, token_counter
+from kar_aug.testing import ChatServer
 
 
 def test_a_price_is_by_million_tokens_less_for_cached_ones_and_for_waiting() -> None:

@@ -93,7 +93,7 @@ def served(content: bytes, length: int | None = None) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -411,3 +411,25 @@ def test_a_wrong_line_of_amazon_metadata_is_named(tmp_path: Path) -> None:
         amazon_books(tmp_path, path=tmp_path / "part.json")
     with pytest.raises(DataError, match=r"there is none of reviews_Books_5\.json, .* in it"):
         amazon_books(tmp_path, path=tmp_path)
+
+
+def test_amazon_to_2023_is_read(tmp_path: Path) -> None:
+    reviews = [
+        {"user_id": "A", "asin": "X", "parent_asin": "B000000001", "rating": 5.0, "timestamp": 1_588_687_728_923},
+        {"user_id": "B", "parent_asin": "B000000002", "rating": 1.0, "timestamp": 1_588_687_728_924, "images": [{}]},
+    ]
+    reviews[0]["title"] = "Half \ud83d"
+    products = [
+        {"parent_asin": "B000000001", "title": "Fun \ud83d", "categories": ["Books", "A|B"], "store": "Ann"},
+        {"parent_asin": "B000000002", "title": float("nan"), "category": "Books", "categories": []},
+    ]
+    lines = "".join(json.dumps(review) + "\n" for review in reviews)
+    (tmp_path / "Books.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (tmp_path / "meta_Books.jsonl").write_text("".join(json.dumps(each) + "\n" for each in products) + "\n")
+    tables = load("amazon-books", tmp_path, tmp_path / "kept")
+    assert tables.interactions["item_id"].tolist() == ["B000000001", "B000000002"]
+    assert tables.interactions["timestamp"].dt.microsecond.tolist() == [923_000, 924_000]
+    assert tables.items.astype(object).where(tables.items.notna(), None).to_dict("records") == [
+        {"item_id": "B000000001", "title": "Fun \ufffd", "categories": "Books|A/B", "brand": "Ann"},
+        {"item_id": "B000000002", "title": None, "categories": "Books", "brand": None},
+    ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, prestore
 from kar_aug._keras import keras
@@ -36,14 +37,11 @@ def inputs() -> list[Any]:
 def test_mixed_precision_trains_and_agrees_with_float32(dtype: str, tolerance: float) -> None:
     full, mixed = model(), model(dtype)
     mixed.set_weights(full.get_weights())
-    np.testing.assert_allclose(mixed.predict(inputs(), verbose=0), full.predict(inputs(), verbose=0), atol=tolerance)
+    np.testing.assert_allclose(predicted(mixed, inputs()), predicted(full, inputs()), atol=tolerance)
     assert {w.dtype for w in mixed.trainable_weights} in ({"float32"}, {full.trainable_weights[0].dtype})
-    mixed.compile(keras.optimizers.Adam(0.02), "binary_crossentropy")
-    losses = mixed.fit(inputs(), LABEL, epochs=10, verbose=0).history["loss"]
+    losses = ready(mixed, 0.02).fit(inputs(), LABEL, epochs=10, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
-    np.testing.assert_allclose(
-        prestore(mixed).predict(inputs(), verbose=0), mixed.predict(inputs(), verbose=0), atol=tolerance
-    )
+    np.testing.assert_allclose(predicted(prestore(mixed), inputs()), predicted(mixed, inputs()), atol=tolerance)
 
 
 def test_xla_trains_to_the_same_weights() -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support.chat_server import ChatServer, completion
 from test_cli import folder
 
 from kar_aug.cli import main
+from kar_aug.errors import PromptError
 from kar_aug.generate.factors import Proposal, merge, with_factors
 from kar_aug.prompts import Scenario, scenario_names, scenario_text
+from kar_aug.testing import ChatServer, completion
 
 __all__ = ["folder"]
 
@@ -51,6 +52,27 @@ def test_the_factors_of_every_scenario_can_be_replaced_and_nothing_else_is(name:
     assert (record["kept"], record["added"], record["left_out"]) == (["类型"], ['a "quoted" one'], [])
 
 
+def test_comments_line_ends_and_all_else_of_a_file_stay_byte_for_byte() -> None:
+    before = '\ufeff# mine\r\n"factors" = '
+    after = (
+        '   # tail\r\nlanguage = "English"  \r\n\r\n[user]\r\nprompt = """\r\nfactors = ["of a template"]\r\n"""\r\n'
+        "  # the end\r\n"
+    )
+    content = before + '[\r\n  "genre", # ]\r\n  """it\'s""",\r\n]' + after
+    changed = with_factors(content, ["mood"], [], by="Ann", model="m", samples=1, day="2026-01-31")
+    assert changed.startswith(before + '[\r\n    "mood",\r\n]' + after + "\r\n[[decisions]]")
+    assert changed.count("\n") == changed.count("\r\n")
+
+
+@pytest.mark.parametrize(
+    "decisions", ['[[decisions]]\nday = "1"\n[user]\n[[decisions]]\nday = "2"\n', 'decisions = "mine"']
+)
+def test_a_file_that_would_be_put_in_another_order_is_left_alone(decisions: str) -> None:
+    content = f'factors = ["a"]\n{decisions}'
+    with pytest.raises(PromptError, match="by hand"):
+        with_factors(content, ["b"], [], by="Ann", model="m", samples=1, day="2026-01-31")
+
+
 def run(folder: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("OPENAI_API_KEY", "k")
@@ -74,9 +96,11 @@ def test_an_expert_decides_and_the_scenario_says_who(folder: Path, monkeypatch: 
         (record,) = tomllib.loads((folder / "books.toml").read_text())["decisions"]
         assert record["decided_by"] == "Ann" and record["added"] == ["pacing"]
         assert record["left_out"] == ["mood", "cast", "soundtrack"]
+        (folder / "books.toml").write_bytes((folder / "books.toml").read_bytes().replace(b"\n", b"\r\n"))
         options = ("--scenario", "books.toml", *options[2:])
         run(folder, *options, "--no-edit", "--by", "nobody", monkeypatch=monkeypatch)
         assert len(server.requests) == 3, "samples are kept like every answer"
     again = Scenario.load(folder / "books.toml")
     assert again.factors == ("genre", "the directors", "mood")
     assert len(tomllib.loads((folder / "books.toml").read_text())["decisions"]) == 2
+    assert b"\n" not in (folder / "books.toml").read_bytes().replace(b"\r\n", b""), "lines end as they did"

@@ -13,13 +13,13 @@ from typing import Any
 
 import openai
 import pytest
-from support.chat_server import ChatServer, completion, echo
 from support.jobs import KEY, prompts
 
 from kar_aug import generate as stage
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError
+from kar_aug.testing import ChatServer, completion, echo
 
 Response = tuple[int, dict[str, str], bytes]
 
@@ -156,10 +156,10 @@ def test_a_question_is_given_up_after_its_tries_listed_and_asked_by_the_next_run
         if fault == "reset":
             raise ConnectionResetError
         if fault == "half":
-            server.declared_length = 5000
-            return 200, {}, completion("half")
+            return 200, {"Content-Length": "5000"}, completion("half")
         if fault == "bad header":
-            return 200, {"Content-Length": "5000"}, completion("there are two lengths now")
+            body = completion("there are two lengths now")
+            return 200, {"Content-Length": "5000", "content-length": str(len(body))}, body
         if fault == "hang":
             time.sleep(1)
         return (int(fault) if fault.isdigit() else 200), {}, bodies.get(fault, b"{}")
@@ -172,7 +172,7 @@ def test_a_question_is_given_up_after_its_tries_listed_and_asked_by_the_next_run
         assert (done.asked, done.failed, done.requests) == (7, 1, 10)
         assert done.reasons == {reasons.get(fault, "the answer was malformed"): 1}
         (failure,) = cache.failures()
-        assert (failure.source, failure.entity_id, failure.attempts, failure.permanent) == ("item", 3, 3, False)
+        assert (failure.knowledge, failure.entity_id, failure.attempts, failure.permanent) == ("item", 3, 3, False)
         server.behaviour = echo
         assert generate(server, cache, 8).asked == 1
     assert cache.failures() == []

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.chat_server import ChatServer, completion, echo
 
 from kar_aug import generate as stage
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError
 from kar_aug.prompts import Prompt
+from kar_aug.testing import ChatServer, completion, echo
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 

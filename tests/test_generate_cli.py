@@ -17,8 +17,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from support.batch_server import BatchServer, answered
-from support.chat_server import ChatServer, completion, echo
 from support.jobs import KEY, prompts
 
 from kar_aug.cache import TextCache
@@ -27,6 +25,8 @@ from kar_aug.cli.generation import parse_shard
 from kar_aug.config import LanguageModel
 from kar_aug.errors import ConfigError, GenerationError
 from kar_aug.generate import generate
+from kar_aug.testing import ChatServer, completion, echo
+from kar_aug.testing.batches import BatchServer, answered
 
 PRICES = '[models]\n"test-model" = { prompt = 1000.0, completion = 2000.0 }\n'
 

@@ -16,7 +16,7 @@ import socket, sys, threading
 class Guard:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in BLOCKED:
-            raise ImportError(f"{name} is blocked")
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
 sys.meta_path.insert(0, Guard())
 def refuse(*args, **kwargs):
     raise AssertionError(f"a network call: {args}")
@@ -24,11 +24,12 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 """
 ONLINE_PACKAGES = ["tensorflow", "tf_keras", "keras", "deepctr"]
 OFFLINE_PACKAGES = ["openai", "sentence_transformers", "torch", "transformers", "xllamacpp"]
+EXTRAS = ["click", "jinja2", "jsonschema", "pandas", "pyarrow", "rich", "sqlalchemy", "tomlkit", *OFFLINE_PACKAGES]
 
 
-def run(code: str, blocked: list[str], folder: Path | None = None) -> str:
+def run(code: str, blocked: list[str], folder: Path | None = None, *, legacy_keras: bool = True) -> str:
     script = f"BLOCKED = {blocked}\n{_GUARD}\n{code}"
-    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": str(int(legacy_keras))}
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
@@ -59,13 +60,13 @@ from kar_aug.cli import main
 from kar_aug.config import Config
 from kar_aug.pipeline.workspace import Workspace
 workspace = Workspace(Config.load(Path("kar.toml")))
-assert len(list(workspace.prompts("user"))) == 60
+assert len(list(workspace.asking.prompts("user"))) == 60
 class Hash:
     name, dimension = "hash", 4
     def encode(self, texts):
         return np.asarray([[len(t), 1, 2, 3] for t in texts], "float32")
 with workspace.open_cache() as cache:
-    prompt = next(workspace.prompts("item"))
+    prompt = next(workspace.asking.prompts("item"))
     key = kar_aug.generate.question_key(workspace.config.generate, prompt)
     cache.link([("item", prompt.entity_id, key, prompt.version, None)])
     cache.put(kar_aug.cache.Answer(key, "ok", "a film", "m", prompt.messages))
@@ -91,18 +92,97 @@ DeepFM(columns, columns, augmentation=layer).predict(np.asarray([1]), verbose=0)
     run(code, OFFLINE_PACKAGES)
 
 
+STORE = """
+import numpy as np
+from kar_aug import StoreError, VectorStore
+from kar_aug.cache import StoreSpec
+with VectorStore.writer("items", StoreSpec("encoder", 4)) as writer:
+    writer.append(["a", "b"], ["k", "k"], np.ones((2, 4)))
+    writer.append(["b", "c"], ["k", "k"], np.eye(2, 4))
+    writer.delete(["a"])
+    writer.compact()
+    writer.prune()
+    try:
+        with VectorStore.writer("items", StoreSpec("encoder", 4)):
+            raise AssertionError("two writers")
+    except StoreError as error:
+        assert "another process" in str(error)
+items = VectorStore.open("items")
+assert items.gather(["c", "b"]).tolist() == [[0, 1, 0, 0], [1, 0, 0, 0]] and items.verify()
+"""
+
+
+def test_a_vector_store_needs_numpy_and_no_more(tmp_path: Path) -> None:
+    run(STORE, [*ONLINE_PACKAGES, *EXTRAS], tmp_path)
+
+
+def test_a_vector_store_needs_no_posix(tmp_path: Path) -> None:
+    run(STORE, ["fcntl", "resource"], tmp_path)
+
+
+@pytest.mark.parametrize("legacy_keras", [True, False])
+def test_the_layer_needs_a_keras_and_a_store_and_no_more(tmp_path: Path, legacy_keras: bool) -> None:
+    """Keras imports pandas where it is installed, and Keras 3 cannot do without rich."""
+    code = f"""{STORE}
+import kar_aug.layers
+from kar_aug import KnowledgeAugmentation, augment, load_model, prestore, refresh
+from kar_aug._keras import IS_KERAS_3, keras, tf
+assert IS_KERAS_3 is not {legacy_keras}
+ids = keras.Input((1,), name="item_id", dtype="int32")
+base = keras.Model(ids, keras.layers.Dense(1)(keras.layers.Flatten()(keras.layers.Embedding(4, 3)(ids))))
+table = items.align([None, "a", "b", "c"])
+model = augment(base, KnowledgeAugmentation({{"item_id": table}}, expert_units=(4, 2)))
+model.compile("adam", "mse")
+rows = np.arange(4, dtype="int32")[:, None]
+model.fit(rows, np.ones(4), verbose=0)
+model.save("model.keras")
+expected = model.predict(rows, verbose=0)
+for again in (load_model("model.keras"), refresh(model, {{"item_id": table}}), prestore(model)):
+    np.testing.assert_allclose(again.predict(rows, verbose=0), expected, rtol=1e-5, atol=1e-6)
+batches = tf.data.Dataset.from_tensor_slices({{"item_id": rows[:, 0]}}).batch(2)
+assert next(iter(items.join(batches, "item_id", [None, "a", "b", "c"])))["item_id_known"].shape == (2,)
+"""
+    blocked = [name for name in (*EXTRAS, "deepctr") if legacy_keras or name != "rich"]
+    run(code, blocked, tmp_path, legacy_keras=legacy_keras)
+
+
+def test_the_command_without_its_packages_says_which_extra_brings_them() -> None:
+    code = """
+import contextlib, io
+from kar_aug.__main__ import main
+said = io.StringIO()
+try:
+    with contextlib.redirect_stderr(said):
+        main()
+except SystemExit as exit:
+    assert exit.code == 2
+assert said.getvalue() == "kar-aug: click is not installed. Install it with: pip install 'kar-aug[cli]'\\n", said
+"""
+    run(code, ["click"])
+
+
 @pytest.mark.parametrize(
     ("code", "blocked", "words"),
     [
         ("import kar_aug.layers", "tensorflow", "tensorflow is not installed.*kar-aug\\[online\\]"),
-        ("import kar_aug.backbones", "deepctr", "deepctr is not installed.*kar-aug\\[online\\]"),
+        (
+            "from kar_aug import TextCache",
+            "sqlalchemy",
+            "sqlalchemy is not installed.*kar-aug\\[offline\\]",
+        ),
+        (
+            "import kar_aug.cache.vectors.parquet",
+            "pyarrow",
+            "pyarrow is not installed.*kar-aug\\[parquet\\]",
+        ),
+        ("from kar_aug.backbones import DeepFM", "deepctr", "deepctr is not installed.*kar-aug\\[online\\]"),
         (
             "from kar_aug.encode import *; SentenceTransformerEncoder()",
             "sentence_transformers",
             "sentence-transformers is not installed.*kar-aug\\[offline\\]",
         ),
         (
-            "from kar_aug.generate.server import *; from kar_aug.config import *; Server(LanguageModel(), 'k', None)",
+            "from kar_aug.generate.server import *; from kar_aug.config import *; Server(LanguageModel(), 'k')",
             "openai",
             "openai is not installed.*kar-aug\\[offline\\]",
         ),
@@ -122,4 +202,4 @@ else:
 
 
 def test_deepctrs_own_utilities_can_still_be_imported() -> None:
-    run("import kar_aug.backbones, deepctr.utils; assert callable(deepctr.utils.check_version)", [])
+    run("from kar_aug.backbones import DIN; import deepctr.utils; assert callable(deepctr.utils.check_version)", [])

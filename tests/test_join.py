@@ -11,7 +11,7 @@ import pytest
 from kar_aug._keras import keras, tf
 from kar_aug.cache import StoreSpec, VectorStore
 from kar_aug.errors import StoreError
-from kar_aug.models.join import join
+from kar_aug.models import join
 
 VOCABULARY = [None, "a", "b", "gone", "c"]
 

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.batch_server import answered, expired, refused
 from support.jobs import prompts
 
 from kar_aug.cache import TextCache
@@ -21,6 +20,7 @@ from kar_aug.errors import GenerationError
 from kar_aug.generate import export_jsonl, import_jsonl, jsonl, question_key
 from kar_aug.generate.jsonl import Response, chunks, read_responses, request_line
 from kar_aug.prompts import Prompt, Scenario, item_prompts
+from kar_aug.testing.batches import answered, expired, refused
 
 MODEL = LanguageModel("test-model", max_tokens=16)
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.chat_server import ChatServer, completion, echo
 from support.jobs import KEY, prompts
 
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError
+from kar_aug.errors import GenerationError, LimitReached
 from kar_aug.generate import Prices, Progress, generate
 from kar_aug.generate.cost import most_tokens
-from kar_aug.generate.limits import Budget, Gate, LimitReached
+from kar_aug.generate.limits import Budget, Gate
+from kar_aug.testing import ChatServer, completion, echo
 
 PRICES = """
 [models]

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from support.chat_server import ChatServer
 from support.jobs import KEY, prompts
 
-from kar_aug.cache import TextCache, _database
+from kar_aug.cache import TextCache
+from kar_aug.cache.texts import database as texts_database
 from kar_aug.cache.texts.tables import VERSION
 from kar_aug.config import LanguageModel
 from kar_aug.errors import StoreError
 from kar_aug.generate import generate, question_key
+from kar_aug.testing import ChatServer
 
 # As the first version made it.
 VERSION_1 = """
@@ -88,8 +89,8 @@ def test_an_old_cache_ends_with_the_tables_of_a_new_one(old: Path, tmp_path: Pat
 
 
 def test_a_migration_that_is_killed_leaves_the_old_cache(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    statements = _database.tables.FROM_VERSION_1
-    monkeypatch.setattr(_database.tables, "FROM_VERSION_1", (*statements[:4], "SELECT no_such_function()"))
+    statements = texts_database.tables.FROM_VERSION_1
+    monkeypatch.setattr(texts_database.tables, "FROM_VERSION_1", (*statements[:4], "SELECT no_such_function()"))
     with pytest.raises(StoreError):
         TextCache(old)
     monkeypatch.undo()
@@ -134,14 +135,14 @@ broken
 )
 def test_the_file_system_is_that_of_the_nearest_mount(tmp_path: Path, path: str, kind: str) -> None:
     (tmp_path / "mounts").write_text(MOUNTS)
-    assert _database.file_system(Path(path), tmp_path / "mounts") == kind
-    assert _database.file_system(Path(path), tmp_path / "nowhere") == ""
+    assert texts_database.file_system(Path(path), tmp_path / "mounts") == kind
+    assert texts_database.file_system(Path(path), tmp_path / "nowhere") == ""
 
 
 def test_on_a_network_file_system_it_warns_and_works_without_shared_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_database, "file_system", lambda path: "nfs4")
+    monkeypatch.setattr(texts_database, "file_system", lambda path: "nfs4")
     with caplog.at_level(logging.WARNING), TextCache(tmp_path / "answers.sqlite") as cache, ChatServer() as server:
         assert generate(prompts(30), cache, LanguageModel("m", server.base_url), key=KEY).asked == 30
         assert not {path.suffix for path in tmp_path.iterdir()} & {".sqlite-shm", ".sqlite-wal"}

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from support.chat_server import ChatServer
 from support.jobs import KEY, prompts
 
 from kar_aug.cache import Answer, Claims, Link, TextCache, merge
 from kar_aug.config import LanguageModel
 from kar_aug.errors import ConfigError, StoreError
 from kar_aug.generate import generate
+from kar_aug.testing import ChatServer
 
 PASSWORD = "planted-password"
 

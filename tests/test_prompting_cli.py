@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from support.chat_server import ChatServer
-from test_cli import folder, kar_aug, refused
+from support.commands import kar_aug, refused
+from test_cli import folder
 
 from kar_aug.cache import TextCache, VectorStore
 from kar_aug.config import Config
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import scenario_text
+from kar_aug.testing import ChatServer
 
 __all__ = ["folder"]
 
@@ -86,7 +87,7 @@ def test_recipes_are_asked_and_encoded_side_by_side(folder: Path, chat_server: C
     assert not (folder / ".kar/vectors/item").exists()
     assert "kar-aug encode" in refused(kar_aug(folder, "compare")), "there is no vector by the scenario's own question"
     chosen = Workspace(Config.load(folder / "kar.toml", {"prompts": {"item_recipe": "tags"}}))
-    assert {name: store.path.name for name, store in chosen.stores().items()} == {
+    assert {name: store.path.name for name, store in chosen.paths.stores().items()} == {
         "user_id": "user",
         "item_id": "item-tags",
     }

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_prompts_scenarios import older
 
 from kar_aug.data import Tables, split_interactions
 from kar_aug.errors import PromptError
@@ -55,7 +56,7 @@ def item_text(item: dict[str, Any], of: Scenario | None = None) -> str:
 
 def test_a_user_prompt_shows_the_profile_and_the_dated_ratings() -> None:
     prompt = next(user_prompts(Scenario.load("movies"), TABLES, SPLIT))
-    assert (prompt.source, prompt.entity_id, prompt.as_of) == ("user", 5551, "1970-01-04T00:00:00")
+    assert (prompt.knowledge, prompt.entity_id, prompt.as_of) == ("user", 5551, "1970-01-04T00:00:00")
     assert prompt.messages[1]["content"] == (
         "<data>\nGender: F\nAge: 31\nOccupation: artist\n"
         "Movies watched in order of time, with ratings out of 5:\n"
@@ -64,12 +65,13 @@ def test_a_user_prompt_shows_the_profile_and_the_dated_ratings() -> None:
         f"</data>\nDescribe the user's taste by {FACTORS}."
     )
     assert prompt.messages[0]["role"] == "system" and FACTORS in prompt.messages[0]["content"]
+    assert prompt.messages[1]["content"].startswith(f"{prompt.data}\nDescribe") and prompt.data.endswith("</data>")
     assert prompt.text.startswith("[system]\nYou analyse") and "\n\n[user]\n<data>" in prompt.text
 
 
 def test_an_item_prompt_shows_the_item() -> None:
     prompt = next(item_prompts(Scenario.load("movies"), TABLES, SPLIT))
-    assert (prompt.source, prompt.entity_id, prompt.as_of) == ("item", 72, None)
+    assert (prompt.knowledge, prompt.entity_id, prompt.as_of) == ("item", 72, None)
     texts = {p.entity_id: p.messages[1]["content"] for p in item_prompts(Scenario.load("movies"), TABLES, SPLIT)}
     assert texts[71] == (
         f"<data>\nTitle: Fargo (1996)\nGenres: Crime, Drama\nYear: 1996\n</data>\nDescribe this movie by {FACTORS}."
@@ -81,7 +83,7 @@ def test_the_model_sees_neither_ids_nor_fields_that_are_not_named() -> None:
     movies = Scenario.load("movies")
     for prompt in [*user_prompts(movies, TABLES, SPLIT), *item_prompts(movies, TABLES, SPLIT)]:
         assert not re.search(r"5551|5552|\b(7[123]|9[1234])\b|94043|7000000", prompt.text)
-        assert prompt.version == movies.versions[prompt.source]
+        assert prompt.version == movies.versions[prompt.knowledge]
 
 
 def test_the_prompt_of_a_user_tells_nothing_of_the_samples() -> None:
@@ -149,7 +151,7 @@ def test_a_title_cannot_leave_its_data_block(title: str) -> None:
         assert text.count("<") == text.count(">") == 2 and text.startswith("<data>\n")
         assert text.split("</data>\n")[1].startswith("Describe ")
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", text)
-        assert prompt.messages[0]["content"] == getattr(movies, prompt.source)["system"].replace(
+        assert prompt.messages[0]["content"] == getattr(movies, prompt.knowledge)["system"].replace(
             '{{ factors | join(", ") }}', FACTORS
         )
 
@@ -220,9 +222,10 @@ def test_an_unknown_scenario_is_named_beside_the_known_ones(name: str) -> None:
     ],
 )
 def test_a_wrong_scenario_is_one_clear_line(tmp_path: Path, before: str, after: str, message: str) -> None:
-    assert before in MOVIES
-    with pytest.raises(PromptError, match=f"^Scenario .*{message}") as raised:
-        own = from_text(tmp_path, MOVIES.replace(before, after))
+    text = older(MOVIES)
+    assert before in text
+    with pytest.raises(PromptError, match=f"^Scenario .*{message}") as raised:  # noqa: PT012
+        own = from_text(tmp_path, text.replace(before, after))
         for prompts in (user_prompts(own, TABLES, SPLIT), item_prompts(own, TABLES, SPLIT)):
             list(prompts)
     assert "\n" not in str(raised.value)

@@ -124,11 +124,13 @@ def test_settings_choose_history_and_fallback(own_tables: Path, tmp_path: Path) 
         return Workspace(Config.load(tmp_path / "kar.toml"))
 
     few = workspace('min_events = 16\nfallback = "average"\nselection = "informative"')
-    assert few.count("user") == 0 and list(few.prompts("user")) == []
-    assert {text.model for text in few.fallbacks()} == {"none (average user)"} and len(list(few.fallbacks())) == 60
-    assert list(workspace("").fallbacks()) == []
+    assert few.asking.count("user") == 0 and list(few.asking.prompts("user")) == []
+    assert {text.model for text in few.asking.fallbacks()} == {"none (average user)"} and len(
+        list(few.asking.fallbacks())
+    ) == 60
+    assert list(workspace("").asking.fallbacks()) == []
     with pytest.raises(PromptError, match="kar-aug generate --only item"):
-        next(workspace('selection = "diverse"').prompts("user"))
+        next(workspace('selection = "diverse"').asking.prompts("user"))
     for wrong in ('selection = "latest"', 'fallback = "guess"'):
         with pytest.raises(ConfigError, match=r"is unknown\. Known: "):
             workspace(wrong)

@@ -64,9 +64,9 @@ def test_answers_of_recipes_are_kept_apart(source: str, name: str) -> None:
     movies = Scenario.load("movies")
     prompt, kar = (asked(movies, Recipe.load(n), source)[0] for n in (name, "kar"))
     if name == "kar":
-        assert prompt.source == source and prompt.version == movies.versions[source]
+        assert prompt.knowledge == source and prompt.version == movies.versions[source]
     else:
-        assert prompt.source == f"{source}:{name}" and prompt.version != kar.version
+        assert prompt.knowledge == f"{source}:{name}" and prompt.version != kar.version
 
 
 def test_the_direct_question_differs_from_the_scenarios_own_in_its_factors() -> None:
@@ -134,7 +134,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
     text = TAGS.read_text(encoding="utf-8").replace('name = "tags"', 'name = "moods"').replace("Give ten", "Give two")
     recipe, movies = own(tmp_path, text), Scenario.load("movies")
     prompt = asked(movies, recipe, "item")[0]
-    assert prompt.source == "item:moods" and "Give two tags that say what this movie is like" in prompt.text
+    assert prompt.knowledge == "item:moods" and "Give two tags that say what this movie is like" in prompt.text
     with pytest.raises(PromptError, match=r"'moods' does not ask about users\. Those that do: attributes, direct"):
         asked(movies, recipe, "user")
 

@@ -12,7 +12,7 @@ import pytest
 from kar_aug.cache import answer_key
 from kar_aug.data import Tables, split_interactions
 from kar_aug.errors import PromptError
-from kar_aug.prompts import Scenario, item_prompts, scenario_names, scenario_text, user_prompts
+from kar_aug.prompts import Recipe, Scenario, item_prompts, scenario_names, scenario_text, user_prompts
 from kar_aug.prompts.validate import line_of
 
 DAY = 86_400
@@ -46,6 +46,14 @@ def tables(scenario: Scenario, value: str = "A Title", **events: Any) -> tuple[T
 def own(folder: Path, text: str) -> Scenario:
     (folder / "own.toml").write_text(text, encoding="utf-8")
     return Scenario.load(folder / "own.toml")
+
+
+def older(text: str) -> str:
+    """A scenario's file in the older form, whose prompts hold the data block itself."""
+    form = r'data = """\n([^"]*(?:"[^"]+)*)"""\nprompt = """\n\{\{ data \}\}\n'
+    changed, count = re.subn(form, r'prompt = """\n\1\n', text)
+    assert count == 2
+    return changed
 
 
 def test_answers_about_movies_that_were_paid_for_are_not_asked_for_again() -> None:
@@ -105,7 +113,7 @@ def test_no_title_leaves_the_data_block_of_any_scenario(name: str, title: str) -
 
 
 def test_half_an_emoji_is_no_error() -> None:
-    assert "Title: \ud83d half" in Scenario.load("movies").item_prompt(1, {"title": "\ud83d half"}).text
+    assert "Title: \ufffd half" in Scenario.load("movies").item_prompt(1, {"title": "\ud83d half"}).text
 
 
 def test_stars_words_and_recency_say_what_the_rating_said() -> None:
@@ -144,6 +152,7 @@ def test_the_oldest_events_give_way_to_the_window(tmp_path: Path) -> None:
 
 
 BOOKS = scenario_text("books")
+OLDER_BOOKS = older(BOOKS)
 
 
 @pytest.mark.parametrize(
@@ -174,10 +183,62 @@ BOOKS = scenario_text("books")
     ],
 )
 def test_a_fault_is_found_before_anything_is_asked(tmp_path: Path, before: str, after: str, message: str) -> None:
-    assert before in BOOKS
+    assert before in OLDER_BOOKS
     with pytest.raises(PromptError, match=f"^Scenario .*{message}") as raised:
-        own(tmp_path, BOOKS.replace(before, after))
+        own(tmp_path, OLDER_BOOKS.replace(before, after))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "field", "message"),
+    [
+        (
+            "{{ item.year }}",
+            "{{ item.yaer }}",
+            40,
+            "item.data",
+            "there is no field 'yaer' of item. Did you mean 'year'",
+        ),
+        ("{{ day.date }}", "{{ day.dat }}", 21, "user.data", "there is no field 'dat' of day"),
+        ("Title: {{ item.title }}", "{{ 1 / (item.title | int) }}", 37, "item.data", "division by zero"),
+        ("{% endfor %}</data>", "{% endfor %}", 15, "user.data", "must stand between <data> and </data>, once"),
+        ("<data>\nTitle: ", "Title:\n<data>\n", 35, "item.data", "must stand between <data> and </data>, once"),
+        ("{{ data }}\nDescribe the", "Describe the", 25, "user.prompt", "must show the entity once: {{ data }}"),
+        ("Describe this book", "{{ item.title }}", 46, "item.prompt", "there is no 'item'. Known: factors, language,"),
+        ("You know books well.", "{{ data }}", 33, "item.system", "there is no 'data'. Known: factors, language,"),
+        (
+            'fields = ["title", "authors", ',
+            'fields = ["title", 7, ',
+            30,
+            "item.fields",
+            "'fields' must be a list of texts",
+        ),
+        ("data = ", "dat = ", 15, "user.dat", "there is no such setting. Did you mean 'data'?"),
+        ("tokens = 6000", "tokens = 6000.0", 60, "limits.tokens", "'tokens' must be a whole number."),
+        ("tokens = 6000", "tokens = 9", 60, "limits.tokens", "must be at least 50."),
+    ],
+)
+def test_a_fault_says_where_it_is(tmp_path: Path, before: str, after: str, line: int, field: str, message: str) -> None:
+    assert before in BOOKS
+    with pytest.raises(PromptError) as raised:
+        own(tmp_path, BOOKS.replace(before, after))
+    error, file = raised.value, str(tmp_path / "own.toml")
+    assert (error.file, error.line, error.field) == (file, line, field)
+    assert str(error).startswith(f"Scenario {file}, line {line}, {field}: ") and message in str(error)
+
+
+def test_a_prompt_of_the_older_form_may_do_what_it_could(tmp_path: Path) -> None:
+    """Ask otherwise of those of whom more is known, and mark the data in one line."""
+    text = OLDER_BOOKS.replace("<data>\nTitle: {{ item.title }}\n", "Below: <data>{{ item.title }} ")
+    text = text.replace("Describe this book by", "{% if item.year %}Old? {% endif %}Describe this book by")
+    scenario = own(tmp_path, text)
+    prompt = scenario.item_prompt(1, {"title": "Emma", "year": 1815})
+    assert prompt.data == "<data>Emma Year: 1815\n</data>"
+    assert prompt.messages[1]["content"].startswith(f"Below: {prompt.data}\nOld? Describe this book by genre")
+    tags = Recipe.load("tags").ask(scenario, "item", prompt.data)
+    assert tags[1]["content"].startswith(f"{prompt.data}\nGive ten tags")
+    group = scenario.ask("item", "<data>\n\\1 of many\n</data>")
+    assert group[1]["content"].startswith("Below: <data>\n\\1 of many\n</data>\nDescribe this book by genre")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kar_aug import KnowledgeAugmentation, KnowledgeTable
 from kar_aug._keras import tf
-from kar_aug.layers.knowledge_augmentation import ADAPTORS
+from kar_aug.registry import ADAPTORS
 
 pytestmark = pytest.mark.both_keras
 Arrays = dict[str, np.ndarray]

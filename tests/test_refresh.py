@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.chat_server import ChatServer, completion, echo
 from support.jobs import KEY
 
 from kar_aug.cache import TextCache
@@ -16,6 +15,7 @@ from kar_aug.data import Tables, split_interactions
 from kar_aug.errors import GenerationError
 from kar_aug.generate import Progress, estimate, generate
 from kar_aug.prompts import Prompt, Scenario, item_prompts, user_prompts
+from kar_aug.testing import ChatServer, completion, echo
 
 DAY = 86_400
 ITEMS = pd.DataFrame({"item_id": range(6), "title": [f"Movie {i}" for i in range(6)], "genres": "Drama", "year": 1996})
@@ -82,7 +82,7 @@ def test_entities_without_a_prompt_any_more_are_gone_and_keep_their_answers(
     assert found(estimate(fewer, cache, model).found) == (0, 0, 7, 2)
     assert found(ask(chat_server, cache, fewer)) == (0, 0, 7, 2)
     assert len(list(cache.knowledge("item"))) == 6 and cache.prune() == 0
-    only_users = [prompt for prompt in fewer if prompt.source == "user"]
+    only_users = [prompt for prompt in fewer if prompt.knowledge == "user"]
     assert found(ask(chat_server, cache, only_users)) == (0, 0, 3, 0), "items were not looked at: they are not gone"
 
 

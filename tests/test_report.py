@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
+from support.workspaces import LEARNING, opened
 
 from kar_aug._keras import IS_KERAS_3
 
 if IS_KERAS_3:
     pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)
 
-from kar_aug.cache import StoreSpec, VectorStore
 from kar_aug.compare import Comparison, compare
-from kar_aug.config import Config
-from kar_aug.pipeline.workspace import Workspace
 from kar_aug.report import Section, write_report, write_tables
 
 
 @pytest.fixture(scope="module")
-def comparison(own_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    settings = {"controls": ["shuffled"], "jobs": 1, "seeds": 2, "epochs": 1}
-    config = Config.load(own_tables / "kar.toml", {"compare": settings})
-    workspace = Workspace(replace(config, workdir=str(tmp_path_factory.mktemp("report"))))
-    for source in ("user", "item"):
-        ids = workspace.tables.ids(source)
-        with VectorStore.writer(workspace.store_path(source), StoreSpec("random", 4)) as writer:
-            writer.append(ids, ["k"] * len(ids), np.random.default_rng(0).normal(size=(len(ids), 4)))
-    return compare(workspace)
+def comparison(own_tables: Path, trained: Path) -> Comparison:
+    return compare(opened(own_tables, trained, **LEARNING, controls=["metadata"], seeds=2))
 
 
 @pytest.fixture
@@ -58,7 +47,12 @@ def test_the_report_is_one_file_with_all_its_parts(comparison: Comparison, repor
     references = _References()
     references.feed(html)
     assert references.found == []
-    assert html.count("<svg") == 3 and "DeepFM + shuffled" in html and "&lt;m&gt;" in html and "none &lt;0&gt;" in html
+    assert (
+        html.count("<svg") == 3
+        and "DeepFM + metadata text" in html
+        and "&lt;m&gt;" in html
+        and "none &lt;0&gt;" in html
+    )
     parts = ["Test AUC", "Tests", "Learning curves", "Calibration", "Which experts are used", "Data and knowledge"]
     places = [html.index(f"<h2>{part}</h2>") for part in [*parts, "Leakage audit", "How to make this again"]]
     assert places == sorted(places) and html.index("Knowledge beats") < places[0], "the verdict comes first"

@@ -5,41 +5,47 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.training import ready
 
-from kar_aug import KnowledgeAugmentation, VectorStore, load_model
+from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model
 from kar_aug._keras import IS_KERAS_3, keras, tf
 from kar_aug.cache import StoreSpec
+from kar_aug.layers import store_locations
 
 pytestmark = pytest.mark.both_keras
 FORMATS = [".keras", ".h5", ".weights.h5", ".ckpt", "savedmodel"]
 
-# What a fresh process does. It builds the model anew where the file holds weights only.
+# What a fresh process does with each path. It builds the model anew where the file holds weights only.
 _READ = """
 import sys
 import numpy as np
 import tensorflow as tf
 from test_saving import inputs, model, predict
 from kar_aug import VectorStore, load_model
-path, store = sys.argv[1:]
-if path.endswith((".weights.h5", ".ckpt")):
-    built = model(VectorStore.open(store))
-    built.load_weights(path) if path.endswith("h5") else tf.train.Checkpoint(model=built).restore(path).expect_partial()
-elif path.endswith("savedmodel"):
-    served = tf.saved_model.load(path)
-    built = None
-else:
-    built = load_model(path)
-if built is None:
-    signature = served.signatures["serving_default"] if "serving_default" in served.signatures else served.serve
-    output = np.asarray(list(signature(**{k: tf.constant(v) for k, v in inputs().items()}).values())[0])
-else:
-    output = predict(built)
-np.save(path + ".npy", output)
+
+def read(path, store):
+    if path.endswith((".weights.h5", ".ckpt")):
+        built = model(VectorStore.open(store))
+        if path.endswith("h5"):
+            built.load_weights(path)
+        else:
+            tf.train.Checkpoint(model=built).restore(path).expect_partial()
+        return predict(built)
+    if path.endswith("savedmodel"):
+        served = tf.saved_model.load(path)
+        signature = served.signatures["serving_default"] if "serving_default" in served.signatures else served.serve
+        return np.asarray(list(signature(**{k: tf.constant(v) for k, v in inputs().items()}).values())[0])
+    return predict(load_model(path))
+
+store, *paths = sys.argv[1:]
+for path in paths:
+    np.save(path + ".npy", read(path, store))
 """
 
 
@@ -57,8 +63,7 @@ def model(store: VectorStore, **options: Any) -> Any:
     fields = augmentation({"item": item, "raw": raw})
     joined = keras.layers.Concatenate()([fields["item"], fields["raw"]])
     built = keras.Model({"item": item, "raw": raw}, keras.layers.Dense(1, activation="sigmoid")(joined))
-    built.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
-    return built
+    return ready(built)
 
 
 def inputs() -> dict[str, Any]:
@@ -86,27 +91,34 @@ def store(tmp_path: Path) -> VectorStore:
     return write_store(tmp_path / "store")
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_a_fresh_process_predicts_the_same(store: VectorStore, tmp_path: Path, suffix: str) -> None:
-    built, path = model(store), tmp_path / f"model{suffix}"
+@pytest.fixture(scope="module")
+def read_back(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What a trained model predicts, and by format what a fresh process predicts that reads it from its file."""
+    folder = tmp_path_factory.mktemp("formats")
+    store = write_store(folder / "store")
+    built, paths = model(store), {suffix: str(folder / f"model{suffix}") for suffix in FORMATS}
     built.fit(data(), epochs=2, verbose=0)
-    if suffix == ".ckpt":
-        path = Path(tf.train.Checkpoint(model=built).write(str(path)))
-    elif suffix == ".weights.h5":
-        built.save_weights(str(path))
-    elif suffix == "savedmodel":
-        built.export(str(path)) if IS_KERAS_3 else built.save(str(path), save_format="tf")
+    tf.train.Checkpoint(model=built).write(paths[".ckpt"])
+    built.save_weights(paths[".weights.h5"])
+    if IS_KERAS_3:
+        built.export(paths["savedmodel"])
     else:
-        built.save(str(path))
+        built.save(paths["savedmodel"], save_format="tf")
+    for suffix in (".keras", ".h5"):
+        built.save(paths[suffix])
     done = subprocess.run(
-        [sys.executable, "-c", _READ.replace("predict(inputs()", "predict(__import__('test_saving').only()"),
-         str(path), str(store.path)],
+        [sys.executable, "-c", _READ, str(store.path), *paths.values()],
         cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    return predict(built), {suffix: np.load(f"{path}.npy") for suffix, path in paths.items()}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_fresh_process_predicts_the_same(read_back: tuple[np.ndarray, dict[str, np.ndarray]], suffix: str) -> None:
+    expected, found = read_back
     # TensorFlow optimises the graph of a SavedModel anew: equal to rounding. All others: to the bit.
-    tolerance = 1e-6 if suffix == "savedmodel" else 0
-    np.testing.assert_allclose(np.load(f"{path}.npy"), predict(built), rtol=tolerance, atol=0)
+    np.testing.assert_allclose(found[suffix], expected, rtol=1e-6 if suffix == "savedmodel" else 0, atol=0)
 
 
 def test_a_file_loads_in_safe_mode_and_holds_no_pickle(store: VectorStore, tmp_path: Path) -> None:
@@ -148,6 +160,53 @@ def test_weights_of_another_store_are_refused_by_name(store: VectorStore, tmp_pa
     other = write_store(tmp_path / "other", seed=1)
     with pytest.raises(Exception, match=rf"(?s)item from a store with fingerprint {store.fingerprint}.*other with"):
         model(other).load_weights(str(tmp_path / "model.weights.h5"))
+
+
+DATA = Path(__file__).parent / "data" / "models_of_0.1"
+
+
+def test_a_model_that_an_older_version_saved_predicts_what_it_did() -> None:
+    """Three sources: places in a vocabulary, raw ids of the same store, and an array. Each file by its Keras."""
+    path = DATA / f"{'keras_3' if IS_KERAS_3 else 'tf_keras'}.keras"
+    built = load_model(path, stores={"item": DATA / "items", "raw": DATA / "items"})
+    output = built(
+        {
+            "item": tf.constant([[1], [2], [3], [9]]),
+            "raw": tf.constant([["a"], ["c"], ["?"], ["b"]]),
+            "query": tf.constant([[0], [3], [-1], [2]]),
+        }
+    )
+    expected = [
+        [1.89897, 0.252558, 0.001123, 0.272832, 0.000586, 0.142311],
+        [0.12573, -0.132105, 0.193601, 0.748382, 0.000395, 0.095891],
+        [4.352134, 0.085609, 0.345584, 0.821618, 0.189053, -0.522748],
+        [0.12573, -0.132105, 0.001053, 0.290518, 0.606844, 1.447074],
+    ]
+    np.testing.assert_allclose(np.asarray(output), expected, rtol=1e-5, atol=2e-6)
+    names = [weight.name.split("/")[-1].split(":")[0] for weight in built.get_layer("kar").weights]
+    assert [name for name in names if name.startswith(("item", "raw", "query"))] == [
+        *("item_default", "raw_default", "query_default"),
+        *("item_rows", "raw_rows", "query_rows", "raw_keys"),
+        *("item_fingerprint", "raw_fingerprint", "query_fingerprint", "query_vectors"),
+    ]
+
+
+def test_where_stores_are_is_said_for_a_block_and_one_thread(store: VectorStore, tmp_path: Path) -> None:
+    model(store).save(str(tmp_path / "model.keras"))
+    moved = store.path.rename(tmp_path / "moved")
+
+    def load() -> Any:
+        return keras.models.load_model(str(tmp_path / "model.keras"))
+
+    with store_locations({"item": tmp_path / "nowhere", "raw": moved}):
+        with store_locations({"item": moved}), ThreadPoolExecutor(1) as pool:
+            assert load().get_layer("kar").stores.keys() == {"item", "raw"}
+            with pytest.raises(StoreError, match="store is not a vector store"):
+                pool.submit(load).result()
+        with pytest.raises(StoreError, match="nowhere is not a vector store"):
+            load()
+    with pytest.raises(StoreError, match="store is not a vector store"):
+        load()
 
 
 class Stop(Exception):

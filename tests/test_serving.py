@@ -125,26 +125,26 @@ class Guard:
             raise ImportError(name)
 sys.meta_path.insert(0, Guard())
 import numpy as np, tensorflow as tf
-serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-inputs = np.load(sys.argv[2])
+inputs = np.load(sys.argv[1])
 features = {n: tf.constant(inputs[n].astype(object) if inputs[n].dtype.kind == "U" else inputs[n]) for n in inputs}
-np.save(sys.argv[3], serve(**features)["ctr"].numpy())
+for folder in sys.argv[2:]:
+    serve = tf.saved_model.load(folder).signatures["serving_default"]
+    np.save(folder + ".npy", serve(**features)["ctr"].numpy())
 """
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_tensorflow_alone_serves_an_export(store: VectorStore, tmp_path: Path, dtype: str) -> None:
-    built = model(store)
-    export(built, tmp_path / "serving" / "1", dtype=dtype)
-    note = json.loads((tmp_path / "serving" / "1" / "assets.extra" / "kar_aug.json").read_text())
-    assert note["stores"] == {"item": store.fingerprint, "raw": store.fingerprint}
+def test_tensorflow_alone_serves_an_export(store: VectorStore, tmp_path: Path) -> None:
+    built, tolerances = model(store), {"float32": 1e-5, "float16": 1e-2}
+    for dtype in tolerances:
+        export(built, tmp_path / dtype, dtype=dtype)
+        note = json.loads((tmp_path / dtype / "assets.extra" / "kar_aug.json").read_text())
+        assert note["stores"] == {"item": store.fingerprint, "raw": store.fingerprint}
     values = {name: np.asarray(value) for name, value in inputs(*EVERY_ID).items()}
     values["raw"] = np.asarray([[id.decode()] for id in values["raw"][:, 0]])
     np.savez(tmp_path / "inputs.npz", **values)
-    done = subprocess.run(
-        [sys.executable, "-c", _SERVE, *(str(tmp_path / n) for n in ("serving/1", "inputs.npz", "output.npy"))],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    paths = [tmp_path / "inputs.npz", *(tmp_path / dtype for dtype in tolerances)]
+    command = [sys.executable, "-c", _SERVE, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    tolerance = 1e-5 if dtype == "float32" else 1e-2
-    np.testing.assert_allclose(np.load(tmp_path / "output.npy"), predict(built, *EVERY_ID), rtol=tolerance)
+    for dtype, tolerance in tolerances.items():
+        np.testing.assert_allclose(np.load(tmp_path / f"{dtype}.npy"), predict(built, *EVERY_ID), rtol=tolerance)

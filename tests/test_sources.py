@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.training import predicted, ready
 
 from kar_aug import GateUsage, KnowledgeAugmentation, KnowledgeTable, StoreError, VectorStore, refresh
 from kar_aug._keras import keras, tf
 from kar_aug.cache import StoreSpec
-from kar_aug.layers.knowledge_augmentation import ADAPTORS
+from kar_aug.registry import ADAPTORS
 
 pytestmark = pytest.mark.both_keras
 
@@ -84,7 +85,7 @@ def test_padding_gives_zeros_and_its_mask_reaches_the_next_layer() -> None:
     assert (output[ids != 0] != 0).any(axis=-1).all(), "an unknown id is no padding: it has the default vector"
     history = keras.Input((None,), name="item", dtype="int32")
     pooled = keras.layers.GlobalAveragePooling1D()(layer({"item": history})["item"])
-    pooled = keras.Model(history, pooled).predict(ids, verbose=0)
+    pooled = predicted(keras.Model(history, pooled), ids)
     np.testing.assert_allclose(pooled, output.sum(axis=1) / (ids != 0).sum(axis=1, keepdims=True), rtol=1e-5)
 
 
@@ -103,8 +104,8 @@ def test_each_adaptor_has_its_experts_and_learns(adaptor: str, kernels: int) -> 
     assert (layer.adaptor.shared_experts > 0) == (adaptor == "hybrid-expert")
     ids = keras.Input((1,), name="item", dtype="int32")
     model = keras.Model(ids, keras.layers.Dense(1)(layer({"item": ids})["item"]))
-    model.compile(keras.optimizers.Adam(0.02), "mse")
-    losses = model.fit(np.arange(30, dtype="int32")[:, None], vectors[:, :1], epochs=30, verbose=0).history["loss"]
+    rows = np.arange(30, dtype="int32")[:, None]
+    losses = ready(model, 0.02, "mse").fit(rows, vectors[:, :1], epochs=30, verbose=0).history["loss"]
     assert losses[-1] < 0.5 * losses[0]
     assert KnowledgeAugmentation.from_config({**layer.get_config(), "name": "again"}).adaptor_name == adaptor
 
@@ -121,12 +122,12 @@ def test_a_model_survives_a_change_of_coverage() -> None:
     layer = KnowledgeAugmentation({"item": before}, expert_units=(8, 4))
     ids = keras.Input((1,), name="item", dtype="int32")
     model = keras.Model(ids, keras.layers.Dense(1, activation="sigmoid")(layer({"item": ids})["item"]))
-    model.compile("adam", "binary_crossentropy")
+    ready(model, 0.001)
     rows = np.arange(20, dtype="int32")[:, None]
     model.fit(rows, random.integers(0, 2, 20), epochs=3, verbose=0)
     more = refresh(model, {"item": vectors})
     fewer = refresh(model, {"item": KnowledgeTable.from_array(vectors, np.arange(20) < 5)})
-    old, full, small = (m.predict(rows, verbose=0)[:, 0] for m in (model, more, fewer))
+    old, full, small = (predicted(m, rows)[:, 0] for m in (model, more, fewer))
     np.testing.assert_allclose(full[:12], old[:12], rtol=1e-5)
     np.testing.assert_allclose(small[:5], old[:5], rtol=1e-5)
     np.testing.assert_allclose(small[5:], old[12], rtol=1e-5)
@@ -143,7 +144,7 @@ def test_the_load_balancing_loss_spreads_the_gate() -> None:
         layer = KnowledgeAugmentation({"item": vectors}, expert_units=(8, 4), load_balance=weight)
         ids = keras.Input((1,), name="item", dtype="int32")
         model = keras.Model(ids, keras.layers.Dense(1)(layer({"item": ids})["item"]))
-        model.compile(keras.optimizers.Adam(0.02), "mse")
+        ready(model, 0.02, "mse")
         bias = next(w for w in layer.weights if "gate_item_bias" in w.name)
         bias.assign(np.asarray([3, 0, 0, 0, 0], "float32"))
         rows = np.arange(50, dtype="int32")[:, None]
@@ -156,7 +157,7 @@ def test_gate_usage_is_logged_for_tensorboard(tmp_path: Path) -> None:
     layer = KnowledgeAugmentation({"item": np.eye(4, dtype="float32")}, expert_units=(8, 4))
     ids = keras.Input((1,), name="item", dtype="int32")
     model = keras.Model(ids, keras.layers.Dense(1)(layer({"item": ids})["item"]))
-    model.compile("adam", "mse")
+    ready(model, 0.001, "mse")
     rows = np.arange(4, dtype="int32")[:, None]
     callback = GateUsage(layer, {"item": rows}, tmp_path)
     model.fit(rows, np.ones(4), epochs=2, verbose=0, callbacks=[callback])

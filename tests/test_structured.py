@@ -10,18 +10,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.batch_server import BatchServer, Line, Outcome, answered
-from support.chat_server import ChatServer, completion
-from test_cli import folder, kar_aug
+from support.commands import kar_aug
+from test_cli import folder
 
 from kar_aug.cache import TextCache
 from kar_aug.config import Config, LanguageModel
 from kar_aug.errors import DataError, PromptError
 from kar_aug.generate import estimate, export_jsonl, generate, generate_batches, import_jsonl, question_key
-from kar_aug.generate.structured import TWICE, parameters_of
+from kar_aug.generate.intake import TWICE
+from kar_aug.generate.questions import Question
+from kar_aug.generate.structured import parameters_of
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt, Recipe
 from kar_aug.prompts.schema import answer_fault, read_json
+from kar_aug.testing import ChatServer, completion
+from kar_aug.testing.batches import BatchServer, Line, Outcome, answered
 
 __all__ = ["folder"]
 
@@ -105,7 +108,14 @@ def test_the_schema_is_part_of_the_key_and_free_text_keeps_its_own() -> None:
     free = replace(prompt, schema=None)
     keys = {question_key(m, p) for m in (model(), model(omit=("response_format",))) for p in (prompt, other, free)}
     assert len(keys) == 5, "without a schema there is nothing to omit"
-    assert parameters_of(model(), free) == model().parameters
+    assert parameters_of(model(), free.schema) == model().parameters
+
+
+def test_second_questions_that_were_paid_for_are_not_asked_again() -> None:
+    """The keys of answers, pinned: whoever changes them makes every user pay twice."""
+    (prompt,) = asked(1)
+    keys = [Question.of(m, prompt).repaired(BAD).key for m in (model(), model(omit=("response_format",)))]
+    assert keys == ["186610b8ef91d051e0cbd81ebd59c224", "369f6ca231e317d78e914f035cabefda"]
 
 
 def test_equal_questions_of_several_entities_are_mended_together(cache: TextCache) -> None:

@@ -13,16 +13,17 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from support.batch_server import BatchServer
-from support.chat_server import ChatServer, completion
 
 from kar_aug.audit import audit
 from kar_aug.cache import BatchBook
-from kar_aug.cli import generation, main
+from kar_aug.cli import main
 from kar_aug.config import Config
+from kar_aug.pipeline import generation
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt
-from kar_aug.prompts.histories.summaries import SOURCE, counts, owner
+from kar_aug.prompts.histories.summaries import KNOWLEDGE, counts, owner
+from kar_aug.testing import ChatServer, completion
+from kar_aug.testing.batches import BatchServer
 
 KEY = "sk-planted-key-0123456789"
 # User 0 has 20 events in the history: 9 parts of two, one summary of 8 of their summaries. The others have 15: 7 parts.
@@ -74,7 +75,7 @@ def asked(server: ChatServer) -> list[str]:
 
 
 def titles_of(user: int, space: Workspace) -> list[str]:
-    split = space.split
+    split = space.data.split
     own = split[(split["part"] == "history") & (split["user_id"] == user)].merge(space.tables.items, on="item_id")
     own = own.sort_values("timestamp")
     return [f"{title} rated {rating}" for title, rating in zip(own["title"], own["rating"], strict=True)]
@@ -82,7 +83,7 @@ def titles_of(user: int, space: Workspace) -> list[str]:
 
 def knowledge(space: Workspace) -> dict[int | str, str]:
     with space.open_cache() as cache:
-        return {each.entity_id: each.text for each in space.knowledge(cache, "user")}
+        return {each.entity_id: each.text for each in space.asking.knowledge(cache, "user")}
 
 
 @pytest.mark.parametrize(
@@ -104,8 +105,8 @@ def test_a_long_history_is_asked_about_level_by_level_and_no_part_of_it_is_knowl
     assert "1 asked, 26 already cached" in done and "0 gone" in done
     parts = [text for text in questions if "Summarise in at most 120 words" in text]
     assert len(parts) == PARTS and all("Gender" not in text for text in parts)
-    prompts = list(workspace().prompts("user"))
-    own = {prompt.entity_id: prompt for prompt in prompts if prompt.source == "user"}
+    prompts = list(workspace().asking.prompts("user"))
+    own = {prompt.entity_id: prompt for prompt in prompts if prompt.knowledge == "user"}
     of_zero = [prompt for prompt in prompts if owner(prompt) == "0"]
     assert [prompt.entity_id for prompt in of_zero] == [*(f"0 1.{i}" for i in range(1, 10)), "0 2.1", 0]
     # Every event of the history once, in order, and no other.
@@ -115,13 +116,13 @@ def test_a_long_history_is_asked_about_level_by_level_and_no_part_of_it_is_knowl
     assert text.count("\n- ") == 2 and len(_TITLE.findall(text)) == 2 and "Gender: " in text
     assert text.count("</data>") == 1 and "Likes " in text and "\u2039/data\u203a Ignore" in text
     times = [prompt.as_of or "" for prompt in of_zero]
-    history = space.split.query("part == 'history' and user_id == 0")["timestamp"]
+    history = space.data.split.query("part == 'history' and user_id == 0")["timestamp"]
     assert times[-1] == max(times) == pd.Timestamp(history.max(), unit="s").isoformat()
     assert set(knowledge(space)) == set(own) == {0, 1, 2}
     with space.open_cache() as cache:
-        assert cache.count_linked(SOURCE) == PARTS and cache.prune() == 0, "a summary is not paid for again"
+        assert cache.count_linked(KNOWLEDGE) == PARTS and cache.prune() == 0, "a summary is not paid for again"
     assert re.search(r"to ask\W+0\b", run("generate", "--dry-run"))
-    metadata = {text.entity_id: text.text for text in space.metadata("user")}
+    metadata = {text.entity_id: text.text for text in space.asking.metadata("user")}
     assert all(title.partition(" rated")[0] in metadata[0] for title in shown), "what was summarised, without a model"
 
 
@@ -157,7 +158,7 @@ def test_a_part_that_fails_keeps_its_user_waiting_and_nobody_else(folder: Path) 
             return 200, {}, completion(None, refusal="I cannot.")
         return said(server, request, number)
 
-    first = next(iter(workspace().prompts("user"))).messages[1]["content"]
+    first = next(iter(workspace().asking.prompts("user"))).messages[1]["content"]
     with ChatServer(refuses) as server:
         assert "1 users with long histories wait" in run("generate", "--base-url", server.base_url)
         assert set(knowledge(workspace())) == {1, 2}
@@ -167,8 +168,8 @@ def test_a_part_that_fails_keeps_its_user_waiting_and_nobody_else(folder: Path) 
 
 
 def test_short_histories_are_asked_about_as_ever(folder: Path) -> None:
-    recent = {p.entity_id: p.messages for p in workspace(selection="recent", max_events=15).prompts("user")}
-    prompts = list(workspace(max_events=15).prompts("user"))
+    recent = {p.entity_id: p.messages for p in workspace(selection="recent", max_events=15).asking.prompts("user")}
+    prompts = list(workspace(max_events=15).asking.prompts("user"))
     assert [prompt.entity_id for prompt in prompts] == ["0 1.1", 1, 2], "user 0 waits for a summary"
     assert [prompt.messages for prompt in prompts[1:]] == [recent[1], recent[2]]
 

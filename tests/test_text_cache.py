@@ -202,7 +202,7 @@ def test_a_damaged_file_is_named(path: Path, damage: str) -> None:
     path.write_bytes(damaged[damage])
     with pytest.raises(StoreError, match=r"answers\.sqlite"), TextCache(path) as cache:
         assert len(list(cache.knowledge("item"))) == sum(cache.get(f"k{i}") is not None for i in range(40))
-    with pytest.raises(StoreError, match=r"answers\.sqlite"), TextCache(path) as cache:
+    with pytest.raises(StoreError, match=r"answers\.sqlite"), TextCache(path) as cache:  # noqa: PT012
         for i in range(40):
             cache.put(answer(f"k{i}", "another answer"))
 

@@ -216,7 +216,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_store_is_an_error_that_says_what_to_do(path: Path, damage: str) -> None:
     DAMAGES[damage](path)
-    with pytest.raises(StoreError, match=r"store.*(encode|Upgrade)"):
+    with pytest.raises(StoreError, match=r"store.*(encode|Upgrade)"):  # noqa: PT012
         store = VectorStore.open(path)
         assert store.ids and store.keys and store.gather([10]).any()
 
@@ -270,6 +270,15 @@ def test_a_store_has_one_writer_and_a_dead_one_does_not_count(tmp_path: Path) ->
     with VectorStore.writer(tmp_path, spec) as writer:
         writer.append([-1], ["key"], np.ones((1, 64)))
     assert -1 in VectorStore.open(tmp_path).ids
+
+
+def test_a_lock_does_not_follow_a_link(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("content")
+    (path / ".lock").unlink()
+    (path / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(StoreError, match=r"store/\.lock is a symbolic link.*Remove it"):
+        append(path, [50], [[1, 1]])
+    assert (tmp_path / "precious").read_text() == "content" and VectorStore.open(path).ids == [10, 30, 20, 40]
 
 
 def test_integers_and_strings_are_not_mixed_across_parts(path: Path) -> None:

@@ -22,8 +22,8 @@ import sqlalchemy as sa
 from kar_aug._batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.database import Database
+from kar_aug.cache.texts.status import STATUSES, Status
 
-STATUSES = ("ok", "truncated", "refused", "empty", "wrong_model", "invalid")
 _ROWS = 256  # of one statement or commit
 _ANSWER = list(tables.answers.c)
 
@@ -33,7 +33,10 @@ _SETTLE = tuple(
     for table in (tables.failures, tables.claims, tables.batch_requests)
 )
 # An answer that did not fit its schema is nobody's, but without it the question would be asked again.
-_NOBODYS = ~sa.exists().where(tables.knowledge.c.key == tables.answers.c.key) & (tables.answers.c.status != "invalid")
+_NOBODYS = ~sa.exists().where(tables.knowledge.c.key == tables.answers.c.key) & (
+    tables.answers.c.status != Status.INVALID
+)
+_WHOLE = (Status.OK,)
 
 
 def answer_key(model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> str:
@@ -49,15 +52,14 @@ def text_key(text: str) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one question. `status` is one of `STATUSES`; only "ok" is knowledge unless asked for, and
-    "invalid" is what does not fit the JSON schema that was asked for.
+    """What came back for one question. `status` is a `Status`, or its word; only "ok" is knowledge unless asked for.
 
     `cost` is in US dollars, None if the model's price is not known; `seconds` from request to response; `tier` is "",
     "flex" or "batch"; `served_model` is what the server says it asked; `raw` the response as it came.
     """
 
     key: str
-    status: str
+    status: Status | str
     text: str
     model: str
     messages: Sequence[Mapping[str, Any]]
@@ -73,9 +75,11 @@ class Answer:
 
 
 class Link(NamedTuple):
-    """Whose knowledge an answer is. `as_of` is the time of the last event that the prompt saw."""
+    """Whose knowledge an answer is. `knowledge` is its kind: "user", "item", by another recipe than "kar" "item:tags";
+    `as_of` the time of the last event that the prompt saw.
+    """
 
-    source: str
+    knowledge: str
     entity_id: int | str
     key: str
     prompt_version: str
@@ -84,9 +88,11 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True)
 class Knowledge:
-    """The text about one entity, and where it comes from. `as_of` is the time of the last event its prompt saw."""
+    """The text about one entity, and where it comes from. `knowledge` is its kind ("user", "item:tags"), `as_of` the
+    time of the last event that its prompt saw.
+    """
 
-    source: str
+    knowledge: str
     entity_id: int | str
     text: str
     key: str
@@ -104,7 +110,7 @@ class Failure:
     reason: str
     attempts: int
     permanent: bool = False
-    source: str | None = None
+    knowledge: str | None = None
     entity_id: int | str | None = None
 
 
@@ -132,14 +138,14 @@ class TextCache:
     def __contains__(self, key: str) -> bool:
         return bool(self.answered([key]))
 
-    def answered(self, keys: Collection[str]) -> dict[str, str]:
+    def answered(self, keys: Collection[str]) -> dict[str, Status]:
         """Those of the questions that have an answer, with its status."""
         answers = tables.answers.c
         with self.database.reading() as connection:
             found = connection.execute(sa.select(answers.key, answers.status).where(answers.key.in_(list(keys))))
             return {row.key: row.status for row in found}
 
-    def texts(self, keys: Collection[str], *, accept: Sequence[str] = ("ok",)) -> dict[str, str]:
+    def texts(self, keys: Collection[str], *, accept: Sequence[str] = _WHOLE) -> dict[str, str]:
         """The texts of those of the questions that have an answer of these statuses."""
         answers, texts = tables.answers.c, {}
         for some in batched(keys, _ROWS):
@@ -189,7 +195,7 @@ class TextCache:
     def _link(self, connection: sa.Connection, links: Sequence[Link]) -> None:
         now = _now()
         rows = {
-            (link.source, link.entity_id): {
+            (link.knowledge, link.entity_id): {
                 **link._asdict(),
                 "entity_id": json.dumps(link.entity_id),
                 "updated": now,
@@ -197,42 +203,39 @@ class TextCache:
             for link in links
         }
         if rows:  # in one order everywhere, or two processes on PostgreSQL could wait for each other
-            ordered = sorted(rows.values(), key=lambda row: (row["source"], row["entity_id"]))
+            ordered = sorted(rows.values(), key=lambda row: (row["knowledge"], row["entity_id"]))
             connection.execute(self._put_links, ordered)
 
-    def linked(self, source: str, entity_ids: Collection[int | str]) -> dict[int | str, Link]:
-        """The links of those entities that have one."""
-        knowledge = tables.knowledge.c
-        columns = (knowledge.entity_id, knowledge.key, knowledge.prompt_version, knowledge.as_of)
+    def linked(self, knowledge: str, entity_ids: Collection[int | str]) -> dict[int | str, Link]:
+        """The links of those entities that have one, for this kind of knowledge."""
+        links = tables.knowledge.c
+        columns = (links.entity_id, links.key, links.prompt_version, links.as_of)
         wanted = [json.dumps(entity_id) for entity_id in entity_ids]
+        statement = sa.select(*columns).where(links.knowledge == knowledge, links.entity_id.in_(wanted))
         with self.database.reading() as connection:
-            rows = connection.execute(
-                sa.select(*columns).where(knowledge.source == source, knowledge.entity_id.in_(wanted))
-            )
-            links = (Link(source, json.loads(entity_id), *rest) for entity_id, *rest in rows)
-            return {link.entity_id: link for link in links}
+            found = (Link(knowledge, json.loads(id), *rest) for id, *rest in connection.execute(statement))
+            return {link.entity_id: link for link in found}
 
-    def count_linked(self, source: str) -> int:
-        """How many entities of a source have an answer, whatever its status."""
-        statement = sa.select(sa.func.count()).where(tables.knowledge.c.source == source)
+    def count_linked(self, knowledge: str) -> int:
+        """How many entities have an answer for this kind of knowledge, whatever its status."""
+        statement = sa.select(sa.func.count()).where(tables.knowledge.c.knowledge == knowledge)
         with self.database.reading() as connection:
             return connection.execute(statement).scalar_one()
 
     def links_of(self, keys: Collection[str]) -> dict[str, list[Link]]:
         """Whose knowledge these answers are."""
-        knowledge = tables.knowledge.c
-        columns = (knowledge.source, knowledge.entity_id, knowledge.key, knowledge.prompt_version, knowledge.as_of)
+        linked = tables.knowledge.c
+        columns = (linked.knowledge, linked.entity_id, linked.key, linked.prompt_version, linked.as_of)
+        statement = sa.select(*columns).where(linked.key.in_(list(keys))).order_by(*columns[:2])
         links: dict[str, list[Link]] = {}
         with self.database.reading() as connection:
-            for source, entity_id, *rest in connection.execute(
-                sa.select(*columns).where(knowledge.key.in_(list(keys))).order_by(*columns[:2])
-            ):
-                link = Link(source, json.loads(entity_id), *rest)
+            for knowledge, entity_id, *rest in connection.execute(statement):
+                link = Link(knowledge, json.loads(entity_id), *rest)
                 links.setdefault(link.key, []).append(link)
         return links
 
-    def knowledge(self, source: str, *, accept: Sequence[str] = ("ok",)) -> Iterator[Knowledge]:
-        """The knowledge of a source ("user", "item") as a stream; answers of other statuses are left out."""
+    def knowledge(self, knowledge: str, *, accept: Sequence[str] = _WHOLE) -> Iterator[Knowledge]:
+        """One kind of knowledge ("user", "item:tags") as a stream; answers of other statuses are left out."""
         linked, answers = tables.knowledge.c, tables.answers.c
         entity_id = sa.collate(linked.entity_id, "C") if self.database.postgresql else linked.entity_id
         statement = (
@@ -246,16 +249,16 @@ class TextCache:
                 answers.created,
             )
             .join_from(tables.knowledge, tables.answers, linked.key == answers.key)
-            .where(linked.source == source, answers.status.in_(list(accept)))
+            .where(linked.knowledge == knowledge, answers.status.in_(list(accept)))
             .order_by(entity_id)
         )
         with self.database.reading() as connection:
             for entity, *rest in connection.execution_options(yield_per=_ROWS).execute(statement):
-                yield Knowledge(source, json.loads(entity), *rest)
+                yield Knowledge(knowledge, json.loads(entity), *rest)
 
-    def of_entity(self, source: str, entity_id: int | str) -> Answer | None:
+    def of_entity(self, knowledge: str, entity_id: int | str) -> Answer | None:
         """The answer about one entity, whatever its status."""
-        link = self.linked(source, [entity_id]).get(entity_id)
+        link = self.linked(knowledge, [entity_id]).get(entity_id)
         return self.get(link.key) if link else None
 
     def fail(self, key: str, reason: str, attempts: int, *, permanent: bool = False, link: Link | None = None) -> None:
@@ -266,7 +269,7 @@ class TextCache:
             "attempts": attempts,
             "permanent": permanent,
             "created": _now(),
-            "source": link.source if link else None,
+            "knowledge": link.knowledge if link else None,
             "entity_id": json.dumps(link.entity_id) if link else None,
         }
         with self.database.writing() as connection:
@@ -277,12 +280,12 @@ class TextCache:
         """Every question without an answer, oldest first; with `keys`, those among them."""
         failures = tables.failures.c
         columns = (failures.key, failures.reason, failures.attempts, failures.permanent)
-        statement = sa.select(*columns, failures.source, failures.entity_id).order_by(failures.created, failures.key)
+        statement = sa.select(*columns, failures.knowledge, failures.entity_id).order_by(failures.created, failures.key)
         if keys is not None:
             statement = statement.where(failures.key.in_(list(keys)))
         with self.database.reading() as connection:
             return [
-                Failure(row.key, row.reason, row.attempts, row.permanent, row.source, _entity(row.entity_id))
+                Failure(row.key, row.reason, row.attempts, row.permanent, row.knowledge, _entity(row.entity_id))
                 for row in connection.execute(statement)
             ]
 

@@ -8,9 +8,6 @@ said.
 from __future__ import annotations
 
 import logging
-import random
-import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +16,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from kar_aug._database import Format, reason, sqlite_engine
 from kar_aug.cache.texts import tables
 from kar_aug.errors import ConfigError, MissingDependencyError, StoreError
 
 _APPLICATION = 0x6B617231  # "kar1": tells our files from other programs' databases
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse")
-_BUSY_SECONDS = 60.0
 _SECRETS = ("password", "sslpassword", "passfile")  # that a URL may name after its question mark
 _log = logging.getLogger("kar_aug")
 
@@ -48,7 +45,7 @@ class Database:
         # Readers run each statement by itself: on SQLite they hold no lock while a caller looks at the rows.
         self._reader = self._engine.execution_options(reading=True)
         with self.writing() as connection:
-            (_check_postgresql if self.postgresql else _check_sqlite)(connection, self.name)
+            (_check_postgresql if self.postgresql else _format().bring_up_to_date)(connection, self.name)
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -69,8 +66,8 @@ class Database:
     def upsert(self, table: sa.Table, *, unless_same: Sequence[str] = ()) -> Any:
         """An INSERT that replaces the row of the same primary key; not where all of `unless_same` are as they were."""
         statement = self.insert(table)
-        keys = [column.name for column in table.primary_key]
-        values = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+        keys = list(table.primary_key)
+        values = {column.key: statement.excluded[column.key] for column in table.c if not column.primary_key}
         changed = [table.c[name].is_distinct_from(statement.excluded[name]) for name in unless_same]
         return statement.on_conflict_do_update(
             index_elements=keys, set_=values, where=sa.or_(*changed) if changed else None
@@ -94,12 +91,14 @@ class Database:
             yield
         except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
             raise StoreError(
-                f"{self.name} cannot be read or written ({_reason(error)}). Nothing stored before is lost."
+                f"{self.name} cannot be read or written ({reason(error)}). Nothing stored before is lost.",
+                path=self.name,
             ) from None
         except sa.exc.DatabaseError as error:
             raise StoreError(
-                f"{self.name} is not a usable text cache ({_reason(error)}). Move it away to start a new one, "
-                "or restore it from a copy; do not delete it while answers in it are paid for."
+                f"{self.name} is not a usable text cache ({reason(error)}). Move it away to start a new one, "
+                "or restore it from a copy; do not delete it while answers in it are paid for.",
+                path=self.name,
             ) from None
 
 
@@ -107,9 +106,9 @@ def _sqlite(path: Path) -> tuple[sa.Engine, str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise StoreError(f"{path.parent} is a file, so that no text cache can be in it.") from None
+        raise StoreError(f"{path.parent} is a file, so that no text cache can be in it.", path=path.parent) from None
     except OSError as error:
-        raise StoreError(f"{path.parent} cannot be made: {error.strerror}.") from None
+        raise StoreError(f"{path.parent} cannot be made: {error.strerror}.", path=path.parent) from None
     journal = "WAL"
     if (kind := file_system(path)) in _NETWORK:
         journal = "TRUNCATE"
@@ -119,33 +118,7 @@ def _sqlite(path: Path) -> tuple[sa.Engine, str]:
             path,
             kind,
         )
-    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), connect_args={"timeout": _BUSY_SECONDS})
-
-    @sa.event.listens_for(engine, "connect")
-    def _connect(connection: sqlite3.Connection, _: Any) -> None:
-        connection.isolation_level = None  # transactions begin where we say: see `_begin`
-        _set_journal(connection, journal)
-        connection.execute("PRAGMA synchronous = FULL")
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        if not connection.get_execution_options().get("reading"):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine, str(path)
-
-
-def _set_journal(connection: sqlite3.Connection, journal: str) -> None:
-    """Set the journal's mode, which stays in the file. SQLite itself does not wait here for other processes."""
-    until = time.monotonic() + _BUSY_SECONDS
-    while connection.execute("PRAGMA journal_mode").fetchone()[0].upper() != journal:
-        try:
-            connection.execute(f"PRAGMA journal_mode = {journal}")
-            return  # where it cannot be had, SQLite stays with another, as safe and slower, and says nothing
-        except sqlite3.OperationalError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(random.uniform(0.01, 0.05))
+    return sqlite_engine(path, journal=journal), str(path)
 
 
 def _postgresql(url: str) -> tuple[sa.Engine, str]:
@@ -163,42 +136,20 @@ def _postgresql(url: str) -> tuple[sa.Engine, str]:
     return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True), shown.render_as_string()
 
 
-def _check_sqlite(connection: sa.Connection, name: str) -> None:
-    """Make the tables in an empty file; refuse a file of another program or of a newer version."""
-    version, application = (
-        connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one() for pragma in ("user_version", "application_id")
-    )
-    empty = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one() == 0
-    if not (empty and version == 0):
-        if application != _APPLICATION:
-            raise StoreError(f"{name} is a database of another program, not a text cache. Name another file.")
-        _check_version(name, version)
-    if version < tables.VERSION:  # several processes may start together: the transaction lets one of them do it
-        if version == 1:
-            for statement in tables.FROM_VERSION_1:
-                connection.exec_driver_sql(statement)
-        tables.metadata.create_all(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version = {tables.VERSION}")
-        connection.exec_driver_sql(f"PRAGMA application_id = {_APPLICATION}")
-
-
 def _check_postgresql(connection: sa.Connection, name: str) -> None:
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_APPLICATION,))  # one process makes the tables
     connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS kar_aug (version INTEGER NOT NULL)")
     version = connection.exec_driver_sql("SELECT version FROM kar_aug").scalar()
+    wanted = _format()
     if version is None:
-        tables.metadata.create_all(connection)
-        connection.exec_driver_sql("INSERT INTO kar_aug VALUES (%s)", (tables.VERSION,))
+        wanted.migrate(connection, 0)
+        connection.exec_driver_sql("INSERT INTO kar_aug VALUES (%s)", (wanted.version,))
     else:
-        _check_version(name, version)
+        wanted.refuse_newer(name, version)
 
 
-def _check_version(name: str, version: int) -> None:
-    if version > tables.VERSION:
-        raise StoreError(
-            f"{name} was written by a newer kar-aug (format {version}, this one reads {tables.VERSION}). "
-            "Upgrade kar-aug: pip install -U kar-aug"
-        )
+def _format() -> Format:
+    return Format("text cache", _APPLICATION, tables.metadata, migrations=(tables.FROM_VERSION_1,))
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
@@ -212,8 +163,3 @@ def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
     holding = [(point, kind) for point, kind in rows if resolved.is_relative_to(point.replace("\\040", " "))]
     # Of two on one point, the later covers the other.
     return max(reversed(holding), key=lambda row: len(row[0]), default=("", ""))[1]
-
-
-def _reason(error: sa.exc.DBAPIError) -> str:
-    """The database's own words, in one line, without the statement or its values."""
-    return " ".join(str(error.orig).split())

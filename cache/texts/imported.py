@@ -10,8 +10,14 @@ from typing import Any
 import pandas as pd
 
 from kar_aug._batched import batched
-from kar_aug._files import read_table
 from kar_aug.cache.texts.cache import Answer, Link, TextCache, answer_key
+from kar_aug.cache.texts.status import Status
+from kar_aug.data.cells import is_list, mended, text_of, values_of
+from kar_aug.data.ids import ids, ids_of_text
+from kar_aug.data.place import Place, Table
+from kar_aug.data.reading import read_table
+from kar_aug.data.times import times
+from kar_aug.data.types import plain_column
 from kar_aug.errors import StoreError
 
 VERSION = "imported"  # in place of a prompt version
@@ -20,9 +26,11 @@ _ROWS = 1000
 
 @dataclass(frozen=True)
 class Imported:
-    """What was done: texts that are knowledge now, rows without a text, and ids that the data do not have."""
+    """What was done: texts that are knowledge of users or items (`entity`) now, rows without a text, and ids that the
+    data do not have.
+    """
 
-    source: str
+    entity: str
     texts: int
     empty: int
     unknown: int
@@ -39,9 +47,10 @@ def import_texts(
     """Make the texts of a table the knowledge of their entities. What these had before is superseded, not deleted.
 
     Args:
-        path: Parquet or CSV, with a column item_id or user_id, one of texts, and optionally `as_of` (ISO 8601: the time
-            of the latest event that the text knows), without which the audit cannot prove it clean.
-        known: source -> its ids in the data; other ids are brought in too, and counted.
+        path: a table in a file (see `kar_aug.data.reading`) with a column item_id or user_id, one of texts, and
+            optionally `as_of` (the time of the latest event that the text knows: see `kar_aug.data.times`), without
+            which the audit cannot prove it clean.
+        known: "user", "item" -> its ids in the data; other ids are brought in too, and counted.
         text: the column of texts; rows where it is empty are passed over.
         author: who wrote them, as stores and reports say; the file's name if None.
 
@@ -49,29 +58,52 @@ def import_texts(
         DataError: It is no such file.
         StoreError: A column is not there, an id is there twice, or ids are of another type than in the data.
     """
-    frame = read_table(path)
-    source = next((source for source in ("item", "user") if f"{source}_id" in frame), None)
-    if source is None or text not in frame:
-        lacking = text if source else "item_id' or 'user_id"
-        hint = " Name the column of texts with --text." if source else ""
+    as_text = {f"{entity}_id" for entity, known_ids in known.items() if {str} == {type(id) for id in known_ids}}
+    frame = read_table(path, ids=as_text, id_type="string")
+    entity = next((entity for entity in ("item", "user") if f"{entity}_id" in frame), None)
+    if entity is None or text not in frame:
+        lacking = text if entity else "item_id' or 'user_id"
+        hint = " Name the column of texts with --text." if entity else ""
         raise StoreError(f"{path}: there is no column {lacking!r}. It has: {', '.join(map(str, frame.columns))}.{hint}")
-    key = f"{source}_id"
-    if frame[key].isna().any() or frame[key].duplicated().any():
-        raise StoreError(f"{path}: {key} must be there in each row, and be another in each.")
-    ids = frame[key].tolist()
-    wanted = {type(id) for id in known[source]}
-    if wanted and not {type(id) for id in ids} <= wanted:
-        kinds = ("integers", "strings") if int in wanted else ("strings", "integers")
-        raise StoreError(f"{path}: {key} must hold {kinds[0]}, as the data do, not {kinds[1]}.")
-    texts = frame[text].astype("string").fillna("").str.strip()
-    times = frame["as_of"].tolist() if "as_of" in frame else [None] * len(frame)
-    rows = [row for row in zip(ids, texts.tolist(), times, strict=True) if row[1]]
+    file = Table(str(path))
+    entities = _ids(frame[f"{entity}_id"], file[f"{entity}_id"], known[entity])
+    texts = [_text(cell) for cell in plain_column(frame[text], file[text])]
+    moments = _moments(frame["as_of"], file["as_of"]) if "as_of" in frame else [None] * len(frame)
+    rows = [row for row in zip(entities, texts, moments, strict=True) if row[1]]
     for batch in batched(rows, _ROWS):
-        cache.put_many(_answered(source, *row, author or path.stem) for row in batch)
-    return Imported(source, len(rows), len(ids) - len(rows), len(set(ids) - set(known[source])))
+        cache.put_many(_answered(entity, *row, author or path.stem) for row in batch)
+    return Imported(entity, len(rows), len(texts) - len(rows), len(set(entities) - set(known[entity])))
 
 
-def _answered(source: str, entity_id: int | str, text: str, as_of: Any, author: str) -> tuple[Answer, tuple[Link, ...]]:
+def _ids(column: pd.Series, place: Place, known: Collection[int | str]) -> list[int | str]:
+    """The ids of a file, of the type that those of the data have."""
+    column = ids(plain_column(column, place), place)
+    wanted = {type(id) for id in known}
+    if wanted != {str} and pd.api.types.infer_dtype(column) == "string":
+        column = ids_of_text(column, place)
+    if column.isna().any() or column.duplicated().any():
+        raise StoreError(f"{place.table}: {place.name} must be there in each row, and be another in each.")
+    found = column.tolist()
+    if wanted and not {type(id) for id in found} <= wanted:
+        kinds = ("integers", "strings") if int in wanted else ("strings", "integers")
+        raise StoreError(f"{place.table}: {place.name} must hold {kinds[0]}, as the data do, not {kinds[1]}.")
+    return found
+
+
+def _text(cell: Any) -> str:
+    """A cell's text, without white space at its ends; of a list, a line each."""
+    return mended("\n".join(values_of(cell)) if is_list(cell) else text_of(cell)).strip()
+
+
+def _moments(column: pd.Series, place: Place) -> list[str | None]:
+    """Times in ISO 8601, in UTC."""
+    found = times(plain_column(column, place), place)
+    dates = found if pd.api.types.is_datetime64_any_dtype(found) else pd.to_datetime(found, unit="s")
+    return [None if pd.isna(date) else date.isoformat() for date in dates]
+
+
+def _answered(
+    entity: str, entity_id: int | str, text: str, as_of: str | None, author: str
+) -> tuple[Answer, tuple[Link, ...]]:
     key = answer_key(author, [], {"text": text})  # equal texts of one author are one answer
-    when = None if as_of is None or pd.isna(as_of) else pd.Timestamp(as_of).isoformat()
-    return Answer(key, "ok", text, author, []), (Link(source, entity_id, key, VERSION, when),)
+    return Answer(key, Status.OK, text, author, []), (Link(entity, entity_id, key, VERSION, as_of),)

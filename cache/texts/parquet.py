@@ -70,13 +70,15 @@ def import_parquet(path: Path, cache: TextCache) -> int:
         with pq.ParquetFile(path) as file:
             missing = sorted({"key", "text", "status", "model"} - set(file.schema_arrow.names))
             if missing:
-                raise StoreError(f"{path} holds no answers: there is no column {missing[0]!r}.")
+                raise StoreError(
+                    f"{path} holds no answers: there is no column {missing[0]!r}.", path=path, column=missing[0]
+                )
             for batch in file.iter_batches(_ROWS):
                 new += _store(batch.to_pylist(), cache)
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        raise StoreError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}", path=path) from None
     except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} holds a row that is no answer: {error}") from None
+        raise StoreError(f"{path} holds a row that is no answer: {error}", path=path) from None
     return new
 
 
@@ -88,7 +90,13 @@ def _rows(cache: TextCache, messages: bool) -> Iterator[dict[str, Any]]:
             row["parameters"] = None if answer.parameters is None else json.dumps(dict(answer.parameters))
             row["messages"] = json.dumps(list(answer.messages)) if messages else None
             for link in links.get(answer.key, [None]):
-                yield row if link is None else row | link._asdict() | {"entity_id": json.dumps(link.entity_id)}
+                yield row if link is None else row | _owner(link)
+
+
+def _owner(link: Link) -> dict[str, Any]:
+    """The columns that say whose an answer is. The kind of knowledge is the column `source`, as it always was."""
+    fields = link._asdict()
+    return {"source": fields.pop("knowledge"), **fields, "entity_id": json.dumps(link.entity_id)}
 
 
 def _store(rows: list[dict[str, Any]], cache: TextCache) -> int:

@@ -6,16 +6,34 @@ them: what failed, which process or batch is about to ask what, and the batches 
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
+
+from kar_aug.cache.texts.status import STATUSES, Status
 
 VERSION = 2
 metadata = sa.MetaData()
+
+
+class _StatusText(sa.TypeDecorator[str]):
+    """A status as its word. A word of another hand stays one: it is none of ours, and equal to none of them."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> str | None:
+        return Status(value) if value in STATUSES else value
+
 
 answers = sa.Table(
     "answers",
     metadata,
     sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("status", _StatusText, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("model", sa.Text, nullable=False),
     sa.Column("messages", sa.Text, nullable=False),  # JSON
@@ -32,7 +50,7 @@ answers = sa.Table(
 knowledge = sa.Table(
     "knowledge",
     metadata,
-    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, key="knowledge", primary_key=True),  # the kind: "item", "item:tags"
     sa.Column("entity_id", sa.Text, primary_key=True),  # JSON, so that 1 and "1" differ
     sa.Column("key", sa.Text, nullable=False, index=True),
     sa.Column("prompt_version", sa.Text, nullable=False),
@@ -47,7 +65,7 @@ failures = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("permanent", sa.Boolean, nullable=False),  # the question itself was rejected: asking again is no use
     sa.Column("created", sa.Text, nullable=False),
-    sa.Column("source", sa.Text),
+    sa.Column("source", sa.Text, key="knowledge"),
     sa.Column("entity_id", sa.Text),
 )
 workers = sa.Table(

@@ -18,6 +18,8 @@ import sqlalchemy as sa
 from kar_aug._batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.cache import Answer, Link, TextCache, answer_key
+from kar_aug.cache.texts.status import Status
+from kar_aug.data.cells import SEPARATOR, is_list, text_of, values_of
 
 KINDS = ("damaged", "refusal", "empty", "truncated", "wrong_model", "wrong_language", "duplicate", "contradiction")
 _ROWS = 256
@@ -41,11 +43,11 @@ _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
 
 @dataclass(frozen=True)
 class Flag:
-    """One thing that is wrong with one answer. `source` and `entity_id` are None if it is nobody's knowledge."""
+    """One thing that is wrong with one answer. `knowledge` and `entity_id` are None if it is nobody's knowledge."""
 
     kind: str
     key: str
-    source: str | None
+    knowledge: str | None
     entity_id: int | str | None
     detail: str
 
@@ -57,7 +59,7 @@ def verify(cache: TextCache, *, metadata: Metadata | None = None, language: str 
     """Look at every answer; a stream, in the order of the keys.
 
     Args:
-        metadata: gives the row of a (source, entity_id), which an answer must not contradict.
+        metadata: gives the row of a (knowledge, entity_id), which an answer must not contradict.
         language: what answers are to be in, as an ISO 639-1 code ("en").
     """
     for line in cache.database.check():
@@ -67,14 +69,14 @@ def verify(cache: TextCache, *, metadata: Metadata | None = None, language: str 
         links = cache.links_of([answer.key for answer in answers])
         for answer in answers:
             owners: list[Link | None] = [*links.get(answer.key, [])] or [None]
-            name = answer.key if owners[0] is None else f"{owners[0].source} {owners[0].entity_id}"
+            name = answer.key if owners[0] is None else f"{owners[0].knowledge} {owners[0].entity_id}"
             for kind, detail in _wrong(answer, language, seen, name):
                 yield from (_flag(kind, answer, owner, detail) for owner in owners)
             if metadata is None or not answer.text:
                 continue
             for owner in owners:
                 if owner is not None:
-                    row = metadata(owner.source, owner.entity_id)
+                    row = metadata(owner.knowledge, owner.entity_id)
                     yield from (_flag("contradiction", answer, owner, d) for d in contradictions(answer.text, row))
 
 
@@ -83,11 +85,11 @@ def exclude(cache: TextCache, keys: Collection[str]) -> None:
     for batch in batched(sorted(keys), _ROWS):
         with cache.database.writing() as connection:
             statement = sa.update(tables.answers).where(tables.answers.c.key.in_(batch))
-            connection.execute(statement.values(status="refused"))
+            connection.execute(statement.values(status=Status.REFUSED))
 
 
 def _flag(kind: str, answer: Answer, owner: Link | None, detail: str) -> Flag:
-    return Flag(kind, answer.key, owner.source if owner else None, owner.entity_id if owner else None, detail)
+    return Flag(kind, answer.key, owner.knowledge if owner else None, owner.entity_id if owner else None, detail)
 
 
 def _wrong(answer: Answer, language: str | None, seen: dict[bytes, str], name: str) -> Iterator[tuple[str, str]]:
@@ -95,15 +97,15 @@ def _wrong(answer: Answer, language: str | None, seen: dict[bytes, str], name: s
     known = parameters is not None and answer.messages
     if known and answer_key(answer.model, answer.messages, parameters or {}) != answer.key:
         yield "damaged", "the key is not that of the question"
-    if answer.status == "empty" or not answer.text.strip():
+    if answer.status == Status.EMPTY or not answer.text.strip():
         yield "empty", "nothing was answered"
         return
-    if answer.status == "truncated":
+    if answer.status == Status.TRUNCATED:
         yield "truncated", f"cut off after {answer.completion_tokens} tokens"
-    if answer.status == "wrong_model":
+    if answer.status == Status.WRONG_MODEL:
         yield "wrong_model", f"{answer.served_model} answered for {answer.model}"
     refusal = _REFUSAL.search(answer.text[:_REFUSAL_WITHIN])
-    if answer.status == "refused" or refusal:
+    if answer.status == Status.REFUSED or refusal:
         yield "refusal", refusal.group(0) if refusal else "the server says so"
     if not {"response_format", "answer_schema"}.isdisjoint(parameters or {}):
         return  # JSON is in no language, and many items have equal attributes
@@ -119,11 +121,11 @@ def _wrong(answer: Answer, language: str | None, seen: dict[bytes, str], name: s
 def contradictions(text: str, row: Mapping[str, Any]) -> Iterator[str]:
     """What a text says against the entity's own row: another year, or only genres that it has not.
 
-    A year is looked for in the columns `year` and `title`; other columns whose table holds `|`-separated values come
+    A year is looked for in the columns `year` and `title`; other columns whose table holds several values a cell come
     with the key "|column" and the set of all values, as `vocabularies` makes them.
     """
-    title = str(row.get("title") or "")
-    stated = str(row.get("year") or "") or "".join(_YEAR_OF_TITLE.findall(title))
+    title = text_of(row.get("title"))
+    stated = text_of(row.get("year")) or "".join(_YEAR_OF_TITLE.findall(title))
     match = re.match(r"((?:19|20)\d\d)", stated)
     if match:
         year = int(match.group(1))
@@ -134,19 +136,19 @@ def contradictions(text: str, row: Mapping[str, Any]) -> Iterator[str]:
     for column, vocabulary in row.items():
         if not column.startswith("|"):
             continue
-        own = {value.strip().lower() for value in str(row.get(column[1:]) or "").split("|") if value.strip()}
+        own = {value.strip().lower() for value in values_of(row.get(column[1:])) if value.strip()}
         named = {value for value in vocabulary if re.search(rf"\b{re.escape(value)}\b", first)}
         if own and named and not named & own:
-            yield f"says {', '.join(sorted(named))}, the table says {row[column[1:]]}"
+            yield f"says {', '.join(sorted(named))}, the table says {text_of(row[column[1:]])}"
 
 
 def vocabularies(columns: Mapping[str, Collection[Any]]) -> dict[str, frozenset[str]]:
-    """The values of those columns that hold several, `|`-separated, under the name "|column"."""
+    """The values of those columns that hold several a cell, under the name "|column"."""
     found = {}
     for name, values in columns.items():
-        texts = {value for value in values if isinstance(value, str)}
-        if any("|" in text for text in texts):
-            parts = (part.strip().lower() for text in texts for part in text.split("|"))
+        cells = [value for value in values if isinstance(value, str) or is_list(value)]
+        if any(is_list(cell) or SEPARATOR in cell for cell in cells):
+            parts = {part.strip().lower() for cell in cells for part in values_of(cell)}
             found[f"|{name}"] = frozenset(part for part in parts if part and not part.startswith("("))
     return found
 

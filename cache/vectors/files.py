@@ -138,8 +138,9 @@ class Manifest:
             if document["format"] != FORMAT:
                 raise StoreError(
                     f"{folder} has format {document['format']}; this kar-aug reads {FORMAT}. "
-                    f"Upgrade kar-aug, or delete the folder and {AGAIN}"
-                )
+                    f"Upgrade kar-aug, or delete the folder and {AGAIN}",
+                    path=folder, left=document["format"], right=FORMAT,
+                )  # fmt: skip
             checksum = document.pop("checksum")
             if checksum != _checksum(document):
                 raise ValueError("its checksum is wrong")
@@ -151,10 +152,10 @@ class Manifest:
             return cls(**document)
         except (FileNotFoundError, NotADirectoryError):
             raise StoreError(
-                f"{folder} is not a vector store: there is no {MANIFEST}. Make it with: kar-aug encode"
+                f"{folder} is not a vector store: there is no {MANIFEST}. Make it with: kar-aug encode", path=folder
             ) from None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{path} is damaged ({error}). Delete {folder} and {AGAIN}") from None
+            raise StoreError(f"{path} is damaged ({error}). Delete {folder} and {AGAIN}", path=path) from None
 
     def publish(self, folder: Path) -> Manifest:
         """Make this the state that readers see; returns it with its generation."""
@@ -203,12 +204,13 @@ def read_array(folder: Path, group: Group, kind: str, expected: str) -> Array:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, EOFError) as error:
-        raise StoreError(f"{path} cannot be read ({error}). Delete {folder} and {AGAIN}") from None
+        raise StoreError(f"{path} cannot be read ({error}). Delete {folder} and {AGAIN}", path=path) from None
     wanted, shape = expected.split(" ", 1)
     if str(array.shape) != shape or wanted not in (str(array.dtype), array.dtype.kind):
         raise StoreError(
-            f"{path} holds {array.dtype} {array.shape}, but the manifest says {expected}. Delete {folder} and {AGAIN}"
-        )
+            f"{path} holds {array.dtype} {array.shape}, but the manifest says {expected}. Delete {folder} and {AGAIN}",
+            path=path, left=expected, right=f"{array.dtype} {array.shape}",
+        )  # fmt: skip
     return array
 
 
@@ -226,7 +228,10 @@ def check_sum(folder: Path, group: Group, kind: str) -> int:
                 digest.update(block)
                 size += len(block)
     except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error}). Delete {folder} and {AGAIN}") from None
+        raise StoreError(f"{path} cannot be read ({error}). Delete {folder} and {AGAIN}", path=path) from None
     if digest.hexdigest() != group.files[kind]:
-        raise StoreError(f"{path} is damaged: its checksum is not the manifest's. Delete {folder} and {AGAIN}")
+        raise StoreError(
+            f"{path} is damaged: its checksum is not the manifest's. Delete {folder} and {AGAIN}",
+            path=path, left=group.files[kind], right=digest.hexdigest(),
+        )  # fmt: skip
     return size

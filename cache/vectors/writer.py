@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
+from kar_aug._times import latest
 from kar_aug.cache.vectors.files import MANIFEST, Group, Manifest, StoreSpec, write_group
 from kar_aug.cache.vectors.index import EntityId, given_ids, stored_ids, stored_text
-from kar_aug.cache.vectors.store import VectorStore
+from kar_aug.cache.vectors.snapshot import Snapshot
 from kar_aug.errors import StoreError
 
 # So many parts of like size become one, unless that would exceed a full part: few files, and each row is written
@@ -29,17 +31,35 @@ def open_writer(path: Path, spec: StoreSpec) -> Iterator[StoreWriter]:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise StoreError(f"{path} is a file, not the folder of a vector store. Name another folder.") from None
-    with (path / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"{path} is being written by another process. Wait for it, or stop it.") from None
+        raise StoreError(
+            f"{path} is a file, not the folder of a vector store. Name another folder.", path=path
+        ) from None
+    with _only_writer(path):
         writer = StoreWriter(path, spec)
         try:
             yield writer
         finally:
             writer.index()
+
+
+@contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Hold the store's lock, which the system itself takes from a process that is killed."""
+    lock = FileLock(path / ".lock", timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StoreError(f"{path} is being written by another process. Wait for it, or stop it.", path=path) from None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise StoreError(
+            f"{path / '.lock'} is a symbolic link, which a lock must not follow. Remove it.", path=path
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class StoreWriter:
@@ -51,12 +71,13 @@ class StoreWriter:
         self._id_type: str | None = None
         self._written = 0
         if (path / MANIFEST).exists():
-            store = VectorStore.open(path)
+            store = Snapshot.open(path)
             if store.spec != spec:
                 raise StoreError(
                     f"{path} was made with {store.spec.difference(spec)}. "
-                    "Encode into another folder, or delete this one: vectors of two kinds do not mix."
-                )
+                    "Encode into another folder, or delete this one: vectors of two kinds do not mix.",
+                    path=path, left=store.spec, right=spec,
+                )  # fmt: skip
             self.manifest = store.manifest
             self._id_type = store.id_kind or None
             self._written = store.manifest.groups_written
@@ -79,8 +100,9 @@ class StoreWriter:
         if vectors.shape != (len(ids), self.spec.dimension) or len(keys) != len(ids):
             raise StoreError(
                 f"{self.path}: {len(ids)} ids and {len(keys)} keys came with vectors of shape {vectors.shape}; "
-                f"({len(ids)}, {self.spec.dimension}) is needed."
-            )
+                f"({len(ids)}, {self.spec.dimension}) is needed.",
+                path=self.path, left=(len(ids), self.spec.dimension), right=vectors.shape,
+            )  # fmt: skip
         if not len(ids):
             return
         id_array = self._checked_ids(ids)
@@ -88,21 +110,21 @@ class StoreWriter:
             rounded = np.asarray(vectors, self.spec.dtype)
         bad = np.flatnonzero(~np.isfinite(rounded).all(axis=1))
         if len(bad):
+            (first,) = given_ids(id_array[bad[:1]])
             raise StoreError(
-                f"{self.path}: the vector of {given_ids(id_array[bad[:1]])[0]!r} holds NaN or infinity "
-                f"(as {self.spec.dtype})."
-            )
+                f"{self.path}: the vector of {first!r} holds NaN or infinity (as {self.spec.dtype}).",
+                path=self.path, entity_id=first,
+            )  # fmt: skip
         part = self._write("part", vectors=rounded, ids=id_array, keys=stored_text(keys, "text key"))
-        times = [time for time in (self.manifest.as_of, as_of) if time is not None]
         content = repr(sorted(part.files.items()))
         parts = self._folded((*self.manifest.parts, part))
-        self._publish(self.manifest.extended(content, parts=parts, as_of=max(times, default=None)))
+        self._publish(self.manifest.extended(content, parts=parts, as_of=latest([self.manifest.as_of, as_of])))
 
     def delete(self, ids: Sequence[EntityId]) -> int:
         """Publish that `ids` have no vector any more; ids that have none are passed over. Returns how many had one."""
         if not (self.path / MANIFEST).exists():
             return 0
-        present = [id for id, key in zip(ids, VectorStore.open(self.path).keys_of(ids), strict=True) if key is not None]
+        present = [id for id, key in zip(ids, Snapshot.open(self.path).keys_of(ids), strict=True) if key is not None]
         present = list(dict.fromkeys(present))
         if present:
             group = self._write("deleted", ids=self._checked_ids(present))
@@ -113,7 +135,7 @@ class StoreWriter:
     def project(self, matrix: npt.NDArray[Any]) -> None:
         """Keep the PCA that all vectors go through: (1 + dimension, encoder's dimension). Before the first append."""
         if self.manifest.parts:
-            raise StoreError(f"{self.path} holds vectors already; their projection cannot be changed.")
+            raise StoreError(f"{self.path} holds vectors already; their projection cannot be changed.", path=self.path)
         group = self._write("projection", matrix=np.asarray(matrix, np.float32))
         self._publish(self.manifest.extended(repr(sorted(group.files.items())), projection=group))
 
@@ -121,13 +143,11 @@ class StoreWriter:
         """Publish the live rows alone, in the same order, as full parts: superseded and deleted rows are left out."""
         if not self.manifest.parts:
             return
-        store = VectorStore.open(self.path)
+        store = Snapshot.open(self.path)
         parts = []
-        for batch in store.batches(_FULL_PART):
-            ids = batch.column("id").to_pylist()
-            keys = stored_text(batch.column("key").to_pylist(), "text key")
-            vectors = np.asarray(batch.column("vector").flatten()).reshape(len(ids), -1)
-            parts.append(self._write("part", vectors=vectors, ids=stored_ids(ids), keys=keys))
+        for ids, keys, vectors in store.blocks(_FULL_PART):
+            stored = stored_text(keys, "text key")
+            parts.append(self._write("part", vectors=vectors, ids=stored_ids(ids), keys=stored))
         content = "compact " + repr([sorted(part.files.items()) for part in parts])
         self._publish(self.manifest.extended(content, parts=tuple(parts), index=None, indexed=0))
         if not parts:
@@ -154,7 +174,7 @@ class StoreWriter:
         manifest = self.manifest
         if manifest.indexed == manifest.rows and not any(part.deletes for part in manifest.parts):
             return
-        index = VectorStore.open(self.path)._index
+        index = Snapshot.open(self.path)._index
         kept = tuple(part for part in manifest.parts if not part.deletes)
         if not len(index.ids):
             # Nothing is left: rows without a live id go too, and with them the type of the ids.
@@ -167,12 +187,13 @@ class StoreWriter:
     def _checked_ids(self, ids: Sequence[EntityId] | npt.NDArray[Any]) -> npt.NDArray[Any]:
         array = stored_ids(ids)
         if len(np.unique(array)) != len(array):
-            raise StoreError(f"{self.path}: an id came twice in one part.")
+            raise StoreError(f"{self.path}: an id came twice in one part.", path=self.path)
         kind = "i" if array.dtype.kind == "i" else "U"
         if self._id_type not in (None, kind):
             raise StoreError(
-                f"{self.path}: ids are integers in one part and strings in another. Give all the same type."
-            )
+                f"{self.path}: ids are integers in one part and strings in another. Give all the same type.",
+                path=self.path, left=self._id_type, right=kind,
+            )  # fmt: skip
         self._id_type = kind
         return array
 
@@ -208,5 +229,6 @@ class StoreWriter:
             yield
         except OSError as error:
             raise StoreError(
-                f"{self.path} cannot be written ({error}). What was published before is kept: mend it and run again."
+                f"{self.path} cannot be written ({error}). What was published before is kept: mend it and run again.",
+                path=self.path,
             ) from None

@@ -17,12 +17,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pandas as pd
+
+from kar_aug._stage import make_callable
 from kar_aug.audit import inputs, knowledge, split, statistics
 from kar_aug.audit.findings import REMEDIES as REMEDIES
 from kar_aug.audit.findings import Check as Check
 from kar_aug.audit.findings import Finding as Finding
 from kar_aug.errors import LeakageError
-from kar_aug.pipeline.workspace import SOURCES, Workspace
+from kar_aug.pipeline.workspace import ENTITIES, Workspace
 
 __all__ = ["REMEDIES", "Audit", "Check", "Finding", "audit", "require_clean"]
 
@@ -51,6 +54,33 @@ class Audit:
             f"; {len(self.unproved)} cannot be proved clean" if self.unproved else ""
         )
 
+    @property
+    def rows(self) -> list[tuple[str, str, str]]:
+        """A row a check, as tables show it: what was checked, on how much, the result."""
+        return [(check.name, f"{check.count:,} {check.unit}", check.result) for check in self.checks]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row a check: checked, count, unit, result, leaks, unproved (how many findings of each)."""
+        rows = [(c.name, c.count, c.unit, c.result, len(c.leaks), len(c.unproved)) for c in self.checks]
+        return pd.DataFrame(rows, columns=pd.Index(["checked", "count", "unit", "result", "leaks", "unproved"]))
+
+    @property
+    def explanation(self) -> list[str]:
+        """What was found, with examples and what to do about it; the verdict at last. A line each."""
+        lines = []
+        for kind, findings in (("leak", self.leaks), ("cannot be proved", self.unproved)):
+            for finding in findings:
+                lines.append(f"{kind}: {finding.text}")
+                if finding.example:
+                    lines.append(f"  for example {finding.example}")
+        kinds = dict.fromkeys(finding.kind for finding in self.leaks)
+        return [*lines, *(f"what to do ({kind}): {REMEDIES[kind]}" for kind in kinds), self.verdict]
+
+    def __str__(self) -> str:
+        checks = [f"{result}: {name}, {on}" for name, on, result in self.rows]
+        return "\n".join([*checks, *self.explanation])
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for reports and files."""
         return {"verdict": self.verdict, **asdict(self)}
@@ -62,24 +92,26 @@ def audit(workspace: Workspace) -> Audit:
     Raises:
         KarError: Something cannot be read at all.
     """
-    data, tables, parts = workspace.config.data, workspace.feature_tables, workspace.split
+    config, data, asking = workspace.config.data, workspace.data, workspace.asking
+    tables, parts, samples = data.feature_tables, data.split, data.samples
     answers = knowledge.read(workspace)
     checks = [
         split.history_before_samples(parts),
-        split.parts_apart(parts, data.protocol),
-        inputs.samples_are_the_split(workspace.samples, parts),
-        inputs.click_history(workspace.samples, parts),
-        inputs.labels(workspace.samples),
-        inputs.vocabularies(workspace.samples, parts),
+        split.parts_apart(parts, config.protocol),
+        inputs.samples_are_the_split(samples, parts),
+        inputs.click_history(samples, parts),
+        inputs.labels(samples),
+        inputs.vocabularies(samples, parts),
     ]
-    for source, features in zip(SOURCES, (data.user_features, data.item_features), strict=True):
-        table = tables.users if source == "user" else tables.items
-        shown = getattr(workspace.scenario, source)["fields"]
-        checks.append(statistics.columns(source, table, [*features, *shown], parts))
-    for source in SOURCES:
-        checks.append(knowledge.as_of_times(source, answers[workspace.knowledge_source(source)], parts))
-        checks.append(knowledge.vectors(source, answers[workspace.knowledge_source(source)], workspace))
-    checks.append(knowledge.prompts(answers[workspace.knowledge_source("user")], workspace))
+    for entity, features in zip(ENTITIES, (config.user_features, config.item_features), strict=True):
+        table = tables.users if entity == "user" else tables.items
+        shown = getattr(asking.scenario, entity)["fields"]
+        checks.append(statistics.columns(entity, table, [*features, *shown], parts))
+    stored = {entity: answers[workspace.paths.knowledge(entity)] for entity in ENTITIES}
+    for entity in ENTITIES:
+        checks.append(knowledge.as_of_times(entity, stored[entity], parts))
+        checks.append(knowledge.vectors(entity, stored[entity], workspace))
+    checks.append(knowledge.prompts(stored["user"], workspace))
     return Audit(tuple(checks))
 
 
@@ -93,6 +125,10 @@ def require_clean(workspace: Workspace) -> Audit:
     if done.leaks:
         raise LeakageError(
             f"The comparison would be worthless: {done.leaks[0].text} ({len(done.leaks)} leaks in all). "
-            "See them with: kar-aug audit"
+            "See them with: kar-aug audit",
+            findings=done.leaks,
         )
     return done
+
+
+make_callable(__name__)

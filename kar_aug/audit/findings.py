@@ -50,6 +50,13 @@ class Check:
     leaks: tuple[Finding, ...] = ()
     unproved: tuple[Finding, ...] = ()
 
+    @property
+    def result(self) -> str:
+        """One word; "nothing" where there was nothing to check."""
+        if self.leaks:
+            return "LEAK"
+        return "unproved" if self.unproved else "ok" if self.count else "nothing"
+
 
 def found(*findings: Finding | None) -> tuple[Finding, ...]:
     """Those that are about something."""

@@ -52,8 +52,8 @@ def _first_clicks(samples: Samples, split: pd.DataFrame, items: int) -> tuple[np
     """(sorted user * items + item, moment of the user's first click on it)."""
     clicks = split[split["label"] > 0]
     codes = [
-        clicks[f"{source}_id"].map({id: code for code, id in enumerate(samples.vocabulary[source])}).to_numpy(np.int64)
-        for source in ("user", "item")
+        clicks[f"{entity}_id"].map({id: code for code, id in enumerate(samples.vocabulary[entity])}).to_numpy(np.int64)
+        for entity in ("user", "item")
     ]
     pairs = pd.Series(clicks["moment"].to_numpy()).groupby(codes[0] * items + codes[1]).min()
     return pairs.index.to_numpy(np.int64), pairs.to_numpy(np.int64)
@@ -86,12 +86,13 @@ def labels(samples: Samples) -> Check:
 def vocabularies(samples: Samples, split: pd.DataFrame) -> Check:
     """Whether ids are numbered as they are sorted: by popularity, their numbers would tell what was clicked later.
 
-    An id that is only in the test part has a number too, so that its knowledge is found; nothing is learnt for it."""
+    An id that is only in the test part has a number too, so that its knowledge is found; nothing is learnt for it.
+    """
     findings: list[Finding] = []
-    for source, vocabulary in samples.vocabulary.items():
+    for entity, vocabulary in samples.vocabulary.items():
         known = [id for id in vocabulary if id is not None]
         if known != sorted(known):
-            table = pd.DataFrame({f"{source}_id": known, "its number": np.arange(len(known))})
-            findings += statistics.columns(source, table, ["its number"], split).leaks
+            table = pd.DataFrame({f"{entity}_id": known, "its number": np.arange(len(known))})
+            findings += statistics.columns(entity, table, ["its number"], split).leaks
     count = sum(len(vocabulary) - 1 for vocabulary in samples.vocabulary.values())
     return Check("ids are numbered without counting events", count, "ids", found(*findings))

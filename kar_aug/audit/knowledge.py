@@ -16,7 +16,8 @@ from kar_aug.audit.split import event_key
 from kar_aug.cache import Answer, VectorStore, answer_key, text_key
 from kar_aug.cache.vectors.index import EntityId
 from kar_aug.data import as_of
-from kar_aug.pipeline.workspace import SOURCES, Workspace
+from kar_aug.data.cells import text_of
+from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.prompts.histories.summaries import without_summaries
 
 _BATCH = 256
@@ -48,24 +49,24 @@ class Stored:
 
 
 def read(workspace: Workspace) -> dict[str, list[Stored]]:
-    """All knowledge in the text cache, by source."""
-    blind = workspace.blind()
+    """All knowledge in the text cache, by what it is called."""
+    blind = workspace.asking.blind()
     rendered = {
-        (prompt.source, prompt.entity_id): _question(prompt.messages)
-        for source in SOURCES
-        for prompt in blind.prompts(source, everyone=True)
+        (prompt.knowledge, prompt.entity_id): _question(prompt.messages)
+        for entity in ENTITIES
+        for prompt in blind.prompts(entity, everyone=True)
     }
-    stored: dict[str, list[Stored]] = {workspace.knowledge_source(source): [] for source in SOURCES}
-    with workspace.open_cache() as cache:
+    stored: dict[str, list[Stored]] = {workspace.paths.knowledge(entity): [] for entity in ENTITIES}
+    with workspace.paths.open_cache() as cache:
         for answers in batched(cache.answers(), _BATCH):
             links = cache.links_of([answer.key for answer in answers])
             for answer in answers:
                 question, key = _question(answer.messages[:2]), text_key(answer.text)
                 asked, summaries = _asked(answer)
                 for link in links.get(answer.key, ()):
-                    proved = bool(answer.messages) and rendered.get((link.source, link.entity_id)) == question
-                    text = "" if proved or link.source.partition(":")[0] != "user" else asked
-                    stored.setdefault(link.source, []).append(
+                    proved = bool(answer.messages) and rendered.get((link.knowledge, link.entity_id)) == question
+                    text = "" if proved or link.knowledge.partition(":")[0] != "user" else asked
+                    stored.setdefault(link.knowledge, []).append(
                         Stored(link.entity_id, link.as_of, key, proved, text, summaries and not proved)
                     )
     return stored
@@ -77,22 +78,23 @@ def _question(messages: Sequence[Mapping[str, Any]]) -> str:
 
 def _asked(answer: Answer) -> tuple[str, bool]:
     """(what was asked without the summaries in it, whether there are such): what a summary says of an item need not be
-    of the data. A prompt is proved with its summaries, which are looked up by their own prompts, rendered again."""
+    of the data. A prompt is proved with its summaries, which are looked up by their own prompts, rendered again.
+    """
     text = "\n".join(str(message["content"]) for message in answer.messages if message.get("role") != "system")
     rest = without_summaries(text)
     return rest, rest != text
 
 
-def as_of_times(source: str, stored: Sequence[Stored], split: pd.DataFrame) -> Check:
+def as_of_times(entity: str, stored: Sequence[Stored], split: pd.DataFrame) -> Check:
     """Whether every sample is later than the as-of time of the knowledge that it would use."""
-    key = f"{source}_id"
-    name = f"samples come after the knowledge of their {source}"
+    key = f"{entity}_id"
+    name = f"samples come after the knowledge of their {entity}"
     samples = split[split["part"] != "history"]
     said = pd.Series([each.as_of or "" for each in stored], pd.Index([each.entity_id for each in stored]), dtype="str")
     times = pd.to_datetime(said, format="ISO8601", utc=True, errors="coerce")
     known, when = _of_each(times, samples[key]), _utc(samples["timestamp"])
     late = when < known
-    if event_key(split) == "timestamp" or source == "item":
+    if event_key(split) == "timestamp" or entity == "item":
         late |= when == known
     else:  # at the very time of the history's end a sample may still be later in the given order: the split was checked
         late |= (when == known) & (known != _of_each(_utc(as_of(split)), samples["user_id"]))
@@ -100,22 +102,22 @@ def as_of_times(source: str, stored: Sequence[Stored], split: pd.DataFrame) -> C
     leak = Finding(
         "as-of",
         len(bad),
-        f"{len(bad):,} samples are not later than the as-of time of their {source}'s knowledge.",
-        "" if bad.empty else _as_of_example(source, bad.iloc[0], known[bad.index[0]]),
+        f"{len(bad):,} samples are not later than the as-of time of their {entity}'s knowledge.",
+        "" if bad.empty else _as_of_example(entity, bad.iloc[0], known[bad.index[0]]),
     )
     untold = [each for each in stored if pd.isna(times.loc[each.entity_id]) and not each.proved]
     unproved = Finding(
         "as-of",
         len(untold),
-        f"{len(untold):,} texts about {source}s have no as-of time, and no prompt that is rendered today.",
-        f"{source} {untold[0].entity_id!r}" if untold else "",
+        f"{len(untold):,} texts about {entity}s have no as-of time, and no prompt that is rendered today.",
+        f"{entity} {untold[0].entity_id!r}" if untold else "",
     )
     return Check(name, int(known.notna().sum()), "samples", found(leak), found(unproved))
 
 
-def _as_of_example(source: str, row: pd.Series, known: pd.Timestamp) -> str:
+def _as_of_example(entity: str, row: pd.Series, known: pd.Timestamp) -> str:
     sample = f"the sample in {row['part']} about item {shown(row['item_id'])} of {row['timestamp']}"
-    return f"{source} {shown(row[f'{source}_id'])}: the knowledge is of {known.isoformat()}, {sample}"
+    return f"{entity} {shown(row[f'{entity}_id'])}: the knowledge is of {known.isoformat()}, {sample}"
 
 
 def _of_each(values: pd.Series, ids: pd.Series) -> pd.Series:
@@ -137,14 +139,15 @@ def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:
     """Whether no prompt of a user shows an item or rating of the user's samples, other than as history has it.
 
     Where a prompt is what is rendered today from histories alone, only the user's own row could tell: it is searched
-    for the items. All others are searched in full."""
+    for the items. All others are searched in full.
+    """
     asked = {each.entity_id: each.asked for each in stored if not each.proved and each.asked}
     proved = {each.entity_id for each in stored if each.proved}
     untold = [each for each in stored if not each.proved and not each.asked]
     titles = _titles(workspace)
     rows = _profiles(workspace, proved)
-    found_in = list(_seen_in(asked, titles, workspace.split)) + list(
-        _seen_in(rows, titles, workspace.split, ratings=False)
+    found_in = list(_seen_in(asked, titles, workspace.data.split)) + list(
+        _seen_in(rows, titles, workspace.data.split, ratings=False)
     )
     leak = Finding(
         "prompt",
@@ -176,12 +179,12 @@ def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:
 
 def _titles(workspace: Workspace) -> dict[EntityId, list[str]]:
     """Per item, what a prompt would show of it, as words."""
-    items = workspace.tables.items
-    fields = [name for name in workspace.scenario.user.get("item_fields", []) if name in items]
+    items = workspace.data.tables.items
+    fields = [name for name in workspace.asking.scenario.user.get("item_fields", []) if name in items]
     titles: dict[EntityId, list[str]] = {}
     for name in fields:
         for item, value in zip(items["item_id"].tolist(), items[name].tolist(), strict=True):
-            words = "" if pd.isna(value) else _words(str(value))
+            words = _words(text_of(value))
             if len(words) - 2 >= _SHORTEST_TITLE:
                 titles.setdefault(item, []).append(words)
     return titles
@@ -189,12 +192,12 @@ def _titles(workspace: Workspace) -> dict[EntityId, list[str]]:
 
 def _profiles(workspace: Workspace, wanted: set[EntityId]) -> dict[EntityId, str]:
     """Per user, the cells that a prompt shows of the user's row."""
-    users = workspace.tables.users
-    fields = [name for name in workspace.scenario.user["fields"] if name in users]
+    users = workspace.data.tables.users
+    fields = [name for name in workspace.asking.scenario.user["fields"] if name in users]
     texts = [name for name in fields if not pd.api.types.is_numeric_dtype(users[name])]
     if not texts:
         return {}
-    cells = users[texts].astype("string").fillna("").agg(" \n ".join, axis=1)
+    cells = users[texts].map(text_of).agg(" \n ".join, axis=1)
     return {user: cell for user, cell in zip(users["user_id"].tolist(), cells.tolist(), strict=True) if user in wanted}
 
 
@@ -255,31 +258,32 @@ def _common(texts: Sequence[str]) -> set[str]:
     return {f" {word} " for word in set.intersection(*(set(text.split()) for text in texts))}
 
 
-def vectors(source: str, stored: Sequence[Stored], workspace: Workspace) -> Check:
+def vectors(entity: str, stored: Sequence[Stored], workspace: Workspace) -> Check:
     """Whether the vectors encode the texts that were checked, and not others."""
-    name = f"vectors of {source}s encode these texts"
-    if not workspace.vectors_path(workspace.knowledge_source(source)).exists():
+    name = f"vectors of {entity}s encode these texts"
+    path = workspace.paths.vectors(workspace.paths.knowledge(entity))
+    if not path.exists():
         return Check(name, 0, "vectors")
-    store = VectorStore.open(workspace.vectors_path(workspace.knowledge_source(source)))
+    store = VectorStore.open(path)
     keys, texts = store.keys, {each.entity_id: each.text_key for each in stored}
     foreign = [id for id in keys if id not in texts]
     stale = [id for id in keys if id in texts and texts[id] != keys[id]]
     others = [*stale, *foreign]
-    if not others or _made_before_all_samples(store, workspace.split):
+    if not others or _made_before_all_samples(store, workspace.data.split):
         return Check(name, len(keys), "vectors")
-    leak = _superseded(stale, keys, workspace) if source == "user" and stale else None
+    leak = _superseded(stale, keys, workspace) if entity == "user" and stale else None
     unproved = [
         Finding(
             "vectors",
             len(stale),
-            f"{len(stale):,} vectors of {source}s encode other texts than are stored now. Run: kar-aug encode",
-            f"{source} {stale[0]!r}" if stale else "",
+            f"{len(stale):,} vectors of {entity}s encode other texts than are stored now. Run: kar-aug encode",
+            f"{entity} {stale[0]!r}" if stale else "",
         ),
         Finding(
             "vectors",
             len(foreign),
-            f"{len(foreign):,} vectors of {source}s encode texts that are not in the text cache.",
-            f"{source} {foreign[0]!r}" if foreign else "",
+            f"{len(foreign):,} vectors of {entity}s encode texts that are not in the text cache.",
+            f"{entity} {foreign[0]!r}" if foreign else "",
         ),
     ]
     return Check(name, len(keys), "vectors", found(leak), found(*unproved))
@@ -289,7 +293,7 @@ def _made_before_all_samples(store: VectorStore, split: pd.DataFrame) -> bool:
     """Whether the latest as-of time of all texts of the store is before the first sample of anybody."""
     if store.manifest.as_of is None:
         return False
-    latest = pd.to_datetime(store.manifest.as_of, utc=True)
+    latest = pd.to_datetime(store.manifest.as_of, utc=True, errors="coerce")
     return bool(latest < _utc(split.loc[split["part"] != "history", "timestamp"]).min())
 
 
@@ -299,11 +303,11 @@ def _superseded(stale: Sequence[EntityId], keys: Mapping[EntityId, str], workspa
     for id in stale:
         owners.setdefault(keys[id], []).append(id)
     asked: dict[EntityId, str] = {}
-    with workspace.open_cache() as cache:
+    with workspace.paths.open_cache() as cache:
         for answer in cache.answers():
             for id in owners.get(text_key(answer.text), ()):
                 asked[id], _ = _asked(answer)
-    leaked = list(_seen_in(asked, _titles(workspace), workspace.split))
+    leaked = list(_seen_in(asked, _titles(workspace), workspace.data.split))
     return Finding(
         "vectors",
         _users(leaked),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.audit.findings import Check, Finding, found, shown
+from kar_aug.data.cells import flat
 
 Array = npt.NDArray[np.float64]
 # Users or items that a statistic must tell apart before it can be more than chance.
@@ -23,14 +24,15 @@ _FEWEST_OTHERS = 5
 _MOST_CATEGORIES = 20
 
 
-def columns(source: str, table: pd.DataFrame, names: Sequence[str], split: pd.DataFrame) -> Check:
+def columns(entity: str, table: pd.DataFrame, names: Sequence[str], split: pd.DataFrame) -> Check:
     """Whether no column that a model or a prompt reads follows a statistic of the test part.
 
     Args:
         names: the columns; those that the table lacks are passed over.
     """
-    key = f"{source}_id"
+    key = f"{entity}_id"
     present = [name for name in dict.fromkeys(names) if name in table and name != key]
+    table = table.assign(**{name: flat(table[name]) for name in present})
     findings = []
     if present:
         known = list(_statistics(split, key, table[key]))
@@ -41,11 +43,11 @@ def columns(source: str, table: pd.DataFrame, names: Sequence[str], split: pd.Da
                     Finding(
                         "statistic",
                         1,
-                        f"{source}s: {name!r} follows {followed.what}, counted with the test part, and not without it.",
+                        f"{entity}s: {name!r} follows {followed.what}, counted with the test part, and not without it.",
                         _example(table, key, name),
                     )
                 )
-    return Check(f"columns of {source}s know nothing of the test part", len(present), "columns", found(*findings))
+    return Check(f"columns of {entity}s know nothing of the test part", len(present), "columns", found(*findings))
 
 
 class _Statistic(NamedTuple):

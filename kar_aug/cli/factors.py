@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 import click
 
-from kar_aug._files import write_atomic
-from kar_aug.cli.progress import notes, results, table
-from kar_aug.config import Config
+from kar_aug.cli.options import opened
+from kar_aug.cli.progress import output, table, tell
 from kar_aug.errors import ConfigError
-from kar_aug.pipeline.workspace import Workspace
-from kar_aug.prompts import Scenario, scenario_names, scenario_text
 
 _HELP = """\
 # Factors of the scenario, one a line, in the order in which they are asked about.
@@ -42,41 +36,21 @@ def factors(
       kar-aug factors --scenario books --samples 7
       kar-aug factors --no-edit --top 6 --by "the model alone"
     """
-    from kar_aug.cli import generation
-    from kar_aug.generate.factors import propose, with_factors
-
-    workspace = Workspace(Config.load(config, {"prompts": {"scenario": scenario}, "generate": changes}))
-    job = generation.Job(workspace)
-    path, content = _file_of(workspace)
-    with workspace.open_cache() as cache, generation.served(job.model) as (model, key):
-        proposals = propose(workspace.scenario, cache, model, samples=samples, key=key, prices=job.prices())
-    before = workspace.scenario.factors
+    project = opened(config, prompts={"scenario": scenario}, generate=changes)
+    proposed = project.factors(samples=samples)
     rows: list[tuple[str, ...]] = [
-        (p.factor, f"{p.votes} of {samples}", f"{p.rank:.1f}", "yes" if p.factor in before else "") for p in proposals
+        (p.factor, f"{p.votes} of {samples}", f"{p.rank:.1f}", "yes" if p.factor in proposed.before else "")
+        for p in proposed.proposals
     ]
-    table(f"Factors by {job.model.model}", ("factor", "samples", "mean rank", "in the scenario"), rows)
-    decided = [proposal.factor for proposal in proposals[:top]]
+    table(f"Factors by {proposed.model}", ("factor", "samples", "mean rank", "in the scenario"), rows)
+    names = [proposal.factor for proposal in proposed.proposals]
+    decided = names[:top]
     if edit if edit is not None else sys.stdin.isatty():
-        decided = _edited(decided, [proposal.factor for proposal in proposals[top:]], before)
-    expert, day = by or getpass.getuser(), str(date.today())
-    asked = job.model.model
-    write_atomic(path, with_factors(content, decided, proposals, by=expert, model=asked, samples=samples, day=day))
-    Scenario.load(path)  # says so at once, should something be wrong with them
-    results.print(f"Wrote {path}: {', '.join(decided)}", markup=False, soft_wrap=True)
-    if workspace.config.path(workspace.config.prompts.scenario) != path or scenario is not None:
-        notes.print(f'  to use it, set in kar.toml: [prompts] scenario = "{path.name}"', markup=False)
-
-
-def _file_of(workspace: Workspace) -> tuple[Path, str]:
-    """The user's own file of the scenario, and what is to stand in it: for a scenario of kar-aug, a copy."""
-    name = workspace.config.prompts.scenario
-    if name not in scenario_names():
-        path = workspace.config.path(name)
-        return path, scenario_text(path)
-    path = workspace.config.path(f"{name}.toml")
-    if path.exists():
-        raise ConfigError(f"{path} is there already. To change it, give --scenario {path.name}")
-    return path, scenario_text(name)
+        decided = _edited(decided, names[top:], proposed.before)
+    path = proposed.decide(decided, by=by)
+    output(f"Wrote {path}: {', '.join(decided)}")
+    if scenario is not None or project.config.path(project.config.prompts.scenario) != path:
+        tell(f'to use it, set in kar.toml: [prompts] scenario = "{path.name}"')
 
 
 def _edited(decided: list[str], others: list[str], before: tuple[str, ...]) -> list[str]:

@@ -1,76 +1,92 @@
-"""Generation as the command line runs it: the job with progress, and what can be seen of it without asking."""
+"""The `kar-aug generate` command: asking, and what can be seen of it without asking."""
 
 from __future__ import annotations
 
-import contextlib
-import time
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from kar_aug.cache import BatchBook, TextCache
-from kar_aug.cli.progress import bar, notes, results, table
-from kar_aug.config import LOCAL, LanguageModel
-from kar_aug.errors import ConfigError, GenerationError
-from kar_aug.generate import (
-    Estimate,
-    Prices,
-    Progress,
-    estimate,
-    export_jsonl,
-    generate_batches,
-    import_jsonl,
-)
-from kar_aug.generate import generate as run_generate
-from kar_aug.generate.limits import LimitReached
-from kar_aug.generate.summaries import StoredSummaries
-from kar_aug.pipeline.workspace import SOURCES, Workspace
-from kar_aug.prompts import Prompt
-from kar_aug.prompts.histories.summaries import owner
+import click
+
+from kar_aug.cli.options import model_options, opened, recipe_options
+from kar_aug.cli.progress import output, table, tell
+from kar_aug.errors import ConfigError
+from kar_aug.pipeline.generation import DryRun, Exported, Status, batch_line
+from kar_aug.pipeline.workspace import ENTITIES
 
 _LISTED = 20  # failures shown one by one
-Show = Callable[[int, str], None]  # what a progress bar is told
 
 
-@dataclass(frozen=True)
-class Job:
-    """What one call of `kar-aug generate` is about: sources, and the part of them that is this process's share."""
+@click.command()
+@model_options
+@recipe_options
+@click.option("--only", type=click.Choice(ENTITIES), help="Ask about users, or items, only.")
+@click.option("--rpm", type=click.FloatRange(0, min_open=True), help="Most requests a minute.")
+@click.option("--tpm", type=click.FloatRange(0, min_open=True), help="Most tokens a minute.")
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(0),
+    help="US dollars that the model's answers may cost in all, earlier runs included.",
+)
+@click.option("--max-requests", type=click.IntRange(1), help="Requests that this run may send.")
+@click.option("--dry-run", is_flag=True, help="Count prompts, tokens and dollars; send nothing.")
+@click.option("--status", is_flag=True, help="Show what is answered, and what failed and why; send nothing.")
+@click.option("--retry-failed", is_flag=True, help="Ask again what was rejected, refused or answered with nothing.")
+@click.option("--batch", is_flag=True, help="Use the Batch API: half the price, within a day.")
+@click.option("--batch-size", type=click.IntRange(1), default=50_000, show_default=True, help="Requests of one batch.")
+@click.option("--no-wait", is_flag=True, help="With --batch: do not wait; the same command later collects.")
+@click.option(
+    "--poll", type=click.FloatRange(0.1), default=30, show_default=True, help="Seconds between looks at batches."
+)
+@click.option("--export-jsonl", type=click.Path(path_type=Path), help="Write the requests into a file; send nothing.")
+@click.option(
+    "--import-jsonl",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Bring in a file of responses; may be repeated.",
+)
+@click.option("--shard", help="The share of this process, as 2/8; each with its own --cache.")
+@click.option("--cache", help="The file of answers, or a postgresql:// URL.")
+@click.pass_obj
+def generate(
+    config: str, /, only: str | None, dry_run: bool, status: bool, retry_failed: bool, batch: bool, batch_size: int,
+    no_wait: bool, poll: float, export_jsonl: Path | None, import_jsonl: tuple[Path, ...], shard: str | None,
+    user_recipe: str | None, item_recipe: str | None, user_clusters: int | None, item_clusters: int | None,
+    **changes: Any,
+) -> None:  # fmt: skip
+    """Ask the language model about users and items; answers that are there already are not asked for again.
 
-    workspace: Workspace
-    sources: tuple[str, ...] = SOURCES
-    shard: tuple[int, int] = (1, 1)
-    retry_failed: bool = False
-
-    @property
-    def model(self) -> LanguageModel:
-        """The model as kar.toml and the options say."""
-        return self.workspace.config.generate
-
-    def prompts(self, summaries: StoredSummaries) -> Iterator[Prompt]:
-        """All prompts, as a stream; those that show summaries as far as there are such."""
-        number, shards = self.shard
-        streams = (self.workspace.prompts(source, answers=summaries) for source in self.sources)
-        for prompt in chain.from_iterable(streams):
-            if shards == 1 or zlib.crc32(owner(prompt).encode()) % shards == number - 1:
-                yield prompt
-
-    @property
-    def total(self) -> int:
-        """About how many they are."""
-        return (sum(map(self.workspace.count, self.sources)) + sum(self.levels)) // self.shard[1]
-
-    @property
-    def levels(self) -> list[int]:
-        """Questions about parts of long histories, level by level."""
-        return self.workspace.summaries("user") if "user" in self.sources else []
-
-    def prices(self) -> Prices:
-        """The prices of kar-aug, under those of the user's file."""
-        path = self.model.prices
-        return Prices(self.workspace.config.path(path) if path else None)
+    \b
+    Example:
+      kar-aug generate --dry-run
+      OPENAI_API_KEY=... kar-aug generate --model gpt-4o-mini --max-cost 5
+      kar-aug generate --base-url http://localhost:11434/v1 --model llama3.2
+    """
+    chosen = [dry_run, status, batch, export_jsonl is not None, bool(import_jsonl)]
+    if sum(chosen) > 1:
+        raise ConfigError("--dry-run, --status, --batch, --export-jsonl and --import-jsonl exclude each other.")
+    ways: dict[str, Any] = {"user_recipe": user_recipe, "item_recipe": item_recipe}
+    ways |= {"user_clusters": user_clusters, "item_clusters": item_clusters}
+    project = opened(config, prompts=ways, generate=changes)
+    part: dict[str, Any] = {"only": only, "shard": parse_shard(shard)}
+    if dry_run:
+        _print_dry_run(project.dry_run(retry_failed=retry_failed, **part))
+    elif status:
+        _print_status(project.status(**part))
+    elif export_jsonl is not None:
+        _print_files(project.export_requests(export_jsonl, retry_failed=retry_failed, **part))
+    elif import_jsonl:
+        tell(project.import_responses(*import_jsonl, **part))
+    else:
+        done = project.generate(
+            retry_failed=retry_failed,
+            batch=batch,
+            wait=not no_wait,
+            most_requests=batch_size,
+            poll_seconds=poll,
+            **part,
+        )
+        tell(done)
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
@@ -86,104 +102,9 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     return number, shards
 
 
-def ask(job: Job) -> None:
-    """Ask for what is missing, and say what was done."""
-    started = time.monotonic()
-    with job.workspace.open_cache() as cache, served(job.model) as (model, key):
-
-        def run(prompts: Iterator[Prompt], model: LanguageModel, show: Show) -> Progress:
-            return run_generate(
-                prompts,
-                cache,
-                model,
-                key=key,
-                prices=job.prices(),
-                retry_failed=job.retry_failed,
-                on_progress=lambda p: show(p.done, _note(p, started)),
-            )
-
-        done = _level_by_level(job, model, cache, run)
-    _say(done)
-    if done.failed and not done.asked and not done.cached:
-        raise GenerationError(f"No prompt could be answered: {'; '.join(done.reasons)}")
-
-
-def ask_in_batches(job: Job, *, most_requests: int, wait: bool, poll_seconds: float) -> None:
-    """The same through the Batch API; without waiting, what can be asked now: one level of summaries a call."""
-    if job.model.base_url == LOCAL:
-        raise ConfigError("The local model has no Batch API. Leave out --batch.")
-    with job.workspace.open_cache() as cache:
-
-        def run(prompts: Iterator[Prompt], model: LanguageModel, show: Show) -> Progress:
-            return generate_batches(
-                prompts,
-                cache,
-                model,
-                prices=job.prices(),
-                retry_failed=job.retry_failed,
-                most_requests=most_requests,
-                wait=wait,
-                poll_seconds=poll_seconds,
-                on_progress=lambda p: show(
-                    p.done - p.elsewhere + p.ready, f"{p.ready:,} ready in batches, {p.asked:,} collected"
-                ),
-                on_note=_print,
-            )
-
-        done = _level_by_level(job, job.model, cache, run, at_once=not wait)
-        running = BatchBook(cache).batches()
-    _say(done)
-    if running:
-        _print(f"  {len(running)} batches run; collect them with the same command")
-
-
-def _level_by_level(
-    job: Job,
-    model: LanguageModel,
-    cache: TextCache,
-    run: Callable[[Iterator[Prompt], LanguageModel, Show], Progress],
-    *,
-    at_once: bool = False,
-) -> Progress:
-    """Run the job; before it, where long histories are summarised, the users' part of it once for each level, because
-    summaries must be there before what shows them can be asked. `at_once` leaves that to later calls."""
-
-    def with_bar(job: Job, model: LanguageModel, summaries: StoredSummaries) -> Progress:
-        with bar("knowledge", job.total) as show:
-            return run(job.prompts(summaries), model, show)
-
-    levels = 0 if at_once else len(job.levels)
-    most = model.max_requests
-    for level in range(1, levels + 1):
-        done = with_bar(replace(job, sources=("user",)), model, StoredSummaries(cache, model))
-        _print(f"  summaries of long histories, level {level} of {levels}: {done}")
-        if done.failed and not done.asked and not done.cached:
-            return done
-        if model.max_requests is not None:
-            if done.requests >= model.max_requests:
-                raise LimitReached(f"Stopped at --max-requests {most:,}: run the same command to go on.")
-            model = replace(model, max_requests=model.max_requests - done.requests)
-    summaries = StoredSummaries(cache, model)
-    done = with_bar(job, model, summaries)
-    _say_waiting(summaries)
-    return done
-
-
-def _say_waiting(summaries: StoredSummaries) -> None:
-    if summaries.waiting:
-        _print(
-            f"  {summaries.waiting:,} users with long histories wait for summaries of these: when they are answered, "
-            "run the same command again"
-        )
-
-
-def dry_run(job: Job) -> None:
-    """Print what would be asked, and cost."""
-    with job.workspace.open_cache() as cache:
-        summaries = StoredSummaries(cache, job.model, stand_in=True)
-        found = estimate(job.prompts(summaries), cache, job.model, prices=job.prices(), retry_failed=job.retry_failed)
-    progress = found.found
-    _print(f"  prompts: {progress.changes}")
+def _print_dry_run(done: DryRun) -> None:
+    found, progress = done.estimate, done.estimate.found
+    tell(f"prompts: {progress.changes}")
     rows: list[tuple[str, ...]] = [
         ("prompts", f"{progress.total:,}"),
         ("already answered, or equal to another", f"{progress.cached:,}"),
@@ -193,100 +114,46 @@ def dry_run(job: Job) -> None:
     ]
     if found.likely_completion_tokens is not None:
         rows.append(("completion tokens by answers so far", f"{found.likely_completion_tokens:,}"))
-    table(f"{job.model.model}: nothing was sent", ("", "count"), rows)
-    _print_cost(job.model, found)
-    _print(f"  prompt tokens are {found.counted}")
-    if summaries.waiting:
-        _print(
-            f"  {summaries.waiting:,} users with long histories have summaries that are still to be asked: prompts "
-            "that will show these are counted, their tokens by the length that is asked for"
+    table(f"{done.model.model}: nothing was sent", ("", "count"), rows)
+    if found.price is None:
+        tell(f"the price of {done.model.model} is not known: name a file with [generate] prices = ...")
+    else:
+        table(f"US dollars, by prices of {found.price_date}", ("", "at most", "likely"), _costs(done))
+    tell(f"prompt tokens are {found.counted}")
+    if done.waiting:
+        tell(
+            f"{done.waiting:,} users with long histories have summaries that are still to be asked: prompts that will "
+            "show these are counted, their tokens by the length that is asked for"
         )
 
 
-def _print_cost(model: LanguageModel, found: Estimate) -> None:
-    if found.price is None:
-        _print(f"  the price of {model.model} is not known: name a file with [generate] prices = ...")
-        return
-    rows: list[tuple[str, ...]] = []
-    for name, tier in (("requests", ""), ("service_tier flex, or --batch", "batch")):
-        likely = found.cost(tier=tier, likely=True)
-        rows.append((name, f"{found.cost(tier=tier):,.4f}", "" if likely is None else f"{likely:,.4f}"))
-    table(f"US dollars, by prices of {found.price_date}", ("", "at most", "likely"), rows)
+def _costs(done: DryRun) -> list[tuple[str, ...]]:
+    return [(str(tier), *("" if cost is None else f"{cost:,.4f}" for cost in costs)) for tier, *costs in done.costs]
 
 
-def status(job: Job) -> None:
-    """Print where the job stands: what is answered, what failed and why, what runs."""
-    with job.workspace.open_cache() as cache:
-        summaries = StoredSummaries(cache, job.model, stand_in=True)
-        progress = estimate(job.prompts(summaries), cache, job.model, prices=job.prices())
-        counts, failures, running = cache.counts(), cache.failures(), BatchBook(cache).batches()
-    _print(f"  {progress.found.changes}; {progress.questions:,} to ask")
-    table("Answers", ("", "count"), [(name, f"{count:,}") for name, count in counts.items()])
-    if failures:
-        reasons = Counter((failure.reason, failure.permanent) for failure in failures)
+def _print_status(done: Status) -> None:
+    tell(f"{done.progress.changes}; {done.to_ask:,} to ask")
+    table("Answers", ("", "count"), [(name, f"{count:,}") for name, count in done.answers.items()])
+    if done.failed:
+        reasons = Counter((failure.reason, failure.permanent) for failure in done.failed)
         rows: list[tuple[str, ...]] = [
             (reason, f"{count:,}", "with --retry-failed" if permanent else "by the next run")
             for (reason, permanent), count in reasons.most_common()
         ]
         table("Failed", ("reason", "count", "asked again"), rows)
-        for failure in failures[:_LISTED]:
-            _print(f"  {failure.source} {failure.entity_id}: {failure.reason} ({failure.attempts} tries)")
-        if len(failures) > _LISTED:
-            _print(f"  and {len(failures) - _LISTED:,} more")
-    for batch in running:
-        _print(f"  batch {batch.batch_id or batch.marker}: {batch.state}, {batch.requests:,} requests, {batch.created}")
+        for failure in done.failed[:_LISTED]:
+            tell(f"{failure.knowledge} {failure.entity_id}: {failure.reason} ({failure.attempts} tries)")
+        if len(done.failed) > _LISTED:
+            tell(f"and {len(done.failed) - _LISTED:,} more")
+    for batch in done.running:
+        tell(batch_line(batch))
 
 
-def export_requests(job: Job, path: Path) -> None:
-    """Write what is to be asked as JSON lines."""
-    with job.workspace.open_cache() as cache:
-        summaries = StoredSummaries(cache, job.model)
-        files, progress = export_jsonl(job.prompts(summaries), cache, job.model, path, retry_failed=job.retry_failed)
-    _print(f"  {progress.requests:,} requests; {progress.changes}")
-    for file in files:
-        results.print(str(file), markup=False, soft_wrap=True)
-    if not files:
-        _print("  nothing to ask: no file was written")
-    _say_waiting(summaries)
-
-
-def import_responses(job: Job, paths: Iterable[Path]) -> None:
-    """Bring responses into the cache."""
-    with job.workspace.open_cache() as cache:
-        prompts = job.prompts(StoredSummaries(cache, job.model))
-        done = import_jsonl(prompts, list(paths), cache, job.model, prices=job.prices(), on_note=_print)
-    _say(done)
-
-
-@contextlib.contextmanager
-def served(model: LanguageModel) -> Iterator[tuple[LanguageModel, str | None]]:
-    """The model to ask and its key; "local" is served while the block runs."""
-    if model.base_url != LOCAL:
-        yield model, None
-        return
-    from kar_aug.generate import local
-
-    with local.serve(slots=model.concurrency) as base_url:
-        yield replace(model, base_url=base_url), "local"
-
-
-def _note(progress: Progress, started: float) -> str:
-    rate = progress.asked / max(1e-9, time.monotonic() - started)
-    parts = [f"{rate:.1f}/s", f"{progress.prompt_tokens + progress.completion_tokens:,} tokens"]
-    if progress.cost:
-        parts.append(f"${progress.cost:,.4f}")
-    parts.append(f"{progress.failed:,} failed")
-    if progress.limited:
-        parts.append(f"slowed down {progress.limited:,} times, {progress.concurrency} in flight")
-    if progress.stopping:
-        parts.append("finishing what is in flight (Ctrl-C again leaves it)")
-    return ", ".join(parts)
-
-
-def _say(done: Progress) -> None:
-    _print(f"  prompts: {done.changes}")
-    _print(f"  {done}")
-
-
-def _print(sentence: str) -> None:
-    notes.print(sentence, markup=False, soft_wrap=True)
+def _print_files(done: Exported) -> None:
+    tell(f"{done.progress.requests:,} requests; {done.progress.changes}")
+    for file in done.files:
+        output(file)
+    if not done.files:
+        tell("nothing to ask: no file was written")
+    if done.waiting:
+        tell(done.users_waiting)

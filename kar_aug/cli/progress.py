@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TextIO
 
 from rich import box
@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from kar_aug.pipeline.watch import Show, Watch
 
 _PIPE_WIDTH = 140
 
@@ -35,7 +37,7 @@ _PLAIN_SECONDS = 10
 
 
 @contextmanager
-def bar(title: str, total: int) -> Iterator[Callable[[int, str], None]]:
+def bar(title: str, total: int) -> Iterator[Show]:
     """A progress bar; where there is no terminal, a plain line every ten seconds.
 
     Yields:
@@ -57,7 +59,7 @@ def bar(title: str, total: int) -> Iterator[Callable[[int, str], None]]:
         yield lambda done, note: progress.update(task, completed=done, note=note)
 
 
-def _plain(title: str, total: int) -> Callable[[int, str], None]:
+def _plain(title: str, total: int) -> Show:
     started = shown = time.monotonic()
     first: int | None = None  # what was done already when this run began
 
@@ -87,6 +89,34 @@ def stage(title: str, seconds: dict[str, float]) -> Iterator[None]:
     notes.print(f"[bold]{title}[/bold]")
     yield
     seconds[title] = time.monotonic() - started
+
+
+def say(sentence: str) -> None:
+    """Print a sentence for the person at the terminal."""
+    notes.print(sentence, markup=False, soft_wrap=True)
+
+
+def tell(result: object) -> None:
+    """The same for what came of a stage, a line each."""
+    say("  " + str(result).replace("\n", "\n  "))
+
+
+def output(text: object) -> None:
+    """Print what was asked for, on standard output."""
+    results.print(str(text), markup=False, soft_wrap=True)
+
+
+class Terminal(Watch):
+    """Shows a stage's work."""
+
+    def bar(self, title: str, total: int) -> AbstractContextManager[Show]:
+        return bar(title, total)
+
+    def note(self, sentence: str) -> None:
+        say(sentence)
+
+    def result(self, text: str) -> None:
+        tell(text)
 
 
 def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
 from kar_aug._files import write_atomic
-from kar_aug.cli.progress import bar, notes, results, table
-from kar_aug.config import Config
+from kar_aug.cli.options import opened
+from kar_aug.cli.progress import notes, output, results, table, tell
 from kar_aug.errors import ConfigError
-from kar_aug.generate.cost import Counter, token_counter
-from kar_aug.generate.summaries import StoredSummaries
-from kar_aug.pipeline.workspace import SOURCES, Workspace
-from kar_aug.prompts import Prompt, Recipe, scenario_text
-from kar_aug.prompts.histories.summaries import SOURCE as SUMMARIES
+from kar_aug.pipeline.prompting import Prompts
+from kar_aug.pipeline.workspace import ENTITIES
+from kar_aug.prompts import scenario_text
 from kar_aug.prompts.recipe import DIRECT
-from kar_aug.prompts.statistics import QUANTILES, Statistics, difference
-
-ASKED = "asked"
+from kar_aug.prompts.statistics import QUANTILES
 
 
 @click.command()
@@ -59,20 +53,21 @@ def prompts(
         raise ConfigError("--recipe and --no-factors exclude each other.")
     if stats and (other or user or item):
         raise ConfigError("--stats is about all prompts: leave out --user, --item and --diff.")
+    project, recipe = opened(config), DIRECT if no_factors else recipe
     wanted = {"user": user, "item": item}
-    sources = [source for source in SOURCES if wanted[source] is not None or not any(wanted.values())]
-    recipe = DIRECT if no_factors else recipe
-    workspace, sources = _with_recipe(config, recipe, sources)
-    count, counted = token_counter(workspace.config.generate.model)
+    entities = [entity for entity in ENTITIES if wanted[entity] is not None or not any(wanted.values())]
+    if recipe is not None:  # of several, those that it asks about
+        entities = [entity for entity in entities if entity in project.asks(recipe)] or entities
+    chosen = [project.prompts(entity, recipe=recipe) for entity in entities]
+    counted = chosen[0].counted
     if stats:
-        _print_statistics(workspace, sources, count)
-    for source in [] if stats else sources:
-        prompt = _prompt_of(workspace, source, wanted[source])
+        _print_statistics(chosen)
+    for prompts in [] if stats else chosen:
         if other is None:
-            _print_prompt(prompt, count)
+            _print_prompt(prompts, wanted[prompts.entity])
         else:
-            _print_difference(_other_version(workspace, prompt, other), prompt, count)
-    notes.print(f"  prompt tokens are {counted}", markup=False)
+            _print_difference(prompts, wanted[prompts.entity], other)
+    tell(f"prompt tokens are {counted}")
 
 
 def write_scenario(name: str, settings: Path, *, force: bool) -> None:
@@ -85,94 +80,47 @@ def write_scenario(name: str, settings: Path, *, force: bool) -> None:
     results.print(f"Wrote {path}: factors, fields and templates, to edit.", markup=False)
 
 
-def _with_recipe(config: str, recipe: str | None, sources: list[str]) -> tuple[Workspace, list[str]]:
-    """The workspace with that recipe, and those of the sources that it asks about."""
-    if recipe is None:
-        return Workspace(Config.load(config)), sources
-    folder = Config.load(config).folder
-    asks = Recipe.load(folder / recipe if recipe.endswith(".toml") else recipe).sections
-    sources = [source for source in sources if source in asks]
-    if not sources:
-        raise ConfigError(f"The recipe {recipe!r} asks about {' and '.join(asks)}s only.")
-    changes: dict[str, Any] = {f"{source}_recipe": recipe for source in sources}
-    return Workspace(Config.load(config, {"prompts": changes})), sources
-
-
-def _prompt_of(workspace: Workspace, source: str, given: str | None) -> Prompt:
-    """The prompt of an id as typed; of the first entity if none was given."""
-    with workspace.open_cache() as cache:
-        answers = StoredSummaries(cache, workspace.config.generate, stand_in=True)
-        for prompt in workspace.prompts(source, everyone=True, answers=answers):
-            if prompt.source != SUMMARIES and (given is None or str(prompt.entity_id) == given):
-                return prompt
-    reason = "with a history" if source == "user" else "in the items table"
-    raise ConfigError(f"There is no {source} {given!r} {reason}.")
-
-
-def _print_prompt(prompt: Prompt, count: Counter) -> None:
+def _print_prompt(prompts: Prompts, id: str | None) -> None:
+    prompt = prompts.of(id)
     shortened = f"; shortened: {', '.join(prompt.cut)}" if prompt.cut else ""
     as_of = f", as of {prompt.as_of}" if prompt.as_of else ""
     notes.print(
-        f"{prompt.source} {prompt.entity_id} (version {prompt.version}{as_of}, "
-        f"{count(prompt.messages):,} tokens{shortened})",
+        f"{prompt.knowledge} {prompt.entity_id} (version {prompt.version}{as_of}, "
+        f"{prompts.tokens(prompt):,} tokens{shortened})",
         markup=False,
         style="bold",
     )
-    results.print(prompt.text + "\n", markup=False, soft_wrap=True)
+    output(prompt.text + "\n")
 
 
-def _print_statistics(workspace: Workspace, sources: list[str], count: Counter) -> None:
+def _print_difference(prompts: Prompts, id: str | None, other: str) -> None:
+    found = prompts.difference(id, other)
+    old, new = found.old, found.new
+    before, after = prompts.tokens(old), prompts.tokens(new)
+    notes.print(
+        f"{new.knowledge} {new.entity_id}: version {old.version} -> {new.version}, {before:,} -> {after:,} tokens "
+        f"({after - before:+,})",
+        markup=False,
+        style="bold",
+    )
+    for line in found.lines:
+        output(line)
+    if old.messages == new.messages:
+        tell("the model sees the same")
+
+
+def _print_statistics(chosen: Sequence[Prompts]) -> None:
     rows: list[tuple[str, ...]] = []
     cut: list[tuple[str, ...]] = []
-    for source in sources:
-        name = workspace.knowledge_source(source)
-        total = workspace.count(source) + sum(workspace.summaries(source))
-        with bar(f"prompts of {source}s", total) as show, workspace.open_cache() as cache:
-            answers = StoredSummaries(cache, workspace.config.generate, stand_in=True)
-            stream = _shown(workspace.prompts(source, answers=answers), show)
-            found = Statistics.of(stream, count)
+    for prompts in chosen:
+        found = prompts.statistics()
         numbers = [len(found.tokens), sum(found.tokens), min(found.tokens, default=0)]
         numbers += [*map(found.quantile, QUANTILES), max(found.tokens, default=0)]
-        rows.append((name, *(f"{number:,}" for number in numbers)))
-        cut += [(name, field, f"{times:,}") for field, times in found.cut.most_common()]
+        rows.append((prompts.knowledge, *(f"{number:,}" for number in numbers)))
+        cut += [(prompts.knowledge, field, f"{times:,}") for field, times in found.cut.most_common()]
     columns = ("", "prompts", "tokens", "least", *(f"{share:.0%}" for share in QUANTILES), "most")
     table("Tokens a prompt", columns, rows)
     if cut:
         table("Shortened", ("", "what", "prompts"), cut)
     else:
-        notes.print("  nothing was shortened", markup=False)
-
-
-def _shown(prompts: Iterator[Prompt], show: Callable[[int, str], None]) -> Iterator[Prompt]:
-    for number, prompt in enumerate(prompts, 1):
-        yield prompt
-        show(number, "")
-
-
-def _other_version(workspace: Workspace, prompt: Prompt, other: str) -> Prompt:
-    """The same entity's prompt by another scenario, or as it was last answered."""
-    if other != ASKED:
-        settings = replace(workspace.config.prompts, scenario=other)
-        earlier = Workspace(replace(workspace.config, prompts=settings))
-        return _prompt_of(earlier, prompt.source.partition(":")[0], str(prompt.entity_id))
-    with workspace.open_cache() as cache:
-        link = cache.linked(prompt.source, [prompt.entity_id]).get(prompt.entity_id)
-        answer = cache.get(link.key) if link else None
-    if link is None or answer is None:
-        raise ConfigError(f"Nothing was asked about {prompt.source} {prompt.entity_id!r} yet.")
-    messages: tuple[Any, ...] = tuple(answer.messages)
-    return Prompt(prompt.source, prompt.entity_id, messages, link.prompt_version, link.as_of)
-
-
-def _print_difference(old: Prompt, new: Prompt, count: Counter) -> None:
-    before, after = count(old.messages), count(new.messages)
-    notes.print(
-        f"{new.source} {new.entity_id}: version {old.version} -> {new.version}, {before:,} -> {after:,} tokens "
-        f"({after - before:+,})",
-        markup=False,
-        style="bold",
-    )
-    for line in difference(old.messages, new.messages):
-        results.print(line, markup=False, soft_wrap=True)
-    if old.messages == new.messages:
-        notes.print("  the model sees the same", markup=False)
+        tell("nothing was shortened")

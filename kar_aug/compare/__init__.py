@@ -1,20 +1,23 @@
 """Is the gain real? Every arm is trained the same way, with several seeds, and tested on rows it never saw.
 
-    arms         which models are set side by side        controls      what a gain must beat to be knowledge
-    experiment   samples, vectors, fingerprints           models        the model of an arm
-    training     one training, on train and validation    tuning        the search of settings, on validation
-    tasks        the resumable units                      workers       doing them, side by side
-    book         finished units, in SQLite                statistics    intervals and tests
-    comparison   all runs together                        verdicts      what they say, in words
-    slices       the same for cold and warm rows
+    arms         which models are set side by side        additions     what an arm has more than its backbone
+    controls     what a gain must beat to be knowledge    experiment    samples, vectors, fingerprints
+    models       the model of an arm                      training      one training, on train and validation
+    tuning       the search of settings, on validation    tasks         the resumable units
+    workers      doing them, side by side                 book          finished units, in SQLite
+    statistics   intervals and tests                      comparison    all runs together
+    verdicts     what they say, in words                  slices        the same for cold and warm rows
+    saved        the models of runs, as files             exporting     one of them, for serving
 
 An arm with a seed is a run. Finished runs are kept under the hash of all that decides their result, so that a
 comparison started again trains only what is missing. Importing this package does not import TensorFlow.
 """
 
+from kar_aug._stage import make_callable
 from kar_aug.compare.arms import Arm, arms
 from kar_aug.compare.book import Book, Run, Trial
-from kar_aug.compare.comparison import Comparison, compare, exported_model
+from kar_aug.compare.comparison import Comparison, compare
+from kar_aug.compare.exporting import export_model, exported_model
 from kar_aug.compare.slices import Slice, by_slice
 from kar_aug.compare.tasks import Event
 from kar_aug.compare.verdicts import Verdict, headlines, leading, verdicts
@@ -31,8 +34,11 @@ __all__ = [
     "arms",
     "by_slice",
     "compare",
+    "export_model",
     "exported_model",
     "headlines",
     "leading",
     "verdicts",
 ]
+
+make_callable(__name__)

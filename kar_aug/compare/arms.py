@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from kar_aug.config import KNOWLEDGE, CompareConfig
-from kar_aug.registry import ADAPTORS, CONTROLS, INJECTIONS
+from kar_aug.compare.additions import Addition, Control, Knowledge, OtherStore, addition
+from kar_aug.config import BASE, CompareConfig
+from kar_aug.registry import ADAPTORS, INJECTIONS
 
-BASE = "base"
-_SOURCES = {"user": ("user",), "item": ("item",), "both": ("user", "item")}
-_WORDS = {
-    "user": "user knowledge",
-    "item": "item knowledge",
-    "both": "knowledge",
-    "metadata": "metadata text",
-    "shuffled": "shuffled vectors",
-    "random": "random vectors",
-}
 _USUAL = (ADAPTORS.names()[0], INJECTIONS.names()[0])
 
 
@@ -28,83 +19,121 @@ class Arm:
     """One way to build the model.
 
     Args:
-        backbone: DeepFM, DIN or FiBiNET.
+        backbone: a name of `kar_aug.registry.BACKBONES`.
         knowledge: "base" for none; "user", "item", "both"; a control; or the name of one of `[compare.stores]`.
-        sources: the entities it has vectors of: none, or some of "user" and "item".
+        entities: those it has vectors of: none, or some of "user" and "item".
         adaptor: what adapts the vectors; "" where there are none.
-        injection: where they enter, "fields" or "history"; "" where there are none.
+        injection: where they enter, a name of `kar_aug.registry.INJECTIONS`; "" where there are none.
     """
 
     backbone: str
     knowledge: str = BASE
-    sources: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()
     adaptor: str = ""
     injection: str = ""
 
     @property
-    def name(self) -> str:
-        """As tables and plots call it."""
-        if self.knowledge in (BASE, "bigger"):
-            return self.backbone + (", bigger" if self.knowledge == "bigger" else "")
-        special = ", ".join(part for part in (self.adaptor, self.injection) if part not in _USUAL)
-        return f"{self.backbone} + {self.words}" + (f" ({special})" if special else "")
+    def addition(self) -> Addition:
+        """What it adds to its plain backbone."""
+        return addition(self.knowledge)
 
     @property
-    def words(self) -> str:
-        """What is added to the backbone."""
-        return {BASE: "the plain backbone", "bigger": "the bigger backbone"}.get(
-            self.knowledge, _WORDS.get(self.knowledge, self.knowledge)
-        )
+    def base(self) -> Arm:
+        """Its plain backbone."""
+        return Arm(self.backbone)
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is a plain backbone itself."""
+        return self == self.base
 
     @property
     def kind(self) -> str:
         """ "base", "knowledge", "control" or "store"."""
-        for kind, members in ((BASE, (BASE,)), ("knowledge", KNOWLEDGE), ("control", CONTROLS)):
-            if self.knowledge in members:
-                return kind
-        return "store"
+        return self.addition.kind
+
+    @property
+    def has_knowledge(self) -> bool:
+        """Whether a language model's texts are in it, as they were asked for."""
+        return isinstance(self.addition, Knowledge)
+
+    @property
+    def imitates(self) -> bool:
+        """Whether it is made after the arm with the fullest knowledge."""
+        return isinstance(self.addition, Control) and self.addition.imitates
+
+    @property
+    def name(self) -> str:
+        """As tables and plots call it."""
+        special = ", ".join(part for part in (self.adaptor, self.injection) if part and part not in _USUAL)
+        return self.addition.name(self.backbone) + (f" ({special})" if special else "")
+
+    @property
+    def words(self) -> str:
+        """What is added to the backbone."""
+        return self.addition.words
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Arm:
         """The arm that `asdict` wrote, read from JSON."""
-        return cls(**{**data, "sources": tuple(data["sources"])})
+        return cls(**{**data, "entities": tuple(data["entities"])})
 
 
 def arms(config: CompareConfig) -> list[Arm]:
     """All arms, backbone by backbone: plain, with knowledge, the controls, the other stores."""
-    covered = tuple(s for s in ("user", "item") if any(s in _SOURCES[k] for k in config.knowledge))
     ways = list(product(config.injections, config.adaptors))
+    knowledge = {name: _entities(name) for name in config.knowledge}
+    covered = tuple(e for e in ("user", "item") if any(e in entities for entities in knowledge.values()))
+    controls = {name: covered if addition(name).has_vectors else () for name in config.controls}
+    stores = {name: tuple(config.store_folders(name)) for name in config.stores}
     found = []
     for backbone in config.backbones:
         found.append(Arm(backbone))
-        found += [_augmented(backbone, k, _SOURCES[k], *way) for way in ways for k in config.knowledge]
-        for control in config.controls:
-            plain = control == "bigger"
-            found.append(Arm(backbone, control) if plain else _augmented(backbone, control, covered, *ways[0]))
-        found += [_augmented(backbone, name, tuple(config.store_folders(name)), *ways[0]) for name in config.stores]
+        found += [_arm(backbone, name, entities, *way) for way in ways for name, entities in knowledge.items()]
+        found += [_arm(backbone, name, entities, *ways[0]) for name, entities in {**controls, **stores}.items()]
     return list(dict.fromkeys(found))
 
 
-def _augmented(backbone: str, knowledge: str, sources: tuple[str, ...], injection: str, adaptor: str) -> Arm:
-    """An arm with vectors. Knowledge of users alone has no history to go with."""
-    return Arm(backbone, knowledge, sources, adaptor, injection if "item" in sources else INJECTIONS.names()[0])
+def _entities(name: str) -> tuple[str, ...]:
+    known = addition(name)
+    return known.entities if isinstance(known, Knowledge) else ()
+
+
+def _arm(backbone: str, name: str, entities: tuple[str, ...], injection: str, adaptor: str) -> Arm:
+    """An arm with vectors, or without. Knowledge of users alone has no events to go with."""
+    if not entities:
+        return Arm(backbone, name)
+    return Arm(backbone, name, entities, adaptor, injection if "item" in entities else INJECTIONS.names()[0])
 
 
 def fullest(among: Sequence[Arm], backbone: str) -> Arm | None:
-    """The arm that the controls imitate: knowledge of most sources, with the first injection and adaptor."""
-    with_knowledge = [arm for arm in among if arm.backbone == backbone and arm.kind == "knowledge"]
-    return max(with_knowledge, key=lambda arm: len(arm.sources), default=None)
+    """The arm that the controls imitate: knowledge of most entities, with the first injection and adaptor."""
+    with_knowledge = [arm for arm in among if arm.backbone == backbone and arm.has_knowledge]
+    return max(with_knowledge, key=lambda arm: len(arm.entities), default=None)
+
+
+def imitated(arm: Arm, among: Sequence[Arm]) -> Arm | None:
+    """The arm that one is made after, if it is made after any."""
+    return fullest(among, arm.backbone) if arm.imitates else None
 
 
 def pairs(among: Sequence[Arm]) -> tuple[list[tuple[Arm, Arm]], list[tuple[Arm, Arm]]]:
     """What is tested against what: every other arm against its plain backbone; and the fullest knowledge against each
-    control. Another store is set against the knowledge of the same sources, where there is such an arm."""
-    against_base = [(arm, Arm(arm.backbone)) for arm in among if arm.knowledge != BASE]
-    against_controls = []
+    control. Another store is set against the knowledge of the same entities, where there is such an arm.
+    """
+    return [(arm, arm.base) for arm in among if not arm.is_base], list(_against_controls(among))
+
+
+def _against_controls(among: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
     for arm in among:
         best = fullest(among, arm.backbone)
-        if best is None or arm.kind not in ("control", "store"):
-            continue
-        same = replace(arm, knowledge=next((k for k, s in _SOURCES.items() if s == arm.sources), ""))
-        against_controls.append((same if arm.kind == "store" and same in among else best, arm))
-    return against_base, against_controls
+        if best is not None and isinstance(arm.addition, Control):
+            yield best, arm
+        elif best is not None and isinstance(arm.addition, OtherStore):
+            alike = (other for other in among if other.has_knowledge and _alike(other, arm))
+            yield next(alike, best), arm
+
+
+def _alike(one: Arm, other: Arm) -> bool:
+    """Whether two arms differ in the vectors alone."""
+    return replace(one, knowledge=other.knowledge) == other

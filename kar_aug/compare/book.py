@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
 
+from kar_aug._database import Format, reason, sqlite_engine
 from kar_aug.compare.arms import Arm
 from kar_aug.errors import StoreError
 
-_FORMAT = 1
+BOOK = "runs.sqlite"
 _JSON = ("arm", "settings", "knowledge", "environment", "curve", "gate")
 
 
@@ -27,11 +29,13 @@ class Run:
     Args:
         identity: hash of all that decides the result.
         settings: of the training, tuned ones among them.
-        data, knowledge, code: fingerprints.
+        data, knowledge: fingerprints.
+        code: of kar-aug; see `kar_aug.compare.experiment.code_version`.
         curve: validation AUC of each epoch.
         train_seconds: building the model, and all epochs.
         microseconds: to predict one row.
         gate: source -> mean gate weight of each expert, on validation rows.
+        keras: which Keras it was trained on, "2" (its former API) or "3".
     """
 
     identity: str
@@ -52,6 +56,7 @@ class Run:
     microseconds: float
     gate: Mapping[str, list[float]]
     created: str
+    keras: str = "2"
 
     @property
     def epochs(self) -> int:
@@ -73,94 +78,128 @@ class Trial:
     created: str
 
 
+def _columns(kind: type) -> Iterator[sa.Column[Any]]:
+    types: dict[str, type[sa.types.TypeEngine[Any]]] = {"int": sa.Integer, "float": sa.Float}
+    for field in fields(kind):
+        yield sa.Column(field.name, types.get(str(field.type), sa.Text), primary_key=field.name == "identity")
+
+
+_tables = sa.MetaData()
+_runs = sa.Table("runs", _tables, *_columns(Run))
+_trials = sa.Table("trials", _tables, *_columns(Trial))
+_predictions = sa.Table(
+    "predictions",
+    _tables,
+    sa.Column("identity", sa.Text, primary_key=True),
+    sa.Column("prediction", sa.LargeBinary, nullable=False),
+)
+FORMAT = Format(
+    "book of runs",
+    application=0x6B617232,  # "kar2"
+    tables=_tables,
+    unmarked=1,
+    migrations=(
+        (  # all models were DeepCTR's, and some words in an arm were others
+            "ALTER TABLE runs ADD COLUMN keras TEXT",
+            "UPDATE runs SET keras = '2'",
+            *(
+                f"UPDATE {table} SET arm = replace(arm, '{former}', '{now}')"
+                for table in ("runs", "trials")
+                for former, now in (
+                    ('"injection": "history"', '"injection": "events"'),
+                    ('"sources": [', '"entities": ['),
+                )
+            ),
+        ),
+    ),
+)
+
+
 class Book:
     """Rows by identity. Several processes may write to one book."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._connection() as connection:
-            found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, _FORMAT):
-                raise StoreError(f"{path} has format {found}; this kar-aug reads {_FORMAT}. Name another workdir.")
-            for name, kind in (("runs", Run), ("trials", Trial)):
-                columns = ", ".join(f"{f.name} {_TYPES.get(str(f.type), 'TEXT')}" for f in fields(kind))
-                connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns}, PRIMARY KEY (identity))")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS predictions (identity TEXT PRIMARY KEY, prediction BLOB NOT NULL)"
-            )
-            connection.execute(f"PRAGMA user_version = {_FORMAT}")
+        self._engine = sqlite_engine(path, pooled=False)  # a book is opened in processes and threads alike
+        self._reader = self._engine.execution_options(reading=True)
+        with self._transaction(self._engine) as connection:
+            FORMAT.bring_up_to_date(connection, str(path))
+
+    def __reduce__(self) -> tuple[type[Book], tuple[Path]]:
+        return Book, (self.path,)
 
     def run(self, identity: str) -> Run | None:
         """A finished run."""
-        row = self._row("runs", identity)
+        row = self._row(_runs, identity)
         return None if row is None else Run(**row)
 
     def trial(self, identity: str) -> Trial | None:
         """A finished trial."""
-        row = self._row("trials", identity)
+        row = self._row(_trials, identity)
         return None if row is None else Trial(**row)
 
     def add_run(self, run: Run, prediction: npt.NDArray[np.float32]) -> None:
         """Keep a run and its predictions of the test rows, (rows,), in their order."""
-        with self._connection() as connection:
-            _insert(connection, "runs", run)
-            connection.execute(
-                "INSERT OR REPLACE INTO predictions VALUES (?, ?)",
-                (run.identity, np.asarray(prediction, "<f4").tobytes()),
+        with self._transaction(self._engine) as connection:
+            _put(connection, _runs, _as_row(run))
+            _put(
+                connection,
+                _predictions,
+                {"identity": run.identity, "prediction": np.asarray(prediction, "<f4").tobytes()},
             )
 
     def add_trial(self, trial: Trial) -> None:
         """Keep a trial."""
-        with self._connection() as connection:
-            _insert(connection, "trials", trial)
+        with self._transaction(self._engine) as connection:
+            _put(connection, _trials, _as_row(trial))
 
     def prediction(self, identity: str) -> npt.NDArray[np.float32]:
         """What a run predicted for the test rows, (rows,)."""
-        with self._connection() as connection:
-            (blob,) = connection.execute(
-                "SELECT prediction FROM predictions WHERE identity = ?", (identity,)
-            ).fetchone()
-        return np.frombuffer(blob, "<f4")
+        wanted = sa.select(_predictions.c.prediction).where(_predictions.c.identity == identity)
+        with self._transaction(self._reader) as connection:
+            return np.frombuffer(connection.execute(wanted).scalar_one(), "<f4")
 
     def latest(self, arm: Arm, seed: int, data: str, knowledge: Mapping[str, str]) -> Run | None:
         """The newest run of an arm with a seed on this data and knowledge, whatever its settings."""
-        wanted = (_dump(asdict(arm)), seed, data, _dump(knowledge))
-        with self._connection() as connection:
-            found = connection.execute(
-                "SELECT identity FROM runs WHERE arm = ? AND seed = ? AND data = ? AND knowledge = ? "
-                "ORDER BY created DESC, rowid DESC LIMIT 1",
-                wanted,
-            ).fetchone()
-        return None if found is None else self.run(found[0])
+        newest = (
+            sa.select(_runs)
+            .where(_runs.c.seed == seed, _runs.c.data == data, _runs.c.knowledge == _dump(knowledge))
+            .order_by(_runs.c.created.desc(), sa.literal_column("rowid").desc())
+        )
+        with self._transaction(self._reader) as connection:
+            found = (Run(**_read(row)) for row in connection.execute(newest).mappings())
+            return next((run for run in found if run.arm == arm), None)
 
-    def _row(self, table: str, identity: str) -> dict[str, Any] | None:
-        with self._connection() as connection:
-            connection.row_factory = sqlite3.Row
-            found = connection.execute(f"SELECT * FROM {table} WHERE identity = ?", (identity,)).fetchone()
-        if found is None:
-            return None
-        row = {name: json.loads(value) if name in _JSON else value for name, value in dict(found).items()}
-        row = {name: float("nan") if value is None else value for name, value in row.items()}  # SQLite keeps no NaN
-        return {**row, "arm": Arm.of(row["arm"]), "curve": tuple(row["curve"])}
+    def _row(self, table: sa.Table, identity: str) -> dict[str, Any] | None:
+        with self._transaction(self._reader) as connection:
+            found = connection.execute(sa.select(table).where(table.c.identity == identity)).mappings().one_or_none()
+        return None if found is None else _read(found)
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on a connection of its own: a book is opened in processes and threads alike."""
+    def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
         try:
-            with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
+            with engine.begin() as connection:
                 yield connection
-        except sqlite3.DatabaseError as error:
-            raise StoreError(f"{self.path}: {error}. If it is damaged, delete it: the runs are made again.") from None
+        except sa.exc.DatabaseError as error:
+            raise StoreError(
+                f"{self.path}: {reason(error)}. If it is damaged, delete it: the runs are made again.",
+                path=self.path,
+            ) from None
 
 
-_TYPES = {"int": "INTEGER", "float": "REAL"}
+def _put(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
+    connection.execute(insert(table).prefix_with("OR REPLACE"), dict(row))
 
 
-def _insert(connection: sqlite3.Connection, table: str, row: Run | Trial) -> None:
-    values = {name: _dump(value) if name in _JSON else value for name, value in asdict(row).items()}
-    places = ", ".join(f":{name}" for name in values)
-    connection.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(values)}) VALUES ({places})", values)
+def _read(found: Mapping[Any, Any]) -> dict[str, Any]:
+    row = {name: json.loads(value) if name in _JSON else value for name, value in found.items()}
+    row = {name: float("nan") if value is None else value for name, value in row.items()}  # SQLite keeps no NaN
+    return {**row, "arm": Arm.of(row["arm"]), "curve": tuple(row["curve"])}
+
+
+def _as_row(row: Run | Trial) -> dict[str, Any]:
+    return {name: _dump(value) if name in _JSON else value for name, value in asdict(row).items()}
 
 
 def _dump(value: Any) -> str:

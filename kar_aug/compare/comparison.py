@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kar_aug.compare.arms import Arm, arms, fullest
-from kar_aug.compare.book import Book, Run
+from kar_aug.compare.arms import Arm, arms, imitated
+from kar_aug.compare.book import BOOK, Book, Run
 from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.statistics import Estimate, estimate, relative_improvement
 from kar_aug.compare.tasks import Event, OnEvent, Task, Training, Tuning
@@ -22,8 +22,8 @@ from kar_aug.errors import DataError, StoreError
 from kar_aug.pipeline.workspace import Workspace
 
 Predictions = npt.NDArray[np.float32]
-BOOK = "runs.sqlite"
 PARTS = ("train", "validation", "test")
+_log = logging.getLogger("kar_aug")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Comparison:
 
     def improvement(self, arm: Arm) -> float:
         """Relative improvement of the mean AUC over the plain backbone."""
-        return relative_improvement(self.estimate(arm).mean, self.estimate(Arm(arm.backbone)).mean)
+        return relative_improvement(self.estimate(arm).mean, self.estimate(arm.base).mean)
 
 
 def compare(
@@ -137,7 +137,8 @@ def compare(
         if not (experiment.samples(0).part == part).any():
             raise DataError(f"There are no samples in the part {part!r}. Choose other shares in [data].")
     book = Book(experiment.folder / BOOK)
-    searches = [Tuning(arm, config.tune, config, _imitated(arm, chosen)) for arm in chosen if config.tune]
+    on_event = _saying_notes(on_event)
+    searches = [Tuning(arm, config.tune, config.training, imitated(arm, chosen)) for arm in chosen if config.tune]
     missing = [search.missing(experiment, book) for search in searches]
     jobs = config.jobs or cores()
     total = config.tune * len(chosen) + config.seeds * len(chosen)
@@ -166,37 +167,27 @@ def compare(
     return Comparison(experiment, book, found)
 
 
+def _saying_notes(on_event: OnEvent) -> OnEvent:
+    """Each note once, however many seeds have it."""
+    said: set[str] = set()
+
+    def say(event: Event) -> None:
+        if not event.note:
+            on_event(event)
+        elif event.note not in said:
+            said.add(event.note)
+            _log.warning("%s", event.note)
+
+    return say
+
+
 def _trainings(
     chosen: Sequence[Arm], config: CompareConfig, searches: Sequence[Tuning], experiment: Experiment, book: Book
 ) -> list[Training]:
     """A training an arm and seed; seeds outermost, so that an interrupted comparison has whole seeds."""
     tuned = {search.arm: search.best(experiment, book) for search in searches}
     return [
-        Training(arm, seed, tuned.get(arm, config), _imitated(arm, chosen))
+        Training(arm, seed, tuned.get(arm, config.training), imitated(arm, chosen))
         for seed in range(config.seeds)
         for arm in chosen
     ]
-
-
-def _imitated(arm: Arm, chosen: Sequence[Arm]) -> Arm | None:
-    return fullest(chosen, arm.backbone) if arm.knowledge == "bigger" else None
-
-
-def exported_model(workspace: Workspace, backbone: str, seed: int) -> tuple[Path, dict[str, Any]]:
-    """The latest trained model of a backbone with the fullest knowledge, and its stores by id input.
-
-    Raises:
-        StoreError: `compare` trained none on this data and knowledge.
-    """
-    experiment = Experiment(workspace)
-    arm = fullest(arms(experiment.config), backbone)
-    if arm is None:
-        raise StoreError('There is no arm with knowledge. Name some in kar.toml: [compare] knowledge = ["both"]')
-    book = Book(experiment.folder / BOOK)
-    run = book.latest(arm, seed, experiment.data_fingerprint(seed), experiment.knowledge_fingerprint(arm))
-    path = experiment.folder / f"{run.identity}.keras" if run else None
-    if path is None or not path.exists():
-        raise StoreError(
-            f"There is no trained {arm.name} with seed {seed} for this data and knowledge. Run: kar-aug compare"
-        )
-    return path, {f"{source}_id": experiment.store(arm.knowledge, source) for source in arm.sources}

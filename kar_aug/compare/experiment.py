@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from functools import cache
-from importlib.util import find_spec
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from kar_aug._version import __version__
 from kar_aug.cache import KnowledgeTable, VectorStore
-from kar_aug.compare import controls
-from kar_aug.compare.arms import BASE, Arm
-from kar_aug.config import CompareConfig, Config
+from kar_aug.compare.arms import Arm
+from kar_aug.config import CompareConfig, TrainingConfig
 from kar_aug.data.features import Samples
-from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import Workspace
+from kar_aug.registry import ADAPTORS, BACKBONES, CONTROLS, INJECTIONS
 
-# Settings that choose what is run, and change no run.
-_CHOICES = (
-    "backbones",
-    "knowledge",
-    "controls",
-    "adaptors",
-    "injections",
-    "stores",
-    "seeds",
-    "vary_split",
-    "tune",
-    "jobs",
-)
+# Raised by whoever changes what a training comes to: its numbers are of another kind then, and runs of before are not
+# reused. A test trains a few arms and compares them with what they came to when this was last raised.
+RESULTS_VERSION = 1
 
 
 class Experiment:
@@ -41,7 +27,7 @@ class Experiment:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self._splits = {workspace.config.data.seed: workspace}
-        self._stores: dict[tuple[str, str], VectorStore] = {}
+        self._stores: dict[Path, VectorStore] = {}
 
     @property
     def config(self) -> CompareConfig:
@@ -65,92 +51,74 @@ class Experiment:
         first = self.workspace.config.data.seed
         wanted = first + seed if self.config.vary_split else first
         if wanted not in self._splits:
-            config: Config = self.workspace.config
-            self._splits[wanted] = Workspace(replace(config, data=replace(config.data, seed=wanted)))
-            self._splits[wanted].__dict__["tables"] = self.workspace.tables  # read once
+            self._splits[wanted] = self.workspace.with_seed(wanted)
         return self._splits[wanted]
 
-    def store(self, knowledge: str, source: str) -> VectorStore:
-        """The vectors of one kind of knowledge of "user" or "item".
+    def stores(self, arm: Arm, entity: str) -> dict[str, VectorStore]:
+        """The vector stores that decide what an arm knows of "user" or "item", by names of its own; the first is the
+        one whose vectors it has.
 
         Raises:
             StoreError: They are not there; the message says which command makes them.
         """
-        if (knowledge, source) not in self._stores:
-            if knowledge in self.config.stores:
-                path = self.workspace.config.path(self.config.store_folders(knowledge)[source])
-            elif knowledge == "metadata":
-                path = self.workspace.metadata_path(source)
-                if not path.exists():
-                    raise StoreError(
-                        f'{path}: metadata is not encoded yet. Run kar-aug encode with "metadata" among the controls.'
-                    )
-            else:
-                path = self.workspace.store_path(source)
-            self._stores[knowledge, source] = VectorStore.open(path)
-        return self._stores[knowledge, source]
+        return {name: self._open(path) for name, path in arm.addition.stores(self.workspace, entity).items()}
+
+    def store(self, arm: Arm, entity: str) -> VectorStore:
+        """The one whose vectors it has."""
+        return next(iter(self.stores(arm, entity).values()))
+
+    def _open(self, path: Path) -> VectorStore:
+        if path not in self._stores:
+            self._stores[path] = VectorStore.open(path)
+        return self._stores[path]
 
     def tables(self, arm: Arm, seed: int) -> dict[str, KnowledgeTable]:
         """What the layer of an arm looks up: id input -> vectors. Controls are drawn anew for each seed."""
-        samples = self.samples(seed)
-        found = {}
-        for source in arm.sources:
-            vocabulary = samples.vocabulary[source]
-            table = self.store(arm.knowledge, source).align(vocabulary)
-            if arm.knowledge == "shuffled":
-                table = controls.shuffled(table, seed)
-            elif arm.knowledge == "random":
-                table = controls.random(table, seed)
-            elif arm.knowledge == "metadata":
-                table = controls.covering(table, self.store("both", source).align(vocabulary))
-            found[f"{source}_id"] = table
-        return found
+        vocabulary = self.samples(seed).vocabulary
+        return {
+            f"{entity}_id": arm.addition.table(
+                {name: store.align(vocabulary[entity]) for name, store in self.stores(arm, entity).items()}, seed
+            )
+            for entity in arm.entities
+        }
 
     def knowledge_fingerprint(self, arm: Arm, imitated: Arm | None = None) -> dict[str, str]:
-        """Per store that decides an arm's result, its fingerprint."""
-        kinds = [arm.knowledge] + (["both"] if arm.knowledge == "metadata" else [])
-        found = {f"{kind} {source}": self.store(kind, source).fingerprint for kind in kinds for source in arm.sources}
-        if imitated is not None:  # whose size a bigger backbone has
-            found |= {
-                f"size of {source}": str(self.store("both", source).spec.dimension) for source in imitated.sources
-            }
-        return found
+        """Per store that decides an arm's result, its fingerprint; of an arm that another is made after, the size."""
+        found = {
+            f"{name} {entity}": store.fingerprint
+            for entity in arm.entities
+            for name, store in self.stores(arm, entity).items()
+        }
+        if imitated is None:
+            return found
+        sizes = {entity: self.store(imitated, entity).spec.dimension for entity in imitated.entities}
+        return {**found, **{f"size of {entity}": str(size) for entity, size in sizes.items()}}
 
-    def identity(self, arm: Arm, seed: int, settings: CompareConfig, imitated: Arm | None, *further: Any) -> str:
-        """16 hex digits over all that decides a run's result, the code included."""
-        training = {name: value for name, value in asdict(settings).items() if name not in _CHOICES}
-        knowledge = self.knowledge_fingerprint(arm, imitated)
-        if arm.knowledge in (BASE, "bigger"):  # no adaptor in it
-            training = {name: v for name, v in training.items() if "expert" not in name or arm.knowledge == "bigger"}
+    def identity(self, arm: Arm, seed: int, settings: TrainingConfig, imitated: Arm | None, *further: Any) -> str:
+        """16 hex digits over all that decides a run's result, whatever others have written for it included."""
+        training = asdict(settings)
+        if not arm.entities and imitated is None:  # no adaptor in it
+            training = {name: value for name, value in training.items() if "expert" not in name}
         content = [
             asdict(arm),
             asdict(imitated) if imitated else None,
             seed,
             training,
-            knowledge,
+            self.knowledge_fingerprint(arm, imitated),
             self.data_fingerprint(seed),
-            code_version(),
+            RESULTS_VERSION,
+            _code_of_others(arm),
             *further,
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@cache
 def code_version() -> str:
-    """The version, and 8 hex digits over the source of all that a run's result depends on: layers, backbones,
-    training, metrics. Whoever changes one of them gets new runs."""
-    digest = hashlib.sha256()
-    for package, names in _CODE:
-        spec = find_spec(package)  # importing them would import TensorFlow
-        assert spec is not None and spec.submodule_search_locations
-        folder = Path(next(iter(spec.submodule_search_locations)))
-        for path in [folder / name for name in names] or sorted(folder.glob("*.py")):
-            digest.update(path.read_bytes())
-    return f"{__version__}+{digest.hexdigest()[:8]}"
+    """What a report says of the code that its results come from."""
+    return f"{__version__}, results {RESULTS_VERSION}"
 
 
-_CODE: Sequence[tuple[str, Sequence[str]]] = (
-    ("kar_aug.layers", ()),
-    ("kar_aug.backbones", ()),
-    ("kar_aug.compare", ("controls.py", "experiment.py", "metrics.py", "models.py", "training.py")),
-)
+def _code_of_others(arm: Arm) -> dict[str, str]:
+    """The files that an arm's names lead to outside of kar-aug, which no `RESULTS_VERSION` watches."""
+    kinds = ((BACKBONES, arm.backbone), (CONTROLS, arm.knowledge), (INJECTIONS, arm.injection), (ADAPTORS, arm.adaptor))
+    return {name: digest for registry, name in kinds if (digest := registry.fingerprint(name))}

@@ -37,7 +37,8 @@ Calibration = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArra
 
 def calibration(label: npt.NDArray[Any], prediction: npt.NDArray[Any], bins: int = 10) -> Calibration:
     """Mean prediction, share of clicks and number of rows of up to `bins` equally large groups of rows, from the
-    lowest predictions to the highest."""
+    lowest predictions to the highest.
+    """
     order = np.argsort(prediction, kind="stable")
     groups = [rows for rows in np.array_split(order, bins) if len(rows)]
     return (

@@ -23,7 +23,8 @@ Numbers = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class Slice:
     """Some of the test rows. `share`: of all of them; `base`: AUC of the plain backbone there; `gain`: AUC that the arm
-    has more, both over the seeds."""
+    has more, both over the seeds.
+    """
 
     group: str
     label: str
@@ -35,7 +36,7 @@ class Slice:
 def by_slice(comparison: Comparison, arm: Arm) -> list[Slice]:
     """An arm against its plain backbone, slice by slice; those with fewer than 10 clicks or 10 others are left out."""
     slices = []
-    base = Arm(arm.backbone)
+    base = arm.base
     seeds = range(comparison.seeds)
     for group, label, mask in _masks(comparison, arm):
         shares, before, gains, fewest = [], [], [], _FEWEST

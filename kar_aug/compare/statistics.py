@@ -15,7 +15,8 @@ Array = npt.NDArray[np.float64]
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds. `sd`: standard deviation of one value; `half`: half the width of the mean's 95% interval, by
-    Student's t. Both are NaN for a single seed."""
+    Student's t. Both are NaN for a single seed.
+    """
 
     mean: float
     sd: float
@@ -52,7 +53,8 @@ def wilcoxon(differences: Sequence[float]) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for having tested so many: step down from the least (Holm 1979). NaNs stay, and do not
-    count."""
+    count.
+    """
     given = np.asarray(p_values, np.float64)
     corrected = np.full(len(given), np.nan)
     tested = [int(place) for place in np.argsort(given, kind="stable") if not np.isnan(given[place])]

@@ -7,36 +7,52 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
-from typing import Any
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Protocol
 
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.book import Book, Run, Trial
 from kar_aug.compare.experiment import Experiment, code_version
-from kar_aug.config import CompareConfig
+from kar_aug.compare.saved import save
+from kar_aug.config import TrainingConfig
 
 
 @dataclass(frozen=True)
 class Event:
-    """What a task reports: after each epoch (with its validation AUC), and, `done`, when a unit is in the book."""
+    """What a task reports: after each epoch (with its validation AUC), and, `done`, when a unit is in the book; or a
+    `note`, a sentence that the user should read.
+    """
 
     arm: Arm
     unit: str
     epoch: int = 0
     auc: float = float("nan")
     done: bool = False
+    note: str = ""
 
 
 OnEvent = Callable[[Event], None]
 
 
+class Task(Protocol):
+    """Something to be done in a process with TensorFlow, on one core."""
+
+    def wanted_keras(self) -> str:
+        """Which Keras that process must run: "2", for its former API, or "3"."""
+        ...
+
+    def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
+        """Do it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Training:
-    """One arm with one seed. `imitated` is the arm whose size a bigger backbone has."""
+    """One arm with one seed. `imitated` is the arm that its control is made after, if it is made after any."""
 
     arm: Arm
     seed: int
-    settings: CompareConfig
+    settings: TrainingConfig
     imitated: Arm | None = None
 
     def identity(self, experiment: Experiment) -> str:
@@ -47,11 +63,15 @@ class Training:
         """1 if the book does not have it yet, else 0."""
         return int(book.run(self.identity(experiment)) is None)
 
+    def wanted_keras(self) -> str:
+        """That of its backbone."""
+        return _keras_for(self.arm, self.settings)
+
     def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
         """Train on train, choose the epoch on validation, then look at the test part: here, and nowhere else."""
-        from kar_aug._files import atomic_path
         from kar_aug._keras import keras
         from kar_aug.compare.metrics import auc, ece, gauc, logloss
+        from kar_aug.compare.models import parameters
         from kar_aug.compare.training import predict
 
         unit = f"seed {self.seed}"
@@ -60,7 +80,7 @@ class Training:
         validation, _ = samples.of("validation")
         gate = (
             trained.augmentation.gate_usage({name: validation[name] for name in trained.augmentation.sources})
-            if trained.augmentation
+            if trained.augmentation in trained.model.layers and trained.augmentation.adaptor.has_gate
             else {}
         )
         test, label = samples.of("test")
@@ -80,16 +100,15 @@ class Training:
             gauc=gauc(label, prediction, test["user_id"]),
             ece=ece(label, prediction),
             curve=trained.curve,
-            parameters=_parameters(trained.model),
+            parameters=parameters(trained.model),
             train_seconds=round(trained.train_seconds, 2),
             microseconds=round(trained.microseconds, 3),
             gate={name: usage.astype(float).tolist() for name, usage in gate.items()},
             created=_now(),
+            keras=self.wanted_keras(),
         )
-        if self.arm.kind == "knowledge":  # what `kar-aug export` serves
-            with atomic_path(experiment.folder / f"{identity}.keras") as temporary:
-                # Rewrapped: without the optimizer, whose state nobody needs after the best epoch is restored.
-                keras.Model(trained.model.inputs, trained.model.outputs).save(temporary)
+        if self.arm.has_knowledge:  # what `kar-aug export` serves
+            save(trained.model, experiment.folder, identity)
         book.add_run(run, prediction)
         keras.backend.clear_session()
         on_event(Event(self.arm, unit, len(run.curve), max(run.curve), done=True))
@@ -101,7 +120,7 @@ class Tuning:
 
     arm: Arm
     trials: int
-    settings: CompareConfig
+    settings: TrainingConfig
     imitated: Arm | None = None
 
     def identity(self, experiment: Experiment, number: int) -> str:
@@ -119,10 +138,14 @@ class Tuning:
         """How many trials are still to do."""
         return self.trials - len(self.done(experiment, book))
 
-    def best(self, experiment: Experiment, book: Book) -> CompareConfig:
+    def best(self, experiment: Experiment, book: Book) -> TrainingConfig:
         """The settings of the best trial on validation; the first of equals."""
         trials = self.done(experiment, book)
         return replace(self.settings, **max(trials, key=lambda trial: trial.auc).settings)
+
+    def wanted_keras(self) -> str:
+        """That of its backbone."""
+        return _keras_for(self.arm, self.settings)
 
     def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
         """Do the trials that are missing."""
@@ -150,12 +173,15 @@ class Tuning:
             on_event(Event(self.arm, unit, len(trial.curve), trial.auc, done=True))
 
 
-Task = Training | Tuning
-
-
 def replace_settings(tuning: Tuning, chosen: Mapping[str, Any]) -> Training:
     """A training of a tuned arm with some settings changed. Its seed is 0, and its test part is never asked for."""
     return Training(tuning.arm, 0, replace(tuning.settings, **chosen), tuning.imitated)
+
+
+def _keras_for(arm: Arm, settings: TrainingConfig) -> str:
+    from kar_aug.compare.models import keras_for
+
+    return keras_for(arm, settings)
 
 
 def _train(task: Training, experiment: Experiment, unit: str, on_event: OnEvent) -> Any:
@@ -169,22 +195,24 @@ def _train(task: Training, experiment: Experiment, unit: str, on_event: OnEvent)
         task.settings,
         task.imitated,
         lambda epoch, auc: on_event(Event(task.arm, unit, epoch + 1, auc)),
+        lambda sentence: on_event(Event(task.arm, unit, note=sentence)),
     )
 
 
-def _parameters(model: Any) -> int:
-    from kar_aug.compare.models import parameters
-
-    return parameters(model)
-
-
 def _environment() -> dict[str, str]:
+    packages = {name: _version(name) for name in ("tensorflow", "keras", "tf-keras", "deepctr")}
     return {
         "python": platform.python_version(),
-        "tensorflow": version("tensorflow"),
-        "deepctr": version("deepctr"),
+        **{name: found for name, found in packages.items() if found},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _now() -> str:

@@ -14,8 +14,8 @@ from kar_aug._keras import keras, tf
 from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.metrics import auc
-from kar_aug.compare.models import build, build_bigger
-from kar_aug.config import CompareConfig
+from kar_aug.compare.models import build, build_imitation, input_names
+from kar_aug.config import TrainingConfig
 from kar_aug.data.features import Samples
 from kar_aug.layers import KnowledgeAugmentation
 
@@ -42,9 +42,10 @@ def train(
     seed: int,
     samples: Samples,
     tables: Mapping[str, KnowledgeTable],
-    settings: CompareConfig,
-    imitated: Arm | None,
+    settings: TrainingConfig,
+    imitated: Arm | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, auc: None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> Trained:
     """Train until the validation AUC falls, and go back to its best epoch.
 
@@ -52,25 +53,28 @@ def train(
     operations are made deterministic for the whole process (`tf.config.experimental.enable_op_determinism`).
 
     Args:
-        tables: id input -> vectors; of `imitated` where the arm is a bigger backbone.
+        tables: id input -> vectors; of `imitated` where the arm is made after that.
         on_epoch: called with (epoch, validation AUC).
+        say: called with what the user should know of the model, in one line.
     """
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     augmentation = None
     if imitated is not None:
-        model = build_bigger(samples, settings, seed, imitated, tables)
+        model = build_imitation(arm, imitated, samples.features, tables, settings, seed, say)
     else:
-        model, augmentation = build(arm, samples, tables, settings, seed)
+        model, augmentation = build(arm, samples.features, tables, settings, seed)
     model.compile(keras.optimizers.Adam(settings.learning_rate), "binary_crossentropy")
-    batches = _batches(*samples.of("train"), settings.batch_size, seed)
+    model.optimizer.build(model.trainable_variables)  # else the first step makes it, and is traced twice
+    inputs, label = samples.of("train")
+    batches = _batches({name: inputs[name] for name in input_names(model)}, label, settings.batch_size, seed)
     validation, label = samples.of("validation")
     curve: list[float] = []
     best = model.get_weights()
     fastest = float("inf")
     for epoch in range(settings.epochs):
-        model.fit(batches, verbose=0)
+        model.fit(batches, verbose=0, shuffle=False)  # the batches are shuffled; Keras 3 would warn
         before = time.monotonic()
         curve.append(auc(label, predict(model, validation)))
         fastest = min(fastest, time.monotonic() - before)
@@ -85,12 +89,14 @@ def train(
 
 def predict(model: Any, inputs: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     """Click probabilities, (rows,)."""
-    return np.asarray(model.predict(dict(inputs), batch_size=_PREDICTED_ROWS, verbose=0)[:, 0], np.float32)
+    read = {name: inputs[name] for name in input_names(model)}
+    return np.asarray(model.predict(read, batch_size=_PREDICTED_ROWS, verbose=0)[:, 0], np.float32)
 
 
 def _batches(inputs: Mapping[str, Any], label: Any, batch_size: int, seed: int) -> Any:
     """Shuffled anew each epoch. Only row numbers are shuffled, and whole batches gathered: rows are never copied one
-    by one."""
+    by one.
+    """
     inputs, label = {name: tf.constant(values) for name, values in inputs.items()}, tf.constant(label)
     rows = tf.data.Dataset.range(len(label)).shuffle(len(label), seed=seed).batch(batch_size)
     return rows.map(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kar_aug.config import CompareConfig
+from kar_aug.config import TrainingConfig
 from kar_aug.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SPACE: Mapping[str, tuple[float, float, bool]] = {
 }
 
 
-def proposal(settings: CompareConfig, finished: Sequence[Trial]) -> dict[str, float]:
+def proposal(settings: TrainingConfig, finished: Sequence[Trial]) -> dict[str, float]:
     """Settings of the next trial of an arm: first those of kar.toml, then what Optuna's TPE proposes.
 
     It depends on the finished trials alone, so that a search that was killed goes on as if it had not been.

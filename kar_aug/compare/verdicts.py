@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kar_aug.compare.arms import BASE, Arm, fullest, pairs
+from kar_aug.compare.additions import Control
+from kar_aug.compare.arms import Arm, fullest, pairs
 from kar_aug.compare.comparison import Comparison
 from kar_aug.compare.statistics import Estimate, delong, estimate, holm, paired_t, wilcoxon
 
@@ -96,13 +97,13 @@ def headlines(comparison: Comparison) -> list[str]:
         of_rival = [v for v in asked if v.against.knowledge == rival]
         won = [v.arm.backbone for v in of_rival if v.word == "yes"]
         lost = [v.arm.backbone for v in of_rival if v.word == "no, worse"]
-        name = of_rival[0].against.words if rival != BASE else "the plain backbone"
+        name = of_rival[0].against.words
         if comparison.seeds == 1:
             sentences.append(f"Against {name}: one seed cannot tell a gain from chance.")
             continue
         sentence = f"{of_rival[0].arm.words.capitalize()} beats {name} on {_listed(won, len(of_rival))}"
         sentences.append(sentence + (f", and is worse on {', '.join(lost)}." if lost else "."))
-    if not any(arm.knowledge == "metadata" for arm in comparison.arms):
+    if not any(isinstance(arm.addition, Control) and arm.addition.is_text for arm in comparison.arms):
         sentences.append("No control with metadata ran: this does not tell knowledge from any other text.")
     return sentences
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kar_aug.data.times import seconds
 from kar_aug.errors import DataError
 
 MISSING, UNKNOWN, FIRST = 0, 1, 2
@@ -106,8 +107,12 @@ class Scale:
     may_miss: bool
 
     @classmethod
-    def fit(cls, values: pd.Series, how: str) -> Self:
-        """A scale of the kind "standard", "log" or "minmax"."""
+    def fit(cls, values: pd.Series, how: str, *, may_miss: bool = False) -> Self:
+        """A scale of the kind "standard", "log" or "minmax".
+
+        Args:
+            may_miss: whether numbers may be missing of which `values` show nothing.
+        """
         numbers = _finite(values)
         spread = _logarithm(numbers) if how == "log" else numbers
         if not len(spread):
@@ -116,7 +121,7 @@ class Scale:
         mean, deviation = float(spread.mean()), float(spread.std())
         shift, width = (low, high - low) if how == "minmax" else (mean, deviation)
         width = width if width > 0 else 1.0
-        return cls(how == "log", shift, width, (mean - shift) / width, len(numbers) < len(values))
+        return cls(how == "log", shift, width, (mean - shift) / width, may_miss or len(numbers) < len(values))
 
     def encode(self, values: pd.Series) -> Floats:
         """`values` on the scale, one each."""
@@ -157,11 +162,16 @@ def numbers_of(values: pd.Series) -> npt.NDArray[np.float64]:
         DataError: It holds text that is no number.
     """
     if pd.api.types.is_datetime64_any_dtype(values):
-        return values.astype("int64").to_numpy(np.float64) / 1e9
+        return seconds(values)
     try:
         return pd.to_numeric(values).to_numpy(np.float64, na_value=np.nan)
     except (ValueError, TypeError) as error:
         raise DataError(f"{values.name!r} is to be read as a number: {error}.") from None
+
+
+def missing_of(values: pd.Series) -> Floats:
+    """1.0 where a column holds no number, else 0.0."""
+    return (~np.isfinite(numbers_of(values))).astype(np.float32)
 
 
 def _finite(values: pd.Series) -> npt.NDArray[np.float64]:

@@ -1,13 +1,14 @@
-"""What a user did before: per sample the latest events strictly before its moment, as a slice of one long table.
+"""What a user did before: per sample the latest events strictly before its moment, as a window of one long table.
 
 Events stand in one table, each user's together and in order of time. The events before a sample are then neighbours in
-it, so that two integers a sample say which they are, whatever the length of a sequence: nothing is padded or copied
-before a batch is read.
+it, so that two integers a sample say which they are, and reading them is one copy, whatever the length of a sequence:
+nothing is padded before a batch is read.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,40 +17,52 @@ Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Sequence:
+class Window:
+    """The events before some samples: where they begin, (samples,), and which are there, (samples, length)."""
+
+    start: Positions
+    there: npt.NDArray[np.bool_]
+
+    def read(self, padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A column of the events, as `Events.pad` made it: (samples, length), oldest first, zeros after."""
+        length = self.there.shape[1]
+        windows = np.lib.stride_tricks.sliding_window_view(padded, length)
+        return np.asarray(windows[self.start] * self.there.astype(padded.dtype, copy=False))
+
+
+@dataclass(frozen=True)
+class Events:
     """Which events of a table precede each of its rows.
 
     Args:
-        name: "hist" for the one that every model reads; what its features are called by.
-        kept: rows of the events that are in it, rising; e.g. the clicks alone.
+        kept: rows of the events that are in the sequence, rising; e.g. the clicks alone.
         first, stop: per row of the table, the span in `kept` of the row's user before the row's moment.
         length: how many of the latest are read.
     """
 
-    name: str
     kept: Positions
     first: Positions
     stop: Positions
     length: int
 
-    def rows(self, of: Positions) -> tuple[Positions, npt.NDArray[np.bool_]]:
-        """The rows that precede the rows `of`, (len(of), length), oldest first, padding after; and which are none."""
-        stop = self.stop[of]
-        start = np.maximum(self.first[of], stop - self.length)
-        places = start[:, np.newaxis] + np.arange(self.length)
-        there = places < stop[:, np.newaxis]
-        if not len(self.kept):
-            return np.zeros_like(places), there
-        return self.kept[np.where(there, places, 0)], there
+    def pad(self, column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A column of the table as windows are read from: the values of those kept, and as many zeros as are read."""
+        return np.concatenate([column[self.kept], np.zeros(self.length, column.dtype)])
 
-    def counts(self, of: Positions) -> npt.NDArray[np.int64]:
-        """How many events precede each of the rows `of`, (len(of),); at most `length` of them are read."""
-        return self.stop[of] - self.first[of]
+    def before(self, rows: Positions) -> Window:
+        """The events before some rows of the table."""
+        stop = self.stop[rows]
+        start = np.maximum(self.first[rows], stop - self.length)
+        return Window(start, np.arange(self.length) < (stop - start)[:, np.newaxis])
+
+    def counts(self, rows: Positions) -> Positions:
+        """How many events precede each of some rows, (rows,); at most `length` of them are read."""
+        return np.asarray(self.stop[rows] - self.first[rows])
 
 
-def sequence(
-    name: str, user: npt.NDArray[np.int64], moment: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_], length: int
-) -> Sequence:
+def events_before(
+    user: npt.NDArray[Any], moment: npt.NDArray[Any], chosen: npt.NDArray[np.bool_], length: int
+) -> Events:
     """The sequence of the chosen events.
 
     Args:
@@ -58,9 +71,9 @@ def sequence(
         length: how many of the latest are read.
     """
     rows = np.arange(len(user))
-    new_user = np.r_[True, user[1:] != user[:-1]] if len(user) else np.empty(0, bool)
-    new_moment = new_user | np.r_[True, moment[1:] != moment[:-1]] if len(user) else new_user
-    begins = np.maximum.accumulate(np.where(new_user, rows, 0))
+    new_user = np.r_[True, user[1:] != user[:-1]][: len(user)]
+    new_moment = new_user | np.r_[True, moment[1:] != moment[:-1]][: len(user)]
+    user_begins = np.maximum.accumulate(np.where(new_user, rows, 0))
     moment_begins = np.maximum.accumulate(np.where(new_moment, rows, 0))
     before = np.r_[0, np.cumsum(chosen)]
-    return Sequence(name, np.flatnonzero(chosen), before[begins], before[moment_begins], length)
+    return Events(np.flatnonzero(chosen), before[user_begins], before[moment_begins], length)

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kar_aug.data.place import Table
+from kar_aug.data.tables import typed
 from kar_aug.errors import DataError
 from kar_aug.registry import PROTOCOLS
 
@@ -19,7 +21,8 @@ UNLABELLED = "unlabelled"
 @dataclass(frozen=True)
 class Shares:
     """How much goes where; see `split_interactions`. A protocol is a function of the events in their order and of this
-    to a part a row."""
+    to a part a row.
+    """
 
     history: int
     history_share: float
@@ -74,7 +77,7 @@ def split_interactions(
     shares = Shares(history, history_share, validation, test, seed)
     if history < 0 or not 0 < validation < 1 or not 0 < test < 1 or not 0 < history_share < 1 or validation + test >= 1:
         raise _nothing_left(f"history={history}, validation={validation}, test={test}")
-    frame = _in_event_order(interactions)
+    frame = _in_event_order(typed("interactions", interactions, Table("interactions")))
     if "label" not in frame:
         frame["label"] = frame["rating"] > click_above
     frame["label"] = frame["label"].astype("float32")

@@ -2,13 +2,15 @@
 
 | table        | required columns            | meaning                                                        |
 |--------------|-----------------------------|----------------------------------------------------------------|
-| interactions | user_id, item_id, timestamp | one event a row; timestamp in seconds since 1970 or a datetime |
-|              | rating *or* label           | a rating, made a click where above a threshold; or 0/1 itself  |
+| interactions | user_id, item_id, timestamp | one event a row; times as in `kar_aug.data.times`              |
+|              | rating *or* label           | a rating, made a click where above a threshold; or 0/1 itself, |
+|              |                             | empty for events that are no samples and only somebody's past  |
 |              | order (optional)            | sorts a user's events where timestamps are rough; equal: ties  |
 | items        | item_id                     | optional table; any further column may be a feature or prompt field |
 | users        | user_id                     | optional table; likewise                                       |
 
-Ids are integers or strings. Several values in one cell are separated by `|`.
+Ids are integers or strings. Several values in one cell are separated by `|`, or are a list. Columns may be of any type
+that pandas or Arrow has: `kar_aug.data.types` says as what they are kept.
 """
 
 from __future__ import annotations
@@ -17,13 +19,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from kar_aug._files import read_table
+from kar_aug.data.ids import AS_STRINGS, ids, kind_of
+from kar_aug.data.labels import labelled
+from kar_aug.data.place import Table, first
+from kar_aug.data.reading import read_table
+from kar_aug.data.times import times
+from kar_aug.data.types import numbers, plain, take
 from kar_aug.errors import DataError
 
-_LATEST = 9_200_000_000  # seconds: the year 2261, after which no nanosecond timestamp exists
+KEYS = {"interactions": ("user_id", "item_id"), "items": ("item_id",), "users": ("user_id",)}
+Columns = Mapping[str, str | Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -41,49 +48,46 @@ class Tables:
     def __post_init__(self) -> None:
         _require(self.interactions, "interactions", ["user_id", "item_id", "timestamp"])
         if self.interactions.empty:
-            raise DataError("interactions: the table has no rows.")
+            raise DataError("interactions: the table has no rows.", table="interactions")
         if not {"rating", "label"} & set(self.interactions.columns):
-            raise DataError("interactions: there is neither a column 'rating' nor a column 'label'.")
-        value = "label" if "label" in self.interactions else "rating"
-        for column in ("user_id", "item_id", "timestamp", value):
-            _no_gaps(self.interactions, "interactions", column)
-        time = self.interactions["timestamp"]
-        if not (pd.api.types.is_numeric_dtype(time) or pd.api.types.is_datetime64_any_dtype(time)):
-            raise DataError("interactions: 'timestamp' must hold seconds since 1970, or datetimes, not text.")
-        if pd.api.types.is_float_dtype(time) and not np.isfinite(time).all():
-            raise DataError("interactions: 'timestamp' holds infinity.")
-        if pd.api.types.is_numeric_dtype(time) and time.max() > _LATEST:
             raise DataError(
-                f"interactions: 'timestamp' holds {time.max()}, seconds beyond the year 2261. "
-                "Milliseconds? Divide by 1000."
+                "interactions: there is neither a column 'rating' nor a column 'label'.", table="interactions"
             )
+        for name in KEYS:
+            object.__setattr__(self, name, typed(name, getattr(self, name), Table(name)))
+        value = "label" if "label" in self.interactions else "rating"
+        for column in ("user_id", "item_id", "timestamp", *(("rating",) if value == "rating" else ())):
+            _no_gaps(self.interactions, "interactions", column)
         if "order" in self.interactions:
             _no_gaps(self.interactions, "interactions", "order")
-            if not pd.api.types.is_numeric_dtype(self.interactions["order"]):
-                raise DataError("interactions: 'order' must hold numbers: a user's events are sorted by them.")
-        if not pd.api.types.is_numeric_dtype(self.interactions[value]):
-            raise DataError(f"interactions: '{value}' must hold numbers, not text.")
-        if value == "label" and not self.interactions["label"].isin([0, 1]).all():
-            raise DataError("interactions: 'label' must hold 0 or 1 only.")
+        if value == "label":
+            _zero_or_one(self.interactions["label"].dropna())
         for frame, name, key in ((self.items, "items", "item_id"), (self.users, "users", "user_id")):
             _require(frame, name, [key])
             _no_gaps(frame, name, key)
             repeated = frame[key][frame[key].duplicated()]
             if len(repeated):
                 raise DataError(
-                    f"{name}: {key} {repeated.tolist()[0]!r} stands in more than one row. Keep one row an id."
+                    f"{name}: {key} {repeated.tolist()[0]!r} stands in more than one row. Keep one row an id.",
+                    table=name,
+                    column=key,
+                    row=int(frame[key].duplicated().argmax()),
                 )
-            expected = _kind(self.interactions, "interactions", key)
-            if len(frame) and (kind := _kind(frame, name, key)) != expected:
+            expected = kind_of(self.interactions[key], Table("interactions")[key])
+            if len(frame) and (kind := kind_of(frame[key], Table(name)[key])) != expected:
                 raise DataError(
                     f"{name}: {key} holds {kind}s but interactions hold {expected}s, so that no id would be found. "
-                    "Give both the same type."
+                    f"Give both the same type; in kar.toml: {AS_STRINGS}",
+                    table=name,
+                    column=key,
+                    left=expected,
+                    right=kind,
                 )
 
-    def ids(self, source: str) -> list[int | str]:
-        """Every known id of a source ("user" or "item"), sorted: those of its table and of the interactions."""
-        table = self.users if source == "user" else self.items
-        column = f"{source}_id"
+    def ids(self, entity: str) -> list[int | str]:
+        """Every known id of an entity ("user" or "item"), sorted: those of its table and of the interactions."""
+        table = self.users if entity == "user" else self.items
+        column = f"{entity}_id"
         known = set(self.interactions[column].tolist()) | set(table[column].tolist())
         return sorted(known)
 
@@ -93,71 +97,132 @@ def load_tables(
     items: Path | None = None,
     users: Path | None = None,
     *,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns | None = None,
+    id_type: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
+    label: str | None = None,
 ) -> Tables:
-    """Read the three tables from Parquet or CSV files.
+    """Read the three tables from files: see `kar_aug.data.reading`.
 
     Args:
         columns: the files' own names, by ours: `{"user_id": "uid", "timestamp": "ts"}`. A name holds for every table
-            that has such a column; all other columns keep theirs.
+            that has such a column; one under the name of a table, `{"items": {"item_id": "article"}}`, for that table.
+            A column of ours that such a name replaces is left out. "genres.name" is the key `name` of the structs in
+            the column genres. All other columns keep their names.
+        id_type: "integer" or "string", where ids are to be these; as they are if None.
+        separator, encoding: of text files; told from their content if None.
+        label: what a click is: a column, or an expression (see `kar_aug.data.labels`).
 
     Raises:
         DataError: A file is not there, cannot be read, or holds a wrong table; or no table has a column so named.
     """
     paths = {"interactions": interactions, "items": items, "users": users}
-    frames = {name: read_table(path) for name, path in paths.items() if path is not None}
-    return Tables(**_renamed(frames, columns or {}))
+    called = {name: _called(columns or {}, name) for name in KEYS}
+    frames = {
+        name: read_table(
+            path,
+            ids=[called[name].get(key, key) for key in KEYS[name]],
+            id_type=id_type,
+            separator=separator,
+            encoding=encoding,
+        )
+        for name, path in paths.items()
+        if path is not None
+    }
+    _check_columns(columns or {}, frames)
+    tables = {}
+    for name, frame in frames.items():
+        there = {ours: theirs for ours, theirs in called[name].items() if _has(frame, theirs)}
+        renamed = _renamed(frame, there)
+        if label is not None and name == "interactions":
+            renamed = labelled(renamed, label)
+        tables[name] = typed(name, renamed, Table(str(paths[name]), there), id_type)
+    return Tables(**tables)
 
 
-def _renamed(frames: Mapping[str, pd.DataFrame], columns: Mapping[str, str]) -> dict[str, pd.DataFrame]:
-    """The tables under our names; those of the interactions with their dates read."""
-    for ours, theirs in columns.items():
-        if not any(theirs in frame for frame in frames.values()):
-            has = "; ".join(f"{name} has {', '.join(map(str, frame.columns))}" for name, frame in frames.items())
-            raise DataError(
-                f"[data] columns: no table has a column {theirs!r}, which {ours!r} is to be read from. {has}"
-            )
-    names = {theirs: ours for ours, theirs in columns.items()}
-    renamed = {name: frame.rename(columns=names) for name, frame in frames.items()}
-    renamed["interactions"] = _with_dates(renamed["interactions"])
-    return renamed
+def typed(name: str, frame: pd.DataFrame, table: Table, id_type: str | None = None) -> pd.DataFrame:
+    """One of the three tables, each column of a type that the project keeps: ids, times, numbers, and all others.
+
+    Args:
+        name: "interactions", "items" or "users".
+        table: how messages call it and its columns.
+        id_type: as in `load_tables`.
+
+    Raises:
+        DataError: A value is not what it must be; the message names its row.
+    """
+    if not frame.columns.is_unique:
+        return frame  # which is said where its columns are required
+    frame = plain(frame, table)
+    kept = {key: ids(frame[key], table[key], id_type) for key in KEYS[name] if key in frame}
+    if name == "interactions":
+        kept |= {key: times(frame[key], table[key]) for key in ("timestamp",) if key in frame}
+        kept |= {key: numbers(frame[key], table[key]) for key in ("rating", "label", "order") if key in frame}
+    return frame.assign(**kept)
 
 
-def _with_dates(interactions: pd.DataFrame) -> pd.DataFrame:
-    """CSV knows no datetimes: "2024-01-31 18:00:00" is one all the same."""
-    if "timestamp" not in interactions or pd.api.types.infer_dtype(interactions["timestamp"]) != "string":
-        return interactions
-    try:
-        return interactions.assign(timestamp=pd.to_datetime(interactions["timestamp"], format="ISO8601", utc=True))
-    except ValueError:
-        return interactions  # checked, and refused, as any other table
+def _called(columns: Columns, table: str) -> dict[str, str]:
+    """What a table may call our columns, by our name."""
+    own = columns.get(table)
+    return {ours: theirs for ours, theirs in columns.items() if isinstance(theirs, str)} | dict(
+        own if isinstance(own, Mapping) else {}
+    )
+
+
+def _has(frame: pd.DataFrame, theirs: str) -> bool:
+    return theirs in frame or theirs.split(".")[0] in frame
+
+
+def _check_columns(columns: Columns, frames: Mapping[str, pd.DataFrame]) -> None:
+    """Raise DataError where a name is not that of a column."""
+    for ours, given in columns.items():
+        theirs = given.items() if isinstance(given, Mapping) else [(ours, given)]
+        among = {ours: frames[ours]} if isinstance(given, Mapping) and ours in frames else frames
+        for our, their in theirs:
+            if not any(_has(frame, their) for frame in among.values()):
+                has = "; ".join(f"{name} has {', '.join(map(str, frame.columns))}" for name, frame in among.items())
+                raise DataError(
+                    f"[data] columns: no table has a column {their!r}, which {our!r} is to be read from. {has}"
+                )
+
+
+def _renamed(frame: pd.DataFrame, called: Mapping[str, str]) -> pd.DataFrame:
+    """The table under our names. A column that has one of them already, and is called otherwise, makes way."""
+    names = {theirs: ours for ours, theirs in called.items() if theirs in frame}
+    taken = {
+        ours: take(frame[theirs.split(".")[0]], theirs.partition(".")[2])
+        for ours, theirs in called.items()
+        if theirs not in frame
+    }
+    in_the_way = [ours for ours in called if ours in frame and ours not in names]
+    return frame.drop(columns=in_the_way).rename(columns=names).assign(**taken)
 
 
 def _require(frame: pd.DataFrame, name: str, columns: list[str]) -> None:
     repeated = frame.columns[frame.columns.duplicated()]
     if len(repeated):
-        raise DataError(f"{name}: column '{repeated[0]}' is there twice. Rename one.")
+        raise DataError(
+            f"{name}: column '{repeated[0]}' is there twice. Rename one.", table=name, column=str(repeated[0])
+        )
     for column in columns:
         if column not in frame:
             raise DataError(
                 f"{name}: column '{column}' is missing. It has: {', '.join(map(str, frame.columns))}. If it is one of "
-                f'them, say so in kar.toml: [data] columns = {{ {column} = "..." }}'
+                f'them, say so in kar.toml: [data] columns = {{ {column} = "..." }}',
+                table=name,
+                column=column,
             )
 
 
 def _no_gaps(frame: pd.DataFrame, name: str, column: str) -> None:
     gaps = frame[column].isna()
     if gaps.any():
-        raise DataError(f"{name}: '{column}' is empty in {gaps.sum()} rows, the first is row {int(gaps.argmax())}.")
+        row = int(gaps.argmax())
+        raise Table(name)[column].error(f"is empty in {gaps.sum()} rows, the first is row {row}.", row)
 
 
-def _kind(frame: pd.DataFrame, name: str, key: str) -> str:
-    """ "integer" or "string": what ids may be, because stores and caches keep these two apart and no other."""
-    kind = pd.api.types.infer_dtype(frame[key], skipna=False)
-    if kind not in ("integer", "string"):
-        raise DataError(f"{name}: '{key}' must hold integers or strings, all of one kind; it holds: {kind}.")
-    if kind == "integer" and len(frame) and int(frame[key].max()) >= 2**63:
-        raise DataError(
-            f"{name}: '{key}' holds {frame[key].max()}, more than 64-bit integers can. Make the ids strings."
-        )
-    return kind
+def _zero_or_one(label: pd.Series) -> None:
+    wrong = ~label.isin([0, 1])
+    if wrong.any():
+        raise Table("interactions")["label"].error(f"must hold 0 or 1 only. {first(label, wrong)}")

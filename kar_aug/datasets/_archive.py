@@ -1,5 +1,6 @@
 """Getting at the files of a data set: downloaded and compared with a checksum, in an archive or a folder, kept as
-Parquet."""
+Parquet.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +36,14 @@ class Files:
         self._archive: zipfile.ZipFile | None = None
         self._folder: Path | None = None
         if isinstance(path, Path) and not path.exists():
-            raise DataError(f"{path}: there is no such file or folder.")
+            raise DataError(f"{path}: there is no such file or folder.", path=path)
         if isinstance(path, Path) and path.is_dir():
             self._folder = path
         else:
             try:
                 self._archive = zipfile.ZipFile(path)
             except zipfile.BadZipFile:
-                raise DataError(f"{_name(path)} is neither a folder nor a zip archive.") from None
+                raise DataError(f"{_name(path)} is neither a folder nor a zip archive.", path=_name(path)) from None
         self._where = _name(path)
 
     @contextlib.contextmanager
@@ -64,9 +65,10 @@ class Files:
                 with found[0].open("rb") as file:
                     yield file
         except IndexError:
-            raise DataError(f"{self._where}: there is no file {name} in it.") from None
+            raise DataError(f"{self._where}: there is no file {name} in it.", path=self._where) from None
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise DataError(f"{self._where}: {name} cannot be read: {str(error).splitlines()[0]}") from None
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{self._where}: {name} cannot be read: {reason}", path=self._where) from None
 
 
 def download(url: str, checksum: str) -> Files:
@@ -83,7 +85,7 @@ def download(url: str, checksum: str) -> Files:
         content = response.read()
     kind, expected = checksum.split(":")
     if hashlib.new(kind, content, usedforsecurity=False).hexdigest() != expected:
-        raise DataError(f"{url} is not the file it was: its {kind.upper()} differs")
+        raise DataError(f"{url} is not the file it was: its {kind.upper()} differs", path=url)
     return Files(io.BytesIO(content))
 
 
@@ -103,7 +105,7 @@ def kept(folder: Path, make: Callable[[], Tables]) -> Tables:
         return Tables(**{name: pd.read_parquet(path) for name, path in paths.items()})
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{folder} cannot be read ({reason}). Delete that folder and run again.") from None
+        raise DataError(f"{folder} cannot be read ({reason}). Delete that folder and run again.", path=folder) from None
 
 
 def _name(path: Path | IO[bytes]) -> str:

@@ -134,7 +134,10 @@ def _fetch(edition: Edition) -> Tables:
 def _check_counts(edition: Edition, tables: Tables, origin: str) -> None:
     counts = {name: len(getattr(tables, name)) for name in edition.rows}
     if counts != edition.rows:
-        raise DataError(f"{edition.title} from {origin} has {counts} rows, not {dict(edition.rows)}.")
+        raise DataError(
+            f"{edition.title} from {origin} has {counts} rows, not {dict(edition.rows)}.",
+            path=origin, left=dict(edition.rows), right=counts,
+        )  # fmt: skip
 
 
 def _read_100k(files: Files) -> Tables:

@@ -4,9 +4,12 @@ job         what is missing or changed, into a vector store     encoders/   the 
 reduction   fewer numbers a vector
 """
 
+from kar_aug._stage import make_callable
 from kar_aug.encode.encoders import Encoder, load_encoder
 from kar_aug.encode.encoders.locate import MINILM
 from kar_aug.encode.encoders.sentence_transformer import SentenceTransformerEncoder
 from kar_aug.encode.job import Texts, encode
 
 __all__ = ["MINILM", "Encoder", "SentenceTransformerEncoder", "Texts", "encode", "load_encoder"]
+
+make_callable(__name__)

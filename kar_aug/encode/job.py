@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug._batched import batched
+from kar_aug._times import latest
 from kar_aug.cache import Knowledge, StoreSpec, StoreWriter, VectorStore, text_key
 from kar_aug.encode.encoders import Encoder
 from kar_aug.encode.reduction import fit_pca, project, truncate
@@ -60,7 +61,9 @@ def encode(
             )
     seen = _survey(texts)
     if not seen.count:
-        raise EncodingError(f"There is no knowledge to encode into {store}. Generate it first: kar-aug generate")
+        raise EncodingError(
+            f"There is no knowledge to encode into {store}. Generate it first: kar-aug generate", path=store
+        )
     spec = StoreSpec(
         encoder=encoder.name,
         dimension=pca or truncate_dim or encoder.dimension,
@@ -91,7 +94,7 @@ class Texts:
     """Texts that can be gone through again: `read()` gives a new iterator each time.
 
     Example:
-        >>> encode(Texts(lambda: cache.knowledge("item")), ".kar/vectors/item", encoder)
+        >>> store = encode(Texts(lambda: cache.knowledge("item")), folder / "item", encoder)
     """
 
     read: Callable[[], Iterator[Knowledge]]
@@ -139,8 +142,9 @@ def _reduction(
     if matrix is None:
         if len(sample) <= pca:
             raise EncodingError(
-                f"A PCA to {pca} numbers needs more than {pca} different texts; there are {len(sample)}."
-            )
+                f"A PCA to {pca} numbers needs more than {pca} different texts; there are {len(sample)}.",
+                encoder=encoder.name, path=writer.path, left=pca, right=len(sample),
+            )  # fmt: skip
         vectors = np.concatenate(
             [_encoded(encoder, batch) for batch in batched(sorted(sample, key=len), _PUBLISH_TEXTS)]
         )
@@ -170,14 +174,13 @@ def _encode_window(
         vectors = reduce(_encoded(encoder, [same[0].text for _, same in batch]))
         row_of = np.repeat(np.arange(len(batch)), [len(same) for _, same in batch])
         owners = [text for _, same in batch for text in same]
-        times = [text.as_of for text in owners if text.as_of is not None]
         try:
             writer.append(
                 [text.entity_id for text in owners], [batch[row][0] for row in row_of], vectors[row_of],
-                as_of=max(times, default=None),
+                as_of=latest(text.as_of for text in owners),
             )  # fmt: skip
         except StoreError as error:
-            raise EncodingError(f"{encoder.name}: {error}") from None
+            raise EncodingError(f"{encoder.name}: {error}", encoder=encoder.name, path=writer.path) from None
         on_progress(len(owners))
 
 
@@ -186,6 +189,7 @@ def _encoded(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[Any]:
     if vectors.shape != (len(texts), encoder.dimension):
         raise EncodingError(
             f"{encoder.name} gave vectors of shape {vectors.shape} for {len(texts)} texts; "
-            f"({len(texts)}, {encoder.dimension}) is what it announced."
-        )
+            f"({len(texts)}, {encoder.dimension}) is what it announced.",
+            encoder=encoder.name, left=(len(texts), encoder.dimension), right=vectors.shape,
+        )  # fmt: skip
     return vectors

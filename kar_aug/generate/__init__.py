@@ -1,12 +1,16 @@
 """Ask the language model, offline: a job that keeps every answer, asks nothing twice, and knows what it costs.
 
-questions   which prompts have no answer yet          job         concurrent requests
-cost        tokens and US dollars                     batch       the Batch API
-limits      requests and tokens a minute, budget      jsonl       files of requests and responses
-server      one request, and what its errors mean     dry_run     what a job would ask, and cost
-structured  answers that must fit a JSON schema
+intake      what prompts are open, what an answer or a failure means: decided here for every way of asking
+questions   prompts as questions with a key           job         concurrent requests
+answers     the raw body, read                        batch       the Batch API
+faults      what went wrong, by whose fault           jsonl       files of requests and responses
+server      one request                               dry_run     what a job would ask, and cost
+limits      requests and tokens a minute, budget      cost        tokens and US dollars
+structured  answers that must fit a JSON schema       local       a small model on this machine
+factors     which factors decide, proposed by models  summaries   long histories, part by part
 """
 
+from kar_aug._stage import make_callable
 from kar_aug.generate.batch import generate_batches
 from kar_aug.generate.cost import Price, Prices
 from kar_aug.generate.dry_run import Estimate, estimate
@@ -27,3 +31,5 @@ __all__ = [
     "import_jsonl",
     "question_key",
 ]
+
+make_callable(__name__)

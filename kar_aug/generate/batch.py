@@ -9,33 +9,24 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import IO, Any, TypeVar
 
 from kar_aug._batched import batched
-from kar_aug.cache import Batch, BatchBook, Claims, Link, Request, TextCache, answer_key
+from kar_aug.cache import Answer, Batch, BatchBook, Claims, Request, TextCache
 from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError
-from kar_aug.generate.cost import Price, Prices, most_tokens
+from kar_aug.errors import GenerationError, Hopeless, LimitReached
+from kar_aug.generate.cost import Prices, most_tokens
+from kar_aug.generate.faults import Fault, Faults, Passing, Unavailable, client_errors
+from kar_aug.generate.intake import BATCH, Intake
 from kar_aug.generate.jsonl import MOST_BYTES, MOST_REQUESTS, Response, answer_of, read_responses, request_line
-from kar_aug.generate.limits import LimitReached, pause
+from kar_aug.generate.limits import pause, requests_reached
 from kar_aug.generate.progress import Progress
-from kar_aug.generate.questions import BATCH, Question, Survey
-from kar_aug.generate.server import (
-    Asked,
-    Faults,
-    Hopeless,
-    Passing,
-    Rejected,
-    Unavailable,
-    api_key,
-    client_errors,
-    import_openai,
-)
-from kar_aug.generate.structured import INVALID, TWICE, is_repair, parameters_of, repair, schema_of
+from kar_aug.generate.questions import Question
+from kar_aug.generate.server import api_key, import_openai
 from kar_aug.prompts import Prompt
 
 _MARK = "kar_aug"  # the name of our marker in a batch's metadata
@@ -70,17 +61,21 @@ def generate_batches(
 
     Raises:
         LimitReached: max_cost or max_requests kept prompts out; what was asked is answered and stored.
-        GenerationError: The server cannot be reached, refuses the key, or refuses a batch.
+        GenerationError: The server cannot be reached, refuses the key, or refuses a batch; or, when all is stored, some
+            answers are another model's.
         KeyboardInterrupt: Ctrl-C came; batches go on running at the server.
     """
     prices = prices or Prices()
     if model.max_cost is not None:
         prices.needed(model.model)
     with Claims(cache) as claims:
-        job = _Batches(cache, model, api_key(model) if key is None else key, prices, claims, on_progress, on_note)
+        progress = Progress()
+        intake = Intake(cache, model, progress, prices, claims=claims, retry_failed=retry_failed)
+        key = api_key(model) if key is None else key
+        job = _Batches(cache, model, key, prices, claims, intake, progress, on_progress, on_note)
         try:
             job.go_on()
-            job.submit(prompts, min(most_requests, MOST_REQUESTS), retry_failed)
+            job.submit(prompts, min(most_requests, MOST_REQUESTS))
             while wait and job.running:
                 job.look()
                 if job.running:
@@ -93,9 +88,9 @@ def generate_batches(
             ) from None
         finally:
             job.close()
-    if job.limit is not None:
-        raise job.limit
-    return job.progress
+    if (why := intake.hopeless or job.limit) is not None:
+        raise why
+    return progress
 
 
 class _Batches:
@@ -106,16 +101,18 @@ class _Batches:
         key: str,
         prices: Prices,
         claims: Claims,
+        intake: Intake,
+        progress: Progress,
         on_progress: Callable[[Progress], None],
         on_note: Callable[[str], None],
     ) -> None:
         self.cache, self.model, self.prices, self.claims = cache, model, prices, claims
+        self.intake, self.progress = intake, progress
         self.on_progress, self.on_note = on_progress, on_note
         self.book = BatchBook(cache)
-        self.progress = Progress()
         self.running: list[Batch] = []
         self.claimed: set[str] = set()
-        self.misfits: list[Request] = []
+        self.misfits: list[Question] = []
         self.limit: LimitReached | None = None
         self.faults = Faults(model, key)
         self.client = import_openai().OpenAI(base_url=model.base_url, api_key=key, timeout=model.timeout, max_retries=0)
@@ -131,68 +128,56 @@ class _Batches:
             if batch.base_url == self.model.base_url and self._is_ours(batch):
                 self._start(batch)
 
-    def submit(self, prompts: Iterable[Prompt], most_requests: int, retry_failed: bool) -> None:
+    def submit(self, prompts: Iterable[Prompt], most_requests: int) -> None:
         """Put every prompt without an answer into a batch."""
-        survey = Survey(self.cache, self.model, self.progress, retry_failed=retry_failed)
-        requests: dict[str, Request] = {}
+        questions: dict[str, Question] = {}
         size = 0
         cost = self._committed()
-        for request, length, most in self._open(survey, prompts):
-            if request.key in requests:
-                links = (*requests[request.key].links, *request.links)
-                requests[request.key] = replace(request, links=links)
+        for question in self._open(prompts):
+            if question.key in questions:
+                links = (*questions[question.key].links, *question.links)
+                questions[question.key] = question.for_all(links)
                 continue
-            if self._crosses_limit(len(requests), cost + most):
+            most = self._most_cost(question)
+            if self._crosses_limit(len(questions), cost, cost + most):
                 break
             cost += most
-            if len(requests) == most_requests or size + length > MOST_BYTES:
-                self._prepare(list(requests.values()))
-                requests, size = {}, 0
-            requests[request.key] = request
+            length = len(_line(question))
+            if len(questions) == most_requests or size + length > MOST_BYTES:
+                self._prepare(map(_request, questions.values()))
+                questions, size = {}, 0
+            questions[question.key] = question
             size += length
-        self._prepare(list(requests.values()))
+        self._prepare(map(_request, questions.values()))
         self.claims.release(self.claimed)  # what a limit kept out, another process may ask
 
-    def _open(self, survey: Survey, prompts: Iterable[Prompt]) -> Iterator[tuple[Request, int, float]]:
-        """Requests that are ours to make, each with its bytes and the most it can cost."""
-        model, price = self.model, self.prices.of(self.model.model)
+    def _open(self, prompts: Iterable[Prompt]) -> Iterator[Question]:
+        """Questions that are ours to ask."""
         for batch in batched(prompts, BATCH):
-            questions: dict[str, list[Question]] = {}
-            answered: list[Link] = []
-            for question in survey.look(batch):
-                if survey.is_open(question):
-                    questions.setdefault(question.key, []).append(question)
-                elif question.status in (None, INVALID):
-                    self.progress.skipped += 1
-                else:
-                    self.progress.cached += 1
-                    if question.linked != question.link:
-                        answered.append(question.link)
-            self.cache.link(answered)
-            again = {key for key, same in questions.items() if same[0].status}
-            self.claimed = self.claims.claim(questions, again=again)
-            self.book.join(q.link for key, same in questions.items() if key not in self.claimed for q in same)
-            for key, same in questions.items():
-                if key not in self.claimed:
-                    self.progress.elsewhere += len(same)
-                else:
-                    messages = same[0].prompt.messages
-                    parameters = parameters_of(model, same[0].prompt)
-                    asked = {"model": model.model, "messages": messages, "parameters": parameters}
-                    length = len(request_line(key, model.model, messages, parameters))
-                    most = self._most_cost(messages, model.max_tokens, price)
-                    yield Request(key, asked, tuple(question.link for question in same)), length, most
-        survey.end()
+            mine = self._claim(self.intake.open(batch))
+            self.claimed = {question.key for question in mine}
+            yield from mine
+        self.intake.end()
 
-    def _crosses_limit(self, chosen: int, cost: float) -> bool:
+    def _claim(self, questions: Sequence[Question]) -> list[Question]:
+        """Those that are ours to ask; the entities of those that run in a batch wait for that."""
+        mine = self.intake.claim(questions)
+        keys = {question.key for question in mine}
+        others = [question for question in questions if question.key not in keys]
+        self.book.join(link for question in others for link in question.links)
+        self.progress.elsewhere += sum(len(question.links) for question in others)
+        return mine
+
+    def _crosses_limit(self, chosen: int, committed: float, cost: float) -> bool:
         model = self.model
         if model.max_requests is not None and self.progress.requests + chosen >= model.max_requests:
-            self.limit = LimitReached(
-                f"Stopped at --max-requests {model.max_requests:,}: run the same command to go on."
-            )
+            self.limit = requests_reached(model.max_requests, self.progress.requests + chosen)
         elif model.max_cost is not None and cost > model.max_cost:
             self.limit = LimitReached(
-                f"Stopped at --max-cost {model.max_cost:g}: the batches so far can cost up to that. Raise it to go on."
+                f"Stopped at --max-cost {model.max_cost:g}: the batches so far can cost up to that. Raise it to go on.",
+                setting="max_cost",
+                limit=model.max_cost,
+                spent=committed,
             )
         return self.limit is not None
 
@@ -202,15 +187,15 @@ class _Batches:
             return 0.0
         spent = self.cache.spent(self.model.model)
         for batch in self.book.batches():
-            for request in self.book.requests(batch.marker):
-                price = self.prices.of(request.question["model"])
-                spent += self._most_cost(request.question["messages"], self.model.max_tokens, price)
+            spent += sum(self._most_cost(_question(request)) for request in self.book.requests(batch.marker))
         return spent
 
-    def _most_cost(self, messages: Any, max_tokens: int, price: Price | None) -> float:
-        return price.of(most_tokens(messages), max_tokens, tier="batch") if price else 0.0
+    def _most_cost(self, question: Question) -> float:
+        price = self.prices.of(question.model)
+        return price.of(most_tokens(question.messages), self.model.max_tokens, tier="batch") if price else 0.0
 
-    def _prepare(self, requests: list[Request]) -> None:
+    def _prepare(self, requests: Iterable[Request]) -> None:
+        requests = list(requests)
         if requests:
             batch = self.book.prepare(requests, self.model.base_url)
             self.progress.requests += len(requests)
@@ -239,8 +224,7 @@ class _Batches:
     def _upload(self, batch: Batch) -> str:
         with tempfile.TemporaryFile() as file:
             for request in self.book.requests(batch.marker):
-                question = request.question
-                file.write(request_line(request.key, question["model"], question["messages"], question["parameters"]))
+                file.write(_line(_question(request)))
 
             def upload() -> str:
                 file.seek(0)
@@ -308,11 +292,12 @@ class _Batches:
                 f"{self.faults.server} refused batch {batch.batch_id}: {words or 'it did not say why'}. "
                 "Nothing of it was charged; its prompts will be asked by the next run."
             )
-        if there.status == "cancelled":
+        if there.status == "cancelled" or self.intake.hopeless is not None:  # what is asked again would cost, too
             left = list(self.book.requests(batch.marker))
             for request in left:
                 self._came_back(request)
-            self.on_note(f"batch {batch.batch_id} was cancelled; {len(left):,} prompts are left for the next run")
+            why = "was cancelled" if there.status == "cancelled" else "was answered by another model"
+            self.on_note(f"batch {batch.batch_id} {why}; {len(left):,} prompts are left for the next run")
         else:
             self._ask_again(batch)
         self.book.close(batch.marker)
@@ -335,55 +320,27 @@ class _Batches:
                 else:
                     responses[line.key] = line
             requests = {request.key: request for request in self.book.requests(batch.marker, responses.keys())}
-            answers = []
-            for key, response in responses.items():
-                if key in requests:
-                    answers += self._answer(requests[key], response)
-            self.cache.put_many((a, () if a.status == INVALID else request.links) for a, request in answers)
-            for answer, request in answers:
-                if answer.status == INVALID:
-                    self._does_not_fit(answer.key, request)
-                else:
+            answers: list[tuple[Question, Answer]] = []
+            for request in requests.values():
+                answer = self._read(request, responses[request.key])
+                if answer is not None:
+                    answers.append((_question(request), answer))
                     self._came_back(request)
-                    self.progress.asked += 1
-                    self.progress.cached += len(request.links) - 1
-                self.progress.prompt_tokens += answer.prompt_tokens
-                self.progress.completion_tokens += answer.completion_tokens
-                self.progress.cost += answer.cost or 0.0
+            self.misfits += self._claim(self.intake.take(answers))
             self.on_progress(self.progress)
 
-    def _answer(self, request: Request, response: Response) -> list[Any]:
-        asked = Asked(**request.question)
-        price = self.prices.of(asked.model)
+    def _read(self, request: Request, response: Response) -> Answer | None:
         try:
-            served = self.model.served_model
-            return [(answer_of(response, asked, price, served_model=served, tier="batch"), request)]
-        except Passing as failure:
-            if response.permanent or request.rounds >= _ROUNDS:
-                self._failed(request, self.faults.clean(failure.reason), permanent=response.permanent)
-            return []
+            return answer_of(response, _question(request), self.intake, tier="batch")
+        except Fault as fault:
+            if fault.permanent or request.rounds >= _ROUNDS:
+                self._failed(request, type(fault)(self.faults.clean(fault.reason)))
+            return None
 
-    def _does_not_fit(self, key: str, request: Request) -> None:
-        """Keep the question that asks for another answer for the next batch; after two, it has failed."""
-        question, stored = request.question, self.cache.get(key)
-        if is_repair(question["messages"]) or stored is None:
-            self._failed(request, TWICE, permanent=True)
-            return
-        self._came_back(request)
-        schema = schema_of(question["parameters"])
-        link = request.links[0]
-        prompt = Prompt(link.source, link.entity_id, tuple(question["messages"]), link.prompt_version, schema=schema)
-        messages = repair(prompt, stored.text).messages
-        again = answer_key(question["model"], messages, question["parameters"])
-        links = tuple(link._replace(key=again) for link in request.links)
-        if again in self.claims.claim({again}):
-            self.misfits.append(Request(again, {**question, "messages": list(messages)}, links))
-
-    def _failed(self, request: Request, reason: str, *, permanent: bool) -> None:
-        self.cache.fail(request.key, reason, request.rounds, permanent=permanent, link=request.links[0])
+    def _failed(self, request: Request, fault: Fault) -> None:
+        self.intake.failed(_question(request), fault, request.rounds)
         self.book.drop([request.key])
         self._came_back(request)
-        self.progress.count_failure(reason, len(request.links))
 
     def _came_back(self, request: Request) -> None:
         """Its prompts are in no batch any more; those that an earlier run asked for may not be among this run's."""
@@ -394,7 +351,7 @@ class _Batches:
         left = []
         for request in list(self.book.requests(batch.marker)):
             if request.rounds >= _ROUNDS:
-                self._failed(request, "the batch gave no response", permanent=False)
+                self._failed(request, Passing("the batch gave no response"))
             else:
                 self._came_back(request)
                 left.append(replace(request, rounds=request.rounds + 1))
@@ -403,7 +360,7 @@ class _Batches:
         if self.misfits:
             self.on_note(f"batch {batch.batch_id}: {len(self.misfits):,} answers do not fit their schema: asked again")
         misfits, self.misfits = self.misfits, []
-        self._prepare([*left, *misfits])
+        self._prepare([*left, *map(_request, misfits)])
 
     def _try(self, action: Callable[[], T]) -> T:
         """Do it until it works, or cannot."""
@@ -414,7 +371,7 @@ class _Batches:
                 fault = self.faults.of(error)
                 if isinstance(fault, Hopeless):
                     raise fault from None
-                if isinstance(fault, Rejected):
+                if fault.permanent:
                     raise GenerationError(
                         f"{self.faults.server}: {fault.reason}. Does it have the Batch API? Nothing stored is lost."
                     ) from None
@@ -425,3 +382,16 @@ class _Batches:
                 wait = fault.wait if isinstance(fault, Unavailable) else None
                 time.sleep(pause(attempt) if wait is None else wait)
         raise AssertionError("unreachable")
+
+
+def _question(request: Request) -> Question:
+    return Question(request.key, **request.question, links=request.links)
+
+
+def _request(question: Question) -> Request:
+    asked = {"model": question.model, "messages": question.messages, "parameters": question.parameters}
+    return Request(question.key, asked, question.links)
+
+
+def _line(question: Question) -> bytes:
+    return request_line(question.key, question.model, question.messages, question.parameters)

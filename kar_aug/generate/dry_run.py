@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.generate.cost import Price, Prices, token_counter
+from kar_aug.generate.intake import Survey
 from kar_aug.generate.progress import Progress
-from kar_aug.generate.questions import Survey
 from kar_aug.prompts import Prompt
 
 
@@ -63,7 +63,7 @@ def estimate(
         key = bytes.fromhex(question.key)
         if key not in keys:
             keys.add(key)
-            prompt_tokens += count(question.prompt.messages)
+            prompt_tokens += count(question.messages)
     found.cached = found.total - len(keys)
     mean = next((done / n for name, _, n, _, done, _ in cache.usage() if name == model.model and n and done), None)
     return Estimate(

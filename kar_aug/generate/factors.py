@@ -7,20 +7,24 @@ of who proposed and who decided.
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from kar_aug._toml import edited
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError, PromptError
+from kar_aug.errors import ConfigError, GenerationError, PromptError
 from kar_aug.generate import generate
 from kar_aug.generate.cost import Prices
 from kar_aug.prompts import Prompt, Scenario
 from kar_aug.prompts.prompt import version_of
 from kar_aug.prompts.schema import answer_fault, read_json
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+    from tomlkit.items import Table
 
 SOURCE = "factors"
 _SCHEMA = {
@@ -31,8 +35,6 @@ _SCHEMA = {
 }
 _LONGEST = 60  # characters: a longer one is a sentence, and no factor
 _TEMPERATURE = 1.0  # samples are to differ
-# The factors in a scenario's file: a list of strings, with comments.
-_LIST = re.compile(r"""^factors\s*=\s*\[(?:[^\]"'#]|#[^\n]*|"(?:\\.|[^"\\])*"|'[^']*')*\]""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def question(scenario: Scenario) -> Prompt:
 
 def merge(answers: Sequence[Sequence[str]]) -> list[Proposal]:
     """Factors by votes, then by their mean rank. "Director", "directors" and "the director" are one, called as the
-    first sample does."""
+    first sample does.
+    """
     names: dict[str, str] = {}
     ranks: dict[str, list[int]] = {}
     for answer in answers:
@@ -112,39 +115,59 @@ def _form(name: str) -> str:
 def with_factors(
     content: str, factors: Sequence[str], proposals: Sequence[Proposal], *, by: str, model: str, samples: int, day: str
 ) -> str:
-    """A scenario's file with other factors, and at its end who decided them.
+    """A scenario's file with another list of factors, and after its tables who decided them. All else stays as it is;
+    comments inside the old list go with it.
 
     Args:
         by: who chose; model: who proposed; day: when, as 2026-01-31.
 
     Raises:
-        PromptError: There is no list of factors in the file.
+        PromptError: There is no list of factors in the file, or it cannot be replaced without moving anything.
     """
-    if not _LIST.search(content):
-        raise PromptError('The scenario has no list of factors at its top: factors = ["...", "..."]')
-    chosen = f"factors = {json.dumps(list(factors), ensure_ascii=False)}"
-    record = "\n".join(_record(factors, proposals, by, model, samples, day))
-    changed = f"{_LIST.sub(lambda _: chosen, content, count=1).rstrip()}\n\n{record}\n"
-    if tomllib.loads(changed)["factors"] != list(factors):
-        raise PromptError("The scenario's factors could not be replaced. Edit its line `factors = [...]` by hand.")
-    return changed
+
+    def decide(document: TOMLDocument) -> None:
+        import tomlkit
+        from tomlkit.items import AoT, Array
+
+        before = document.get("factors")
+        if not isinstance(before, Array):
+            raise PromptError('The scenario has no list of factors at its top: factors = ["...", "..."]')
+        document["factors"] = tomlkit.array().multiline("\n" in before.as_string())
+        document["factors"].extend(factors)
+        decisions = document.setdefault("decisions", tomlkit.aot())
+        if not isinstance(decisions, AoT):
+            raise ConfigError("decisions must be tables: [[decisions]]")
+        decisions.append(_record(factors, proposals, by, model, samples, day))
+
+    try:
+        return edited(content, decide)
+    except ConfigError:
+        raise PromptError(
+            "The scenario's factors could not be replaced. Edit its line `factors = [...]` by hand."
+        ) from None
 
 
 def _record(
     factors: Sequence[str], proposals: Sequence[Proposal], by: str, model: str, samples: int, day: str
-) -> Iterator[str]:
+) -> Table:
+    import tomlkit
+
     proposed = {proposal.factor: proposal.votes for proposal in proposals}
-
-    def listed(names: Sequence[str]) -> str:
-        return json.dumps(list(names), ensure_ascii=False)
-
-    yield "[[decisions]]                           # who decided the factors; no model sees it"
-    yield f"day = {json.dumps(day)}"
-    yield f"decided_by = {json.dumps(by, ensure_ascii=False)}"
-    yield f"proposed_by = {json.dumps(model)}"
-    yield f"samples = {samples}"
-    votes = ", ".join(f"{json.dumps(name, ensure_ascii=False)} = {count}" for name, count in proposed.items())
-    yield f"votes = {{ {votes} }}"
-    yield f"kept = {listed([name for name in factors if name in proposed])}"
-    yield f"added = {listed([name for name in factors if name not in proposed])}"
-    yield f"left_out = {listed([name for name in proposed if name not in factors])}"
+    votes = tomlkit.inline_table()
+    votes.update(proposed)
+    record = tomlkit.table()
+    record.trivia.indent = "\n"  # an empty line before it
+    record.comment("who decided the factors; no model sees it")
+    record.update(
+        {
+            "day": day,
+            "decided_by": by,
+            "proposed_by": model,
+            "samples": samples,
+            "votes": votes,
+            "kept": [name for name in factors if name in proposed],
+            "added": [name for name in factors if name not in proposed],
+            "left_out": [name for name in proposed if name not in factors],
+        }
+    )
+    return record

@@ -12,19 +12,20 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 from kar_aug._batched import batched
+from kar_aug._loops import run
 from kar_aug.cache import Answer, Claims, Link, TextCache
 from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError
-from kar_aug.generate.cost import Price, Prices, estimated_tokens, most_tokens
-from kar_aug.generate.limits import Budget, Gate, LimitReached, pause
+from kar_aug.errors import GenerationError, Hopeless, LimitReached
+from kar_aug.generate.cost import Prices, estimated_tokens, most_tokens
+from kar_aug.generate.faults import Fault, Passing, Rejected, Unavailable, Unreachable
+from kar_aug.generate.intake import BATCH, Intake
+from kar_aug.generate.limits import Budget, Gate, pause
 from kar_aug.generate.progress import Progress
-from kar_aug.generate.questions import BATCH, Question, Survey, question_key
-from kar_aug.generate.server import Hopeless, Passing, Rejected, Server, Unavailable, Unreachable, api_key
-from kar_aug.generate.structured import INVALID, TWICE, is_repair, parameters_of, repair
+from kar_aug.generate.questions import Question
+from kar_aug.generate.server import Server, api_key
 from kar_aug.prompts import Prompt
 
 _MOST_DEFERRED = 10_000  # questions that another process is asking, kept in memory to look after them later
@@ -60,9 +61,10 @@ def generate(
         KeyboardInterrupt: Ctrl-C or SIGTERM came; the requests in flight were finished and stored first.
     """
     prices = prices or Prices()
-    price = prices.of(model.model) if model.max_cost is None else prices.needed(model.model)
-    job = _Job(cache, model, api_key(model) if key is None else key, price, retry_failed, on_progress)
-    return asyncio.run(job.run(prompts))
+    if model.max_cost is not None:
+        prices.needed(model.model)
+    job = _Job(cache, model, api_key(model) if key is None else key, prices, retry_failed, on_progress)
+    return run(job.run(prompts), stop=lambda: job._stop(KeyboardInterrupt()))
 
 
 class _Job:
@@ -71,18 +73,17 @@ class _Job:
         cache: TextCache,
         model: LanguageModel,
         key: str,
-        price: Price | None,
+        prices: Prices,
         retry_failed: bool,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        self.cache, self.model, self.price, self.on_progress = cache, model, price, on_progress
+        self.cache, self.model, self.on_progress = cache, model, on_progress
+        self.price = prices.of(model.model)
         self.progress = Progress(concurrency=model.concurrency)
-        self.survey = Survey(cache, model, self.progress, retry_failed=retry_failed)
-        self.server = Server(model, key, price)
+        self.server = Server(model, key)
         self.claims = Claims(cache)
-        # Entities that wait for an answer that this job is asking; the reader's thread adds, the slots take.
-        self.waiting: dict[str, list[Link]] = {}
-        self.waiting_lock = threading.Lock()
+        self.intake = Intake(cache, model, self.progress, prices, claims=self.claims, retry_failed=retry_failed)
+        self.waiting = _Waiting()
         self.deferred: list[Question] = []
         self.sending: set[asyncio.Task[None] | None] = set()
         self.tasks: list[asyncio.Task[None]] = []
@@ -95,7 +96,7 @@ class _Job:
         self.gate = Gate(self.model.concurrency, self.model.rpm, self.model.tpm)
         spent = self.cache.spent(self.model.model) if self.model.max_cost is not None else 0.0
         self.budget = Budget(self.model.max_cost, self.model.max_requests, spent)
-        self.writer = _Writer(self.cache)
+        self.writer = _Writer(self.intake, self.waiting)
         with ExitStack() as stack:
             stack.enter_context(self.claims)
             stack.enter_context(self._drain_on_signals())
@@ -122,43 +123,28 @@ class _Job:
             self._report()
             while len(self.deferred) > _MOST_DEFERRED:
                 await self._look_again()
-        self.survey.end()
+        self.intake.end()
         while self.deferred:
             await self._look_again()
         for _ in range(self.model.concurrency):
             await self.queue.put(None)
 
     def _take_in(self, prompts: Sequence[Prompt]) -> list[Question]:
-        """Link what is answered, and claim the rest."""
-        todo: dict[str, Question] = {}
-        answered: list[Link] = []
-        for question in self.survey.look(prompts):
-            if self.survey.is_open(question):
-                if not self._waits(question):
-                    todo[question.key] = question
-            elif question.status in (None, INVALID):
-                self.progress.skipped += 1
-            else:
-                self.progress.cached += 1
-                if question.linked != question.link:
-                    answered.append(question.link)
-        self.cache.link(answered)
-        return self._claim(todo)
+        """The questions that nobody asks yet, and that are now ours."""
+        return self._claim(self.intake.open(prompts))
 
-    def _waits(self, question: Question) -> bool:
-        """Let the entity wait for the answer; whether one is on its way already."""
-        with self.waiting_lock:
-            links = self.waiting.setdefault(question.key, [])
-            links.append(question.link)
-            return len(links) > 1
+    def _claim(self, questions: Iterable[Question]) -> list[Question]:
+        """Those that are ours to ask. Entities of questions that are on their way wait with the others; questions that
+        another process is asking are kept for later.
+        """
+        new = [question for question in questions if not self.waiting.join(question)]
+        return self._claim_again(new)
 
-    def _claim(self, todo: dict[str, Question]) -> list[Question]:
-        """Those that are ours to ask; the others are kept for later."""
-        mine = self.claims.claim(todo, again=[key for key, question in todo.items() if question.status])
-        for key, question in todo.items():
-            if key not in mine:
-                self.deferred.append(question)
-        return [question for key, question in todo.items() if key in mine]
+    def _claim_again(self, questions: Sequence[Question]) -> list[Question]:
+        mine = self.intake.claim(questions)
+        keys = {question.key for question in mine}
+        self.deferred += [question for question in questions if question.key not in keys]
+        return mine
 
     async def _look_again(self) -> None:
         """See what became of questions that other processes, or batches, were asking."""
@@ -170,37 +156,13 @@ class _Job:
         self._report()
 
     def _settle(self, questions: dict[str, Question]) -> list[Question]:
-        answered = self.cache.answered(questions)
-        running = self.claims.in_batches(questions)
-        misfits: list[Question] = []
-        for key in answered.keys() | running:
-            with self.waiting_lock:
-                links = self.waiting.pop(key)
-            if answered.get(key) == INVALID:
-                misfits += self._after_misfit(questions[key], links)
-            elif key in answered:
-                self.cache.link(links)
-                self.progress.cached += len(links)
-            else:
-                self.progress.elsewhere += len(links)
-        rest = {key: q for key, q in questions.items() if key not in answered and key not in running}
-        return [*misfits, *self._claim(rest)]
-
-    def _after_misfit(self, question: Question, links: list[Link]) -> list[Question]:
-        """An answer does not fit its schema: the question that asks for another, if it is ours to ask; after two, the
-        entities have failed."""
-        stored = self.cache.get(question.key)
-        if is_repair(question.prompt.messages) or stored is None:
-            self.cache.fail(question.key, TWICE, 2, permanent=True, link=question.link)
-            self.progress.count_failure(TWICE, len(links))
-            return []
-        prompt = repair(question.prompt, stored.text)
-        again = replace(question, key=question_key(self.model, prompt), prompt=prompt, status=None)
-        with self.waiting_lock:
-            waiting = self.waiting.setdefault(again.key, [])
-            waits = bool(waiting)
-            waiting += [link._replace(key=again.key) for link in links]
-        return [] if waits else self._claim({again.key: again})
+        found = self.intake.elsewhere(questions)
+        followed = [
+            self.intake.answered_elsewhere(questions[key].for_all(self.waiting.pop(key)), status)
+            for key, status in found.items()
+        ]
+        mine = self._claim(question for question in followed if question is not None)
+        return [*mine, *self._claim_again([question for key, question in questions.items() if key not in found])]
 
     # Asking
 
@@ -211,8 +173,8 @@ class _Job:
                 question = open_questions.pop()
                 try:
                     answer = await self._ask(question)
-                except (Passing, Rejected) as failure:
-                    await self._failed(question, failure)
+                except Fault as fault:
+                    await self._failed(question, fault)
                 else:
                     open_questions += await self._answered(question, answer)
                 self._report()
@@ -220,18 +182,18 @@ class _Job:
     async def _ask(self, question: Question) -> Answer:
         """Try until there is an answer or no hope. What is not this question's fault does not count as a try."""
         tries = 0
-        tokens = estimated_tokens(question.prompt.messages) + self.model.max_tokens
+        tokens = estimated_tokens(question.messages) + self.model.max_tokens
         while True:
             try:
                 return await self._request(question, tokens)
             except Unavailable as fault:
-                self._unavailable(fault)
+                self._unavailable(question, fault, tries)
                 failure: Passing = fault
             except Passing as fault:
                 tries, failure = tries + 1, fault
                 if tries >= self.model.tries or self.stopped:
                     raise
-                self._check_patience(fault)
+                self._check_patience(question, fault, tries)
                 await asyncio.sleep(pause(tries))
             if self.stopped:
                 raise failure
@@ -249,8 +211,8 @@ class _Job:
             cost = most  # until the server says otherwise: a lost request may have been charged
             # While it waits for the server a slot is not cancelled, whatever happens: its answer is paid for.
             self.sending.add(asyncio.current_task())
-            prompt = question.prompt
-            answer = await self.server.ask(question.key, prompt.messages, parameters_of(self.model, prompt))
+            body, seconds = await self.server.ask(question)
+            answer = self.intake.read(question, body, seconds=seconds)
             used = answer.prompt_tokens + answer.completion_tokens or None
             cost = most if answer.cost is None else answer.cost
             await self.gate.succeeded()
@@ -269,71 +231,56 @@ class _Job:
         """In US dollars. At the full price: a server need not answer in the tier that it was asked for."""
         if self.price is None:
             return 0.0
-        return self.price.of(most_tokens(question.prompt.messages), self.model.max_tokens)
+        return self.price.of(most_tokens(question.messages), self.model.max_tokens)
 
-    def _unavailable(self, fault: Unavailable) -> None:
+    def _unavailable(self, question: Question, fault: Unavailable, tries: int) -> None:
+        server = self.server.faults.server
         self.progress.limited += 1
         if fault.wait is not None and fault.wait > self.model.give_up_after:
             raise GenerationError(
-                f"{self.server.faults.server} asks to wait {fault.wait:,.0f} seconds. Run the same command then, "
-                "or set a longer give_up_after. Nothing is lost."
+                f"{server} asks to wait {fault.wait:,.0f} seconds. Run the same command then, or set a longer "
+                "give_up_after. Nothing is lost.",
+                key=question.key,
+                attempts=tries,
             )
         if isinstance(fault, Unreachable) and self.progress.limited >= 3 and not self.progress.asked:
-            raise GenerationError(f"{self.server.faults.server} cannot be reached. Is the server running?")
-        self._check_patience(fault)
+            raise GenerationError(
+                f"{server} cannot be reached. Is the server running?", key=question.key, attempts=tries
+            )
+        self._check_patience(question, fault, tries)
         self.gate.hold(fault.wait)
 
-    def _check_patience(self, fault: Passing) -> None:
+    def _check_patience(self, question: Question, fault: Passing, tries: int) -> None:
         if self.gate.failing_seconds() > self.model.give_up_after:
             raise GenerationError(
                 f"{self.server.faults.server} answered nothing for {self.model.give_up_after:g} s ({fault.reason}). "
-                "Run the same command when it does: what is answered stays."
+                "Run the same command when it does: what is answered stays.",
+                key=question.key,
+                attempts=tries,
             )
 
     async def _answered(self, question: Question, answer: Answer) -> list[Question]:
         """Keep the answer. Returns what is to be asked because of it."""
-        misfit = answer.status == INVALID
-        with self.waiting_lock:
-            links = [] if misfit else list(self.waiting[question.key])
-        await self.writer.put(answer, links)
-        with self.waiting_lock:
-            waiting = self.waiting.pop(question.key)
-        if (late := waiting[len(links) :]) and not misfit:
-            await asyncio.to_thread(self.cache.link, late)
+        followed = await self.writer.put(question, answer)
         self.rejected_in_a_row = 0
-        progress = self.progress
-        if not misfit:
-            progress.asked += 1
-            progress.cached += len(waiting) - 1
-        progress.prompt_tokens += answer.prompt_tokens
-        progress.completion_tokens += answer.completion_tokens
-        progress.cost += answer.cost or 0.0
-        if answer.status == "wrong_model":
-            raise Hopeless(
-                f"{self.server.faults.server} was asked for {self.model.model!r} and answered as "
-                f"{answer.served_model!r}. If that is the same model, set [generate] served_model = "
-                f'"{answer.served_model}" and run with --retry-failed.'
-            )
-        return await asyncio.to_thread(self._after_misfit, question, waiting) if misfit else []
+        if self.intake.hopeless is not None:
+            raise self.intake.hopeless
+        return [] if followed is None else await asyncio.to_thread(self._claim, [followed])
 
-    async def _failed(self, question: Question, failure: Passing | Rejected) -> None:
+    async def _failed(self, question: Question, fault: Fault) -> None:
         if self.stopped:  # it was not tried to the end
             return
-        rejected = isinstance(failure, Rejected)
-        await asyncio.to_thread(
-            self.cache.fail,
-            question.key,
-            failure.reason,
-            1 if rejected else self.model.tries,
-            permanent=rejected,
-            link=question.link,
-        )
-        with self.waiting_lock:
-            waiting = self.waiting.pop(question.key)
-        self.progress.count_failure(failure.reason, len(waiting))
-        self.rejected_in_a_row = self.rejected_in_a_row + 1 if rejected else 0
+        self.rejected_in_a_row = self.rejected_in_a_row + 1 if fault.permanent else 0
         if self.rejected_in_a_row >= _REJECTED_IN_A_ROW and not self.progress.asked:
-            raise self.server.faults.hopeless(f"rejects every request ({failure.reason})")
+            raise self.server.faults.hopeless(f"rejects every request ({fault.reason})", question.key)
+        await asyncio.to_thread(self._record_failure, question, fault)
+
+    def _record_failure(self, question: Question, fault: Fault) -> None:
+        question = question.for_all(self.waiting.of(question.key))
+        self.intake.failed(question, fault, 1 if fault.permanent else self.model.tries)
+        # Until here the question was on its way, so that it was not asked again: some more may have waited for it.
+        late = self.waiting.pop(question.key)[len(question.links) :]
+        self.intake.postponed(question.for_all(late), fault.reason)
 
     # Starting and stopping
 
@@ -392,40 +339,79 @@ class _Job:
             restore()
 
 
+class _Waiting:
+    """Entities that wait for answers that this job is asking; the reader's thread adds, the writer's takes."""
+
+    def __init__(self) -> None:
+        self._links: dict[str, list[Link]] = {}
+        self._lock = threading.Lock()
+
+    def join(self, question: Question) -> bool:
+        """Let a question's entities wait for its answer; whether it is on its way already."""
+        with self._lock:
+            before = question.key in self._links
+            self._links.setdefault(question.key, []).extend(question.links)
+            return before
+
+    def of(self, key: str) -> list[Link]:
+        """Those that wait just now."""
+        with self._lock:
+            return list(self._links[key])
+
+    def pop(self, key: str) -> list[Link]:
+        """Those that waited; from now on, the question is new again."""
+        with self._lock:
+            return self._links.pop(key)
+
+
 class _Writer:
     """Commits answers for all slots, in a thread: what comes while one commit runs goes into the next."""
 
-    def __init__(self, cache: TextCache) -> None:
-        self._cache = cache
+    def __init__(self, intake: Intake, waiting: _Waiting) -> None:
+        self._intake, self._waiting = intake, waiting
         self._loop = asyncio.get_running_loop()
-        self._pending: list[tuple[Answer, list[Link], asyncio.Future[None]]] = []
+        self._pending: list[tuple[Question, Answer, asyncio.Future[Question | None]]] = []
         self._busy = False
 
-    async def put(self, answer: Answer, links: list[Link]) -> None:
-        """Returns when the answer is committed."""
+    async def put(self, question: Question, answer: Answer) -> Question | None:
+        """Returns when the answer is committed: the question that is to be asked because of it, if any."""
         done = self._loop.create_future()
-        self._pending.append((answer, links, done))
+        self._pending.append((question, answer, done))
         if not self._busy:
             self._busy = True
             self._loop.call_soon(self._start)  # after the other slots whose answers came at the same moment
-        await done
+        return await done
 
     def _start(self) -> None:
         batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
         self._loop.run_in_executor(None, self._commit, batch)
 
-    def _commit(self, batch: list[tuple[Answer, list[Link], asyncio.Future[None]]]) -> None:
+    def _commit(self, batch: list[tuple[Question, Answer, asyncio.Future[Question | None]]]) -> None:
+        followed: list[Question | None] = []
         error: Exception | None = None
         try:
-            self._cache.put_many((answer, links) for answer, links, _ in batch)
+            followed = self._take([(question, answer) for question, answer, _ in batch])
         except Exception as caught:  # the slots raise it: the job stops
             error = caught
-        self._loop.call_soon_threadsafe(self._end, [done for *_, done in batch], error)
+        self._loop.call_soon_threadsafe(self._end, [done for *_, done in batch], followed, error)
 
-    def _end(self, batch: list[asyncio.Future[None]], error: Exception | None) -> None:
-        for done in batch:
+    def _take(self, answers: list[tuple[Question, Answer]]) -> list[Question | None]:
+        answers = [(question.for_all(self._waiting.of(question.key)), answer) for question, answer in answers]
+        self._intake.store(answers)
+        followed = []
+        for question, answer in answers:
+            # Until here the question was on its way, so that it was not asked again: some more may wait for it.
+            everybody = self._waiting.pop(question.key)
+            late = everybody[len(question.links) :]
+            followed.append(self._intake.answered(question.for_all(everybody), answer, late))
+        return followed
+
+    def _end(
+        self, batch: list[asyncio.Future[Question | None]], followed: list[Question | None], error: Exception | None
+    ) -> None:
+        for row, done in enumerate(batch):
             if not done.done():
-                done.set_result(None) if error is None else done.set_exception(error)
+                done.set_result(followed[row]) if error is None else done.set_exception(error)
         self._busy = bool(self._pending)
         if self._busy:
             self._start()

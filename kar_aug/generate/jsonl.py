@@ -5,6 +5,7 @@ A request's `custom_id` is the key of its answer, so that responses are matched 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from kar_aug._files import atomic_path
 from kar_aug.cache import Answer, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError
-from kar_aug.generate.cost import Price, Prices
+from kar_aug.generate.cost import Prices
+from kar_aug.generate.faults import Fault, Passing, of_status, without_keys
+from kar_aug.generate.intake import BATCH, Intake, Survey
 from kar_aug.generate.progress import Progress
-from kar_aug.generate.questions import BATCH, Survey
-from kar_aug.generate.server import Asked, Passing, read_answer, without_keys
-from kar_aug.generate.structured import INVALID, TWICE, is_repair, parameters_of, sent
+from kar_aug.generate.questions import Question
+from kar_aug.generate.structured import sent
 from kar_aug.prompts import Prompt
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000  # of one file, by OpenAI's documentation
@@ -30,12 +32,11 @@ _EXPIRED = ("batch_expired", "batch_cancelled")
 
 @dataclass(frozen=True)
 class Response:
-    """One line of a response file. `body` is the response as it came, None if there is none; then `reason` says why."""
+    """One line of a response file. `body` is the response as it came, None if there is none; then `fault` says why."""
 
     key: str
     body: bytes | None
-    reason: str = ""
-    permanent: bool = False
+    fault: Fault | None = None
 
 
 def request_line(key: str, model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> bytes:
@@ -64,31 +65,32 @@ def _response(key: str, document: Mapping[str, Any]) -> Response:
     error, response = document.get("error"), document.get("response")
     if isinstance(error, dict) and not response:
         expired = error.get("code") in _EXPIRED
-        return Response(key, None, "the batch expired" if expired else _words(error))
+        return Response(key, None, Passing("the batch expired" if expired else _words(error)))
     if not isinstance(response, dict):
-        return Response(key, None, "the batch gave no response")
+        return Response(key, None, Passing("the batch gave no response"))
     status, body = response.get("status_code", 200), response.get("body")
     if status == 200:
         return Response(key, json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    permanent = isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 429)
     inner = body.get("error") if isinstance(body, dict) else None
     words = f": {_words(inner)}" if isinstance(inner, dict) else ""
-    return Response(key, None, f"the server answered {status}{words}", permanent)
+    reason = f"the server answered {status}{words}"
+    is_error = isinstance(status, int) and status >= 400
+    return Response(key, None, of_status(status, reason) if is_error else Passing(reason))
 
 
 def _words(error: Mapping[str, Any]) -> str:
     return without_keys(str(error.get("message") or error.get("code") or "an error"))[:200]
 
 
-def answer_of(response: Response, asked: Asked, price: Price | None, *, served_model: str | None, tier: str) -> Answer:
+def answer_of(response: Response, question: Question, intake: Intake, *, tier: str) -> Answer:
     """The answer in a response.
 
     Raises:
-        Passing: There is none in it.
+        Fault: There is none in it.
     """
     if response.body is None:
-        raise Passing(response.reason)
-    return read_answer(response.body, response.key, asked, price, served_model=served_model, tier=tier)
+        raise response.fault or Passing("the batch gave no response")
+    return intake.read(question, response.body, tier=tier)
 
 
 def export_jsonl(
@@ -110,8 +112,7 @@ def export_jsonl(
         for question in questions:
             if question.key not in seen:
                 seen.add(question.key)
-                prompt = question.prompt
-                yield request_line(question.key, model.model, prompt.messages, parameters_of(model, prompt))
+                yield request_line(question.key, question.model, question.messages, question.parameters)
 
     files: list[Path] = []
     for number, part in enumerate(chunks(lines())):
@@ -157,9 +158,8 @@ def import_jsonl(
         on_note: called with a sentence for every line that is no response.
 
     Raises:
-        GenerationError: A file cannot be read.
+        GenerationError: A file cannot be read; or, when all is stored, some answers are another model's.
     """
-    price = (prices or Prices()).of(model.model)
     # Where each response stands, so that not all of them are in memory.
     where: dict[str, tuple[Path, int]] = {}
     for path in paths:
@@ -170,72 +170,43 @@ def import_jsonl(
                 elif response.body is not None or response.key not in where:  # an answer outweighs an error
                     where[response.key] = (path, position)
     progress = Progress()
-    survey = Survey(cache, model, progress)
+    intake = Intake(cache, model, progress, prices or Prices())
     for batch in batched(prompts, BATCH):
-        answers, misfits = [], []
-        for question in survey.look(batch):
-            if question.status == INVALID:
-                progress.skipped += 1
-            elif question.status is not None:
-                progress.cached += 1
-                cache.link([question.link])
-                where.pop(question.key, None)
-            elif question.key in where:
-                response = _at(*where[question.key])
+        answers = []
+        for question in intake.open(batch, though_rejected=True):
+            if question.key in where:
                 try:
-                    asked = Asked(model.model, question.prompt.messages, parameters_of(model, question.prompt))
-                    answer = answer_of(response, asked, price, served_model=model.served_model, tier=tier)
-                    answers.append((answer, [] if answer.status == INVALID else [question.link]))
-                    if answer.status == INVALID:
-                        misfits.append(question)
-                    else:
-                        progress.asked += 1
-                except Passing as failure:
-                    progress.count_failure(failure.reason)
-                    cache.fail(question.key, failure.reason, 1, permanent=response.permanent, link=question.link)
-        cache.put_many(_merged(answers))
-        for answer, _ in answers:
-            progress.cost += answer.cost or 0.0
-            where.pop(answer.key, None)
-        for question in misfits:
-            final = is_repair(question.prompt.messages)
-            progress.count_failure(TWICE if final else _ONCE)
-            if final:
-                cache.fail(question.key, TWICE, 2, permanent=True, link=question.link)
-    survey.end()
-    _keep_unasked(where, cache, model, price, tier, on_note)
+                    answers.append((question, answer_of(_at(*where[question.key]), question, intake, tier=tier)))
+                except Fault as fault:
+                    intake.failed(question, fault, 1)
+                else:
+                    del where[question.key]
+        for question in intake.take(answers):
+            intake.postponed(question, _ONCE)
+    intake.end()
+    if kept := _keep_unasked(where, cache, model, intake, tier):
+        on_note(f"{kept:,} answers match no prompt of this data and model; they are kept, and are nobody's knowledge")
+    if intake.hopeless is not None:
+        raise intake.hopeless
     return progress
 
 
-def _merged(answers: list[tuple[Answer, list[Any]]]) -> list[tuple[Answer, list[Any]]]:
-    """One row an answer, where several entities of the batch share it."""
-    merged: dict[str, tuple[Answer, list[Any]]] = {}
-    for answer, links in answers:
-        merged.setdefault(answer.key, (answer, []))[1].extend(links)
-    return list(merged.values())
-
-
 def _keep_unasked(
-    where: Mapping[str, tuple[Path, int]],
-    cache: TextCache,
-    model: LanguageModel,
-    price: Price | None,
-    tier: str,
-    on_note: Callable[[str], None],
-) -> None:
-    """Answers that no prompt asks for were paid for like the others: they are kept, as nobody's knowledge."""
+    where: Mapping[str, tuple[Path, int]], cache: TextCache, model: LanguageModel, intake: Intake, tier: str
+) -> int:
+    """Answers that no prompt asks for were paid for like the others: they are kept, as nobody's knowledge. Returns how
+    many.
+    """
     kept = 0
-    for key, (path, position) in where.items():
-        response = _at(path, position)
-        if response.body is not None and key not in cache:
-            try:
-                asked = Asked(model.model, [], model.parameters)
-                cache.put(answer_of(response, asked, price, served_model=model.served_model, tier=tier))
-                kept += 1
-            except Passing:
-                continue
-    if kept:
-        on_note(f"{kept:,} answers match no prompt of this data and model; they are kept, and are nobody's knowledge")
+    for keys in batched(where, BATCH):
+        answers = []
+        for key in set(keys) - cache.answered(keys).keys():
+            question = Question(key, model.model, [], model.parameters)
+            with contextlib.suppress(Fault):
+                answers.append((question, answer_of(_at(*where[key]), question, intake, tier=tier)))
+        intake.store(answers)
+        kept += len(answers)
+    return kept
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -6,13 +6,19 @@ import asyncio
 import random
 import time
 
-from kar_aug.errors import GenerationError
+from kar_aug.errors import LimitReached
 
 _PAUSES = (0.5, 60.0)  # first and longest pause, in seconds, where the server names none
 
 
-class LimitReached(GenerationError):
-    """`max_cost` or `max_requests` would be crossed by the next request."""
+def requests_reached(most: int, sent: int) -> LimitReached:
+    """The error that ends a job which may send no more requests."""
+    return LimitReached(
+        f"Stopped at --max-requests {most:,}: run the same command to go on.",
+        setting="max_requests",
+        limit=most,
+        spent=sent,
+    )
 
 
 def pause(attempt: int) -> float:
@@ -146,15 +152,16 @@ class Budget:
         async with self._settled:
             while True:
                 if self._max_requests is not None and self.requests >= self._max_requests:
-                    raise LimitReached(
-                        f"Stopped at --max-requests {self._max_requests:,}: run the same command to go on."
-                    )
+                    raise requests_reached(self._max_requests, self.requests)
                 if self._max_cost is None or self.spent + self._reserved + most <= self._max_cost:
                     break
                 if self._reserved <= 0:
                     raise LimitReached(
                         f"Stopped at --max-cost {self._max_cost:g}: ${self.spent:.4f} are spent, and the next request "
-                        f"can cost up to ${most:.4f}. Raise it to go on; what is answered stays."
+                        f"can cost up to ${most:.4f}. Raise it to go on; what is answered stays.",
+                        setting="max_cost",
+                        limit=self._max_cost,
+                        spent=self.spent,
                     )
                 await self._settled.wait()
             self._reserved += most

@@ -1,108 +1,67 @@
-"""Which prompts still need an answer: a stream of prompts, looked up in the cache some hundreds at a time."""
+"""A question: what a model is asked, and whose knowledge the answer will be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
-from kar_aug._batched import batched
-from kar_aug.cache import Link, TextCache, answer_key
+from kar_aug.cache import Link, Status, answer_key
 from kar_aug.config import LanguageModel
-from kar_aug.generate.progress import Progress
-from kar_aug.generate.structured import INVALID, parameters_of, repair
+from kar_aug.generate.structured import parameters_of, repair, schema_of
 from kar_aug.prompts import Prompt
 
-BATCH = 256
-# Answers that `retry_failed` asks for again: nothing in them is knowledge. A truncated one would be cut off again.
-UNUSABLE = ("refused", "empty", "wrong_model", INVALID)
+Messages = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt with the key of its answer, and what is known of it: the status of its answer, the entity's link."""
+    """One question, however many entities wait for its answer.
+
+    Args:
+        key: of its answer.
+        model, messages, parameters: as the server gets them, and as they are hashed.
+        links: whose knowledge the answer will be.
+        status: of the answer that it has already; None if it has none.
+    """
 
     key: str
-    prompt: Prompt
-    status: str | None = None
-    linked: Link | None = None
-    rejected: bool = False
+    model: str
+    messages: Messages
+    parameters: Mapping[str, Any]
+    links: tuple[Link, ...] = ()
+    status: Status | None = None
+
+    @classmethod
+    def of(cls, model: LanguageModel, prompt: Prompt) -> Self:
+        """What a prompt asks a model."""
+        parameters = parameters_of(model, prompt.schema)
+        key = answer_key(model.model, prompt.messages, parameters)
+        link = Link(prompt.knowledge, prompt.entity_id, key, prompt.version, prompt.as_of)
+        return cls(key, model.model, prompt.messages, parameters, (link,))
 
     @property
-    def link(self) -> Link:
-        """Whose knowledge the answer will be."""
-        prompt = self.prompt
-        return Link(prompt.source, prompt.entity_id, self.key, prompt.version, prompt.as_of)
+    def schema(self) -> Mapping[str, Any] | None:
+        """The JSON schema that the answer must fit; None where it is free text."""
+        return schema_of(self.parameters)
+
+    @property
+    def asked_before(self) -> bool:
+        """Whether it is asked once more, after an answer that did not fit."""
+        return any(message["role"] == "assistant" for message in self.messages)
+
+    def repaired(self, answer: str) -> Self:
+        """The question that asks for another answer than this, which does not fit; it has a key of its own."""
+        messages = repair(self.messages, self.schema or {}, answer)
+        key = answer_key(self.model, messages, self.parameters)
+        links = tuple(link._replace(key=key) for link in self.links)
+        return replace(self, key=key, messages=messages, links=links, status=None)
+
+    def for_all(self, links: Sequence[Link]) -> Self:
+        """The same, for these entities."""
+        return replace(self, links=tuple(links))
 
 
 def question_key(model: LanguageModel, prompt: Prompt) -> str:
     """The key under which `model`'s answer to `prompt` is stored."""
-    return answer_key(model.model, prompt.messages, parameters_of(model, prompt))
-
-
-class Survey:
-    """Looks prompts up, counts what is new, changed and unchanged, and says which are to be asked. Reads only.
-
-    Args:
-        progress: what is counted into.
-        retry_failed: ask again what was rejected, refused or empty before.
-    """
-
-    def __init__(
-        self, cache: TextCache, model: LanguageModel, progress: Progress, *, retry_failed: bool = False
-    ) -> None:
-        self._cache, self._model, self._progress, self._retry = cache, model, progress, retry_failed
-        self._seen: dict[str, int] = {}
-        self._before: dict[str, int] = {}
-
-    def look(self, prompts: Sequence[Prompt]) -> list[Question]:
-        """The prompts with what is known of each. One whose answer does not fit its schema comes as the next question
-        of that conversation."""
-        prompts = list(prompts)
-        keys = [question_key(self._model, prompt) for prompt in prompts]
-        statuses = self._cache.answered(set(keys))
-        for row, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
-            if statuses.get(key) == INVALID and prompt.schema is not None and (answer := self._cache.get(key)):
-                prompts[row] = repair(prompt, answer.text)
-                keys[row] = question_key(self._model, prompts[row])
-        statuses |= self._cache.answered(set(keys) - statuses.keys())
-        missing = {key for key in keys if key not in statuses}
-        rejected = {f.key for f in self._cache.failures(missing) if f.permanent} if missing else set()
-        links = {}
-        for source in {prompt.source for prompt in prompts}:
-            if source not in self._before:
-                self._before[source] = self._cache.count_linked(source)
-            ids = [prompt.entity_id for prompt in prompts if prompt.source == source]
-            links.update({(source, id): link for id, link in self._cache.linked(source, ids).items()})
-        questions = [
-            Question(key, prompt, statuses.get(key), links.get((prompt.source, prompt.entity_id)), key in rejected)
-            for key, prompt in zip(keys, prompts, strict=True)
-        ]
-        for question in questions:
-            self._count(question)
-        return questions
-
-    def is_open(self, question: Question) -> bool:
-        """Whether it is to be asked: it has no answer and was not rejected, or is to be tried again."""
-        if self._retry:
-            return question.status is None or question.status in UNUSABLE
-        return question.status is None and not question.rejected
-
-    def open(self, prompts: Iterable[Prompt]) -> Iterator[Question]:
-        """Those of a stream of prompts that are to be asked; equal ones come once each."""
-        for batch in batched(prompts, BATCH):
-            yield from filter(self.is_open, self.look(batch))
-        self.end()
-
-    def end(self) -> None:
-        """All prompts were read: entities with knowledge that none was about are gone."""
-        self._progress.gone = sum(max(0, count - self._seen.get(s, 0)) for s, count in self._before.items())
-
-    def _count(self, question: Question) -> None:
-        progress, linked = self._progress, question.linked
-        progress.total += 1
-        if linked is None:
-            progress.new += 1
-        else:
-            self._seen[linked.source] = self._seen.get(linked.source, 0) + 1
-            progress.unchanged += linked.key == question.key
-            progress.changed += linked.key != question.key
+    return Question.of(model, prompt).key

@@ -10,25 +10,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from kar_aug.config import LanguageModel
-from kar_aug.prompts import Prompt
 from kar_aug.prompts.schema import answer_fault
 
-INVALID = "invalid"
-TWICE = "the answer does not fit the schema, twice"
 _FORMAT = "response_format"
 _UNSENT = "answer_schema"  # stands in the key where the server does not take the schema
 _NAME = "kar_aug_answer"  # not to take a user's own response_format for a recipe's
 
 
-def parameters_of(model: LanguageModel, prompt: Prompt) -> dict[str, Any]:
-    """The parameters of a question, as they are hashed and kept."""
-    if prompt.schema is None:
+def parameters_of(model: LanguageModel, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The parameters of a question whose answer must fit a schema, if it has one, as they are hashed and kept."""
+    if schema is None:
         return model.parameters
-    schema = dict(prompt.schema)
+    schema = dict(schema)
     if _FORMAT in model.omit:
         return model.parameters | {_UNSENT: schema}
     wanted = {"name": _NAME, "strict": True, "schema": schema}
@@ -50,18 +46,13 @@ def schema_of(parameters: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return schema
 
 
-def repair(prompt: Prompt, answer: str) -> Prompt:
+def repair(
+    messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any], answer: str
+) -> tuple[Mapping[str, Any], ...]:
     """The question again, after an answer that does not fit: the conversation so far, and what is wrong with it."""
-    schema = prompt.schema or {}
     fault = answer_fault(answer, schema) or "it was no answer"
     wish = (
         f"This does not fit the schema: {fault}. Answer again, with one JSON object and nothing else, by this JSON "
         f"schema: {json.dumps(schema, ensure_ascii=False, sort_keys=True)}"
     )
-    again = ({"role": "assistant", "content": answer}, {"role": "user", "content": wish})
-    return replace(prompt, messages=(*prompt.messages, *again))  # type: ignore[arg-type]
-
-
-def is_repair(messages: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a question was asked before, and answered by what does not fit."""
-    return any(message["role"] == "assistant" for message in messages)
+    return (*messages, {"role": "assistant", "content": answer}, {"role": "user", "content": wish})

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kar_aug.cache import TextCache
+from kar_aug.cache import Status, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.generate import question_key
 from kar_aug.prompts import Prompt
 from kar_aug.prompts.histories.summaries import owner
 
 # One that max_tokens cut off says less than it could, and nothing else.
-_ACCEPTED = ("ok", "truncated")
+_ACCEPTED = (Status.OK, Status.TRUNCATED)
 _TOKENS = 150  # of a summary, about
 
 

@@ -32,7 +32,7 @@ def nearest(store: VectorStore, id: EntityId, count: int = 5) -> list[tuple[Enti
     """
     ids = [other for other in store.ids if other != id]
     if len(ids) < 1:
-        raise StoreError(f"{store.path} holds no other vector than that of {id!r}.")
+        raise StoreError(f"{store.path} holds no other vector than that of {id!r}.", path=store.path, entity_id=id)
     batches = [ids[start : start + _ROWS] for start in range(0, len(ids), _ROWS)]
     mean = sum(store.gather(batch).astype(np.float32).sum(axis=0) for batch in batches) / len(ids)
     asked = store.gather([id])[0].astype(np.float32) - mean

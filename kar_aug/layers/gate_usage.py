@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kar_aug._keras import keras, tf
-from kar_aug.layers import KnowledgeAugmentation
+
+if TYPE_CHECKING:
+    from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 
 
 class GateUsage(keras.callbacks.Callback):
@@ -19,10 +21,14 @@ class GateUsage(keras.callbacks.Callback):
         augmentation: the layer in the model.
         ids: source name -> the ids to average over: a sample of the data, or the vocabulary.
         log_dir: folder of TensorBoard's event files.
+
+    Raises:
+        ValueError: The layer's adaptor has no gate.
     """
 
     def __init__(self, augmentation: KnowledgeAugmentation, ids: Mapping[str, Any], log_dir: Path | str) -> None:
         super().__init__()
+        augmentation.adaptor.check_gate()
         self._augmentation, self._ids, self._log_dir = augmentation, dict(ids), str(log_dir)
         self._writer: Any = None
 

@@ -6,10 +6,37 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kar_aug._keras import keras, tf, track_weights
+from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
+
+
+def hybrid_expert(settings: AdaptorSettings) -> HybridExpertAdaptor:
+    """The paper's: experts that all sources share, and experts of their own."""
+    return _experts(settings, settings.shared_experts, settings.dedicated_experts)
+
+
+def mixture_of_experts(settings: AdaptorSettings) -> HybridExpertAdaptor:
+    """As many experts a source, but none shared."""
+    return _experts(settings, 0, settings.shared_experts + settings.dedicated_experts)
+
+
+def mlp(settings: AdaptorSettings) -> HybridExpertAdaptor:
+    """One expert a source."""
+    return _experts(settings, 0, 1)
+
+
+def linear(settings: AdaptorSettings) -> HybridExpertAdaptor:
+    """One linear layer a source, of the width alone: "none"."""
+    return HybridExpertAdaptor(settings.sources, 0, 1, [settings.width], "linear", name="adaptor", dtype=settings.dtype)
+
+
+def _experts(settings: AdaptorSettings, shared: int, dedicated: int) -> HybridExpertAdaptor:
+    return HybridExpertAdaptor(
+        settings.sources, shared, dedicated, settings.expert_units, name="adaptor", dtype=settings.dtype
+    )
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
-class HybridExpertAdaptor(keras.layers.Layer):
+class HybridExpertAdaptor(Adaptor):
     """Adapts the knowledge vectors of several sources with shared and dedicated experts and one gate a source.
 
     For a knowledge vector x of source s, with experts e = the shared ones followed by those dedicated to s:
@@ -66,10 +93,7 @@ class HybridExpertAdaptor(keras.layers.Layer):
 
     def build(self, input_shape: Mapping[str, Any]) -> None:
         dimensions = {name: int(tuple(shape)[-1]) for name, shape in input_shape.items()}
-        if set(dimensions) != set(self.sources):
-            raise ValueError(
-                f"The adaptor is built with all of its sources {self.sources}. Received: {sorted(dimensions)}"
-            )
+        self.check_sources(dimensions)
         # Flat lists, not one a source: legacy Keras does not restore nested containers.
         different = sorted(set(dimensions.values()))
         self._entrance = [different.index(dimensions[source]) for source in self.sources]
@@ -105,6 +129,10 @@ class HybridExpertAdaptor(keras.layers.Layer):
         super().build(input_shape)
 
     @property
+    def width(self) -> int:
+        return self.expert_units[-1]
+
+    @property
     def experts(self) -> int:
         """Experts that a source passes through: the shared ones and its own."""
         return self.shared_experts + self.dedicated_experts
@@ -123,15 +151,7 @@ class HybridExpertAdaptor(keras.layers.Layer):
             weights.append(self.add_weight(name=f"{name}_bias_{layer}", shape=(experts, units), initializer="zeros"))
         return weights
 
-    def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {source: self.adapt(source, vectors)[0] for source, vectors in inputs.items()}
-
-    def gate(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The gate's weights: source name to (batch, shared + dedicated experts), rows that sum to 1."""
-        return {source: self.adapt(source, vectors)[1] for source, vectors in inputs.items()}
-
     def adapt(self, source: str, vectors: Any) -> tuple[Any, Any]:
-        """Augmented vectors, (batch, expert_units[-1]), and gate weights, (batch, experts), of one source."""
         vectors = tf.convert_to_tensor(vectors)
         kernel, *later = self._weights_of(source, vectors.dtype)
         hidden = tf.matmul(vectors[tf.newaxis], kernel)  # (experts, batch, units)
@@ -158,9 +178,6 @@ class HybridExpertAdaptor(keras.layers.Layer):
         cast = [[tf.cast(weight, dtype) for weight in group] for group in groups]
         return [tf.concat(weights, axis=0) for weights in zip(*cast, strict=True)]
 
-    def compute_output_shape(self, input_shape: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: (shape[0], self.expert_units[-1]) for name, shape in input_shape.items()}
-
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -174,7 +191,8 @@ class HybridExpertAdaptor(keras.layers.Layer):
 
 def _separate_kernels(shape: Sequence[int], dtype: Any = None, **_: Any) -> Any:
     """Glorot-uniform kernels of separate experts, (experts, inputs, units); the plain initializer would take the
-    number of experts for a part of each expert's fan."""
+    number of experts for a part of each expert's fan.
+    """
     experts, inputs, units = shape
     limit = (6.0 / (inputs + units)) ** 0.5
     return keras.initializers.RandomUniform(-limit, limit)((experts, inputs, units), dtype=dtype)

@@ -89,7 +89,8 @@ def is_sequence(shape: Any) -> bool:
 
 def shape_like(ids: Any, vectors: Any, mask: Any = None) -> Any:
     """Flat `vectors`, (number of ids, width), as (batch, width) for one id a row, else (batch, length, width); zeros
-    where `mask` is False."""
+    where `mask` is False.
+    """
     if not is_sequence(ids.shape):
         return vectors
     vectors = tf.reshape(vectors, [-1, ids.shape[1] or tf.shape(ids)[1], vectors.shape[-1]])
@@ -109,5 +110,6 @@ def constant(values: Any) -> Any:
 
 def concatenate(vectors: list[Any], name: str | None = None) -> Any:
     """Vectors of all sources side by side, in a model's graph. One source needs no layer: legacy Keras would hand
-    a list of one to it as a bare tensor when the model is cloned."""
+    a list of one to it as a bare tensor when the model is cloned.
+    """
     return keras.layers.Concatenate(name=name)(vectors) if len(vectors) > 1 else vectors[0]

@@ -9,7 +9,7 @@ import numpy as np
 
 from kar_aug._keras import keras, tf, track_weights
 from kar_aug.errors import StoreError
-from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation, _Hidden
+from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.lookup import constant, keys_of, output_shape, positions, sequence_mask, shape_like
 
 _NO_KEY = np.iinfo(np.int64).max
@@ -140,7 +140,10 @@ class PrestoredAugmentation(keras.layers.Layer):
         if name not in self.key_shapes:
             outside = [id for id in ids if not 0 <= id < size]
             if outside:
-                raise StoreError(f"{name}: there is no row for id {outside[0]}, only for 0 to {size - 1}. {_SPARE}")
+                raise StoreError(
+                    f"{name}: there is no row for id {outside[0]}, only for 0 to {size - 1}. {_SPARE}",
+                    source=name, entity_id=int(outside[0]), right=size,
+                )  # fmt: skip
             rows[ids] = adapted
             return name, rows, None
         keys = self._keys_of(name).numpy().copy()
@@ -149,7 +152,10 @@ class PrestoredAugmentation(keras.layers.Layer):
         there = keys[place] == new
         free = np.flatnonzero(keys == _NO_KEY)
         if (~there).sum() > len(free):
-            raise StoreError(f"{name}: {(~there).sum()} new ids, but room for {len(free)}. {_SPARE}")
+            raise StoreError(
+                f"{name}: {(~there).sum()} new ids, but room for {len(free)}. {_SPARE}",
+                source=name, left=len(free), right=int((~there).sum()),
+            )  # fmt: skip
         place[~there] = free[: (~there).sum()]
         keys[place], rows[place] = new, adapted
         order = np.argsort(keys, kind="stable")
@@ -169,6 +175,13 @@ class PrestoredAugmentation(keras.layers.Layer):
         }
 
 
+class _Hidden:
+    """Holds a value where Keras does not look."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 _SPARE = "Make room when prestoring: prestore(model, spare=...)."
 
 
@@ -176,5 +189,7 @@ def _matrix(name: str, ids: list[Any], vectors: list[Any], dimension: int) -> An
     """Knowledge vectors as one matrix, each checked."""
     for id, vector in zip(ids, vectors, strict=True):
         if np.shape(vector) != (dimension,) or not np.isfinite(vector).all():
-            raise StoreError(f"{name}: the vector of id {id!r} must be {dimension} finite numbers.")
+            raise StoreError(
+                f"{name}: the vector of id {id!r} must be {dimension} finite numbers.", source=name, entity_id=id
+            )
     return np.asarray(vectors, np.float32).reshape(len(ids), dimension)

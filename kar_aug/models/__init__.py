@@ -4,7 +4,8 @@ augment   add knowledge to one that exists     change   prestore it for serving,
 export    a SavedModel                         join     vectors that come with each batch, for tables larger than memory
 """
 
+from kar_aug.cache.vectors.join import join
 from kar_aug.models.augment import attachment_points, augment
 from kar_aug.models.change import load_model, prestore, refresh
 
-__all__ = ["attachment_points", "augment", "load_model", "prestore", "refresh"]
+__all__ = ["attachment_points", "augment", "join", "load_model", "prestore", "refresh"]

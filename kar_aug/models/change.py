@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kar_aug._keras import keras
-from kar_aug.layers import KnowledgeAugmentation, PrestoredAugmentation
-from kar_aug.layers.knowledge_augmentation import store_locations
+from kar_aug.layers import KnowledgeAugmentation, PrestoredAugmentation, store_locations
 
 
 def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
@@ -57,21 +56,25 @@ def _replaced(model: Any, replacement: Callable[[KnowledgeAugmentation], Any]) -
     return keras.models.clone_model(model, clone_function=replace)
 
 
-def load_model(path: Path | str, *, stores: Mapping[str, Path | str] | None = None) -> Any:
+def load_model(
+    path: Path | str,
+    *,
+    stores: Mapping[str, Path | str] | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+) -> Any:
     """Load a saved model that holds kar-aug's or DeepCTR's layers.
 
     Args:
         path: a .keras or .h5 file.
-        stores: source name -> folder, for vector stores that are elsewhere now than when the model was made.
+        stores: source name -> folder, for vector stores that are elsewhere now than when the model was made; see
+            `kar_aug.layers.store_locations`.
+        custom_objects: layers of your own by name, where they are not registered with Keras.
 
     Raises:
         StoreError: A store is missing, or is not the one the model was trained with.
     """
-    store_locations.update({name: str(folder) for name, folder in (stores or {}).items()})
-    try:
-        return keras.models.load_model(str(path), custom_objects=_deepctr_layers())
-    finally:
-        store_locations.clear()
+    with store_locations(stores or {}):
+        return keras.models.load_model(str(path), custom_objects={**_deepctr_layers(), **(custom_objects or {})})
 
 
 def _deepctr_layers() -> dict[str, Any]:

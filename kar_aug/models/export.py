@@ -13,7 +13,7 @@ from typing import Any
 
 from kar_aug._keras import tf
 from kar_aug._version import __version__
-from kar_aug.cache import VectorStore
+from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.layers import PrestoredAugmentation
 from kar_aug.models.change import prestore
 
@@ -47,15 +47,12 @@ def export(
         if isinstance(layer, PrestoredAugmentation)
         for name, store in layer.stores.items()
     }
-    names = [tensor.name.split(":")[0] for tensor in serving.inputs]
-    specs = {
-        name: tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
-        for name, tensor in zip(names, serving.inputs, strict=True)
-    }
+    specs = {_name(tensor): tf.TensorSpec(tensor.shape, tensor.dtype, name=_name(tensor)) for tensor in serving.inputs}
 
     @tf.function(input_signature=[specs])
     def serve(features: dict[str, Any]) -> dict[str, Any]:
-        return {"ctr": serving([features[name] for name in names], training=False)}
+        inputs = tf.nest.map_structure(lambda tensor: features[_name(tensor)], serving.input)
+        return {"ctr": serving(inputs, training=False)}
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -75,3 +72,8 @@ def export(
             shutil.rmtree(path)
         shutil.copytree(folder, path)
     return path
+
+
+def _name(tensor: Any) -> str:
+    """Of a model's input."""
+    return str(tensor.name).split(":")[0]

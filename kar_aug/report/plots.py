@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kar_aug.compare import Comparison
-from kar_aug.compare.arms import BASE, Arm, fullest
+from kar_aug.compare.arms import Arm, fullest
 from kar_aug.compare.metrics import calibration as calibration_of
 
 _WIDTH = 4.6  # inches: 442 pixels, of which a phone shows 360
@@ -47,7 +47,7 @@ def curves(comparison: Comparison) -> dict[str, str]:
         figure, axes = _figure(2.6)
         best = fullest(comparison.arms, backbone)
         for arm in comparison.arms:
-            if arm.backbone != backbone or (arm.knowledge != BASE and arm != best):
+            if arm.backbone != backbone or (not arm.is_base and arm != best):
                 continue
             runs, colour = comparison.runs[arm], _COLOURS[arm.kind]
             for run in runs:
@@ -69,7 +69,7 @@ def calibration(comparison: Comparison, best: Sequence[Arm]) -> dict[str, str]:
     for arm in best:
         figure, axes = _figure(3.2)
         limits = []
-        for drawn in (Arm(arm.backbone), arm):
+        for drawn in (arm.base, arm):
             rows = [
                 (comparison.tested(run.seed)[1], comparison.prediction(drawn, run.seed))
                 for run in comparison.runs[drawn]
@@ -103,7 +103,7 @@ def svg(figure: Any) -> str:
 
 def _short(arm: Arm) -> str:
     """The arm without its backbone."""
-    if arm.knowledge == BASE:
+    if arm.is_base:
         return "plain"
     return arm.name.removeprefix(arm.backbone).lstrip(" +,")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kar_aug.compare import Comparison, Slice, Verdict, headlines, leading
-from kar_aug.compare.arms import BASE, Arm
+from kar_aug.compare.arms import Arm
 from kar_aug.compare.statistics import Estimate
 from kar_aug.compare.verdicts import p_value
 
@@ -28,7 +28,7 @@ def rows(comparison: Comparison, columns: Sequence[str] = COLUMNS) -> Rows:
             arm.name,
             " / ".join(f"{share:.0%}" for share in comparison.coverage(arm).values()),
             plus_minus(comparison.estimate(arm)),
-            "" if arm.knowledge == BASE else f"{comparison.improvement(arm):+.1%}",
+            "" if arm.is_base else f"{comparison.improvement(arm):+.1%}",
             f"{mean['logloss']:.4f}",
             f"{mean['gauc']:.4f}",
             f"{mean['ece']:.4f}",

@@ -29,7 +29,7 @@ class Events:
         history = split[split["part"] == "history"].sort_values("user_id", kind="stable")
         ends = np.cumsum(history["user_id"].value_counts(sort=False).sort_index().to_numpy()).tolist()
         users = np.sort(history["user_id"].unique()).tolist()
-        self._spans = dict(zip(users, zip([0, *ends[:-1]], ends, strict=True), strict=True))
+        self._spans = dict(zip(users, zip([0, *ends][:-1], ends, strict=True), strict=True))
         self._scenario = scenario
         self._fields = scenario.user.get("item_fields", [])
         self._items: dict[Any, dict[str, Any]] = tables.items.set_index("item_id").to_dict("index")  # type: ignore[assignment]

@@ -11,19 +11,19 @@ Recursive summarisation is after Wu et al. 2021 (arXiv:2109.10862).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from kar_aug.errors import PromptError
+from kar_aug.prompts.data import marked
 from kar_aug.prompts.histories.events import Events
-from kar_aug.prompts.prompt import Message, Prompt
+from kar_aug.prompts.prompt import Prompt
 from kar_aug.prompts.recipe import Recipe
 from kar_aug.prompts.scenario import Scenario
 from kar_aug.prompts.text import clean, was_cut
 
 SUMMARISED = "summarised"
-SOURCE = "history"  # of the questions about parts: their answers are nobody's knowledge
+KNOWLEDGE = "history"  # the kind, of the questions about parts: their answers are nobody's knowledge
 GROUP = 8  # summaries that are summarised again
 _HEADING = "Summaries of earlier parts of the history, in order of time:"
 _BLOCK = re.compile(rf"{_HEADING}\n(?:- [^\n]*\n)*")
@@ -64,7 +64,8 @@ class Summariser:
 
     def shorten(self, user_id: int | str) -> Generator[Prompt, None, Shortened | None]:
         """Yields the questions about a history's parts, level by level as far as the one before is answered. Returns
-        the shortened history, None while answers are missing."""
+        the shortened history, None while answers are missing.
+        """
         first, end = self._events.span(user_id)
         spans = [(start, start + self._size) for start in range(first, end - self._size, self._size)]
         prompts = [self._about_events(user_id, number, *span) for number, span in enumerate(spans, 1)]
@@ -87,37 +88,33 @@ class Summariser:
             ]
         return Shortened(tuple(shown), first + (end - first - 1) // self._size * self._size)
 
-    def show(self, summaries: Sequence[Summary], messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        """A question with summaries at the head of its data."""
-        system, asked = messages
-        before, mark, after = asked["content"].partition("<data>")
-        if not mark:
-            raise PromptError(f"Scenario {self._scenario.name}: user.prompt has no <data> marks, to show summaries in.")
-        data = f"{mark}\n{self._block(summaries)}{after.removeprefix(chr(10))}"
-        return system, {"role": asked["role"], "content": f"{before}{data}"}
+    def head(self, summaries: Sequence[Summary]) -> str:
+        """What stands at the head of the data of a question with summaries."""
+        return "".join(f"{line}\n" for line in self._lines(summaries))
 
     def _about_events(self, user_id: int | str, number: int, start: int, end: int) -> Prompt:
         # Nothing but the part itself is shown, so that nothing else changes the question.
         rows = self._events.rows(range(start, end), end - 1)
-        rephrase = partial(self._recipe.rephrase, self._scenario, "user")
-        prompt = self._scenario.user_prompt(user_id, {}, rows, self._events.as_of(end - 1), rephrase)
-        return replace(prompt, source=SOURCE, entity_id=_part_of(user_id, f"1.{number}"), version=self.version)
+        ask = partial(self._recipe.ask, self._scenario, "user")
+        prompt = self._scenario.user_prompt(user_id, {}, rows, self._events.as_of(end - 1), ask)
+        return replace(prompt, knowledge=KNOWLEDGE, entity_id=_part_of(user_id, f"1.{number}"), version=self.version)
 
     def _about_summaries(self, user_id: int | str, number: str, group: Sequence[Summary]) -> Prompt:
-        data: Message = {"role": "user", "content": f"<data>\n{self._block(group)}</data>"}
-        messages = self._recipe.rephrase(self._scenario, "user", (data, data))
+        data = marked(self._lines(group))
+        messages = self._recipe.ask(self._scenario, "user", data)
         as_of = self._events.as_of(group[-1].end - 1)
         cut = ("summaries",) if any(summary.cut for summary in group) else ()
-        return Prompt(SOURCE, _part_of(user_id, number), messages, self.version, as_of, cut)
+        return Prompt(KNOWLEDGE, _part_of(user_id, number), messages, self.version, as_of, cut, data=data)
 
     def _summary(self, start: int, end: int, text: str) -> Summary:
         most = self._scenario.limits.characters
         said = clean(text, most)
         return Summary(start, end, said, was_cut(said, most))
 
-    def _block(self, summaries: Iterable[Summary]) -> str:
-        lines = (f"- {self._events.period(summary.start, summary.end)}: {summary.text}\n" for summary in summaries)
-        return f"{_HEADING}\n{''.join(lines)}"
+    def _lines(self, summaries: Iterable[Summary]) -> Iterator[str]:
+        yield _HEADING
+        for summary in summaries:
+            yield f"- {self._events.period(summary.start, summary.end)}: {summary.text}"
 
 
 def counts(lengths: Iterable[int], size: int) -> list[int]:
@@ -130,13 +127,15 @@ def counts(lengths: Iterable[int], size: int) -> list[int]:
 
 
 def without_summaries(text: str) -> str:
-    """A prompt's text without the summaries in it: what it shows of the data themselves."""
+    """A stored prompt's text without the summaries in it: what it shows of the data themselves. Of a prompt that is
+    stored there is the text alone.
+    """
     return _BLOCK.sub("", text)
 
 
 def owner(prompt: Prompt) -> str:
     """Whom a prompt is about, as `repr` writes the id: the user, where it is about a part of the user's history."""
-    return str(prompt.entity_id).rpartition(" ")[0] if prompt.source == SOURCE else repr(prompt.entity_id)
+    return str(prompt.entity_id).rpartition(" ")[0] if prompt.knowledge == KNOWLEDGE else repr(prompt.entity_id)
 
 
 def _part_of(user_id: int | str, number: str) -> str:

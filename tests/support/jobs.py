@@ -1,5 +1,5 @@
 """Generation jobs as processes of their own, to be killed: forked from one that has imported everything, so that a
-start takes milliseconds. Run as a script, this file is that process."""
+start takes milliseconds. Run as a module, this file is that process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,9 +59,14 @@ class Job:
 class Nursery:
     """Starts jobs; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "support.jobs", **environment: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],
+            env=os.environ | environment,
         )
 
     def __enter__(self) -> Self:
@@ -98,13 +103,18 @@ class Nursery:
         return Job(self, int(self.order(**order)), Path(output))
 
 
-def _serve() -> None:
+def import_clients() -> None:
+    """What asking a language model needs."""
     import aiohttp  # noqa: F401
     import openai
 
     import kar_aug.generate  # noqa: F401
 
     openai.AsyncOpenAI(api_key="k").chat.completions  # noqa: B018 - it imports what it needs
+
+
+def serve(child: Callable[[dict[str, Any]], int]) -> None:
+    """Take orders from standard input: start a process that does `child(order)`, or wait for one."""
     for line in sys.stdin:
         order = json.loads(line)
         if "wait" in order:
@@ -113,7 +123,7 @@ def _serve() -> None:
         else:
             reply = os.fork()
             if not reply:
-                os._exit(_child(order))
+                os._exit(child(order))
         os.write(1, f"{reply}\n".encode())
 
 
@@ -155,4 +165,5 @@ def _child(order: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    _serve()
+    import_clients()
+    serve(_child)

@@ -73,9 +73,14 @@ class EndpointEncoder:
             except self._errors as error:
                 key = os.environ.get("OPENAI_API_KEY")
                 reason = str(error).replace(key, "********") if key else str(error)
-                raise EncodingError(f"{self._where} gave no embeddings by {self._model!r}: {reason}") from None
+                raise EncodingError(
+                    f"{self._where} gave no embeddings by {self._model!r}: {reason}", encoder=self._model
+                ) from None
             if len(answer.data) != len(batch):
-                raise EncodingError(f"{self._where} gave {len(answer.data)} embeddings of {len(batch)} texts.")
+                raise EncodingError(
+                    f"{self._where} gave {len(answer.data)} embeddings of {len(batch)} texts.",
+                    encoder=self._model, left=len(batch), right=len(answer.data),
+                )  # fmt: skip
             vectors += [found.embedding for found in sorted(answer.data, key=lambda found: found.index)]
         return np.asarray(vectors, np.float32)
 

@@ -44,7 +44,8 @@ class HuggingFaceEncoder:
             self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=not from_hub)
             self._model = AutoModel.from_pretrained(path, local_files_only=not from_hub).eval()
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise EncodingError(f"Encoder {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+            reason = str(error).splitlines()[0]
+            raise EncodingError(f"Encoder {name!r} cannot be loaded: {reason}", encoder=name) from None
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token  # decoders have none; the mask leaves it out
         config = self._model.config

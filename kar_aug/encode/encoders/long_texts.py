@@ -53,7 +53,8 @@ def encode_in_pieces(
 
 def split(text: str, starts: Sequence[int], window: int) -> list[tuple[str, int]]:
     """Pieces of like length, none beyond `window` tokens, with their tokens. Pieces begin where a word does if one
-    begins in the last quarter of the piece before."""
+    begins in the last quarter of the piece before.
+    """
     if len(starts) <= window:
         return [(text, max(1, len(starts)))]
     size = -(-len(starts) // -(-len(starts) // window))  # as many pieces as must be, of like length

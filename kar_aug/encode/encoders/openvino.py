@@ -1,29 +1,27 @@
 """Sentence-transformers models on OpenVINO: the same vectors to two or three decimals, about twice as fast.
 
-The transformer is converted once when it is loaded, straight from torch; pooling, normalisation and prompts stay the
-model's own. 16-bit arithmetic is used where the CPU has it (AVX-512 BF16, AMX); with 32 bits, elsewhere, little is
-gained. Measured in benchmarks/results/encoding.md.
+The transformer is converted once when it is loaded, straight from torch, and takes the place of torch's in the
+sentence-transformers model, whose own batches, pooling, normalisation and prompts stay. 16-bit arithmetic is used where
+the CPU has it (AVX-512 BF16, AMX); with 32 bits, elsewhere, little is gained.
+
+`SentenceTransformer(backend="openvino")` is no faster. It needs optimum-intel, which holds transformers below 5.6 and
+huggingface-hub below 1.22, brings eight packages, and reports its use over the network. Measured in
+benchmarks/results/encoding.md.
 """
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from kar_aug.encode.encoders import Options
 from kar_aug.encode.encoders.locate import MINILM
-from kar_aug.encode.encoders.long_texts import encode_in_pieces, token_starts
-from kar_aug.encode.encoders.sentence_transformer import load_sentence_transformer, pooling_of, window_of
+from kar_aug.encode.encoders.sentence_transformer import SentenceTransformerEncoder
 from kar_aug.errors import EncodingError, MissingDependencyError
 
-_BATCH = 16
 
-
-class OpenVINOEncoder:
+class OpenVINOEncoder(SentenceTransformerEncoder):
     """A sentence-transformers model whose transformer runs on OpenVINO.
 
     Args:
@@ -36,83 +34,74 @@ class OpenVINOEncoder:
     """
 
     def __init__(self, name: str = MINILM, *, long_texts: str = "average") -> None:
-        self._model, called = load_sentence_transformer(name)
-        self._compiled, precision = _compile(name, self._model)
-        self.name = f"{called}+openvino-{precision}"  # vectors differ in the third decimal: not to be mixed
-        self.dimension = int(self._model.get_embedding_dimension() or 0)
-        self.pooling, self.normalized = pooling_of(self._model)
-        self.long_texts = "averaged" if long_texts == "average" else "cut"
-        self.split = 0
-        self._window = window_of(self._model)
-
-    def encode(self, texts: Sequence[str]) -> npt.NDArray[Any]:
-        """Vectors of shape (len(texts), dimension), float32."""
-        if self._window is None or self.long_texts == "cut":
-            return self._encode(list(texts))
-        starts = token_starts(self._model.tokenizer)
-        vectors, split = encode_in_pieces(texts, starts, self._window, self._encode, normalized=self.normalized)
-        self.split += split
-        return vectors
-
-    def _encode(self, texts: list[str]) -> npt.NDArray[Any]:
-        import torch
-
-        prompt = self._model.prompts.get(self._model.default_prompt_name or "", "")
-        order = np.argsort([len(text) for text in texts])  # neighbours of like length need little padding
-        vectors = np.empty((len(texts), self.dimension), np.float32)
-        for start in range(0, len(order), _BATCH):
-            batch = order[start : start + _BATCH]
-            features = self._model.preprocess([prompt + texts[i] for i in batch])
-            hidden = self._compiled([features[name].numpy() for name in ("input_ids", "attention_mask")])[0]
-            features["token_embeddings"] = torch.from_numpy(np.asarray(hidden, np.float32))
-            with torch.inference_mode():
-                for module in list(self._model)[1:]:
-                    features = module(features)
-            vectors[batch] = features["sentence_embedding"].numpy()
-        return vectors
+        super().__init__(name, long_texts=long_texts)
+        openvino = _without_telemetry()
+        try:
+            precision = _move(self._model, openvino)
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            raise EncodingError(
+                f"Encoder {name!r} cannot be converted to OpenVINO: {reason}. Leave 'openvino:' out.",
+                encoder=name,
+            ) from None
+        self.name = f"{self.name}+openvino-{precision}"  # vectors differ in the third decimal: not to be mixed
 
 
-def _compile(name: str, model: Any) -> tuple[Any, str]:
-    try:
-        import openvino
-        from openvino.frontend import FrontEndManager
-        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-    except ImportError:
-        raise MissingDependencyError("openvino", "openvino") from None
+def _move(model: Any, openvino: Any) -> str:
+    """Let the model's transformer run on OpenVINO; "bf16" or "f32", what it computes in."""
+    import torch
+    from transformers.modeling_outputs import BaseModelOutput
+
+    model.to("cpu")
+    transformer = model[0].auto_model
+    example = model.tokenizer(["one text", "another, longer one"], padding=True, return_tensors="pt")
+    inputs = {name: example[name] for name in ("input_ids", "attention_mask")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of branches that no text takes
+        converted = openvino.convert_model(_hidden_states(transformer), example_input=inputs)
+    core = openvino.Core()
+    precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": precision}
+    compiled = core.compile_model(converted, "CPU", settings)
+
+    def forward(input_ids: Any, attention_mask: Any, **_: Any) -> Any:
+        hidden = compiled([input_ids.numpy(), attention_mask.numpy()])[0]
+        return BaseModelOutput(last_hidden_state=torch.from_numpy(hidden).float())
+
+    transformer.forward = forward
+    return precision
+
+
+def _hidden_states(transformer: Any) -> Any:
+    """The last hidden states alone, whose conversion needs no dictionary."""
     import torch
 
-    class Hidden(torch.nn.Module):
-        """The last hidden state alone, whose conversion needs no dictionary."""
-
+    class HiddenStates(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.transformer = getattr(model[0], "auto_model", None) or model[0].model
+            self.transformer = transformer
 
         def forward(self, input_ids: Any, attention_mask: Any) -> Any:
             return self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
+    return HiddenStates().eval()
+
+
+def _without_telemetry() -> Any:
+    """OpenVINO, which tells its makers over the network that it was imported, and what it converts, unless it misses
+    the package for that.
+    """
+    silenced = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
+    if silenced:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
-        example = model.tokenizer(["one text", "another, longer one"], padding=True, return_tensors="pt")
-        inputs = {name: example[name] for name in ("input_ids", "attention_mask")}
-        # Not openvino.convert_model: that one reports over the network.
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        model.to("cpu")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracing warns of branches that no text takes
-            decoder = TorchScriptPythonDecoder(Hidden().eval(), example_input=inputs)
-        converted = frontend.convert(frontend.load(decoder))
-        for place in converted.inputs:
-            place.get_node().set_partial_shape(openvino.PartialShape([-1, -1]))
-            place.get_node().set_element_type(openvino.Type.i64)
-        converted.validate_nodes_and_infer_types()
-        core = openvino.Core()
-        precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
-        settings = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": precision}
-        return core.compile_model(converted, "CPU", settings), precision
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        raise EncodingError(
-            f"Encoder {name!r} cannot be converted to OpenVINO: {str(error).splitlines()[0]}. Leave 'openvino:' out."
-        ) from None
+        import openvino
+    except ImportError:
+        raise MissingDependencyError("openvino", "openvino") from None
+    finally:
+        if silenced:
+            del sys.modules["openvino_telemetry"]
+    return openvino
 
 
 def load(name: str, options: Options) -> OpenVINOEncoder:

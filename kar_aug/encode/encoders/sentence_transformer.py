@@ -65,7 +65,7 @@ def load_sentence_transformer(name: str) -> tuple[Any, str]:
         # Where there is no hub, asking it for each file would take a minute to fail.
         return SentenceTransformer(path, local_files_only=not from_hub), called
     except (OSError, ValueError, RuntimeError) as error:
-        raise EncodingError(f"Encoder {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise EncodingError(f"Encoder {name!r} cannot be loaded: {str(error).splitlines()[0]}", encoder=name) from None
 
 
 def window_of(model: Any) -> int | None:

@@ -34,7 +34,9 @@ class StaticEncoder:
         try:
             self._model = StaticModel.from_pretrained(path)
         except Exception as error:  # it raises whatever reading files and the hub raise
-            raise EncodingError(f"Encoder 'model2vec:{name}' cannot be loaded: {_first_line(error)}") from None
+            raise EncodingError(
+                f"Encoder 'model2vec:{name}' cannot be loaded: {_first_line(error)}", encoder=name
+            ) from None
         self.name = f"{called}+static"
         self.dimension = int(self._model.dim)
         self.normalized = bool(self._model.normalize)

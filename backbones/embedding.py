@@ -1,0 +1,55 @@
+"""Inputs and embeddings of the features, for backbones in plain Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kar_aug._keras import keras
+from kar_aug.backbones.protocol import Settings
+from kar_aug.data.features import Feature
+from kar_aug.layers import MaskedMean
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The first layers of a model, by feature.
+
+    Args:
+        inputs: feature -> its symbolic input, (batch, 1), or (batch, length) for a sequence.
+        vectors: feature -> (batch, embedding_dim); of a sequence the mean over what is not padding.
+        sequences: feature -> (batch, length, embedding_dim), of sequences alone.
+    """
+
+    inputs: dict[str, Any]
+    vectors: dict[str, Any]
+    sequences: dict[str, Any]
+
+    @property
+    def fields(self) -> list[Any]:
+        """All vectors, in the order of the features."""
+        return list(self.vectors.values())
+
+
+def embed(features: Sequence[Feature], settings: Settings) -> Embedded:
+    """An input and an embedding for each feature; those that share a table in `features` share it here."""
+    tables: dict[str, Any] = {}
+    embedded = Embedded({}, {}, {})
+    for feature in features:
+        name, table = feature.name, feature.embedding or feature.name
+        if table not in tables:
+            tables[table] = keras.layers.Embedding(
+                feature.vocabulary_size,
+                settings.embedding_dim,
+                embeddings_regularizer=keras.regularizers.L2(settings.l2_embedding),
+                name=f"embedding_{table}",
+            )
+        ids = embedded.inputs[name] = keras.Input((feature.length or 1,), dtype="int32", name=name)
+        vectors = tables[table](ids)
+        if feature.length is None:
+            embedded.vectors[name] = keras.layers.Reshape((settings.embedding_dim,))(vectors)
+        else:
+            embedded.sequences[name] = vectors
+            embedded.vectors[name] = MaskedMean()([ids, vectors])
+    return embedded

@@ -1,0 +1,83 @@
+"""Vectors larger than memory: gathered for each batch by `tf.data`, off the training thread, so that the graph holds
+no table.
+
+Example:
+    >>> joined = join(dataset, {"item_id": (items, item_vocabulary)})  # for an input "item_id_vectors" beside "item_id"
+    >>> joined.element_spec[0]["item_id_vectors"].shape
+    TensorShape([None, 1, 8])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kar_aug.cache.vectors.index import EntityId
+from kar_aug.cache.vectors.snapshot import Snapshot
+from kar_aug.errors import StoreError
+
+Vocabulary = Sequence[EntityId | None] | npt.NDArray[Any]
+
+
+def join(
+    dataset: Any,
+    sources: Mapping[str, tuple[Snapshot, Vocabulary]],
+    *,
+    dimension: int | None = None,
+    parallel: int = 1,
+) -> Any:
+    """`dataset` with the knowledge vectors of its ids.
+
+    Args:
+        dataset: a `tf.data.Dataset` of batches: dictionaries of inputs, alone or first in a tuple with labels.
+        sources: id input -> its store, and its vocabulary: `vocabulary[i]` is the id that the model calls i.
+        dimension: what the model expects of every vector, checked if given.
+        parallel: batches gathered at the same time.
+
+    Returns:
+        A dataset whose inputs have two more entries a source: `{name}_vectors`, the ids' shape + (dimension,), in the
+        store's type, zeros where an id has no vector; and `{name}_known`, the ids' shape, whether it has one. Two
+        batches are prepared ahead.
+
+    Raises:
+        StoreError: A store's dimension is not the expected one.
+        MissingDependencyError: TensorFlow is not installed.
+    """
+    from kar_aug._keras import tf
+
+    gatherers = {name: _Gatherer(name, store, vocabulary, dimension) for name, (store, vocabulary) in sources.items()}
+
+    def joined(inputs: Any, *labels: Any) -> Any:
+        inputs = dict(inputs)
+        for name, gatherer in gatherers.items():
+            ids = inputs[name]
+            dtype = tf.as_dtype(gatherer.store.spec.dtype)
+            vectors, known = tf.numpy_function(gatherer, [ids], [dtype, tf.bool], stateful=False)
+            inputs[f"{name}_vectors"] = tf.ensure_shape(vectors, [*ids.shape, gatherer.store.spec.dimension])
+            inputs[f"{name}_known"] = tf.ensure_shape(known, ids.shape)
+        return (inputs, *labels) if labels else inputs
+
+    return dataset.map(joined, num_parallel_calls=parallel).prefetch(2)
+
+
+class _Gatherer:
+    """(ids of the model) -> vectors and whether there are any; holds eight bytes an id, and no vector."""
+
+    def __init__(self, name: str, store: Snapshot, vocabulary: Vocabulary, dimension: int | None) -> None:
+        if dimension is not None and store.spec.dimension != dimension:
+            raise StoreError(
+                f"{store.path} holds vectors of {store.spec.dimension} numbers, but the model expects {dimension} of "
+                f"{name}. Encode with the encoder that the model was made for.",
+                path=store.path, source=name, left=dimension, right=store.spec.dimension,
+            )  # fmt: skip
+        self.store, self._rows = store, store.rows(vocabulary)
+
+    def __call__(self, ids: npt.NDArray[Any]) -> tuple[Any, Any]:
+        inside = (ids >= 0) & (ids < len(self._rows))
+        rows = np.where(inside, self._rows[np.where(inside, ids, 0)], -1).astype(np.int64)
+        distinct, place = np.unique(rows, return_inverse=True)
+        vectors = self.store.vectors_at(distinct)[place.reshape(-1)]
+        return vectors.reshape(*ids.shape, self.store.spec.dimension), rows >= 0

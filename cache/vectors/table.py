@@ -1,0 +1,60 @@
+"""What a store hands to the layer: the vectors of one model's vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kar_aug.errors import StoreError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class KnowledgeTable:
+    """The vectors of a vocabulary, ready for the layer: `vectors[rows[i]]` belongs to the model's integer i.
+
+    Args:
+        vectors: (count, dimension) knowledge vectors in the store's own order.
+        rows: (vocabulary size,) int32 row of `vectors`, or -1 where the id has no knowledge.
+        store, fingerprint: where the vectors come from, None for vectors given as an array.
+    """
+
+    vectors: Array
+    rows: npt.NDArray[np.int32]
+    store: str | None = None
+    fingerprint: str | None = None
+
+    @classmethod
+    def from_array(cls, vectors: npt.ArrayLike, known: npt.ArrayLike | None = None) -> KnowledgeTable:
+        """A table of vectors that are in the model's order already; `known` is False where there is no knowledge."""
+        matrix = np.asarray(vectors)
+        if matrix.ndim != 2:
+            raise ValueError(f"`vectors` must have shape (vocabulary, dimension). Received shape: {matrix.shape}")
+        mask = np.ones(len(matrix), bool) if known is None else np.asarray(known, bool)
+        if mask.shape != (len(matrix),):
+            raise ValueError(f"`known` must have shape ({len(matrix)},). Received shape: {mask.shape}")
+        bad = np.flatnonzero(mask & ~np.isfinite(matrix).all(axis=1))
+        if len(bad):
+            raise StoreError(
+                f"The vector of integer id {bad[0]} holds NaN or infinity. Mark it unknown or mend it.",
+                entity_id=int(bad[0]),
+            )
+        return cls(matrix, np.where(mask, np.arange(len(matrix)), -1).astype(np.int32))
+
+    @property
+    def coverage(self) -> float:
+        """Share of the vocabulary that has knowledge."""
+        return float((self.rows >= 0).mean()) if len(self.rows) else 0.0
+
+    def matrix(self) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """(vocabulary, dimension) vectors in the model's order, zeros where there is none, and (vocabulary,) whether
+        there is one.
+        """
+        known = self.rows >= 0
+        matrix = np.zeros((len(self.rows), self.vectors.shape[1]), self.vectors.dtype)
+        matrix[known] = self.vectors[self.rows[known]]
+        return matrix, known

@@ -1,0 +1,133 @@
+"""What our databases have in common: whose they are, in which format, and how an old one becomes one of today."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from kar_aug.errors import StoreError
+
+_BUSY_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Format:
+    """The tables of one kind of database, and how they came to be so.
+
+    Args:
+        kind: as errors call it: "text cache".
+        application: a number that tells its files from other programs' databases.
+        tables: as they are today.
+        migrations: the statements that lead from format 1 to 2, from 2 to 3, and so on to today's; what they drop is
+            made anew.
+        unmarked: files of formats up to this one do not hold `application` yet.
+    """
+
+    kind: str
+    application: int
+    tables: sa.MetaData
+    migrations: Sequence[Sequence[str]] = ()
+    unmarked: int = 0
+
+    @property
+    def version(self) -> int:
+        """Today's format."""
+        return len(self.migrations) + 1
+
+    def bring_up_to_date(self, connection: sa.Connection, name: str) -> None:
+        """Make the tables in an empty SQLite file, and those of an older one as they are today.
+
+        Several processes may start together: the caller's transaction lets one of them do it, and whoever is killed in
+        it leaves what was there.
+
+        Raises:
+            StoreError: The file is another program's, or of a newer version.
+        """
+        version, application = (
+            connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one() for pragma in ("user_version", "application_id")
+        )
+        empty = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one() == 0
+        if not (empty and version == 0):
+            marked = application == self.application or (application == 0 and 0 < version <= self.unmarked)
+            if not marked:
+                raise StoreError(
+                    f"{name} is a database of another program, not a {self.kind}. Name another file.", path=name
+                )
+            self.refuse_newer(name, version)
+        if version < self.version:
+            self.migrate(connection, version)
+            connection.exec_driver_sql(f"PRAGMA user_version = {self.version}")
+            connection.exec_driver_sql(f"PRAGMA application_id = {self.application}")
+
+    def refuse_newer(self, name: str, version: int) -> None:
+        """Raise StoreError if this kar-aug cannot know a version."""
+        if version > self.version:
+            raise StoreError(
+                f"{name} was written by a newer kar-aug (format {version}, this one reads {self.version}). "
+                "Upgrade kar-aug: pip install -U kar-aug",
+                path=name,
+                left=version,
+                right=self.version,
+            )
+
+    def migrate(self, connection: sa.Connection, version: int) -> None:
+        """Tables of a version, 0 for none at all, as they are today; on any database."""
+        if version:
+            for statements in self.migrations[version - 1 :]:
+                for statement in statements:
+                    connection.exec_driver_sql(statement)
+        self.tables.create_all(connection)
+
+
+def sqlite_engine(path: Path, *, journal: str | None = None, pooled: bool = True) -> sa.Engine:
+    """Connections to a SQLite file whose transactions begin as writers, unless they are marked with the execution
+    option `reading`.
+
+    Args:
+        journal: "WAL" or another mode, which stays in the file; as it is if not given.
+        pooled: whether connections are kept for the next transaction.
+    """
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": _BUSY_SECONDS},
+        **({} if pooled else {"poolclass": sa.NullPool}),
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None  # transactions begin where we say: see `_begin`
+        if journal is not None:
+            _set_journal(connection, journal)
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        if not connection.get_execution_options().get("reading"):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _set_journal(connection: sqlite3.Connection, journal: str) -> None:
+    """Set the journal's mode, which stays in the file. SQLite itself does not wait here for other processes."""
+    until = time.monotonic() + _BUSY_SECONDS
+    while connection.execute("PRAGMA journal_mode").fetchone()[0].upper() != journal:
+        try:
+            connection.execute(f"PRAGMA journal_mode = {journal}")
+            return  # where it cannot be had, SQLite stays with another, as safe and slower, and says nothing
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(random.uniform(0.01, 0.05))
+
+
+def reason(error: sa.exc.DBAPIError) -> str:
+    """The database's own words, in one line, without the statement or its values."""
+    return " ".join(str(error.orig).split())

@@ -1,0 +1,39 @@
+"""Options that several commands share, and the project that they open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from kar_aug.cli.progress import Terminal
+from kar_aug.pipeline.project import Project
+from kar_aug.pipeline.workspace import ENTITIES
+
+
+def opened(config: str, **changes: Any) -> Project:
+    """The project of a settings file, with what options say over it."""
+    return Project.open(config, watch=Terminal(), **changes)
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which model to ask, where, and how many requests at a time."""
+    for option in (
+        click.option("--model", help="Name of the language model at the server."),
+        click.option(
+            "--base-url", help='An OpenAI-compatible server, or "local". The key is read from OPENAI_API_KEY.'
+        ),
+        click.option("--concurrency", type=click.IntRange(1), help="Requests in flight."),
+    ):
+        command = option(command)
+    return command
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How to ask about users and items, as in [prompts]."""
+    for entity in reversed(ENTITIES):
+        command = click.option(f"--{entity}-recipe", help=f"How to ask about {entity}s, as in [prompts].")(command)
+        groups = f"Ask about so many groups of {entity}s, as in [prompts]."
+        command = click.option(f"--{entity}-clusters", type=click.IntRange(1), help=groups)(command)
+    return command

@@ -1,0 +1,11 @@
+"""What could make a gain that is no knowledge, one control a file.
+
+metadata   what the prompts show, through the same encoder    shuffled   the right vectors, each for another id
+random     other vectors of the same lengths                  bigger     no vectors, and as many parameters
+
+A control is a `Control`; a name of the registry `CONTROLS` stands for its class.
+"""
+
+from kar_aug.compare.additions import Control
+
+__all__ = ["Control"]

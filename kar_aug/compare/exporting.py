@@ -1,0 +1,79 @@
+"""A trained model of a comparison, written for serving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kar_aug.compare.arms import Arm, arms, fullest
+from kar_aug.compare.book import BOOK, Book, Run
+from kar_aug.compare.experiment import Experiment
+from kar_aug.compare.saved import file_of, restored
+from kar_aug.compare.tasks import OnEvent
+from kar_aug.compare.workers import do
+from kar_aug.errors import StoreError
+from kar_aug.pipeline.workspace import Workspace
+
+
+def exported_model(workspace: Workspace, backbone: str, seed: int) -> tuple[Path, dict[str, Any]]:
+    """The latest trained model of a backbone with the fullest knowledge, and its stores by id input.
+
+    Raises:
+        StoreError: `compare` trained none on this data and knowledge.
+    """
+    experiment = Experiment(workspace)
+    arm = _exported(experiment, backbone)
+    _, path = _latest(experiment, arm, seed)
+    return path, _stores(experiment, arm)
+
+
+def export_model(workspace: Workspace, backbone: str, seed: int, folder: Path) -> None:
+    """Write that model as a SavedModel, in a process with the Keras that it was trained on if this one has another.
+
+    Raises:
+        StoreError: `compare` trained none on this data and knowledge.
+    """
+    experiment = Experiment(workspace)
+    run, _ = _latest(experiment, _exported(experiment, backbone), seed)
+    do([Exporting(run, folder)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """The task: to write the model of a run into a folder."""
+
+    run: Run
+    folder: Path
+
+    def wanted_keras(self) -> str:
+        """That of the run."""
+        return self.run.keras
+
+    def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
+        """Build it again, and write it."""
+        from kar_aug.models.export import export
+
+        export(restored(experiment, self.run), self.folder, _stores(experiment, self.run.arm))
+
+
+def _exported(experiment: Experiment, backbone: str) -> Arm:
+    arm = fullest(arms(experiment.config), backbone)
+    if arm is None:
+        raise StoreError('There is no arm with knowledge. Name some in kar.toml: [compare] knowledge = ["both"]')
+    return arm
+
+
+def _latest(experiment: Experiment, arm: Arm, seed: int) -> tuple[Run, Path]:
+    book = Book(experiment.folder / BOOK)
+    run = book.latest(arm, seed, experiment.data_fingerprint(seed), experiment.knowledge_fingerprint(arm))
+    path = None if run is None else file_of(experiment.folder, run.identity)
+    if run is None or path is None:
+        raise StoreError(
+            f"There is no trained {arm.name} with seed {seed} for this data and knowledge. Run: kar-aug compare"
+        )
+    return run, path
+
+
+def _stores(experiment: Experiment, arm: Arm) -> dict[str, Any]:
+    return {f"{entity}_id": experiment.store(arm, entity) for entity in arm.entities}

@@ -1,0 +1,153 @@
+"""Text files of cells with a separator between them: CSV and its kin."""
+
+from __future__ import annotations
+
+import csv
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import pyarrow as pa
+
+from kar_aug.data.ids import ids_of_text
+from kar_aug.data.opening import HEAD, in_its_encoding, text
+from kar_aug.data.place import Place
+from kar_aug.errors import DataError
+
+# By ending, the separators that a file may have; the first where its first lines do not tell.
+SEPARATORS = {".csv": ",\t;|", ".tsv": "\t,;|", ".tab": "\t,;|", ".txt": "\t,;| "}
+T = TypeVar("T")
+_BLOCK = 1 << 20  # characters
+_ARROW = {"bool": pa.bool_(), "int64": pa.int64(), "uint64": pa.uint64(), "float64": pa.float64(), "str": pa.string()}
+
+
+@dataclass(frozen=True)
+class Delimited:
+    """A file of cells. Only an empty one is missing: a title or an id may be spelt "None" or "NA".
+
+    Args:
+        ending: one of `SEPARATORS`.
+        ids: columns of ids, which lose no zeros unsaid: see `kar_aug.data.ids`.
+        id_type: "integer" or "string", where a person says so.
+        separator, encoding: told from the file if None.
+    """
+
+    path: Path
+    ending: str
+    ids: Collection[str] = ()
+    id_type: str | None = None
+    separator: str | None = None
+    encoding: str | None = None
+
+    def frame(self) -> pd.DataFrame:
+        """All rows."""
+        frame, texts = in_its_encoding(self.path, self.encoding, self._frame)
+        read = {name: ids_of_text(frame[name], Place(str(self.path), name), self.id_type) for name in texts}
+        return frame.assign(**read)
+
+    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        """All rows, so many at a time. The file is gone through twice: its last row may tell the type of a column."""
+        dtypes, encoding = in_its_encoding(self.path, self.encoding, lambda encoding: self._dtypes(encoding, rows))
+        schema = pa.schema([(name, _ARROW[dtype.replace("boolean", "bool")]) for name, dtype in dtypes.items()])
+        for chunk in self._chunks(encoding, dtypes, rows):
+            yield pa.RecordBatch.from_pandas(chunk, schema=schema, preserve_index=False)
+
+    def _frame(self, encoding: str) -> tuple[pd.DataFrame, list[str]]:
+        texts, options = self._texts(encoding), self._options(encoding)
+        with text(self.path, encoding) as lines:
+            frame = self._even(lambda: pd.read_csv(lines, dtype=texts, **options))
+        return frame, [name for name in texts if name in frame]
+
+    def _chunks(self, encoding: str, dtypes: dict[str, str], rows: int) -> Iterator[pd.DataFrame]:
+        options = self._options(encoding)
+        with text(self.path, encoding) as lines:
+            chunks = pd.read_csv(lines, dtype=dtypes, chunksize=rows, **options)
+            while (chunk := self._even(lambda: next(chunks, None))) is not None:
+                yield chunk
+
+    def _even(self, read: Callable[[], T]) -> T:
+        """What `read()` gives, unless pandas had to leave cells out."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            try:
+                return read()
+            except pd.errors.ParserWarning:
+                raise DataError(
+                    f"{self.path} cannot be read: its rows have more cells than its first line has names."
+                ) from None
+
+    def _dtypes(self, encoding: str, rows: int) -> tuple[dict[str, str], str]:
+        """By column the type that holds all of its chunks, and the encoding in which they could be read."""
+        found: dict[str, set[str]] = {}
+        texts = self._texts(encoding)
+        for chunk in self._chunks(encoding, texts, rows):
+            for name, column in chunk.items():
+                found.setdefault(str(name), set()).add(texts.get(str(name)) or _kind(column))
+        return {name: _common(kinds) for name, kinds in found.items()}, encoding
+
+    def _texts(self, encoding: str) -> dict[str, str]:
+        """The columns of ids that must be read as text. As numbers they are read in a sixth of the time."""
+        return dict.fromkeys(self.ids, "str") if self.id_type == "string" or self._padded(encoding) else {}
+
+    def _padded(self, encoding: str) -> bool:
+        """Whether any cell begins with a zero that a number would lose."""
+        padded = re.compile(f'[\n\r"{re.escape(self._separator(encoding)[-1])}]0[0-9]')
+        with text(self.path, encoding) as lines:
+            end = ""
+            while block := lines.read(_BLOCK):
+                if padded.search(end + block):
+                    return True
+                end = block[-2:]
+        return False
+
+    def _separator(self, encoding: str) -> str:
+        if self.separator is not None:
+            return self.separator
+        with text(self.path, encoding) as lines:
+            head = lines.read(HEAD)
+        return separator_of(head, SEPARATORS[self.ending], whole=len(head) < HEAD)
+
+    def _options(self, encoding: str) -> dict[str, Any]:
+        separator = self._separator(encoding)
+        options: dict[str, Any] = {"sep": separator, "keep_default_na": False, "na_values": [""], "index_col": False}
+        if len(separator) > 1:
+            return {**options, "sep": re.escape(separator), "engine": "python"}
+        # A column has one type, not one for each of its parts.
+        return {**options, "low_memory": False}
+
+
+def separator_of(head: str, candidates: str, *, whole: bool = True) -> str:
+    """The separator by which the first lines have the most cells, each as many; or else the first of them.
+
+    Args:
+        whole: whether the last line is.
+    """
+    lines = head.splitlines(keepends=True)
+    lines = lines if whole or len(lines) == 1 else lines[:-1]
+    widths = {each: [len(row) for row in csv.reader(lines, delimiter=each) if row] for each in candidates}
+    even = [each for each, found in widths.items() if found[:1] > [1] and len(set(found)) == 1]
+    return max(even or candidates, key=lambda each: widths[each][:1])
+
+
+def _kind(column: pd.Series) -> str:
+    if column.isna().all():
+        return "missing"
+    if column.dtype == object and pd.api.types.infer_dtype(column) == "boolean":
+        return "boolean"
+    return str(column.dtype)
+
+
+def _common(kinds: set[str]) -> str:
+    """The type that holds values of all of these."""
+    named = kinds - {"missing"}
+    if not named:
+        return "float64"
+    if named <= {"bool", "boolean"}:
+        return "bool" if kinds == {"bool"} else "boolean"
+    if named <= {"int64", "uint64", "float64"}:
+        return kinds.pop() if len(kinds) == 1 else "float64"
+    return "str"

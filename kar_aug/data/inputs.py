@@ -1,0 +1,82 @@
+"""What a CTR model is to read, as settings; and the two that are known by a name.
+
+| preset | item                       | user     | earlier events                       | ids of users      |
+|--------|----------------------------|----------|--------------------------------------|-------------------|
+| full   | id, all features, numbers  | the same | item, rating, features, how long ago | not under "user"  |
+| kar    | id, its first feature's first value | nothing | item, that value, rating; the last 5 | never      |
+
+"kar" is what KAR's authors feed their models (Xi et al. 2023, section 4.1 and their code), so that numbers can be set
+beside theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kar_aug.config import DataConfig
+
+RATING, SINCE = "rating", "since"
+_KAR_EVENTS = 5
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model reads.
+
+    Args:
+        user_features, item_features: columns of the tables, as categories; several values in a cell are a list.
+        context: columns of the interactions that are known when the impression is made; "hour" and "weekday" are
+            made from the timestamp where there are no such columns.
+        numeric: column of any table -> "standard", "log", "minmax", or "buckets" (quantiles, embedded).
+        events: "all", or "clicks" alone, in the sequence of earlier events.
+        event_features: what is told of each earlier event beside its item: columns of interactions or items, and
+            "since", how long ago it was. None: the rating, if there is one, the features of items, and since.
+        sequences: further sequences: name -> expression over the interactions' columns, "event == 'view'".
+        history_length: how many of the latest events are read.
+        user_ids: whether the user's id is a feature.
+        fewest: an id with fewer training events is as unknown as a new one.
+        first_values: whether of several values in a cell the first alone is read.
+        weight: a column of the interactions: how much a row counts.
+    """
+
+    user_features: tuple[str, ...] = ()
+    item_features: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
+    numeric: Mapping[str, str] = field(default_factory=dict)
+    events: str = "all"
+    event_features: tuple[str, ...] | None = None
+    sequences: Mapping[str, str] = field(default_factory=dict)
+    history_length: int = 50
+    user_ids: bool = False
+    fewest: int = 1
+    first_values: bool = False
+    weight: str | None = None
+
+
+def inputs(data: DataConfig) -> Inputs:
+    """What [data] says that models read."""
+    if data.inputs == "kar":
+        first = data.item_features[:1]
+        return Inputs(
+            item_features=first,
+            event_features=(RATING, *first),
+            history_length=_KAR_EVENTS if data.history_length is None else data.history_length,
+            first_values=True,
+            weight=data.weight,
+        )
+    return Inputs(
+        user_features=data.user_features,
+        item_features=data.item_features,
+        context=data.context,
+        numeric=data.numeric,
+        events=data.events,
+        event_features=data.event_features,
+        sequences=data.sequences,
+        history_length=Inputs.history_length if data.history_length is None else data.history_length,
+        user_ids=data.protocol != "user" if data.user_ids is None else data.user_ids,
+        fewest=data.fewest,
+        weight=data.weight,
+    )

@@ -1,0 +1,197 @@
+"""Files that people bring, as frames, or as batches of rows where they are larger than memory.
+
+| ending                        | what it is                                                              |
+|-------------------------------|-------------------------------------------------------------------------|
+| .parquet, or a folder of such | Parquet; folders called `day=2024-01-31` are columns                    |
+| .csv, .tsv, .tab, .txt        | cells; separator and encoding are told from the content                 |
+| .jsonl, .ndjson, .json        | a JSON object a line, or an array of them                               |
+| .feather, .arrow              | Arrow: a file or a stream                                               |
+
+Text may be compressed: .gz, .bz2, .xz, .zst, or .zip with one file in it. Endings may be in capitals.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.feather
+import pyarrow.parquet as pq
+
+from kar_aug.data.delimited import SEPARATORS, Delimited
+from kar_aug.data.ids import ids_of_text
+from kar_aug.data.json_lines import JsonLines
+from kar_aug.data.opening import OPENERS, faults, inner_name, opened
+from kar_aug.data.place import Place
+from kar_aug.errors import DataError
+
+_JSON = (".jsonl", ".ndjson", ".json")
+_ARROW = (".feather", ".arrow")
+ENDINGS = (".parquet", *SEPARATORS, *_JSON, *_ARROW)
+ROWS = 1 << 16
+
+
+def read_table(
+    path: Path,
+    *,
+    ids: Collection[str] = (),
+    id_type: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
+) -> pd.DataFrame:
+    """A file, or a folder of Parquet files, as a frame.
+
+    Args:
+        ids: columns of ids, which lose no zeros unsaid where a file has no types: see `kar_aug.data.ids`.
+        id_type: "integer" or "string", where a person says what such ids are.
+        separator, encoding: of text; told from the file if None.
+
+    Raises:
+        DataError: It is of no kind that is read, is not there, or cannot be read.
+    """
+    source = _source(path, ids, id_type, separator, encoding)
+    with faults(path):
+        frame = source.frame()
+    if any(name is not None and name not in frame for name in frame.index.names):
+        return frame.reset_index()  # it was saved with its ids as its index
+    return frame
+
+
+def read_batches(
+    path: Path,
+    rows: int = ROWS,
+    *,
+    ids: Collection[str] = (),
+    id_type: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """The same, at most so many rows at a time, all batches of one schema, in the memory that a batch needs.
+
+    Ids of a text file that has cells with leading zeros are text: only all of them together tell what they are.
+
+    Raises:
+        DataError: As `read_table`; when the batch is asked for.
+    """
+    source = _source(path, ids, id_type, separator, encoding)
+    with faults(path):
+        yield from source.batches(rows)
+
+
+def is_table(name: str) -> bool:
+    """Whether a file of this name is read, by its ending."""
+    path = Path(name)
+    return Path(path.stem if path.suffix.lower() in OPENERS else path.name).suffix.lower() in ENDINGS
+
+
+class _Source(Protocol):
+    def frame(self) -> pd.DataFrame: ...
+
+    def batches(self, rows: int) -> Iterator[pa.RecordBatch]: ...
+
+
+def _source(
+    path: Path, ids: Collection[str], id_type: str | None, separator: str | None, encoding: str | None
+) -> _Source:
+    if path.is_dir():
+        return _ParquetFolder(path, ids, id_type)
+    ending = Path(inner_name(path)).suffix.lower()
+    if ending not in ENDINGS:
+        raise DataError(
+            f"{path}: only {', '.join(ENDINGS)} files are read, text also compressed ({', '.join(OPENERS)})."
+        )
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file.")
+    if ending in SEPARATORS:
+        return Delimited(path, ending, ids, id_type, separator, encoding)
+    if ending in _JSON:
+        return JsonLines(path, encoding)
+    return _Parquet(path) if ending == ".parquet" else _Arrow(path)
+
+
+@dataclass(frozen=True)
+class _Parquet:
+    path: Path
+
+    def frame(self) -> pd.DataFrame:
+        return pd.read_parquet(_in_the_clear(self.path))
+
+    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        yield from pq.ParquetFile(_in_the_clear(self.path)).iter_batches(rows)
+
+
+@dataclass(frozen=True)
+class _ParquetFolder:
+    path: Path
+    ids: Collection[str] = ()
+    id_type: str | None = None
+
+    def frame(self) -> pd.DataFrame:
+        frame = self._dataset().to_table().to_pandas()
+        texts = [name for name in self._folders().names if name in self.ids]
+        return frame.assign(**{n: ids_of_text(frame[n], Place(str(self.path), n), self.id_type) for n in texts})
+
+    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        yield from self._dataset().to_batches(batch_size=rows)
+
+    def _dataset(self) -> ds.Dataset:
+        """All files as one, whose columns have the types that hold those of each."""
+        named = pa.schema([pa.field(f.name, pa.string()) if f.name in self.ids else f for f in self._folders()])
+        whole = self._of(named)
+        schemas = [named, *(fragment.physical_schema for fragment in whole.get_fragments())]
+        return self._of(named, pa.unify_schemas(schemas, promote_options="permissive"))
+
+    def _folders(self) -> pa.Schema:
+        """The columns that the names of folders give."""
+        return self._of(None).partitioning.schema
+
+    def _of(self, folders: pa.Schema | None, schema: pa.Schema | None = None) -> ds.Dataset:
+        hive = ds.partitioning(folders, flavor="hive")
+        return ds.dataset(self._files, schema, "parquet", partitioning=hive, partition_base_dir=str(self.path))
+
+    @cached_property
+    def _files(self) -> list[str]:
+        """The files of the folder, but for those that Spark and Hadoop leave beside them."""
+        paths = [path for path in sorted(self.path.rglob("*")) if path.is_file()]
+        paths = [path for path in paths if not re.search(r"(^|/)[._]", path.relative_to(self.path).as_posix())]
+        parts = [path for path in paths if path.suffix.lower() == ".parquet"]
+        if not parts and self.path.suffix.lower() == ".parquet":
+            parts = paths
+        if not parts:
+            raise DataError(f"{self.path}: there are no .parquet files in this folder.")
+        return [str(path) for path in parts]
+
+
+@dataclass(frozen=True)
+class _Arrow:
+    path: Path
+
+    def frame(self) -> pd.DataFrame:
+        return self._table().to_pandas()
+
+    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        yield from self._table().to_batches(rows)
+
+    def _table(self) -> pa.Table:
+        with opened(self.path) as file:
+            is_stream = file.read(4) not in (b"ARRO", b"FEA1")
+        source = _in_the_clear(self.path)
+        if is_stream:
+            return pa.ipc.open_stream(pa.memory_map(source) if isinstance(source, str) else source).read_all()
+        return pyarrow.feather.read_table(source, memory_map=isinstance(source, str))
+
+
+def _in_the_clear(path: Path) -> str | io.BytesIO:
+    """A file that needs no unpacking, or what is in one."""
+    if path.suffix.lower() not in OPENERS:
+        return str(path)
+    with opened(path) as file:
+        return io.BytesIO(file.read())

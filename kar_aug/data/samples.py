@@ -1,0 +1,145 @@
+"""Rows to train or test on. Nothing is copied into rows before it is read: a feature of an item is kept once an item,
+an event once an event, and a batch gathers what its rows need.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kar_aug.data.encodings import FIRST, MISSING, Encoding
+from kar_aug.data.features import HIST, Feature
+from kar_aug.data.inputs import SINCE
+from kar_aug.data.sequences import Events, Positions, Window
+
+Array = npt.NDArray[Any]
+ENTITIES = ("user", "item")
+_SINCE_UNIT = 60.0  # seconds
+_SINCE_MOST = 24  # 2^24 minutes are 32 years
+SINCE_SIZE = _SINCE_MOST + FIRST + 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """Encoded values of a feature: one row an event, or one row a place of the catalogue (`entity` says of which); of a
+    feature of earlier events those of its sequence, padded (see `Events.pad`).
+    """
+
+    values: Array
+    entity: str = ""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Rows to train or test on, in event order within a user.
+
+    Args:
+        features: what a model reads, in order.
+        rows: of each sample, its place among the events.
+        label, weight, part, group: of each sample; `group` is what GAUC is computed within.
+        drawn: of each sample, whether it is a negative that was drawn.
+        vocabulary: entity -> ids; the id at place i stands as integer i in `places`. Place 0 is None.
+        places: entity -> per event its place in the vocabulary.
+        columns: feature -> its values.
+        timestamps: of the events, in seconds.
+        sequences: name -> the events before each event.
+        encodings: feature -> what it was encoded with.
+    """
+
+    features: tuple[Feature, ...]
+    rows: Positions
+    label: npt.NDArray[np.float32]
+    weight: npt.NDArray[np.float32]
+    part: npt.NDArray[Any]
+    group: npt.NDArray[np.int64]
+    drawn: npt.NDArray[np.bool_]
+    vocabulary: Mapping[str, list[int | str | None]]
+    places: Mapping[str, npt.NDArray[np.int32]]
+    columns: Mapping[str, Column]
+    timestamps: npt.NDArray[np.float64]
+    sequences: Mapping[str, Events]
+    encodings: Mapping[str, Encoding]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def keys(self) -> tuple[Feature, ...]:
+        """The further inputs by which knowledge is looked up: "user", "item", and "hist_item", the earlier items."""
+        sizes = {entity: len(self.vocabulary[entity]) for entity in ENTITIES}
+        found = [Feature(entity, size, is_key=True) for entity, size in sizes.items()]
+        if events := self.sequences.get(HIST):
+            found.append(Feature(f"{HIST}_item", sizes["item"], events.length, sequence=HIST, is_key=True))
+        return tuple(found)
+
+    def of(self, part: str) -> Positions:
+        """Which samples are of a part."""
+        return np.flatnonzero(self.part == part)
+
+    def read(self, samples: Positions, names: Collection[str] | None = None) -> dict[str, Array]:
+        """The inputs of some samples, by feature and key: (samples,), or (samples, length) each.
+
+        Args:
+            names: those that are asked for; all by default.
+        """
+        rows = self.rows[samples]
+        windows: dict[str, Window] = {}
+        found = {}
+        for feature in (*self.features, *self.keys):
+            if names is None or feature.name in names:
+                if feature.sequence and feature.sequence not in windows:
+                    windows[feature.sequence] = self.sequences[feature.sequence].before(rows)
+                found[feature.name] = self._read(feature, rows, windows.get(feature.sequence))
+        return found
+
+    def batches(self, samples: Positions, size: int, names: Collection[str]) -> Iterator[dict[str, Array]]:
+        """Inputs of samples in their order, `size` at a time."""
+        for start in range(0, len(samples), size):
+            yield self.read(samples[start : start + size], names)
+
+    def known(self, entity: str, samples: Positions) -> npt.NDArray[np.bool_]:
+        """Of each of some samples, whether the training part has its user or item."""
+        codes = self.columns[f"{entity}_id"].values
+        return np.asarray(codes[self.places[entity][self.rows[samples]]] >= FIRST)
+
+    def events_before(self, samples: Positions) -> Positions:
+        """Of each of some samples, how many events a model could read of."""
+        events = self.sequences.get(HIST)
+        return np.zeros(len(samples), np.int64) if events is None else events.counts(self.rows[samples])
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over everything that a model can read."""
+        digest = hashlib.sha256(repr((self.features, self.keys)).encode())
+        for column in (self.columns[name] for name in sorted(self.columns)):
+            digest.update(np.ascontiguousarray(column.values).view(np.uint8))
+        for events in self.sequences.values():
+            for positions in (events.kept, events.first, events.stop):
+                digest.update(np.ascontiguousarray(positions).view(np.uint8))
+        for values in (self.rows, self.label, self.weight, self.timestamps, *self.places.values()):
+            digest.update(np.ascontiguousarray(values).view(np.uint8))
+        digest.update("".join(self.part).encode())
+        return digest.hexdigest()[:16]
+
+    def _read(self, feature: Feature, rows: Positions, window: Window | None) -> Array:
+        if window is None:
+            return self.places[feature.name][rows] if feature.is_key else self._values(feature.name, rows)
+        read = window.read(self.columns[feature.name].values)
+        if feature.name == f"{feature.sequence}_{SINCE}":
+            return np.where(window.there, _since(self.timestamps[rows][:, np.newaxis] - read), np.int32(MISSING))
+        return read
+
+    def _values(self, name: str, rows: Positions) -> Array:
+        column = self.columns[name]
+        return column.values[self.places[column.entity][rows] if column.entity else rows]
+
+
+def _since(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    """How long ago, in powers of two of a minute: 2 for the same minute, 3 up to two, ..."""
+    powers = np.log2(1 + np.maximum(seconds, 0, dtype=np.float32) / _SINCE_UNIT)
+    return np.minimum(powers, _SINCE_MOST).astype(np.int32) + FIRST

@@ -1,0 +1,134 @@
+"""Times, however they were written, as seconds since 1970 or as datetimes in UTC without a zone.
+
+| written as                                  | kept as                                                               |
+|---------------------------------------------|-----------------------------------------------------------------------|
+| seconds since 1970, whole or not            | the same numbers                                                      |
+| milli-, micro- or nanoseconds since 1970    | datetimes; told apart by their size, which is said                    |
+| 20240131, 202401311800, 20240131180000      | datetimes, where every value of the column is such a date; this too   |
+| datetimes of any unit                       | the same                                                              |
+| datetimes with a zone                       | the same moments in UTC, so that equal moments are equal              |
+| text: ISO 8601, with a zone, Z, UTC or none | datetimes in UTC                                                      |
+| text of any of the numbers                  | as these numbers                                                      |
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from kar_aug.data.place import Place, first, spread
+from kar_aug.errors import DataError
+
+_log = logging.getLogger("kar_aug")
+# Seconds: the year 2261, after which no nanosecond timestamp exists. What is larger is counted in a smaller unit.
+_LATEST = 9_200_000_000
+_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_LARGEST = {unit: _LATEST * 1000**power for power, unit in enumerate(_UNITS)}
+# Dates written as numbers. Ten digits are left out: 2024013118 are seconds, too.
+_DATES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+_YEARS = (1900, 2100)
+_UTC = re.compile(r"\s*(UTC|GMT|Z)\s*$", re.IGNORECASE)
+_REMEDY = "Write ISO 8601, 2024-01-31 18:00:00, or seconds."
+
+
+def times(column: pd.Series, place: Place) -> pd.Series:
+    """A column of plain type (see `kar_aug.data.types.plain`) as times; what is missing stays so.
+
+    Raises:
+        DataError: A value is no time, or values are in different units.
+    """
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return column
+    there = column.dropna()
+    if pd.api.types.is_bool_dtype(column):
+        raise _no_time(column, there.notna(), place)
+    if pd.api.types.is_numeric_dtype(column):
+        return _of_numbers(column, place)
+    kind = pd.api.types.infer_dtype(there)
+    if kind == "string":
+        return _of_text(column, there, place)
+    if kind in ("date", "datetime"):
+        return pd.to_datetime(column, utc=True).dt.tz_localize(None)
+    if kind in ("decimal", "integer", "floating", "mixed-integer-float"):
+        return _of_numbers(pd.to_numeric(column), place)
+    if kind == "empty":
+        return column
+    raise _no_time(column, ~there.map(lambda value: isinstance(value, (int, float))), place)
+
+
+def seconds(timestamp: pd.Series) -> npt.NDArray[np.float64]:
+    """Times, of either kind that is kept, in seconds since 1970; NaN where they are missing."""
+    if not pd.api.types.is_datetime64_any_dtype(timestamp):
+        return timestamp.to_numpy(np.float64, na_value=np.nan)
+    utc = timestamp.dt.tz_convert("UTC").dt.tz_localize(None) if timestamp.dt.tz is not None else timestamp
+    since = (utc.astype("datetime64[us]") - pd.Timestamp(0)) / pd.Timedelta(seconds=1)
+    return since.to_numpy(np.float64)
+
+
+def _of_numbers(column: pd.Series, place: Place) -> pd.Series:
+    there = column.dropna()
+    if pd.api.types.is_float_dtype(there) and not np.isfinite(there.to_numpy(float)).all():
+        raise place.error("holds infinity.")
+    sizes = there.abs()
+    if not sizes.max() >= min(10 ** (digits - 1) for digits in _DATES):
+        return column  # empty, or small numbers: seconds
+    for digits, form in _DATES.items():
+        if sizes.min() >= 10 ** (digits - 1) and sizes.max() < 10**digits:
+            dates = _as_dates(there, digits, form)
+            if dates is not None:
+                _log.warning("%s holds dates written as numbers: %d is %s.", place, there.iloc[0], dates.iloc[0])
+                return spread(dates, column)
+    return _in_unit(column, sizes, place)
+
+
+def _as_dates(numbers: pd.Series, digits: int, form: str) -> pd.Series | None:
+    """The numbers as dates, if all of them are such."""
+    whole = numbers.astype("int64")
+    if (whole != numbers).any() or not (whole // 10 ** (digits - 4)).between(*_YEARS).all():
+        return None
+    dates = pd.to_datetime(whole.astype(str), format=form, errors="coerce")
+    return None if dates.isna().any() else dates
+
+
+def _in_unit(column: pd.Series, sizes: pd.Series, place: Place) -> pd.Series:
+    unit = next((unit for unit, largest in _LARGEST.items() if sizes.max() <= largest), None)
+    if unit is None:
+        raise place.error(f"holds {sizes.max()}, which is no time even in nanoseconds. {_REMEDY}")
+    if unit == "s":
+        return column
+    smaller = list(_UNITS)[list(_UNITS).index(unit) - 1]
+    if sizes.min() <= _LARGEST[smaller]:
+        raise place.error(
+            f"holds {sizes.max()}, {_UNITS[unit]} since 1970 by its size, but not in each row. "
+            f"{first(column, sizes == sizes.min())} Bring all into one unit."
+        )
+    there = column.dropna()
+    whole = there.astype("int64")
+    read = pd.to_datetime(whole if (whole == there).all() else there, unit=unit)  # type: ignore[call-overload]
+    _log.warning("%s holds %s since 1970, by their size: %s is %s.", place, _UNITS[unit], there.iloc[0], read.iloc[0])
+    return spread(read, column)
+
+
+def _of_text(column: pd.Series, there: pd.Series, place: Place) -> pd.Series:
+    numbers = pd.to_numeric(there, errors="coerce")
+    if numbers.notna().all():
+        if there.str.fullmatch(r"\s*(19|20)\d\d\s*").all():
+            raise place.error(f"holds years, or seconds? {first(column, there.notna())} {_REMEDY}")
+        return spread(_of_numbers(numbers, place), column)
+    try:
+        read = pd.to_datetime(there, format="ISO8601", utc=True)
+    except ValueError:
+        there = there.str.replace(_UTC, "+00:00", regex=True)
+        read = pd.to_datetime(there, format="ISO8601", utc=True, errors="coerce")
+        wrong = read.isna()
+        if wrong.any():  # of what is neither, or of the numbers among dates
+            raise _no_time(column, wrong & numbers.isna() if (wrong & numbers.isna()).any() else wrong, place) from None
+    return spread(read.dt.tz_localize(None), column)
+
+
+def _no_time(column: pd.Series, wrong: pd.Series, place: Place) -> DataError:
+    return DataError(f"{place} must hold seconds since 1970, or datetimes. {first(column, wrong)} {_REMEDY}")

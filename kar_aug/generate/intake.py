@@ -1,0 +1,295 @@
+"""Between the transports and the cache: which prompts are open, and what an answer, or none, means for them.
+
+    prompts ── open, claim ──> questions ──> a transport ──> bodies ── read ──> answers ── store, answered ──> the cache
+                                  ^                │                                                  │
+                                  │                └── failed: recorded, for good or until the next run
+                                  └──── the question once more, with what did not fit ────────────────┘
+
+Requests, the Batch API and files of JSON lines carry questions out and bodies back, and decide nothing else: not what a
+status means, whose an answer is, how it is counted, or what is asked again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from kar_aug._batched import batched
+from kar_aug.cache import Answer, Claims, Link, Status, TextCache
+from kar_aug.config import LanguageModel
+from kar_aug.errors import Hopeless
+from kar_aug.generate.answers import read_answer
+from kar_aug.generate.cost import Prices
+from kar_aug.generate.faults import Fault, Rejected, server_name
+from kar_aug.generate.progress import Progress
+from kar_aug.generate.questions import Question
+from kar_aug.prompts import Prompt
+
+BATCH = 256
+TWICE = "the answer does not fit the schema, twice"
+# Answers that `retry_failed` asks for again: nothing in them is knowledge. A truncated one would be cut off again.
+_UNUSABLE = (Status.REFUSED, Status.EMPTY, Status.WRONG_MODEL, Status.INVALID)
+
+
+def accepted(model: LanguageModel) -> tuple[Status, ...]:
+    """Statuses of answers that count as knowledge."""
+    return (Status.OK, Status.TRUNCATED) if model.accept_truncated else (Status.OK,)
+
+
+class Found(NamedTuple):
+    """What is known of a prompt: its question, with the status of its answer; whether it was rejected before; and what
+    its entity has.
+    """
+
+    question: Question
+    rejected: bool
+    linked: Link | None
+
+
+class Survey:
+    """Looks prompts up, counts what is new, changed and unchanged, and says which are to be asked. Reads only.
+
+    Args:
+        progress: what is counted into.
+        retry_failed: ask again what was rejected, refused or empty before.
+    """
+
+    def __init__(
+        self, cache: TextCache, model: LanguageModel, progress: Progress, *, retry_failed: bool = False
+    ) -> None:
+        self._cache, self._model, self._progress, self._retry = cache, model, progress, retry_failed
+        self._seen: dict[str, int] = {}
+        self._before: dict[str, int] = {}
+
+    def look(self, prompts: Iterable[Prompt]) -> list[Found]:
+        """What is known of each prompt. One whose answer does not fit its schema comes as the question after that."""
+        questions = [Question.of(self._model, prompt) for prompt in prompts]
+        statuses = self._cache.answered({question.key for question in questions})
+        for row, question in enumerate(questions):
+            if statuses.get(question.key) == Status.INVALID and question.schema is not None:
+                questions[row] = self._repaired(question)
+        statuses |= self._cache.answered({question.key for question in questions} - statuses.keys())
+        missing = {question.key for question in questions} - statuses.keys()
+        rejected = {f.key for f in self._cache.failures(missing) if f.permanent} if missing else set()
+        linked = self._linked([question.links[0] for question in questions])
+        found = [
+            Found(replace(question, status=statuses.get(question.key)), question.key in rejected, link)
+            for question, link in zip(questions, linked, strict=True)
+        ]
+        for each in found:
+            self._count(each)
+        return found
+
+    def is_open(self, found: Found) -> bool:
+        """Whether it is to be asked: it has no answer and was not rejected, or is to be tried again."""
+        status = found.question.status
+        if self._retry:
+            return status is None or status in _UNUSABLE
+        return status is None and not found.rejected
+
+    def open(self, prompts: Iterable[Prompt]) -> Iterator[Question]:
+        """Those of a stream of prompts that are to be asked; equal ones come once each."""
+        for batch in batched(prompts, BATCH):
+            yield from (found.question for found in self.look(batch) if self.is_open(found))
+        self.end()
+
+    def end(self) -> None:
+        """All prompts were read: entities with knowledge that none was about are gone."""
+        self._progress.gone = sum(max(0, count - self._seen.get(k, 0)) for k, count in self._before.items())
+
+    def _repaired(self, question: Question) -> Question:
+        answer = self._cache.get(question.key)
+        return question if answer is None else question.repaired(answer.text)
+
+    def _linked(self, wanted: Sequence[Link]) -> list[Link | None]:
+        """What the entities of these links have now."""
+        there: dict[tuple[str, int | str], Link] = {}
+        for knowledge in {link.knowledge for link in wanted}:
+            if knowledge not in self._before:
+                self._before[knowledge] = self._cache.count_linked(knowledge)
+            ids = [link.entity_id for link in wanted if link.knowledge == knowledge]
+            there.update({(knowledge, id): link for id, link in self._cache.linked(knowledge, ids).items()})
+        return [there.get((link.knowledge, link.entity_id)) for link in wanted]
+
+    def _count(self, found: Found) -> None:
+        progress, linked = self._progress, found.linked
+        progress.total += 1
+        if linked is None:
+            progress.new += 1
+        else:
+            self._seen[linked.knowledge] = self._seen.get(linked.knowledge, 0) + 1
+            progress.unchanged += linked.key == found.question.key
+            progress.changed += linked.key != found.question.key
+
+
+class Intake:
+    """Takes prompts in and answers back. Several threads may use one.
+
+    Args:
+        progress: what is counted into.
+        claims: by which processes on one cache share the questions; None where nothing is asked.
+        prices: to know what answers cost.
+        retry_failed: ask again what was rejected, refused or empty before.
+
+    Attributes:
+        hopeless: set by the first answer of another model than the one that was asked: why no further question should
+            be sent. Answers that are paid for already are taken in all the same.
+    """
+
+    def __init__(
+        self,
+        cache: TextCache,
+        model: LanguageModel,
+        progress: Progress,
+        prices: Prices,
+        *,
+        claims: Claims | None = None,
+        retry_failed: bool = False,
+    ) -> None:
+        self._cache, self._model, self._progress, self._prices = cache, model, progress, prices
+        self._claims = claims
+        self._survey = Survey(cache, model, progress, retry_failed=retry_failed)
+        self._counting = threading.Lock()
+        self.hopeless: Hopeless | None = None
+
+    # Prompts
+
+    def open(self, prompts: Iterable[Prompt], *, though_rejected: bool = False) -> list[Question]:
+        """Those of some prompts that are to be asked, equal ones as one question; the entities of all that are answered
+        are linked.
+
+        Args:
+            though_rejected: also those that were rejected before: where answers are there already, and nothing is sent.
+        """
+        questions: dict[str, Question] = {}
+        answered: list[Link] = []
+        skipped = cached = 0
+        for found in self._survey.look(prompts):
+            question = found.question
+            if self._survey.is_open(found) or (though_rejected and question.status is None):
+                known = questions.get(question.key)
+                questions[question.key] = question.for_all([*known.links, *question.links]) if known else question
+            elif question.status in (None, Status.INVALID):
+                skipped += 1
+            else:
+                cached += 1
+                answered += [link for link in question.links if link != found.linked]
+        self._cache.link(answered)
+        self._count(skipped=skipped, cached=cached)
+        return list(questions.values())
+
+    def end(self) -> None:
+        """All prompts were read."""
+        self._survey.end()
+
+    def claim(self, questions: Collection[Question]) -> list[Question]:
+        """Those that are now this process's to ask; the others are answered, or somebody else's."""
+        if self._claims is None:
+            raise ValueError("An intake without claims asks nothing.")
+        again = [question.key for question in questions if question.status is not None]
+        mine = self._claims.claim([question.key for question in questions], again=again)
+        return [question for question in questions if question.key in mine]
+
+    # Answers
+
+    def read(self, question: Question, body: bytes, *, seconds: float = 0.0, tier: str = "") -> Answer:
+        """What the body of a response says.
+
+        Raises:
+            Passing: It is no answer.
+        """
+        price, served = self._prices.of(question.model), self._model.served_model
+        return read_answer(body, question, price, served_model=served, seconds=seconds, tier=tier)
+
+    def store(self, answers: Collection[tuple[Question, Answer]]) -> None:
+        """Keep answers, and whose they are, in one commit. What does not fit its schema is nobody's."""
+        self._cache.put_many((answer, question.links if _fits(answer) else ()) for question, answer in answers)
+
+    def answered(self, question: Question, answer: Answer, late: Sequence[Link] = ()) -> Question | None:
+        """What follows from an answer that is stored. Returns the question that is to be asked because of it, if any.
+
+        Args:
+            question: with the links of all who waited for the answer.
+            late: those of them that came when it was being stored.
+        """
+        if late and _fits(answer):
+            self._cache.link(late)
+        self._count(
+            asked=int(_fits(answer)),
+            cached=len(question.links) - 1 if _fits(answer) else 0,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            cost=answer.cost or 0.0,
+        )
+        if answer.status == Status.WRONG_MODEL and self.hopeless is None:
+            self.hopeless = self._by_another_model(answer)
+        return None if _fits(answer) else self._after_misfit(question)
+
+    def take(self, answers: Sequence[tuple[Question, Answer]]) -> list[Question]:
+        """`store`, then `answered` of each."""
+        self.store(answers)
+        followed = (self.answered(question, answer) for question, answer in answers)
+        return [question for question in followed if question is not None]
+
+    def failed(self, question: Question, fault: Fault, attempts: int) -> None:
+        """Record that a question has no answer: for good if it was rejected, else until the next run."""
+        link = question.links[0] if question.links else None
+        self._cache.fail(question.key, fault.reason, attempts, permanent=fault.permanent, link=link)
+        self._count_failed(fault.reason, len(question.links))
+
+    def postponed(self, question: Question, reason: str) -> None:
+        """A question that this transport cannot ask now: its entities are without an answer, and it stays open."""
+        self._count_failed(reason, len(question.links))
+
+    # What other processes do
+
+    def elsewhere(self, keys: Collection[str]) -> dict[str, Status | None]:
+        """Those of the questions that others have answered, with the status; None where a batch is about to."""
+        found: dict[str, Status | None] = dict(self._cache.answered(keys))
+        if self._claims is not None:
+            found |= dict.fromkeys(self._claims.in_batches(keys) - found.keys())
+        return found
+
+    def answered_elsewhere(self, question: Question, status: Status | None) -> Question | None:
+        """What follows for a question that `elsewhere` found. Returns what is to be asked because of it, or nothing."""
+        if status == Status.INVALID:
+            return self._after_misfit(question)
+        if status is None:
+            self._count(elsewhere=len(question.links))
+        else:
+            self._cache.link(question.links)
+            self._count(cached=len(question.links))
+        return None
+
+    # Behind these
+
+    def _after_misfit(self, question: Question) -> Question | None:
+        """The question that asks for another answer; None after two that do not fit, and the entities have failed."""
+        stored = self._cache.get(question.key)  # as it is stored, since that is what a later run will read
+        if stored is not None and not question.asked_before:
+            return question.repaired(stored.text)
+        self.failed(question, Rejected(TWICE), 2)
+        return None
+
+    def _by_another_model(self, answer: Answer) -> Hopeless:
+        served = answer.served_model
+        return Hopeless(
+            f"{server_name(self._model)} was asked for {answer.model!r} and answered as {served!r}. "
+            f'If that is the same model, set [generate] served_model = "{served}" and run with --retry-failed.',
+            key=answer.key,
+        )
+
+    def _count(self, **counts: float) -> None:
+        with self._counting:
+            for name, count in counts.items():
+                setattr(self._progress, name, getattr(self._progress, name) + count)
+
+    def _count_failed(self, reason: str, count: int) -> None:
+        with self._counting:
+            self._progress.count_failure(reason, count)
+
+
+def _fits(answer: Answer) -> bool:
+    return answer.status != Status.INVALID

@@ -1,0 +1,35 @@
+"""A sequence of vectors as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kar_aug._keras import keras, tf
+from kar_aug.layers.lookup import not_padding
+
+
+@keras.utils.register_keras_serializable(package="kar_aug")
+class MaskedMean(keras.layers.Layer):
+    """The mean of a sequence's vectors, of those alone whose id is not padding.
+
+    Input shape:
+        [ids, (batch, length), 0 or "" where padded; vectors, (batch, length, width)].
+    Output shape:
+        (batch, width), zeros where the sequence is empty.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
+        ids, vectors = inputs
+        there = tf.cast(not_padding(ids)[:, :, tf.newaxis], vectors.dtype)
+        return tf.reduce_sum(vectors * there, axis=1) / tf.maximum(tf.reduce_sum(there, axis=1), 1)
+
+    def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> None:
+        return None
+
+    def compute_output_shape(self, input_shape: Sequence[Any]) -> tuple[Any, ...]:
+        return (input_shape[1][0], input_shape[1][2])

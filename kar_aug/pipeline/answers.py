@@ -1,0 +1,201 @@
+"""A project's text cache: what is stored, whether it can be trusted, and moving it about."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from kar_aug.cache import Batch, BatchBook, TextCache, VectorStore, merge
+from kar_aug.cache.texts.imported import Imported, import_texts
+from kar_aug.cache.texts.parquet import export_parquet, import_parquet
+from kar_aug.cache.texts.verify import KINDS, Flag, exclude, verify, vocabularies
+from kar_aug.data.reading import is_table
+from kar_aug.errors import StoreError
+from kar_aug.pipeline.workspace import ENTITIES, Workspace
+
+_LANGUAGES = {"english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it", "portuguese": "pt"}
+_LANGUAGES |= {"dutch": "nl", "chinese": "zh", "japanese": "ja", "korean": "ko", "arabic": "ar", "russian": "ru"}
+_NO_ANSWERS = ("failed", "prompt_tokens", "completion_tokens")  # among what the cache counts
+
+
+class Answers:
+    """What `kar-aug cache` does."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def stats(self) -> Stats:
+        """Count answers, tokens and dollars."""
+        with self._open() as cache:
+            names = map(self._workspace.paths.knowledge, ENTITIES)
+            linked = {name: cache.count_linked(name) for name in names}
+            return Stats(cache.name, cache.counts(), linked, cache.usage(), BatchBook(cache).batches())
+
+    def export(self, path: Path | str, *, messages: bool = True) -> int:
+        """Write all answers into a Parquet file; how many they are.
+
+        Args:
+            messages: whether with the prompts, which show rows of the data.
+        """
+        with self._open() as cache:
+            return export_parquet(cache, Path(path), messages=messages)
+
+    def import_texts(self, path: Path | str, *, text: str = "text", author: str | None = None) -> Imported:
+        """Make a table's texts the knowledge of its items or users: see `kar_aug.cache.texts.imported`.
+
+        Args:
+            path: Parquet or CSV, with item_id or user_id and a column of texts.
+            text: that column.
+            author: who wrote them, as reports say; the file's name if None.
+        """
+        known = {entity: self._workspace.data.tables.ids(entity) for entity in ENTITIES}
+        with self._open() as cache:
+            return import_texts(Path(path), cache, known, text=text, author=author)
+
+    def import_answers(self, where: Path | str) -> int:
+        """Bring in the answers of a Parquet file that `export` wrote, or of another cache; how many are new.
+
+        Raises:
+            StoreError: There is no such file, or it is neither.
+        """
+        with self._open() as cache:
+            if str(where).endswith(".parquet"):
+                return import_parquet(Path(where), cache)
+            if not str(where).startswith("postgresql") and not Path(where).is_file():
+                raise StoreError(f"{where}: there is no such file.")
+            with TextCache(where) as other:
+                return merge(other, cache)
+
+    def verify(self, exclude_kinds: Sequence[str] = ()) -> Verified:
+        """Flag answers that are damaged, empty, refused, cut off, duplicated, in another language, or plainly wrong.
+
+        Args:
+            exclude_kinds: take answers flagged so out of the knowledge; they count as refused.
+        """
+        language = _LANGUAGES.get(self._workspace.asking.scenario.language.lower())
+        with self._open() as cache:
+            flags = list(verify(cache, metadata=_Metadata(self._workspace), language=language))
+            answers = sum(count for status, count in cache.counts().items() if status not in _NO_ANSWERS)
+            exclude(cache, {flag.key for flag in flags if flag.kind in exclude_kinds})
+        return Verified(answers, flags)
+
+    def verify_vectors(self) -> Iterator[SoundStore]:
+        """Compare the vectors with their checksums, store by store.
+
+        Raises:
+            StoreError: Some are damaged.
+        """
+        for entity in ENTITIES:
+            if self._workspace.paths.store(entity).exists():
+                store = VectorStore.open(self._workspace.paths.store(entity))
+                yield SoundStore(entity, len(store), store.verify())
+
+    def superseded(self) -> int:
+        """How many answers a newer prompt has superseded, or were never anybody's."""
+        with self._open() as cache:
+            return cache.count_superseded()
+
+    def prune(self) -> int:
+        """Delete these; how many they were."""
+        with self._open() as cache:
+            return cache.prune()
+
+    def _open(self) -> TextCache:
+        return self._workspace.paths.open_cache()
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a text cache holds.
+
+    Args:
+        counts: of each status, and tokens.
+        linked: knowledge -> how many entities have an answer.
+        usage: model, tier, answers, prompt tokens, completion tokens, US dollars (None where no price is known).
+    """
+
+    name: str
+    counts: Mapping[str, int]
+    linked: Mapping[str, int]
+    usage: Sequence[tuple[str, str, int, int, int, float | None]]
+    running: Sequence[Batch]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The usage, a row a model and tier."""
+        columns = ["model", "tier", "answers", "prompt_tokens", "completion_tokens", "us_dollars"]
+        return pd.DataFrame(self.usage, columns=pd.Index(columns))
+
+    def __str__(self) -> str:
+        return "\n".join([self.name, *(f"  {status}: {count:,}" for status, count in self.counts.items())])
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What is wrong with so many answers, by rules that a person can read."""
+
+    answers: int
+    flags: Sequence[Flag]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Flags of each kind."""
+        counted = Counter(flag.kind for flag in self.flags)
+        return {kind: counted[kind] for kind in KINDS}
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row a flag: kind, source, entity_id, detail, key."""
+        rows = [(flag.kind, flag.knowledge, flag.entity_id, flag.detail, flag.key) for flag in self.flags]
+        return pd.DataFrame(rows, columns=pd.Index(["kind", "source", "entity_id", "detail", "key"]))
+
+    def require_sound(self) -> None:
+        """Raise StoreError if answers are damaged."""
+        if damaged := self.counts["damaged"]:
+            raise StoreError(f"{damaged:,} answers are damaged. Take them out: kar-aug cache verify --exclude damaged")
+
+    def __str__(self) -> str:
+        found = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items() if count)
+        return f"{self.answers:,} answers: {found or 'no flags'}"
+
+
+class SoundStore(NamedTuple):
+    """A store whose vectors fit their checksums."""
+
+    entity: str
+    vectors: int
+    bytes: int
+
+
+def holds_texts(where: str) -> bool:
+    """Whether it is a table that `Answers.export` did not write."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not where.lower().endswith(".parquet"):
+        return is_table(where)
+    try:
+        return "key" not in pq.read_schema(where).names
+    except (pa.ArrowException, OSError):
+        return False  # which is said where it is read
+
+
+class _Metadata:
+    """The row of an entity, with the values that the scenario lets a prompt show."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._rows: dict[str, Mapping[Any, Mapping[str, Any]]] = {}
+        items = workspace.data.tables.items
+        shown = [name for name in ("title", "year", *workspace.asking.scenario.item["fields"]) if name in items]
+        frame = items.set_index("item_id")[list(dict.fromkeys(shown))]
+        self._rows["item"] = frame.to_dict("index")  # type: ignore[assignment]
+        self._vocabularies = vocabularies({str(name): frame[name].tolist() for name in frame})
+
+    def __call__(self, knowledge: str, entity_id: int | str) -> Mapping[str, Any]:
+        row = self._rows.get(knowledge.partition(":")[0], {}).get(entity_id)
+        return {} if row is None else {**row, **self._vocabularies}

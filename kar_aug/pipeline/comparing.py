@@ -1,0 +1,208 @@
+"""Whether a project's knowledge pays: the trainings, what they say, and the report; then a model for serving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from kar_aug._tensorflow import choose_keras
+from kar_aug.audit import Audit, require_clean
+from kar_aug.cache import VectorStore
+from kar_aug.data.cells import values_of
+from kar_aug.pipeline.watch import SILENT, Show, Watch
+from kar_aug.pipeline.workspace import ENTITIES, Workspace
+
+if TYPE_CHECKING:  # they need what the offline half does not
+    from kar_aug.compare import Comparison, Event, Verdict
+    from kar_aug.report import Section
+
+TITLE = "CTR models with and without knowledge"
+
+
+class Verdicts(tuple["Verdict", ...]):
+    """What decides: the fullest knowledge of each backbone against it, against controls and other stores. Printed, a
+    sentence each.
+    """
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row a verdict: model, against, beats_it, the gain in AUC with half its 95% interval, seeds, p-values."""
+        rows = [
+            {
+                "model": each.arm.name,
+                "against": each.against.name,
+                "beats_it": each.word,
+                "gain": each.gain.mean,
+                "half_interval": each.gain.half,
+                "up": each.up,
+                "seeds": each.seeds,
+                "p": each.t,
+                "wilcoxon": each.wilcoxon,
+                "delong": each.delong,
+            }
+            for each in self
+        ]
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        return "\n".join(each.text for each in self)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The trained arms, and what they say.
+
+    Args:
+        comparison: all runs, with their predictions.
+        audited: the audit before; None where it was left out.
+        provenance: how the knowledge was made and what it cost, label -> value.
+    """
+
+    workspace: Workspace
+    comparison: Comparison
+    audited: Audit | None
+    provenance: Mapping[str, str]
+
+    @property
+    def verdicts(self) -> Verdicts:
+        """Which gain is real."""
+        from kar_aug.compare import leading
+
+        return Verdicts(leading(self.comparison))
+
+    @property
+    def headlines(self) -> list[str]:
+        """The same in a sentence a rival."""
+        from kar_aug.compare import headlines
+
+        return headlines(self.comparison)
+
+    def table(self) -> pd.DataFrame:
+        """A row a run: arm, seed, metrics of the test part, settings, fingerprints."""
+        return self.comparison.table()
+
+    def write(
+        self, report: Path | str = "report.html", *, title: str = TITLE, reproduce: str = "kar-aug compare"
+    ) -> Path:
+        """Write the report as one HTML file, and beside it results.csv and results.md.
+
+        Args:
+            reproduce: the command that makes it again, as the report says.
+        """
+        from kar_aug.report import write_report, write_tables
+
+        report = Path(report)
+        write_tables(self.comparison, report.parent)
+        write_report(
+            self.comparison,
+            report,
+            knowledge=self.provenance,
+            reproduce=reproduce,
+            title=title,
+            sections=[_section(self.audited)],
+            maps=_vector_maps(self.workspace),
+        )
+        return report
+
+    def __str__(self) -> str:
+        return "\n".join([*self.headlines, *(each.text for each in self.verdicts)])
+
+
+def compare(workspace: Workspace, watch: Watch = SILENT, *, unaudited: bool = False) -> Compared:
+    """Train and test every arm with every seed; what was trained before is not trained again.
+
+    Args:
+        unaudited: train though there may be leaks.
+
+    Raises:
+        LeakageError: The audit found leaks.
+        StoreError: Vectors are missing; the message says which command makes them.
+    """
+    choose_keras()  # before anything imports it
+    from kar_aug.compare import compare as run
+
+    audited = None if unaudited else require_clean(workspace)
+    provenance = _provenance(workspace)
+    with ExitStack() as stack:
+        bar = _TrainingBar(watch, stack)
+        comparison = run(workspace, on_start=bar.start, on_event=bar.progress)
+    return Compared(workspace, comparison, audited, provenance)
+
+
+class _TrainingBar:
+    """A bar of all trainings, open from the moment at which it is known how many there are."""
+
+    def __init__(self, watch: Watch, stack: ExitStack) -> None:
+        self._watch, self._stack = watch, stack
+        self._show: Show = lambda done, note: None
+        self._done = 0
+
+    def start(self, units: int, finished: int) -> None:
+        self._done = finished
+        self._show = self._stack.enter_context(self._watch.bar("models", units))
+        self._show(finished, "")
+
+    def progress(self, event: Event) -> None:
+        self._done += event.done
+        self._show(self._done, f"{event.arm.name}, {event.unit}, epoch {event.epoch}: validation AUC {event.auc:.4f}")
+
+
+def export(workspace: Workspace, output: Path | str, backbone: str, seed: int = 0) -> Path:
+    """Write a trained model as a SavedModel with prestored vectors.
+
+    Raises:
+        StoreError: `compare` trained none on this data and knowledge.
+    """
+    choose_keras()  # before anything imports it
+    from kar_aug.compare import export_model
+
+    export_model(workspace, backbone, seed, Path(output))
+    return Path(output)
+
+
+def _section(audited: Audit | None) -> Section:
+    """What the report says of the audit."""
+    from kar_aug.report import Section
+
+    if audited is None:
+        return Section("Leakage audit", "None: the comparison ran with --unaudited. It proves nothing.")
+    text = f"{audited.verdict}. " + " ".join(f"Cannot be proved: {finding.text}" for finding in audited.unproved)
+    return Section("Leakage audit", text, ("checked", "on", "result"), audited.rows)
+
+
+def _vector_maps(workspace: Workspace) -> dict[str, Any]:
+    """The items' vectors, coloured by the first feature of the items that the models read."""
+    from kar_aug.inspect.vector_map import vector_map
+
+    items, features = workspace.data.feature_tables.items, workspace.config.data.item_features
+    path = workspace.paths.store("item")
+    if not features or not path.exists():
+        return {}
+    first = [next(iter(values_of(cell)), "") for cell in items[features[0]]]
+    label = dict(zip(items["item_id"].tolist(), first, strict=True))
+    return {f"Knowledge of items, by {features[0]}": vector_map(VectorStore.open(path), label)}
+
+
+def _provenance(workspace: Workspace) -> dict[str, str]:
+    """How the knowledge was made, and what it cost."""
+    paths = workspace.paths
+    with paths.open_cache() as cache:
+        counts, usage = cache.counts(), cache.usage()
+    stores = [VectorStore.open(path) for entity in ENTITIES if (path := paths.store(entity)).exists()]
+    models = sorted({model for store in stores for model in store.spec.language_models})
+    knowledge = tuple(paths.knowledge(entity) for entity in ENTITIES)
+    asked = {"recipes": ", ".join(knowledge)} if knowledge != ENTITIES else {}
+    priced = [cost for *_, cost in usage if cost is not None]
+    return {
+        "language model": ", ".join(models),
+        **asked,
+        "encoder": ", ".join(sorted({store.spec.encoder for store in stores})),
+        "answers": f"{counts['ok']:,} whole, {counts['truncated']:,} cut off, {counts['failed']:,} failed",
+        "tokens": f"{counts['prompt_tokens']:,} asked, {counts['completion_tokens']:,} answered",
+        "cost of the knowledge": f"{sum(priced):,.2f} US dollars" if priced else "no price is known for this model",
+    }

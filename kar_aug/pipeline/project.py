@@ -1,0 +1,250 @@
+"""A project: every stage of one kar.toml as a method, with results to print, to look at and to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+from kar_aug.audit import Audit
+from kar_aug.audit import audit as run_audit
+from kar_aug.config import Config
+from kar_aug.errors import ConfigError
+from kar_aug.generate.jsonl import MOST_REQUESTS
+from kar_aug.inspect import Inspection
+from kar_aug.inspect import inspect as look_at
+from kar_aug.pipeline import comparing, encoding, factors, generation
+from kar_aug.pipeline.answers import Answers
+from kar_aug.pipeline.comparing import Compared
+from kar_aug.pipeline.encoding import Encoded
+from kar_aug.pipeline.factors import Proposed
+from kar_aug.pipeline.frames import Table, config_of
+from kar_aug.pipeline.generation import DryRun, Exported, Generated, Job, Status
+from kar_aug.pipeline.prompting import Prompts
+from kar_aug.pipeline.watch import SILENT, Watch
+from kar_aug.pipeline.workspace import ENTITIES, Workspace
+
+
+class Project:
+    """The stages of a kar.toml, or of the same settings as a dict, in Python.
+
+    Each stage can be stopped at any moment and called again: it does only what is missing. Nothing is printed; results
+    print well, and have data frames. Tables and scenario are read once: open the project again when they changed.
+
+    Args:
+        settings: sections as dicts, `{"data": {...}, "generate": {...}, "workdir": ".kar"}`; paths in them are relative
+            to the current folder. Or a `Config`.
+        interactions, items, users: the tables, as DataFrames or as paths of Parquet or CSV files. A DataFrame is kept
+            as Parquet in the workdir.
+        watch: hears of the stages' progress.
+
+    Raises:
+        ConfigError: The settings say something unknown, of a wrong type or out of range.
+        DataError: A DataFrame holds what Parquet cannot.
+
+    Example:
+        >>> project = Project.open("kar.toml")  # doctest: +SKIP
+        >>> project.generate(); project.encode(); print(project.audit())  # doctest: +SKIP
+        >>> print(project.compare().verdicts)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any] | Config,
+        *,
+        interactions: Table | None = None,
+        items: Table | None = None,
+        users: Table | None = None,
+        watch: Watch = SILENT,
+    ) -> None:
+        given = {"interactions": interactions, "items": items, "users": users}
+        tables = {name: table for name, table in given.items() if table is not None}
+        config = settings if isinstance(settings, Config) else config_of(settings, tables)
+        if isinstance(settings, Config) and tables:
+            raise TypeError("A `Config` names its tables itself: give them there, or the settings as a dict.")
+        self.workspace = Workspace(config)
+        self.watch = watch
+
+    @classmethod
+    def open(cls, path: Path | str = "kar.toml", *, watch: Watch = SILENT, **changes: Any) -> Self:
+        """The project of a kar.toml.
+
+        Args:
+            changes: sections, whose values go over the file's: `generate={"model": "gpt-4o"}, compare={"seeds": 5}`; or
+                `workdir="elsewhere"`.
+
+        Raises:
+            ConfigError: The file is not there, is not TOML, or says something unknown or of a wrong type.
+        """
+        return cls(Config.load(path, changes), watch=watch)
+
+    @property
+    def config(self) -> Config:
+        """The settings."""
+        return self.workspace.config
+
+    # What is asked
+
+    def prompts(self, entity: str, *, recipe: str | None = None) -> Prompts:
+        """The prompts about users, or items: what the language model will be asked.
+
+        Args:
+            entity: "user" or "item".
+            recipe: how to ask, instead of what the settings say: a name, or a .toml file.
+
+        Raises:
+            ConfigError: The recipe does not ask about these.
+        """
+        _entities(entity)
+        if recipe is None:
+            return Prompts(self.workspace, entity, self.watch)
+        asks = self.asks(recipe)
+        if entity not in asks:
+            raise ConfigError(f"The recipe {recipe!r} asks about {' and '.join(asks)}s only.")
+        by_recipe: dict[str, Any] = {f"{entity}_recipe": recipe}
+        workspace = self.workspace.changed(prompts=replace(self.config.prompts, **by_recipe))
+        return Prompts(workspace, entity, self.watch)
+
+    def asks(self, recipe: str) -> tuple[str, ...]:
+        """The entities that a recipe asks about: "user", "item" or both."""
+        return tuple(self.workspace.paths.recipe(recipe).sections)
+
+    def factors(self, *, samples: int = 5) -> Proposed:
+        """Ask the language model for the factors that decide preference; `.decide(...)` writes some into the scenario.
+
+        Args:
+            samples: how often the model is asked.
+        """
+        return factors.propose_factors(self.workspace, samples=samples)
+
+    # Asking
+
+    def generate(
+        self,
+        only: str | None = None,
+        *,
+        retry_failed: bool = False,
+        shard: tuple[int, int] = (1, 1),
+        batch: bool = False,
+        wait: bool = True,
+        most_requests: int = MOST_REQUESTS,
+        poll_seconds: float = 30.0,
+    ) -> Generated:
+        """Ask the language model about users and items; answers that are there already are not asked for again.
+
+        Args:
+            only: "user" or "item"; both if None.
+            retry_failed: ask again what was rejected, refused or answered with nothing.
+            shard: the share of this process, (2, 8) for the second of eight; each with its own cache.
+            batch: use the Batch API.
+            wait: with `batch`, whether to stay until it is over; the same call later collects.
+            most_requests, poll_seconds: of one batch, and between two looks at the batches.
+
+        Raises:
+            LimitReached: The next request would cross max_cost or max_requests.
+            GenerationError: The server cannot be reached, refuses every request, or answered not one prompt.
+            KeyboardInterrupt: Ctrl-C came; the requests in flight were finished and stored first.
+        """
+        job = self._job(only, shard, retry_failed)
+        if not batch:
+            return generation.ask(job, self.watch)
+        return generation.ask_in_batches(
+            job, self.watch, most_requests=most_requests, wait=wait, poll_seconds=poll_seconds
+        )
+
+    def dry_run(
+        self, only: str | None = None, *, retry_failed: bool = False, shard: tuple[int, int] = (1, 1)
+    ) -> DryRun:
+        """What `generate` would ask, in tokens and US dollars. Nothing is sent."""
+        return generation.dry_run(self._job(only, shard, retry_failed))
+
+    def status(self, only: str | None = None, *, shard: tuple[int, int] = (1, 1)) -> Status:
+        """What is answered, what failed and why, and which batches run. Nothing is sent."""
+        return generation.status(self._job(only, shard))
+
+    def export_requests(
+        self,
+        path: Path | str,
+        only: str | None = None,
+        *,
+        retry_failed: bool = False,
+        shard: tuple[int, int] = (1, 1),
+    ) -> Exported:
+        """Write what `generate` would ask into a file of JSON lines, for providers that take files."""
+        return generation.export_requests(self._job(only, shard, retry_failed), Path(path))
+
+    def import_responses(
+        self, *paths: Path | str, only: str | None = None, shard: tuple[int, int] = (1, 1)
+    ) -> Generated:
+        """Bring in files of responses, in the form of the Batch API."""
+        return generation.import_responses(self._job(only, shard), [Path(path) for path in paths], self.watch)
+
+    def _job(self, only: str | None, shard: tuple[int, int], retry_failed: bool = False) -> Job:
+        return Job(self.workspace, _entities(only), shard, retry_failed)
+
+    @property
+    def cache(self) -> Answers:
+        """The stored answers: count, verify, prune, export and import them."""
+        return Answers(self.workspace)
+
+    # What is made of the answers
+
+    def encode(self) -> Encoded:
+        """Turn the answers into knowledge vectors; those that are up to date stay.
+
+        Raises:
+            EncodingError: There is no knowledge at all.
+            StoreError: A store was made with another encoder, prompt version or language model.
+        """
+        return encoding.encode(self.workspace, self.watch)
+
+    def audit(self) -> Audit:
+        """Look for leaks: anything by which knowledge or features know what a comparison tests on."""
+        return run_audit(self.workspace)
+
+    def compare(self, *, unaudited: bool = False) -> Compared:
+        """Train each backbone with and without knowledge, and with controls; what was trained before is not again.
+
+        Args:
+            unaudited: compare though the audit may find leaks.
+
+        Raises:
+            LeakageError: The audit found leaks.
+            StoreError: Vectors are missing.
+        """
+        return comparing.compare(self.workspace, self.watch, unaudited=unaudited)
+
+    def export(self, output: Path | str, backbone: str | None = None, *, seed: int = 0) -> Path:
+        """Write a compared model as a SavedModel with prestored vectors, which TensorFlow alone can serve.
+
+        Args:
+            output: the folder to write.
+            backbone: which of the compared models; the first of the settings if None.
+            seed: which of its trainings.
+
+        Raises:
+            StoreError: There is no such training on this data and knowledge.
+        """
+        compare = self.config.compare
+        backbone = backbone or compare.backbones[0]
+        workspace = self.workspace.changed(compare=replace(compare, backbones=(backbone,)))
+        return comparing.export(workspace, output, backbone, seed)
+
+    @property
+    def inspect(self) -> Inspection:
+        """What there is so far: `.item(50)`, `.vectors()`, `.nearest("Fargo (1996)")`."""
+        return look_at(self.workspace)
+
+
+def _entities(only: str | None) -> tuple[str, ...]:
+    """Those that are meant; both if none are named.
+
+    Raises:
+        ValueError: There is no such entity.
+    """
+    if only is None:
+        return ENTITIES
+    if only not in ENTITIES:
+        raise ValueError(f"An entity is 'user' or 'item'. Received: {only!r}")
+    return (only,)

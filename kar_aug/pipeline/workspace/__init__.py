@@ -1,0 +1,78 @@
+"""What the stages of one kar.toml read and write. A stage finds what the one before left, or says how to make it.
+
+paths       where everything lies, and what knowledge is called      groups       users or items asked about together
+data        tables, split, samples                                   attributes   answers as columns of the tables
+asking      prompts, and the texts that are known                    metadata     what prompts show, without a model
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kar_aug.cache import TextCache
+from kar_aug.config import Config
+from kar_aug.data import Tables
+from kar_aug.data.features import Samples
+from kar_aug.pipeline.workspace.asking import Asking
+from kar_aug.pipeline.workspace.data import Data
+from kar_aug.pipeline.workspace.paths import ENTITIES, Paths
+
+__all__ = ["ENTITIES", "Asking", "Data", "Paths", "Workspace"]
+
+
+class Workspace:
+    """The paths, data and questions of one config.
+
+    Args:
+        config: what a kar.toml says.
+        tables, split: of it, where they were read and made already.
+    """
+
+    def __init__(self, config: Config, tables: Tables | None = None, split: pd.DataFrame | None = None) -> None:
+        self.config = config
+        self.paths = Paths(config)
+        self.data = Data(self.paths, tables, split)
+        self.asking = Asking(self.paths, self.data)
+
+    def changed(self, **sections: Any) -> Workspace:
+        """The same tables with other sections: `changed(prompts=replace(workspace.config.prompts, max_users=10))`."""
+        config = replace(self.config, **sections)
+        split = self.data.split if config.data == self.config.data else None
+        return Workspace(config, self.data.tables, split)
+
+    def with_seed(self, seed: int) -> Workspace:
+        """The same tables, split anew by another seed."""
+        return self.changed(data=replace(self.config.data, seed=seed))
+
+    # What trainings read
+
+    @property
+    def tables(self) -> Tables:
+        """`data.tables`."""
+        return self.data.tables
+
+    @property
+    def samples(self) -> Samples:
+        """`data.samples`."""
+        return self.data.samples
+
+    @property
+    def data_fingerprint(self) -> str:
+        """`data.fingerprint`."""
+        return self.data.fingerprint
+
+    def store_path(self, entity: str) -> Path:
+        """`paths.store`."""
+        return self.paths.store(entity)
+
+    def metadata_path(self, entity: str) -> Path:
+        """`paths.metadata`."""
+        return self.paths.metadata(entity)
+
+    def open_cache(self) -> TextCache:
+        """`paths.open_cache`."""
+        return self.paths.open_cache()

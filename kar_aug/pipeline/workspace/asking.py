@@ -1,0 +1,162 @@
+"""What is asked about whom, and what is known of them then: prompts, groups, texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from kar_aug.cache import Knowledge, TextCache, VectorStore
+from kar_aug.errors import StoreError
+from kar_aug.generate.intake import accepted
+from kar_aug.generate.summaries import StoredSummaries
+from kar_aug.pipeline.workspace.data import Data
+from kar_aug.pipeline.workspace.groups import Clusters, cluster_prompts, kept_clusters
+from kar_aug.pipeline.workspace.metadata import metadata_scenario, metadata_texts
+from kar_aug.pipeline.workspace.paths import Paths
+from kar_aug.prompts import Prompt, Recipe, Scenario, item_prompts, user_prompts
+from kar_aug.prompts.entities import users_with_history
+from kar_aug.prompts.fallback import fallback_texts
+from kar_aug.prompts.histories.select import Vectors, needs_vectors
+from kar_aug.prompts.histories.summaries import SUMMARISED, Answers
+from kar_aug.prompts.histories.summaries import counts as summary_counts
+from kar_aug.prompts.recipe import KAR
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Prompts about the entities of some data, by the scenario, recipes and limits of [prompts]; and their texts."""
+
+    paths: Paths
+    data: Data
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """The scenario, by name or from a file beside kar.toml."""
+        name = self.paths.config.prompts.scenario
+        return Scenario.load(self.paths.config.path(name) if name.endswith(".toml") else name)
+
+    # What is asked
+
+    def prompts(
+        self,
+        entity: str,
+        *,
+        everyone: bool = False,
+        scenario: Scenario | None = None,
+        answers: Answers | None = None,
+    ) -> Iterator[Prompt]:
+        """The prompts of users, or items, then of their groups. Unless `everyone` is asked for, limited as the config
+        says, and of those users only that have samples: under "temporal" others have a history that nothing would be
+        learnt from. By another scenario than the config's if one is given: its own question, and no groups.
+
+        Where long histories are summarised, the questions about their parts come before their user's, which waits for
+        `answers` to them: those in the text cache, if none are given.
+        """
+        with ExitStack() as stack:
+            if answers is None and self._asks_for_summaries(entity):
+                answers = StoredSummaries(stack.enter_context(self.paths.open_cache()), self.paths.config.generate)
+            yield from self._own_prompts(entity, everyone, scenario, answers)
+        clusters, count = self.clusters(entity), self.paths.groups(entity)
+        if scenario is None and clusters is not None and count is not None:
+            recipe = self.paths.recipes[entity]
+            yield from cluster_prompts(self.scenario, self.data.tables, self.data.split, clusters, recipe, count)
+
+    def _own_prompts(
+        self, entity: str, everyone: bool, scenario: Scenario | None, answers: Answers | None
+    ) -> Iterator[Prompt]:
+        limits, recipe = self.paths.config.prompts, self.paths.recipes[entity]
+        tables, split = self.data.tables, self.data.split
+        if scenario is not None:
+            recipe = Recipe.load(KAR)
+            if limits.selection == SUMMARISED:  # in full: the only summaries are those of its own prompts
+                limits = replace(limits, selection="recent", max_events=max(1, len(split)))
+        scenario = scenario or self.scenario
+        if entity == "item":
+            most = None if everyone else limits.max_items
+            return item_prompts(scenario, tables, split, limit=most, recipe=recipe)
+        vectors, vectors_version = self._item_vectors() if needs_vectors(limits.selection) else (None, "")
+        return user_prompts(
+            scenario,
+            tables,
+            split if everyone else self.data.split_with_samples,
+            limit=None if everyone else limits.max_users,
+            max_events=limits.max_events,
+            recipe=recipe,
+            min_events=limits.min_events,
+            selection=limits.selection,
+            vectors=vectors,
+            vectors_version=vectors_version,
+            answers=answers,
+        )
+
+    def _item_vectors(self) -> tuple[Vectors | None, str]:
+        """The items' vectors, and what changes with them; none where they have not been made yet."""
+        path = self.paths.vectors(self.paths.knowledge("item"))
+        if not path.exists():
+            return None, ""
+        store = VectorStore.open(path)
+        return dict(zip(store.ids, store.gather(store.ids), strict=True)), store.fingerprint
+
+    def count(self, entity: str) -> int:
+        """How many prompts there are, without rendering them; a few fewer where required fields are empty."""
+        limits = self.paths.config.prompts
+        if entity == "item":
+            count, limit = len(self.data.tables.items), limits.max_items
+        else:
+            users = users_with_history(self.data.split_with_samples, limits.min_events)
+            count, limit = len(users), limits.max_users
+        return (count if limit is None else min(count, limit)) + (self.paths.groups(entity) or 0)
+
+    def summaries(self, entity: str) -> list[int]:
+        """How many questions about parts of long histories each level has; [] where none are summarised."""
+        if not self._asks_for_summaries(entity):
+            return []
+        limits, split = self.paths.config.prompts, self.data.split_with_samples
+        lengths = split.loc[split["part"] == "history", "user_id"].value_counts()
+        asked = users_with_history(split, limits.min_events)[: limits.max_users]
+        return summary_counts(lengths.loc[asked].tolist(), limits.max_events)
+
+    def _asks_for_summaries(self, entity: str) -> bool:
+        return entity == "user" and self.paths.config.prompts.selection == SUMMARISED
+
+    def clusters(self, entity: str) -> Clusters | None:
+        """The groups of users, or items, drawn once for the same histories; None if the config wants none."""
+        count, by = self.paths.groups(entity), self.paths.config.prompts.cluster_by
+        if count is None:
+            return None
+        items = None
+        if by == "vectors":
+            path = self.paths.vectors(self.paths.knowledge("item"))
+            if not path.exists():
+                raise StoreError("cluster_by = 'vectors' needs the items' vectors. Make them first, without clusters.")
+            items = VectorStore.open(path)
+        return kept_clusters(entity, count, self.data.split, items, self.paths.config.work / "clusters")
+
+    def blind(self) -> Asking:
+        """The same, where events end with the histories: no prompt that it renders can know a sample."""
+        return Asking(self.paths, self.data.blind())
+
+    # What is known
+
+    def knowledge(self, cache: TextCache, name: str) -> Iterator[Knowledge]:
+        """The texts of a kind of knowledge: the answers, then those about users who were not asked about."""
+        asked: set[int | str] = set()
+        for text in cache.knowledge(name, accept=accepted(self.paths.config.generate)):
+            asked.add(text.entity_id)
+            yield text
+        if name == self.paths.knowledge("user"):
+            yield from (text for text in self.fallbacks() if text.entity_id not in asked)
+
+    def fallbacks(self) -> Iterator[Knowledge]:
+        """Texts about users with little or no history, who are not asked about."""
+        limits, scenario, data = self.paths.config.prompts, self.scenario, self.data
+        version = scenario.versions["user"]
+        texts = fallback_texts(limits.fallback, scenario, data.tables, data.split, min_events=limits.min_events)
+        for text in texts:
+            yield Knowledge("user", text.user_id, text.text, "", f"none ({text.kind})", version, None)
+
+    def metadata(self, entity: str) -> Iterator[Knowledge]:
+        """What the prompts show, as plain sentences about the same entities."""
+        return metadata_texts(self.prompts(entity, scenario=metadata_scenario(self.scenario)))

@@ -1,0 +1,138 @@
+"""A project's data: the tables, their split, and the samples that models read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import pandas as pd
+
+from kar_aug.data import Tables, load_tables, split_interactions
+from kar_aug.data.building import build_samples
+from kar_aug.data.inputs import inputs
+from kar_aug.data.labels import labelled
+from kar_aug.data.negatives import with_negatives
+from kar_aug.data.samples import Samples
+from kar_aug.data.split import SAMPLE_PARTS, is_sample
+from kar_aug.errors import DataError
+from kar_aug.generate.intake import accepted
+from kar_aug.pipeline.workspace.attributes import add_attributes
+from kar_aug.pipeline.workspace.paths import Paths
+from kar_aug.prompts import Recipe
+
+
+class Data:
+    """Tables, split and samples, read when first asked for.
+
+    Args:
+        paths: where the files are, and the settings of [data].
+        tables, split: what is not to be read, because it is there already.
+    """
+
+    def __init__(self, paths: Paths, tables: Tables | None = None, split: pd.DataFrame | None = None) -> None:
+        self.paths, self.config = paths, paths.config.data
+        if tables is not None:
+            self.tables = tables
+        if split is not None:
+            self.split = split
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The three tables, fetched or read."""
+        data, config = self.config, self.paths.config
+        if data.dataset is not None:
+            from kar_aug.datasets import load
+
+            public = load(data.dataset, config.path(data.path) if data.path else None, config.work / "data")
+            if data.label is None:
+                return public
+            return replace(public, interactions=labelled(public.interactions, data.label))
+        paths = [config.path(name) if name else None for name in (data.interactions, data.items, data.users)]
+        return load_tables(
+            paths[0] or Path(),
+            *paths[1:],
+            columns=data.columns,
+            id_type=data.id_type,
+            separator=data.separator,
+            encoding=data.encoding,
+            label=data.label,
+        )
+
+    @cached_property
+    def split(self) -> pd.DataFrame:
+        """The interactions with their parts, and drawn negatives among them where these are asked for.
+
+        Raises:
+            DataError: A part has no events, or is of one class alone.
+        """
+        data = self.config
+        split = split_interactions(
+            self.tables.interactions,
+            protocol=data.protocol,
+            history=data.history,
+            history_share=data.history_share,
+            click_above=data.click_above,
+            validation=data.validation,
+            test=data.test,
+            seed=data.seed,
+        )
+        for part in SAMPLE_PARTS:
+            if not (split["part"] == part).any():
+                raise DataError(f"The {part} part has no events: there are too few to split by {data.protocol}.")
+        if data.negatives:
+            split = with_negatives(split, data.negatives, data.seed)
+        for part in SAMPLE_PARTS:
+            _two_classes(split.loc[split["part"] == part, "label"], part)
+        return split
+
+    @property
+    def split_with_samples(self) -> pd.DataFrame:
+        """The split without users who have a history alone."""
+        sampled = self.split.loc[is_sample(self.split), "user_id"].unique()
+        return self.split[self.split["user_id"].isin(sampled)]
+
+    @cached_property
+    def feature_tables(self) -> Tables:
+        """The tables, and in them what models read that a language model said as JSON: see `attributes`."""
+        data, tables = self.config, self.tables
+        if not any("." in name for name in (*data.user_features, *data.item_features)):
+            return tables
+        with self.paths.open_cache() as cache:
+            answers = partial(cache.knowledge, accept=accepted(self.paths.config.generate))
+            users = add_attributes(tables.users, "user", data.user_features, self._recipe, answers)
+            items = add_attributes(tables.items, "item", data.item_features, self._recipe, answers)
+        return replace(tables, users=users, items=items)
+
+    def _recipe(self, name: str) -> Recipe:
+        """A recipe by name, one of the user's own as NAME.toml beside kar.toml."""
+        own = f"{name}.toml"
+        return self.paths.recipe(own if self.paths.config.path(own).is_file() else name)
+
+    @cached_property
+    def samples(self) -> Samples:
+        """What the CTR model is trained and tested on."""
+        return build_samples(self.feature_tables, self.split, inputs(self.config))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over everything that a model of this data reads."""
+        return self.samples.fingerprint
+
+    def blind(self) -> Data:
+        """The same, where events end with the histories: nothing made of it can know a sample."""
+        history = self.split[self.split["part"] == "history"]
+        seen = self.tables if history.empty else replace(self.tables, interactions=history)
+        return Data(self.paths, seen, history)
+
+
+def _two_classes(label: pd.Series, part: str) -> None:
+    """Raise DataError where there is nothing to tell apart."""
+    clicks = int((label > 0).sum())
+    if 0 < clicks < len(label):
+        return
+    which, remedy = ("no", "Say what a click is: [data] label = ..., or click_above = ...") if not clicks else (
+        "only",
+        "If the log holds nothing else, let some be drawn that were not clicked: [data] negatives = 4",
+    )
+    raise DataError(f"The {part} part holds {which} clicks ({len(label):,} rows): no model can be tested on it. {remedy}")

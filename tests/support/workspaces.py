@@ -1,0 +1,19 @@
+"""Settings of a folder of tables, opened with some of them changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kar_aug.config import Config
+from kar_aug.pipeline.workspace import Workspace
+
+# [compare]: long enough to learn what the vectors of the fixture `truth` say.
+LEARNING = {"epochs": 10, "patience": 10, "learning_rate": 0.02, "batch_size": 64}
+
+
+def opened(tables: Path, workdir: Path, **compare: Any) -> Workspace:
+    """The settings beside some tables, for models that read ids alone; in another workdir, [compare] changed."""
+    config = Config.load(tables / "kar.toml", {"compare": compare, "data": {"user_features": [], "item_features": []}})
+    return Workspace(replace(config, workdir=str(workdir)))

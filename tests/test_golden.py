@@ -1,0 +1,77 @@
+"""A fixed training of a few arms, and what it came to when RESULTS_VERSION was last raised.
+
+Runs are told apart by their data, settings and knowledge, and by RESULTS_VERSION: whoever changes what a training comes
+to and does not raise it would find old numbers beside new ones in one report.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kar_aug._keras import IS_KERAS_3
+
+if IS_KERAS_3:
+    pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)
+
+from kar_aug.cache import KnowledgeTable
+from kar_aug.compare import Arm, metrics
+from kar_aug.compare.experiment import RESULTS_VERSION
+from kar_aug.compare.models import parameters
+from kar_aug.compare.training import predict, train
+from kar_aug.config import Config, TrainingConfig
+from kar_aug.data.features import Samples
+from kar_aug.pipeline.workspace import Workspace
+
+VERSION = 1
+BOTH = ("user", "item")
+LIKE = Arm("DeepFM", "both", BOTH, "hybrid-expert", "fields")
+# Arm -> LogLoss of the test part, its AUC, and how many parameters were trained.
+GOLDEN: dict[Arm, tuple[float, float, int]] = {
+    Arm("DeepFM"): (0.52342, 0.89623, 1026),
+    LIKE: (0.67521, 0.46532, 1976),
+    Arm("DeepFM", "bigger"): (0.50986, 0.87838, 1986),
+    Arm("DIN", "both", BOTH, "mlp", "events"): (0.70595, 0.26747, 7342),
+    Arm("FiBiNET", "item", ("item",), "hybrid-expert", "events"): (0.74008, 0.30214, 6032),
+}
+SETTINGS = TrainingConfig(
+    embedding_dim=4, expert_hidden=8, hidden_units=(16, 8), batch_size=64, learning_rate=0.01, epochs=2
+)
+
+
+@pytest.fixture(scope="module")
+def samples(own_tables: Path) -> Samples:
+    return Workspace(Config.load(own_tables / "kar.toml")).samples
+
+
+@pytest.fixture(scope="module")
+def tables(samples: Samples) -> dict[str, KnowledgeTable]:
+    """A vector an id but for every tenth, of numbers that no library draws."""
+    found = {}
+    for entity in BOTH:
+        ids = np.arange(len(samples.vocabulary[entity]))
+        vectors = np.sin(ids[:, None] * np.arange(1, 7) + len(entity)).astype(np.float32)
+        found[f"{entity}_id"] = KnowledgeTable(vectors, np.where(ids % 10 == 0, -1, ids).astype(np.int32))
+    return found
+
+
+@pytest.mark.parametrize("arm", GOLDEN, ids=lambda arm: arm.name)
+def test_a_training_comes_to_what_it_did(arm: Arm, samples: Samples, tables: dict[str, KnowledgeTable]) -> None:
+    found = result(arm, samples, tables)
+    assert RESULTS_VERSION == VERSION and found == pytest.approx(GOLDEN[arm], abs=2e-3), (
+        f"{arm.name} comes to {found}, and came to {GOLDEN[arm]}. Is that meant? Then raise RESULTS_VERSION in "
+        "kar_aug/compare/experiment.py, so that no run of before is taken for one of now, and VERSION and the numbers "
+        "here."
+    )
+
+
+def result(arm: Arm, samples: Samples, tables: dict[str, Any]) -> tuple[float, float, int]:
+    imitated = LIKE if arm.imitates else None
+    used = tables if imitated else {name: table for name, table in tables.items() if arm.entities}
+    trained = train(arm, 0, samples, used, SETTINGS, imitated)
+    inputs, label = samples.of("test")
+    prediction = predict(trained.model, inputs)
+    return metrics.logloss(label, prediction), metrics.auc(label, prediction), parameters(trained.model)
