@@ -64,15 +64,27 @@ def custom_objects() -> dict[str, Any]:
     return dict(layers)
 
 
-def deepctr_columns(features: Sequence[Feature], settings: Settings) -> list[Any]:
-    """The features as DeepCTR's columns. Here, and nowhere else, a `Feature` becomes one."""
+def deepctr_columns(features: Sequence[Feature], settings: Settings, *, numbers: bool = True) -> list[Any]:
+    """The features as DeepCTR's columns. Here, and nowhere else, a `Feature` becomes one.
+
+    Args:
+        numbers: whether those that are numbers are among them: not every part of every model takes them.
+    """
     deepctr_models()
-    return [_column(feature, settings.embedding_dim, settings.seed + i) for i, feature in enumerate(features)]
+    read = [feature for feature in features if not feature.is_key and (numbers or not feature.is_number)]
+    return [_column(feature, settings.embedding_dim, settings.seed + i) for i, feature in enumerate(read)]
+
+
+def keys_of(features: Sequence[Feature]) -> list[Feature]:
+    """Those that only knowledge is looked up by."""
+    return [feature for feature in features if feature.is_key]
 
 
 def _column(feature: Feature, embedding_dim: int, seed: int) -> Any:
-    from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+    from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
+    if feature.is_number:
+        return DenseFeat(feature.name, 1)
     column = SparseFeat(
         feature.name,
         feature.vocabulary_size,
@@ -84,9 +96,15 @@ def _column(feature: Feature, embedding_dim: int, seed: int) -> Any:
 
 
 def with_events(features: Sequence[Feature]) -> list[str]:
-    """The features whose events are a feature too: what DeepCTR calls its `history_feature_list`."""
-    names = [feature.name for feature in features]
-    return [name for name in names if events_of(name) in names]
+    """What is told of earlier events and of the candidate too: what DeepCTR calls its `history_feature_list`."""
+    single = [feature.name for feature in features if feature.length is None]
+    told = [feature.name for feature in features if feature.length is not None]
+    return [name for name in single if events_of(name) in told]
+
+
+def told_of_events(features: Sequence[Feature]) -> list[str]:
+    """What is told of earlier events, be it told of the candidate or not."""
+    return [f.name.removeprefix(events_of("")) for f in features if f.name.startswith(events_of("")) and not f.is_key]
 
 
 def options(settings: Settings) -> dict[str, Any]:
@@ -124,6 +142,18 @@ def _around(original: Callable[..., Any], step: Callable[..., Any]) -> Callable[
         return step(original, *args, **kwargs)
 
     return call
+
+
+def with_keys(keys: Sequence[Feature]) -> Callable[..., Any]:
+    """The step `build_input_features`: the model has inputs for the keys, too."""
+
+    def step(original: Any, *args: Any, **kwargs: Any) -> Any:
+        inputs = original(*args, **kwargs)
+        for key in keys:
+            inputs[key.name] = keras.Input((key.length or 1,), dtype="int32", name=key.name)
+        return inputs
+
+    return step
 
 
 class Knowledge:

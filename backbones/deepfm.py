@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from kar_aug._keras import keras
-from kar_aug.backbones._deepctr import Knowledge, as_fields, deepctr_columns, deepctr_models, options, places, rebuild
+from kar_aug.backbones._deepctr import (
+    Knowledge,
+    as_fields,
+    deepctr_columns,
+    deepctr_models,
+    keys_of,
+    options,
+    places,
+    rebuild,
+    with_keys,
+)
 from kar_aug.backbones.protocol import Injection, Settings, on_keras
 from kar_aug.data.features import Feature
 from kar_aug.layers import KnowledgeAugmentation
@@ -17,7 +27,8 @@ from kar_aug.layers.lookup import concatenate
 def build(features: Sequence[Feature], settings: Settings, augmentation: Any, injection: Injection) -> Any:
     """DeepFM as `compare` trains it."""
     read = deepctr_columns(features, settings)
-    return DeepFM(read, read, augmentation=augmentation, injection=injection, inject=None, **options(settings))
+    further = {"inject": None, "keys": keys_of(features), **options(settings)}
+    return DeepFM(read, read, augmentation=augmentation, injection=injection, **further)
 
 
 def DeepFM(
@@ -28,6 +39,7 @@ def DeepFM(
     injection: Injection | str = "fields",
     inject: Sequence[str] | None = ("linear", "dense"),
     history: Sequence[str] = (),
+    keys: Sequence[Feature] = (),
     **kwargs: Any,
 ) -> Any:
     """DeepCTR's DeepFM; augmented vectors enter its first order and its deep part, and on request its second order.
@@ -42,6 +54,7 @@ def DeepFM(
             The default is what KAR's authors did; "fields" goes beyond them. None: "linear", and "fields" where the
             injection brings events, so that candidate and events meet in the second order, else "dense".
         history: former name of `injection=Events(history)`.
+        keys: further inputs, of integers that only knowledge is looked up by.
     """
     from_deepctr = deepctr_models()
     if augmentation is None:
@@ -76,6 +89,10 @@ def DeepFM(
 
     model = rebuild(
         from_deepctr.DeepFM,
-        {"get_linear_logit": with_first_order, "input_from_feature_columns": with_fields},
+        {
+            "build_input_features": with_keys(keys),
+            "get_linear_logit": with_first_order,
+            "input_from_feature_columns": with_fields,
+        },
     )
     return model(linear_feature_columns, dnn_feature_columns, *args, **kwargs)

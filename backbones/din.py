@@ -6,9 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from kar_aug._keras import keras
-from kar_aug.backbones._deepctr import Knowledge, deepctr_columns, deepctr_models, options, rebuild, with_events
-from kar_aug.backbones.protocol import Injection, Settings, events_of, on_keras
+from kar_aug.backbones._deepctr import (
+    Knowledge,
+    deepctr_columns,
+    deepctr_models,
+    keys_of,
+    options,
+    rebuild,
+    told_of_events,
+    with_keys,
+)
+from kar_aug.backbones.protocol import Injection, KnownEvents, Settings, events_of, nothing, on_keras
 from kar_aug.data.features import Feature
+from kar_aug.errors import ConfigError
 from kar_aug.layers import KnowledgeAugmentation
 
 
@@ -16,7 +26,8 @@ from kar_aug.layers import KnowledgeAugmentation
 def build(features: Sequence[Feature], settings: Settings, augmentation: Any, injection: Injection) -> Any:
     """DIN as `compare` trains it."""
     read = deepctr_columns(features, settings)
-    return DIN(read, with_events(features), augmentation=augmentation, injection=injection, **options(settings))
+    further = {"keys": keys_of(features), **options(settings)}
+    return DIN(read, told_of_events(features), augmentation=augmentation, injection=injection, **further)
 
 
 def DIN(
@@ -26,37 +37,54 @@ def DIN(
     augmentation: KnowledgeAugmentation | None = None,
     injection: Injection | str = "fields",
     history: Sequence[str] = (),
+    keys: Sequence[Feature] = (),
     **kwargs: Any,
 ) -> Any:
     """DeepCTR's DIN; augmented vectors enter the final MLP, and those of events the attention.
 
     Args:
-        dnn_feature_columns, history_feature_list, *args, **kwargs: as `deepctr.models.DIN` takes them.
+        dnn_feature_columns, *args, **kwargs: as `deepctr.models.DIN` takes them.
+        history_feature_list: likewise; and names of what is told of events alone, "rating" for "hist_rating": the
+            attention reads it, and the user's interest is made of it, too. The first must be told of both.
         augmentation: None gives DeepCTR's own model.
         injection: what enters: a name of `kar_aug.registry.INJECTIONS`, or an `Injection`. With "events" the attention
             also compares what is known of the candidate and of the items clicked before.
         history: former name of `injection=Events(history)`.
+        keys: further inputs, of integers that only knowledge is looked up by.
     """
     from_deepctr = deepctr_models()
-    if augmentation is None:
-        return from_deepctr.DIN(dnn_feature_columns, history_feature_list, *args, **kwargs)
-    knowledge = Knowledge(augmentation, injection, history)
+    from deepctr.layers.utils import NoMask
+
+    history_feature_list = list(history_feature_list)
+    if not history_feature_list:
+        raise ConfigError("DIN attends to earlier events: it needs some. In kar.toml: [data] history_length")
+    knowledge = Knowledge(augmentation, nothing if augmentation is None else injection, history)
     event_inputs = [events_of(name) for name in history_feature_list]
 
-    def with_knowledge(original: Any, tables: Any, features: Any, *args: Any, **kwargs: Any) -> Any:
-        embeddings = original(tables, features, *args, **kwargs)
-        asked = args[1] if len(args) > 1 else ()
+    def attended(features: Any) -> dict[str, KnownEvents]:
+        """Known events that stand beside those that the attention reads."""
+        length = features[event_inputs[0]].shape[1]
+        events = knowledge.of(features).events
+        return {name: known for name, known in events.items() if known.vectors.shape[1] == length}
+
+    def with_events(original: Any, tables: Any, features: Any, columns: Any, *args: Any, **kwargs: Any) -> Any:
+        embeddings = original(tables, features, columns, *args, **kwargs)
+        asked = list(args[0]) if args else []
         if asked not in (history_feature_list, event_inputs):
             return embeddings
-        known = [k for name, k in knowledge.of(features).events.items() if name in history_feature_list]
-        if asked == event_inputs:
-            return embeddings + [k.vectors for k in known]
-        return embeddings + [keras.layers.Reshape((1, k.candidate.shape[-1]))(k.candidate) for k in known]
+        by_name = dict(zip((column.name for column in columns if column.name in asked), embeddings, strict=True))
+        known = attended(features).values()
+        if asked == event_inputs:  # the first says which events there are; what is told of one may be missing
+            first, *others = (by_name[name] for name in asked)
+            return [first, *map(NoMask(), others), *(each.vectors for each in known)]
+        candidate = [keras.layers.Reshape((1, each.candidate.shape[-1]))(each.candidate) for each in known]
+        zeros = embeddings[0] * 0.0  # in place of what is told of events alone
+        return [*(by_name.get(name, zeros) for name in asked), *candidate]
 
     def with_vectors(original: Any, features: Any, *args: Any, **kwargs: Any) -> Any:
         injected = knowledge.of(features)
-        unattended = injected.vectors(attended=history_feature_list)
+        unattended = injected.vectors(attended(features))
         return original(features, *args, **kwargs) + unattended + list(injected.dense)
 
-    model = rebuild(from_deepctr.DIN, {"embedding_lookup": with_knowledge, "get_dense_input": with_vectors})
-    return model(dnn_feature_columns, history_feature_list, *args, **kwargs)
+    steps = {"build_input_features": with_keys(keys), "embedding_lookup": with_events, "get_dense_input": with_vectors}
+    return rebuild(from_deepctr.DIN, steps)(dnn_feature_columns, history_feature_list, *args, **kwargs)

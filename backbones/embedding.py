@@ -20,24 +20,39 @@ class Embedded:
         inputs: feature -> its symbolic input, (batch, 1), or (batch, length) for a sequence.
         vectors: feature -> (batch, embedding_dim); of a sequence the mean over what is not padding.
         sequences: feature -> (batch, length, embedding_dim), of sequences alone.
+        numbers: feature -> (batch, 1), of those that are numbers and have no vector.
     """
 
     inputs: dict[str, Any]
     vectors: dict[str, Any]
     sequences: dict[str, Any]
+    numbers: dict[str, Any]
 
     @property
     def fields(self) -> list[Any]:
         """All vectors, in the order of the features."""
         return list(self.vectors.values())
 
+    @property
+    def dense(self) -> list[Any]:
+        """All numbers, in the order of the features."""
+        return list(self.numbers.values())
+
 
 def embed(features: Sequence[Feature], settings: Settings) -> Embedded:
-    """An input and an embedding for each feature; those that share a table in `features` share it here."""
+    """An input for each feature, and an embedding for those that are categories; those that share a table in `features`
+    share it here.
+    """
     tables: dict[str, Any] = {}
-    embedded = Embedded({}, {}, {})
+    embedded = Embedded({}, {}, {}, {})
     for feature in features:
         name, table = feature.name, feature.embedding or feature.name
+        if feature.is_number:
+            embedded.inputs[name] = embedded.numbers[name] = keras.Input((1,), dtype="float32", name=name)
+            continue
+        if feature.is_key:
+            embedded.inputs[name] = keras.Input((feature.length or 1,), dtype="int32", name=name)
+            continue
         if table not in tables:
             tables[table] = keras.layers.Embedding(
                 feature.vocabulary_size,

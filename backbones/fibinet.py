@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kar_aug.backbones._deepctr import Knowledge, as_fields, deepctr_columns, deepctr_models, options, rebuild
+from kar_aug.backbones._deepctr import (
+    Knowledge,
+    as_fields,
+    deepctr_columns,
+    deepctr_models,
+    keys_of,
+    options,
+    rebuild,
+    with_keys,
+)
 from kar_aug.backbones.protocol import Injection, Settings, on_keras
 from kar_aug.data.features import Feature
 from kar_aug.layers import KnowledgeAugmentation
@@ -15,7 +24,8 @@ from kar_aug.layers import KnowledgeAugmentation
 def build(features: Sequence[Feature], settings: Settings, augmentation: Any, injection: Injection) -> Any:
     """FiBiNET as `compare` trains it."""
     read = deepctr_columns(features, settings)
-    return FiBiNET(read, read, augmentation=augmentation, injection=injection, **options(settings))
+    further = {"keys": keys_of(features), **options(settings)}
+    return FiBiNET(read, read, augmentation=augmentation, injection=injection, **further)
 
 
 def FiBiNET(
@@ -25,6 +35,7 @@ def FiBiNET(
     augmentation: KnowledgeAugmentation | None = None,
     injection: Injection | str = "fields",
     history: Sequence[str] = (),
+    keys: Sequence[Feature] = (),
     **kwargs: Any,
 ) -> Any:
     """DeepCTR's FiBiNET; augmented vectors are fields like any other, through SENET and bilinear interaction.
@@ -35,6 +46,7 @@ def FiBiNET(
         injection: what enters: a name of `kar_aug.registry.INJECTIONS`, or an `Injection`. "events" brings, as one
             field more, the mean of what is known of the items clicked before (input "hist_" + source).
         history: former name of `injection=Events(history)`.
+        keys: further inputs, of integers that only knowledge is looked up by.
     """
     from_deepctr = deepctr_models()
     if augmentation is None:
@@ -46,5 +58,6 @@ def FiBiNET(
         injected = knowledge.of(features)
         return embeddings + as_fields(injected.vectors(), embeddings), dense + list(injected.dense)
 
-    model = rebuild(from_deepctr.FiBiNET, {"input_from_feature_columns": with_fields})
+    steps = {"build_input_features": with_keys(keys), "input_from_feature_columns": with_fields}
+    model = rebuild(from_deepctr.FiBiNET, steps)
     return model(linear_feature_columns, dnn_feature_columns, *args, **kwargs)

@@ -16,10 +16,12 @@ from kar_aug.backbones._deepctr import (
     as_fields,
     deepctr_columns,
     deepctr_models,
+    keys_of,
     options,
     places,
     rebuild,
     with_events,
+    with_keys,
 )
 from kar_aug.backbones.protocol import Injection, Settings, on_keras
 from kar_aug.data.features import Feature
@@ -50,16 +52,18 @@ def build(name: str, features: Sequence[Feature], settings: Settings, augmentati
     """
     parameters = inspect.signature(_function(name)).parameters
     read = deepctr_columns(features, settings)
+    fields = read if MODELS[name] == ("dense",) else deepctr_columns(features, settings, numbers=False)
     given = {
         **options(settings),
-        **dict.fromkeys(("linear_feature_columns", "dnn_feature_columns", "region_feature_columns"), read),
+        **dict.fromkeys(("linear_feature_columns", "region_feature_columns"), read),
+        "dnn_feature_columns": fields,
         "history_feature_list": with_events(features),
         "l2_reg_embedding_feat": settings.l2_embedding,
-        **(_convolutions(len(features)) if "new_maps" in parameters else {}),
+        **(_convolutions(len(fields)) if "new_maps" in parameters else {}),
     }
     arguments = {parameter: given[parameter] for parameter in parameters if parameter in given}
     with redirect_stdout(io.StringIO()):  # a few print what they do
-        model = deepctr(name, augmentation=augmentation, injection=injection, **arguments)
+        model = deepctr(name, augmentation=augmentation, injection=injection, keys=keys_of(features), **arguments)
     if len(model.outputs) > 1:
         raise ConfigError(
             f"DeepCTR's {name} predicts {len(model.outputs)} things; compare takes models of clicks alone."
@@ -80,6 +84,7 @@ def deepctr(
     augmentation: KnowledgeAugmentation | None = None,
     injection: Injection | str = "fields",
     inject: Sequence[str] | None = None,
+    keys: Sequence[Feature] = (),
     **kwargs: Any,
 ) -> Any:
     """A model of DeepCTR by its name; augmented vectors enter where its features do.
@@ -98,13 +103,18 @@ def deepctr(
             embeddings, through whatever the model does with fields; needs vectors as wide as they are) and "linear" (a
             linear term). By default what suits the model, `MODELS[name]`. Values that an injection brings for the deep
             part are a linear term of a model that has none for them.
+        keys: further inputs, of integers that only knowledge is looked up by.
 
     Raises:
         ValueError: There is no such model, or it has no such place.
     """
     function = _function(name)
+
+    def inputs_with_length(original: Any, *args: Any, **kwargs: Any) -> Any:
+        return _Inputs(with_keys(keys)(original, *args, **kwargs))
+
     if augmentation is None:
-        return rebuild(function, {"build_input_features": _with_length})(*args, **kwargs)
+        return rebuild(function, {"build_input_features": inputs_with_length})(*args, **kwargs)
     inject = MODELS[name] if inject is None else places(inject)
     has_deep_part = "dense" in MODELS[name]
     knowledge = Knowledge(augmentation, injection)
@@ -142,7 +152,7 @@ def deepctr(
         return knowledge.of(features).vectors()
 
     steps = {
-        "build_input_features": _with_length,
+        "build_input_features": inputs_with_length,
         "input_from_feature_columns": features_with_knowledge,
         "get_dense_input": dense_with_knowledge,
         "get_linear_logit": logit_with_knowledge,
@@ -160,12 +170,9 @@ def _function(name: str) -> Any:
     return getattr(deepctr_models(), name)
 
 
-def _with_length(original: Any, *args: Any, **kwargs: Any) -> Any:
-    """The inputs; "seq_length", which BST asks for, is counted where nobody gives it."""
-    return _Inputs(original(*args, **kwargs))
-
-
 class _Inputs(OrderedDict[str, Any]):
+    """A model's inputs; "seq_length", which BST asks for, is counted where nobody gives it."""
+
     def __missing__(self, name: str) -> Any:
         events = next((tensor for key, tensor in self.items() if key.startswith("hist_")), None)
         if name != "seq_length" or events is None:

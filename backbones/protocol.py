@@ -6,7 +6,8 @@ A model of one's own is compared by writing one function:
     ... def two_tower(features, settings, augmentation, injection):
     ...     embedded = embed(features, settings)                   # kar_aug.backbones.embed
     ...     knowledge = injection(augmentation, embedded.inputs)   # empty for an arm without knowledge
-    ...     hidden = keras.layers.Concatenate()([*embedded.fields, *knowledge.vectors(), *knowledge.dense])
+    ...     read = [*embedded.fields, *embedded.dense, *knowledge.vectors(), *knowledge.dense]
+    ...     hidden = keras.layers.Concatenate()(read)
     ...     for units in settings.hidden_units:
     ...         hidden = keras.layers.Dense(units, "relu")(hidden)
     ...     return keras.Model(embedded.inputs, keras.layers.Dense(1, "sigmoid")(hidden))
@@ -113,7 +114,8 @@ class Backbone(Protocol):
         """An uncompiled functional Keras model with one output, the click probability, (batch, 1).
 
         Args:
-            features: what the samples hold. The model's inputs are named after them.
+            features: what the samples hold. The model's inputs are named after them. Those with `is_key` are there if
+                there is an augmentation: it looks up by them, and they have no embedding.
             settings: what to build it with.
             augmentation: the arm's `KnowledgeAugmentation`; None for an arm without knowledge.
             injection: to be called with it and the inputs. An arm without knowledge has `nothing` here, which brings

@@ -57,12 +57,11 @@ class DataConfig:
         user_ids: whether the user's id is read. If not given, not under "user", where nobody is tested on who was
             trained on.
         fewest: an id with fewer training events than this is read as an unknown one.
-        unknown_share: of the ids in training that are read as unknown, so that new ones are worth something.
         protocol: "user" splits users, as KAR does; "temporal" splits time, the same for all users.
         history: most events of a user that the prompt may see, and no model is trained on; under "user".
         history_share: share of all events in the span that prompts may see; under "temporal".
         click_above: a rating above this is a click.
-        history_length: how many of the latest events a model reads.
+        history_length: how many of the latest events a model reads; 50 if not given, and 5 for inputs = "kar".
         validation, test: shares of the users; under "temporal" of all events.
         seed: draws the users of each part; under "user".
     """
@@ -89,12 +88,11 @@ class DataConfig:
     sequences: Mapping[str, str] = field(default_factory=dict)
     user_ids: bool | None = None
     fewest: int = setting(1, least=1)
-    unknown_share: float = setting(0.0, least=0, most=0.9)
     protocol: str = setting("user", among=PROTOCOLS)
     history: int = setting(30, least=0)
     history_share: float = setting(0.4, least=0.001, most=0.9)
     click_above: float = 3
-    history_length: int = setting(20, least=0)
+    history_length: int | None = setting(None, least=0)
     validation: float = setting(0.1, least=0.001, most=0.9)
     test: float = setting(0.1, least=0.001, most=0.9)
     seed: int = setting(0, least=0)
@@ -120,7 +118,8 @@ class DataConfig:
             raise ConfigError(f"[data] encoding {self.encoding!r} is unknown. Usual ones: utf-8, cp1252, gb18030.")
         for name in ("numeric", "sequences"):
             if not all(isinstance(value, str) for value in getattr(self, name).values()):
-                raise ConfigError(f"[data] {name} must hold texts: {{ price = \"log\" }}, {{ views = \"event == 'view'\" }}")
+                example = {"numeric": 'price = "log"', "sequences": "views = \"event == 'view'\""}[name]
+                raise ConfigError(f"[data] {name} must hold texts: {{ {example} }}")
 
 
 @dataclass(frozen=True)
@@ -295,6 +294,7 @@ class TrainingConfig:
         embedding_dim: of the features, and the width of an augmented vector.
         shared_experts, dedicated_experts, expert_hidden: of the adaptor; experts are expert_hidden -> embedding_dim.
         hidden_units: widths of a backbone's deep part.
+        unknown_share: of the ids in a batch, those that are read as unknown ones, so that these are worth something.
         epochs: at most; training stops after `patience` epochs without a better validation AUC.
     """
 
@@ -306,6 +306,7 @@ class TrainingConfig:
     hidden_units: tuple[int, ...] = (128, 64)
     dropout: float = setting(0.2, least=0, most=0.99)
     l2_embedding: float = setting(1e-5, least=0)
+    unknown_share: float = setting(0.05, least=0, most=0.9)
     learning_rate: float = setting(0.001, least=1e-12)
     batch_size: int = setting(1024, least=1)
     epochs: int = setting(10, least=1)

@@ -19,8 +19,8 @@ from kar_aug.cache import TextCache
 from kar_aug.cache.texts.imported import import_texts
 from kar_aug.cache.texts.verify import contradictions, vocabularies
 from kar_aug.data import Tables, split_interactions
+from kar_aug.data.building import build_samples
 from kar_aug.data.cells import Unreadable, flat, mended, text_of, values_of
-from kar_aug.data.features import build_samples
 from kar_aug.data.place import Table
 from kar_aug.data.types import plain
 from kar_aug.errors import DataError

@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kar_aug.data import Tables, split_interactions
-from kar_aug.data.features import Feature, Samples, build_samples, where
+from kar_aug.data.building import build_samples
+from kar_aug.data.features import Feature
+from kar_aug.data.labels import where
+from kar_aug.data.samples import Samples
 from kar_aug.errors import DataError
 
 ITEMS = pd.DataFrame({"item_id": [3, 10, 2], "genres": ["War|Drama", None, "Drama"], "year": [1990, 1991, 1990]})
@@ -131,13 +134,13 @@ def test_what_only_later_parts_show_is_unknown_and_fitted_on_nothing() -> None:
     split = split_interactions(given_tables.interactions, history=2)
     split["part"] = np.where(split["user_id"] == "a", np.where(split["moment"] < 2, "history", "train"), "test")
     built = build_samples(given_tables, split, item_features=("year", "genres"), user_ids=True)
-    test = built.read(built.places("test"))
+    test = built.read(built.of("test"))
     assert test["item_id"].tolist() == [1, 1] and test["user_id"].tolist() == [1, 1]
     assert test["genres"][:, 0].tolist() == [2, 2], "Drama is a genre of item 3, which was trained on"
-    assert built.encodings["year"].as_dict()["values"] == ["1990", "1991"]
+    assert built.encodings["year"].as_dict()["values"] == [1990, 1991]
     assert [built.vocabulary["item"][i] for i in test["item"]] == [2, 2], "knowledge of it is found all the same"
-    assert built.known("item", built.places("test")).tolist() == [False, False]
-    assert built.known("item", built.places("train")).all()
+    assert built.known("item", built.of("test")).tolist() == [False, False]
+    assert built.known("item", built.of("train")).all()
 
 
 def test_rare_ids_are_as_unknown_as_new_ones() -> None:
@@ -186,25 +189,22 @@ def test_an_expression_that_cannot_be_evaluated_is_named_with_the_columns() -> N
             where(frame, wrong, "sequences: views")
 
 
-def test_one_part_is_taken_with_its_labels() -> None:
+def test_parts_hold_their_samples_and_batches_all_of_them() -> None:
     given_tables = tables([(f"u{i}", 3, t, 5 if t % 2 else 1) for i in range(10) for t in range(4)])
     built = samples(given_tables, part=None)
-    sizes = {part: len(built.of(part)[1]) for part in ("train", "validation", "test", "history")}
+    sizes = {part: len(built.of(part)) for part in ("train", "validation", "test", "history")}
     assert sizes == {"train": 16, "validation": 2, "test": 2, "history": 0}
-    inputs, label = built.of("test")
-    places = built.places("test")
-    np.testing.assert_array_equal(label, built.label[places])
-    read = {name: np.concatenate(parts) for name, parts in _together(built, places).items()}
-    for name, values in inputs.items():
+    read = {name: np.concatenate(parts) for name, parts in _together(built, built.of("train")).items()}
+    for name, values in built.read(built.of("train")).items():
         np.testing.assert_array_equal(values, read[name])
 
 
 def _together(built: Samples, places: Any) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for _, inputs in built.batches(places, 1):
-        for name, values in inputs.items():
-            found.setdefault(name, []).append(values)
-    return found
+    parts: dict[str, list[Any]] = {}
+    for read in built.batches(places, 7, [feature.name for feature in (*built.features, *built.keys)]):
+        for name, values in read.items():
+            parts.setdefault(name, []).append(values)
+    return parts
 
 
 events = st.lists(

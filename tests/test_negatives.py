@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kar_aug.data import Tables, split_interactions
-from kar_aug.data.features import build_samples
+from kar_aug.data.building import build_samples
 from kar_aug.data.negatives import with_negatives
 from kar_aug.errors import DataError
 

@@ -5,7 +5,7 @@ prompts and as-of times, and the vectors. It finds
 
 - samples at or before the as-of time of the knowledge that they would use;
 - items or ratings of a user's samples in that user's prompt;
-- columns, id vocabularies and click histories that were fitted on test rows, or give the label away;
+- columns, vocabularies, scales and histories that were fitted on test rows, or give the label away;
 - users or times that stand on both sides of a split.
 
 What cannot be looked into (texts that came without prompt and as-of time) is reported as unproved, never as clean. What
@@ -99,9 +99,10 @@ def audit(workspace: Workspace) -> Audit:
         split.history_before_samples(parts),
         split.parts_apart(parts, config.protocol),
         inputs.samples_are_the_split(samples, parts),
-        inputs.click_history(samples, parts),
+        inputs.earlier_events(samples, parts),
         inputs.labels(samples),
         inputs.vocabularies(samples, parts),
+        inputs.fitted_on_training(samples, parts),
     ]
     for entity, features in zip(ENTITIES, (config.user_features, config.item_features), strict=True):
         table = tables.users if entity == "user" else tables.items

@@ -2,64 +2,78 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.audit import statistics
 from kar_aug.audit.findings import Check, Finding, found
-from kar_aug.data.features import HISTORY, Samples
+from kar_aug.data.encodings import FIRST, Buckets, Scale
+from kar_aug.data.features import HIST
+from kar_aug.data.samples import Samples
+from kar_aug.data.split import is_sample
 
 _IDS = ("user_id", "item_id")
 _FEWEST_ROWS = 20  # of fewer, a column may give the label away by chance
+_READ_ROWS = 65_536
+_EXACT = 1e-3  # float32 sums
+Places = npt.NDArray[np.int64]
 
 
 def samples_are_the_split(samples: Samples, split: pd.DataFrame) -> Check:
     """Whether each sample stands in the part that the split says, and none is history."""
-    rows = split[split["part"] != "history"]
-    if len(rows) == len(samples.part):
+    rows = split[is_sample(split)]
+    if len(rows) == len(samples):
         wrong = (samples.part != rows["part"].to_numpy()) | (samples.label != rows["label"].to_numpy(np.float32))
         count = int(wrong.sum())
     else:
-        count = abs(len(rows) - len(samples.part))
+        count = abs(len(rows) - len(samples))
     leak = Finding("part", count, f"{count:,} samples are not those of the split: other rows, parts or labels.")
-    return Check("samples are the split's", len(samples.part), "samples", found(leak))
+    return Check("samples are the split's", len(samples), "samples", found(leak))
 
 
-def click_history(samples: Samples, split: pd.DataFrame) -> Check:
-    """Whether all that stands in a sample's click history was clicked by the user, strictly before."""
-    if HISTORY not in samples.inputs or (rows := split[split["part"] != "history"]).shape[0] != len(samples.label):
-        return Check("click histories hold earlier clicks only", 0, "samples")
-    history, items = samples.inputs[HISTORY], len(samples.vocabulary["item"])
-    first = _first_clicks(samples, split, items)
-    moment, user = rows["moment"].to_numpy(), samples.inputs["user_id"].astype(np.int64)
-    bad = np.zeros(len(history), bool)
-    for column in history.T:  # a column at a time: all at once would take 20 times the memory
-        asked = np.flatnonzero(column)
-        clicked = _look_up(first, user[asked] * items + column[asked])
-        bad[asked[(clicked < 0) | (clicked >= moment[asked])]] = True
+def earlier_events(samples: Samples, split: pd.DataFrame) -> Check:
+    """Whether all that a model reads of earlier events is of the user, and happened strictly before the sample."""
+    name = "earlier events are earlier"
+    rows = split[is_sample(split)]
+    if HIST not in samples.sequences or len(rows) != len(samples):
+        return Check(name, 0, "samples")
+    items = len(samples.vocabulary["item"])
+    first = _first_events(samples, split, items)
+    moment, users = rows["moment"].to_numpy(np.int64), samples.places["user"][samples.rows].astype(np.int64)
+    bad = np.zeros(len(samples), bool)
+    for start in range(0, len(samples), _READ_ROWS):
+        some = np.arange(start, min(start + _READ_ROWS, len(samples)))
+        events = samples.read(some, {f"{HIST}_item"})[f"{HIST}_item"]
+        there = events > 0
+        happened = _look_up(first, (users[some][:, np.newaxis] * items + events)[there])
+        late = np.zeros(events.shape, bool)
+        late[there] = (happened < 0) | (happened >= np.broadcast_to(moment[some][:, np.newaxis], events.shape)[there])
+        bad[some] = late.any(axis=1)
     place = int(bad.argmax())
     leak = Finding(
         "history",
         int(bad.sum()),
-        f"{bad.sum():,} samples have clicks in their history that were not made before them.",
-        f"a sample of user {samples.vocabulary['user'][user[place]]!r} in {samples.part[place]}" if bad.any() else "",
+        f"{bad.sum():,} samples read of events that did not happen to their user before them.",
+        f"a sample of user {samples.vocabulary['user'][users[place]]!r} in {samples.part[place]}" if bad.any() else "",
     )
-    return Check("click histories hold earlier clicks only", len(history), "samples", found(leak))
+    return Check(name, len(samples), "samples", found(leak))
 
 
-def _first_clicks(samples: Samples, split: pd.DataFrame, items: int) -> tuple[npt.NDArray[np.int64], ...]:
-    """(sorted user * items + item, moment of the user's first click on it)."""
-    clicks = split[split["label"] > 0]
-    codes = [
-        clicks[f"{entity}_id"].map({id: code for code, id in enumerate(samples.vocabulary[entity])}).to_numpy(np.int64)
-        for entity in ("user", "item")
+def _first_events(samples: Samples, split: pd.DataFrame, items: int) -> tuple[Places, Places]:
+    """(sorted user * items + item, moment of the user's first event with it), of events that are no drawn negatives."""
+    happened = split[~split["drawn"].to_numpy(bool)] if "drawn" in split else split
+    places = [
+        happened[f"{e}_id"].map({id: place for place, id in enumerate(samples.vocabulary[e])}).to_numpy(np.int64)
+        for e in ("user", "item")
     ]
-    pairs = pd.Series(clicks["moment"].to_numpy()).groupby(codes[0] * items + codes[1]).min()
+    pairs = pd.Series(happened["moment"].to_numpy()).groupby(places[0] * items + places[1]).min()
     return pairs.index.to_numpy(np.int64), pairs.to_numpy(np.int64)
 
 
-def _look_up(table: tuple[npt.NDArray[np.int64], ...], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _look_up(table: tuple[Places, Places], keys: Places) -> Places:
     known, values = table
     if not len(known):
         return np.full(len(keys), -1)
@@ -72,15 +86,65 @@ def labels(samples: Samples) -> Check:
     findings = []
     features = [f for f in samples.features if f.length is None and f.name not in _IDS]
     for feature in features:
-        values = samples.inputs[feature.name]
-        shown = np.bincount(values, minlength=feature.vocabulary_size)
-        clicked = np.bincount(values, weights=samples.label, minlength=feature.vocabulary_size)
-        used, told = shown > 0, (clicked == 0) | (clicked == shown)
-        if len(values) >= _FEWEST_ROWS and told[used].all() and 0 < clicked.sum() < len(values):
+        read = samples.read(np.arange(len(samples)), {feature.name})[feature.name]
+        values = pd.factorize(read)[0]
+        shown = np.bincount(values)
+        clicked = np.bincount(values, weights=samples.label, minlength=len(shown))
+        told = (clicked == 0) | (clicked == shown)
+        if len(values) >= _FEWEST_ROWS and _repeats(shown) and told.all() and 0 < clicked.sum() < len(values):
             findings.append(
                 Finding("label", 1, f"The feature {feature.name!r} gives the label away: each value has one label.")
             )
     return Check("no feature gives the label away", len(features), "features", found(*findings))
+
+
+def _repeats(shown: Places) -> bool:
+    """Whether values come again: of numbers that are all different each has one label, and tells nothing."""
+    return len(shown) < shown.sum() / 2
+
+
+def fitted_on_training(samples: Samples, split: pd.DataFrame) -> Check:
+    """Whether no vocabulary has a value, and no scale a bound, that the training part does not show."""
+    part = split["part"].to_numpy()
+    users = split.loc[part == "train", "user_id"].unique()
+    trained = (part == "train") | ((part == "history") & split["user_id"].isin(users).to_numpy())
+    findings = []
+    for name, encoding in samples.encodings.items():
+        shown = _shown(samples, name, trained)
+        if isinstance(encoding, Scale):
+            gone = f"{name}_missing"
+            known = shown[_shown(samples, gone, trained) == 0] if gone in samples.columns else shown
+            fault = _off_scale(known.astype(np.float64), encoding)
+        else:
+            known = np.unique(shown[shown >= FIRST])
+            lacking = encoding.size - FIRST - len(known)
+            fault = lacking > 0 and not (isinstance(encoding, Buckets) and lacking <= 1)
+        if fault:
+            findings.append(Finding("fitted", 1, f"The feature {name!r} was fitted on more than the training part."))
+    return Check(
+        "vocabularies and scales are the training part's", len(samples.encodings), "features", found(*findings)
+    )
+
+
+def _shown(samples: Samples, name: str, trained: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Values of a feature in the training part: one an event, or one a user or item that it has."""
+    column = samples.columns[name]
+    feature = next((feature for feature in samples.features if feature.name == name), None)
+    if feature is not None and feature.sequence:
+        kept = samples.sequences[feature.sequence].kept
+        return column.values[: len(kept)][trained[kept]]
+    if column.entity:
+        return column.values[np.unique(samples.places[column.entity][trained])]
+    return column.values[trained]
+
+
+def _off_scale(known: npt.NDArray[np.float64], scale: Scale) -> bool:
+    """Whether the training part does not fill its own scale: mean 0 and deviation 1, or 0 to 1."""
+    if len(known) < 2 or not np.ptp(known):
+        return False
+    if abs(scale.missing) < _EXACT:  # standard, log: what is missing is read as the mean
+        return bool(abs(known.mean()) > _EXACT or abs(known.std() - 1) > _EXACT)
+    return bool(abs(known.min()) > _EXACT or abs(known.max() - 1) > _EXACT)
 
 
 def vocabularies(samples: Samples, split: pd.DataFrame) -> Check:

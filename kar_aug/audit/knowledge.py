@@ -17,6 +17,7 @@ from kar_aug.cache import Answer, VectorStore, answer_key, text_key
 from kar_aug.cache.vectors.index import EntityId
 from kar_aug.data import as_of
 from kar_aug.data.cells import text_of
+from kar_aug.data.split import is_sample
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.prompts.histories.summaries import without_summaries
 
@@ -89,7 +90,7 @@ def as_of_times(entity: str, stored: Sequence[Stored], split: pd.DataFrame) -> C
     """Whether every sample is later than the as-of time of the knowledge that it would use."""
     key = f"{entity}_id"
     name = f"samples come after the knowledge of their {entity}"
-    samples = split[split["part"] != "history"]
+    samples = split[is_sample(split)]
     said = pd.Series([each.as_of or "" for each in stored], pd.Index([each.entity_id for each in stored]), dtype="str")
     times = pd.to_datetime(said, format="ISO8601", utc=True, errors="coerce")
     known, when = _of_each(times, samples[key]), _utc(samples["timestamp"])
@@ -294,7 +295,7 @@ def _made_before_all_samples(store: VectorStore, split: pd.DataFrame) -> bool:
     if store.manifest.as_of is None:
         return False
     latest = pd.to_datetime(store.manifest.as_of, utc=True, errors="coerce")
-    return bool(latest < _utc(split.loc[split["part"] != "history", "timestamp"]).min())
+    return bool(latest < _utc(split.loc[is_sample(split), "timestamp"]).min())
 
 
 def _superseded(stale: Sequence[EntityId], keys: Mapping[EntityId, str], workspace: Workspace) -> Finding:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from kar_aug.audit.findings import Check, Finding, found, shown
 from kar_aug.data import PARTS
+from kar_aug.data.split import is_sample
 
 
 def event_key(split: pd.DataFrame) -> str:
@@ -20,7 +21,7 @@ def history_before_samples(split: pd.DataFrame) -> Check:
     key = event_key(split)
     is_history = split["part"] == "history"
     last = split[is_history].groupby("user_id")[key].max()
-    samples = split[~is_history]
+    samples = split[is_sample(split)]
     seen = last.reindex(samples["user_id"]).set_axis(samples.index)
     bad = samples[(seen.notna() & (samples[key] <= seen)).to_numpy()]
     leak = Finding(
@@ -36,7 +37,7 @@ def parts_apart(split: pd.DataFrame, protocol: str) -> Check:
     """Whether no user ("user"), or no time ("temporal"), stands in two parts."""
     if protocol == "temporal":
         return _times_apart(split)
-    samples = split[split["part"] != "history"]
+    samples = split[is_sample(split)]
     parts = samples.groupby("user_id")["part"].nunique()
     both = parts[parts > 1]
     leak = Finding(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,9 +57,10 @@ class Comparison:
         both = zip(self.runs[arm], self.runs[against], strict=True)
         return [getattr(ours, metric) - getattr(theirs, metric) for ours, theirs in both]
 
-    def tested(self, seed: int) -> tuple[Mapping[str, npt.NDArray[Any]], npt.NDArray[np.float32]]:
-        """Inputs and labels of the rows that a seed was tested on."""
-        return self.experiment.samples(seed).of("test")
+    def clicked(self, seed: int) -> npt.NDArray[np.float32]:
+        """Labels of the rows that a seed was tested on."""
+        samples = self.experiment.samples(seed)
+        return samples.label[samples.of("test")]
 
     def prediction(self, arm: Arm, seed: int) -> Predictions:
         """What an arm predicted for them."""
@@ -74,9 +74,10 @@ class Comparison:
 
     def coverage(self, arm: Arm) -> dict[str, float]:
         """Per source, the share of test rows whose id has a vector."""
-        inputs, _ = self.tested(0)
+        samples = self.experiment.samples(0)
         tables = self.experiment.tables(arm, 0)
-        return {name: float((table.rows[inputs[name]] >= 0).mean()) for name, table in tables.items()}
+        tested = samples.read(samples.of("test"), tables)
+        return {name: float((table.rows[tested[name]] >= 0).mean()) for name, table in tables.items()}
 
     @property
     def rows(self) -> dict[str, int]:

@@ -12,13 +12,13 @@ from kar_aug._version import __version__
 from kar_aug.cache import KnowledgeTable, VectorStore
 from kar_aug.compare.arms import Arm
 from kar_aug.config import CompareConfig, TrainingConfig
-from kar_aug.data.features import Samples
+from kar_aug.data.samples import Samples
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.registry import ADAPTORS, BACKBONES, CONTROLS, INJECTIONS
 
 # Raised by whoever changes what a training comes to: its numbers are of another kind then, and runs of before are not
 # reused. A test trains a few arms and compares them with what they came to when this was last raised.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 
 class Experiment:
@@ -73,10 +73,10 @@ class Experiment:
         return self._stores[path]
 
     def tables(self, arm: Arm, seed: int) -> dict[str, KnowledgeTable]:
-        """What the layer of an arm looks up: id input -> vectors. Controls are drawn anew for each seed."""
+        """What the layer of an arm looks up: source -> vectors. Controls are drawn anew for each seed."""
         vocabulary = self.samples(seed).vocabulary
         return {
-            f"{entity}_id": arm.addition.table(
+            entity: arm.addition.table(
                 {name: store.align(vocabulary[entity]) for name, store in self.stores(arm, entity).items()}, seed
             )
             for entity in arm.entities

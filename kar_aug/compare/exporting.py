@@ -17,7 +17,7 @@ from kar_aug.pipeline.workspace import Workspace
 
 
 def exported_model(workspace: Workspace, backbone: str, seed: int) -> tuple[Path, dict[str, Any]]:
-    """The latest trained model of a backbone with the fullest knowledge, and its stores by id input.
+    """The latest trained model of a backbone with the fullest knowledge, and its stores by source.
 
     Raises:
         StoreError: `compare` trained none on this data and knowledge.
@@ -76,4 +76,4 @@ def _latest(experiment: Experiment, arm: Arm, seed: int) -> tuple[Run, Path]:
 
 
 def _stores(experiment: Experiment, arm: Arm) -> dict[str, Any]:
-    return {f"{entity}_id": experiment.store(arm, entity) for entity in arm.entities}
+    return {entity: experiment.store(arm, entity) for entity in arm.entities}

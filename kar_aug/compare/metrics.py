@@ -8,26 +8,36 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import log_loss, roc_auc_score
 
-
-def auc(label: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> float:
-    """Area under the ROC curve; NaN where only one class occurs."""
-    return float(roc_auc_score(label, prediction)) if len(np.unique(label)) == 2 else float("nan")
+Array = npt.NDArray[Any]
 
 
-def logloss(label: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> float:
+def auc(label: Array, prediction: Array, weight: Array | None = None) -> float:
+    """Area under the ROC curve; NaN where only one class occurs.
+
+    Args:
+        weight: how much each row counts; all the same by default.
+    """
+    if len(np.unique(label)) < 2:
+        return float("nan")
+    return float(roc_auc_score(label, prediction, sample_weight=weight))
+
+
+def logloss(label: Array, prediction: Array, weight: Array | None = None) -> float:
     """Binary cross-entropy in nats."""
-    return float(log_loss(label, np.asarray(prediction, np.float64), labels=[0, 1]))
+    return float(log_loss(label, np.asarray(prediction, np.float64), labels=[0, 1], sample_weight=weight))
 
 
-def gauc(label: npt.NDArray[Any], prediction: npt.NDArray[Any], user: npt.NDArray[Any]) -> float:
-    """Per-user AUC, weighted by the user's impressions; users with one class only are left out.
+def gauc(label: Array, prediction: Array, group: Array, weight: Array | None = None) -> float:
+    """AUC within each group of rows (a user's, or an impression's), weighted by its rows; groups with one class only
+    are left out.
 
     Source:
         Zhou et al. 2018 (DIN), arXiv:1706.06978, equation 7.
     """
-    order = np.argsort(user, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(user[order])) + 1)
-    scored = [(len(rows), auc(label[rows], prediction[rows])) for rows in groups]
+    weight = np.ones(len(label)) if weight is None else weight
+    order = np.argsort(group, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    scored = [(weight[rows].sum(), auc(label[rows], prediction[rows], weight[rows])) for rows in groups]
     kept = [(size, value) for size, value in scored if not np.isnan(value)]
     return float(np.average([v for _, v in kept], weights=[s for s, _ in kept])) if kept else float("nan")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.additions import Control
 from kar_aug.compare.arms import Arm
 from kar_aug.config import TrainingConfig
-from kar_aug.data.features import Feature
+from kar_aug.data.samples import Samples
 from kar_aug.errors import ConfigError, KarError
 from kar_aug.layers import KnowledgeAugmentation
 from kar_aug.registry import BACKBONES, INJECTIONS
@@ -27,12 +27,13 @@ def keras_for(arm: Arm, settings: TrainingConfig) -> str:
 
 
 def build(
-    arm: Arm, features: Sequence[Feature], tables: Mapping[str, KnowledgeTable], settings: TrainingConfig, seed: int
+    arm: Arm, samples: Samples, tables: Mapping[str, KnowledgeTable], settings: TrainingConfig, seed: int
 ) -> tuple[Any, KnowledgeAugmentation | None]:
     """The uncompiled model of an arm, and its layer with knowledge if it has one.
 
     Args:
-        tables: id input -> vectors; empty for an arm without.
+        samples: what it is to read.
+        tables: source -> vectors; empty for an arm without.
         seed: of all initial weights and of dropout.
 
     Raises:
@@ -56,6 +57,7 @@ def build(
         l2_embedding=settings.l2_embedding,
         seed=seed,
     )
+    features = (*samples.features, *samples.keys) if tables else samples.features
     with _named(arm, "built"):
         model = BACKBONES.load(arm.backbone)(features, chosen, augmentation, injection)
     known = [feature.name for feature in features]
@@ -84,7 +86,7 @@ def input_names(model: Any) -> list[str]:
 def build_imitation(
     arm: Arm,
     imitated: Arm,
-    features: Sequence[Feature],
+    samples: Samples,
     tables: Mapping[str, KnowledgeTable],
     settings: TrainingConfig,
     seed: int,
@@ -95,7 +97,7 @@ def build_imitation(
     assert isinstance(control, Control)
 
     def count(model: Arm, tables: Mapping[str, KnowledgeTable], settings: TrainingConfig) -> int:
-        found = parameters(build(model, features, tables, settings, seed)[0])
+        found = parameters(build(model, samples, tables, settings, seed)[0])
         keras.backend.clear_session()
         return found
 
@@ -106,7 +108,7 @@ def build_imitation(
         lambda sentence: say(f"{arm.backbone}: {sentence}"),
     )
     keras.utils.set_random_seed(seed)  # as if nothing had been built before
-    return build(arm.base, features, {}, settings, seed)[0]
+    return build(arm.base, samples, {}, settings, seed)[0]
 
 
 def parameters(model: Any) -> int:

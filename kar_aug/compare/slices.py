@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +12,13 @@ from kar_aug.compare.arms import Arm
 from kar_aug.compare.comparison import Comparison
 from kar_aug.compare.metrics import auc
 from kar_aug.compare.statistics import Estimate, estimate
-from kar_aug.data.features import HISTORY, Samples
+from kar_aug.data.samples import ENTITIES, Samples
 
 _GROUPS = 3
 _FEWEST = 10
 Numbers = npt.NDArray[np.int64]
+# Function of the samples of a seed to the test rows in a slice.
+Mask = Callable[[Samples], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,7 @@ def by_slice(comparison: Comparison, arm: Arm) -> list[Slice]:
     for group, label, mask in _masks(comparison, arm):
         shares, before, gains, fewest = [], [], [], _FEWEST
         for seed in seeds:
-            inputs, clicked = comparison.tested(seed)
-            rows = mask(comparison.experiment.samples(seed), inputs)
+            clicked, rows = comparison.clicked(seed), mask(comparison.experiment.samples(seed))
             shares.append(float(rows.mean()))
             ours, theirs = (comparison.prediction(a, seed)[rows] for a in (arm, base))
             before.append(auc(clicked[rows], theirs))
@@ -53,59 +53,66 @@ def by_slice(comparison: Comparison, arm: Arm) -> list[Slice]:
     return slices
 
 
-Mask = Callable[[Samples, Mapping[str, Any]], npt.NDArray[np.bool_]]
-
-
 def _masks(comparison: Comparison, arm: Arm) -> list[tuple[str, str, Mask]]:
-    """(group, label, function of samples and their test inputs to the rows in it). Bounds are the first seed's."""
+    """(group, label, mask). Bounds are the first seed's."""
     found: list[tuple[str, str, Mask]] = []
+    samples = comparison.experiment.samples(0)
     for group, count in _COUNTS.items():
-        samples = comparison.experiment.samples(0)
-        for low, high in bounds(count(samples, samples.of("test")[0])):
+        for low, high in bounds(count(samples)):
             label = f"{low:,}" if low == high else f"{low:,} to {high:,}"
             found.append((group, label, _between(count, low, high)))
+    for entity in ENTITIES:
+        known = samples.known(entity, samples.of("test"))
+        if known.any() and not known.all():
+            found += [(f"{entity} was trained on", word, _known(entity, word == "yes")) for word in ("yes", "no")]
     tables = comparison.experiment.tables(arm, 0)
     if not tables:
         return found
-    covered = {name: table.rows >= 0 for name, table in tables.items()}
+    covered = {entity: table.rows >= 0 for entity, table in tables.items()}
     for wanted in np.ndindex(*[2] * len(covered)):
-        having = [name.removesuffix("_id") for name, has in zip(covered, wanted, strict=True) if has]
+        having = [entity for entity, has in zip(covered, wanted, strict=True) if has]
         found.append(("has knowledge of", " and ".join(having) or "neither", _having(covered, wanted)))
     return found
 
 
-def _between(count: Callable[..., Numbers], low: int, high: int) -> Mask:
-    def mask(samples: Samples, inputs: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-        found = count(samples, inputs)
+def _between(count: Callable[[Samples], Numbers], low: int, high: int) -> Mask:
+    def mask(samples: Samples) -> npt.NDArray[np.bool_]:
+        found = count(samples)
         return np.asarray((found >= low) & (found <= high))
 
     return mask
 
 
+def _known(entity: str, wanted: bool) -> Mask:
+    return lambda samples: samples.known(entity, samples.of("test")) == wanted
+
+
 def _having(covered: Mapping[str, npt.NDArray[np.bool_]], wanted: tuple[int, ...]) -> Mask:
-    def mask(samples: Samples, inputs: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-        has = [covered[name][inputs[name]] == bool(w) for name, w in zip(covered, wanted, strict=True)]
-        return np.all(has, axis=0)
+    def mask(samples: Samples) -> npt.NDArray[np.bool_]:
+        tested = samples.read(samples.of("test"), covered)
+        has = [covered[entity][tested[entity]] == bool(w) for entity, w in zip(covered, wanted, strict=True)]
+        return np.asarray(np.all(has, axis=0))
 
     return mask
 
 
-def _trained_on(name: str) -> Callable[[Samples, Mapping[str, Any]], Numbers]:
-    def count(samples: Samples, inputs: Mapping[str, Any]) -> Numbers:
-        seen = np.bincount(samples.of("train")[0][name], minlength=int(inputs[name].max(initial=0)) + 1)
-        return np.asarray(seen[inputs[name]], np.int64)
+def _trained_on(entity: str) -> Callable[[Samples], Numbers]:
+    def count(samples: Samples) -> Numbers:
+        of_part = {part: samples.read(samples.of(part), {entity})[entity] for part in ("train", "test")}
+        seen = np.bincount(of_part["train"], minlength=len(samples.vocabulary[entity]))
+        return np.asarray(seen[of_part["test"]], np.int64)
 
     return count
 
 
-def _clicks_so_far(samples: Samples, inputs: Mapping[str, Any]) -> Numbers:
-    return np.asarray((inputs[HISTORY] > 0).sum(axis=1), np.int64)
+def _events_so_far(samples: Samples) -> Numbers:
+    return samples.events_before(samples.of("test"))
 
 
-_COUNTS: Mapping[str, Callable[[Samples, Mapping[str, Any]], Numbers]] = {
-    "training rows of the item": _trained_on("item_id"),
-    "training rows of the user": _trained_on("user_id"),
-    "user's clicks in the model's history": _clicks_so_far,
+_COUNTS: Mapping[str, Callable[[Samples], Numbers]] = {
+    "training rows of the item": _trained_on("item"),
+    "training rows of the user": _trained_on("user"),
+    "earlier events of the user": _events_so_far,
 }
 
 

@@ -77,14 +77,14 @@ class Training:
         unit = f"seed {self.seed}"
         samples = experiment.samples(self.seed)
         trained = _train(self, experiment, unit, on_event)
-        validation, _ = samples.of("validation")
         gate = (
-            trained.augmentation.gate_usage({name: validation[name] for name in trained.augmentation.sources})
+            trained.augmentation.gate_usage(samples.read(samples.of("validation"), trained.augmentation.sources))
             if trained.augmentation in trained.model.layers and trained.augmentation.adaptor.has_gate
             else {}
         )
-        test, label = samples.of("test")
-        prediction = predict(trained.model, test)
+        test = samples.of("test")
+        label, weight = samples.label[test], samples.weight[test]
+        prediction = predict(trained.model, samples, test)
         identity = self.identity(experiment)
         run = Run(
             identity=identity,
@@ -95,9 +95,9 @@ class Training:
             knowledge=experiment.knowledge_fingerprint(self.arm, self.imitated),
             code=code_version(),
             environment=_environment(),
-            auc=auc(label, prediction),
-            logloss=logloss(label, prediction),
-            gauc=gauc(label, prediction, test["user_id"]),
+            auc=auc(label, prediction, weight),
+            logloss=logloss(label, prediction, weight),
+            gauc=gauc(label, prediction, samples.group[test], weight),
             ece=ece(label, prediction),
             curve=trained.curve,
             parameters=parameters(trained.model),

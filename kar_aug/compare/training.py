@@ -13,13 +13,12 @@ import numpy.typing as npt
 from kar_aug._keras import keras, tf
 from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.arms import Arm
+from kar_aug.compare.batches import Batches, TrainingBatches
 from kar_aug.compare.metrics import auc
 from kar_aug.compare.models import build, build_imitation, input_names
 from kar_aug.config import TrainingConfig
 from kar_aug.data.features import Samples
 from kar_aug.layers import KnowledgeAugmentation
-
-_PREDICTED_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def train(
     operations are made deterministic for the whole process (`tf.config.experimental.enable_op_determinism`).
 
     Args:
-        tables: id input -> vectors; of `imitated` where the arm is made after that.
+        tables: source -> vectors; of `imitated` where the arm is made after that.
         on_epoch: called with (epoch, validation AUC).
         say: called with what the user should know of the model, in one line.
     """
@@ -62,21 +61,23 @@ def train(
     tf.config.experimental.enable_op_determinism()
     augmentation = None
     if imitated is not None:
-        model = build_imitation(arm, imitated, samples.features, tables, settings, seed, say)
+        model = build_imitation(arm, imitated, samples, tables, settings, seed, say)
     else:
-        model, augmentation = build(arm, samples.features, tables, settings, seed)
+        model, augmentation = build(arm, samples, tables, settings, seed)
     model.compile(keras.optimizers.Adam(settings.learning_rate), "binary_crossentropy")
     model.optimizer.build(model.trainable_variables)  # else the first step makes it, and is traced twice
-    inputs, label = samples.of("train")
-    batches = _batches({name: inputs[name] for name in input_names(model)}, label, settings.batch_size, seed)
-    validation, label = samples.of("validation")
+    names = input_names(model)
+    batches = TrainingBatches(samples, names, settings.batch_size, seed, settings.unknown_share)
+    to_train, to_validate = batches.dataset(), Batches(samples, samples.of("validation"), names).dataset()
+    label, weight = (values[samples.of("validation")] for values in (samples.label, samples.weight))
     curve: list[float] = []
     best = model.get_weights()
     fastest = float("inf")
     for epoch in range(settings.epochs):
-        model.fit(batches, verbose=0, shuffle=False)  # the batches are shuffled; Keras 3 would warn
+        batches.start(epoch)
+        model.fit(to_train, verbose=0, shuffle=False)  # the batches are shuffled; Keras 3 would warn
         before = time.monotonic()
-        curve.append(auc(label, predict(model, validation)))
+        curve.append(auc(label, _predict(model, to_validate), weight))
         fastest = min(fastest, time.monotonic() - before)
         on_epoch(epoch, curve[-1])
         if curve[-1] >= max(curve):
@@ -87,22 +88,10 @@ def train(
     return Trained(model, augmentation, tuple(curve), time.monotonic() - started, fastest / max(1, len(label)) * 1e6)
 
 
-def predict(model: Any, inputs: Mapping[str, Any]) -> npt.NDArray[np.float32]:
-    """Click probabilities, (rows,)."""
-    read = {name: inputs[name] for name in input_names(model)}
-    return np.asarray(model.predict(read, batch_size=_PREDICTED_ROWS, verbose=0)[:, 0], np.float32)
+def predict(model: Any, samples: Samples, of: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Click probabilities of some samples, (rows,)."""
+    return _predict(model, Batches(samples, of, input_names(model)).dataset())
 
 
-def _batches(inputs: Mapping[str, Any], label: Any, batch_size: int, seed: int) -> Any:
-    """Shuffled anew each epoch. Only row numbers are shuffled, and whole batches gathered: rows are never copied one
-    by one.
-    """
-    inputs, label = {name: tf.constant(values) for name, values in inputs.items()}, tf.constant(label)
-    rows = tf.data.Dataset.range(len(label)).shuffle(len(label), seed=seed).batch(batch_size)
-    return rows.map(
-        lambda batch: (
-            {name: tf.gather(values, batch) for name, values in inputs.items()},
-            tf.gather(label, batch),
-        ),
-        num_parallel_calls=1,
-    ).prefetch(2)
+def _predict(model: Any, batches: Any) -> npt.NDArray[np.float32]:
+    return np.asarray(model.predict(batches, verbose=0)[:, 0], np.float32)

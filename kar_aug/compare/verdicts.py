@@ -83,7 +83,7 @@ def _delong(comparison: Comparison, arm: Arm, against: Arm) -> float:
     ours, theirs = comparison.pooled(arm), comparison.pooled(against)
     if ours is None or theirs is None:
         return float("nan")
-    return delong(comparison.tested(0)[1], ours, theirs).p
+    return delong(comparison.clicked(0), ours, theirs).p
 
 
 def headlines(comparison: Comparison) -> list[str]:

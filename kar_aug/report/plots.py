@@ -71,8 +71,7 @@ def calibration(comparison: Comparison, best: Sequence[Arm]) -> dict[str, str]:
         limits = []
         for drawn in (arm.base, arm):
             rows = [
-                (comparison.tested(run.seed)[1], comparison.prediction(drawn, run.seed))
-                for run in comparison.runs[drawn]
+                (comparison.clicked(run.seed), comparison.prediction(drawn, run.seed)) for run in comparison.runs[drawn]
             ]
             label, prediction = (np.concatenate(parts) for parts in zip(*rows, strict=True))
             predicted, clicked, _ = calibration_of(label, prediction)

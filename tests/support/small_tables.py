@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from kar_aug.data import Tables, split_interactions
-from kar_aug.data.features import Samples, build_samples
+from kar_aug.data.building import build_samples
+from kar_aug.data.samples import Samples
 from kar_aug.prompts import Prompt, Scenario, item_prompts, user_prompts
 
 EVENTS = pd.DataFrame(
@@ -35,6 +36,7 @@ def prompts(interactions: pd.DataFrame, items: pd.DataFrame = ITEMS, scenario: s
 def assert_same(found: Samples, expected: Samples) -> None:
     """Equal to the bit."""
     assert found.features == expected.features and found.vocabulary == expected.vocabulary
-    for name, values in expected.inputs.items():
-        np.testing.assert_array_equal(found.inputs[name], values)
+    read = found.read(np.arange(len(found)))
+    for name, values in expected.read(np.arange(len(expected))).items():
+        np.testing.assert_array_equal(read[name], values)
     np.testing.assert_array_equal(found.label, expected.label)

@@ -16,7 +16,7 @@ import pandas as pd
 from kar_aug.cache import TextCache
 from kar_aug.config import Config
 from kar_aug.data import Tables
-from kar_aug.data.features import Samples
+from kar_aug.data.samples import Samples
 from kar_aug.pipeline.workspace.asking import Asking
 from kar_aug.pipeline.workspace.data import Data
 from kar_aug.pipeline.workspace.paths import ENTITIES, Paths

@@ -129,10 +129,12 @@ class Data:
 def _two_classes(label: pd.Series, part: str) -> None:
     """Raise DataError where there is nothing to tell apart."""
     clicks = int((label > 0).sum())
-    if 0 < clicks < len(label):
+    if clicks == 0:
+        which, remedy = "no", "Say what a click is: [data] label = ..., or click_above = ..."
+    elif clicks == len(label):
+        which, remedy = "only", "If the log holds nothing else, items can be drawn beside them: [data] negatives = 4"
+    else:
         return
-    which, remedy = ("no", "Say what a click is: [data] label = ..., or click_above = ...") if not clicks else (
-        "only",
-        "If the log holds nothing else, let some be drawn that were not clicked: [data] negatives = 4",
+    raise DataError(
+        f"The {part} part holds {which} clicks ({len(label):,} rows): no model can be trained and tested. {remedy}"
     )
-    raise DataError(f"The {part} part holds {which} clicks ({len(label):,} rows): no model can be tested on it. {remedy}")

@@ -1,0 +1,121 @@
+"""Samples as a model reads them: batches of the inputs that it has, gathered when they are due."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kar_aug._keras import tf
+from kar_aug.data.encodings import FIRST, UNKNOWN
+from kar_aug.data.features import Feature
+from kar_aug.data.samples import Samples
+
+_PREDICTED_ROWS = 8192
+# Rows that are shuffled at a time: all of what fits, and of more, blocks that lie together, so that what is read from
+# a disk is read in long pieces.
+_POOL = 2**22
+_BLOCK = 2**12
+_IDS = ("user_id", "item_id")
+Positions = npt.NDArray[np.int64]
+
+
+class Batches:
+    """Batches of some samples, as `tf.data`, in their order.
+
+    Args:
+        samples: all of them.
+        of: those that are read.
+        names: the inputs of the model.
+        size: rows a batch.
+    """
+
+    def __init__(self, samples: Samples, of: Positions, names: Collection[str], size: int = _PREDICTED_ROWS) -> None:
+        self.samples, self.of, self.size = samples, of, size
+        self.inputs = [feature for feature in (*samples.features, *samples.keys) if feature.name in names]
+        self.weighted = bool((samples.weight[of] != 1).any())
+        self.order = of
+
+    @property
+    def steps(self) -> int:
+        """Batches there are."""
+        return -(-len(self.of) // self.size)
+
+    def dataset(self) -> Any:
+        """Inputs, labels and, where there are some, weights; read anew, in the present order, each time it is gone
+        through.
+        """
+        outputs = [_dtype(feature) for feature in self.inputs] + [tf.float32, tf.float32]
+
+        def gather(step: Any) -> tuple[Any, ...]:
+            found = tf.numpy_function(self._gather, [step], outputs, stateful=False)
+            for feature, tensor in zip(self.inputs, found, strict=False):
+                tensor.set_shape([None] if feature.length is None else [None, feature.length])
+            for tensor in found[-2:]:
+                tensor.set_shape([None])
+            inputs = {feature.name: tensor for feature, tensor in zip(self.inputs, found, strict=False)}
+            return (inputs, *(found[-2:] if self.weighted else found[-2:-1]))
+
+        return tf.data.Dataset.range(self.steps).map(gather, num_parallel_calls=1, deterministic=True).prefetch(2)
+
+    def _gather(self, step: Any) -> list[npt.NDArray[Any]]:
+        some = self.order[int(step) * self.size : (int(step) + 1) * self.size]
+        read = self.changed(self.samples.read(some, {feature.name for feature in self.inputs}), int(step))
+        values = [np.asarray(read[feature.name]) for feature in self.inputs]
+        return [*values, self.samples.label[some], self.samples.weight[some]]
+
+    def changed(self, read: dict[str, Any], step: int) -> dict[str, Any]:
+        """What the model is given of what was read."""
+        return read
+
+
+class TrainingBatches(Batches):
+    """The same in another order each epoch, that depends on nothing but the seed and the number of the epoch.
+
+    Args:
+        unknown_share: of the ids, that are given as unknown ones, so that these come to be worth something.
+    """
+
+    def __init__(
+        self, samples: Samples, names: Collection[str], size: int, seed: int, unknown_share: float = 0.0
+    ) -> None:
+        super().__init__(samples, samples.of("train"), names, size)
+        self._seed, self._unknown_share, self._epoch = seed, unknown_share, 0
+        self._ids = [feature.name for feature in self.inputs if (feature.embedding or feature.name) in _IDS]
+
+    def start(self, epoch: int) -> None:
+        """Shuffle for an epoch."""
+        self._epoch = epoch
+        self.order = self.of[shuffled(len(self.of), np.random.default_rng([self._seed, 11, epoch]))]
+
+    def changed(self, read: dict[str, Any], step: int) -> dict[str, Any]:
+        if not self._unknown_share:
+            return read
+        random = np.random.default_rng([self._seed, 12, self._epoch, step])
+        for name in self._ids:
+            forgotten = (random.random(read[name].shape, np.float32) < self._unknown_share) & (read[name] >= FIRST)
+            read[name] = np.where(forgotten, np.int32(UNKNOWN), read[name])
+        return read
+
+
+def shuffled(rows: int, random: np.random.Generator, pool: int = _POOL, block: int = _BLOCK) -> Positions:
+    """0 ... rows - 1 in another order: any, where all are one pool; else pools of drawn blocks, shuffled each.
+
+    Args:
+        pool: rows that are shuffled among each other.
+        block: rows that lie together, of more than one pool.
+    """
+    if rows <= pool:
+        return random.permutation(rows)
+    starts = random.permutation(np.arange(0, rows, block))
+    pools = []
+    for first in range(0, len(starts), pool // block):
+        together = (starts[first : first + pool // block, np.newaxis] + np.arange(block)).ravel()
+        pools.append(random.permutation(together[together < rows]))
+    return np.concatenate(pools)
+
+
+def _dtype(feature: Feature) -> Any:
+    return tf.float32 if feature.is_number else tf.int32
