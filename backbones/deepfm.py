@@ -17,6 +17,7 @@ from kar_aug.backbones._deepctr import (
     rebuild,
     with_keys,
 )
+from kar_aug.backbones._pooling import with_pooling
 from kar_aug.backbones.protocol import Injection, Settings, on_keras
 from kar_aug.data.features import Feature
 from kar_aug.layers import KnowledgeAugmentation
@@ -56,9 +57,9 @@ def DeepFM(
         history: former name of `injection=Events(history)`.
         keys: further inputs, of integers that only knowledge is looked up by.
     """
-    from_deepctr = deepctr_models()
+    from_deepctr = with_pooling(deepctr_models().DeepFM)
     if augmentation is None:
-        return from_deepctr.DeepFM(linear_feature_columns, dnn_feature_columns, *args, **kwargs)
+        return from_deepctr(linear_feature_columns, dnn_feature_columns, *args, **kwargs)
     from deepctr.feature_column import DEFAULT_GROUP_NAME
 
     group = kwargs.get("fm_group", args[0] if args else (DEFAULT_GROUP_NAME,))[0]
@@ -88,7 +89,7 @@ def DeepFM(
         return groups, dense + list(injected.dense)
 
     model = rebuild(
-        from_deepctr.DeepFM,
+        from_deepctr,
         {
             "build_input_features": with_keys(keys),
             "get_linear_logit": with_first_order,

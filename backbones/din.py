@@ -16,6 +16,7 @@ from kar_aug.backbones._deepctr import (
     told_of_events,
     with_keys,
 )
+from kar_aug.backbones._pooling import with_pooling
 from kar_aug.backbones.protocol import Injection, KnownEvents, Settings, events_of, nothing, on_keras
 from kar_aug.data.features import Feature
 from kar_aug.errors import ConfigError
@@ -45,14 +46,14 @@ def DIN(
     Args:
         dnn_feature_columns, *args, **kwargs: as `deepctr.models.DIN` takes them.
         history_feature_list: likewise; and names of what is told of events alone, "rating" for "hist_rating": the
-            attention reads it, and the user's interest is made of it, too. The first must be told of both.
+            user's interest is made of it, too. The first must be told of both.
         augmentation: None gives DeepCTR's own model.
         injection: what enters: a name of `kar_aug.registry.INJECTIONS`, or an `Injection`. With "events" the attention
             also compares what is known of the candidate and of the items clicked before.
         history: former name of `injection=Events(history)`.
         keys: further inputs, of integers that only knowledge is looked up by.
     """
-    from_deepctr = deepctr_models()
+    from_deepctr = with_pooling(deepctr_models().DIN)
     from deepctr.layers.utils import NoMask
 
     history_feature_list = list(history_feature_list)
@@ -67,6 +68,9 @@ def DIN(
         events = knowledge.of(features).events
         return {name: known for name, known in events.items() if known.vectors.shape[1] == length}
 
+    of_candidate: list[str] = []  # what is told of both
+    told: list[Any] = []  # and of events alone
+
     def with_events(original: Any, tables: Any, features: Any, columns: Any, *args: Any, **kwargs: Any) -> Any:
         embeddings = original(tables, features, columns, *args, **kwargs)
         asked = list(args[0]) if args else []
@@ -74,17 +78,37 @@ def DIN(
             return embeddings
         by_name = dict(zip((column.name for column in columns if column.name in asked), embeddings, strict=True))
         known = attended(features).values()
-        if asked == event_inputs:  # the first says which events there are; what is told of one may be missing
-            first, *others = (by_name[name] for name in asked)
-            return [first, *map(NoMask(), others), *(each.vectors for each in known)]
-        candidate = [keras.layers.Reshape((1, each.candidate.shape[-1]))(each.candidate) for each in known]
-        zeros = embeddings[0] * 0.0  # in place of what is told of events alone
-        return [*(by_name.get(name, zeros) for name in asked), *candidate]
+        if asked == history_feature_list:
+            of_candidate.extend(by_name)
+            vectors = [keras.layers.Reshape((1, each.candidate.shape[-1]))(each.candidate) for each in known]
+            return [*by_name.values(), *vectors]
+        # The first says which events there are: what is told of one may be missing.
+        by_name = {name: by_name[name] if name == asked[0] else NoMask()(by_name[name]) for name in asked}
+        compared = [events_of(name) for name in of_candidate]
+        told.extend(by_name[name] for name in asked if name not in compared)
+        return [*(by_name[name] for name in compared), *(each.vectors for each in known)]
+
+    def attention(original: Any, *args: Any, **kwargs: Any) -> Any:
+        """Weighs what is told of events alone like the rest, which is compared with the candidate."""
+        if not told:
+            return original(*args, **kwargs)
+        weigh = original(*args, return_score=True, **kwargs)
+
+        def interest(inputs: Any) -> Any:
+            events = keras.layers.Concatenate()([NoMask()(vectors) for vectors in (inputs[1], *told)])
+            return keras.layers.Dot(axes=(2, 1))([weigh(inputs), events])
+
+        return interest
 
     def with_vectors(original: Any, features: Any, *args: Any, **kwargs: Any) -> Any:
         injected = knowledge.of(features)
         unattended = injected.vectors(attended(features))
         return original(features, *args, **kwargs) + unattended + list(injected.dense)
 
-    steps = {"build_input_features": with_keys(keys), "embedding_lookup": with_events, "get_dense_input": with_vectors}
-    return rebuild(from_deepctr.DIN, steps)(dnn_feature_columns, history_feature_list, *args, **kwargs)
+    steps = {
+        "build_input_features": with_keys(keys),
+        "embedding_lookup": with_events,
+        "AttentionSequencePoolingLayer": attention,
+        "get_dense_input": with_vectors,
+    }
+    return rebuild(from_deepctr, steps)(dnn_feature_columns, history_feature_list, *args, **kwargs)

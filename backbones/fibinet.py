@@ -15,6 +15,7 @@ from kar_aug.backbones._deepctr import (
     rebuild,
     with_keys,
 )
+from kar_aug.backbones._pooling import with_pooling
 from kar_aug.backbones.protocol import Injection, Settings, on_keras
 from kar_aug.data.features import Feature
 from kar_aug.layers import KnowledgeAugmentation
@@ -48,9 +49,9 @@ def FiBiNET(
         history: former name of `injection=Events(history)`.
         keys: further inputs, of integers that only knowledge is looked up by.
     """
-    from_deepctr = deepctr_models()
+    from_deepctr = with_pooling(deepctr_models().FiBiNET)
     if augmentation is None:
-        return from_deepctr.FiBiNET(linear_feature_columns, dnn_feature_columns, *args, **kwargs)
+        return from_deepctr(linear_feature_columns, dnn_feature_columns, *args, **kwargs)
     knowledge = Knowledge(augmentation, injection, history)
 
     def with_fields(original: Any, features: Any, *args: Any, **kwargs: Any) -> Any:
@@ -59,5 +60,5 @@ def FiBiNET(
         return embeddings + as_fields(injected.vectors(), embeddings), dense + list(injected.dense)
 
     steps = {"build_input_features": with_keys(keys), "input_from_feature_columns": with_fields}
-    model = rebuild(from_deepctr.FiBiNET, steps)
+    model = rebuild(from_deepctr, steps)
     return model(linear_feature_columns, dnn_feature_columns, *args, **kwargs)

@@ -23,6 +23,7 @@ from kar_aug.backbones._deepctr import (
     with_events,
     with_keys,
 )
+from kar_aug.backbones._pooling import with_pooling
 from kar_aug.backbones.protocol import Injection, Settings, on_keras
 from kar_aug.data.features import Feature
 from kar_aug.errors import ConfigError
@@ -108,7 +109,7 @@ def deepctr(
     Raises:
         ValueError: There is no such model, or it has no such place.
     """
-    function = _function(name)
+    function = with_pooling(_function(name))
 
     def inputs_with_length(original: Any, *args: Any, **kwargs: Any) -> Any:
         return _Inputs(with_keys(keys)(original, *args, **kwargs))

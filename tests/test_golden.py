@@ -23,7 +23,7 @@ from kar_aug.compare.experiment import RESULTS_VERSION
 from kar_aug.compare.models import parameters
 from kar_aug.compare.training import predict, train
 from kar_aug.config import Config, TrainingConfig
-from kar_aug.data.features import Samples
+from kar_aug.data.samples import Samples
 from kar_aug.pipeline.workspace import Workspace
 
 VERSION = 1

@@ -17,7 +17,7 @@ from kar_aug.compare.batches import Batches, TrainingBatches
 from kar_aug.compare.metrics import auc
 from kar_aug.compare.models import build, build_imitation, input_names
 from kar_aug.config import TrainingConfig
-from kar_aug.data.features import Samples
+from kar_aug.data.samples import Samples
 from kar_aug.layers import KnowledgeAugmentation
 
 

@@ -117,12 +117,13 @@ class Samples:
         """16 hex digits over everything that a model can read."""
         digest = hashlib.sha256(repr((self.features, self.keys)).encode())
         for column in (self.columns[name] for name in sorted(self.columns)):
-            digest.update(np.ascontiguousarray(column.values).view(np.uint8))
+            digest.update(column.values.tobytes())
         for events in self.sequences.values():
             for positions in (events.kept, events.first, events.stop):
-                digest.update(np.ascontiguousarray(positions).view(np.uint8))
-        for values in (self.rows, self.label, self.weight, self.timestamps, *self.places.values()):
-            digest.update(np.ascontiguousarray(values).view(np.uint8))
+                digest.update(positions.tobytes())
+        of_rows: list[Array] = [self.rows, self.label, self.weight, self.timestamps, self.group, *self.places.values()]
+        for values in of_rows:
+            digest.update(values.tobytes())
         digest.update("".join(self.part).encode())
         return digest.hexdigest()[:16]
 

@@ -66,7 +66,7 @@ def seconds(timestamp: pd.Series) -> npt.NDArray[np.float64]:
         return timestamp.to_numpy(np.float64, na_value=np.nan)
     utc = timestamp.dt.tz_convert("UTC").dt.tz_localize(None) if timestamp.dt.tz is not None else timestamp
     since = (utc.astype("datetime64[us]") - pd.Timestamp(0)) / pd.Timedelta(seconds=1)
-    return since.to_numpy(np.float64)
+    return np.asarray(since, np.float64)
 
 
 def _of_numbers(column: pd.Series, place: Place) -> pd.Series:
