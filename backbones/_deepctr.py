@@ -75,11 +75,6 @@ def deepctr_columns(features: Sequence[Feature], settings: Settings, *, numbers:
     return [_column(feature, settings.embedding_dim, settings.seed + i) for i, feature in enumerate(read)]
 
 
-def keys_of(features: Sequence[Feature]) -> list[Feature]:
-    """Those that only knowledge is looked up by."""
-    return [feature for feature in features if feature.is_key]
-
-
 def _column(feature: Feature, embedding_dim: int, seed: int) -> Any:
     from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
@@ -144,12 +139,12 @@ def _around(original: Callable[..., Any], step: Callable[..., Any]) -> Callable[
     return call
 
 
-def with_keys(keys: Sequence[Feature]) -> Callable[..., Any]:
-    """The step `build_input_features`: the model has inputs for the keys, too."""
+def with_keys(features: Sequence[Feature]) -> Callable[..., Any]:
+    """The step `build_input_features`: the model has inputs for the keys among some features, too."""
 
     def step(original: Any, *args: Any, **kwargs: Any) -> Any:
         inputs = original(*args, **kwargs)
-        for key in keys:
+        for key in (feature for feature in features if feature.is_key):
             inputs[key.name] = keras.Input((key.length or 1,), dtype="int32", name=key.name)
         return inputs
 

@@ -8,14 +8,13 @@ of a training. Here the mean is computed out of the table, which gives the same 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
 
 from kar_aug._keras import keras, tf
 from kar_aug.backbones._deepctr import rebuild
 
-_STEPS = ("create_embedding_matrix", "varlen_embedding_lookup", "get_varlen_pooling_list")
 _CALLERS = ("input_from_feature_columns", "get_linear_logit")
 
 
@@ -40,7 +39,7 @@ class PooledEmbedding(keras.layers.Embedding):
 def with_pooling(model_function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of DeepCTR that builds a model, its means of sequences computed in one step."""
     scope = model_function.__globals__
-    steps = {name: step for name, step in zip(_STEPS, (_embeddings, _looked_up, _pooled), strict=True) if name in scope}
+    steps = {name: step for name, step in _STEPS.items() if name in scope}
     callers = {name: _rebuilt for name in _CALLERS if name in scope and scope[name].__globals__ is not scope}
     return rebuild(model_function, {**steps, **callers})
 
@@ -77,3 +76,10 @@ def _pooled(original: Callable[..., Any], looked_up: Any, inputs: Any, columns: 
 
 def _is_plain_mean(column: Any) -> bool:
     return column.combiner == "mean" and not column.use_hash and not column.length_name and not column.weight_name
+
+
+_STEPS: Mapping[str, Callable[..., Any]] = {
+    "create_embedding_matrix": _embeddings,
+    "varlen_embedding_lookup": _looked_up,
+    "get_varlen_pooling_list": _pooled,
+}

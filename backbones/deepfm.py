@@ -11,7 +11,6 @@ from kar_aug.backbones._deepctr import (
     as_fields,
     deepctr_columns,
     deepctr_models,
-    keys_of,
     options,
     places,
     rebuild,
@@ -28,7 +27,7 @@ from kar_aug.layers.lookup import concatenate
 def build(features: Sequence[Feature], settings: Settings, augmentation: Any, injection: Injection) -> Any:
     """DeepFM as `compare` trains it."""
     read = deepctr_columns(features, settings)
-    further = {"inject": None, "keys": keys_of(features), **options(settings)}
+    further = {"inject": None, "keys": features, **options(settings)}
     return DeepFM(read, read, augmentation=augmentation, injection=injection, **further)
 
 
@@ -55,7 +54,7 @@ def DeepFM(
             The default is what KAR's authors did; "fields" goes beyond them. None: "linear", and "fields" where the
             injection brings events, so that candidate and events meet in the second order, else "dense".
         history: former name of `injection=Events(history)`.
-        keys: further inputs, of integers that only knowledge is looked up by.
+        keys: features; those with `is_key` are inputs of the model, too, by which knowledge is looked up.
     """
     from_deepctr = with_pooling(deepctr_models().DeepFM)
     if augmentation is None:

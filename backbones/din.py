@@ -10,7 +10,6 @@ from kar_aug.backbones._deepctr import (
     Knowledge,
     deepctr_columns,
     deepctr_models,
-    keys_of,
     options,
     rebuild,
     told_of_events,
@@ -27,7 +26,7 @@ from kar_aug.layers import KnowledgeAugmentation
 def build(features: Sequence[Feature], settings: Settings, augmentation: Any, injection: Injection) -> Any:
     """DIN as `compare` trains it."""
     read = deepctr_columns(features, settings)
-    further = {"keys": keys_of(features), **options(settings)}
+    further = {"keys": features, **options(settings)}
     return DIN(read, told_of_events(features), augmentation=augmentation, injection=injection, **further)
 
 
@@ -51,7 +50,7 @@ def DIN(
         injection: what enters: a name of `kar_aug.registry.INJECTIONS`, or an `Injection`. With "events" the attention
             also compares what is known of the candidate and of the items clicked before.
         history: former name of `injection=Events(history)`.
-        keys: further inputs, of integers that only knowledge is looked up by.
+        keys: features; those with `is_key` are inputs of the model, too, by which knowledge is looked up.
     """
     from_deepctr = with_pooling(deepctr_models().DIN)
     from deepctr.layers.utils import NoMask

@@ -10,7 +10,6 @@ from kar_aug.backbones._deepctr import (
     as_fields,
     deepctr_columns,
     deepctr_models,
-    keys_of,
     options,
     rebuild,
     with_keys,
@@ -25,7 +24,7 @@ from kar_aug.layers import KnowledgeAugmentation
 def build(features: Sequence[Feature], settings: Settings, augmentation: Any, injection: Injection) -> Any:
     """FiBiNET as `compare` trains it."""
     read = deepctr_columns(features, settings)
-    further = {"keys": keys_of(features), **options(settings)}
+    further = {"keys": features, **options(settings)}
     return FiBiNET(read, read, augmentation=augmentation, injection=injection, **further)
 
 
@@ -47,7 +46,7 @@ def FiBiNET(
         injection: what enters: a name of `kar_aug.registry.INJECTIONS`, or an `Injection`. "events" brings, as one
             field more, the mean of what is known of the items clicked before (input "hist_" + source).
         history: former name of `injection=Events(history)`.
-        keys: further inputs, of integers that only knowledge is looked up by.
+        keys: features; those with `is_key` are inputs of the model, too, by which knowledge is looked up.
     """
     from_deepctr = with_pooling(deepctr_models().FiBiNET)
     if augmentation is None:

@@ -16,7 +16,6 @@ from kar_aug.backbones._deepctr import (
     as_fields,
     deepctr_columns,
     deepctr_models,
-    keys_of,
     options,
     places,
     rebuild,
@@ -64,7 +63,7 @@ def build(name: str, features: Sequence[Feature], settings: Settings, augmentati
     }
     arguments = {parameter: given[parameter] for parameter in parameters if parameter in given}
     with redirect_stdout(io.StringIO()):  # a few print what they do
-        model = deepctr(name, augmentation=augmentation, injection=injection, keys=keys_of(features), **arguments)
+        model = deepctr(name, augmentation=augmentation, injection=injection, keys=features, **arguments)
     if len(model.outputs) > 1:
         raise ConfigError(
             f"DeepCTR's {name} predicts {len(model.outputs)} things; compare takes models of clicks alone."
@@ -104,7 +103,7 @@ def deepctr(
             embeddings, through whatever the model does with fields; needs vectors as wide as they are) and "linear" (a
             linear term). By default what suits the model, `MODELS[name]`. Values that an injection brings for the deep
             part are a linear term of a model that has none for them.
-        keys: further inputs, of integers that only knowledge is looked up by.
+        keys: features; those with `is_key` are inputs of the model, too, by which knowledge is looked up.
 
     Raises:
         ValueError: There is no such model, or it has no such place.

@@ -17,7 +17,7 @@ from kar_aug.audit import Finding, audit, inputs, require_clean, split
 from kar_aug.cache import Answer, Link, StoreSpec, VectorStore, answer_key, text_key
 from kar_aug.cli import main
 from kar_aug.config import Config
-from kar_aug.data.features import HISTORY
+from kar_aug.data.building import build_samples
 from kar_aug.errors import LeakageError
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt
@@ -129,7 +129,7 @@ def test_clean_data_pass_and_everything_was_looked_at(workspace: Workspace) -> N
     asked = len(list(workspace.asking.prompts("user")))
     samples = (workspace.data.split["part"] != "history").sum()
     assert counts["prompts show nothing of their user's samples"] == asked > 0
-    assert counts["samples come after their user's history"] == counts["click histories hold earlier clicks only"]
+    assert counts["samples come after their user's history"] == counts["earlier events are earlier"]
     assert counts["samples are the split's"] == samples
     assert counts["vectors of items encode these texts"] == 40
     assert 0 < counts["samples come after the knowledge of their user"] <= samples
@@ -315,27 +315,41 @@ def test_a_history_that_is_not_before_the_samples(workspace: Workspace, tie: boo
     assert found.kind == "history" and f"user {user}" in found.example
 
 
-def test_a_click_history_that_knows_the_sample(workspace: Workspace) -> None:
-    samples = workspace.samples
-    assert inputs.click_history(samples, workspace.data.split).leaks == ()
-    clicked = int(np.flatnonzero(samples.label > 0)[-1])
-    later = samples.inputs[HISTORY].copy()
-    unseen = set(range(1, 41)) - set(later[clicked].tolist())
-    later[clicked, -1] = samples.inputs["item_id"][clicked] if tied_only(workspace, clicked) else min(unseen)
-    found = inputs.click_history(
-        replace(samples, inputs={**samples.inputs, HISTORY: later}), workspace.data.split
-    ).leaks[0]
+def test_an_earlier_event_that_is_the_sample_itself(workspace: Workspace) -> None:
+    samples, split_ = workspace.samples, workspace.data.split
+    assert inputs.earlier_events(samples, split_).leaks == ()
+    events = samples.sequences["hist"]
+    first_time = ~split_.duplicated(["user_id", "item_id"]).to_numpy()
+    own = next(row for row in samples.rows[::-1] if first_time[row])
+    stop = events.stop.copy()
+    stop[own] = own + 1
+    knowing = replace(samples, sequences={**samples.sequences, "hist": replace(events, stop=stop)})
+    found = inputs.earlier_events(knowing, split_).leaks[0]
     assert found.kind == "history" and found.count == 1
 
 
-def tied_only(workspace: Workspace, sample: int) -> bool:
-    """Whether the user clicked this sample's item for the first time in it."""
-    rows = workspace.data.split[workspace.data.split["part"] != "history"]
-    row = rows.iloc[sample]
-    mine = workspace.data.split[
-        (workspace.data.split["user_id"] == row["user_id"]) & (workspace.data.split["item_id"] == row["item_id"])
-    ]
-    return bool(mine.loc[mine["label"] > 0, "moment"].min() == row["moment"])
+def test_an_earlier_event_of_somebody_else(workspace: Workspace) -> None:
+    samples = workspace.samples
+    events = samples.sequences["hist"]
+    shifted = replace(events, first=events.first - 1, stop=np.maximum(events.stop - 1, events.first))
+    others = replace(samples, sequences={**samples.sequences, "hist": shifted})
+    assert inputs.earlier_events(others, workspace.data.split).leaks[0].kind == "history"
+
+
+def test_vocabularies_and_scales_that_were_fitted_on_all_parts(folder: Path) -> None:
+    items = pd.read_csv(folder / "items.csv")
+    items.assign(price=np.arange(len(items)) ** 2.0).to_csv(folder / "items.csv", index=False)
+    opened = load(folder)
+    tables, parts = opened.data.feature_tables, opened.data.split.copy()
+    tested = parts.loc[parts["part"] == "test", "item_id"].unique()[:5]
+    parts.loc[parts["item_id"].isin(tested), "part"] = "test"  # five that nobody is trained on
+    everything = parts.assign(part="train")
+    found = {}
+    for name, fitted_on in (("all", everything), ("training", parts)):
+        built = build_samples(tables, fitted_on, item_features=("genres",), numeric={"price": "standard"})
+        found[name] = {finding.text for finding in inputs.fitted_on_training(built, parts).leaks}
+    assert found["training"] == set()
+    assert {text.split("'")[1] for text in found["all"]} >= {"item_id", "price"}
 
 
 def test_ids_numbered_by_popularity_in_all_rows(workspace: Workspace) -> None:

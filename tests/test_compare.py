@@ -44,7 +44,9 @@ from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.exporting import exported_model
 from kar_aug.compare.models import build, build_imitation, parameters
 from kar_aug.compare.statistics import Estimate
+from kar_aug.compare.training import predict
 from kar_aug.config import CompareConfig
+from kar_aug.data.samples import Samples
 from kar_aug.errors import KarError, StoreError
 from kar_aug.pipeline.workspace import Workspace
 
@@ -95,6 +97,10 @@ def run(workspace: Workspace, **changes: Any) -> tuple[Comparison, int]:
     return found, len(done)
 
 
+def users_of(samples: Samples, part: str) -> set[int]:
+    return set(samples.read(samples.of(part), {"user"})["user"].tolist())
+
+
 def test_every_arm_is_one_setting() -> None:
     config = CompareConfig(
         backbones=("DIN",), knowledge=("item", "both"), adaptors=("hybrid-expert", "mlp"), stores={"plots": "p"},
@@ -139,13 +145,13 @@ def test_knowledge_of_the_events_reaches_every_backbone(workspace: Workspace, ba
     experiment = Experiment(workspace)
     samples, settings = experiment.samples(0), workspace.config.compare.training
     arm = Arm(backbone, "item", ("item",), "hybrid-expert", "events")
-    inputs, _ = samples.of("test")
-    clicked = inputs["hist_item_id"][:, 0]
-    row = np.flatnonzero((clicked > 0) & (clicked != inputs["item_id"]))[0]
-    table = experiment.tables(arm, 0)["item_id"]
-    forgotten = replace(table, rows=np.where(np.arange(len(table.rows)) == clicked[row], -1, table.rows))
+    test = samples.read(samples.of("test"))
+    seen = test["hist_item"][:, 0]
+    row = np.flatnonzero((seen > 0) & (seen != test["item"]))[0]
+    table = experiment.tables(arm, 0)["item"]
+    forgotten = replace(table, rows=np.where(np.arange(len(table.rows)) == seen[row], -1, table.rows))
     predicted = [
-        build(arm, samples.features, {"item_id": known}, settings, seed=0)[0].predict(inputs, verbose=0)[row]
+        predict(build(arm, samples, {"item": known}, settings, seed=0)[0], samples, samples.of("test")[row : row + 1])
         for known in (table, forgotten)
     ]
     assert predicted[0] != predicted[1], "the model never saw what is known of the clicked item"
@@ -172,10 +178,10 @@ def test_random_vectors_have_the_lengths_of_those_they_stand_for() -> None:
 
 def test_a_bigger_backbone_has_as_many_parameters_as_the_one_with_knowledge(workspace: Workspace) -> None:
     experiment = Experiment(workspace)
-    features, tables, settings = experiment.samples(0).features, experiment.tables(BOTH, 0), experiment.config.training
-    plain, _ = build(BASE, features, {}, settings, 0)
-    augmented, _ = build(BOTH, features, tables, settings, 0)
-    bigger = build_imitation(Arm("DeepFM", "bigger"), BOTH, features, tables, settings, 0)
+    samples, tables, settings = experiment.samples(0), experiment.tables(BOTH, 0), experiment.config.training
+    plain, _ = build(BASE, samples, {}, settings, 0)
+    augmented, _ = build(BOTH, samples, tables, settings, 0)
+    bigger = build_imitation(Arm("DeepFM", "bigger"), BOTH, samples, tables, settings, 0)
     assert parameters(augmented) <= parameters(bigger) < 1.02 * parameters(augmented)
     assert parameters(bigger) > 1.2 * parameters(plain)
 
@@ -202,11 +208,11 @@ def test_widths_are_the_least_that_have_as_many_parameters(units: tuple[int, ...
 
 def test_a_backbone_that_ignores_its_widths_is_not_made_bigger_and_says_so(workspace: Workspace) -> None:
     experiment = Experiment(workspace)
-    features, settings = experiment.samples(0).features, experiment.config.training
+    samples, settings = experiment.samples(0), experiment.config.training
     arm, like = Arm("deepctr:AFM", "bigger"), replace(BOTH, backbone="deepctr:AFM")
     said: list[str] = []
-    model = build_imitation(arm, like, features, experiment.tables(like, 0), settings, 0, said.append)
-    assert parameters(model) == parameters(build(arm.base, features, {}, settings, 0)[0])
+    model = build_imitation(arm, like, samples, experiment.tables(like, 0), settings, 0, said.append)
+    assert parameters(model) == parameters(build(arm.base, samples, {}, settings, 0)[0])
     assert said == [
         "deepctr:AFM: it ignores hidden_units, so that it cannot be made bigger: that control says nothing of it."
     ]
@@ -216,7 +222,7 @@ def test_metadata_knows_of_no_id_that_the_knowledge_does_not(workspace: Workspac
     with VectorStore.writer(workspace.store_path("item"), StoreSpec("truth", 4)) as writer:
         writer.delete([3])
     experiment = Experiment(workspace)
-    metadata = experiment.tables(Arm("DeepFM", "metadata", ("user", "item"), "hybrid-expert", "fields"), 0)["item_id"]
+    metadata = experiment.tables(Arm("DeepFM", "metadata", ("user", "item"), "hybrid-expert", "fields"), 0)["item"]
     place = experiment.samples(0).vocabulary["item"].index(3)
     assert metadata.rows[place] == -1 and (metadata.rows >= 0).sum() == len(workspace.tables.items) - 1
 
@@ -234,7 +240,7 @@ def test_true_knowledge_raises_auc_and_the_comparison_says_where(own_tables: Pat
     comparison, done = run(opened(own_tables, trained, **LEARNING, controls=["metadata"], seeds=2))
     assert done == 0 and len(comparison.runs) == 3
     assert comparison.estimate(BOTH).mean > 0.8
-    assert comparison.coverage(BOTH) == {"user_id": 1.0, "item_id": 1.0}
+    assert comparison.coverage(BOTH) == {"user": 1.0, "item": 1.0}
     against = {verdict.against.knowledge: verdict for verdict in leading(comparison)}
     assert set(against) == {"base", "metadata"} and 0 <= against["metadata"].delong <= 1
     assert headlines(comparison)[1].startswith("Knowledge beats metadata text on ")
@@ -287,19 +293,19 @@ def test_a_run_with_the_same_seed_gives_the_same_result_bit_for_bit(finished: Wo
 
 def test_seeds_start_from_other_weights(workspace: Workspace) -> None:
     experiment = Experiment(workspace)
-    features = experiment.samples(0).features
-    one, other = (build(BASE, features, {}, experiment.config.training, seed)[0] for seed in (0, 1))
+    samples = experiment.samples(0)
+    one, other = (build(BASE, samples, {}, experiment.config.training, seed)[0] for seed in (0, 1))
     same = [np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True) if a.any()]
     assert same and not any(same)
 
 
 def test_each_seed_may_draw_its_own_test_users(workspace: Workspace) -> None:
     comparison, _ = run(workspace, seeds=2, vary_split=True, epochs=1, knowledge=())
-    users = [set(comparison.tested(seed)[0]["user_id"].tolist()) for seed in (0, 1)]
+    users = [users_of(comparison.experiment.samples(seed), "test") for seed in (0, 1)]
     assert users[0] != users[1] and comparison.pooled(BASE) is None
     assert comparison.runs[BASE][0].data != comparison.runs[BASE][1].data
     for seed in (0, 1):
-        assert len(comparison.prediction(BASE, seed)) == len(comparison.tested(seed)[1])
+        assert len(comparison.prediction(BASE, seed)) == len(comparison.clicked(seed))
 
 
 def test_a_search_tries_as_often_for_each_arm_and_is_not_done_twice(workspace: Workspace) -> None:
@@ -399,5 +405,5 @@ def test_a_process_that_dies_is_one_clear_error() -> None:
 
 def test_no_epoch_trains_on_validation_or_test_users(workspace: Workspace) -> None:
     samples = workspace.samples
-    users = {part: set(samples.of(part)[0]["user_id"].tolist()) for part in ("train", "validation", "test")}
+    users = {part: users_of(samples, part) for part in ("train", "validation", "test")}
     assert not users["train"] & users["test"] and not users["train"] & users["validation"]

@@ -54,7 +54,7 @@ def tables(samples: Samples) -> dict[str, KnowledgeTable]:
     for entity in BOTH:
         ids = np.arange(len(samples.vocabulary[entity]))
         vectors = np.sin(ids[:, None] * np.arange(1, 7) + len(entity)).astype(np.float32)
-        found[f"{entity}_id"] = KnowledgeTable(vectors, np.where(ids % 10 == 0, -1, ids).astype(np.int32))
+        found[entity] = KnowledgeTable(vectors, np.where(ids % 10 == 0, -1, ids).astype(np.int32))
     return found
 
 
@@ -72,6 +72,6 @@ def result(arm: Arm, samples: Samples, tables: dict[str, Any]) -> tuple[float, f
     imitated = LIKE if arm.imitates else None
     used = tables if imitated else {name: table for name, table in tables.items() if arm.entities}
     trained = train(arm, 0, samples, used, SETTINGS, imitated)
-    inputs, label = samples.of("test")
-    prediction = predict(trained.model, inputs)
+    test = samples.of("test")
+    label, prediction = samples.label[test], predict(trained.model, samples, test)
     return metrics.logloss(label, prediction), metrics.auc(label, prediction), parameters(trained.model)

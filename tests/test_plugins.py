@@ -40,7 +40,7 @@ def build(features, settings, augmentation, injection):
     embedded = embed(features, settings)
     known = injection(augmentation, embedded.inputs)
     vectors = embedded.vectors
-    user = keras.layers.Concatenate()([vectors["user_id"], vectors["hist_item_id"]])
+    user = keras.layers.Concatenate()([vectors["hist_item_id"], *embedded.dense])
     item = keras.layers.Concatenate()([vectors["item_id"], *known.vectors(), *known.dense])
     towers = [keras.layers.Dense(settings.hidden_units[-1])(tower) for tower in (user, item)]
     met = Scaled()(keras.layers.Dot(1)(towers))
@@ -53,7 +53,7 @@ from kar_aug.backbones import deepctr, deepctr_columns, on_keras
 @on_keras("2")
 def build(features, settings, augmentation, injection):
     columns = deepctr_columns(features, settings)
-    return deepctr("WDL", columns, columns, augmentation=augmentation, injection=injection, seed=settings.seed)
+    return deepctr("WDL", columns, columns, augmentation=augmentation, injection=injection, keys=features)
 """,
     "theirs/likeness.py": """
 import tensorflow as tf
@@ -64,7 +64,7 @@ from kar_aug.backbones.injections.events import Events
 
 class Likeness:
     def __call__(self, augmentation, inputs):
-        known = Events(["item_id"])(augmentation, inputs).events["item_id"]
+        known = Events(["item"])(augmentation, inputs).events["item"]
         return Injected(dense=[tf.keras.layers.Dot(1, normalize=True)([known.candidate, known.pooled[0]])])
 """,
     "theirs/negated.py": """

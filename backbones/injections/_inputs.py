@@ -18,6 +18,7 @@ def ids_of(augmentation: Any, inputs: Mapping[str, Any], further: Iterable[str] 
     missing = [name for name in (*augmentation.sources, *further) if name not in inputs]
     if missing:
         raise ValueError(
-            f"There is knowledge of {missing[0]!r}, but the model has no such input. It has: {', '.join(inputs)}"
+            f"There is knowledge of {missing[0]!r}, but the model has no such input. It has: {', '.join(inputs)}. A "
+            "backbone gets its keys from embed(features, settings), or from DeepFM(..., keys=features)."
         )
     return {name: inputs[name] for name in augmentation.sources}

@@ -109,9 +109,10 @@ def fitted_on_training(samples: Samples, split: pd.DataFrame) -> Check:
     users = split.loc[part == "train", "user_id"].unique()
     trained = (part == "train") | ((part == "history") & split["user_id"].isin(users).to_numpy())
     findings = []
-    encodings = {id(encoding): name for name, encoding in reversed(samples.encodings.items())}  # events share some
-    for name in reversed(encodings.values()):
-        encoding = samples.encodings[name]
+    fitted: dict[int, str] = {}  # by encoding: events share that of a feature, which stands before
+    for name, encoding in samples.encodings.items():
+        if fitted.setdefault(id(encoding), name) != name:
+            continue
         shown = _shown(samples, name, trained)
         if isinstance(encoding, Scale):
             gone = f"{name}_missing"
@@ -123,7 +124,7 @@ def fitted_on_training(samples: Samples, split: pd.DataFrame) -> Check:
             fault = lacking > 0 and not (isinstance(encoding, Buckets) and lacking <= 1)
         if fault:
             findings.append(Finding("fitted", 1, f"The feature {name!r} was fitted on more than the training part."))
-    return Check("vocabularies and scales are the training part's", len(encodings), "features", found(*findings))
+    return Check("vocabularies and scales are the training part's", len(fitted), "features", found(*findings))
 
 
 def _shown(samples: Samples, name: str, trained: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
