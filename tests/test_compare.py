@@ -43,6 +43,7 @@ from kar_aug.compare.controls.shuffled import Shuffled
 from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.exporting import exported_model
 from kar_aug.compare.models import build, build_imitation, parameters
+from kar_aug.compare.sanity import Rival, chance
 from kar_aug.compare.statistics import Estimate
 from kar_aug.compare.training import predict
 from kar_aug.config import CompareConfig
@@ -248,9 +249,28 @@ def test_true_knowledge_raises_auc_and_the_comparison_says_where(own_tables: Pat
     assert {"training rows of the item", "has knowledge of"} <= {s.group for s in found}
     assert all(0 < s.share <= 1 for s in found), "slices of fewer than 10 clicks or 10 others are left out"
     gate = comparison.runs[BOTH][0].gate
-    assert set(gate) == {"user_id", "item_id"} and sum(gate["user_id"]) == pytest.approx(1, abs=1e-5)
+    assert set(gate) == {"user", "item"} and sum(gate["user"]) == pytest.approx(1, abs=1e-5)
     table = comparison.table()
     assert len(table) == 6 and table["auc"].between(0, 1).all()
+
+
+def test_over_a_backbone_that_beats_nothing_no_gain_is_called_one(own_tables: Path, trained: Path) -> None:
+    found, _ = run(opened(own_tables, trained, **LEARNING, controls=["metadata"], seeds=2))
+    strong = replace(found, rivals=[Rival("gradient boosting", 0.99, 0.1, 0.99)])
+    first = headlines(strong)[0]
+    assert first.startswith(
+        f"DeepFM (AUC {found.estimate(BASE).mean:.4f}) does not beat gradient boosting (0.9900): to be"
+    )
+    assert {verdict.word for verdict in leading(strong)} == {"nothing can be told"}
+    assert not any(" beats " in sentence for sentence in headlines(strong))
+    assert [rival.name for rival in found.rivals] == ["popularity of the item", "gradient boosting"]
+
+
+@pytest.mark.parametrize(("rows", "least"), [(40, 0.7), (4000, 0.52), (4_000_000, 0.505)])
+def test_the_fewer_rows_the_more_chance_can_do(rows: int, least: float) -> None:
+    label = (np.arange(rows) % 2).astype(np.float32)
+    guesses = [metrics.auc(label, np.random.default_rng(seed).random(rows)) for seed in range(20 if rows < 5000 else 1)]
+    assert max(guesses) < chance(label) == pytest.approx(least, abs=0.08 if rows < 100 else 0.01)
 
 
 def test_the_word_of_a_verdict_follows_the_corrected_t_test() -> None:
@@ -337,7 +357,7 @@ def test_another_store_is_an_arm_against_knowledge_of_the_same_sources(workspace
         controls=("random", "bigger"),
     )
     (plots,) = (arm for arm in comparison.arms if arm.kind == "store")
-    assert plots.name == "DeepFM + plots" and 0 < comparison.coverage(plots)["item_id"] < 1
+    assert plots.name == "DeepFM + plots" and 0 < comparison.coverage(plots)["item"] < 1
     assert {BASE, plots} <= {v.against for v in leading(comparison)}
 
 

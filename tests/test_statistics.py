@@ -82,6 +82,7 @@ def test_delong_sees_a_difference_that_is_there_and_none_between_equals() -> Non
 
 def test_relative_improvement_counts_from_chance() -> None:
     assert relative_improvement(0.71, 0.70) == pytest.approx(0.05)
+    assert np.isnan(relative_improvement(0.49, 0.497)), "worse than guessing is no base"
 
 
 def test_calibration_by_hand() -> None:

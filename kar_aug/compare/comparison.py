@@ -13,25 +13,33 @@ import pandas as pd
 from kar_aug.compare.arms import Arm, arms, imitated
 from kar_aug.compare.book import BOOK, Book, Run
 from kar_aug.compare.experiment import Experiment
+from kar_aug.compare.sanity import Rival, chance, rivals
 from kar_aug.compare.statistics import Estimate, estimate, relative_improvement
 from kar_aug.compare.tasks import Event, OnEvent, Task, Training, Tuning
 from kar_aug.compare.workers import cores, do
 from kar_aug.config import CompareConfig
-from kar_aug.errors import DataError, StoreError
+from kar_aug.data.samples import Samples
+from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import Workspace
 
 Predictions = npt.NDArray[np.float32]
 PARTS = ("train", "validation", "test")
+_FEWEST = 50
 _log = logging.getLogger("kar_aug")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The runs of all arms, seed by seed, and what they were made of."""
+    """The runs of all arms, seed by seed, and what they were made of.
+
+    Args:
+        rivals: what any model must beat, on the first seed's split.
+    """
 
     experiment: Experiment
     book: Book
     runs: Mapping[Arm, Sequence[Run]]
+    rivals: Sequence[Rival]
 
     @property
     def arms(self) -> list[Arm]:
@@ -108,8 +116,18 @@ class Comparison:
             for run in runs
         )
 
+    def weakness(self, backbone: str) -> str:
+        """What a plain backbone does not beat, in words; "" if it is worth beating itself."""
+        plain = self.estimate(Arm(backbone)).mean
+        beaten_by = [rival for rival in self.rivals if plain < rival.auc]
+        if plain < chance(self.clicked(0)):
+            return "guessing"
+        return " and ".join(f"{rival.name} ({rival.auc:.4f})" for rival in beaten_by)
+
     def improvement(self, arm: Arm) -> float:
-        """Relative improvement of the mean AUC over the plain backbone."""
+        """Relative improvement of the mean AUC over the plain backbone; NaN where that is no better than guessing."""
+        if self.weakness(arm.backbone) == "guessing":
+            return float("nan")
         return relative_improvement(self.estimate(arm).mean, self.estimate(arm.base).mean)
 
 
@@ -127,16 +145,15 @@ def compare(
 
     Raises:
         StoreError: Vectors are missing; the message says which command makes them.
-        DataError: A part has no rows to train or test on.
+        DataError: A part has no rows to train or test on, or rows of one class alone.
     """
     experiment = Experiment(workspace)
     config = experiment.config
     chosen = arms(config)
     for arm in chosen:  # what is missing is said before hours of training, not after
         experiment.tables(arm, 0)
-    for part in PARTS:
-        if not (experiment.samples(0).part == part).any():
-            raise DataError(f"There are no samples in the part {part!r}. Choose other shares in [data].")
+    _name_small_parts(experiment.samples(0))
+    to_beat = rivals(experiment.samples(0), experiment.folder, experiment.data_fingerprint(0))
     book = Book(experiment.folder / BOOK)
     on_event = _saying_notes(on_event)
     searches = [Tuning(arm, config.tune, config.training, imitated(arm, chosen)) for arm in chosen if config.tune]
@@ -165,7 +182,23 @@ def compare(
                 f"{book.path}: the run of {training.arm.name}, seed {training.seed}, is gone. Run it again."
             )
         found[training.arm].append(run)
-    return Comparison(experiment, book, found)
+    return Comparison(experiment, book, found, to_beat)
+
+
+def _name_small_parts(samples: Samples) -> None:
+    """Say where chance decides which epoch is the best, or which arm."""
+    for part in PARTS[1:]:
+        label = samples.label[samples.of(part)]
+        fewer = int(min((label > 0).sum(), (label == 0).sum()))
+        if fewer < _FEWEST:
+            _log.warning(
+                "The %s part has %d rows, %d of the rarer class: by so few, AUC differs by chance alone. Give it more: "
+                "[data] %s = ...",
+                part,
+                len(label),
+                fewer,
+                part,
+            )
 
 
 def _saying_notes(on_event: OnEvent) -> OnEvent:

@@ -116,9 +116,9 @@ def _placements(prediction: Array, clicked: npt.NDArray[np.bool_]) -> tuple[floa
 
 def relative_improvement(auc: float, base: float) -> float:
     """By how much a model beats chance more than another does: (auc - 0.5) / (base - 0.5) - 1. An AUC of 0.5 is what
-    guessing gives, so 0.70 -> 0.71 is 5%, not 1.4%.
+    guessing gives, so 0.70 -> 0.71 is 5%, not 1.4%. NaN where the base is no better than that.
 
     Source:
         RelaImpr, as Zhou et al. 2018 (DIN), arXiv:1706.06978, section 5.3, report it.
     """
-    return (auc - 0.5) / (base - 0.5) - 1 if base != 0.5 else float("nan")
+    return (auc - 0.5) / (base - 0.5) - 1 if base > 0.5 else float("nan")

@@ -16,6 +16,7 @@ from kar_aug.compare.arms import Arm
 from kar_aug.compare.batches import Batches, TrainingBatches
 from kar_aug.compare.metrics import auc
 from kar_aug.compare.models import build, build_imitation, input_names
+from kar_aug.compare.sanity import chance
 from kar_aug.config import TrainingConfig
 from kar_aug.data.samples import Samples
 from kar_aug.layers import KnowledgeAugmentation
@@ -46,7 +47,7 @@ def train(
     on_epoch: Callable[[int, float], None] = lambda epoch, auc: None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Trained:
-    """Train until the validation AUC falls, and go back to its best epoch.
+    """Train until the validation AUC falls, having risen above chance, and go back to its best epoch.
 
     The same seed gives the same result, bit for bit, on the same kind of CPU with the same number of threads:
     operations are made deterministic for the whole process (`tf.config.experimental.enable_op_determinism`).
@@ -71,6 +72,7 @@ def train(
     to_train, to_validate = batches.dataset(), Batches(samples, samples.of("validation"), names).dataset()
     label, weight = (values[samples.of("validation")] for values in (samples.label, samples.weight))
     curve: list[float] = []
+    guessing = chance(label)
     best = model.get_weights()
     fastest = float("inf")
     for epoch in range(settings.epochs):
@@ -82,8 +84,8 @@ def train(
         on_epoch(epoch, curve[-1])
         if curve[-1] >= max(curve):
             best = model.get_weights()
-        elif epoch - int(np.argmax(curve)) >= settings.patience:
-            break
+        elif max(curve) > guessing and epoch - int(np.argmax(curve)) >= settings.patience:
+            break  # what is no better than guessing has not begun to learn
     model.set_weights(best)
     return Trained(model, augmentation, tuple(curve), time.monotonic() - started, fastest / max(1, len(label)) * 1e6)
 

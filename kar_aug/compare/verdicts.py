@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kar_aug.compare.additions import Control
@@ -18,7 +18,8 @@ ALPHA = f"{SIGNIFICANT:.0%}"
 @dataclass(frozen=True)
 class Verdict:
     """Does an arm beat another? `gain`: test AUC that it has more, over the seeds; `up`: seeds in which it has more;
-    p-values are corrected (Holm) for all verdicts of their kind: those against plain backbones, those against controls.
+    p-values are corrected (Holm) for all verdicts of their kind: those against plain backbones, those against controls;
+    `weakness`: what the plain backbone does not beat (see `kar_aug.compare.sanity`), so that no gain is called one.
 
     The word follows the paired t-test over seeds: it asks whether training again would show the gain again. DeLong's
     test asks another question, whether other test rows would, for the mean prediction of the seeds.
@@ -32,10 +33,13 @@ class Verdict:
     t: float
     wilcoxon: float
     delong: float
+    weakness: str = ""
 
     @property
     def word(self) -> str:
-        """yes, no, "no, worse", or that one seed cannot tell."""
+        """yes, no, "no, worse", that one seed cannot tell, or that nothing can be told over such a backbone."""
+        if self.weakness:
+            return "nothing can be told"
         if math.isnan(self.t):
             return "one seed cannot tell"
         if self.t >= SIGNIFICANT:
@@ -70,12 +74,13 @@ def leading(comparison: Comparison) -> list[Verdict]:
 
 def _family(comparison: Comparison, tested: Sequence[tuple[Arm, Arm]]) -> list[Verdict]:
     gains = [comparison.gains(arm, against) for arm, against in tested]
+    weak = {backbone: comparison.weakness(backbone) for backbone in comparison.backbones}
     t = holm([paired_t(values) for values in gains])
     signed_rank = holm([wilcoxon(values) for values in gains])
     by_rows = holm([_delong(comparison, arm, against) for arm, against in tested])
     return [
-        Verdict(arm, against, estimate(values), sum(v > 0 for v in values), len(values), *p)
-        for (arm, against), values, *p in zip(tested, gains, t, signed_rank, by_rows, strict=True)
+        Verdict(arm, against, estimate(values), sum(v > 0 for v in values), len(values), *p, weak[arm.backbone])
+        for (arm, against), values, p in zip(tested, gains, zip(t, signed_rank, by_rows, strict=True), strict=True)
     ]
 
 
@@ -87,7 +92,23 @@ def _delong(comparison: Comparison, arm: Arm, against: Arm) -> float:
 
 
 def headlines(comparison: Comparison) -> list[str]:
-    """The result in one sentence a rival: the plain backbone, then each control and other store."""
+    """First which plain backbones are too weak for anything to be told; then the result, in one sentence a rival: the
+    plain backbone, then each control and other store.
+    """
+    return [*_weak_backbones(comparison), *_results(comparison)]
+
+
+def _weak_backbones(comparison: Comparison) -> Iterator[str]:
+    for backbone in comparison.backbones:
+        if weakness := comparison.weakness(backbone):
+            plain = comparison.estimate(Arm(backbone)).mean
+            yield (
+                f"{backbone} (AUC {plain:.4f}) does not beat {weakness}: to be better than it tells nothing. See what "
+                "it reads with kar-aug inspect --data, and train it better: [compare] learning_rate, epochs, tune."
+            )
+
+
+def _results(comparison: Comparison) -> list[str]:
     asked = leading(comparison)
     if not asked:
         return ["No arm has knowledge."]
@@ -98,6 +119,8 @@ def headlines(comparison: Comparison) -> list[str]:
         won = [v.arm.backbone for v in of_rival if v.word == "yes"]
         lost = [v.arm.backbone for v in of_rival if v.word == "no, worse"]
         name = of_rival[0].against.words
+        if all(v.weakness for v in of_rival):
+            continue
         if comparison.seeds == 1:
             sentences.append(f"Against {name}: one seed cannot tell a gain from chance.")
             continue

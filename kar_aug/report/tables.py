@@ -15,20 +15,32 @@ from kar_aug.compare.verdicts import p_value
 Rows = list[tuple[str, ...]]
 COLUMNS = ("model", "coverage", "AUC", "relative", "LogLoss", "GAUC", "ECE", "parameters", "seconds", "µs a row")
 TERMINAL = ("model", "coverage", "AUC", "LogLoss", "GAUC", "seconds")
+_OF_RIVALS = ("AUC", "LogLoss", "GAUC")
 TESTS = ("model", "against", "AUC gain", "95% interval", "paired t", "Wilcoxon", "DeLong", "beats it")
 SLICES = ("rows", "share", "plain AUC", "AUC gain")
 
 
 def rows(comparison: Comparison, columns: Sequence[str] = COLUMNS) -> Rows:
-    """A row an arm, some or all of `COLUMNS`: means over the seeds, ± standard deviation for AUC."""
-    table: Rows = []
+    """A row for what any model must beat, and a row an arm, some or all of `COLUMNS`: means over the seeds, ± standard
+    deviation for AUC.
+    """
+    table: Rows = [
+        tuple(
+            {"model": rival.name, **{name: f"{getattr(rival, name.lower()):.4f}" for name in _OF_RIVALS}}.get(
+                column, ""
+            )
+            for column in columns
+        )
+        for rival in comparison.rivals
+    ]
     for arm, runs in comparison.runs.items():
+        improvement = comparison.improvement(arm)
         mean = {name: comparison.estimate(arm, name).mean for name in ("logloss", "gauc", "ece", "train_seconds")}
         cells = (
             arm.name,
             " / ".join(f"{share:.0%}" for share in comparison.coverage(arm).values()),
             plus_minus(comparison.estimate(arm)),
-            "" if arm.is_base else f"{comparison.improvement(arm):+.1%}",
+            "" if arm.is_base or math.isnan(improvement) else f"{improvement:+.1%}",
             f"{mean['logloss']:.4f}",
             f"{mean['gauc']:.4f}",
             f"{mean['ece']:.4f}",

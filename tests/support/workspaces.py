@@ -14,6 +14,8 @@ LEARNING = {"epochs": 10, "patience": 10, "learning_rate": 0.02, "batch_size": 6
 
 
 def opened(tables: Path, workdir: Path, **compare: Any) -> Workspace:
-    """The settings beside some tables, for models that read ids alone; in another workdir, [compare] changed."""
-    config = Config.load(tables / "kar.toml", {"compare": compare, "data": {"user_features": [], "item_features": []}})
+    """The settings beside some tables, for models that know nothing of items but ids; in another workdir, [compare]
+    changed.
+    """
+    config = Config.load(tables / "kar.toml", {"compare": compare, "data": {"item_features": []}})
     return Workspace(replace(config, workdir=str(workdir)))
