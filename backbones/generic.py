@@ -55,7 +55,7 @@ def build(name: str, features: Sequence[Feature], settings: Settings, augmentati
     fields = read if MODELS[name] == ("dense",) else deepctr_columns(features, settings, numbers=False)
     given = {
         **options(settings),
-        **dict.fromkeys(("linear_feature_columns", "region_feature_columns"), read),
+        **dict.fromkeys(("linear_feature_columns", "region_feature_columns"), fields if name == "FGCNN" else read),
         "dnn_feature_columns": fields,
         "history_feature_list": with_events(features),
         "l2_reg_embedding_feat": settings.l2_embedding,

@@ -21,7 +21,7 @@ if IS_KERAS_3:
 import deepctr.models
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
-from kar_aug.backbones import DIN, MODELS, DeepFM, FiBiNET
+from kar_aug.backbones import DIN, MODELS, DeepFM, FiBiNET, deepctr_columns
 from kar_aug.backbones import deepctr as any_model
 from kar_aug.backbones.injections.events import Events
 from kar_aug.backbones.injections.fields import Fields
@@ -296,7 +296,10 @@ FEATURES = (
     Feature("item_id", ITEMS),
     Feature("gender", 3),
     Feature("genres", 5, length=3),
-    Feature("hist_item_id", ITEMS, length=4, embedding="item_id"),
+    Feature("price"),
+    Feature("hist_item_id", ITEMS, length=4, embedding="item_id", sequence="hist"),
+    Feature("hist_rating", 7, length=4, sequence="hist"),
+    Feature("liked_item_id", ITEMS, length=4, embedding="item_id", sequence="liked"),
 )
 SETTINGS = Settings(embedding_dim=8, hidden_units=(16,), dropout=0.1, l2_embedding=1e-5, seed=3)
 # DIEN fails on TensorFlow 2.21, DSIN wants sessions, FLEN groups of features, ONN a table for each feature, and the
@@ -308,7 +311,12 @@ BUILT = ["DeepFM", "DIN", "FiBiNET", *(f"deepctr:{name}" for name in sorted(set(
 
 def rows() -> dict[str, Any]:
     random = np.random.default_rng(1)
-    return {f.name: random.integers(0, f.vocabulary_size, (16, f.length or 1)).astype("int32") for f in FEATURES}
+    return {
+        f.name: random.normal(size=(16, 1)).astype("float32")
+        if f.is_number
+        else random.integers(0, f.vocabulary_size, (16, f.length or 1)).astype("int32")
+        for f in FEATURES
+    }
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -316,9 +324,10 @@ def test_a_backbone_builds_from_features_with_and_without_knowledge(name: str, t
     build, augmentation = REGISTERED.load(name), knowledge(8)
     plain = build(FEATURES, SETTINGS, None, nothing)
     model = build(FEATURES, SETTINGS, augmentation, Events())
-    assert [t.name for t in model.inputs] == [t.name for t in plain.inputs] == [f.name for f in FEATURES]
+    read = {f.name for f in FEATURES} - ({"price"} if name == "deepctr:FGCNN" else set())
+    assert {t.name for t in model.inputs} == {t.name for t in plain.inputs} == read
     assert augmentation in model.layers and model.count_params() > plain.count_params()
-    inputs = [rows()[f.name] for f in FEATURES]
+    inputs = [rows()[t.name] for t in model.inputs]
     expected = np.asarray(model(inputs, training=False))
     assert expected.shape == (16, 1) and np.ptp(expected) > 0
     if name not in RESTORED:
@@ -326,6 +335,51 @@ def test_a_backbone_builds_from_features_with_and_without_knowledge(name: str, t
     again = build(FEATURES, SETTINGS, knowledge(8), Events())
     again.load_weights(save(model, tmp_path, "run"))
     np.testing.assert_allclose(np.asarray(prestore(again)(inputs, training=False)), expected, atol=1e-5)
+
+
+KEYS = (Feature("user", USERS, is_key=True), Feature("item", ITEMS, is_key=True))
+
+
+@pytest.mark.parametrize("name", ["DeepFM", "DIN", "FiBiNET", "deepctr:AutoInt"])
+def test_knowledge_is_looked_up_by_keys_of_its_own(name: str) -> None:
+    """What is known of an item counts, whatever row of the embedding stands for it."""
+    vectors = {entity: np.eye(size)[:, :6] for entity, size in (("user", USERS), ("item", ITEMS))}
+    augmentation = KnowledgeAugmentation(vectors, expert_units=(16, 8))
+    key = Feature("hist_item", ITEMS, 4, sequence="hist", is_key=True)
+    model = REGISTERED.load(name)((*FEATURES, *KEYS, key), SETTINGS, augmentation, Events())
+    assert {"user", "item", "hist_item"} <= {tensor.name for tensor in model.inputs}
+    given = {**rows(), **{k.name: np.full((16, k.length or 1), 1, "int32") for k in (*KEYS, key)}}
+    before = predicted(model, given)
+    for changed in ("item", "hist_item"):
+        other = predicted(model, {**given, changed: np.full_like(given[changed], 3)})
+        assert np.abs(other - before).max() > 0, f"{name} does not read {changed}"
+
+
+def test_din_reads_what_is_told_of_events_alone() -> None:
+    model = REGISTERED.load("DIN")(FEATURES, SETTINGS, None, nothing)
+    model.set_weights([0.2 * np.random.default_rng(0).random(weight.shape) for weight in model.get_weights()])
+    given = rows()
+    given["hist_item_id"] = np.tile(np.asarray([[2, 3, 0, 0]], "int32"), (16, 1))
+    given["hist_rating"] = np.tile(np.asarray([[5, 0, 0, 0]], "int32"), (16, 1))
+    before = predicted(model, given)
+    for place, rating, counts in ((0, 2, True), (1, 6, True), (2, 6, False)):
+        rated = given["hist_rating"].copy()
+        rated[:, place] = rating
+        assert (np.abs(predicted(model, {**given, "hist_rating": rated}) - before).max() > 0) == counts
+
+
+def test_the_mean_of_a_sequence_is_deepctrs_and_so_is_its_gradient() -> None:
+    columns = deepctr_columns(FEATURES, SETTINGS)
+    ours, theirs = DeepFM(columns, columns, seed=1), deepctr.models.DeepFM(columns, columns, seed=1)
+    theirs.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in ours.get_weights()])
+    ours.set_weights(theirs.get_weights())
+    given = rows()
+    given["hist_item_id"][3:5] = 0  # nothing before
+    given["hist_rating"][:, 1] = 0  # one without a rating
+    for model in (ours, theirs):
+        ready(model, 0.1).train_on_batch(given, np.arange(16) % 2)
+    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, atol=2e-3)
 
 
 class Values:
