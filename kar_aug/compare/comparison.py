@@ -82,8 +82,8 @@ class Comparison:
     @property
     def rows(self) -> dict[str, int]:
         """Samples a part, of the first seed."""
-        part = self.experiment.samples(0).part
-        return {name: int((part == name).sum()) for name in PARTS}
+        samples = self.experiment.samples(0)
+        return {name: len(samples.of(name)) for name in PARTS}
 
     def table(self) -> pd.DataFrame:
         """A row a run, as results.csv has it."""
@@ -135,7 +135,7 @@ def compare(
     for arm in chosen:  # what is missing is said before hours of training, not after
         experiment.tables(arm, 0)
     for part in PARTS:
-        if not (experiment.samples(0).part == part).any():
+        if not len(experiment.samples(0).of(part)):
             raise DataError(f"There are no samples in the part {part!r}. Choose other shares in [data].")
     book = Book(experiment.folder / BOOK)
     on_event = _saying_notes(on_event)
