@@ -13,7 +13,7 @@ from kar_aug.audit.findings import Check, Finding, found
 from kar_aug.data.encodings import FIRST, Buckets, Scale
 from kar_aug.data.features import HIST
 from kar_aug.data.samples import Samples
-from kar_aug.data.split import is_sample
+from kar_aug.data.split import PARTS, is_sample, part_codes
 
 _IDS = ("user_id", "item_id")
 _FEWEST_ROWS = 20  # of fewer, a column may give the label away by chance
@@ -26,7 +26,7 @@ def samples_are_the_split(samples: Samples, split: pd.DataFrame) -> Check:
     """Whether each sample stands in the part that the split says, and none is history."""
     rows = split[is_sample(split)]
     if len(rows) == len(samples):
-        wrong = (samples.part != rows["part"].to_numpy()) | (samples.label != rows["label"].to_numpy(np.float32))
+        wrong = (samples.part != part_codes(rows["part"])) | (samples.label != rows["label"].to_numpy(np.float32))
         count = int(wrong.sum())
     else:
         count = abs(len(rows) - len(samples))
@@ -53,11 +53,12 @@ def earlier_events(samples: Samples, split: pd.DataFrame) -> Check:
         late[there] = (happened < 0) | (happened >= np.broadcast_to(moment[some][:, np.newaxis], events.shape)[there])
         bad[some] = late.any(axis=1)
     place = int(bad.argmax())
+    part = PARTS[samples.part[place]]
     leak = Finding(
         "history",
         int(bad.sum()),
         f"{bad.sum():,} samples read of events that did not happen to their user before them.",
-        f"a sample of user {samples.vocabulary['user'][users[place]]!r} in {samples.part[place]}" if bad.any() else "",
+        f"a sample of user {samples.vocabulary['user'][users[place]]!r} in {part}" if bad.any() else "",
     )
     return Check(name, len(samples), "samples", found(leak))
 

@@ -20,7 +20,7 @@ from kar_aug.cli.inspecting import inspect
 from kar_aug.cli.options import model_options
 from kar_aug.cli.progress import Terminal, notes, results, stage, table, tell
 from kar_aug.cli.prompting import prompts, write_scenario
-from kar_aug.cli.stages import audit, compare, encode, export, print_comparison
+from kar_aug.cli.stages import audit, compare, encode, export, prepare, print_comparison
 from kar_aug.config import Config
 from kar_aug.errors import ConfigError, KarError, MissingDependencyError
 from kar_aug.pipeline.project import Project
@@ -145,7 +145,7 @@ def demo(
     table("", ("stage", "seconds"), [(name, f"{value:.0f}") for name, value in seconds.items()])
 
 
-for command in (audit, cache, compare, encode, export, factors, generate, inspect, prompts):
+for command in (audit, cache, compare, encode, export, factors, generate, inspect, prepare, prompts):
     main.add_command(command)
 
 

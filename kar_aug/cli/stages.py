@@ -1,4 +1,4 @@
-"""The commands from answers to a model for serving: encode, audit, compare, export."""
+"""The commands from answers to a model for serving: encode, prepare, audit, compare, export."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from kar_aug.audit import Audit
 from kar_aug.cli.options import opened, recipe_options
 from kar_aug.cli.progress import output as print_output
-from kar_aug.cli.progress import table
+from kar_aug.cli.progress import table, tell
 from kar_aug.pipeline.comparing import TITLE, Compared
 
 
@@ -30,6 +30,26 @@ def encode(config: str, /, encoder: str | None, **recipes: Any) -> None:
       kar-aug encode --encoder sentence-transformers/all-MiniLM-L6-v2
     """
     opened(config, prompts=recipes, encode={"encoder": encoder}).encode()
+
+
+@click.command()
+@click.option("--clean", is_flag=True, help="Delete what was prepared of earlier settings or files.")
+@click.pass_obj
+def prepare(config: str, /, clean: bool) -> None:
+    """Read, check and split the tables, and write what models read into the workdir.
+
+    audit and compare do so where it is missing. All processes that train share it.
+
+    \b
+    Example:
+      kar-aug prepare
+    """
+    done = opened(config).prepare()
+    if clean:
+        tell(f"{done.clean() / 1e6:,.1f} MB deleted")
+    tell(done)
+    if done.others:
+        tell("To delete the earlier ones: kar-aug prepare --clean")
 
 
 @click.command()

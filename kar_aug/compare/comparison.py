@@ -90,8 +90,8 @@ class Comparison:
     @property
     def rows(self) -> dict[str, int]:
         """Samples a part, of the first seed."""
-        part = self.experiment.samples(0).part
-        return {name: int((part == name).sum()) for name in PARTS}
+        samples = self.experiment.samples(0)
+        return {name: len(samples.of(name)) for name in PARTS}
 
     def table(self) -> pd.DataFrame:
         """A row a run, as results.csv has it."""

@@ -19,7 +19,7 @@ from kar_aug.data.inputs import RATING, SINCE, Inputs
 from kar_aug.data.labels import where
 from kar_aug.data.samples import ENTITIES, SINCE_SIZE, Array, Column, Samples
 from kar_aug.data.sequences import Events, Positions, events_before
-from kar_aug.data.split import in_training, is_sample
+from kar_aug.data.split import in_training, is_sample, part_codes
 from kar_aug.data.tables import Tables
 from kar_aug.data.times import seconds
 from kar_aug.errors import DataError
@@ -75,7 +75,7 @@ class _Builder:
             rows=rows,
             label=self.split["label"].to_numpy(np.float32)[rows],
             weight=self._weight(rows),
-            part=self.split["part"].to_numpy()[rows],
+            part=part_codes(self.split["part"])[rows],
             group=self._group(rows),
             drawn=self._drawn()[rows],
             vocabulary=self.vocabulary,

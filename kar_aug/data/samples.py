@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ from kar_aug.data.encodings import FIRST, MISSING, Encoding
 from kar_aug.data.features import HIST, Feature
 from kar_aug.data.inputs import SINCE
 from kar_aug.data.sequences import Events, Positions, Window
+from kar_aug.data.split import PARTS
 
 Array = npt.NDArray[Any]
 ENTITIES = ("user", "item")
 _SINCE_UNIT = 60.0  # seconds
 _SINCE_MOST = 24  # 2^24 minutes are 32 years
 SINCE_SIZE = _SINCE_MOST + FIRST + 1
+_HASHED_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Samples:
-    """Rows to train or test on, in event order within a user.
+    """Rows to train or test on, in event order within a user. `kar_aug.data.prepared` keeps them in a folder.
 
     Args:
         features: what a model reads, in order.
         rows: of each sample, its place among the events.
-        label, weight, part, group: of each sample; `group` is what GAUC is computed within.
+        label, weight, part, group: of each sample; `part` is a place in `PARTS`, and `group` is what GAUC is
+            computed within.
         drawn: of each sample, whether it is a negative that was drawn.
         vocabulary: entity -> ids; the id at place i stands as integer i in `places`. Place 0 is None.
         places: entity -> per event its place in the vocabulary.
@@ -55,7 +59,7 @@ class Samples:
     rows: Positions
     label: npt.NDArray[np.float32]
     weight: npt.NDArray[np.float32]
-    part: npt.NDArray[Any]
+    part: npt.NDArray[np.int8]
     group: npt.NDArray[np.int64]
     drawn: npt.NDArray[np.bool_]
     vocabulary: Mapping[str, list[int | str | None]]
@@ -71,7 +75,7 @@ class Samples:
     @property
     def keys(self) -> tuple[Feature, ...]:
         """The further inputs by which knowledge is looked up: "user", "item", and "hist_item", the earlier items."""
-        sizes = {entity: len(self.vocabulary[entity]) for entity in ENTITIES}
+        sizes = {entity: len(self.columns[f"{entity}_id"].values) for entity in ENTITIES}
         found = [Feature(entity, size, is_key=True) for entity, size in sizes.items()]
         if events := self.sequences.get(HIST):
             found.append(Feature(f"{HIST}_item", sizes["item"], events.length, sequence=HIST, is_key=True))
@@ -79,7 +83,7 @@ class Samples:
 
     def of(self, part: str) -> Positions:
         """Which samples are of a part."""
-        return np.flatnonzero(self.part == part)
+        return np.flatnonzero(self.part == PARTS.index(part))
 
     def read(self, samples: Positions, names: Collection[str] | None = None) -> dict[str, Array]:
         """The inputs of some samples, by feature and key: (samples,), or (samples, length) each.
@@ -112,19 +116,19 @@ class Samples:
         events = self.sequences.get(HIST)
         return np.zeros(len(samples), np.int64) if events is None else events.counts(self.rows[samples])
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hex digits over everything that a model can read."""
-        digest = hashlib.sha256(repr((self.features, self.keys)).encode())
-        for column in (self.columns[name] for name in sorted(self.columns)):
-            digest.update(column.values.tobytes())
+        arrays: list[Array] = [self.columns[name].values for name in sorted(self.columns)]
         for events in self.sequences.values():
-            for positions in (events.kept, events.first, events.stop):
-                digest.update(positions.tobytes())
-        of_rows: list[Array] = [self.rows, self.label, self.weight, self.timestamps, self.group, *self.places.values()]
-        for values in of_rows:
-            digest.update(values.tobytes())
-        digest.update("".join(self.part).encode())
+            arrays += [events.kept, events.first, events.stop]
+        arrays += [self.rows, self.label, self.weight, self.timestamps, self.group, *self.places.values()]
+        digest = hashlib.sha256(repr((self.features, self.keys)).encode())
+        for values in arrays:
+            digest.update(np.ascontiguousarray(values).data)
+        for start in range(0, len(self), _HASHED_ROWS):
+            names = np.asarray(PARTS, object)[self.part[start : start + _HASHED_ROWS]]
+            digest.update("".join(names).encode())
         return digest.hexdigest()[:16]
 
     def _read(self, feature: Feature, rows: Positions, window: Window | None) -> Array:

@@ -92,6 +92,11 @@ def is_sample(split: pd.DataFrame) -> npt.NDArray[np.bool_]:
     return split["part"].isin(SAMPLE_PARTS).to_numpy()
 
 
+def part_codes(part: pd.Series) -> npt.NDArray[np.int8]:
+    """Parts as places in `PARTS`; -1 for "unlabelled"."""
+    return pd.Index(PARTS).get_indexer(pd.Index(part)).astype(np.int8)
+
+
 def by_user(frame: pd.DataFrame, shares: Shares) -> npt.NDArray[np.str_]:
     """The protocol "user"."""
     part_of_user = _part_of_user(frame["user_id"], shares.validation, shares.test, shares.seed)

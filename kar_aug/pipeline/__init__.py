@@ -4,5 +4,6 @@ project      every stage as a method                 workspace/   what stages re
 prompting    what is asked, before it is sent        watch        how a stage tells of its work
 generation   asking, and what can be seen of it      frames       DataFrames as the tables of a project
 factors      a scenario's factors, proposed          encoding     answers into vectors
-answers      the text cache                          comparing    trainings, verdicts, report; export
+answers      the text cache                          preparation  what models read, ready on the disk
+comparing    trainings, verdicts, report; export
 """

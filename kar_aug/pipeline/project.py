@@ -14,13 +14,14 @@ from kar_aug.errors import ConfigError
 from kar_aug.generate.jsonl import MOST_REQUESTS
 from kar_aug.inspect import Inspection
 from kar_aug.inspect import inspect as look_at
-from kar_aug.pipeline import comparing, encoding, factors, generation
+from kar_aug.pipeline import comparing, encoding, factors, generation, preparation
 from kar_aug.pipeline.answers import Answers
 from kar_aug.pipeline.comparing import Compared
 from kar_aug.pipeline.encoding import Encoded
 from kar_aug.pipeline.factors import Proposed
 from kar_aug.pipeline.frames import Table, config_of
 from kar_aug.pipeline.generation import DryRun, Exported, Generated, Job, Status
+from kar_aug.pipeline.preparation import Prepared
 from kar_aug.pipeline.prompting import Prompts
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
@@ -198,6 +199,14 @@ class Project:
             StoreError: A store was made with another encoder, prompt version or language model.
         """
         return encoding.encode(self.workspace, self.watch)
+
+    def prepare(self) -> Prepared:
+        """Make what models read, in a folder that all trainings share; the first stage that needs it does so, too.
+
+        Raises:
+            DataError: The data cannot be read or split; or it is of others' code, and nobody can tell when it changes.
+        """
+        return preparation.prepare(self.workspace)
 
     def audit(self) -> Audit:
         """Look for leaks: anything by which knowledge or features know what a comparison tests on."""

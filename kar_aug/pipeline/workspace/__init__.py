@@ -2,6 +2,7 @@
 
 paths       where everything lies, and what knowledge is called      groups       users or items asked about together
 data        tables, split, samples                                   attributes   answers as columns of the tables
+preparing   which samples are kept in the workdir, and since when
 asking      prompts, and the texts that are known                    metadata     what prompts show, without a model
 """
 
@@ -10,8 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from kar_aug.cache import TextCache
 from kar_aug.config import Config
@@ -29,20 +28,18 @@ class Workspace:
 
     Args:
         config: what a kar.toml says.
-        tables, split: of it, where they were read and made already.
+        like: other data, whose tables these are too.
     """
 
-    def __init__(self, config: Config, tables: Tables | None = None, split: pd.DataFrame | None = None) -> None:
+    def __init__(self, config: Config, like: Data | None = None) -> None:
         self.config = config
         self.paths = Paths(config)
-        self.data = Data(self.paths, tables, split)
+        self.data = Data(self.paths) if like is None else like.changed(self.paths)
         self.asking = Asking(self.paths, self.data)
 
     def changed(self, **sections: Any) -> Workspace:
         """The same tables with other sections: `changed(prompts=replace(workspace.config.prompts, max_users=10))`."""
-        config = replace(self.config, **sections)
-        split = self.data.split if config.data == self.config.data else None
-        return Workspace(config, self.data.tables, split)
+        return Workspace(replace(self.config, **sections), self.data)
 
     def with_seed(self, seed: int) -> Workspace:
         """The same tables, split anew by another seed."""

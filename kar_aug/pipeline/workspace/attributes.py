@@ -6,6 +6,8 @@ not know, and entities without an answer, are missing.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,7 +15,7 @@ import pandas as pd
 
 from kar_aug.cache import Knowledge
 from kar_aug.data.cells import SEPARATOR
-from kar_aug.errors import DataError
+from kar_aug.errors import DataError, PromptError
 from kar_aug.prompts import Recipe
 from kar_aug.prompts.schema import answer_fault, read_json
 
@@ -51,6 +53,27 @@ def add_attributes(
                 raise DataError(f"{entity}s: the recipe '{name}' gives no '{column}'. It gives: {known}")
             table = table.assign(**{f"{name}.{column}": table[f"{entity}_id"].map(found[column]).astype(object)})
     return table
+
+
+def answers_fingerprint(
+    entity: str,
+    features: Sequence[str],
+    recipe: Callable[[str], Recipe],
+    answers: Callable[[str], Iterable[Knowledge]],
+) -> str:
+    """16 hex digits over what `add_attributes` would read, whatever the table is; "" if that is nothing."""
+    digest, read = hashlib.sha256(), False
+    for name in sorted({feature.partition(".")[0] for feature in features if "." in feature}):
+        try:
+            asked = recipe(name)
+            knowledge, schema = asked.knowledge(entity), asked.schema(entity)
+        except PromptError:  # a column whose name has a dot
+            continue
+        digest.update(json.dumps([name, schema], sort_keys=True, default=str).encode())
+        for answer in answers(knowledge):
+            digest.update(json.dumps([answer.entity_id, answer.text]).encode())
+        read = True
+    return digest.hexdigest()[:16] if read else ""
 
 
 def attributes(recipe: Recipe, entity: str, answers: Callable[[str], Iterable[Knowledge]]) -> pd.DataFrame:

@@ -1,13 +1,20 @@
-"""A project's data: the tables, their split, and the samples that models read."""
+"""A project's data: the tables, their split, and the samples that models read.
+
+The samples lie in a folder of the workdir (see `kar_aug.data.prepared`): whoever asks for them first reads and splits
+the tables and makes it, and all others map it into their memory. For samples alone no table is read then.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from kar_aug.cache import Status
 from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.data.building import build_samples
 from kar_aug.data.inputs import inputs
@@ -17,8 +24,9 @@ from kar_aug.data.samples import Samples
 from kar_aug.data.split import SAMPLE_PARTS, is_sample
 from kar_aug.errors import DataError
 from kar_aug.generate.intake import accepted
-from kar_aug.pipeline.workspace.attributes import add_attributes
-from kar_aug.pipeline.workspace.paths import Paths
+from kar_aug.pipeline.workspace.attributes import add_attributes, answers_fingerprint
+from kar_aug.pipeline.workspace.paths import ENTITIES, Paths
+from kar_aug.pipeline.workspace.preparing import folder_of, made_of, prepared_samples
 from kar_aug.prompts import Recipe
 
 
@@ -27,19 +35,31 @@ class Data:
 
     Args:
         paths: where the files are, and the settings of [data].
-        tables, split: what is not to be read, because it is there already.
+        tables, split: what is to be instead of what the settings say. No samples of it are kept.
     """
 
     def __init__(self, paths: Paths, tables: Tables | None = None, split: pd.DataFrame | None = None) -> None:
         self.paths, self.config = paths, paths.config.data
-        if tables is not None:
-            self.tables = tables
-        if split is not None:
-            self.split = split
+        self._is_given = tables is not None or split is not None
+        self._get_tables: Callable[[], Tables] = self._read_tables if tables is None else lambda: tables
+        self._get_split: Callable[[], pd.DataFrame] = self._make_split if split is None else lambda: split
+
+    def changed(self, paths: Paths) -> Data:
+        """The same tables by other settings; and the same split, if the settings of [data] are the same. Whoever is
+        asked first reads them.
+        """
+        other = Data(paths)
+        other._is_given, other._get_tables = self._is_given, lambda: self.tables
+        if other.config == self.config:
+            other._get_split = lambda: self.split
+        return other
 
     @cached_property
     def tables(self) -> Tables:
         """The three tables, fetched or read."""
+        return self._get_tables()
+
+    def _read_tables(self) -> Tables:
         data, config = self.config, self.paths.config
         if data.dataset is not None:
             from kar_aug.datasets import load
@@ -66,6 +86,9 @@ class Data:
         Raises:
             DataError: A part has no events, or is of one class alone.
         """
+        return self._get_split()
+
+    def _make_split(self) -> pd.DataFrame:
         data = self.config
         split = split_interactions(
             self.tables.interactions,
@@ -99,7 +122,7 @@ class Data:
         if not any("." in name for name in (*data.user_features, *data.item_features)):
             return tables
         with self.paths.open_cache() as cache:
-            answers = partial(cache.knowledge, accept=accepted(self.paths.config.generate))
+            answers = partial(cache.knowledge, accept=self._accepted)
             users = add_attributes(tables.users, "user", data.user_features, self._recipe, answers)
             items = add_attributes(tables.items, "item", data.item_features, self._recipe, answers)
         return replace(tables, users=users, items=items)
@@ -111,8 +134,38 @@ class Data:
 
     @cached_property
     def samples(self) -> Samples:
-        """What the CTR model is trained and tested on."""
+        """What the CTR model is trained and tested on.
+
+        Raises:
+            OSError: The workdir cannot be written to.
+        """
+        made = self._made_of
+        return self._build() if made is None else prepared_samples(self.paths.config.work, made, self._build)
+
+    @property
+    def prepared(self) -> Path | None:
+        """The folder that the samples lie in, or will; None where they are kept in none."""
+        return None if self._made_of is None else folder_of(self.paths.config.work, self._made_of)
+
+    def _build(self) -> Samples:
         return build_samples(self.feature_tables, self.split, inputs(self.config))
+
+    @cached_property
+    def _made_of(self) -> dict[str, Any] | None:
+        """What the samples are made of; None where they are not to be kept."""
+        made = None if self._is_given else made_of(self.paths.config)
+        named = dict(zip(ENTITIES, (self.config.user_features, self.config.item_features), strict=True))
+        if made is None or not any("." in name for names in named.values() for name in names):
+            return made
+        with self.paths.open_cache() as cache:
+            answers = partial(cache.knowledge, accept=self._accepted)
+            return made | {
+                "answers": {e: answers_fingerprint(e, names, self._recipe, answers) for e, names in named.items()}
+            }
+
+    @property
+    def _accepted(self) -> tuple[Status, ...]:
+        return accepted(self.paths.config.generate)
 
     @cached_property
     def fingerprint(self) -> str:
