@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from support.workspaces import LEARNING, opened
 
@@ -46,11 +47,12 @@ from kar_aug.compare.models import build, build_imitation, parameters
 from kar_aug.compare.sanity import Rival, chance
 from kar_aug.compare.statistics import Estimate
 from kar_aug.compare.training import predict
-from kar_aug.config import CompareConfig
+from kar_aug.config import CompareConfig, Config
 from kar_aug.data.samples import Samples
-from kar_aug.errors import KarError, StoreError
+from kar_aug.errors import DataError, KarError, StoreError
 from kar_aug.pipeline.workspace import Workspace
 
+SMALL = {"backbones": ["DeepFM"], "seeds": 1, "epochs": 1, "jobs": 1, "embedding_dim": 4, "hidden_units": [8]}
 BASE = Arm("DeepFM")
 BOTH = Arm("DeepFM", "both", ("user", "item"), "hybrid-expert", "fields")
 
@@ -264,6 +266,19 @@ def test_over_a_backbone_that_beats_nothing_no_gain_is_called_one(own_tables: Pa
     assert {verdict.word for verdict in leading(strong)} == {"nothing can be told"}
     assert not any(" beats " in sentence for sentence in headlines(strong))
     assert [rival.name for rival in found.rivals] == ["popularity of the item", "gradient boosting"]
+
+
+def test_a_log_of_clicks_alone_is_an_error_until_negatives_are_drawn_which_is_said(
+    own_tables: Path, tmp_path: Path
+) -> None:
+    events = pd.read_parquet(own_tables / "interactions.parquet")
+    events[events["rating"] > 3].drop(columns="rating").assign(label=1).to_parquet(tmp_path / "clicks.parquet")
+    settings = {"data": {"interactions": "clicks.parquet"}, "compare": {**SMALL, "knowledge": [], "controls": []}}
+    with pytest.raises(DataError, match=r"The train part holds only clicks .* negatives = 4"):
+        compare(Workspace(Config.of(settings, folder=tmp_path)))
+    settings["data"]["negatives"] = 3
+    found = compare(Workspace(Config.of(settings, folder=tmp_path)))
+    assert 0.6 < found.drawn < 0.8 and "of the rows are negatives that were drawn" in headlines(found)[0]
 
 
 @pytest.mark.parametrize(("rows", "least"), [(40, 0.7), (4000, 0.52), (4_000_000, 0.505)])

@@ -93,6 +93,12 @@ class Comparison:
         samples = self.experiment.samples(0)
         return {name: len(samples.of(name)) for name in PARTS}
 
+    @property
+    def drawn(self) -> float:
+        """Share of the test rows that are drawn negatives."""
+        samples = self.experiment.samples(0)
+        return float(samples.drawn[samples.of("test")].mean())
+
     def table(self) -> pd.DataFrame:
         """A row a run, as results.csv has it."""
         return pd.DataFrame(

@@ -92,10 +92,18 @@ def _delong(comparison: Comparison, arm: Arm, against: Arm) -> float:
 
 
 def headlines(comparison: Comparison) -> list[str]:
-    """First which plain backbones are too weak for anything to be told; then the result, in one sentence a rival: the
-    plain backbone, then each control and other store.
+    """First what the rows are, and which plain backbones are too weak for anything to be told; then the result, in one
+    sentence a rival: the plain backbone, then each control and other store.
     """
-    return [*_weak_backbones(comparison), *_results(comparison)]
+    return [*_drawn(comparison), *_weak_backbones(comparison), *_results(comparison)]
+
+
+def _drawn(comparison: Comparison) -> Iterator[str]:
+    if share := comparison.drawn:
+        yield (
+            f"{share:.0%} of the rows are negatives that were drawn, by popularity: AUC says how clicks are told from "
+            "what others click, and not from what was shown."
+        )
 
 
 def _weak_backbones(comparison: Comparison) -> Iterator[str]:
