@@ -23,6 +23,7 @@ from support.small_tables import EVENTS, ITEMS, samples
 
 from kar_aug import Project
 from kar_aug.audit import audit
+from kar_aug.cache import Answer, Status
 from kar_aug.config import Config
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.building import build_samples
@@ -299,6 +300,22 @@ def test_whoever_changes_what_samples_are_made_of_has_others(folder: Path, chang
         interactions.to_parquet("parts/2.parquet")
     assert opened(**data).data.prepared != before
     assert opened(**data).data.prepared == opened(**data).data.prepared
+
+
+def test_features_that_a_language_model_answered_are_made_of_its_answers(folder: Path) -> None:
+    def answered(country: str) -> Path | None:
+        said = {"creator": "X", "country": country, "language": "", "themes": []}
+        answer = Answer(f"key of {country}", Status.OK, json.dumps(said), "m", ())
+        workspace = opened(item_features=["attributes.country"])
+        with workspace.open_cache() as cache:
+            cache.put(answer)
+            cache.link([("item:attributes", id, answer.key, "1", None) for id in range(40)])
+        assert workspace.samples.encodings["attributes.country"].as_dict()["values"] == [country.lower()]
+        return workspace.data.prepared
+
+    japan, plain = answered("Japan"), opened().data.prepared
+    assert answered("Chad") != japan and answered("Japan") == japan
+    assert opened().data.prepared == plain, "which reads no answers"
 
 
 def test_a_large_file_is_told_by_its_place_size_and_time(folder: Path) -> None:

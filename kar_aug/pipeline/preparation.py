@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kar_aug.data.samples import ENTITIES, Samples
@@ -20,7 +20,7 @@ class Prepared:
         work: the project's workdir, which has the samples of earlier settings and files, too.
     """
 
-    samples: Samples
+    samples: Samples = field(repr=False)
     folder: Path
     work: Path
 

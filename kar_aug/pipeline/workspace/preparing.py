@@ -32,7 +32,8 @@ FOLDER = "prepared"
 # So many are kept when another is made; more, if they were used within a day: a comparison may still need them.
 _KEPT = 8
 _RECENT_SECONDS = 86_400
-_SMALL = 1 << 24  # bytes of a file that is told by its content; a larger one by its place, size and time of change
+# Bytes of a file, or of all in a folder, that are told by their content; more by places, sizes and times of change.
+_SMALL = 1 << 24
 _CODE = ("data", "datasets", "pipeline/workspace")
 _PATHS = ("path", "interactions", "items", "users")
 _log = logging.getLogger("kar_aug")
@@ -134,16 +135,14 @@ def _last_used(folder: Path) -> float:
 
 def _identity(path: Path, work: Path) -> Any:
     """What changes when a file changes; or one of a folder, but for what kar-aug itself writes there."""
-    if path.is_dir():
-        ours = work.resolve() if path.resolve() in work.resolve().parents else None
-        files = sorted(each for each in path.resolve().rglob("*") if each.is_file() and ours not in each.parents)
-        return {each.relative_to(path.resolve()).as_posix(): _identity(each, work) for each in files}
+    path = path.resolve()
+    ours = work.resolve() if path in work.resolve().parents else None
+    files = sorted(f for f in path.rglob("*") if f.is_file() and ours not in f.parents) if path.is_dir() else [path]
     if not path.exists():
         return None
-    stat = path.stat()
-    if stat.st_size > _SMALL:
-        return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    if sum(file.stat().st_size for file in files) > _SMALL:
+        return {str(file): [(stat := file.stat()).st_size, stat.st_mtime_ns] for file in files}
+    return {file.relative_to(path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 @cache
