@@ -55,7 +55,7 @@ class RawInput:
             "dtype": self.dtype.name,
             "shape": ["rows", self.axis] if self.axis else ["rows"],
             "meaning": self.meaning,
-            "missing": "NaN" if self.missing != self.missing else self.missing,
+            "missing": "NaN" if self.missing is NAN else self.missing,
         }
 
 
@@ -97,9 +97,7 @@ class Preprocessing:
         self._samples, self._chosen = samples, chosen or Inputs()
         self._asked: dict[str, RawInput] = {}
         self._kept: dict[int, Any] = {}
-        self._ids = {
-            entity: Known([id for id in samples.vocabulary[entity] if id is not None], 1, -1) for entity in ENTITIES
-        }
+        self._ids: dict[str, Known] = {}
         self._how_long_ago = HowLongAgo()
         read = [feature for feature in (*samples.features, *samples.keys) if feature.name in names]
         self._readers = {feature.name: self._reader(feature) for feature in read}
@@ -139,10 +137,14 @@ class Preprocessing:
             return self._of_entity(f"{column.entity}_id", column, is_id=feature.name in _IDS)
         missing = feature.name.endswith(_SUFFIX) and feature.name not in self._samples.encodings
         name = feature.name.removesuffix(_SUFFIX) if missing else feature.name
-        cells = self._cells(name, self._samples.columns[name].derived, "values" if feature.length else "")
+        encoding, derived = self._samples.encodings[name], self._samples.columns[name].derived
+        if derived:
+            cells = self._of_time(self._ask_time(), derived, encoding)
+        else:
+            cells = self._of_column(name, "values" if feature.length else "", name, encoding)
         if missing:
             return lambda request: tf.cast(~tf.math.is_finite(cells(request)), tf.float32)
-        encode = self._encoded(self._samples.encodings[name])
+        encode = self._encoded(encoding)
         if feature.length is None:
             return lambda request: encode(cells(request))
         length = feature.length
@@ -167,13 +169,11 @@ class Preprocessing:
 
         return read
 
-    def _cells(self, name: str, derived: str, axis: str) -> Reader:
-        """Raw values of a column, or what is derived from the time."""
-        encoding = self._samples.encodings[name]
-        if not derived:
-            self._ask(name, self._encoded(encoding).dtype, axis, f"{name}: {_kind(encoding)}", encoding)
-            return lambda request: request.raw[name]
-        return self._of_time(self._ask_time(), derived, encoding)
+    def _of_column(self, name: str, axis: str, meaning: str, encoding: Encoding) -> Reader:
+        """Raw values as a request holds them."""
+        encode = self._encoded(encoding)
+        self._ask(RawInput(name, encode.dtype, axis, f"{meaning}: {_kind(encoding)}", encode.missing))
+        return lambda request: request.raw[name]
 
     def _of_time(self, name: str, derived: str, encoding: Encoding) -> Reader:
         dtype = self._encoded(encoding).dtype
@@ -187,27 +187,21 @@ class Preprocessing:
             return _padded(sequence, length, lambda request: tf.maximum(request.found(ids, "item"), 0))
         if feature.name == f"{sequence}_{SINCE}":
             return self._since(sequence, length)
-        encoding, told = self._samples.encodings[feature.name], self._samples.columns[feature.name].told
-        encode = self._encoded(encoding)
-        if told is None:
-            name = feature.name
-            self._ask(
-                name,
-                encode.dtype,
-                "events",
-                f"{name.removeprefix(f'{sequence}_')} of each: {_kind(encoding)}",
-                encoding,
-            )
-            return _padded(sequence, length, lambda request: encode(request.raw[name]))
-        if told.derived:
-            cells = self._of_time(self._ask_event_times(sequence), told.derived, encoding)
-            return _padded(sequence, length, lambda request: encode(cells(request)))
-        if told.entity == "user":
+        told = self._samples.columns[feature.name].told
+        if told is not None and told.entity == "user":
             of_user = self._of_entity("user_id", told, is_id=False)
             there = _padded(sequence, length, lambda request: tf.ones_like(request.found(ids, "item")))
             return lambda request: of_user(request)[:, tf.newaxis] * there(request)
-        is_id = feature.name == ids
-        return _padded(sequence, length, self._of_entity(ids, told, is_id=is_id))
+        if told is not None and told.entity:
+            return _padded(sequence, length, self._of_entity(ids, told, is_id=feature.name == ids))
+        encoding = self._samples.encodings[feature.name]
+        if told is not None:
+            cells = self._of_time(self._ask_event_times(sequence), told.derived, encoding)
+        else:
+            called = feature.name.removeprefix(f"{sequence}_")
+            cells = self._of_column(feature.name, "events", f"{called} of each", encoding)
+        encode = self._encoded(encoding)
+        return _padded(sequence, length, lambda request: encode(cells(request)))
 
     def _since(self, sequence: str, length: int) -> Reader:
         now, then = self._ask_time(), self._ask_event_times(sequence)
@@ -217,19 +211,16 @@ class Preprocessing:
 
     # What a request must hold
 
-    def _ask(self, name: str, dtype: Any, axis: str, meaning: str, encoding: Encoding | None = None) -> str:
-        missing = NAN if encoding is None else self._encoded(encoding).missing
-        self._asked.setdefault(name, RawInput(name, dtype, axis, meaning, missing))
-        return name
+    def _ask(self, raw: RawInput) -> str:
+        self._asked.setdefault(raw.name, raw)
+        return raw.name
 
     def _ask_id(self, entity: str) -> str:
-        meaning = {"user": "who asks", "item": "what may be shown: the candidate"}[entity]
-        name, ids = f"{entity}_id", self._ids[entity]
-        self._asked.setdefault(name, RawInput(name, ids.dtype, "", meaning, ids.missing))
-        return name
+        ids, meaning = self._known(entity), {"user": "who asks", "item": "what may be shown: the candidate"}[entity]
+        return self._ask(RawInput(f"{entity}_id", ids.dtype, "", meaning, ids.missing))
 
     def _ask_time(self) -> str:
-        return self._ask(TIMESTAMP, tf.float64, "", "when: seconds since 1970 (UTC)")
+        return self._ask(RawInput(TIMESTAMP, tf.float64, "", "when: seconds since 1970 (UTC)", NAN))
 
     def _ask_events(self, sequence: str, length: int) -> str:
         if sequence == HIST:
@@ -237,14 +228,21 @@ class Preprocessing:
         else:
             events = f"events where {self._chosen.sequences.get(sequence, sequence)}"
         meaning = f"items of the user's earlier {events}, oldest first; of more than {length} the latest are read"
-        name, ids = f"{sequence}_item_id", self._ids["item"]
-        self._asked.setdefault(name, RawInput(name, ids.dtype, "events", meaning, ids.missing))
-        return name
+        ids = self._known("item")
+        return self._ask(RawInput(f"{sequence}_item_id", ids.dtype, "events", meaning, ids.missing))
 
     def _ask_event_times(self, sequence: str) -> str:
-        return self._ask(f"{sequence}_{TIMESTAMP}", tf.float64, "events", "when each was: seconds since 1970 (UTC)")
+        meaning = "when each was: seconds since 1970 (UTC)"
+        return self._ask(RawInput(f"{sequence}_{TIMESTAMP}", tf.float64, "events", meaning, NAN))
 
     # What the model keeps
+
+    def _known(self, entity: str) -> Known:
+        """The catalogue of an entity."""
+        if entity not in self._ids:
+            vocabulary = self._samples.vocabulary[entity]
+            self._ids[entity] = Known([id for id in vocabulary if id is not None], 1, -1)
+        return self._ids[entity]
 
     def _table(self, column: Column) -> Any:
         return self._keep(column.values, lambda: tf.Variable(column.values, trainable=False))

@@ -13,10 +13,10 @@ from kar_aug.data.inputs import Inputs
 READ = Inputs(
     user_features=("country",),
     item_features=("genres", "brand"),
-    context=("hour", "weekday", "device", "slot", "tags", "discount", "price", "position", "share"),
+    context=("hour", "weekday", "device", "slot", "tags", "discount", "price", "position", "share", "shipped"),
     numeric={
         "price": "standard", "discount": "log", "share": "minmax", "position": "buckets", "year": "standard",
-        "stock": "buckets", "age": "log",
+        "stock": "buckets", "age": "log", "shipped": "minmax",
     },
     event_features=("rating", "genres", "maker", "dwell", "hour", "country", "since", "device", "position"),
     sequences={"views": "event == 'view'"},
@@ -46,6 +46,7 @@ def tables(ids: type, times: str = "seconds") -> Tables:
             "share": gaps(random.random(count)), "dwell": gaps(random.exponential(30, count)),
         }
     )  # fmt: skip
+    interactions["shipped"] = gaps(pd.to_datetime(stamp + random.integers(0, 10**5, count), unit="s"))
     interactions["tags"] = [list(random.choice(["a", "b", "c"], random.integers(0, 4))) for _ in range(count)]
     items = pd.DataFrame({"item_id": np.arange(13), "genres": ["War|Drama", "Drama", None, "War"] * 3 + ["Comedy"]})
     items["brand"], items["maker"] = gaps(items["item_id"] % 5), gaps([f"m{i % 3}" for i in range(13)])

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+_SECOND = pd.Timedelta(seconds=1)
+
 
 def request(
     split: pd.DataFrame, rows: Sequence[int], inputs: Sequence[dict[str, Any]], sequences: dict[str, str] | None = None
@@ -20,9 +22,8 @@ def request(
         sequences: sequence of events -> expression over the interactions' columns; "hist" holds all that happened.
     """
     kinds = {"hist": "user_id == user_id", **(sequences or {})}
-    frame = split
-    if frame["timestamp"].dtype.kind == "M":
-        frame = frame.assign(timestamp=(frame["timestamp"] - pd.Timestamp(0)) / pd.Timedelta(seconds=1))
+    times = {name: (cells - pd.Timestamp(0)) / _SECOND for name, cells in split.items() if cells.dtype.kind == "M"}
+    frame = split.assign(**times)
     happened = frame[~frame["drawn"]] if "drawn" in frame else frame
     before = {name: [_before(happened.query(how), frame.loc[row]) for row in rows] for name, how in kinds.items()}
     found = {}
