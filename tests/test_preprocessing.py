@@ -53,6 +53,25 @@ def test_raw_columns_become_what_the_model_was_trained_on(ids: type, times: str)
         np.testing.assert_array_equal(found[name], values.reshape(len(test), -1), err_msg=name)
 
 
+def test_clicks_alone_and_first_values_alone_are_read_as_they_were() -> None:
+    chosen = Inputs(
+        item_features=("genres",),
+        event_features=("rating", "genres"),
+        events="clicks",
+        history_length=5,
+        first_values=True,
+    )
+    samples, split = built(tables(int), chosen)
+    preprocessing = Preprocessing(samples, names(samples), chosen)
+    asked = [raw.as_dict() for raw in preprocessing.inputs]
+    assert any(raw["meaning"].startswith("items of the user's earlier clicks, oldest first") for raw in asked)
+    test = samples.of("test")
+    found = read(preprocessing, request(split, samples.rows[test].tolist(), asked, {"hist": "label > 0"}))
+    assert found["hist_item_id"].any()
+    for name, values in samples.read(test).items():
+        np.testing.assert_array_equal(found[name], values.reshape(len(test), -1), err_msg=name)
+
+
 def test_a_request_holds_what_the_model_reads_and_no_more() -> None:
     samples, _ = built(tables(str))
     few = Preprocessing(samples, ["item_id", "genres", "hist_item"])
