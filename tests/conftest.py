@@ -39,7 +39,7 @@ from kar_aug.testing import ChatServer
 # tests train, start processes or load large models, and tests with a fixture that does.
 SLOW_FILES = {
     "test_backbones", "test_cli", "test_collective", "test_compare", "test_demo", "test_docs", "test_encoders",
-    "test_imports", "test_keras_3", "test_packaging", "test_report",
+    "test_exporting", "test_imports", "test_keras_3", "test_packaging", "test_report",
 }  # fmt: skip
 SLOW_FIXTURES = {"new_database", "nursery", "trained"}
 FIRST = ("test_keras_3", "test_demo")  # what takes minutes should not begin when all else is done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import shutil
 import sqlite3
@@ -15,9 +15,15 @@ import pandas as pd
 import pytest
 from support.commands import kar_aug, refused
 from support.jobs import KEY
+from support.requests import request
 
+from kar_aug import Project
 from kar_aug.cache import VectorStore
 from kar_aug.cli import main
+from kar_aug.compare.arms import arms, fullest
+from kar_aug.compare.book import BOOK, Book
+from kar_aug.compare.experiment import Experiment
+from kar_aug.compare.tasks import Training
 from kar_aug.testing import ChatServer
 
 HASHES = ("--encoder", "kar_aug.testing:hash_encoder")
@@ -79,16 +85,16 @@ def test_the_whole_way_on_a_users_own_tables(folder: Path, chat_server: ChatServ
 
 
 def serve_with_tensorflow_alone(folder: Path) -> None:
-    """Load the export where neither kar_aug nor DeepCTR can be imported; compare with the model."""
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    from kar_aug.config import Config
-    from kar_aug.models import load_model
-    from kar_aug.pipeline.workspace import Workspace
-
-    samples = Workspace(Config.load(folder / "kar.toml")).samples
-    inputs, _ = samples.of("test")
-    inputs = {name: values[:50].reshape(50, -1) for name, values in inputs.items()}
-    np.savez(folder / "inputs.npz", **inputs)
+    """Load the export where neither kar_aug nor DeepCTR can be imported, ask it for the test rows and what the README
+    asks; compare with the predictions of the comparison.
+    """
+    workspace = Project.open(folder / "kar.toml").workspace
+    note = json.loads((folder / "serving/1/assets.extra/kar_aug.json").read_text())
+    samples = workspace.samples
+    sent = request(workspace.data.split, samples.rows[samples.of("test")].tolist(), note["inputs"])
+    (example,) = re.findall(r"predict -d '(.*?)'", (Path(__file__).parents[1] / "README.md").read_text(), re.S)
+    (folder / "example.json").write_text(example)
+    np.savez(folder / "request.npz", **sent)
     code = """
 import sys
 class Guard:
@@ -96,21 +102,24 @@ class Guard:
         if name.split(".")[0] in ("kar_aug", "deepctr"):
             raise ImportError(name)
 sys.meta_path.insert(0, Guard())
-import numpy as np, tensorflow as tf
+import json, numpy as np, tensorflow as tf
 serve = tf.saved_model.load("serving/1").signatures["serving_default"]
-output = serve(**{name: tf.constant(values) for name, values in np.load("inputs.npz").items()})
+output = serve(**{name: tf.constant(values) for name, values in np.load("request.npz").items()})
 np.save("output.npy", output["ctr"].numpy())
+dtypes = {name: spec.dtype for name, spec in serve.structured_input_signature[1].items()}
+example = json.load(open("example.json"))["inputs"]
+output = serve(**{name: tf.constant(values, dtypes[name]) for name, values in example.items()})
+assert output["ctr"].shape == (2, 1), output
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    models = [load_model(path) for path in (folder / ".kar/runs").glob("*.keras")]
-    model = next(m for m in models if any("knowledge_augmentation" in layer.name for layer in m.layers))
-    expected = model.predict(inputs, verbose=0)
-    np.testing.assert_allclose(np.load(folder / "output.npy"), expected, atol=1e-5)
-    assert (
-        VectorStore.open(folder / ".kar/vectors/item").fingerprint
-        in (folder / "serving/1/assets.extra/kar_aug.json").read_text()
-    )
+    experiment = Experiment(workspace)
+    arm = fullest(arms(experiment.config), "DeepFM")
+    assert arm is not None
+    book = Book(experiment.folder / BOOK)
+    expected = book.prediction(Training(arm, 0, experiment.config.training).identity(experiment))
+    np.testing.assert_allclose(np.load(folder / "output.npy")[:, 0], expected, rtol=0, atol=1e-6)
+    assert note["stores"]["item"] == VectorStore.open(folder / ".kar/vectors/item").fingerprint
 
 
 def test_a_server_that_is_down(folder: Path) -> None:

@@ -124,6 +124,8 @@ def print_comparison(done: Compared, report: Path, *, title: str, reproduce: str
 def export(config: str, /, backbone: str, seed: int, output: str, **recipes: Any) -> None:
     """Write a compared model as a SavedModel with prestored vectors, which TensorFlow alone can serve.
 
+    It is fed with raw ids and raw values; assets.extra/kar_aug.json in it says which.
+
     \b
     Example:
       kar-aug export --backbone DIN --output serving/1

@@ -12,6 +12,7 @@ from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.saved import file_of, restored
 from kar_aug.compare.tasks import OnEvent
 from kar_aug.compare.workers import do
+from kar_aug.data.inputs import inputs
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import Workspace
 
@@ -29,7 +30,8 @@ def exported_model(workspace: Workspace, backbone: str, seed: int) -> tuple[Path
 
 
 def export_model(workspace: Workspace, backbone: str, seed: int, folder: Path) -> None:
-    """Write that model as a SavedModel, in a process with the Keras that it was trained on if this one has another.
+    """Write that model as a SavedModel that is fed with raw ids and raw values, in a process with the Keras that it was
+    trained on if this one has another.
 
     Raises:
         StoreError: `compare` trained none on this data and knowledge.
@@ -51,10 +53,14 @@ class Exporting:
         return self.run.keras
 
     def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
-        """Build it again, and write it."""
+        """Build it again, and write it with all that makes its inputs of raw columns."""
+        from kar_aug.compare.models import input_names
         from kar_aug.models.export import export
+        from kar_aug.models.preprocessing import Preprocessing
 
-        export(restored(experiment, self.run), self.folder, _stores(experiment, self.run.arm))
+        model, samples = restored(experiment, self.run), experiment.samples(self.run.seed)
+        preprocessing = Preprocessing(samples, input_names(model), inputs(experiment.workspace.config.data))
+        export(model, self.folder, _stores(experiment, self.run.arm), preprocessing=preprocessing)
 
 
 def _exported(experiment: Experiment, backbone: str) -> Arm:

@@ -6,6 +6,7 @@ All that is fitted (vocabularies, scales, buckets) is fitted on the training par
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,8 @@ class _Builder:
         cells = self._context(name)
         self._check_new("interactions", name)
         self._add(name, cells, self.trained, "")
+        if name not in self.split:
+            self.columns[name] = replace(self.columns[name], derived=name)
 
     def _add_number_wherever(self, name: str) -> None:
         """A number that is named under `numeric` alone: of the one table that has it."""
@@ -225,8 +228,8 @@ class _Builder:
             return
         if name in self.columns and not isinstance(self.encodings[name], Scale):
             column = self.columns[name]
-            first = column.values if column.values.ndim == 1 else column.values[:, 0]
-            self._add_event_feature(sequence, name, Column(first, column.entity), self.encodings[name])
+            first = column if column.values.ndim == 1 else replace(column, values=column.values[:, 0])
+            self._add_event_feature(sequence, name, first, self.encodings[name])
             return
         if name in self.split and name != "label":
             cells, entity, shown = self.split[name], "", self.trained
@@ -242,7 +245,8 @@ class _Builder:
         called = f"{sequence}_{name}"
         self._check_new("event_features", called)
         by_event = column.values[self.places[column.entity]] if column.entity else column.values
-        self.columns[called] = Column(self.sequences[sequence].pad(by_event))
+        told = column if column.entity or column.derived else None
+        self.columns[called] = Column(self.sequences[sequence].pad(by_event), told=told)
         self.encodings[called] = encoding
         shared = next((f.embedding or f.name for f in self.features if _tells(f, name)), "")
         self.features.append(Feature(called, encoding.size, self.inputs.history_length, shared, sequence))

@@ -31,10 +31,17 @@ _HASHED_ROWS = 1 << 20
 class Column:
     """Encoded values of a feature: one row an event, or one row a place of the catalogue (`entity` says of which); of a
     feature of earlier events those of its sequence, padded (see `Events.pad`).
+
+    Args:
+        derived: what it is of the timestamp: "hour", "weekday"; "" for a column of the tables.
+        told: of a feature of earlier events, the column that tells it of each: of the catalogue, or derived. None where
+            interactions say it of each event anew.
     """
 
     values: Array
     entity: str = ""
+    derived: str = ""
+    told: Column | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,7 @@ class Samples:
             return self.places[feature.name][rows] if feature.is_key else self._values(feature.name, rows)
         read = window.read(self.columns[feature.name].values)
         if feature.name == f"{feature.sequence}_{SINCE}":
-            return np.where(window.there, _since(self.timestamps[rows][:, np.newaxis] - read), np.int32(MISSING))
+            return np.where(window.there, since_code(self.timestamps[rows][:, np.newaxis] - read), np.int32(MISSING))
         return read
 
     def _values(self, name: str, rows: Positions) -> Array:
@@ -144,7 +151,7 @@ class Samples:
         return column.values[self.places[column.entity][rows] if column.entity else rows]
 
 
-def _since(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+def since_code(seconds: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int32]:
     """How long ago, in powers of two of a minute: 2 for the same minute, 3 up to two, ..."""
     powers = np.log2(1 + np.maximum(seconds, 0, dtype=np.float32) / _SINCE_UNIT)
     return np.minimum(powers, _SINCE_MOST).astype(np.int32) + FIRST

@@ -2,6 +2,7 @@
 
 augment   add knowledge to one that exists     change   prestore it for serving, renew it, load the model
 export    a SavedModel                         join     vectors that come with each batch, for tables larger than memory
+preprocessing  raw ids and values as inputs    encoded  vocabularies, buckets and scales, in TensorFlow
 """
 
 from kar_aug.cache.vectors.join import join

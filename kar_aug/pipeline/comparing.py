@@ -153,7 +153,7 @@ class _TrainingBar:
 
 
 def export(workspace: Workspace, output: Path | str, backbone: str, seed: int = 0) -> Path:
-    """Write a trained model as a SavedModel with prestored vectors.
+    """Write a trained model as a SavedModel with prestored vectors, fed with raw ids and raw values.
 
     Raises:
         StoreError: `compare` trained none on this data and knowledge.

@@ -225,10 +225,11 @@ class Project:
         return comparing.compare(self.workspace, self.watch, unaudited=unaudited)
 
     def export(self, output: Path | str, backbone: str | None = None, *, seed: int = 0) -> Path:
-        """Write a compared model as a SavedModel with prestored vectors, which TensorFlow alone can serve.
+        """Write a compared model as a SavedModel with prestored vectors, which TensorFlow alone can serve, and which is
+        fed with raw ids and raw values.
 
         Args:
-            output: the folder to write.
+            output: the folder to write; assets.extra/kar_aug.json in it says what a request holds.
             backbone: which of the compared models; the first of the settings if None.
             seed: which of its trainings.
 

@@ -1,0 +1,287 @@
+"""What a request says, in raw ids and raw values, as a model of `compare` reads it: inside the exported model.
+
+A request says what is known when a page is made, and not before: who asks, for which items, when, the context, and the
+user's latest events. What belongs to a user or an item (features, numbers, the place by which knowledge is looked up)
+is kept in the model, by id, for the candidates as for earlier events: a caller who had to send it would need the tables
+at hand, and could send what the model was not trained on. An id without a row, or a new one, is read as the samples
+have it: features missing, id unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kar_aug._keras import tf
+from kar_aug.data.encodings import UNKNOWN, Buckets, Categories, Encoding
+from kar_aug.data.features import HIST, Feature
+from kar_aug.data.inputs import SINCE, Inputs
+from kar_aug.data.samples import ENTITIES, Column, Samples
+from kar_aug.models.encoded import NAN, HowLongAgo, Known, encoded, latest, of_time
+
+TIMESTAMP = "timestamp"
+_SUFFIX = "_missing"
+_IDS = tuple(f"{entity}_id" for entity in ENTITIES)
+
+
+@dataclass(frozen=True)
+class RawInput:
+    """One input of the exported model.
+
+    Args:
+        name: of the column.
+        dtype: TensorFlow's.
+        axis: what stands beside each other in a row, "events" or "values"; "" for one value a row.
+        meaning: in words.
+        missing: what stands for a missing value, and for padding.
+    """
+
+    name: str
+    dtype: Any
+    axis: str
+    meaning: str
+    missing: Any
+
+    @property
+    def spec(self) -> Any:
+        """As a signature has it."""
+        return tf.TensorSpec([None, None] if self.axis else [None], self.dtype, self.name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            "name": self.name,
+            "dtype": self.dtype.name,
+            "shape": ["rows", self.axis] if self.axis else ["rows"],
+            "meaning": self.meaning,
+            "missing": "NaN" if self.missing is NAN else self.missing,
+        }
+
+
+class Request:
+    """The raw inputs of one call, and what several features ask of them."""
+
+    def __init__(self, raw: Mapping[str, Any], ids: Mapping[str, Known]) -> None:
+        self.raw = raw
+        self._ids = ids
+        self._found: dict[Any, Any] = {}
+
+    def found(self, name: str, entity: str) -> Any:
+        """Of raw ids their places in the catalogue: 0 where there is none, -1 where it is unknown."""
+        return self._once(name, lambda: self._ids[entity](self.raw[name]))
+
+    def latest(self, sequence: str, length: int) -> Any:
+        """Places of the latest events: see `kar_aug.models.encoded.latest`."""
+        return self._once((sequence, length), lambda: latest(self.found(f"{sequence}_item_id", "item") != 0, length))
+
+    def _once(self, key: Any, find: Callable[[], Any]) -> Any:
+        if key not in self._found:
+            self._found[key] = find()
+        return self._found[key]
+
+
+Reader = Callable[[Request], Any]
+
+
+class Preprocessing:
+    """From raw columns to the inputs of a model, in TensorFlow's graph.
+
+    Args:
+        samples: what the model was trained on.
+        names: of the model's inputs.
+        chosen: what of the data the samples are, in words for those who send requests.
+    """
+
+    def __init__(self, samples: Samples, names: Collection[str], chosen: Inputs | None = None) -> None:
+        self._samples, self._chosen = samples, chosen or Inputs()
+        self._asked: dict[str, RawInput] = {}
+        self._kept: dict[int, Any] = {}
+        self._ids: dict[str, Known] = {}
+        self._how_long_ago = HowLongAgo()
+        read = [feature for feature in (*samples.features, *samples.keys) if feature.name in names]
+        self._readers = {feature.name: self._reader(feature) for feature in read}
+        self.encodings = {f.name: samples.encodings[f.name] for f in read if f.name in samples.encodings}
+
+    @property
+    def inputs(self) -> list[RawInput]:
+        """What a request holds: of the sample itself, then of events."""
+        return sorted(self._asked.values(), key=lambda asked: asked.axis == "events")
+
+    @property
+    def tracked(self) -> list[Any]:
+        """Variables and tables, which a SavedModel is to hold."""
+        return [*self._ids.values(), self._how_long_ago, *self._kept.values()]
+
+    def __call__(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """The model's inputs, (rows, 1) or (rows, length) each.
+
+        Args:
+            raw: by name, as `inputs` says. What has one row holds for all rows of the others.
+        """
+        request = Request(raw, self._ids)
+        rows = tf.reduce_max([tf.shape(values)[0] for values in raw.values()])
+        found = {name: read(request) for name, read in self._readers.items()}
+        wide = {name: values if values.shape.rank == 2 else values[:, tf.newaxis] for name, values in found.items()}
+        return {name: tf.broadcast_to(values, [rows, values.shape[1]]) for name, values in wide.items()}
+
+    # How a feature is read. What it needs of a request is asked for here, once, and not when it is read.
+
+    def _reader(self, feature: Feature) -> Reader:
+        if feature.sequence:
+            return self._of_events(feature)
+        if feature.is_key:
+            return self._place(feature.name)
+        column = self._samples.columns[feature.name]
+        if column.entity:
+            return self._of_entity(f"{column.entity}_id", column, is_id=feature.name in _IDS)
+        missing = feature.name.endswith(_SUFFIX) and feature.name not in self._samples.encodings
+        name = feature.name.removesuffix(_SUFFIX) if missing else feature.name
+        encoding, derived = self._samples.encodings[name], self._samples.columns[name].derived
+        if derived:
+            cells = self._of_time(self._ask_time(), derived, encoding)
+        else:
+            cells = self._of_column(name, "values" if feature.length else "", name, encoding)
+        if missing:
+            return lambda request: tf.cast(~tf.math.is_finite(cells(request)), tf.float32)
+        encode = self._encoded(encoding)
+        if feature.length is None:
+            return lambda request: encode(cells(request))
+        length = feature.length
+        return lambda request: _fitted(encode(cells(request)), length)
+
+    def _place(self, entity: str) -> Reader:
+        """The key of an entity: 0 where it is not in the catalogue."""
+        name = self._ask_id(entity)
+        return lambda request: tf.maximum(request.found(name, entity), 0)
+
+    def _of_entity(self, name: str, column: Column, *, is_id: bool) -> Reader:
+        """A column of the catalogue, by the raw ids of that name."""
+        entity = column.entity
+        if name == f"{entity}_id":
+            self._ask_id(entity)
+        table = self._table(column)
+
+        def read(request: Request) -> Any:
+            found = request.found(name, entity)
+            values = tf.gather(table, tf.maximum(found, 0))
+            return tf.where(found < 0, UNKNOWN, values) if is_id else values
+
+        return read
+
+    def _of_column(self, name: str, axis: str, meaning: str, encoding: Encoding) -> Reader:
+        """Raw values as a request holds them."""
+        encode = self._encoded(encoding)
+        self._ask(RawInput(name, encode.dtype, axis, f"{meaning}: {_kind(encoding)}", encode.missing))
+        return lambda request: request.raw[name]
+
+    def _of_time(self, name: str, derived: str, encoding: Encoding) -> Reader:
+        dtype = self._encoded(encoding).dtype
+        return lambda request: tf.cast(of_time(derived, request.raw[name]), dtype)
+
+    def _of_events(self, feature: Feature) -> Reader:
+        """What is told of earlier events: (rows, length), padded with zeros."""
+        sequence, length = feature.sequence, feature.length or 0
+        ids = self._ask_events(sequence, length)
+        if feature.is_key:
+            return _padded(sequence, length, lambda request: tf.maximum(request.found(ids, "item"), 0))
+        if feature.name == f"{sequence}_{SINCE}":
+            return self._since(sequence, length)
+        told = self._samples.columns[feature.name].told
+        if told is not None and told.entity == "user":
+            of_user = self._of_entity("user_id", told, is_id=False)
+            there = _padded(sequence, length, lambda request: tf.ones_like(request.found(ids, "item")))
+            return lambda request: of_user(request)[:, tf.newaxis] * there(request)
+        if told is not None and told.entity:
+            return _padded(sequence, length, self._of_entity(ids, told, is_id=feature.name == ids))
+        encoding = self._samples.encodings[feature.name]
+        if told is not None:
+            cells = self._of_time(self._ask_event_times(sequence), told.derived, encoding)
+        else:
+            called = feature.name.removeprefix(f"{sequence}_")
+            cells = self._of_column(feature.name, "events", f"{called} of each", encoding)
+        encode = self._encoded(encoding)
+        return _padded(sequence, length, lambda request: encode(cells(request)))
+
+    def _since(self, sequence: str, length: int) -> Reader:
+        now, then = self._ask_time(), self._ask_event_times(sequence)
+        # NaN where there is no event: how long ago that was is missing.
+        times = _padded(sequence, length, lambda request: request.raw[then], NAN)
+        return lambda request: self._how_long_ago(request.raw[now][:, tf.newaxis] - times(request))
+
+    # What a request must hold
+
+    def _ask(self, raw: RawInput) -> str:
+        self._asked.setdefault(raw.name, raw)
+        return raw.name
+
+    def _ask_id(self, entity: str) -> str:
+        ids, meaning = self._known(entity), {"user": "who asks", "item": "what may be shown: the candidate"}[entity]
+        return self._ask(RawInput(f"{entity}_id", ids.dtype, "", meaning, ids.missing))
+
+    def _ask_time(self) -> str:
+        return self._ask(RawInput(TIMESTAMP, tf.float64, "", "when: seconds since 1970 (UTC)", NAN))
+
+    def _ask_events(self, sequence: str, length: int) -> str:
+        if sequence == HIST:
+            events = "clicks" if self._chosen.events == "clicks" else "events"
+        else:
+            events = f"events where {self._chosen.sequences.get(sequence, sequence)}"
+        meaning = f"items of the user's earlier {events}, oldest first; of more than {length} the latest are read"
+        ids = self._known("item")
+        return self._ask(RawInput(f"{sequence}_item_id", ids.dtype, "events", meaning, ids.missing))
+
+    def _ask_event_times(self, sequence: str) -> str:
+        meaning = "when each was: seconds since 1970 (UTC)"
+        return self._ask(RawInput(f"{sequence}_{TIMESTAMP}", tf.float64, "events", meaning, NAN))
+
+    # What the model keeps
+
+    def _known(self, entity: str) -> Known:
+        """The catalogue of an entity."""
+        if entity not in self._ids:
+            vocabulary = self._samples.vocabulary[entity]
+            self._ids[entity] = Known([id for id in vocabulary if id is not None], 1, -1)
+        return self._ids[entity]
+
+    def _table(self, column: Column) -> Any:
+        return self._keep(column.values, lambda: tf.Variable(column.values, trainable=False))
+
+    def _encoded(self, encoding: Encoding) -> Any:
+        return self._keep(encoding, lambda: encoded(encoding))
+
+    def _keep(self, of: Any, make: Callable[[], Any]) -> Any:
+        """One for all features that share it. The samples keep `of` alive, so that no other takes its id."""
+        if id(of) not in self._kept:
+            self._kept[id(of)] = make()
+        return self._kept[id(of)]
+
+
+def _padded(sequence: str, length: int, read: Reader, padding: Any = 0) -> Reader:
+    """The latest values of events, (rows, length), of all that a request has.
+
+    Raises (when a request is read):
+        InvalidArgumentError: There are not as many as there are events.
+    """
+
+    def pad(request: Request) -> Any:
+        values, events = read(request), request.raw[f"{sequence}_item_id"]
+        message = f"What is told of events must be of the shape of {sequence}_item_id."
+        with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(values), tf.shape(events), message)]):
+            padded = tf.pad(values, [[0, 0], [0, 1]], constant_values=padding)
+        return tf.gather(padded, request.latest(sequence, length), batch_dims=1)
+
+    return pad
+
+
+def _fitted(values: Any, length: int) -> Any:
+    """(rows, length), of any number of values a row."""
+    cut = values[:, :length]
+    return tf.ensure_shape(tf.pad(cut, [[0, 0], [0, length - tf.shape(cut)[1]]]), [None, length])
+
+
+def _kind(encoding: Encoding) -> str:
+    if isinstance(encoding, Categories):
+        return f"one of {len(encoding.values):,} known values, or another"
+    words = "read by quantile buckets" if isinstance(encoding, Buckets) else "put on the scale of the training part"
+    return f"a number (a time: its seconds since 1970), {words}"

@@ -1,0 +1,161 @@
+"""A model of a comparison, exported: fed with raw tables it predicts what it did, and TensorFlow alone serves it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from support.every_kind import READ, tables
+from support.requests import request
+
+from kar_aug._keras import IS_KERAS_3
+
+if IS_KERAS_3:
+    pytest.skip("a comparison chooses the Keras of its processes itself", allow_module_level=True)
+
+from kar_aug import Project
+from kar_aug.cache import StoreSpec, VectorStore
+from kar_aug.compare import export_model
+from kar_aug.compare.arms import arms, fullest
+from kar_aug.compare.book import BOOK, Book
+from kar_aug.compare.experiment import Experiment
+from kar_aug.compare.tasks import Training
+from kar_aug.compare.workers import do
+from kar_aug.data.encodings import encoding_of
+from kar_aug.pipeline.workspace import Workspace
+
+# Some of them, for a model of 40 inputs takes minutes to build.
+SOME = replace(
+    READ,
+    user_features=(),
+    item_features=("genres",),
+    context=("hour", "device", "tags"),
+    numeric={"price": "standard", "discount": "log", "share": "minmax", "position": "buckets"},
+    event_features=("rating", "genres", "since"),
+    sequences={},
+)
+BACKBONES = ("DeepFM", "plain_keras:build")
+PLAIN_KERAS = """
+import keras
+from kar_aug.backbones import embed, on_keras
+
+@on_keras("3")
+def build(features, settings, augmentation, injection):
+    embedded = embed(features, settings)
+    known = injection(augmentation, embedded.inputs)
+    read = [*embedded.fields, *embedded.dense, *known.vectors(), *known.dense]
+    hidden = keras.layers.Dense(8, "relu")(keras.layers.Concatenate()(read))
+    return keras.Model(embedded.inputs, keras.layers.Dense(1, "sigmoid")(hidden))
+"""
+# What production does: TensorFlow, and nothing of ours, of DeepCTR's, or of pandas.
+SERVE = """
+import sys
+class Guard:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("kar_aug", "deepctr", "pandas"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Guard())
+import numpy as np, tensorflow as tf
+for folder in sys.argv[1:]:
+    serve = tf.saved_model.load(folder).signatures["serving_default"]
+    for number in range(2):
+        sent = np.load(f"{folder}/request{number}.npz")
+        features = {n: tf.constant(sent[n].astype(object) if sent[n].dtype.kind == "U" else sent[n]) for n in sent}
+        np.save(f"{folder}/answer{number}.npy", serve(**features)["ctr"].numpy())
+"""
+
+
+class Exported(NamedTuple):
+    folder: Path
+    expected: np.ndarray  # what the run predicted for the test rows
+    found: np.ndarray  # what the export says of them
+    new: np.ndarray  # and of new items that are shown to a new user
+
+    @property
+    def note(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "assets.extra/kar_aug.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The tables of every kind, and knowledge of most items."""
+    given, folder = tables(str, "dates"), tmp_path_factory.mktemp("project")
+    (folder / "plain_keras.py").write_text(PLAIN_KERAS)
+    read = {name: value for name, value in asdict(SOME).items() if name not in ("first_values", "weight")}
+    which = {"backbones": BACKBONES, "knowledge": ("item",), "controls": (), "seeds": 1, "jobs": 1}
+    training = {"epochs": 1, "embedding_dim": 4, "expert_hidden": 4, "hidden_units": (8,), "batch_size": 32}
+    settings = {
+        "workdir": str(folder / "work"),
+        "data": {**read, "protocol": "temporal", "validation": 0.2, "test": 0.3},
+        "compare": {**which, **training},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        project = Project(settings, interactions=given.interactions, items=given.items, users=given.users)
+        ids = project.workspace.tables.ids("item")[:-3]
+        with VectorStore.writer(project.workspace.store_path("item"), StoreSpec("random", 6)) as writer:
+            writer.append(ids, ["k"] * len(ids), np.random.default_rng(0).normal(size=(len(ids), 6)))
+        yield project
+
+
+@pytest.fixture(scope="module")
+def exported(project: Project) -> dict[str, Exported]:
+    """By backbone: trained, exported, and asked in a process of its own."""
+    workspace = project.workspace
+    folders = {name: workspace.config.work / f"serving{number}" for number, name in enumerate(BACKBONES)}
+    experiment = Experiment(workspace)
+    book, config = Book(experiment.folder / BOOK), experiment.config
+    chosen = {name: fullest(arms(config), name) for name in BACKBONES}
+    trainings = [Training(arm, 0, config.training) for arm in chosen.values() if arm is not None]
+    do(trainings, experiment, book, 1, lambda event: None)
+    for backbone, path in folders.items():
+        export_model(workspace, backbone, 0, path)
+        _write_requests(path, workspace)
+    command = [sys.executable, "-c", SERVE, *map(str, folders.values())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = {}
+    for training, (backbone, path) in zip(trainings, folders.items(), strict=True):
+        answers = [np.load(path / f"answer{number}.npy")[:, 0] for number in range(2)]
+        found[backbone] = Exported(path, book.prediction(training.identity(experiment)), *answers)
+    return found
+
+
+def _write_requests(path: Path, workspace: Workspace) -> None:
+    """One of all test rows; and one of a user whom nobody knows, with one row for three candidates."""
+    samples = workspace.samples
+    inputs = json.loads((path / "assets.extra/kar_aug.json").read_text())["inputs"]
+    sent = request(workspace.data.split, samples.rows[samples.of("test")].tolist(), inputs)
+    new = {"user_id": np.asarray(["nobody"], object), "item_id": np.asarray(["i1", "nothing", "i9"], object)}
+    for number, values in enumerate((sent, {name: new.get(name, array[-1:]) for name, array in sent.items()})):
+        kept = {name: array.astype("U") if array.dtype == object else array for name, array in values.items()}
+        np.savez(path / f"request{number}.npz", **kept)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_raw_tables_are_predicted_as_in_the_comparison(exported: dict[str, Exported], backbone: str) -> None:
+    expected, found = exported[backbone].expected, exported[backbone].found
+    assert len(expected) > 50 and np.ptp(expected) > 1e-3, "models that tell rows apart"
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_new_user_and_new_items_have_a_probability(exported: dict[str, Exported], backbone: str) -> None:
+    new = exported[backbone].new
+    assert new.shape == (3,) and ((new > 0) & (new < 1)).all() and len(set(new)) == 3
+
+
+def test_an_export_says_what_to_send_and_what_is_inside(exported: dict[str, Exported], project: Project) -> None:
+    note, samples = exported["DeepFM"].note, project.workspace.samples
+    assert note["stores"] == {"item": VectorStore.open(project.workspace.store_path("item")).fingerprint}
+    assert [raw["name"] for raw in note["inputs"]][:2] == ["user_id", "item_id"] and note["outputs"][0]["name"] == "ctr"
+    assert all(raw["meaning"] and raw["missing"] is not None for raw in note["inputs"])
+    kept = json.loads((exported["DeepFM"].folder / "assets.extra/encodings.json").read_text())
+    assert {name: encoding_of(data) for name, data in kept.items()} == samples.encodings
