@@ -216,6 +216,6 @@ def test_what_was_said_as_json_becomes_features_of_the_model(folder: Path) -> No
         )  # fmt: skip
     samples = Workspace(Config.load(folder / "kar.toml")).samples
     sizes = {f.name: (f.vocabulary_size, f.length) for f in samples.features}
-    assert sizes["attributes.country"] == (2, None), "japan, and what is missing"
-    assert sizes["attributes.themes"] == (4, 3)
-    assert set(samples.inputs["attributes.country"].tolist()) == {0, 1}
+    assert sizes["attributes.country"] == (3, None), "what is missing, what is unknown, and japan"
+    assert sizes["attributes.themes"] == (5, 3)
+    assert set(samples.read(samples.of("train"))["attributes.country"].tolist()) == {0, 2}

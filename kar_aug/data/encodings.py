@@ -26,6 +26,7 @@ from kar_aug.errors import DataError
 
 MISSING, UNKNOWN, FIRST = 0, 1, 2
 SCALES = ("standard", "log", "minmax", "buckets")
+MOST = 1e6  # beyond it a number on a scale is cut off: the training part's may hardly differ, and a later one by much
 _BUCKETS = 20
 Codes = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -96,8 +97,8 @@ class Buckets:
 class Scale:
     """Numbers on one scale: (f(x) - shift) / width, f the identity or a logarithm that keeps the sign.
 
-    A missing number is `missing`, where it would be the training part's mean; whether it was missing is a feature of
-    its own: `may_miss`.
+    A number a million widths away counts as that far. A missing number is `missing`, where it would be the training
+    part's mean; whether it was missing is a feature of its own: `may_miss`.
     """
 
     log: bool
@@ -127,7 +128,7 @@ class Scale:
         """`values` on the scale, one each."""
         numbers = numbers_of(values)
         spread = _logarithm(numbers) if self.log else numbers
-        scaled = (spread - self.shift) / self.width
+        scaled = np.clip((spread - self.shift) / self.width, -MOST, MOST)
         return np.where(np.isfinite(numbers), scaled, self.missing).astype(np.float32)
 
     def as_dict(self) -> dict[str, Any]:

@@ -60,16 +60,15 @@ def save(samples: Samples, folder: Path, made_of: Mapping[str, Any] | None = Non
     if folder.exists() and not (folder / MANIFEST).exists():
         raise DataError(f"{folder} is there and holds no samples. Name another folder.", path=folder)
     with _written_beside(folder) as beside:
-        columns = {
-            name: {"file": f"column-{number}", "entity": column.entity}
-            for number, (name, column) in enumerate(samples.columns.items())
-        }
+        files: dict[int, str] = {}  # of arrays: what tells events of a feature may be that feature itself
+        columns = {name: _column_as_dict(column, files) for name, column in samples.columns.items()}
         sequences = {
             name: {"file": f"sequence-{number}", "length": events.length}
             for number, (name, events) in enumerate(samples.sequences.items())
         }
-        for name, column in samples.columns.items():
-            _save_array(beside / f"{columns[name]['file']}.npy", column.values)
+        told = [column.told for column in samples.columns.values() if column.told is not None]
+        for values in {id(column.values): column.values for column in (*samples.columns.values(), *told)}.values():
+            _save_array(beside / f"{files[id(values)]}.npy", values)
         for name, events in samples.sequences.items():
             for each in _OF_EVENTS:
                 _save_array(beside / f"{sequences[name]['file']}-{each}.npy", getattr(events, each))
@@ -114,10 +113,7 @@ def load(folder: Path) -> Samples:
             **{name: _mapped(folder / f"{name}.npy") for name in (*_OF_SAMPLES, "timestamps")},
             vocabulary=_Later(lambda: _vocabulary(folder)),
             places={entity: _mapped(folder / f"places-{entity}.npy") for entity in ENTITIES},
-            columns={
-                name: Column(_mapped(folder / f"{each['file']}.npy"), each["entity"])
-                for name, each in manifest["columns"].items()
-            },
+            columns=_columns(folder, manifest["columns"]),
             sequences={
                 name: Events(
                     **{part: _mapped(folder / f"{each['file']}-{part}.npy") for part in _OF_EVENTS},
@@ -129,6 +125,28 @@ def load(folder: Path) -> Samples:
         )
         vars(samples)["fingerprint"] = manifest["fingerprint"]  # so that nobody reads all to compute it again
     return samples
+
+
+def _column_as_dict(column: Column, files: dict[int, str]) -> dict[str, Any]:
+    """What the manifest says of a column; `files` gets the names of its arrays."""
+    return {
+        "file": files.setdefault(id(column.values), f"column-{len(files)}"),
+        "entity": column.entity,
+        "derived": column.derived,
+        "told": None if column.told is None else _column_as_dict(column.told, files),
+    }
+
+
+def _columns(folder: Path, kept: Mapping[str, Any]) -> dict[str, Column]:
+    arrays: dict[str, Array] = {}
+
+    def column(each: Mapping[str, Any]) -> Column:
+        if each["file"] not in arrays:
+            arrays[each["file"]] = _mapped(folder / f"{each['file']}.npy")
+        told = None if each["told"] is None else column(each["told"])
+        return Column(arrays[each["file"]], each["entity"], each["derived"], told)
+
+    return {name: column(each) for name, each in kept.items()}
 
 
 class _Later(Mapping[str, T]):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug._keras import tf
-from kar_aug.data.encodings import FIRST, MISSING, UNKNOWN, Buckets, Categories, Encoding, Scale
+from kar_aug.data.encodings import FIRST, MISSING, MOST, UNKNOWN, Buckets, Categories, Encoding, Scale
 from kar_aug.data.samples import SINCE_SIZE, since_code
 
 NAN = float("nan")
@@ -94,7 +94,7 @@ class OnScale(tf.Module):
     def __call__(self, raw: Any) -> Any:
         scale = self._scale
         spread = tf.sign(raw) * tf.math.log1p(tf.abs(raw)) if scale.log else raw
-        scaled = (spread - scale.shift) / scale.width
+        scaled = tf.clip_by_value((spread - scale.shift) / scale.width, -MOST, MOST)
         return tf.cast(tf.where(tf.math.is_finite(raw), scaled, tf.constant(scale.missing, tf.float64)), tf.float32)
 
 
