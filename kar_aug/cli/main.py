@@ -22,10 +22,9 @@ from kar_aug.cli.progress import Terminal, notes, results, stage, table, tell
 from kar_aug.cli.prompting import prompts, write_scenario
 from kar_aug.cli.stages import audit, compare, encode, export, print_comparison
 from kar_aug.config import Config
-from kar_aug.data.guessing import guess
 from kar_aug.errors import ConfigError, KarError, MissingDependencyError
 from kar_aug.pipeline.project import Project
-from kar_aug.pipeline.starting import template, write_settings
+from kar_aug.pipeline.starting import start, template
 
 
 class _Cli(click.Group):
@@ -89,25 +88,21 @@ def init(output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: s
     """
     if more and not paths:
         raise ConfigError(f"{more[0]}: files are named after --data.")
-    there = Path(output).exists() and not force
-    if there and (scenario is None or paths):
-        raise ConfigError(f"{output} is there already. Name another with --output, or give --force.")
-    file = None if scenario is None else f"{scenario}.toml"
-    found = guess((*paths, *more)) if paths else None  # before anything is written
-    if scenario is not None:
-        write_scenario(scenario, Path(output), force=force)
-    if found is not None:
-        results.print(str(write_settings(found, output, scenario=file, force=force)), markup=False, soft_wrap=True)
-    if there:
-        results.print(f'{output} is there already. Set in it: [prompts] scenario = "{file}"', markup=False)
+    if paths:
+        started = start((*paths, *more), output, scenario=scenario, force=force)
+        results.print(str(started), markup=False, soft_wrap=True)
         return
-    if found is None:
-        content = template()
-        if file is not None:
-            content = edited(content, lambda settings: settings["prompts"].update(scenario=file))
-        write_atomic(Path(output), content)
-    next_command = "inspect --data" if paths else "prompts"
-    results.print(f"Wrote {output}. Next: kar-aug {next_command}", markup=False)
+    content = template()
+    if scenario is not None:
+        content = edited(content, lambda settings: settings["prompts"].update(scenario=f"{scenario}.toml"))
+        write_scenario(scenario, Path(output), force=force)
+        if Path(output).exists() and not force:
+            results.print(f'{output} is there already. Set in it: [prompts] scenario = "{scenario}.toml"', markup=False)
+            return
+    if Path(output).exists() and not force:
+        raise ConfigError(f"{output} is there already. Name another with --output, or give --force.")
+    write_atomic(Path(output), content)
+    results.print(f"Wrote {output}. Next: kar-aug prompts", markup=False)
 
 
 @main.command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import textwrap
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from kar_aug._files import write_atomic
+from kar_aug._toml import edited
 from kar_aug.data.guessing import Guess, Guessed, guess
 from kar_aug.errors import ConfigError
+from kar_aug.prompts.scenario import scenario_text
 
 _WIDTH = 118
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -39,16 +43,22 @@ class Started:
 
     Args:
         path: of it.
+        scenario: the file of a scenario beside it; None where one of kar-aug's fits as it is.
         guess: what it says, and why.
     """
 
     path: Path
+    scenario: Path | None
     guess: Guess
 
     def __str__(self) -> str:
         said = [f"{table}: {seen}" for table, seen in self.guess.said.items()]
-        left = [f"to fill in, as it could not be guessed: {', '.join(self.guess.open)}"] if self.guess.open else []
-        return "\n".join([*said, *left])
+        if self.scenario is not None:
+            said.append(f"Wrote {self.scenario}: factors, fields and templates, to edit.")
+        said.append(f"Wrote {self.path}. Next: kar-aug inspect --data")
+        if self.guess.open:
+            said.append(f"First fill in what could not be guessed: {', '.join(self.guess.open)}")
+        return "\n".join(said)
 
 
 def template() -> str:
@@ -59,54 +69,69 @@ def template() -> str:
 def start(
     paths: Sequence[Path | str], output: Path | str = "kar.toml", *, scenario: str | None = None, force: bool = False
 ) -> Started:
-    """Look at files, and write a kar.toml in which [data] is filled in.
+    """Look at files, and write a kar.toml in which [data] is filled in, and a scenario beside it where none fits.
 
     Args:
         paths: files and folders, see `kar_aug.data.guessing.guess`.
-        output, scenario, force: as in `write_settings`.
+        output: the file to write.
+        scenario: one of kar-aug's, to be written beside it; if None, it is guessed, and written only where its scale
+            of ratings is not that of the files.
+        force: write over files that are there.
 
     Raises:
-        ConfigError: The file is there.
+        ConfigError: A file is there.
         DataError: Which of the files are the interactions cannot be told, or one cannot be read.
+        PromptError: There is no such scenario.
 
     Example:
         >>> print(start(["interactions.parquet", "items.csv"], "guessed.toml", force=True))
         interactions: interactions.parquet (1,800 rows: user_id, item_id, rating, timestamp)
         items: items.csv (40 rows: item_id, title, genres)
-    """
-    return write_settings(guess(paths), output, scenario=scenario, force=force)
-
-
-def write_settings(
-    found: Guess, output: Path | str = "kar.toml", *, scenario: str | None = None, force: bool = False
-) -> Started:
-    """Write a kar.toml of what was guessed.
-
-    Args:
-        output: the file to write.
-        scenario: what it names; the one of kar-aug's that fits the files if None.
-        force: write over a file that is there.
-
-    Raises:
-        ConfigError: The file is there.
+        Wrote guessed.toml. Next: kar-aug inspect --data
     """
     output = Path(output)
-    if output.exists() and not force:
-        raise ConfigError(f"{output} is there already. Name another with --output, or give --force.", path=output)
-    write_atomic(output, settings(found, output.parent, scenario))
-    return Started(output, found)
+    _check_free(output, force=force)
+    found = guess(paths)
+    name = scenario or found.scenario[0]
+    content = _scenario_text(name, found.scale)
+    if scenario is None and content == scenario_text(name):
+        write_atomic(output, settings(found, output.parent, name))
+        return Started(output, None, found)
+    beside = output.with_name(f"{name}.toml")
+    _check_free(beside, force=force)
+    write_atomic(beside, content)
+    write_atomic(output, settings(found, output.parent, beside.name))
+    return Started(output, beside, found)
 
 
-def settings(found: Guess, folder: Path, scenario: str | None = None) -> str:
+def _check_free(path: Path, *, force: bool) -> None:
+    if path.exists() and not force:
+        raise ConfigError(f"{path} is there already. Name another with --output, or give --force.", path=path)
+
+
+def _scenario_text(name: str, scale: tuple[float, float]) -> str:
+    """A scenario of kar-aug whose words are for ratings of a scale."""
+    content = scenario_text(name)
+    told = tomllib.loads(content)
+    ratings = told["ratings"]
+    low, high = scale
+    if ratings["low"] <= low and high <= ratings["high"] and (high > 1) == (ratings["high"] > 1):
+        return content
+    words = [f"not {told['words']['verb']}", told["words"]["verb"]] if scale == (0, 1) else ratings["words"]
+    ends: dict[str, Any] = {"low": math.floor(low), "high": math.ceil(high), "words": words}
+    return edited(content, lambda scenario: scenario["ratings"].update(ends))
+
+
+def settings(found: Guess, folder: Path, scenario: str) -> str:
     """A whole kar.toml.
 
     Args:
         folder: that it will lie in.
-        scenario: what it names; that of the guess if None.
+        scenario: what it names.
     """
-    chosen, why = (scenario, "") if scenario is not None else found.scenario
-    line = f"scenario = {_value(chosen)}"
-    said = f"{_comment(why)}\n{line}" if why else line
+    name, why = found.scenario
+    line = f"scenario = {_value(scenario)}"
+    said = f"{_comment(why)}\n{line}" if scenario in (name, f"{name}.toml") else line
     content = _DATA.sub(lambda _: f"{_data(found, folder)}\n\n", template(), count=1)
     return _SCENARIO.sub(lambda _: said, content, count=1)
 

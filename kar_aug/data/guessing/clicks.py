@@ -29,12 +29,14 @@ class Clicks:
     Args:
         settings: that say it.
         clicked: per row of the interactions whether it is one; None where nothing tells.
+        scale: the least and the largest rating; 0 and 1 where there is none.
         label, rating, kind: the columns that tell: of 0 and 1; a rating; a kind of event.
         only: whether there is nothing else in the log.
     """
 
     settings: list[Guessed]
     clicked: npt.NDArray[np.bool_] | None
+    scale: tuple[float, float] = (0, 1)
     label: str | None = None
     rating: str | None = None
     kind: str | None = None
@@ -74,7 +76,8 @@ def clicks(columns: Mapping[str, Seen], keys: set[str]) -> Clicks:
             Guessed(("negatives",), NEGATIVES, f"there are clicks only: {NEGATIVES} items are drawn beside each")
         )
     sequences = _sequences(others[kind]) if kind is not None else {}
-    return Clicks(found.settings, found.clicked, label, rating, kind, found.only, sequences)
+    scale = (0.0, 1.0) if rating is None else (others[rating].numbers.min(), others[rating].numbers.max())
+    return Clicks(found.settings, found.clicked, scale, label, rating, kind, found.only, sequences)
 
 
 def _first(columns: Mapping[str, Seen], called: set[str], fits: object) -> str | None:

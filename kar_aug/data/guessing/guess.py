@@ -46,9 +46,9 @@ def guess(paths: Sequence[Path | str]) -> Guess:
     found = roles([head for head in heads if head.rows])
     said = {table: head.said for table, head in found.tables.items()}
     said |= {head.path.name: f"{head.said}: {why}" for head, why in found.unused}
-    return Guess(
-        {table: head.path for table, head in found.tables.items()}, _Guesser(found).settings(), _scenario(heads), said
-    )
+    files_of = {table: head.path for table, head in found.tables.items()}
+    guesser = _Guesser(found)
+    return Guess(files_of, guesser.settings(), _scenario(heads), guesser.clicks.scale, said)
 
 
 class _Guesser:

@@ -37,12 +37,14 @@ class Guess:
         files: "interactions", "items", "users" -> the file, or the folder of Parquet files.
         settings: of [data], in the order in which they should stand, but for the files.
         scenario: that of kar-aug's which fits, and why.
+        scale: the least and the largest rating; 0 and 1 of clicks.
         said: what was seen of each of `files`; of those that are none of the tables, likewise, under their own names.
     """
 
     files: Mapping[str, Path]
     settings: Sequence[Guessed]
     scenario: tuple[str, str]
+    scale: tuple[float, float]
     said: Mapping[str, str]
 
     @property

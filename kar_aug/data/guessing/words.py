@@ -16,8 +16,8 @@ ENTITY = {
     "item": {
         "item", "items", "product", "products", "article", "articles", "movie", "movies", "film", "book", "books",
         "song", "track", "game", "app", "video", "news", "business", "ad", "adgroup", "listing", "content", "goods",
-        "post", "recipe", "hotel", "poi", "venue", "place", "offer", "document", "doc", "photo", "podcast", "episode", "show",
-        "restaurant", "course", "job", "meta", "catalog", "catalogue", "asin", "sku", "isbn", "i",
+        "post", "recipe", "hotel", "poi", "venue", "place", "offer", "document", "doc", "photo", "podcast", "episode",
+        "show", "restaurant", "course", "job", "meta", "catalog", "catalogue", "asin", "sku", "isbn", "i",
     },
 }  # fmt: skip
 # One word that is an id already.
