@@ -77,7 +77,7 @@ TEXTS = {
 ORDERED = {"position", "rank", "slot", "age", "price", "year", "count", "level", "size", "length", "duration", "amount"}
 SESSIONS = {"session", "cookie", "ip", "uuid", "hash", "token", "trace", "request", "query", "impression"}
 SCENARIOS = {
-    "movies": {"movie", "movies", "film", "films", "imdb", "director", "actors"},
+    "movies": {"movie", "movies", "film", "films", "imdb", "director", "actors", "genre", "genres"},
     "books": {"book", "books", "isbn", "author", "authors", "publisher", "pages"},
     "music": {"song", "songs", "track", "tracks", "artist", "artists", "album", "listen", "playlist"},
     "games": {"game", "games", "developer", "playtime", "steam"},
