@@ -163,7 +163,8 @@ def test_ids_with_zeros_in_front_stay_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratings", "above"), [([1, 2, 3, 4, 5], 3), ([0.5, 2, 3, 5], 3), ([1, 5, 6, 10], 6), ([0, 0.5, 1], 0.5)]
+    ("ratings", "above"),
+    [([1, 2, 3, 4, 5], 3), ([0.5, 2, 3, 5], 3), ([1, 5, 6, 10], 6), ([0, 0.5, 1], 0.5), ([1, 5], 1)],
 )
 def test_a_click_is_above_the_middle_of_the_scale(ratings: list[float], above: float, tmp_path: Path) -> None:
     log = plays().assign(rating=lambda frame: np.resize(ratings, len(frame)))

@@ -7,7 +7,6 @@ import math
 import os
 import re
 import textwrap
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,7 +17,7 @@ from kar_aug._files import write_atomic
 from kar_aug._toml import edited
 from kar_aug.data.guessing import Guess, Guessed, guess
 from kar_aug.errors import ConfigError
-from kar_aug.prompts.scenario import scenario_text
+from kar_aug.prompts.scenario import Scenario, scenario_text
 
 _WIDTH = 118
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -52,7 +51,7 @@ class Started:
     guess: Guess
 
     def __str__(self) -> str:
-        said = [f"{table}: {seen}" for table, seen in self.guess.said.items()]
+        said = [f"{name if name in self.guess.files else 'not used'}: {seen}" for name, seen in self.guess.said.items()]
         if self.scenario is not None:
             said.append(f"Wrote {self.scenario}: factors, fields and templates, to edit.")
         said.append(f"Wrote {self.path}. Next: kar-aug inspect --data")
@@ -111,15 +110,18 @@ def _check_free(path: Path, *, force: bool) -> None:
 
 def _scenario_text(name: str, scale: tuple[float, float]) -> str:
     """A scenario of kar-aug whose words are for ratings of a scale."""
-    content = scenario_text(name)
-    told = tomllib.loads(content)
-    ratings = told["ratings"]
+    content, told = scenario_text(name), Scenario.load(name)
     low, high = scale
-    if ratings["low"] <= low and high <= ratings["high"] and (high > 1) == (ratings["high"] > 1):
+    if told.ratings.low <= low and high <= told.ratings.high and (high > 1) == (told.ratings.high > 1):
         return content
-    words = [f"not {told['words']['verb']}", told["words"]["verb"]] if scale == (0, 1) else ratings["words"]
-    ends: dict[str, Any] = {"low": math.floor(low), "high": math.ceil(high), "words": words}
-    return edited(content, lambda scenario: scenario["ratings"].update(ends))
+    verb = told.words["verb"]
+    words = [f"not {verb}", verb] if scale == (0, 1) else list(told.ratings.words)
+    ends = {"low": math.floor(low), "high": math.ceil(high), "words": words}
+
+    def edit(scenario: dict[str, Any]) -> None:
+        scenario["ratings"] = {**scenario.get("ratings", {}), **ends}
+
+    return edited(content, edit)
 
 
 def settings(found: Guess, folder: Path, scenario: str) -> str:

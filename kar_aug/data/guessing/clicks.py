@@ -112,7 +112,7 @@ def _by_label(seen: Seen, rating: str | None) -> Clicks:
 def _by_rating(seen: Seen) -> Clicks:
     steps = np.unique(seen.numbers)
     middle = (steps[0] + steps[-1]) / 2
-    near = np.abs(steps - middle)
+    near = np.abs(steps[:-1] - middle)  # above the last there is none
     above = float(steps[np.flatnonzero(near == near.min())[-1]])
     clicked = pd.to_numeric(seen.cells).to_numpy(float, na_value=np.nan) > above
     scale = f"{len(steps)} values from {steps[0]:g} to {steps[-1]:g}"

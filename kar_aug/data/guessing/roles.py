@@ -20,6 +20,7 @@ ROWS = 100_000  # of a file that are looked at
 _FOUND = 0.3  # share of the ids of one table that another must have, to be theirs
 _OLDEST = 10**8  # seconds: 1973
 _DATES = (19_000_101, 21_001_231)  # 20240131 written as a number
+_NO_KEY = "no column holds ids of users or items, one a row"
 _SHOWN = 12  # columns
 
 
@@ -119,7 +120,8 @@ def roles(heads: Sequence[Head]) -> Roles:
     for head in heads:
         if head is events:
             continue
-        fit = max((_fit(head, entity, events) for entity in ENTITY), key=lambda fit: fit.score)
+        # The better one; of two that do not fit, the one that says more.
+        fit = max((_fit(head, entity, events) for entity in ENTITY), key=lambda fit: (fit.score, fit.why != _NO_KEY))
         table = f"{fit.entity}s"
         if fit.score <= 0:
             unused.append((head, fit.why))
@@ -180,7 +182,7 @@ def _fit(head: Head, entity: str, events: Head) -> _Fit:
     named = head.ids(entity)
     about = says(head.path.name.split(".")[0], ENTITY[entity])
     unique = [name for name, seen in head.columns.items() if seen.kind in ("integer", "text") and seen.is_unique]
-    best = _Fit(entity, 0, "", "", f"no column holds the ids of {entity}s, one a row")
+    best = _Fit(entity, 0, "", "", _NO_KEY)
     if named and not set(named) & set(unique):
         return _Fit(entity, 0, "", "", f"'{named[0]}' repeats in it: a table of {entity}s has a row for each")
     for key in unique:
