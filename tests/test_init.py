@@ -192,6 +192,25 @@ def test_files_of_nothing_are_said_and_not_used(tmp_path: Path) -> None:
     assert "# not used: countries.csv (1 rows: country, population)" in (tmp_path / "kar.toml").read_text()
 
 
+def test_of_several_files_those_that_fit_best_are_taken(tmp_path: Path) -> None:
+    log = plays().assign(rating=lambda frame: np.resize([1, 3, 5], len(frame)))
+    tracks = pd.DataFrame({"track_id": range(50), "genre": ["pop", "rock"] * 25, "rating": np.arange(50) / 10})
+    links = pd.DataFrame({"track_id": range(50), "isrc": range(1000, 1050)})
+    data = guessed(tmp_path, log, tags=plays().assign(tag="funny"), tracks=tracks, links=links)
+    assert (data.interactions, data.items) == ("log.csv", "tracks.csv")
+    said = (tmp_path / "kar.toml").read_text()
+    assert "log.csv says what was liked" in said and "tracks.csv rather seems to be the items" in said
+    assert data.item_features == ("genre",), "a mean rating knows what is tested on"
+
+
+def test_two_tables_of_items_are_one_line_that_lists_both(tmp_path: Path) -> None:
+    for name in ("tracks", "songs"):
+        pd.DataFrame({"track_id": range(50)}).to_csv(tmp_path / f"{name}.csv", index=False)
+    plays().to_csv(tmp_path / "log.csv", index=False)
+    with pytest.raises(DataError, match=r"Two files could be the items: songs\.csv \(.*; tracks\.csv \("):
+        guess([tmp_path])
+
+
 def test_only_the_first_rows_are_looked_at(tmp_path: Path) -> None:
     pd.concat([plays(50_000)] * 3).to_csv(tmp_path / "log.csv", index=False)
     assert "the first 100,000 rows" in guess([tmp_path / "log.csv"]).said["interactions"]
@@ -216,12 +235,12 @@ def test_names_that_are_those_of_ids(name: str, entity: str, rank: int | None) -
 
 def test_two_logs_are_one_line_that_lists_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shop(tmp_path))
-    plays().to_csv("plays.csv", index=False)
+    plays().assign(liked=1).to_csv("plays.csv", index=False)
     done = init("--data", ".")
     assert done.exit_code == 2 and not Path("kar.toml").exists()
     (line,) = done.stderr.splitlines()
     assert line.startswith("kar-aug: 2 files could be the interactions: events.csv (4,500 rows: event_time, event_type")
-    assert "; plays.csv (400 rows: uid, track_id, ts)" in line
+    assert "; plays.csv (400 rows: uid, track_id, ts, liked)" in line
 
 
 def test_no_column_of_users(tmp_path: Path) -> None:

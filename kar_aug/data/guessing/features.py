@@ -37,6 +37,9 @@ _SKEWED = 1.5
 _TOLD_BY = 0.95  # AUC of a column alone, which knows what came of the event
 _FEWEST_CLICKS = 20
 _BUCKETS = 20
+_ONE_VALUE = 0.95  # share of an item's rows that have its commonest value, on average
+COUNTED = "counted over all of the log by its name: it would know what is tested on"
+MEAN_RATINGS = {"rating", "ratings", "stars"}  # as a number of users or items
 RESERVED = {
     "user_id", "item_id", "timestamp", "rating", "label", "weight", "order", "impression_id", "user", "item", "part",
     "moment", "drawn",
@@ -60,6 +63,12 @@ class Use:
 
 def use(seen: Seen) -> Use:
     """What a column of users or items is good for."""
+    if seen.kind in ("integer", "number") and says(seen.name, MEAN_RATINGS):
+        return Use("never", COUNTED)
+    return _use(seen)
+
+
+def _use(seen: Seen) -> Use:
     if (why := _unfit(seen)) is not None:
         return Use("never", why)
     if seen.kind == "list":
@@ -79,7 +88,7 @@ def use_in_events(seen: Seen, clicked: npt.NDArray[np.bool_] | None, *, is_rated
         clicked: per row, whether it is a click; None where nothing tells.
         is_rated: whether rows are ratings, so that what stands beside one was written with it.
     """
-    found = use(seen)
+    found = _use(seen)
     if found.when == "never":
         return found
     if says(seen.name, LATER):
@@ -104,8 +113,8 @@ def is_of(entity: pd.Series, seen: Seen) -> bool:
     again = pairs["id"].duplicated(keep=False)
     if not again.any():
         return False
-    groups = pairs[again].groupby("id", sort=False)["value"]
-    return bool((groups.agg(lambda values: values.value_counts().iloc[0]) / groups.size()).mean() > 0.95)
+    counts = pairs[again].groupby(["id", "value"], sort=False).size().groupby("id", sort=False)
+    return bool((counts.max() / counts.sum()).mean() > _ONE_VALUE)
 
 
 def _unfit(seen: Seen) -> str | None:
@@ -124,7 +133,7 @@ def _unfit(seen: Seen) -> str | None:
         return "addresses"
     told = set(words(seen.name))
     if (told & AGGREGATES and told & BEHAVIOUR) or "popularity" in told or told >= {"sales", "rank"}:
-        return "counted over all of the log by its name: it would know what is tested on"
+        return COUNTED
     last = (words(seen.name) or ("",))[-1]
     if seen.kind in ("text", "list") and last in TEXTS:
         return "free text: for prompts"

@@ -43,7 +43,7 @@ def guess(paths: Sequence[Path | str]) -> Guess:
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder.", path=path)
     heads = [Head.read(path) for path in files]
-    found = roles([head for head in heads if head.rows])
+    found = roles(heads)
     said = {table: head.said for table, head in found.tables.items()}
     said |= {head.path.name: f"{head.said}: {why}" for head, why in found.unused}
     files_of = {table: head.path for table, head in found.tables.items()}

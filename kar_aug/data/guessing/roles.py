@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from kar_aug.data.guessing.clicks import clicks
 from kar_aug.data.guessing.seen import Seen, columns_of
-from kar_aug.data.guessing.words import ENTITY, rank_as_id, rank_as_time, says
+from kar_aug.data.guessing.words import ENTITY, rank_as_id, rank_as_time, words
 from kar_aug.data.place import Table
 from kar_aug.data.reading import is_table, read_head
 from kar_aug.data.types import plain
@@ -24,7 +25,7 @@ _NO_KEY = "no column holds ids of users or items, one a row"
 _SHOWN = 12  # columns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Head:
     """The first rows of a file."""
 
@@ -54,6 +55,11 @@ class Head:
         """Columns that may say when an event happened, the surest first."""
         ranks = {name: rank_as_time(name) for name, seen in self.columns.items() if may_be_time(seen)}
         return sorted((name for name, rank in ranks.items() if rank is not None), key=lambda name: ranks[name] or 0)
+
+    @property
+    def tells_clicks(self) -> bool:
+        """Whether a column says what was liked."""
+        return bool(clicks(self.columns, {*self.ids("user"), *self.ids("item"), *self.times}).columns)
 
     @property
     def lists_of_items(self) -> list[str]:
@@ -112,39 +118,58 @@ def roles(heads: Sequence[Head]) -> Roles:
         DataError: None, or several, can be the interactions; or several the items, or the users. All that was seen is
             listed.
     """
-    events = _events(heads)
-    tables, unused = {"interactions": events}, []
-    keys: dict[str, dict[str, str]] = {"user": {}, "item": {"interactions": events.ids("item")[0]}}
-    why: dict[tuple[str, str], str] = {}
-    keys["user"]["interactions"] = events.ids("user")[0]
+    events, others = _events(heads)
+    unused = [(head, f"{events.path.name} says what was liked, and it does not") for head in others]
+    fits: list[tuple[_Fit, Head]] = []
     for head in heads:
-        if head is events:
+        if head is events or head in others:
             continue
         # The better one; of two that do not fit, the one that says more.
         fit = max((_fit(head, entity, events) for entity in ENTITY), key=lambda fit: (fit.score, fit.why != _NO_KEY))
-        table = f"{fit.entity}s"
-        if fit.score <= 0:
+        if fit.score > 0:
+            fits.append((fit, head))
+        else:
             unused.append((head, fit.why))
+    tables = {"interactions": events}
+    keys = {entity: {"interactions": events.ids(entity)[0]} for entity in ENTITY}
+    why = {}
+    for entity in ENTITY:
+        table, found = f"{entity}s", sorted((pair for pair in fits if pair[0].entity == entity), key=_worse)
+        if not found:
             continue
-        if table in tables:
-            raise DataError(
-                f"Two files could be the {table}: {tables[table].said}; {head.said}. Name the files that belong "
-                f"together: --data {events.path} {head.path}"
-            )
-        tables[table] = head
-        keys[fit.entity] = {"interactions": fit.of_events, table: fit.key}
-        why[table, fit.entity] = fit.why
+        fit, head = _only(found, table, events)
+        tables[table], why[table, entity] = head, fit.why
+        keys[entity] = {"interactions": fit.of_events, table: fit.key}
+        unused += [(other, f"{head.path.name} rather seems to be the {table}") for _, other in found[1:]]
     return Roles(tables, keys, why, unused)
 
 
-def _events(heads: Sequence[Head]) -> Head:
-    both = [head for head in heads if head.ids("user") and head.ids("item")]
+def _worse(pair: tuple[_Fit, Head]) -> float:
+    return -pair[0].score
+
+
+def _only(found: Sequence[tuple[_Fit, Head]], table: str, events: Head) -> tuple[_Fit, Head]:
+    """The first, if the next is worse."""
+    (fit, head), *rest = found
+    if rest and rest[0][0].score == fit.score:
+        raise DataError(
+            f"Two files could be the {table}: {head.said}; {rest[0][1].said}. Name the files that belong together: "
+            f"--data {events.path} {head.path}"
+        )
+    return fit, head
+
+
+def _events(heads: Sequence[Head]) -> tuple[Head, list[Head]]:
+    """The interactions; and what could be such, but says nothing of what was liked."""
+    both = [head for head in heads if head.rows and head.ids("user") and head.ids("item")]
     # A post has an author, too: of several, those where users and items come again.
     again = [h for h in both if not any(h.columns[h.ids(entity)[0]].is_unique for entity in ENTITY)]
     timed = [head for head in again if head.times]
     for some in (timed, again, both):
-        if len(some) == 1:
-            return some[0]
+        telling = [head for head in some if head.tells_clicks]
+        if len(some) == 1 or len(telling) == 1:
+            chosen = (telling or some)[0]
+            return chosen, [head for head in some if head is not chosen]
         if some:
             raise DataError(
                 f"{len(some)} files could be the interactions: {'; '.join(head.said for head in some)}. Name the files "
@@ -180,7 +205,7 @@ class _Fit:
 
 def _fit(head: Head, entity: str, events: Head) -> _Fit:
     named = head.ids(entity)
-    about = says(head.path.name.split(".")[0], ENTITY[entity])
+    about = any({word, word.removesuffix("s")} & ENTITY[entity] for word in words(head.path.name.split(".")[0]))
     unique = [name for name, seen in head.columns.items() if seen.kind in ("integer", "text") and seen.is_unique]
     best = _Fit(entity, 0, "", "", _NO_KEY)
     if named and not set(named) & set(unique):

@@ -21,7 +21,7 @@ _SHARE_OF_LISTS = 0.05
 _SHOWN = 40  # characters of a value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seen:
     """A column of plain type (see `kar_aug.data.types`).
 

@@ -58,7 +58,7 @@ OUTCOMES = {
     "next", "dwell", "watch", "watched", "played", "playtime", "scroll", "listen", "listened", "completion", "finish",
     "finished", "duration", "spent", "verified", "revenue", "quantity", "amount", "comment", "summary", "reply",
 }  # fmt: skip
-LATER = {"helpful", "vote", "votes", "upvotes", "likes", "replies"}
+LATER = {"helpful", "useful", "funny", "cool", "vote", "votes", "upvotes", "likes", "replies"}
 AGGREGATES = {"total", "count", "counts", "avg", "average", "mean", "num", "number", "sum", "n", "rate"}
 BEHAVIOUR = {
     "view", "views", "inview", "inviews", "pageview", "pageviews", "click", "clicks", "rating", "ratings", "review",
