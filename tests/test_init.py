@@ -171,6 +171,15 @@ def test_a_click_is_above_the_middle_of_the_scale(ratings: list[float], above: f
     assert guessed(tmp_path, log).click_above == above
 
 
+def test_rows_without_a_rating_are_no_clicks(tmp_path: Path) -> None:
+    log = plays().assign(rating=lambda frame: np.resize([1, 4, 5, np.nan], len(frame)))
+    assert guessed(tmp_path, log).label == "rating > 4"
+    assert len(Project.open(tmp_path / "kar.toml").workspace.samples)
+    kinds = guessed(tmp_path, log.assign(event=np.resize(["view", "buy", "rate"], len(log))))
+    assert kinds.label == "event == 'buy'" and "rating" in (kinds.event_features or ())
+    assert len(Project.open(tmp_path / "kar.toml").workspace.samples)
+
+
 def test_a_name_that_two_tables_have_is_a_feature_once(tmp_path: Path) -> None:
     users = pd.DataFrame({"uid": range(60), "country": ["de", "dk", "se"] * 20})
     tracks = pd.DataFrame({"track_id": range(50), "country": ["us", "uk"] * 25})

@@ -47,6 +47,7 @@ class DataView:
         """A row an input of a model: feature, source (table and column), kind, size (of its vocabulary; 0 of a number),
         mean, sd, min, max (of the training rows' values, in the units of the table), unknown (share of the test rows,
         or of the events that these read, whose value no training row has), missing (likewise, of all rows), examples.
+        Of a part with more than 100,000 rows so many are looked at.
         """
         return pd.DataFrame([_row(self.data, feature) for feature in self.data.samples.features])
 

@@ -32,6 +32,7 @@ class Clicks:
         scale: the least and the largest rating; 0 and 1 where there is none.
         label, rating, kind: the columns that tell: of 0 and 1; a rating; a kind of event.
         only: whether there is nothing else in the log.
+        sequences: name -> an expression that is true of one of several kinds of event.
     """
 
     settings: list[Guessed]
@@ -42,6 +43,11 @@ class Clicks:
     kind: str | None = None
     only: bool = False
     sequences: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_rated(self) -> bool:
+        """Whether a rating alone says what a click is."""
+        return self.rating is not None and self.label is None and not any(s.name == ("label",) for s in self.settings)
 
     @property
     def columns(self) -> set[str]:
@@ -61,10 +67,10 @@ def clicks(columns: Mapping[str, Seen], keys: set[str]) -> Clicks:
     kind = _first(others, TYPES, _is_kind)
     if label is not None:
         found = _by_label(others[label], rating)
-    elif rating is not None:
+    elif rating is not None and not (kind is not None and others[rating].missing):
         found = _by_rating(others[rating])
     elif kind is not None:
-        found = _by_kind(others[kind])
+        found = _by_kind(others[kind], rating)
     else:
         said = (
             "no column says what was liked: each row is taken for a click. If one does, say so instead, by a column of "
@@ -104,9 +110,7 @@ def _is_kind(seen: Seen) -> bool:
 def _by_label(seen: Seen, rating: str | None) -> Clicks:
     clicked = seen.cells.fillna(0).astype(bool).to_numpy()
     settings = [*_called("label", seen.name, f"0 and 1: {clicked.mean():.1%} of the rows are clicks")]
-    if rating is not None:
-        settings += _called("rating", rating, "what models read of earlier events; the label says what a click is")
-    return Clicks(settings, clicked, only=bool(clicked.all()))
+    return Clicks([*settings, *_told(rating)], clicked, only=bool(clicked.all()))
 
 
 def _by_rating(seen: Seen) -> Clicks:
@@ -116,18 +120,29 @@ def _by_rating(seen: Seen) -> Clicks:
     above = float(steps[np.flatnonzero(near == near.min())[-1]])
     clicked = pd.to_numeric(seen.cells).to_numpy(float, na_value=np.nan) > above
     scale = f"{len(steps)} values from {steps[0]:g} to {steps[-1]:g}"
+    if seen.missing:
+        why = f"{seen.missing:.1%} of the rows have no rating: no clicks, as those up to the middle of the scale"
+        return Clicks([*_called("rating", seen.name, scale), Guessed(("label",), f"rating > {above:g}", why)], clicked)
     why = f"the middle of the scale: {clicked.mean():.1%} of the ratings are above it, and count as clicks"
     number = int(above) if above.is_integer() else above
     return Clicks([*_called("rating", seen.name, scale), Guessed(("click_above",), number, why)], clicked)
 
 
-def _by_kind(seen: Seen) -> Clicks:
+def _by_kind(seen: Seen, rating: str | None) -> Clicks:
     kind = min(seen.counts.index, key=lambda value: _want(str(value)))
     clicked = (seen.cells == kind).to_numpy(bool)
     why = f"{seen.name} has {seen.distinct} values: {seen.shares()}"
     if seen.distinct > 1:
         why += f". Models are to foresee {shown(kind)}; all other events are no clicks"
-    return Clicks([Guessed(("label",), _where(seen.name, kind), why)], clicked, only=seen.distinct == 1)
+    settings = [Guessed(("label",), _where(seen.name, kind), why), *_told(rating)]
+    return Clicks(settings, clicked, only=seen.distinct == 1)
+
+
+def _told(rating: str | None) -> list[Guessed]:
+    """A rating that says nothing of the click."""
+    if rating is None:
+        return []
+    return _called("rating", rating, "what models read of earlier events; the label says what a click is")
 
 
 def _want(kind: str) -> int:

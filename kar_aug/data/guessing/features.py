@@ -88,6 +88,8 @@ def use_in_events(seen: Seen, clicked: npt.NDArray[np.bool_] | None, *, is_rated
         clicked: per row, whether it is a click; None where nothing tells.
         is_rated: whether rows are ratings, so that what stands beside one was written with it.
     """
+    if seen.name == "order" and seen.kind in ("integer", "number"):
+        return Use("never", "sorts the events of a user")
     found = _use(seen)
     if found.when == "never":
         return found

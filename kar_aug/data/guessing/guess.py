@@ -175,9 +175,8 @@ class _Guesser:
         head, keys = self.tables[table], {keys.get(table) for keys in self.keys.values()}
         if table != "interactions":
             return {name: use(seen) for name, seen in head.columns.items() if name not in keys}
-        is_rated = self.clicks.rating is not None and self.clicks.label is None
         uses = {
-            name: use_in_events(seen, self.clicks.clicked, is_rated=is_rated)
+            name: use_in_events(seen, self.clicks.clicked, is_rated=self.clicks.is_rated)
             for name, seen in head.columns.items()
             if name not in self.taken
         }
