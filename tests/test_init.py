@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import re
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +157,19 @@ def test_a_column_that_knows_the_click_tells_of_earlier_events_alone(tmp_path: P
     assert "outcome" not in data.context and "outcome" in (data.event_features or ()) and "place" in data.context
 
 
+def test_columns_of_a_log_that_are_of_its_items_make_a_table(tmp_path: Path) -> None:
+    started("shop", tmp_path)
+    said = " ".join((tmp_path / "kar.toml").read_text().replace("\n# ", " ").split())
+    table = "log.groupby('product_id', as_index=False)[['category_id', 'category_code', 'brand']].last()"
+    assert table in said
+    items = eval(table, {"log": pd.read_csv(tmp_path / "events.csv")})
+    items.to_csv(tmp_path / "items.csv", index=False)
+    start([tmp_path / "events.csv", tmp_path / "items.csv"], tmp_path / "kar.toml", force=True)
+    project = Project.open(tmp_path / "kar.toml")
+    assert project.config.data.item_features == ("category_id", "category_code", "brand")
+    assert project.config.data.context == ("hour", "weekday", "price") and len(project.workspace.samples)
+
+
 def test_ids_with_zeros_in_front_stay_text(tmp_path: Path) -> None:
     log = plays()
     log["track_id"] = log["track_id"].map("{:04}".format)
@@ -191,7 +206,8 @@ def test_a_name_that_two_tables_have_is_a_feature_once(tmp_path: Path) -> None:
 def test_times_that_are_not_found_are_left_to_fill_in(tmp_path: Path) -> None:
     plays().drop(columns="ts").assign(step=1, stars=[1, 5] * 200).to_csv(tmp_path / "log.csv", index=False)
     found = start([tmp_path / "log.csv"], tmp_path / "kar.toml")
-    assert found.guess.open == ["columns.timestamp"] and "First fill in" in str(found)
+    assert found.guess.open == ["items", "columns.timestamp"]
+    assert "Commented out, to fill in: items, columns.timestamp" in str(found)
     assert '# timestamp = "..."' in found.path.read_text()
 
 
@@ -237,6 +253,31 @@ def test_only_the_first_rows_are_looked_at(tmp_path: Path) -> None:
 def test_names_that_are_those_of_ids(name: str, entity: str, rank: int | None) -> None:
     assert rank_as_id(name, entity) == rank
     assert words("unixReviewTime") == ("unix", "review", "time")
+
+
+def test_columns_of_any_type_are_looked_at(tmp_path: Path) -> None:
+    number, rows = np.arange(400), 400
+    log = plays().assign(
+        clicked=number % 7 < 3,
+        nothing=None,
+        flag=pd.array(np.resize([True, False, None], rows), dtype="boolean"),
+        day=[dt.date(2020, 1, 1 + i % 28) for i in number],
+        price=[Decimal(int(i) % 50) / 2 for i in number],
+        raw=[b"ab"] * rows,
+        nested=[[[1]]] * rows,
+        details=[{"a": 1}] * rows,
+        shelf=pd.Categorical(np.resize(list("xyz"), rows)),
+        endless=np.where(number % 3 == 0, np.inf, number / 7),
+        level=pd.array(np.where(number % 4, number % 5, None), dtype="Int64"),
+        span=pd.to_timedelta(number, unit="s"),
+        **{"two words": np.resize(list("ab"), rows), "a\nb": np.resize(list("ab"), rows), "it's": "one"},
+    )
+    log.to_parquet(tmp_path / "log.parquet")
+    project = Project.open(start([tmp_path], tmp_path / "kar.toml").path)
+    context = project.config.data.context
+    assert {"flag", "shelf", "price", "endless", "level", "two words", "a\nb"} < set(context)
+    assert not {"nothing", "day", "raw", "nested", "details", "it's"} & set(context)
+    assert len(project.inspect.data().features) and not project.audit().leaks
 
 
 # What cannot be told

@@ -23,10 +23,6 @@ _WIDTH = 118
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _DATA = re.compile(r"^\[data\]\n.*?(?=^\[)", re.MULTILINE | re.DOTALL)
 _SCENARIO = re.compile(r'^scenario = "movies".*$', re.MULTILINE)
-_LACKING = {
-    "items": "no file of items was found: item_id, a title for prompts, and any columns",
-    "users": "no file of users was found: user_id, and any columns",
-}
 # What remains to be said once the files are named.
 _FURTHER = """
 # history = 30                           # first events of a user: for the prompt, never for training; under "user"
@@ -56,7 +52,7 @@ class Started:
             said.append(f"Wrote {self.scenario}: factors, fields and templates, to edit.")
         said.append(f"Wrote {self.path}. Next: kar-aug inspect --data")
         if self.guess.open:
-            said.append(f"First fill in what could not be guessed: {', '.join(self.guess.open)}")
+            said.append(f"Commented out, to fill in: {', '.join(self.guess.open)}")
         return "\n".join(said)
 
 
@@ -146,7 +142,8 @@ def _data(found: Guess, folder: Path) -> str:
             lines.append(_comment(f"not used: {seen}"))
             continue
         lines += [_comment(seen), f"{table} = {_value(_relative(found.files[table], folder))}"]
-    lines += [f'# {table} = "..."  # {said}' for table, said in _LACKING.items() if table not in found.files]
+    if "users" not in found.files:
+        lines.append('# users = "..."  # no file of users was found: user_id, and any columns')
     sections: dict[tuple[str, ...], list[str]] = {(): []}
     for each in found.settings:
         sections.setdefault(each.name[:-1], []).extend(_setting(each))

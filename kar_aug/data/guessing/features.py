@@ -29,7 +29,7 @@ from kar_aug.data.guessing.words import (
 
 _ROWS_A_VALUE = 2  # on average; of fewer nothing is learnt
 _MOST_VALUES = 10_000
-_ROWS_AN_ID, _MOST_IDS = 50, 1000  # of a column that is called an id, but may be a category
+_ROWS_AN_ID, _ROWS_A_SESSION, _MOST_IDS = 10, 50, 1000  # of a column that is called an id, but may be a category
 _MOST_WORDS, _MOST_CHARACTERS = 4, 40  # of a category, on average
 _MOST_IN_A_LIST = 50
 _FEW_INTEGERS, _FEW_NUMBERS = 10, 30
@@ -140,7 +140,8 @@ def _unfit(seen: Seen) -> str | None:
     if seen.kind in ("text", "list") and last in TEXTS:
         return "free text: for prompts"
     if last in IDS - {"code", "number"} or told & SESSIONS or rank_as_id(seen.name, "item") == 1:
-        if seen.distinct > _MOST_IDS or seen.distinct * _ROWS_AN_ID > len(seen.there):
+        rows = _ROWS_A_SESSION if told & SESSIONS else 1 if told & CATEGORIES else _ROWS_AN_ID
+        if seen.distinct > _MOST_IDS or seen.distinct * rows > len(seen.there):
             return "ids"
     elif seen.kind in ("text", "list") and (seen.words > _MOST_WORDS or seen.length > _MOST_CHARACTERS):
         return "free text: for prompts"

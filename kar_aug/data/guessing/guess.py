@@ -68,6 +68,7 @@ class _Guesser:
     def settings(self) -> list[Guessed]:
         """All of them, in the order in which they should stand."""
         return [
+            *self._items(),
             *self._id_type(),
             *(each for each in self.clicks.settings if each.name[0] != "columns"),
             self._protocol(),
@@ -129,6 +130,22 @@ class _Guesser:
                 0, Guessed(("columns", "timestamp"), "...", f"which says when? One of: {seen}", is_sure=False)
             )
         return settings
+
+    def _items(self) -> list[Guessed]:
+        """What to do where no file is the items."""
+        if "items" in self.tables:
+            return []
+        key = self.keys["item"]["interactions"]
+        ids = self.events.columns[key].cells
+        own = [name for name, seen in self.events.columns.items() if name not in self.taken and is_of(ids, seen)]
+        why = "no file of items was found, so that prompts can show nothing of them"
+        if own:
+            table = f"log.groupby({key!r}, as_index=False)[{own}].last()"
+            why += (
+                f". {', '.join(own)} seem to be of the item: in pandas, {table} is a table of items. Write it into a "
+            )
+            why += "file, and give both to init --data"
+        return [Guessed(("items",), "items.parquet", why, is_sure=False)]
 
     def _said_of_ids(self, entity: str) -> str:
         seen = self.events.columns[self.keys[entity]["interactions"]]
