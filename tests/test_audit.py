@@ -352,6 +352,16 @@ def test_vocabularies_and_scales_that_were_fitted_on_all_parts(folder: Path) -> 
     assert {text.split("'")[1] for text in found["all"]} >= {"item_id", "price"}
 
 
+def test_sequences_of_some_events_are_told_with_what_all_of_them_show(workspace: Workspace) -> None:
+    tables, parts = workspace.data.feature_tables, workspace.data.split
+    for settings in ({"events": "clicks"}, {"sequences": {"liked": "rating > 3", "disliked": "rating < 3"}}):
+        built = build_samples(tables, parts, **settings)
+        assert not inputs.fitted_on_training(built, parts).leaks, settings
+    everything = parts.assign(part="train", rating=np.arange(len(parts)) % 9)
+    built = build_samples(tables, everything, events="clicks")
+    assert inputs.fitted_on_training(built, parts).leaks, "ratings that the parts do not show"
+
+
 def test_ids_numbered_by_popularity_in_all_rows(workspace: Workspace) -> None:
     by_count = workspace.data.split["item_id"].value_counts().index.tolist()
     before = workspace.data.split.loc[workspace.data.split["part"] != "test", "item_id"].value_counts().index.tolist()

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from kar_aug.cli import main
 from kar_aug.data import load_tables
 from kar_aug.data.delimited import SEPARATORS, separator_of
-from kar_aug.data.reading import is_table, read_batches, read_table
+from kar_aug.data.reading import is_table, read_batches, read_head, read_table
 from kar_aug.errors import DataError
 
 FRAME = pd.DataFrame(
@@ -448,3 +448,34 @@ def test_a_big_file_is_read_in_the_memory_of_a_batch(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert rows == 200_000 and peak < 6_000_000 < path.stat().st_size
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.csv.gz", "t.jsonl", "t.feather", "parts"])
+def test_the_first_rows_of_a_file_are_read_alone(tmp_path: Path, name: str) -> None:
+    frame = pd.DataFrame({"item_id": ["007", "8", "9"], "price": [1.5, None, 2.0], "new": [True, False, True]})
+    path = tmp_path / name
+    if name == "parts":
+        path.mkdir()
+        frame.to_parquet(path / "one.parquet")
+    elif name == "t.jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        getattr(frame, {".parquet": "to_parquet", ".feather": "to_feather"}.get(path.suffix, "to_csv"))(
+            path, **({"index": False} if ".csv" in name else {})
+        )
+    head = read_head(path, 2)
+    assert head["item_id"].tolist() == ["007", "8"] and head["new"].tolist() == [True, False]
+    assert head["price"].iloc[0] == 1.5 and len(head) == 2 and len(read_head(path, 100)) == 3
+
+
+def test_the_head_of_a_file_without_rows(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n")
+    (tmp_path / "t.jsonl").write_text("")
+    assert [*read_head(tmp_path / "t.csv", 5)] == ["a", "b"] and read_head(tmp_path / "t.jsonl", 5).empty
+
+
+def test_a_head_ends_before_what_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"a": 1}\n' * 3 + "no JSON\n")
+    assert len(read_head(tmp_path / "t.jsonl", 3)) == 3
+    with pytest.raises(DataError, match="line 4"):
+        read_head(tmp_path / "t.jsonl", 4)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from kar_aug.audit import statistics
 from kar_aug.audit.findings import Check, Finding, found
+from kar_aug.data.building import told_codes
 from kar_aug.data.encodings import FIRST, Buckets, Scale
 from kar_aug.data.features import HIST
 from kar_aug.data.samples import Samples
@@ -114,10 +115,10 @@ def fitted_on_training(samples: Samples, split: pd.DataFrame) -> Check:
     for name, encoding in samples.encodings.items():
         if fitted.setdefault(id(encoding), name) != name:
             continue
-        shown = _shown(samples, name, trained)
+        shown = _shown(samples, name, trained, split)
         if isinstance(encoding, Scale):
             gone = f"{name}_missing"
-            known = shown[_shown(samples, gone, trained) == 0] if gone in samples.columns else shown
+            known = shown[_shown(samples, gone, trained, split) == 0] if gone in samples.columns else shown
             fault = _off_scale(known.astype(np.float64), encoding)
         else:
             known = np.unique(shown[shown >= FIRST])
@@ -128,11 +129,14 @@ def fitted_on_training(samples: Samples, split: pd.DataFrame) -> Check:
     return Check("vocabularies and scales are the training part's", len(fitted), "features", found(*findings))
 
 
-def _shown(samples: Samples, name: str, trained: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+def _shown(samples: Samples, name: str, trained: npt.NDArray[np.bool_], split: pd.DataFrame) -> npt.NDArray[Any]:
     """Values of a feature in the training part: one an event, or one a user or item that it has."""
     column = samples.columns[name]
     feature = next((feature for feature in samples.features if feature.name == name), None)
     if feature is not None and feature.sequence:
+        told, encoding = name.removeprefix(f"{feature.sequence}_"), samples.encodings[name]
+        if told in split and not isinstance(encoding, Scale):
+            return told_codes(split.loc[trained, told], encoding)  # of all events: a sequence may have some alone
         kept = samples.sequences[feature.sequence].kept
         return column.values[: len(kept)][trained[kept]]
     if column.entity:

@@ -1,4 +1,4 @@
-"""The `kar-aug inspect` command: what is known about a user or an item, and what there is."""
+"""The `kar-aug inspect` command: what is known about a user or an item, what models read, and what there is."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ import click
 from kar_aug.cli.options import opened, recipe_options
 from kar_aug.cli.progress import output, say, table, tell
 from kar_aug.errors import ConfigError
-from kar_aug.inspect import Inspection, Known, Nearest, Vectors
+from kar_aug.inspect import DataView, Inspection, Known, Nearest, Vectors
 
 
 @click.command()
 @click.option("--user", help="Id of a user to show.")
 @click.option("--item", help="Id of an item to show; with --vectors also its title.")
 @click.option("--vectors", is_flag=True, help="Show the vectors: counts, coverage, norms; the neighbours of an --item.")
+@click.option("--data", is_flag=True, help="Show what a model reads: every feature, the parts, histories, warnings.")
 @recipe_options
 @click.pass_obj
-def inspect(config: str, /, user: str | None, item: str | None, vectors: bool, **recipes: Any) -> None:
-    """Show what is known about a user or an item; without either, what there is.
+def inspect(config: str, /, user: str | None, item: str | None, vectors: bool, data: bool, **recipes: Any) -> None:
+    """Show what is known about a user or an item; what a model reads; without any, what there is.
 
     \b
     Example:
+      kar-aug inspect --data
       kar-aug inspect --item 50
       kar-aug inspect --vectors --item "Fargo (1996)"
     """
     inspection = opened(config, prompts=recipes).inspect
+    if data and (vectors or user is not None or item is not None):
+        raise ConfigError("inspect --data shows what models read of all: give it alone.")
+    if data:
+        _print_data(inspection.data())
+        return
     if vectors and user is not None:
         raise ConfigError("inspect --vectors shows the neighbours of items only: give --item.")
     if vectors and item is not None:
@@ -39,6 +46,53 @@ def inspect(config: str, /, user: str | None, item: str | None, vectors: bool, *
         for entity, id in (("user", user), ("item", item)):
             if id is not None:
                 _print_known(inspection.entity(entity, id))
+
+
+def _print_data(found: DataView) -> None:
+    features: list[tuple[str, ...]] = [
+        (
+            row["feature"],
+            _share(row["unknown"]),
+            _share(row["missing"]),
+            row["source"].rpartition(": ")[2],  # the name begins with the sequence already
+            row["kind"],
+            _size(row),
+            row["examples"],
+        )
+        for row in found.features.to_dict("records")
+    ]
+    columns = ("feature", "unknown", "missing", "from", "kind", "size, or mean ± sd, range", "examples")
+    table("What a model reads; unknown: share of the test part", columns, features, folded=columns[3:])
+    parts: list[tuple[str, ...]] = [
+        (
+            row["part"],
+            f"{row['rows']:,}",
+            f"{row['drawn']:,}" if row["drawn"] else "",
+            f"{row['clicks']:.1%}",
+            f"{row['users']:,}",
+            f"{row['items']:,}",
+            f"{row['first']} to {row['last']}",
+        )
+        for row in found.parts.to_dict("records")
+    ]
+    table("Parts", ("", "rows", "drawn", "clicks", "users", "items", "dates"), parts)
+    if len(found.histories):
+        lengths = [tuple(map(str, row)) for row in found.histories.itertuples(index=False)]
+        table("Earlier events of a sample, as quantiles", tuple(map(str, found.histories.columns)), lengths)
+    for warning in found.warnings:
+        output(f"! {warning}")
+
+
+def _size(row: dict[Any, Any]) -> str:
+    if row["size"]:
+        return f"{row['size']:,}"
+    if row["mean"] != row["mean"]:
+        return ""
+    return f"{row['mean']:.4g} ± {row['sd']:.3g}, {row['min']:.4g} to {row['max']:.4g}"
+
+
+def _share(share: float) -> str:
+    return f"{share:.1%}" if share else ""
 
 
 def _print_known(known: Known) -> None:

@@ -24,6 +24,7 @@ from kar_aug.cli.stages import audit, compare, encode, export, prepare, print_co
 from kar_aug.config import Config
 from kar_aug.errors import ConfigError, KarError, MissingDependencyError
 from kar_aug.pipeline.project import Project
+from kar_aug.pipeline.starting import start, template
 
 
 class _Cli(click.Group):
@@ -71,17 +72,27 @@ def main(context: click.Context, path: str) -> None:
 
 @main.command()
 @click.option("--output", default="kar.toml", show_default=True, help="The file to write.")
+@click.option("--data", "paths", multiple=True, metavar="FILE_OR_FOLDER...", help="Your files, to fill in [data] from.")
+@click.argument("more", nargs=-1, metavar="")
 @click.option("--scenario", help="Also write this scenario into a file of your own, to edit: books, news, music, ...")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
-def init(output: str, scenario: str | None, force: bool) -> None:
-    """Write a kar.toml with every setting explained; with --scenario, a scenario beside it.
+def init(output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: str | None, force: bool) -> None:
+    """Write a kar.toml with every setting explained; with --data, for your own files, each guess
+    with what was seen; with --scenario, a scenario beside it.
 
     \b
     Example:
       kar-aug init
-      kar-aug init --scenario books
+      kar-aug init --data interactions.parquet items.csv
+      kar-aug init --data logs/ --scenario books
     """
-    content = _packaged("template.toml")
+    if more and not paths:
+        raise ConfigError(f"{more[0]}: files are named after --data.")
+    if paths:
+        started = start((*paths, *more), output, scenario=scenario, force=force)
+        results.print(str(started), markup=False, soft_wrap=True)
+        return
+    content = template()
     if scenario is not None:
         content = edited(content, lambda settings: settings["prompts"].update(scenario=f"{scenario}.toml"))
         write_scenario(scenario, Path(output), force=force)

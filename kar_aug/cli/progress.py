@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TextIO
+from typing import Literal, TextIO
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -119,11 +120,19 @@ class Terminal(Watch):
         tell(text)
 
 
-def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table: the first column to the left, the others to the right."""
+def table(
+    title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, folded: Collection[str] = ()
+) -> None:
+    """Print a table: the first column to the left, the others to the right.
+
+    Args:
+        folded: columns of text, to the left too, that go on in the next line where the terminal is too narrow.
+    """
     printed = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for number, column in enumerate(columns):
-        printed.add_column(column, justify="right" if number else "left", no_wrap=True)
+        is_text = column in folded
+        side: Literal["left", "right"] = "right" if number and not is_text else "left"
+        printed.add_column(column, justify=side, no_wrap=not is_text, overflow="fold" if is_text else "ellipsis")
     for row in rows:
-        printed.add_row(*row)
+        printed.add_row(*map(escape, row))
     results.print(printed)

@@ -56,6 +56,7 @@ class _Builder:
         self.columns: dict[str, Column] = {}
         self.encodings: dict[str, Encoding] = {}
         self.sequences: dict[str, Events] = {}
+        self.told: dict[str, tuple[Categories | Buckets, npt.NDArray[np.int32]]] = {}
 
     def samples(self) -> Samples:
         """All features, then the samples."""
@@ -237,7 +238,9 @@ class _Builder:
             cells, entity, shown = self.tables.items[name], "item", self._shown("item")
         else:
             raise DataError(f"event_features: neither interactions nor items have a column {name!r}.", column=name)
-        encoding, codes = _told(cells, shown)
+        if name not in self.told:  # the same for all sequences, whichever events each has
+            self.told[name] = _told(cells, shown)
+        encoding, codes = self.told[name]
         self._add_event_feature(sequence, name, self._column(codes, entity, MISSING), encoding)
 
     def _add_event_feature(self, sequence: str, name: str, column: Column, encoding: Encoding) -> None:
@@ -329,18 +332,26 @@ def _told(cells: pd.Series, shown: npt.NDArray[np.bool_]) -> tuple[Categories | 
     """What events are told with: numbers that are many are put into buckets, all else is a category each. Of several
     values the first.
     """
-    numbers = pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells)
-    if numbers and cells[shown].nunique() > _FEW_NUMBERS:
-        buckets = Buckets.fit(cells[shown])
-        return buckets, buckets.encode(cells)
-    if numbers:
-        categories = Categories.fit(cells[shown])
-        return categories, categories.encode(cells)
+    if _are_numbers(cells):
+        encoding = (Buckets if cells[shown].nunique() > _FEW_NUMBERS else Categories).fit(cells[shown])
+    else:
+        owner, values = exploded(cells, first=True)
+        encoding = Categories.fit(values[shown[owner]])
+    return encoding, told_codes(cells, encoding)
+
+
+def told_codes(cells: pd.Series, encoding: Categories | Buckets) -> npt.NDArray[np.int32]:
+    """The integers that events are told with: of several values in a cell that of the first."""
+    if _are_numbers(cells):
+        return encoding.encode(cells)
     owner, values = exploded(cells, first=True)
-    categories = Categories.fit(values[shown[owner]])
     codes = np.zeros(len(cells), np.int32)
-    codes[owner] = categories.encode(values)
-    return categories, codes
+    codes[owner] = encoding.encode(values)
+    return codes
+
+
+def _are_numbers(cells: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells)
 
 
 def _tells(feature: Feature, name: str) -> bool:

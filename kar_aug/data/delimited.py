@@ -21,6 +21,8 @@ from kar_aug.errors import DataError
 # By ending, the separators that a file may have; the first where its first lines do not tell.
 SEPARATORS = {".csv": ",\t;|", ".tsv": "\t,;|", ".tab": "\t,;|", ".txt": "\t,;| "}
 T = TypeVar("T")
+_PADDED = re.compile("-?0[0-9]")
+_TRUTHS = {spelt: spelt.lower() == "true" for spelt in ("True", "TRUE", "true", "False", "FALSE", "false")}
 _BLOCK = 1 << 20  # characters
 _ARROW = {"bool": pa.bool_(), "int64": pa.int64(), "uint64": pa.uint64(), "float64": pa.float64(), "str": pa.string()}
 
@@ -55,6 +57,15 @@ class Delimited:
         schema = pa.schema([(name, _ARROW[dtype.replace("boolean", "bool")]) for name, dtype in dtypes.items()])
         for chunk in self._chunks(encoding, dtypes, rows):
             yield pa.RecordBatch.from_pandas(chunk, schema=schema, preserve_index=False)
+
+    def head(self, rows: int) -> pd.DataFrame:
+        """The first rows; cells that begin with a zero are text."""
+        return in_its_encoding(self.path, self.encoding, lambda encoding: self._head(encoding, rows))
+
+    def _head(self, encoding: str, rows: int) -> pd.DataFrame:
+        with text(self.path, encoding) as lines:
+            texts = self._even(lambda: pd.read_csv(lines, dtype=str, nrows=rows, **self._options(encoding)))
+        return texts.apply(_of_texts) if len(texts) else texts
 
     def _frame(self, encoding: str) -> tuple[pd.DataFrame, list[str]]:
         texts, options = self._texts(encoding), self._options(encoding)
@@ -131,6 +142,17 @@ def separator_of(head: str, candidates: str, *, whole: bool = True) -> str:
     widths = {each: [len(row) for row in csv.reader(lines, delimiter=each) if row] for each in candidates}
     even = [each for each, found in widths.items() if found[:1] > [1] and len(set(found)) == 1]
     return max(even or candidates, key=lambda each: widths[each][:1])
+
+
+def _of_texts(column: pd.Series) -> pd.Series:
+    """Cells as the numbers or truths that all of them spell; else as they are."""
+    there = column.dropna()
+    if there.isin(_TRUTHS).all():
+        return column.map(_TRUTHS)
+    numbers = pd.to_numeric(there, errors="coerce")
+    if numbers.isna().any() or there.str.match(_PADDED).any():
+        return column
+    return numbers.reindex(column.index)
 
 
 def _kind(column: pd.Series) -> str:

@@ -45,6 +45,11 @@ class JsonLines:
         for part in self._read(encoding, rows):
             yield _batch(*part, common)
 
+    def head(self, rows: int) -> pd.DataFrame:
+        """The first rows."""
+        read = in_its_encoding(self.path, self.encoding, lambda encoding: next(self._read(encoding, rows), (0, {})))
+        return pa.Table.from_batches([_batch(*read, _common([read]))]).to_pandas()
+
     def _read(self, encoding: str, rows: int) -> Iterator[tuple[int, _Columns]]:
         """(how many rows, their columns), of no more types than each part needs."""
         with text(self.path, encoding) as lines:

@@ -1,16 +1,17 @@
 """Looking at what a run made.
 
 inspection   prompts, answers and vectors of a project      nearest      the neighbours of a vector
-                                                            vector_map   a store as a picture
+inputs       what models read of its data                   vector_map   a store as a picture
 """
 
 from __future__ import annotations
 
 from kar_aug._stage import make_callable
+from kar_aug.inspect.inputs import DataView
 from kar_aug.inspect.inspection import Inspection, Known, Nearest, Vectors
 from kar_aug.pipeline.workspace import Workspace
 
-__all__ = ["Inspection", "Known", "Nearest", "Vectors", "inspect"]
+__all__ = ["DataView", "Inspection", "Known", "Nearest", "Vectors", "inspect"]
 
 
 def inspect(workspace: Workspace) -> Inspection:

@@ -14,6 +14,7 @@ from kar_aug.cache import Answer, Link, VectorStore
 from kar_aug.cache.texts.cache import Failure
 from kar_aug.cache.vectors.index import EntityId
 from kar_aug.errors import ConfigError, KarError
+from kar_aug.inspect.inputs import DataView
 from kar_aug.inspect.nearest import find, nearest, norms, titles
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 
@@ -41,6 +42,10 @@ class Inspection:
             answer = cache.get(link.key) if link else None
             failures = [f for f in cache.failures() if ids and (f.knowledge, f.entity_id) == (name, ids[0])]
         return Known(entity, id, failures, link, answer)
+
+    def data(self) -> DataView:
+        """What a model reads: features, parts, lengths of histories, warnings; read when first looked at."""
+        return DataView(self.workspace.data)
 
     def answers(self) -> dict[str, int]:
         """How many answers of each status there are, and their tokens."""

@@ -1,0 +1,315 @@
+"""From files to settings of [data]."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from kar_aug.data.building import DERIVED
+from kar_aug.data.guessing.clicks import Clicks, clicks
+from kar_aug.data.guessing.features import Use, is_of, use, use_in_events
+from kar_aug.data.guessing.guesses import Guess, Guessed
+from kar_aug.data.guessing.roles import Head, Roles, found_files, roles
+from kar_aug.data.guessing.words import GROUPS, IDS, SCENARIOS, words
+from kar_aug.data.inputs import RATING, SINCE
+from kar_aug.data.place import Place
+from kar_aug.data.times import seconds, times
+from kar_aug.errors import DataError
+
+_DAY = 86_400
+_FEW_MOMENTS, _FEW_USERS = 10, 50  # below which each user's past is too short, or users are too few, to split by
+_ROWS_A_GROUP = 1.2  # of what was shown at once, on average, at least
+_WEEKS = 14  # days in which weekdays come again
+_NAMES = ("name", "headline", "product_name", "item_name")  # of what scenarios call a title
+_FALLBACK = "e-commerce"
+
+
+def guess(paths: Sequence[Path | str]) -> Guess:
+    """What some files are; at most 100,000 rows of each are looked at.
+
+    Args:
+        paths: files that `kar_aug.data.reading` reads, folders of such, or folders of Parquet files.
+
+    Raises:
+        DataError: A file cannot be read; or which are the interactions cannot be told: the message lists what was seen.
+    """
+    files = found_files([Path(path) for path in paths])
+    for path in files:
+        if not path.exists():
+            raise DataError(f"{path}: there is no such file or folder.", path=path)
+    heads = [Head.read(path) for path in files]
+    found = roles(heads)
+    said = {table: head.said for table, head in found.tables.items()}
+    said |= {head.path.name: f"{head.said}: {why}" for head, why in found.unused}
+    files_of = {table: head.path for table, head in found.tables.items()}
+    guesser = _Guesser(found)
+    return Guess(files_of, guesser.settings(), _scenario(heads), guesser.clicks.scale, said)
+
+
+class _Guesser:
+    """Makes settings one by one."""
+
+    def __init__(self, found: Roles) -> None:
+        self.tables, self.keys, self.why = found.tables, found.keys, found.why
+        self.events = found.tables["interactions"]
+        self.time = next(iter(self.events.times), None)
+        taken = {self.keys[entity]["interactions"] for entity in self.keys} | ({self.time} if self.time else set())
+        self.clicks: Clicks = clicks(self.events.columns, taken)
+        self.seconds = self._seconds()
+        self.group = self._group()
+        self.taken = taken | self.clicks.columns | ({self.group} if self.group else set())
+        self.uses: dict[str, dict[str, Use]] = {table: self._uses(table) for table in self.tables}
+
+    def settings(self) -> list[Guessed]:
+        """All of them, in the order in which they should stand."""
+        return [
+            *self._items(),
+            *self._id_type(),
+            *(each for each in self.clicks.settings if each.name[0] != "columns"),
+            self._protocol(),
+            *self._features(),
+            *self._event_features(),
+            *self._columns(),
+            *self._numbers(),
+            *(
+                Guessed(("sequences", name), expression, "a history of these events alone, beside that of all")
+                for name, expression in self.clicks.sequences.items()
+            ),
+        ]
+
+    # Columns of the interactions
+
+    def _seconds(self) -> npt.NDArray[np.float64] | None:
+        if self.time is None:
+            return None
+        return seconds(times(self.events.columns[self.time].cells, Place(str(self.events.path), self.time)))
+
+    def _group(self) -> str | None:
+        """The column of what was shown at once: several rows each, all of one user."""
+        user = self.events.columns[self.keys["user"]["interactions"]].cells
+        for name, seen in self.events.columns.items():
+            told = words(name)
+            is_named = bool(set(told) & GROUPS) and told[-1] in IDS and seen.kind in ("integer", "text")
+            several = is_named and len(seen.there) > _ROWS_A_GROUP * seen.distinct
+            if several and user.groupby(seen.cells).nunique().max() == 1:
+                return name
+        return None
+
+    def _columns(self) -> list[Guessed]:
+        """What the files call our columns, where it is something else."""
+        found: dict[str, dict[str, str]] = {table: {} for table in self.tables}
+        why: dict[str, str] = {}
+        for entity, keys in self.keys.items():
+            for table, name in keys.items():
+                found[table][f"{entity}_id"] = name
+            why[f"{entity}_id"] = self._said_of_ids(entity)
+        if self.time is not None and self.seconds is not None:
+            first, last = np.nanmin(self.seconds), np.nanmax(self.seconds)
+            others = [name for name in self.events.times if name != self.time]
+            why["timestamp"] = f"from {_date(first)} to {_date(last)}" + (
+                f"; not {', '.join(others)}" if others else ""
+            )
+            found["interactions"]["timestamp"] = self.time
+        for each in self.clicks.settings:
+            if each.name[0] == "columns":
+                found["interactions"][each.name[1]], why[each.name[1]] = each.value, each.why
+        if self.group is not None:
+            why["impression_id"] = f"{self.events.columns[self.group].distinct:,} values, each of one user: for GAUC"
+            found["interactions"]["impression_id"] = self.group
+        if (title := self._title()) is not None:
+            found["items"]["title"], why["title"] = title, "what scenarios call it"
+        settings = _called(found, {table: [*head.columns] for table, head in self.tables.items()}, why)
+        if self.time is None:
+            seen = ", ".join(name for name in self.events.columns if name not in self.taken)
+            settings.insert(
+                0, Guessed(("columns", "timestamp"), "...", f"which says when? One of: {seen}", is_sure=False)
+            )
+        return settings
+
+    def _items(self) -> list[Guessed]:
+        """What to do where no file is the items."""
+        if "items" in self.tables:
+            return []
+        key = self.keys["item"]["interactions"]
+        ids = self.events.columns[key].cells
+        own = [name for name, seen in self.events.columns.items() if name not in self.taken and is_of(ids, seen)]
+        why = "no file of items was found, so that prompts can show nothing of them"
+        if own:
+            table = f"log.groupby({key!r}, as_index=False)[{own}].last()"
+            why += (
+                f". {', '.join(own)} seem to be of the item: in pandas, {table} is a table of items. Write it into a "
+            )
+            why += "file, and give both to init --data"
+        return [Guessed(("items",), "items.parquet", why, is_sure=False)]
+
+    def _said_of_ids(self, entity: str) -> str:
+        seen = self.events.columns[self.keys[entity]["interactions"]]
+        gaps = f"; missing in {seen.missing:.1%}: leave these rows out" if seen.missing else ""
+        in_table = self.why.get((f"{entity}s", entity))
+        return f"{seen.distinct:,} {entity}s: {seen.examples()}{gaps}" + (f"; {in_table}" if in_table else "")
+
+    def _title(self) -> str | None:
+        items = self.tables.get("items")
+        if items is None or "title" in items.columns:
+            return None
+        return next((name for name in items.columns if name.lower() in _NAMES), None)
+
+    def _id_type(self) -> list[Guessed]:
+        for keys in self.keys.values():
+            columns = {table: self.tables[table].columns[name] for table, name in keys.items()}
+            zeros = any(_padded(seen.there) for seen in columns.values() if seen.kind == "text")
+            if len({seen.kind == "text" for seen in columns.values()}) > 1 or zeros:
+                said = "; ".join(f"{name} of {table}: {columns[table].examples()}" for table, name in keys.items())
+                why = "zeros in front would be lost in numbers" if zeros else "numbers in one table, text in another"
+                return [Guessed(("id_type",), "string", f"{why}. {said}")]
+        return []
+
+    # How to split
+
+    def _protocol(self) -> Guessed:
+        user = self.events.columns[self.keys["user"]["interactions"]].cells
+        moments = pd.DataFrame(
+            {"user": user, "time": self.seconds if self.seconds is not None else np.arange(len(user))}
+        )
+        each = moments.drop_duplicates()["user"].value_counts()
+        half = f"half of the {len(each):,} users have {int(each.median())} moments or fewer"
+        if self.seconds is not None and (each.median() < _FEW_MOMENTS or len(each) < _FEW_USERS):
+            why = f'{half}: time is cut at the same moments for all. "user" would test on other users than it trains on'
+            return Guessed(("protocol",), "temporal", why)
+        why = (
+            f'{half}: enough to test on other users than are trained on, as KAR does. "temporal" tests on later events'
+        )
+        return Guessed(("protocol",), "user", why)
+
+    # What models read
+
+    def _uses(self, table: str) -> dict[str, Use]:
+        head, keys = self.tables[table], {keys.get(table) for keys in self.keys.values()}
+        if table != "interactions":
+            return {name: use(seen) for name, seen in head.columns.items() if name not in keys}
+        uses = {
+            name: use_in_events(seen, self.clicks.clicked, is_rated=self.clicks.is_rated)
+            for name, seen in head.columns.items()
+            if name not in self.taken
+        }
+        if self.clicks.only:
+            item = head.columns[self.keys["item"]["interactions"]].cells
+            for name in [name for name, each in uses.items() if each.when == "now" and is_of(item, head.columns[name])]:
+                why = f"{uses[name].why}; one value an item, which items that are drawn do not have"
+                uses[name] = Use("earlier", why, uses[name].scale)
+        return uses
+
+    def _features(self) -> Iterable[Guessed]:
+        """The lists of features. A name is there once."""
+        named: set[str] = set()
+        said = {
+            "user_features": ("users", "columns of the users table"),
+            "item_features": ("items", "columns of the items table, of which those a model is to learn from"),
+            "context": ("interactions", "columns of the interactions that are known when an impression is made"),
+        }
+        for setting, (table, why) in said.items():
+            if table not in self.tables:
+                continue
+            taken = {name for name, each in self.uses[table].items() if each.when == "now"} & named
+            for name in taken:
+                self.uses[table][name] = Use(
+                    "never", "another table has a feature of this name: rename one to have both"
+                )
+            chosen = {name: each.why for name, each in self.uses[table].items() if each.when == "now"}
+            left_out = {name: each.why for name, each in self.uses[table].items() if each.when != "now"}
+            if table == "interactions":
+                chosen = self._of_time() | chosen
+            named |= set(chosen)
+            # Categories first: the first is what inputs = "kar" reads.
+            names = sorted(chosen, key=lambda name: self._scale(table, name) is not None)
+            yield Guessed((setting,), names, why, reasons=chosen, left_out=left_out)
+
+    def _of_time(self) -> dict[str, str]:
+        """Hour and weekday, where they can tell something."""
+        if self.seconds is None:
+            return {}
+        known = self.seconds[np.isfinite(self.seconds)]
+        days = (known.max() - known.min()) / _DAY if len(known) else 0
+        found = {}
+        if (known % _DAY != 0).any() and days >= 1:
+            found["hour"] = "of the timestamp"
+        if days >= _WEEKS:
+            found["weekday"] = f"of the timestamp, over {days:,.0f} days"
+        columns = self.events.columns
+        return {name: why for name, why in found.items() if name in DERIVED and name not in columns}
+
+    def _scale(self, table: str, name: str) -> str | None:
+        return self.uses[table][name].scale if name in self.uses[table] else None
+
+    def _event_features(self) -> list[Guessed]:
+        """What is told of earlier events, if it is more than what is told anyway."""
+        told: dict[str, str] = {}
+        if self.clicks.rating is not None:
+            told[RATING] = "of the event"
+        items = self.uses.get("items", {})
+        told |= {name: "of its item" for name, each in items.items() if each.when == "now" and each.scale is None}
+        usual = set(told)
+        if self.clicks.kind is not None and self.clicks.sequences:
+            told[self.clicks.kind] = "which of the kinds of event it was"
+        for name, each in self.uses["interactions"].items():
+            if each.when == "earlier" or (each.when == "now" and self._tells_of_item(name)):
+                told.setdefault(name, each.why)
+        if set(told) == usual:
+            return []
+        why = "what is told of each earlier event beside its item; of several values the first"
+        return [Guessed(("event_features",), [*told, SINCE], why, reasons=told | {SINCE: "how long ago it was"})]
+
+    def _tells_of_item(self, name: str) -> bool:
+        item = self.events.columns[self.keys["item"]["interactions"]].cells
+        return "price" in words(name) or is_of(item, self.events.columns[name])
+
+    def _numbers(self) -> list[Guessed]:
+        return [
+            Guessed(("numeric", name), each.scale, f"{table}: {each.why}")
+            for table, uses in self.uses.items()
+            for name, each in uses.items()
+            if each.when == "now" and each.scale is not None
+        ]
+
+
+def _called(
+    found: Mapping[str, Mapping[str, str]], columns: Mapping[str, Sequence[str]], why: Mapping[str, str]
+) -> list[Guessed]:
+    """The names of our columns: for all tables, where none of them has another column of that name."""
+    pairs = {pair for names in found.values() for pair in names.items()}
+    shared, own = [], []
+    for ours, theirs in sorted(pairs, key=lambda pair: [*why].index(pair[0])):
+        fits = all(found[table].get(ours) == theirs for table in found if theirs in columns[table])
+        alone = sum(other == ours for other, _ in pairs) == 1
+        if fits and alone:
+            shared.append(Guessed(("columns", ours), theirs, why[ours]))
+            continue
+        for table in found:
+            if found[table].get(ours) == theirs and ours != theirs:
+                own.append(Guessed(("columns", table, ours), theirs, why[ours]))
+    return [*shared, *sorted(own, key=lambda each: each.name)]
+
+
+def _padded(ids: pd.Series) -> bool:
+    """Whether all look like whole numbers, and some begin with a zero that a number would lose."""
+    texts = ids.astype(str)
+    return bool(texts.str.fullmatch(r"\d+").all() and texts.str.match("0[0-9]").any())
+
+
+def _date(second: float) -> str:
+    return str(pd.to_datetime(second, unit="s").strftime("%Y-%m-%d %H:%M"))
+
+
+def _scenario(heads: Sequence[Head]) -> tuple[str, str]:
+    """The scenario that names of files and columns speak of."""
+    told = Counter(word for head in heads for name in (head.path.name, *head.columns) for word in set(words(name)))
+    scores = {name: sum(word in told for word in speaks) for name, speaks in SCENARIOS.items()}
+    best = max(scores, key=lambda name: scores[name])
+    if not scores[best]:
+        return _FALLBACK, "no name of a file or column says what the items are: see docs/scenarios.md"
+    return best, f"names of files and columns speak of it: {', '.join(w for w in told if w in SCENARIOS[best])}"

@@ -1,0 +1,57 @@
+"""What was guessed: settings of [data], each with what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Guessed:
+    """A setting.
+
+    Args:
+        name: ("protocol",), or ("columns", "items", "item_id") within a table of its own.
+        value: as TOML has it. Of a list of features, `reasons` says why of each.
+        why: what was seen.
+        is_sure: whether it is a guess; else nothing was found, and `value` is an example of what to fill in.
+        reasons: entry of the list -> why.
+        left_out: column that is none of the entries -> why.
+    """
+
+    name: tuple[str, ...]
+    value: Any
+    why: str
+    is_sure: bool = True
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What some files are.
+
+    Args:
+        files: "interactions", "items", "users" -> the file, or the folder of Parquet files.
+        settings: of [data], in the order in which they should stand, but for the files.
+        scenario: that of kar-aug's which fits, and why.
+        scale: the least and the largest rating; 0 and 1 of clicks.
+        said: what was seen of each of `files`; of those that are none of the tables, likewise, under their own names.
+    """
+
+    files: Mapping[str, Path]
+    settings: Sequence[Guessed]
+    scenario: tuple[str, str]
+    scale: tuple[float, float]
+    said: Mapping[str, str]
+
+    @property
+    def open(self) -> list[str]:
+        """What could not be guessed, and is to be filled in."""
+        return [".".join(each.name) for each in self.settings if not each.is_sure]
+
+    def value(self, *name: str) -> Any:
+        """The value of a setting that was guessed; None if it was not."""
+        return next((each.value for each in self.settings if each.name == name and each.is_sure), None)

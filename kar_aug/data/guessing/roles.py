@@ -1,0 +1,243 @@
+"""Which file is which table, and which columns are ids and times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from kar_aug.data.guessing.clicks import clicks
+from kar_aug.data.guessing.seen import Seen, columns_of
+from kar_aug.data.guessing.words import ENTITY, rank_as_id, rank_as_time, words
+from kar_aug.data.place import Table
+from kar_aug.data.reading import is_table, read_head
+from kar_aug.data.types import plain
+from kar_aug.errors import DataError
+
+ROWS = 100_000  # of a file that are looked at
+_FOUND = 0.3  # share of the ids of one table that another must have, to be theirs
+_OLDEST = 10**8  # seconds: 1973
+_DATES = (19_000_101, 21_001_231)  # 20240131 written as a number
+_NO_KEY = "no column holds ids of users or items, one a row"
+_SHOWN = 12  # columns
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The first rows of a file."""
+
+    path: Path
+    columns: Mapping[str, Seen]
+    rows: int
+
+    @classmethod
+    def read(cls, path: Path) -> Head:
+        """Of at most `ROWS` rows.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        frame = read_head(path, ROWS)
+        if not frame.columns.is_unique:
+            raise DataError(f"{path}: column '{frame.columns[frame.columns.duplicated()][0]}' is there twice.")
+        return cls(path, columns_of(plain(frame, Table(str(path)))), len(frame))
+
+    def ids(self, entity: str) -> list[str]:
+        """Columns whose names and values are those of ids, the surest first."""
+        ranks = {n: rank_as_id(n, entity) for n, seen in self.columns.items() if seen.kind in ("integer", "text")}
+        return sorted((n for n, rank in ranks.items() if rank is not None), key=lambda n: ranks[n] or 0)
+
+    @cached_property
+    def times(self) -> list[str]:
+        """Columns that may say when an event happened, the surest first."""
+        ranks = {name: rank_as_time(name) for name, seen in self.columns.items() if may_be_time(seen)}
+        return sorted((name for name, rank in ranks.items() if rank is not None), key=lambda name: ranks[name] or 0)
+
+    @property
+    def tells_clicks(self) -> bool:
+        """Whether a column says what was liked."""
+        return bool(clicks(self.columns, {*self.ids("user"), *self.ids("item"), *self.times}).columns)
+
+    @property
+    def lists_of_items(self) -> list[str]:
+        """Columns that hold several items in a cell."""
+        return [n for n, seen in self.columns.items() if seen.kind == "list" and rank_as_id(n, "item") is not None]
+
+    @property
+    def said(self) -> str:
+        """Its name, columns and rows."""
+        names = [*self.columns]
+        more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        rows = f"the first {self.rows:,} rows" if self.rows == ROWS else f"{self.rows:,} rows"
+        return f"{self.path.name} ({rows}: {', '.join(names[:_SHOWN])}{more})"
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Files as tables.
+
+    Args:
+        tables: "interactions", and "items" and "users" where they were found.
+        keys: "user", "item" -> table -> its column of their ids.
+        why: (table, entity) -> what was seen of the key.
+        unused: files that are none of the tables.
+    """
+
+    tables: Mapping[str, Head]
+    keys: Mapping[str, Mapping[str, str]]
+    why: Mapping[tuple[str, str], str]
+    unused: Sequence[tuple[Head, str]] = field(default_factory=list)
+
+
+def found_files(paths: Sequence[Path]) -> list[Path]:
+    """The files that are read, of these, and of the folders among them; a folder of Parquet files is one table.
+
+    Raises:
+        DataError: There is none.
+    """
+    found = [file for path in paths for file in (_in_folder(path) if path.is_dir() else [path])]
+    if not found:
+        named = ", ".join(str(path) for path in paths)
+        raise DataError(f"{named}: there is no table in it. Parquet, CSV, JSON lines and Arrow files are read.")
+    return list(dict.fromkeys(found))
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    inside = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
+    parts = [path for path in inside if path.is_dir() and any(path.rglob("*.parquet"))]
+    return [path for path in inside if path in parts or (path.is_file() and is_table(path.name))]
+
+
+def roles(heads: Sequence[Head]) -> Roles:
+    """Which of the files is the interactions, the items and the users.
+
+    Raises:
+        DataError: None, or several, can be the interactions; or several the items, or the users. All that was seen is
+            listed.
+    """
+    events, others = _events(heads)
+    unused = [(head, f"{events.path.name} says what was liked, and it does not") for head in others]
+    fits: list[tuple[_Fit, Head]] = []
+    for head in heads:
+        if head is events or head in others:
+            continue
+        # The better one; of two that do not fit, the one that says more.
+        fit = max((_fit(head, entity, events) for entity in ENTITY), key=lambda fit: (fit.score, fit.why != _NO_KEY))
+        if fit.score > 0:
+            fits.append((fit, head))
+        else:
+            unused.append((head, fit.why))
+    tables = {"interactions": events}
+    keys = {entity: {"interactions": events.ids(entity)[0]} for entity in ENTITY}
+    why = {}
+    for entity in ENTITY:
+        table, found = f"{entity}s", sorted((pair for pair in fits if pair[0].entity == entity), key=_worse)
+        if not found:
+            continue
+        fit, head = _only(found, table, events)
+        tables[table], why[table, entity] = head, fit.why
+        keys[entity] = {"interactions": fit.of_events, table: fit.key}
+        unused += [(other, f"{head.path.name} rather seems to be the {table}") for _, other in found[1:]]
+    return Roles(tables, keys, why, unused)
+
+
+def _worse(pair: tuple[_Fit, Head]) -> float:
+    return -pair[0].score
+
+
+def _only(found: Sequence[tuple[_Fit, Head]], table: str, events: Head) -> tuple[_Fit, Head]:
+    """The first, if the next is worse."""
+    (fit, head), *rest = found
+    if rest and rest[0][0].score == fit.score:
+        raise DataError(
+            f"Two files could be the {table}: {head.said}; {rest[0][1].said}. Name the files that belong together: "
+            f"--data {events.path} {head.path}"
+        )
+    return fit, head
+
+
+def _events(heads: Sequence[Head]) -> tuple[Head, list[Head]]:
+    """The interactions; and what could be such, but says nothing of what was liked."""
+    both = [head for head in heads if head.rows and head.ids("user") and head.ids("item")]
+    # A post has an author, too: of several, those where users and items come again.
+    again = [h for h in both if not any(h.columns[h.ids(entity)[0]].is_unique for entity in ENTITY)]
+    timed = [head for head in again if head.times]
+    for some in (timed, again, both):
+        telling = [head for head in some if head.tells_clicks]
+        if len(some) == 1 or len(telling) == 1:
+            chosen = (telling or some)[0]
+            return chosen, [head for head in some if head is not chosen]
+        if some:
+            raise DataError(
+                f"{len(some)} files could be the interactions: {'; '.join(head.said for head in some)}. Name the files "
+                f"that belong together: --data {some[0].path} ..."
+            )
+    raise DataError(f"No file can be the interactions: {_lacking(heads)} Seen: {'; '.join(h.said for h in heads)}.")
+
+
+def _lacking(heads: Sequence[Head]) -> str:
+    """Why there are no interactions."""
+    for head in heads:
+        if head.ids("user") and (lists := head.lists_of_items):
+            return (
+                f"{head.path.name} holds several items in a cell of '{lists[0]}'; an item a row is needed "
+                f"(frame.explode in pandas)."
+            )
+    for entity, other in (("user", "item"), ("item", "user")):
+        if any(head.ids(other) for head in heads) and not any(head.ids(entity) for head in heads):
+            return f"no column is called as if it held {entity}s. If one does, call it {entity}_id."
+    return "it takes a column of users, such as user_id, and one of items, such as item_id."
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How well a file fits as the table of an entity: 0 not at all."""
+
+    entity: str
+    score: float
+    key: str
+    of_events: str
+    why: str
+
+
+def _fit(head: Head, entity: str, events: Head) -> _Fit:
+    named = head.ids(entity)
+    about = any({word, word.removesuffix("s")} & ENTITY[entity] for word in words(head.path.name.split(".")[0]))
+    unique = [name for name, seen in head.columns.items() if seen.kind in ("integer", "text") and seen.is_unique]
+    best = _Fit(entity, 0, "", "", _NO_KEY)
+    if named and not set(named) & set(unique):
+        return _Fit(entity, 0, "", "", f"'{named[0]}' repeats in it: a table of {entity}s has a row for each")
+    for key in unique:
+        for column in events.ids(entity):
+            share = _share(events.columns[column], head.columns[key])
+            if share < _FOUND and key not in named:
+                continue
+            score = share + (key in named) + about / 2 + (key == column) / 4
+            if score > best.score:
+                said = f"{share:.0%} of the interactions' {column} are in {head.path.name}, where each has one row"
+                best = _Fit(entity, score, key, column, said)
+    # Small numbers are in every table: where nothing else speaks for it, the ids are somebody else's.
+    return best if best.key in named or about or best.score >= 1 else _Fit(entity, 0, "", "", best.why)
+
+
+def _share(ids: Seen, known: Seen) -> float:
+    """Share of different ids that are known, whether they were read as numbers or as text."""
+    told: Callable[[Seen], pd.Index] = lambda seen: pd.Index(seen.counts.index.map(_as_text))  # noqa: E731
+    return float(told(ids).isin(told(known)).mean()) if ids.distinct else 0.0
+
+
+def _as_text(id: object) -> str:
+    return str(int(id)) if isinstance(id, float) else str(id)
+
+
+def may_be_time(seen: Seen) -> bool:
+    """Whether a column's values can be times."""
+    if seen.kind == "time":
+        return True
+    if seen.kind not in ("integer", "number") or not len(seen.numbers):
+        return False
+    low, high = seen.numbers.min(), seen.numbers.max()
+    return bool(low >= _OLDEST or (_DATES[0] <= low and high <= _DATES[1]) or seen.name.lower() in ("timestamp", "ts"))

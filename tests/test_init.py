@@ -1,0 +1,344 @@
+"""kar-aug init --data: what it makes of files as people have them, and that kar-aug can go on from there."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import re
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from support.logs import news, reviews, shop
+
+from kar_aug.cli import main
+from kar_aug.config import Config, DataConfig
+from kar_aug.data.guessing import guess
+from kar_aug.data.guessing.words import rank_as_id, words
+from kar_aug.errors import DataError
+from kar_aug.pipeline.project import Project
+from kar_aug.pipeline.starting import start
+
+LOGS = {"news": news, "shop": shop, "reviews": reviews}
+SMALL = {
+    "backbones": ["DeepFM"], "knowledge": [], "controls": [], "seeds": 1, "epochs": 1, "embedding_dim": 4,
+    "hidden_units": [8], "jobs": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_warnings_about_units(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "kar_aug")
+
+
+def started(name: str, folder: Path) -> Config:
+    LOGS[name](folder)
+    return Config.load(start([folder], folder / "kar.toml").path)
+
+
+def guessed(tmp_path: Path, log: pd.DataFrame, **tables: pd.DataFrame) -> DataConfig:
+    """[data] as it is guessed of an interactions table, log.csv, and further ones."""
+    for name, frame in {"log": log, **tables}.items():
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    return Config.load(start([tmp_path], tmp_path / "kar.toml", force=True).path).data
+
+
+def plays(rows: int = 400) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "uid": random.integers(0, 60, rows),
+            "track_id": random.integers(0, 50, rows),
+            "ts": np.sort(random.integers(1_600_000_000, 1_600_000_000 + 90 * 86_400, rows)),
+        }
+    )
+
+
+def init(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["init", *map(str, arguments)])
+
+
+# Three unlike logs
+
+
+def test_news_impressions(tmp_path: Path) -> None:
+    data = started("news", tmp_path).data
+    assert (data.interactions, data.items, data.users) == ("behaviors.parquet", "articles.parquet", None)
+    assert data.columns == {"item_id": "article_id", "timestamp": "impression_time", "label": "clicked"}
+    assert data.label is None and data.negatives == 0 and data.protocol == "temporal"
+    assert data.context == ("hour", "device_type", "is_subscriber", "gender", "position")
+    assert data.item_features == ("category", "category_str", "topics", "premium", "sentiment_score")
+    assert data.numeric == {"position": "buckets", "sentiment_score": "standard"}
+    assert {"read_time", "scroll_percentage", "since"} < set(data.event_features or ())
+
+
+def test_a_shop_log_of_views_carts_and_purchases(tmp_path: Path) -> None:
+    config = started("shop", tmp_path)
+    data = config.data
+    assert data.columns == {"item_id": "product_id", "timestamp": "event_time"} and data.items is None
+    assert data.label == "event_type == 'purchase'"
+    assert dict(data.sequences) == {f"{kind}s": f"event_type == '{kind}'" for kind in ("view", "cart", "purchase")}
+    assert data.context == ("hour", "weekday", "category_id", "category_code", "brand", "price")
+    assert data.numeric == {"price": "log"} and "event_type" in (data.event_features or ())
+    assert config.prompts.scenario == "e-commerce.toml"
+    ratings = tomllib.loads((tmp_path / "e-commerce.toml").read_text())["ratings"]
+    assert ratings == {"low": 0, "high": 1, "words": ["not bought", "bought"]}
+    said = (tmp_path / "kar.toml").read_text()
+    assert re.search(r"# event_type has 3 values: view 86.\d%, cart 8.\d%, purchase 5.\d%", said)
+
+
+def test_ratings_with_texts(tmp_path: Path) -> None:
+    config = started("reviews", tmp_path)
+    data = config.data
+    assert data.columns == {"item_id": "parent_asin"}, "the ids that the items table has, and not asin"
+    assert data.item_features == ("store", "categories", "price") and data.numeric == {"price": "log"}
+    assert data.click_above == 3 and data.protocol == "user" and data.context == ("hour", "weekday")
+    assert data.event_features == ("rating", "store", "categories", "verified_purchase", "since")
+    assert config.prompts.scenario == "e-commerce"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOGS)
+def test_what_is_written_is_inspected_audited_and_compared(name: str, tmp_path: Path) -> None:
+    started(name, tmp_path)
+    project = Project.open(tmp_path / "kar.toml", compare=SMALL)
+    assert len(project.inspect.data().features) == len(project.workspace.samples.features)
+    assert not project.audit().leaks
+    auc = project.compare().table()["auc"]
+    assert len(auc) == 1 and 0 < auc[0] < 1
+
+
+# Which file, and which column
+
+
+def test_every_feature_and_every_column_left_out_stands_below_what_was_seen(tmp_path: Path) -> None:
+    news(tmp_path)
+    found = start([tmp_path], tmp_path / "kar.toml")
+    lines = found.path.read_text().splitlines()
+    for name in ('"topics"', '"position"', 'protocol = "temporal"', 'label = "clicked"', 'position = "buckets"'):
+        place = next(number for number, line in enumerate(lines) if line.strip().rstrip(",") == name)
+        assert lines[place - 1].strip().startswith("# "), name
+    for left_out in ("body: free text", "url: addresses", "image_ids: ids", "total_inviews: counted over all"):
+        assert any(f"# left out: {left_out}" in line for line in lines), left_out
+    assert max(map(len, lines[: lines.index("[prompts]")])) <= 120
+
+
+def test_an_items_table_that_calls_the_ids_otherwise(tmp_path: Path) -> None:
+    tracks = pd.DataFrame({"id": range(50), "name": [f"Song {i}" for i in range(50)], "genre": ["pop", "rock"] * 25})
+    data = guessed(tmp_path, plays(), tracks=tracks)
+    assert data.items == "tracks.csv" and data.item_features == ("genre",)
+    assert data.columns == {
+        "user_id": "uid", "timestamp": "ts", "title": "name", "interactions": {"item_id": "track_id"},
+        "items": {"item_id": "id"},
+    }  # fmt: skip
+    workspace = Project.open(tmp_path / "kar.toml").workspace
+    assert workspace.tables.items["title"][3] == "Song 3" and len(workspace.samples)
+
+
+def test_plays_alone_are_clicks_beside_which_items_are_drawn(tmp_path: Path) -> None:
+    log = plays().assign(device=lambda frame: np.where(frame["uid"] % 2, "web", "app"))
+    log["artist"] = "A" + (log["track_id"] % 7).astype(str)
+    data = guessed(tmp_path, log)
+    assert data.negatives == 4 and data.context == ("hour", "weekday", "device")
+    assert "artist" in (data.event_features or ()), "what is of the item would tell it from those that are drawn"
+    samples = Project.open(tmp_path / "kar.toml").workspace.samples
+    assert 0.15 < samples.label.mean() < 0.25
+
+
+def test_a_column_that_knows_the_click_tells_of_earlier_events_alone(tmp_path: Path) -> None:
+    log = plays(2000).assign(clicked=lambda frame: (np.arange(len(frame)) % 5 == 0).astype(int))
+    log["outcome"] = np.where(log["clicked"], "open", "closed")
+    log["place"] = np.arange(len(log)) % 3
+    data = guessed(tmp_path, log)
+    assert "outcome" not in data.context and "outcome" in (data.event_features or ()) and "place" in data.context
+
+
+def test_columns_of_a_log_that_are_of_its_items_make_a_table(tmp_path: Path) -> None:
+    started("shop", tmp_path)
+    said = " ".join((tmp_path / "kar.toml").read_text().replace("\n# ", " ").split())
+    table = "log.groupby('product_id', as_index=False)[['category_id', 'category_code', 'brand']].last()"
+    assert table in said
+    items = eval(table, {"log": pd.read_csv(tmp_path / "events.csv")})
+    items.to_csv(tmp_path / "items.csv", index=False)
+    start([tmp_path / "events.csv", tmp_path / "items.csv"], tmp_path / "kar.toml", force=True)
+    project = Project.open(tmp_path / "kar.toml")
+    assert project.config.data.item_features == ("category_id", "category_code", "brand")
+    assert project.config.data.context == ("hour", "weekday", "price") and len(project.workspace.samples)
+
+
+def test_ids_with_zeros_in_front_stay_text(tmp_path: Path) -> None:
+    log = plays()
+    log["track_id"] = log["track_id"].map("{:04}".format)
+    assert guessed(tmp_path, log).id_type == "string"
+    assert Project.open(tmp_path / "kar.toml").workspace.tables.ids("item")[:2] == ["0000", "0001"]
+
+
+@pytest.mark.parametrize(
+    ("ratings", "above"),
+    [([1, 2, 3, 4, 5], 3), ([0.5, 2, 3, 5], 3), ([1, 5, 6, 10], 6), ([0, 0.5, 1], 0.5), ([1, 5], 1)],
+)
+def test_a_click_is_above_the_middle_of_the_scale(ratings: list[float], above: float, tmp_path: Path) -> None:
+    log = plays().assign(rating=lambda frame: np.resize(ratings, len(frame)))
+    assert guessed(tmp_path, log).click_above == above
+
+
+def test_rows_without_a_rating_are_no_clicks(tmp_path: Path) -> None:
+    log = plays().assign(rating=lambda frame: np.resize([1, 4, 5, np.nan], len(frame)))
+    assert guessed(tmp_path, log).label == "rating > 4"
+    assert len(Project.open(tmp_path / "kar.toml").workspace.samples)
+    kinds = guessed(tmp_path, log.assign(event=np.resize(["view", "buy", "rate"], len(log))))
+    assert kinds.label == "event == 'buy'" and "rating" in (kinds.event_features or ())
+    assert len(Project.open(tmp_path / "kar.toml").workspace.samples)
+
+
+def test_a_name_that_two_tables_have_is_a_feature_once(tmp_path: Path) -> None:
+    users = pd.DataFrame({"uid": range(60), "country": ["de", "dk", "se"] * 20})
+    tracks = pd.DataFrame({"track_id": range(50), "country": ["us", "uk"] * 25})
+    data = guessed(tmp_path, plays(), users=users, tracks=tracks)
+    assert data.user_features == ("country",) and data.item_features == () and data.users == "users.csv"
+    assert len(Project.open(tmp_path / "kar.toml").workspace.samples)
+
+
+def test_times_that_are_not_found_are_left_to_fill_in(tmp_path: Path) -> None:
+    plays().drop(columns="ts").assign(step=1, stars=[1, 5] * 200).to_csv(tmp_path / "log.csv", index=False)
+    found = start([tmp_path / "log.csv"], tmp_path / "kar.toml")
+    assert found.guess.open == ["items", "columns.timestamp"]
+    assert "Commented out, to fill in: items, columns.timestamp" in str(found)
+    assert '# timestamp = "..."' in found.path.read_text()
+
+
+def test_files_of_nothing_are_said_and_not_used(tmp_path: Path) -> None:
+    pd.DataFrame({"country": ["de"], "population": [1]}).to_csv(tmp_path / "countries.csv", index=False)
+    guessed(tmp_path, plays())
+    assert "# not used: countries.csv (1 rows: country, population)" in (tmp_path / "kar.toml").read_text()
+
+
+def test_of_several_files_those_that_fit_best_are_taken(tmp_path: Path) -> None:
+    log = plays().assign(rating=lambda frame: np.resize([1, 3, 5], len(frame)))
+    tracks = pd.DataFrame({"track_id": range(50), "genre": ["pop", "rock"] * 25, "rating": np.arange(50) / 10})
+    links = pd.DataFrame({"track_id": range(50), "isrc": range(1000, 1050)})
+    data = guessed(tmp_path, log, tags=plays().assign(tag="funny"), tracks=tracks, links=links)
+    assert (data.interactions, data.items) == ("log.csv", "tracks.csv")
+    said = (tmp_path / "kar.toml").read_text()
+    assert "log.csv says what was liked" in said and "tracks.csv rather seems to be the items" in said
+    assert data.item_features == ("genre",), "a mean rating knows what is tested on"
+
+
+def test_two_tables_of_items_are_one_line_that_lists_both(tmp_path: Path) -> None:
+    for name in ("tracks", "songs"):
+        pd.DataFrame({"track_id": range(50)}).to_csv(tmp_path / f"{name}.csv", index=False)
+    plays().to_csv(tmp_path / "log.csv", index=False)
+    with pytest.raises(DataError, match=r"Two files could be the items: songs\.csv \(.*; tracks\.csv \("):
+        guess([tmp_path])
+
+
+def test_only_the_first_rows_are_looked_at(tmp_path: Path) -> None:
+    pd.concat([plays(50_000)] * 3).to_csv(tmp_path / "log.csv", index=False)
+    assert "the first 100,000 rows" in guess([tmp_path / "log.csv"]).said["interactions"]
+
+
+@pytest.mark.parametrize(
+    ("name", "entity", "rank"),
+    [
+        ("user_id", "user", 0), ("userId", "user", 1), ("visitorid", "user", 1), ("reviewerID", "user", 1),
+        ("is_sso_user", "user", None), ("user_session", "user", None), ("asin", "item", 1), ("movieId", "item", 1),
+        ("parent_asin", "item", 2), ("display_article_id", "item", 2), ("product_name", "item", None),
+        ("category_id", "item", None),
+    ],
+)  # fmt: skip
+def test_names_that_are_those_of_ids(name: str, entity: str, rank: int | None) -> None:
+    assert rank_as_id(name, entity) == rank
+    assert words("unixReviewTime") == ("unix", "review", "time")
+
+
+def test_columns_of_any_type_are_looked_at(tmp_path: Path) -> None:
+    number, rows = np.arange(400), 400
+    log = plays().assign(
+        clicked=number % 7 < 3,
+        nothing=None,
+        flag=pd.array(np.resize([True, False, None], rows), dtype="boolean"),
+        day=[dt.date(2020, 1, 1 + i % 28) for i in number],
+        price=[Decimal(int(i) % 50) / 2 for i in number],
+        raw=[b"ab"] * rows,
+        nested=[[[1]]] * rows,
+        details=[{"a": 1}] * rows,
+        shelf=pd.Categorical(np.resize(list("xyz"), rows)),
+        endless=np.where(number % 3 == 0, np.inf, number / 7),
+        level=pd.array(np.where(number % 4, number % 5, None), dtype="Int64"),
+        span=pd.to_timedelta(number, unit="s"),
+        **{"two words": np.resize(list("ab"), rows), "a\nb": np.resize(list("ab"), rows), "it's": "one"},
+    )
+    log.to_parquet(tmp_path / "log.parquet")
+    project = Project.open(start([tmp_path], tmp_path / "kar.toml").path)
+    context = project.config.data.context
+    assert {"flag", "shelf", "price", "endless", "level", "two words", "a\nb"} < set(context)
+    assert not {"nothing", "day", "raw", "nested", "details", "it's"} & set(context)
+    assert len(project.inspect.data().features) and not project.audit().leaks
+
+
+# What cannot be told
+
+
+def test_two_logs_are_one_line_that_lists_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shop(tmp_path))
+    plays().assign(liked=1).to_csv("plays.csv", index=False)
+    done = init("--data", ".")
+    assert done.exit_code == 2 and not Path("kar.toml").exists()
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("kar-aug: 2 files could be the interactions: events.csv (4,500 rows: event_time, event_type")
+    assert "; plays.csv (400 rows: uid, track_id, ts, liked)" in line
+
+
+def test_no_column_of_users(tmp_path: Path) -> None:
+    plays().rename(columns={"uid": "who"}).to_csv(tmp_path / "log.csv", index=False)
+    said = r"no column is called as if it held users.*Seen: log\.csv \(400 rows: who, track_id, ts"
+    with pytest.raises(DataError, match=said):
+        guess([tmp_path])
+
+
+def test_impressions_with_several_items_in_a_cell(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"user_id": [1, 2], "article_ids": [[1, 2], [3]], "time": ["2024-01-01", "2024-01-02"]})
+    frame.to_parquet(tmp_path / "behaviors.parquet")
+    with pytest.raises(DataError, match=r"behaviors\.parquet holds several items in a cell of 'article_ids'.*explode"):
+        guess([tmp_path])
+
+
+def test_a_folder_without_tables(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no table in it"):
+        guess([tmp_path])
+
+
+# The command
+
+
+def test_the_command_writes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(news(tmp_path))
+    done = init("--data", "articles.parquet", "behaviors.parquet")
+    assert done.exit_code == 0 and Path("kar.toml").exists()
+    before = Path("kar.toml").read_text()
+    assert init("--data", ".").exit_code == 2 and Path("kar.toml").read_text() == before
+    assert init("--data", ".", "--force").exit_code == 0
+    assert init("behaviors.parquet", "--output", "other.toml").exit_code == 2, "files are named after --data"
+
+
+def test_a_scenario_of_the_users_choice_stands_beside_their_own_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(news(tmp_path))
+    (tmp_path / "settings").mkdir()
+    assert init("--data", ".", "--scenario", "books", "--output", "settings/kar.toml").exit_code == 0
+    config = Config.load("settings/kar.toml")
+    assert config.data.dataset is None and config.data.interactions == "../behaviors.parquet"
+    assert config.prompts.scenario == "books.toml"
+    assert 'words = ["not read", "read"]' in Path("settings/books.toml").read_text()
+    assert Project.open("settings/kar.toml").prompts("user").workspace.tables.items["title"].notna().all()
+
+
+def test_nothing_is_written_where_the_scenario_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(news(tmp_path))
+    assert init("--data", ".", "--scenario", "bookz").exit_code == 2
+    assert not list(tmp_path.glob("*.toml"))
