@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kar_aug.config import DataConfig
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.building import build_samples
 from kar_aug.data.features import Feature
+from kar_aug.data.inputs import inputs
 from kar_aug.data.labels import where
 from kar_aug.data.samples import Samples
 from kar_aug.errors import DataError
@@ -248,3 +250,26 @@ def test_since_grows_by_one_as_the_time_doubles(seconds: list[int]) -> None:
     earlier = [t for t in times if t < times[-1]]
     expected = [min(int(np.log2(1 + (times[-1] - t) / 60)), 24) + 2 for t in earlier]
     assert last[: len(earlier)].tolist() == expected and not last[len(earlier) :].any()
+
+
+def test_the_preset_kar_is_what_its_authors_feed() -> None:
+    """The item, one value of one feature, the last five events with both and their ratings; no user."""
+    data = DataConfig(
+        interactions="x", inputs="kar", user_features=("gender",), item_features=("genres", "year"), context=("hour",)
+    )
+    built = samples(tables(ROWS), inputs=inputs(data))
+    assert [(f.name, f.length) for f in built.features] == [
+        ("item_id", None),
+        ("genres", None),
+        ("hist_item_id", 5),
+        ("hist_rating", 5),
+        ("hist_genres", 5),
+    ]
+    clicks = Tables(tables(ROWS).interactions.drop(columns="rating").assign(label=[0, 1] * 4), items=ITEMS)
+    assert [f.name for f in samples(clicks, inputs=inputs(data)).features][2:] == ["hist_item_id", "hist_genres"]
+
+
+def test_what_is_read_by_default_depends_on_the_protocol() -> None:
+    named = {protocol: inputs(DataConfig(interactions="x", protocol=protocol)) for protocol in ("user", "temporal")}
+    assert [each.user_ids for each in named.values()] == [False, True]
+    assert {each.history_length for each in named.values()} == {50}

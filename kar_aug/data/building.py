@@ -218,7 +218,8 @@ class _Builder:
             return self.inputs.event_features
         rated = (RATING,) if RATING in self.split else ()
         scaled = [name for name, how in self.inputs.numeric.items() if how != "buckets"]
-        return (*rated, *(name for name in self.inputs.item_features if name not in scaled), SINCE)
+        since = (SINCE,) if self.inputs.tells_since else ()
+        return (*rated, *(name for name in self.inputs.item_features if name not in scaled), *since)
 
     def _add_told(self, sequence: str, name: str) -> None:
         """What is told of each event of a sequence beside its item: by the feature of that name, or a column."""

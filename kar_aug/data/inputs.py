@@ -33,7 +33,8 @@ class Inputs:
         numeric: column of any table -> "standard", "log", "minmax", or "buckets" (quantiles, embedded).
         events: "all", or "clicks" alone, in the sequence of earlier events.
         event_features: what is told of each earlier event beside its item: columns of interactions or items, and
-            "since", how long ago it was. None: the rating, if there is one, the features of items, and since.
+            "since", how long ago it was. None: the rating, if there is one, the features of items, and since (this
+            only if `tells_since`).
         sequences: further sequences: name -> expression over the interactions' columns, "event == 'view'".
         history_length: how many of the latest events are read.
         user_ids: whether the user's id is a feature.
@@ -48,6 +49,7 @@ class Inputs:
     numeric: Mapping[str, str] = field(default_factory=dict)
     events: str = "all"
     event_features: tuple[str, ...] | None = None
+    tells_since: bool = True
     sequences: Mapping[str, str] = field(default_factory=dict)
     history_length: int = 50
     user_ids: bool = False
@@ -62,7 +64,7 @@ def inputs(data: DataConfig) -> Inputs:
         first = data.item_features[:1]
         return Inputs(
             item_features=first,
-            event_features=(RATING, *first),
+            tells_since=False,
             history_length=_KAR_EVENTS if data.history_length is None else data.history_length,
             first_values=True,
             weight=data.weight,
