@@ -128,7 +128,9 @@ def test_every_feature_and_every_column_left_out_stands_below_what_was_seen(tmp_
 
 
 def test_an_items_table_that_calls_the_ids_otherwise(tmp_path: Path) -> None:
-    tracks = pd.DataFrame({"id": range(50), "name": [f"Song {i}" for i in range(50)], "genre": ["pop", "rock"] * 25})
+    tracks = pd.DataFrame(
+        {"id": range(50), "name": [f"Song {i % 9}" for i in range(50)], "genre": ["pop", "rock"] * 25}
+    )
     data = guessed(tmp_path, plays(), tracks=tracks)
     assert data.items == "tracks.csv" and data.item_features == ("genre",)
     assert data.columns == {
