@@ -128,7 +128,9 @@ def test_every_feature_and_every_column_left_out_stands_below_what_was_seen(tmp_
 
 
 def test_an_items_table_that_calls_the_ids_otherwise(tmp_path: Path) -> None:
-    tracks = pd.DataFrame({"id": range(50), "name": [f"Song {i}" for i in range(50)], "genre": ["pop", "rock"] * 25})
+    tracks = pd.DataFrame(
+        {"id": range(50), "name": [f"Song {i % 9}" for i in range(50)], "genre": ["pop", "rock"] * 25}
+    )
     data = guessed(tmp_path, plays(), tracks=tracks)
     assert data.items == "tracks.csv" and data.item_features == ("genre",)
     assert data.columns == {
@@ -302,9 +304,13 @@ def test_no_column_of_users(tmp_path: Path) -> None:
 
 def test_impressions_with_several_items_in_a_cell(tmp_path: Path) -> None:
     frame = pd.DataFrame({"user_id": [1, 2], "article_ids": [[1, 2], [3]], "time": ["2024-01-01", "2024-01-02"]})
-    frame.to_parquet(tmp_path / "behaviors.parquet")
-    with pytest.raises(DataError, match=r"behaviors\.parquet holds several items in a cell of 'article_ids'.*explode"):
-        guess([tmp_path])
+    page = frame.rename(columns={"article_ids": "article_ids_inview"}).assign(article_id=[None, 7.0])
+    for each, column in ((frame, "article_ids"), (page, "article_ids_inview")):
+        each.to_parquet(tmp_path / "behaviors.parquet")
+        with pytest.raises(
+            DataError, match=rf"behaviors\.parquet holds several items in a cell of '{column}'.*explode"
+        ):
+            guess([tmp_path])
 
 
 def test_a_folder_without_tables(tmp_path: Path) -> None:

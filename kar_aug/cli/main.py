@@ -102,6 +102,8 @@ def init(output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: s
     if Path(output).exists() and not force:
         raise ConfigError(f"{output} is there already. Name another with --output, or give --force.")
     write_atomic(Path(output), content)
+    if scenario not in (None, "movies"):
+        results.print(f"{output} names MovieLens in [data]: put your own tables there, or give --data.", markup=False)
     results.print(f"Wrote {output}. Next: kar-aug prompts", markup=False)
 
 

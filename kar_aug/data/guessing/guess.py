@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kar_aug.data.building import DERIVED
 from kar_aug.data.guessing.clicks import Clicks, clicks
 from kar_aug.data.guessing.features import Use, is_of, use, use_in_events
 from kar_aug.data.guessing.guesses import Guess, Guessed
@@ -190,6 +188,7 @@ class _Guesser:
 
     def _uses(self, table: str) -> dict[str, Use]:
         head, keys = self.tables[table], {keys.get(table) for keys in self.keys.values()}
+        keys |= {self._title()} if table == "items" else set()
         if table != "interactions":
             return {name: use(seen) for name, seen in head.columns.items() if name not in keys}
         uses = {
@@ -240,8 +239,7 @@ class _Guesser:
             found["hour"] = "of the timestamp"
         if days >= _WEEKS:
             found["weekday"] = f"of the timestamp, over {days:,.0f} days"
-        columns = self.events.columns
-        return {name: why for name, why in found.items() if name in DERIVED and name not in columns}
+        return {name: why for name, why in found.items() if name not in self.events.columns}
 
     def _scale(self, table: str, name: str) -> str | None:
         return self.uses[table][name].scale if name in self.uses[table] else None
@@ -307,7 +305,7 @@ def _date(second: float) -> str:
 
 def _scenario(heads: Sequence[Head]) -> tuple[str, str]:
     """The scenario that names of files and columns speak of."""
-    told = Counter(word for head in heads for name in (head.path.name, *head.columns) for word in set(words(name)))
+    told = dict.fromkeys(word for head in heads for name in (head.path.name, *head.columns) for word in words(name))
     scores = {name: sum(word in told for word in speaks) for name, speaks in SCENARIOS.items()}
     best = max(scores, key=lambda name: scores[name])
     if not scores[best]:

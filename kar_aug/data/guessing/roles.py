@@ -11,7 +11,7 @@ import pandas as pd
 
 from kar_aug.data.guessing.clicks import clicks
 from kar_aug.data.guessing.seen import Seen, columns_of
-from kar_aug.data.guessing.words import ENTITY, rank_as_id, rank_as_time, words
+from kar_aug.data.guessing.words import ENTITY, SHOWN, rank_as_id, rank_as_time, says, words
 from kar_aug.data.place import Table
 from kar_aug.data.reading import is_table, read_head
 from kar_aug.data.types import plain
@@ -63,8 +63,14 @@ class Head:
 
     @property
     def lists_of_items(self) -> list[str]:
-        """Columns that hold several items in a cell."""
-        return [n for n, seen in self.columns.items() if seen.kind == "list" and rank_as_id(n, "item") is not None]
+        """Columns that hold several items in a cell: what was shown at once, before others."""
+        lists = [name for name, seen in self.columns.items() if seen.kind == "list"]
+        return [*filter(_is_shown, lists), *(name for name in lists if rank_as_id(name, "item") is not None)]
+
+    @property
+    def is_shown_at_once(self) -> bool:
+        """Whether a row is several items that were shown together."""
+        return any(map(_is_shown, self.lists_of_items))
 
     @property
     def said(self) -> str:
@@ -161,7 +167,7 @@ def _only(found: Sequence[tuple[_Fit, Head]], table: str, events: Head) -> tuple
 
 def _events(heads: Sequence[Head]) -> tuple[Head, list[Head]]:
     """The interactions; and what could be such, but says nothing of what was liked."""
-    both = [head for head in heads if head.rows and head.ids("user") and head.ids("item")]
+    both = [h for h in heads if h.rows and h.ids("user") and h.ids("item") and not h.is_shown_at_once]
     # A post has an author, too: of several, those where users and items come again.
     again = [h for h in both if not any(h.columns[h.ids(entity)[0]].is_unique for entity in ENTITY)]
     timed = [head for head in again if head.times]
@@ -176,6 +182,10 @@ def _events(heads: Sequence[Head]) -> tuple[Head, list[Head]]:
                 f"that belong together: --data {some[0].path} ..."
             )
     raise DataError(f"No file can be the interactions: {_lacking(heads)} Seen: {'; '.join(h.said for h in heads)}.")
+
+
+def _is_shown(name: str) -> bool:
+    return says(name, SHOWN) and says(name, ENTITY["item"])
 
 
 def _lacking(heads: Sequence[Head]) -> str:

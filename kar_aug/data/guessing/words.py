@@ -48,6 +48,7 @@ WANTED = (
     ("view", "pv", "impression", "show", "pageview", "detail_view", "detail"),
 )
 GROUPS = {"impression", "request", "query", "search", "slate", "pageview", "display"}
+SHOWN = {"inview", "shown", "displayed", "candidates", "impressions", "clicked"}
 # What is known before an event, and what only after it.
 CONTEXT = {
     "device", "platform", "os", "browser", "app", "page", "country", "region", "city", "locale", "language", "channel",
