@@ -190,7 +190,7 @@ def _table(tables: Tables, entity: str) -> pd.DataFrame:
 
 def _some(samples: Samples, *parts: str) -> Rows:
     """Samples of some parts, evenly spread where they are very many."""
-    found = np.flatnonzero(np.isin(samples.part, parts))
+    found = np.sort(np.concatenate([samples.of(part) for part in parts]))
     return found if len(found) <= _MOST else found[np.linspace(0, len(found) - 1, _MOST).astype(np.int64)]
 
 
