@@ -130,6 +130,7 @@ def test_large_parts_of_both_classes_are_not_called_small(tmp_path: Path) -> Non
 
 def test_the_command_prints_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shop(tmp_path))
+    monkeypatch.setattr(results, "width", 160)  # in a narrow terminal names go on in the next line
     assert CliRunner().invoke(main, ["init", "--data", "."]).exit_code == 0
     done = CliRunner().invoke(main, ["inspect", "--data"])
     assert done.exit_code == 0
