@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from support.logs import news, shop
 
 from kar_aug.cli import main
+from kar_aug.cli.progress import results
 from kar_aug.inspect import DataView
 from kar_aug.pipeline.project import Project
 
@@ -151,6 +152,7 @@ def test_it_needs_no_tensorflow(tmp_path: Path) -> None:
     code = """
 import sys
 from kar_aug.cli import main
+from kar_aug.cli.progress import results
 main(["init", "--data", "."], standalone_mode=False)
 main(["inspect", "--data"], standalone_mode=False)
 assert "tensorflow" not in sys.modules
