@@ -43,6 +43,10 @@ MODELS = {
 }  # fmt: skip
 
 
+# Models whose only inputs are those of the deep part, which takes no numbers.
+_NO_NUMBERS = {"EDCN", "FGCNN"}
+
+
 @on_keras("2")
 def build(name: str, features: Sequence[Feature], settings: Settings, augmentation: Any, injection: Injection) -> Any:
     """A model of DeepCTR as `compare` trains it: `backbones = ["deepctr:AutoInt"]`.
@@ -51,12 +55,11 @@ def build(name: str, features: Sequence[Feature], settings: Settings, augmentati
         ConfigError: It is none that predicts clicks alone, out of such features.
     """
     parameters = inspect.signature(_function(name)).parameters
-    read = deepctr_columns(features, settings)
-    fields = read if MODELS[name] == ("dense",) else deepctr_columns(features, settings, numbers=False)
+    read, fields = (deepctr_columns(features, settings, numbers=numbers) for numbers in (True, False))
     given = {
         **options(settings),
-        **dict.fromkeys(("linear_feature_columns", "region_feature_columns"), fields if name == "FGCNN" else read),
-        "dnn_feature_columns": fields,
+        **dict.fromkeys(("linear_feature_columns", "region_feature_columns"), fields if name in _NO_NUMBERS else read),
+        "dnn_feature_columns": read if MODELS[name] == ("dense",) else fields,
         "history_feature_list": with_events(features),
         "l2_reg_embedding_feat": settings.l2_embedding,
         **(_convolutions(len(fields)) if "new_maps" in parameters else {}),

@@ -324,7 +324,7 @@ def test_a_backbone_builds_from_features_with_and_without_knowledge(name: str, t
     build, augmentation = REGISTERED.load(name), knowledge(8)
     plain = build(FEATURES, SETTINGS, None, nothing)
     model = build(FEATURES, SETTINGS, augmentation, Events())
-    read = {f.name for f in FEATURES} - ({"price"} if name == "deepctr:FGCNN" else set())
+    read = {f.name for f in FEATURES} - ({"price"} if name in ("deepctr:EDCN", "deepctr:FGCNN") else set())
     assert {t.name for t in model.inputs} == {t.name for t in plain.inputs} == read
     assert augmentation in model.layers and model.count_params() > plain.count_params()
     inputs = [rows()[t.name] for t in model.inputs]

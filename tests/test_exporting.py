@@ -88,7 +88,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """The tables of every kind, and knowledge of most items."""
     given, folder = tables(str, "dates"), tmp_path_factory.mktemp("project")
     (folder / "plain_keras.py").write_text(PLAIN_KERAS)
-    read = {name: value for name, value in asdict(SOME).items() if name not in ("first_values", "weight")}
+    read = {
+        name: value for name, value in asdict(SOME).items() if name not in ("first_values", "tells_since", "weight")
+    }
     which = {"backbones": BACKBONES, "knowledge": ("item",), "controls": (), "seeds": 1, "jobs": 1}
     training = {"epochs": 1, "embedding_dim": 4, "expert_hidden": 4, "hidden_units": (8,), "batch_size": 32}
     settings = {

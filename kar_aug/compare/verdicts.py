@@ -51,7 +51,10 @@ class Verdict:
         """As a person says it: "DeepFM + knowledge beats DeepFM + metadata text: no, AUC +0.0004 ± 0.0011"."""
         spread = "" if math.isnan(self.gain.half) else f" ± {self.gain.half:.4f}"
         chance = "" if math.isnan(self.t) else f" (p = {p_value(self.t)}, up in {self.up} of {self.seeds} seeds)"
-        return f"{self.arm.name} beats {self.against.name}: {self.word}, AUC {self.gain.mean:+.4f}{spread}{chance}"
+        over = f" over what does not beat {self.weakness}" if self.weakness else ""
+        return (
+            f"{self.arm.name} beats {self.against.name}: {self.word}{over}, AUC {self.gain.mean:+.4f}{spread}{chance}"
+        )
 
 
 def p_value(p: float) -> str:
