@@ -7,6 +7,7 @@
     workers      doing them, side by side                 book          finished units, in SQLite
     statistics   intervals and tests                      comparison    all runs together
     verdicts     what they say, in words                  slices        the same for cold and warm rows
+    batches      samples as a model reads them            sanity        what any model must beat
     saved        the models of runs, as files             exporting     one of them, for serving
 
 An arm with a seed is a run. Finished runs are kept under the hash of all that decides their result, so that a

@@ -1,11 +1,13 @@
 """What people bring, and what a CTR model reads of it.
 
-tables    interactions, items and users, checked     split     history, train, validation and test, without leaks
-inputs    what a model is to read     features, samples  what it reads, and the rows; building makes them
-encodings categories, buckets, scales    sequences  earlier events    negatives  drawn ones    labels  what a click is
-reading   files of all kinds as frames or batches    types     columns of any type as the few that are kept
-guessing  which of a person's files is which, and what models may read of their columns
-ids, times                                           cells     one value, several, or none: who reads a cell asks here
+tables     interactions, items and users, checked    split      history, train, validation and test, without leaks
+inputs     what a model is to read, as settings      features   what it has an input of
+building   tables and split made into samples        samples    the rows, gathered when a batch is read
+encodings  categories, buckets, scales               sequences  earlier events, as windows of one table
+labels     what a click is                           negatives  drawn ones
+prepared   samples in a folder, mapped into memory   guessing   which of a person's files is which
+reading    files of all kinds, frames or batches     types      columns of any type as the few that are kept
+ids, times                                           cells      one value, several, or none: who reads one asks here
 """
 
 from kar_aug.data.split import PARTS, as_of, split_interactions
