@@ -35,6 +35,7 @@ class Batches:
     def __init__(self, samples: Samples, of: Positions, names: Collection[str], size: int = _PREDICTED_ROWS) -> None:
         self.samples, self.of, self.size = samples, of, size
         self.inputs = [feature for feature in (*samples.features, *samples.keys) if feature.name in names]
+        self._names = {feature.name for feature in self.inputs}
         self.weighted = bool((samples.weight[of] != 1).any())
         self.order = of
 
@@ -62,7 +63,7 @@ class Batches:
 
     def _gather(self, step: Any) -> list[npt.NDArray[Any]]:
         some = self.order[int(step) * self.size : (int(step) + 1) * self.size]
-        read = self.changed(self.samples.read(some, {feature.name for feature in self.inputs}), int(step))
+        read = self.changed(self.samples.read(some, self._names), int(step))
         values = [np.asarray(read[feature.name]) for feature in self.inputs]
         return [*values, self.samples.label[some], self.samples.weight[some]]
 

@@ -19,11 +19,11 @@ from kar_aug.compare.tasks import Event, OnEvent, Task, Training, Tuning
 from kar_aug.compare.workers import cores, do
 from kar_aug.config import CompareConfig
 from kar_aug.data.samples import Samples
+from kar_aug.data.split import SAMPLE_PARTS
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import Workspace
 
 Predictions = npt.NDArray[np.float32]
-PARTS = ("train", "validation", "test")
 _FEWEST = 50
 _log = logging.getLogger("kar_aug")
 
@@ -91,7 +91,7 @@ class Comparison:
     def rows(self) -> dict[str, int]:
         """Samples a part, of the first seed."""
         samples = self.experiment.samples(0)
-        return {name: len(samples.of(name)) for name in PARTS}
+        return {name: len(samples.of(name)) for name in SAMPLE_PARTS}
 
     @property
     def drawn(self) -> float:
@@ -193,7 +193,7 @@ def compare(
 
 def _name_small_parts(samples: Samples) -> None:
     """Say where chance decides which epoch is the best, or which arm."""
-    for part in PARTS[1:]:
+    for part in SAMPLE_PARTS[1:]:
         label = samples.label[samples.of(part)]
         fewer = int(min((label > 0).sum(), (label == 0).sum()))
         if fewer < _FEWEST:
