@@ -62,6 +62,7 @@ class DataConfig:
         history_share: share of all events in the span that prompts may see; under "temporal".
         click_above: a rating above this is a click.
         history_length: how many of the latest events a model reads; 50 if not given, and 5 for inputs = "kar".
+        past_length: how many of the latest events knowledge compares the candidate with, where an injection does that.
         validation, test: shares of the users; under "temporal" of all events.
         seed: draws the users of each part; under "user".
     """
@@ -93,6 +94,7 @@ class DataConfig:
     history_share: float = setting(0.4, least=0.001, most=0.9)
     click_above: float = 3
     history_length: int | None = setting(None, least=0)
+    past_length: int = setting(200, least=0)
     validation: float = setting(0.1, least=0.001, most=0.9)
     test: float = setting(0.1, least=0.001, most=0.9)
     seed: int = setting(0, least=0)

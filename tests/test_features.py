@@ -55,7 +55,7 @@ def test_places_stand_for_the_ids_of_the_vocabulary_and_zero_for_none() -> None:
     assert [built.vocabulary["user"][i] for i in inputs["user"]] == ["a", "a", "b", "b"]
     assert [built.vocabulary["item"][i] for i in inputs["item"]] == [2, 3, 10, 3]
     assert built.label.tolist() == [0, 1, 1, 1] and built.label.dtype == np.float32
-    assert all(values.dtype == np.int32 for values in inputs.values())
+    assert all(values.dtype == (np.float32 if name == "past_value" else np.int32) for name, values in inputs.items())
 
 
 def test_features_describe_their_inputs() -> None:

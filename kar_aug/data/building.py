@@ -15,10 +15,10 @@ import pandas as pd
 
 from kar_aug.data.cells import SEPARATOR, values_of
 from kar_aug.data.encodings import MISSING, SCALES, Buckets, Categories, Encoding, Scale, missing_of
-from kar_aug.data.features import HIST, Feature
+from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import RATING, SINCE, Inputs
 from kar_aug.data.labels import where
-from kar_aug.data.samples import ENTITIES, SINCE_SIZE, Array, Column, Samples
+from kar_aug.data.samples import ENTITIES, PAST_VALUE, SINCE_SIZE, Array, Column, Samples
 from kar_aug.data.sequences import Events, Positions, events_before
 from kar_aug.data.split import in_training, is_sample, part_codes
 from kar_aug.data.tables import Tables
@@ -28,7 +28,7 @@ from kar_aug.errors import DataError
 DERIVED = ("hour", "weekday")
 _FEW_NUMBERS = 30  # of so many different numbers each is a category: ratings by halves, say
 _TOLD = (RATING, "label", "weight")  # what says the label
-_OURS = (*ENTITIES, "label", "weight", "part", "moment", "drawn")
+_OURS = (*ENTITIES, "label", "weight", "part", "moment", "drawn", f"{PAST}_item", PAST_VALUE)
 
 
 def build_samples(tables: Tables, split: pd.DataFrame, inputs: Inputs | None = None, **settings: Any) -> Samples:
@@ -71,6 +71,8 @@ class _Builder:
                 self._add_number_wherever(name)
         if self.inputs.history_length:
             self._add_sequences()
+        if self.inputs.past_length:
+            self._add_past()
         rows = np.flatnonzero(is_sample(self.split))
         return Samples(
             features=tuple(self.features),
@@ -202,7 +204,7 @@ class _Builder:
         clicks = happened & (self.split["label"] > 0).to_numpy() if self.inputs.events == "clicks" else happened
         chosen = {HIST: clicks}
         for name, expression in self.inputs.sequences.items():
-            if name in (HIST, *ENTITIES):
+            if name in (HIST, PAST, *ENTITIES):
                 raise DataError(f"sequences: {name!r} is a name of kar-aug's own. Choose another.")
             chosen[name] = happened & where(self.split, expression, f"sequences: {name}").to_numpy(bool)
         moment = self.split["moment"].to_numpy(np.int64)
@@ -212,6 +214,19 @@ class _Builder:
             for feature in self._event_features():
                 self._add_told(name, feature)
         self.columns[f"{HIST}_item"] = Column(self.sequences[HIST].pad(self.places["item"]))
+
+    def _add_past(self) -> None:
+        """All events, and what each was worth: its rating; where there are none, its label."""
+        moment = self.split["moment"].to_numpy(np.int64)
+        past = events_before(self.places["user"], moment, ~self._drawn(), self.inputs.past_length)
+        told_by = RATING if RATING in self.split else "label"
+        worth = self.split[told_by].astype("float64")
+        trained = self.trained & ~self._drawn()
+        worth = worth.fillna(worth[trained].mean())
+        scale = Scale.fit(worth[trained], "standard")
+        self.sequences[PAST], self.encodings[PAST_VALUE] = past, scale
+        self.columns[f"{PAST}_item"] = Column(past.pad(self.places["item"]))
+        self.columns[PAST_VALUE] = Column(past.pad(scale.encode(worth)), derived=told_by)
 
     def _event_features(self) -> tuple[str, ...]:
         if self.inputs.event_features is not None:

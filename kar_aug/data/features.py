@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# What tells of earlier events is called by their sequence: the one that every model reads is "hist", as in DeepCTR.
-HIST = "hist"
+# What tells of earlier events is called by their sequence: the one that every model reads is "hist", as in DeepCTR;
+# "past" is all of them, and more, for comparing the candidate with each.
+HIST, PAST = "hist", "past"
 HISTORY = f"{HIST}_item_id"
 
 
@@ -20,8 +21,9 @@ class Feature:
         length: None for one value a row, else the number of values a row is padded to.
         embedding: the feature whose embedding table it shares; itself by default.
         sequence: the sequence of earlier events that it tells of; "" if it is of the sample itself.
-        is_key: it has no embedding: the integer is a place in the catalogue of users or items, by which an augmentation
-            looks up what is known, of those that no model was trained on, too. Its name is that of a source.
+        is_key: it has no embedding, and is there for knowledge alone. An integer is a place in the catalogue of users
+            or items, by which an augmentation looks up what is known, of those that no model was trained on, too; its
+            name is that of a source. A number is what an event was worth.
     """
 
     name: str

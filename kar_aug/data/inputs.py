@@ -37,6 +37,7 @@ class Inputs:
             only if `tells_since`).
         sequences: further sequences: name -> expression over the interactions' columns, "event == 'view'".
         history_length: how many of the latest events are read.
+        past_length: how many a candidate is compared with by knowledge, where an injection does that.
         user_ids: whether the user's id is a feature.
         fewest: an id with fewer training events is as unknown as a new one.
         first_values: whether of several values in a cell the first alone is read.
@@ -52,6 +53,7 @@ class Inputs:
     tells_since: bool = True
     sequences: Mapping[str, str] = field(default_factory=dict)
     history_length: int = 50
+    past_length: int = 200
     user_ids: bool = False
     fewest: int = 1
     first_values: bool = False
@@ -66,6 +68,7 @@ def inputs(data: DataConfig) -> Inputs:
             item_features=first,
             tells_since=False,
             history_length=_KAR_EVENTS if data.history_length is None else data.history_length,
+            past_length=data.past_length,
             first_values=True,
             weight=data.weight,
         )
@@ -78,6 +81,7 @@ def inputs(data: DataConfig) -> Inputs:
         event_features=data.event_features,
         sequences=data.sequences,
         history_length=Inputs.history_length if data.history_length is None else data.history_length,
+        past_length=data.past_length,
         user_ids=data.protocol != "user" if data.user_ids is None else data.user_ids,
         fewest=data.fewest,
         weight=data.weight,

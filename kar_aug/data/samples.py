@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug.data.encodings import FIRST, MISSING, Encoding
-from kar_aug.data.features import HIST, Feature
+from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import SINCE
 from kar_aug.data.sequences import Events, Positions, Window
 from kar_aug.data.split import PARTS
@@ -25,6 +25,7 @@ _SINCE_UNIT = 60.0  # seconds
 _SINCE_MOST = 24  # 2^24 minutes are 32 years
 SINCE_SIZE = _SINCE_MOST + FIRST + 1
 _HASHED_ROWS = 1 << 20
+PAST_VALUE = f"{PAST}_value"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Column:
     feature of earlier events those of its sequence, padded (see `Events.pad`).
 
     Args:
-        derived: what it is of the timestamp: "hour", "weekday"; "" for a column of the tables.
+        derived: what it is of the timestamp: "hour", "weekday"; what says the worth of an event: "rating", "label"; ""
+            for a column of the tables.
         told: of a feature of earlier events, the column that tells it of each: of the catalogue, or derived. None where
             interactions say it of each event anew.
     """
@@ -81,11 +83,18 @@ class Samples:
 
     @property
     def keys(self) -> tuple[Feature, ...]:
-        """The further inputs by which knowledge is looked up: "user", "item", and "hist_item", the earlier items."""
+        """The further inputs, for knowledge: "user", "item", and the earlier items, by which it is looked up:
+        "hist_item", as many as there are of other features, and "past_item", more of them, with "past_value", what each
+        was worth to the user.
+        """
         sizes = {entity: len(self.columns[f"{entity}_id"].values) for entity in ENTITIES}
         found = [Feature(entity, size, is_key=True) for entity, size in sizes.items()]
-        if events := self.sequences.get(HIST):
-            found.append(Feature(f"{HIST}_item", sizes["item"], events.length, sequence=HIST, is_key=True))
+        for name in (HIST, PAST):
+            if events := self.sequences.get(name):
+                found.append(Feature(f"{name}_item", sizes["item"], events.length, sequence=name, is_key=True))
+        if PAST in self.sequences:
+            length = self.sequences[PAST].length
+            found.append(Feature(PAST_VALUE, 0, length, sequence=PAST, is_key=True))
         return tuple(found)
 
     def of(self, part: str) -> Positions:

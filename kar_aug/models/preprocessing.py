@@ -15,9 +15,9 @@ from typing import Any
 
 from kar_aug._keras import tf
 from kar_aug.data.encodings import UNKNOWN, Buckets, Categories, Encoding
-from kar_aug.data.features import HIST, Feature
-from kar_aug.data.inputs import SINCE, Inputs
-from kar_aug.data.samples import ENTITIES, Column, Samples
+from kar_aug.data.features import HIST, PAST, Feature
+from kar_aug.data.inputs import RATING, SINCE, Inputs
+from kar_aug.data.samples import ENTITIES, PAST_VALUE, Column, Samples
 from kar_aug.models.encoded import NAN, HowLongAgo, Known, encoded, latest, of_time
 
 TIMESTAMP = "timestamp"
@@ -99,9 +99,9 @@ class Preprocessing:
         self._kept: dict[int, Any] = {}
         self._ids: dict[str, Known] = {}
         self._how_long_ago = HowLongAgo()
-        read = [feature for feature in (*samples.features, *samples.keys) if feature.name in names]
-        self._readers = {feature.name: self._reader(feature) for feature in read}
-        self.encodings = {f.name: samples.encodings[f.name] for f in read if f.name in samples.encodings}
+        self._read = [feature for feature in (*samples.features, *samples.keys) if feature.name in names]
+        self._readers = {feature.name: self._reader(feature) for feature in self._read}
+        self.encodings = {f.name: samples.encodings[f.name] for f in self._read if f.name in samples.encodings}
 
     @property
     def inputs(self) -> list[RawInput]:
@@ -181,8 +181,10 @@ class Preprocessing:
 
     def _of_events(self, feature: Feature) -> Reader:
         """What is told of earlier events: (rows, length), padded with zeros."""
-        sequence, length = feature.sequence, feature.length or 0
-        ids = self._ask_events(sequence, length)
+        sequence, length = self._sent(feature.sequence), feature.length or 0
+        ids = self._ask_events(sequence)
+        if feature.name == PAST_VALUE:
+            return self._worth(sequence, length)
         if feature.is_key:
             return _padded(sequence, length, lambda request: tf.maximum(request.found(ids, "item"), 0))
         if feature.name == f"{sequence}_{SINCE}":
@@ -203,6 +205,21 @@ class Preprocessing:
         encode = self._encoded(encoding)
         return _padded(sequence, length, lambda request: encode(cells(request)))
 
+    def _worth(self, sequence: str, length: int) -> Reader:
+        """What each event was worth, on the scale of the training part, 0 where nobody says."""
+        told_by = self._samples.columns[PAST_VALUE].derived
+        called, encode = f"{sequence}_{told_by}", self._encoded(self._samples.encodings[PAST_VALUE])
+        meaning = "rating of each: a number" if told_by == RATING else "of each, 1 if it was a click, else 0"
+        self._ask(RawInput(called, encode.dtype, "events", meaning, encode.missing))
+
+        def read(request: Request) -> Any:
+            raw = request.raw[called]  # as integers, if they are read as categories too
+            cells = tf.cast(raw, encode.dtype)
+            asked = self._asked[called].missing
+            return encode(cells if asked is NAN else tf.where(raw == asked, tf.constant(NAN, encode.dtype), cells))
+
+        return _padded(sequence, length, read)
+
     def _since(self, sequence: str, length: int) -> Reader:
         now, then = self._ask_time(), self._ask_event_times(sequence)
         # NaN where there is no event: how long ago that was is missing.
@@ -222,9 +239,14 @@ class Preprocessing:
     def _ask_time(self) -> str:
         return self._ask(RawInput(TIMESTAMP, tf.float64, "", "when: seconds since 1970 (UTC)", NAN))
 
-    def _ask_events(self, sequence: str, length: int) -> str:
-        if sequence == HIST:
-            events = "clicks" if self._chosen.events == "clicks" else "events"
+    def _sent(self, sequence: str) -> str:
+        """The sequence that a request sends: all events once, though models read fewer of them than are compared."""
+        return HIST if sequence == PAST and self._chosen.events == "all" and self._chosen.history_length else sequence
+
+    def _ask_events(self, sequence: str) -> str:
+        length = max(each.length or 0 for each in self._read if each.sequence and self._sent(each.sequence) == sequence)
+        if sequence in (HIST, PAST):
+            events = "clicks" if sequence == HIST and self._chosen.events == "clicks" else "events"
         else:
             events = f"events where {self._chosen.sequences.get(sequence, sequence)}"
         meaning = f"items of the user's earlier {events}, oldest first; of more than {length} the latest are read"

@@ -19,9 +19,10 @@ def request(
     Args:
         split: the interactions in order; their columns by name.
         inputs: as kar_aug.json describes them.
-        sequences: sequence of events -> expression over the interactions' columns; "hist" holds all that happened.
+        sequences: sequence of events -> expression over the interactions' columns; "hist" and "past" hold all of
+            them.
     """
-    kinds = {"hist": "user_id == user_id", **(sequences or {})}
+    kinds = dict.fromkeys(("hist", "past"), "user_id == user_id") | (sequences or {})
     times = {name: (cells - pd.Timestamp(0)) / _SECOND for name, cells in split.items() if cells.dtype.kind == "M"}
     frame = split.assign(**times)
     happened = frame[~frame["drawn"]] if "drawn" in frame else frame
