@@ -129,6 +129,13 @@ def events_of(name: str) -> str:
     return "hist_" + name
 
 
+def key_of(source: str) -> str:
+    """The input that holds the ids of a source: of several sources of the same ids, "item" and "item.reviews", the
+    same.
+    """
+    return source.partition(".")[0]
+
+
 def nothing(augmentation: Any, inputs: Mapping[str, Any]) -> Injected:
     """The injection of an arm without knowledge."""
     return Injected()

@@ -130,6 +130,7 @@ CONTROLS = Registry(
         "shuffled": "kar_aug.compare.controls.shuffled:Shuffled",
         "random": "kar_aug.compare.controls.random:Random",
         "bigger": "kar_aug.compare.controls.bigger:Bigger",
+        "collaborative": "kar_aug.compare.controls.collaborative:Collaborative",
     },
 )
 INJECTIONS = Registry(

@@ -20,16 +20,19 @@ from kar_aug.pipeline.comparing import TITLE, Compared
     help="A sentence-transformers name or folder, or another kind: openvino:NAME, transformers:NAME, "
     "model2vec:NAME, openai:NAME.",
 )
+@click.option(
+    "--collaborative", is_flag=True, help="Make vectors of the training part's behaviour, of no text, instead."
+)
 @recipe_options
 @click.pass_obj
-def encode(config: str, /, encoder: str | None, **recipes: Any) -> None:
+def encode(config: str, /, encoder: str | None, collaborative: bool, **recipes: Any) -> None:
     """Turn the answers into knowledge vectors; those that are up to date stay.
 
     \b
     Example:
       kar-aug encode --encoder sentence-transformers/all-MiniLM-L6-v2
     """
-    opened(config, prompts=recipes, encode={"encoder": encoder}).encode()
+    opened(config, prompts=recipes, encode={"encoder": encoder}).encode(collaborative=collaborative)
 
 
 @click.command()

@@ -23,11 +23,13 @@ class Addition:
         kind: which of those four.
         words: how reports call it.
         has_vectors: whether there is an augmentation in the model; without one the arm has no entities either.
+        entities: those that it has vectors of; of what imitates knowledge, those that this is about.
     """
 
     kind = ""
     words = ""
     has_vectors = True
+    entities: tuple[str, ...] = ("user", "item")
 
     def name(self, backbone: str) -> str:
         """How tables and plots call an arm with it."""
@@ -95,12 +97,15 @@ class Control(Addition):
         is_text: whether its vectors are of texts that no language model wrote: only a control that is can tell
             knowledge from any other text.
         needs_encoding: whether `kar-aug encode` has to make its store, in `folder`, of its `texts`.
+        stands_beside: whether each arm with vectors is trained with these beside its own, too: what is told by
+            behaviour, say, a text need not tell.
         imitates: whether the plain backbone is changed (`resized`) after the arm with the fullest knowledge.
     """
 
     kind = "control"
     is_text = False
     needs_encoding = False
+    stands_beside = False
     imitates = False
 
     def stores(self, workspace: Workspace, entity: str) -> dict[str, Path]:

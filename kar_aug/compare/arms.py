@@ -24,6 +24,7 @@ class Arm:
         entities: those it has vectors of: none, or some of "user" and "item".
         adaptor: what adapts the vectors; "" where there are none.
         injection: where they enter, a name of `kar_aug.registry.INJECTIONS`; "" where there are none.
+        beside: a control whose vectors of the same items enter beside them; "" for none.
     """
 
     backbone: str
@@ -31,6 +32,7 @@ class Arm:
     entities: tuple[str, ...] = ()
     adaptor: str = ""
     injection: str = ""
+    beside: str = ""
 
     @property
     def addition(self) -> Addition:
@@ -66,12 +68,18 @@ class Arm:
     def name(self) -> str:
         """As tables and plots call it."""
         special = ", ".join(part for part in (self.adaptor, self.injection) if part and part not in _USUAL)
-        return self.addition.name(self.backbone) + (f" ({special})" if special else "")
+        name = self.addition.name(self.backbone) + (f" and {addition(self.beside).words}" if self.beside else "")
+        return name + (f" ({special})" if special else "")
 
     @property
     def words(self) -> str:
         """What is added to the backbone."""
-        return self.addition.words
+        return self.addition.words + (f" and {addition(self.beside).words}" if self.beside else "")
+
+    @property
+    def way(self) -> tuple[str, str, str]:
+        """How its vectors enter, whatever they are of: what must be the same where two are set side by side."""
+        return self.injection, self.adaptor, self.beside
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Arm:
@@ -80,23 +88,37 @@ class Arm:
 
 
 def arms(config: CompareConfig) -> list[Arm]:
-    """All arms, backbone by backbone: plain, with knowledge, the controls, the other stores."""
-    ways = list(product(config.injections, config.adaptors))
-    knowledge = {name: _entities(name) for name in config.knowledge}
+    """All arms, backbone by backbone: plain, with knowledge, the controls, the other stores; then those with vectors
+    again, beside those of behaviour, if that is a control. Controls and stores enter by each injection, by the first
+    adaptor.
+    """
+    knowledge = {name: addition(name).entities for name in config.knowledge}
     covered = tuple(e for e in ("user", "item") if any(e in entities for entities in knowledge.values()))
-    controls = {name: covered if addition(name).has_vectors else () for name in config.controls}
+    controls = {name: _covered(name, covered) for name in config.controls}
     stores = {name: tuple(config.store_folders(name)) for name in config.stores}
+    beside = [name for name in config.controls if _stands_beside(name)]
+    ways, first = list(product(config.injections, config.adaptors)), config.adaptors[0]
     found = []
     for backbone in config.backbones:
         found.append(Arm(backbone))
         found += [_arm(backbone, name, entities, *way) for way in ways for name, entities in knowledge.items()]
-        found += [_arm(backbone, name, entities, *ways[0]) for name, entities in {**controls, **stores}.items()]
-    return list(dict.fromkeys(found))
+        for injection in config.injections:
+            others = {**controls, **stores}
+            found += [_arm(backbone, name, entities, injection, first) for name, entities in others.items()]
+    with_items = [arm for arm in found if "item" in arm.entities and arm.knowledge not in beside]
+    found += [replace(arm, beside=name) for name in beside for arm in with_items]
+    return sorted(dict.fromkeys(found), key=lambda arm: config.backbones.index(arm.backbone))
 
 
-def _entities(name: str) -> tuple[str, ...]:
+def _covered(name: str, knowledge: tuple[str, ...]) -> tuple[str, ...]:
+    """The entities that a control has vectors of: those that there is knowledge of, where it has any."""
     known = addition(name)
-    return known.entities if isinstance(known, Knowledge) else ()
+    return tuple(entity for entity in knowledge if entity in known.entities) if known.has_vectors else ()
+
+
+def _stands_beside(name: str) -> bool:
+    control = addition(name)
+    return isinstance(control, Control) and control.stands_beside
 
 
 def _arm(backbone: str, name: str, entities: tuple[str, ...], injection: str, adaptor: str) -> Arm:
@@ -119,16 +141,21 @@ def imitated(arm: Arm, among: Sequence[Arm]) -> Arm | None:
 
 def pairs(among: Sequence[Arm]) -> tuple[list[tuple[Arm, Arm]], list[tuple[Arm, Arm]]]:
     """What is tested against what: every other arm against its plain backbone; and the fullest knowledge against each
-    control. Another store is set against the knowledge of the same entities, where there is such an arm.
+    control that enters the same way. Another store is set against the knowledge of the same entities, where there is
+    such an arm; and what stands beside knowledge, against both together.
     """
     return [(arm, arm.base) for arm in among if not arm.is_base], list(_against_controls(among))
 
 
 def _against_controls(among: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
     for arm in among:
-        best = fullest(among, arm.backbone)
+        same_way = [other for other in among if not arm.injection or other.way == arm.way]
+        best = fullest(same_way, arm.backbone) or fullest(among, arm.backbone)
         if best is not None and isinstance(arm.addition, Control):
             yield best, arm
+            together = replace(best, beside=arm.knowledge)
+            if together in among:
+                yield together, arm
         elif best is not None and isinstance(arm.addition, OtherStore):
             alike = (other for other in among if other.has_knowledge and _alike(other, arm))
             yield next(alike, best), arm

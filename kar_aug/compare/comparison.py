@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kar_aug.backbones.protocol import key_of
 from kar_aug.compare.arms import Arm, arms, imitated
 from kar_aug.compare.book import BOOK, Book, Run
 from kar_aug.compare.experiment import Experiment
@@ -84,8 +85,8 @@ class Comparison:
         """Per source, the share of test rows whose id has a vector."""
         samples = self.experiment.samples(0)
         tables = self.experiment.tables(arm, 0)
-        tested = samples.read(samples.of("test"), tables)
-        return {name: float((table.rows[tested[name]] >= 0).mean()) for name, table in tables.items()}
+        tested = samples.read(samples.of("test"), {key_of(name) for name in tables})
+        return {name: float((table.rows[tested[key_of(name)]] >= 0).mean()) for name, table in tables.items()}
 
     @property
     def rows(self) -> dict[str, int]:
@@ -108,6 +109,7 @@ class Comparison:
                 "knowledge": arm.knowledge,
                 "adaptor": arm.adaptor,
                 "injection": arm.injection,
+                "beside": arm.beside,
                 "seed": run.seed,
                 **{name: getattr(run, name) for name in ("auc", "logloss", "gauc", "ece", "epochs", "parameters")},
                 "validation_auc": max(run.curve),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +54,14 @@ class Experiment:
             self._splits[wanted] = self.workspace.with_seed(wanted)
         return self._splits[wanted]
 
-    def stores(self, arm: Arm, entity: str) -> dict[str, VectorStore]:
+    def stores(self, arm: Arm, entity: str, seed: int = 0) -> dict[str, VectorStore]:
         """The vector stores that decide what an arm knows of "user" or "item", by names of its own; the first is the
         one whose vectors it has.
 
         Raises:
             StoreError: They are not there; the message says which command makes them.
         """
-        return {name: self._open(path) for name, path in arm.addition.stores(self.workspace, entity).items()}
+        return {name: self._open(path) for name, path in arm.addition.stores(self._split(seed), entity).items()}
 
     def store(self, arm: Arm, entity: str) -> VectorStore:
         """The one whose vectors it has."""
@@ -73,14 +73,18 @@ class Experiment:
         return self._stores[path]
 
     def tables(self, arm: Arm, seed: int) -> dict[str, KnowledgeTable]:
-        """What the layer of an arm looks up: source -> vectors. Controls are drawn anew for each seed."""
-        vocabulary = self.samples(seed).vocabulary
-        return {
-            entity: arm.addition.table(
-                {name: store.align(vocabulary[entity]) for name, store in self.stores(arm, entity).items()}, seed
-            )
-            for entity in arm.entities
-        }
+        """What the layer of an arm looks up: source -> vectors. Controls are drawn anew for each seed.
+
+        What stands beside the vectors of items is a source of its own, "item.collaborative" (see `protocol.key_of`).
+        """
+        found = {entity: self._table(arm, entity, seed) for entity in arm.entities}
+        if arm.beside:
+            found[f"item.{arm.beside}"] = self._table(_alone(arm), "item", seed)
+        return found
+
+    def _table(self, arm: Arm, entity: str, seed: int) -> KnowledgeTable:
+        ids = self.samples(seed).vocabulary[entity]
+        return arm.addition.table({n: store.align(ids) for n, store in self.stores(arm, entity, seed).items()}, seed)
 
     def knowledge_fingerprint(self, arm: Arm, imitated: Arm | None = None) -> dict[str, str]:
         """Per store that decides an arm's result, its fingerprint; of an arm that another is made after, the size."""
@@ -89,6 +93,8 @@ class Experiment:
             for entity in arm.entities
             for name, store in self.stores(arm, entity).items()
         }
+        if arm.beside:
+            found |= self.knowledge_fingerprint(_alone(arm))
         if imitated is None:
             return found
         sizes = {entity: self.store(imitated, entity).spec.dimension for entity in imitated.entities}
@@ -100,8 +106,8 @@ class Experiment:
         if not arm.entities and imitated is None:  # no adaptor in it
             training = {name: value for name, value in training.items() if "expert" not in name}
         content = [
-            asdict(arm),
-            asdict(imitated) if imitated else None,
+            _as_dict(arm),
+            _as_dict(imitated) if imitated else None,
             seed,
             training,
             self.knowledge_fingerprint(arm, imitated),
@@ -113,6 +119,15 @@ class Experiment:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _alone(arm: Arm) -> Arm:
+    """What stands beside an arm's vectors, as an arm."""
+    return replace(arm, knowledge=arm.beside, entities=("item",), beside="")
+
+
+def _as_dict(arm: Arm) -> dict[str, Any]:
+    return {name: value for name, value in asdict(arm).items() if value or name != "beside"}
+
+
 def code_version() -> str:
     """What a report says of the code that its results come from."""
     return f"{__version__}, results {RESULTS_VERSION}"
@@ -120,5 +135,11 @@ def code_version() -> str:
 
 def _code_of_others(arm: Arm) -> dict[str, str]:
     """The files that an arm's names lead to outside of kar-aug, which no `RESULTS_VERSION` watches."""
-    kinds = ((BACKBONES, arm.backbone), (CONTROLS, arm.knowledge), (INJECTIONS, arm.injection), (ADAPTORS, arm.adaptor))
+    kinds = (
+        (BACKBONES, arm.backbone),
+        (CONTROLS, arm.knowledge),
+        (CONTROLS, arm.beside),
+        (INJECTIONS, arm.injection),
+        (ADAPTORS, arm.adaptor),
+    )
     return {name: digest for registry, name in kinds if (digest := registry.fingerprint(name))}

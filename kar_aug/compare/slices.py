@@ -68,7 +68,7 @@ def _masks(comparison: Comparison, arm: Arm) -> list[tuple[str, str, Mask]]:
     tables = comparison.experiment.tables(arm, 0)
     if not tables:
         return found
-    covered = {entity: table.rows >= 0 for entity, table in tables.items()}
+    covered = {entity: tables[entity].rows >= 0 for entity in arm.entities}
     for wanted in np.ndindex(*[2] * len(covered)):
         having = [entity for entity, has in zip(covered, wanted, strict=True) if has]
         found.append(("has knowledge of", " and ".join(having) or "neither", _having(covered, wanted)))

@@ -17,6 +17,7 @@ from kar_aug.encode import encode as run_encode
 from kar_aug.errors import ConfigError
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace import collaborative as behaviour
 from kar_aug.pipeline.workspace.groups import mix
 from kar_aug.registry import CONTROLS
 
@@ -65,14 +66,20 @@ class Encoded:
         return "\n".join([*map(str, self.stores), *map(_nothing, self.unknown)])
 
 
-def encode(workspace: Workspace, watch: Watch = SILENT) -> Encoded:
+def encode(workspace: Workspace, watch: Watch = SILENT, *, collaborative: bool = False) -> Encoded:
     """Bring the vector stores up to date; vectors that are, stay.
+
+    Args:
+        collaborative: make those of behaviour alone, which need neither texts nor an encoder. They are made after all
+            others where they are among the controls.
 
     Raises:
         ConfigError: [encode] does not fit its encoder, or groups have no knowledge yet.
         EncodingError: There is no knowledge at all, or the encoder gave a vector that is not finite.
         StoreError: A store was made with another encoder, prompt version or language model.
     """
+    if collaborative:
+        return Encoded([_collaborative(workspace, watch)], [])
     encoding = _Encoding(workspace, _encoder(workspace), watch)
     grouped = [entity for entity in ENTITIES if workspace.paths.groups(entity) is not None]
     if workspace.config.encode.pca is not None and grouped:
@@ -88,7 +95,20 @@ def encode(workspace: Workspace, watch: Watch = SILENT) -> Encoded:
         for entity in known if control.needs_encoding else ():
             texts = Texts(partial(control.texts, workspace, entity))
             encoding.texts(f"{entity}s' {name}", texts, control.folder(workspace, entity))
+    if "collaborative" in workspace.config.compare.controls:
+        encoding.stores.append(_collaborative(workspace, watch))
     return Encoded(encoding.stores, [entity for entity in ENTITIES if entity not in known])
+
+
+def _collaborative(workspace: Workspace, watch: Watch) -> Store:
+    """Behaviour as vectors of items; of each split, where seeds have their own."""
+    compared = workspace.config.compare
+    for seed in range(1, compared.seeds if compared.vary_split else 1):
+        behaviour.make(workspace.with_seed(workspace.config.data.seed + seed))
+    made = behaviour.make(workspace)
+    store = Store("items' collaborative vectors", made.path, len(made), made.spec.dimension, made.spec.encoder)
+    watch.result(str(store))
+    return store
 
 
 def _encoder(workspace: Workspace) -> Encoder:

@@ -191,14 +191,17 @@ class Project:
 
     # What is made of the answers
 
-    def encode(self) -> Encoded:
+    def encode(self, *, collaborative: bool = False) -> Encoded:
         """Turn the answers into knowledge vectors; those that are up to date stay.
+
+        Args:
+            collaborative: make vectors of the training part's behaviour instead, which the control "collaborative" has.
 
         Raises:
             EncodingError: There is no knowledge at all.
             StoreError: A store was made with another encoder, prompt version or language model.
         """
-        return encoding.encode(self.workspace, self.watch)
+        return encoding.encode(self.workspace, self.watch, collaborative=collaborative)
 
     def prepare(self) -> Prepared:
         """Make what models read, in a folder that all trainings share; the first stage that needs it does so, too.

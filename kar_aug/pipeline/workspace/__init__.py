@@ -2,7 +2,7 @@
 
 paths       where everything lies, and what knowledge is called      groups       users or items asked about together
 data        tables, split, samples                                   attributes   answers as columns of the tables
-preparing   which samples are kept in the workdir, and since when
+preparing   which samples are kept in the workdir, and since when   collaborative  behaviour as vectors of items
 asking      prompts, and the texts that are known                    metadata     what prompts show, without a model
 """
 
