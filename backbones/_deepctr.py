@@ -17,7 +17,8 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import IS_KERAS_3, keras
+from kar_aug._keras import IS_KERAS_3, keras, tensors_behind
+from kar_aug.backbones.embedding import key_input
 from kar_aug.backbones.protocol import Injected, Injection, Settings, events_of
 from kar_aug.data.features import Feature
 from kar_aug.errors import ConfigError, MissingDependencyError
@@ -145,7 +146,7 @@ def with_keys(features: Sequence[Feature]) -> Callable[..., Any]:
     def step(original: Any, *args: Any, **kwargs: Any) -> Any:
         inputs = original(*args, **kwargs)
         for key in (feature for feature in features if feature.is_key):
-            inputs[key.name] = keras.Input((key.length or 1,), dtype="int32", name=key.name)
+            inputs[key.name] = key_input(key)
         return inputs
 
     return step
@@ -172,6 +173,11 @@ class Knowledge:
         if self._injected is None:
             self._injected = self._injection(self._augmentation, inputs)
         return self._injected
+
+    def is_read_by(self, model: Any) -> bool:
+        """Whether anything of it is on the way to the model's outputs."""
+        injected, used = self._injected or Injected(), tensors_behind(model.outputs)
+        return any(id(tensor) in used for tensor in (*injected.vectors(), *injected.dense))
 
 
 def as_fields(vectors: Sequence[Any], embeddings: Sequence[Any]) -> list[Any]:

@@ -47,11 +47,11 @@ def embed(features: Sequence[Feature], settings: Settings) -> Embedded:
     embedded = Embedded({}, {}, {}, {})
     for feature in features:
         name, table = feature.name, feature.embedding or feature.name
+        if feature.is_key:
+            embedded.inputs[name] = key_input(feature)
+            continue
         if feature.is_number:
             embedded.inputs[name] = embedded.numbers[name] = keras.Input((1,), dtype="float32", name=name)
-            continue
-        if feature.is_key:
-            embedded.inputs[name] = keras.Input((feature.length or 1,), dtype="int32", name=name)
             continue
         if table not in tables:
             tables[table] = keras.layers.Embedding(
@@ -68,3 +68,9 @@ def embed(features: Sequence[Feature], settings: Settings) -> Embedded:
             embedded.sequences[name] = vectors
             embedded.vectors[name] = MaskedMean()([ids, vectors])
     return embedded
+
+
+def key_input(feature: Feature) -> Any:
+    """The input of a key: ids, or what is told of them in numbers."""
+    dtype = "float32" if feature.is_number else "int32"
+    return keras.Input((feature.length or 1,), dtype=dtype, name=feature.name)

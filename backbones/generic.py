@@ -162,7 +162,7 @@ def deepctr(
     }
     scope = function.__globals__
     model = rebuild(function, {step: with_ for step, with_ in steps.items() if step in scope})(*args, **kwargs)
-    if reached != set(inject) or augmentation not in model.layers:  # a part that the model does not use is cut off
+    if reached != set(inject) or not knowledge.is_read_by(model):  # a part that the model does not use is cut off
         raise ValueError(f"{name} has no place for knowledge as {tuple(inject)}. Choose another: inject=...")
     return model
 

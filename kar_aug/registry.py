@@ -139,6 +139,10 @@ INJECTIONS = Registry(
     {
         "fields": "kar_aug.backbones.injections.fields:Fields",
         "events": "kar_aug.backbones.injections.events:Events",
+        "similarity": "kar_aug.backbones.injections.similarity:Similarity",
+        "attention": "kar_aug.backbones.injections.attention:Attention",
+        "retrieval": "kar_aug.backbones.injections.retrieval:Retrieval",
+        "user-similarity": "kar_aug.backbones.injections.user_similarity:UserSimilarity",
     },
     joined="kar_aug.backbones.injections.together:Together",
 )

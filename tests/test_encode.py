@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from kar_aug.cache import Knowledge, VectorStore
+from kar_aug.cache.vectors.reduction import fit_pca, project
 from kar_aug.encode import MINILM, SentenceTransformerEncoder, Texts, encode
-from kar_aug.encode.reduction import fit_pca, project
 from kar_aug.errors import EncodingError, StoreError
 
 

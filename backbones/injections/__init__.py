@@ -2,6 +2,11 @@
 
 fields   KAR's: a source's vector, one more field        events   and the vectors of what the user met before
 
+In frozen vectors, the candidate against the user's earlier events and what they were worth to him:
+similarity   dense numbers, no expert network            attention   one more field, mixed by what is alike
+retrieval    the most similar of many events, through the experts and an attention
+user_similarity   and the candidate against what is known of the user
+
 A name of the registry `INJECTIONS` stands for a class here, or anywhere, that is made without arguments. Names joined
 by "+" bring what all of them bring.
 """

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import keras
+from kar_aug._keras import keras, tensors_behind
 from kar_aug.backbones.protocol import Injection, Settings, keras_of, nothing
 from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.additions import Control
@@ -29,7 +29,8 @@ def keras_for(arm: Arm, settings: TrainingConfig) -> str:
 def build(
     arm: Arm, samples: Samples, tables: Mapping[str, KnowledgeTable], settings: TrainingConfig, seed: int
 ) -> tuple[Any, KnowledgeAugmentation | None]:
-    """The uncompiled model of an arm, and its layer with knowledge if it has one.
+    """The uncompiled model of an arm, and its layer with knowledge if it has one: an injection that compares frozen
+    vectors leaves the layer, and its experts, out of the model.
 
     Args:
         samples: what it is to read.
@@ -64,7 +65,15 @@ def build(
     for name in input_names(model):
         if name not in known:
             raise ConfigError(f"{arm.name} has an input {name!r}, which is no feature. There are: {', '.join(known)}")
-    return model, augmentation
+    model = _without_idle(model, {key.name for key in samples.keys})
+    return model, augmentation if augmentation in model.layers else None
+
+
+def _without_idle(model: Any, keys: Collection[str]) -> Any:
+    """The model without those of its keys that its injection does not read: long histories are dear to gather."""
+    read = tensors_behind(model.outputs)
+    kept = [t for t, name in zip(model.inputs, input_names(model), strict=True) if name not in keys or id(t) in read]
+    return model if len(kept) == len(model.inputs) else keras.Model(kept, model.outputs, name=model.name)
 
 
 @contextmanager

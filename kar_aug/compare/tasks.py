@@ -79,7 +79,7 @@ class Training:
         trained = _train(self, experiment, unit, on_event)
         gate = (
             trained.augmentation.gate_usage(samples.read(samples.of("validation"), trained.augmentation.sources))
-            if trained.augmentation in trained.model.layers and trained.augmentation.adaptor.has_gate
+            if trained.augmentation is not None and trained.augmentation.adaptor.has_gate
             else {}
         )
         test = samples.of("test")

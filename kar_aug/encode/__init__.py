@@ -1,7 +1,6 @@
 """Texts into knowledge vectors.
 
 job         what is missing or changed, into a vector store     encoders/   the models that do it
-reduction   fewer numbers a vector
 """
 
 from kar_aug._stage import make_callable

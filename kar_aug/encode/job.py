@@ -14,8 +14,8 @@ import numpy.typing as npt
 from kar_aug._batched import batched
 from kar_aug._times import latest
 from kar_aug.cache import Knowledge, StoreSpec, StoreWriter, VectorStore, text_key
+from kar_aug.cache.vectors.reduction import fit_pca, project, truncate
 from kar_aug.encode.encoders import Encoder
-from kar_aug.encode.reduction import fit_pca, project, truncate
 from kar_aug.errors import EncodingError, StoreError
 
 # Texts held at once, sorted by length: enough that hardly any of a batch is padding.

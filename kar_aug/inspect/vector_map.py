@@ -10,7 +10,7 @@ import numpy as np
 
 from kar_aug.cache import VectorStore
 from kar_aug.cache.vectors.index import EntityId
-from kar_aug.encode.reduction import fit_pca, project
+from kar_aug.cache.vectors.reduction import fit_pca, project
 
 _MOST = 2000
 _COLOURS = 8

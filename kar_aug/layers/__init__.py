@@ -1,24 +1,45 @@
-"""The Keras layers: adaptors, knowledge augmentation, its prestored form, and events."""
+"""The Keras layers.
+
+Knowledge as fields: adaptors (`Adaptor`), `KnowledgeAugmentation`, and its form for serving, `PrestoredAugmentation`.
+Its adapted vectors of events: `CandidateAndEvents`, `HistoryPooling`, `MaskedMean`.
+The candidate against events, in frozen vectors: `KnowledgeVectors`, `KnowledgeSimilarity`; what is made of those,
+`SimilarityFeatures`, `MostSimilar`, `KnowledgeAttention`; and against a user's text, `BilinearSimilarity`.
+"""
 
 from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
+from kar_aug.layers.bilinear_similarity import BilinearSimilarity
 from kar_aug.layers.candidate_and_events import CandidateAndEvents
+from kar_aug.layers.event_values import EventMask, EventValues
 from kar_aug.layers.history_pooling import HistoryPooling
 from kar_aug.layers.hybrid_expert_adaptor import HybridExpertAdaptor
+from kar_aug.layers.knowledge_attention import KnowledgeAttention
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
+from kar_aug.layers.knowledge_similarity import KnowledgeSimilarity
+from kar_aug.layers.knowledge_vectors import KnowledgeVectors
 from kar_aug.layers.layer_adaptor import LayerAdaptor
 from kar_aug.layers.masked_mean import MaskedMean
+from kar_aug.layers.most_similar import MostSimilar
 from kar_aug.layers.prestored_augmentation import PrestoredAugmentation
+from kar_aug.layers.similarity_features import SimilarityFeatures
 from kar_aug.layers.source import store_locations
 
 __all__ = [
     "Adaptor",
     "AdaptorSettings",
+    "BilinearSimilarity",
     "CandidateAndEvents",
+    "EventMask",
+    "EventValues",
     "HistoryPooling",
     "HybridExpertAdaptor",
+    "KnowledgeAttention",
     "KnowledgeAugmentation",
+    "KnowledgeSimilarity",
+    "KnowledgeVectors",
     "LayerAdaptor",
     "MaskedMean",
+    "MostSimilar",
     "PrestoredAugmentation",
+    "SimilarityFeatures",
     "store_locations",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug._keras import deserialized, keras, serialized, tf, track_weights
+from kar_aug.cache.vectors.table import KnowledgeTable
 from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
 from kar_aug.layers.layer_adaptor import LayerAdaptor
 from kar_aug.layers.lookup import constant, look_up_distinct, output_shape, sequence_mask, shape_like
@@ -156,6 +157,12 @@ class KnowledgeAugmentation(keras.layers.Layer):
     def keys(self) -> dict[str, npt.NDArray[np.int64]]:
         """Per source with raw ids, their keys (`lookup.sorted_keys`) in the order of the vocabulary."""
         return {name: np.asarray(source.keys) for name, source in self._sources.items() if source.identity.raw}
+
+    def table(self, name: str) -> KnowledgeTable:
+        """A source's knowledge vectors, as they were given; of raw ids in the order of their `keys`."""
+        source = self._source(name)
+        vectors, rows = np.asarray(source.vectors), np.asarray(source.rows)[:-1]
+        return KnowledgeTable(vectors, rows, source.identity.store, source.identity.fingerprint)
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 
 from kar_aug._keras import keras, tf, track_weights
-from kar_aug.errors import StoreError
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
-from kar_aug.layers.lookup import constant, keys_of, output_shape, positions, sequence_mask, shape_like
-
-_NO_KEY = np.iinfo(np.int64).max
+from kar_aug.layers.lookup import constant, output_shape, positions, sequence_mask, shape_like
+from kar_aug.layers.new_ids import NO_KEY, matrix_of, placed
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
@@ -72,7 +70,7 @@ class PrestoredAugmentation(keras.layers.Layer):
             table = augmentation.augmented_vectors(name)
             tables[name] = np.concatenate([table, np.repeat(table[-1:], spare, axis=0)])
         for name, own in augmentation.keys().items():
-            keys[name] = np.concatenate([own, np.full(spare, _NO_KEY)])
+            keys[name] = np.concatenate([own, np.full(spare, NO_KEY)])
         layer = cls(
             tables,
             keys,
@@ -133,33 +131,10 @@ class PrestoredAugmentation(keras.layers.Layer):
         """The table of a source, and its keys if any, with the knowledge of more ids."""
         if name not in self.shapes:
             raise ValueError(f"There is no knowledge source {name!r}. The sources are: {', '.join(self.shapes)}")
-        ids, size = list(vectors), self.shapes[name][0] - 1
-        matrix = _matrix(name, ids, list(vectors.values()), augmentation.dimensions[name])
+        matrix = matrix_of(name, vectors, augmentation.dimensions[name])
         rows = self._tables[list(self.shapes).index(name)].numpy().copy()
-        adapted = augmentation.adapt(name, matrix)
-        if name not in self.key_shapes:
-            outside = [id for id in ids if not 0 <= id < size]
-            if outside:
-                raise StoreError(
-                    f"{name}: there is no row for id {outside[0]}, only for 0 to {size - 1}. {_SPARE}",
-                    source=name, entity_id=int(outside[0]), right=size,
-                )  # fmt: skip
-            rows[ids] = adapted
-            return name, rows, None
-        keys = self._keys_of(name).numpy().copy()
-        new = keys_of(ids)
-        place = np.minimum(np.searchsorted(keys, new), size - 1)
-        there = keys[place] == new
-        free = np.flatnonzero(keys == _NO_KEY)
-        if (~there).sum() > len(free):
-            raise StoreError(
-                f"{name}: {(~there).sum()} new ids, but room for {len(free)}. {_SPARE}",
-                source=name, left=len(free), right=int((~there).sum()),
-            )  # fmt: skip
-        place[~there] = free[: (~there).sum()]
-        keys[place], rows[place] = new, adapted
-        order = np.argsort(keys, kind="stable")
-        return name, np.concatenate([rows[:-1][order], rows[-1:]]), keys[order]
+        keys = self._keys_of(name).numpy() if name in self.key_shapes else None
+        return name, *placed(name, list(vectors), augmentation.adapt(name, matrix), rows, keys, _SPARE)
 
     def compute_output_shape(self, input_shape: Mapping[str, Any]) -> dict[str, Any]:
         return {name: output_shape(shape, self.shapes[name][1]) for name, shape in input_shape.items()}
@@ -183,13 +158,3 @@ class _Hidden:
 
 
 _SPARE = "Make room when prestoring: prestore(model, spare=...)."
-
-
-def _matrix(name: str, ids: list[Any], vectors: list[Any], dimension: int) -> Any:
-    """Knowledge vectors as one matrix, each checked."""
-    for id, vector in zip(ids, vectors, strict=True):
-        if np.shape(vector) != (dimension,) or not np.isfinite(vector).all():
-            raise StoreError(
-                f"{name}: the vector of id {id!r} must be {dimension} finite numbers.", source=name, entity_id=id
-            )
-    return np.asarray(vectors, np.float32).reshape(len(ids), dimension)

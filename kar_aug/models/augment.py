@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from kar_aug._keras import keras, only_input, tensors_behind, tf
+from kar_aug.backbones.protocol import Injection
 from kar_aug.layers import KnowledgeAugmentation
 from kar_aug.layers.lookup import concatenate
+from kar_aug.registry import INJECTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -21,42 +23,43 @@ def augment(
     augmentation: KnowledgeAugmentation,
     *,
     at: str | None = None,
-    inputs: Mapping[str, str] | None = None,
+    inputs: Mapping[str, Any] | None = None,
     trainable: bool = True,
+    injection: Injection | str = "fields",
 ) -> Any:
     """Add knowledge to a functional model that exists; its predictions are unchanged until it is trained on.
 
-    A linear projection of the augmented vectors, zero at first, is added to the input of one layer: which is what
-    concatenating them to that input would do, without a new shape for the layer's kernel.
+    A linear projection of what the injection brings, zero at first, is added to the input of one layer: which is what
+    concatenating it to that input would do, without a new shape for the layer's kernel.
+
+    Example:
+        >>> ratings = keras.Input((50,), name="hist_rating")  # which the model did not read
+        >>> inputs = {"item": "item_id", "past_item": "hist_item_id", "past_value": ratings}
+        >>> model = augment(model, augmentation, injection="similarity", inputs=inputs)
 
     Args:
         model: a built functional model. It is not copied: the new model shares its layers and weights.
         augmentation: its sources are found among the model's inputs by name.
         at: name of the layer whose input receives the knowledge, one of `attachment_points(model)`. By default
             the first of them: the model's first `DNN` (DeepCTR's name for its deep part) or else its first `Dense`.
-        inputs: source name -> name of the model's input, where they differ.
+        inputs: source, or input that the injection reads -> name of the model's input, where they differ; or a
+            `keras.Input` that the model does not have yet, and will.
         trainable: False freezes the old weights, so that only the new path is trained. It sets `trainable` on
             `model` itself.
+        injection: what enters: a name of `kar_aug.registry.INJECTIONS`, or an `Injection`. "fields" is the augmented
+            vector of each source.
 
     Returns:
-        A new, uncompiled model with the inputs of the old one. Its attribute `knowledge_attached_to` names the layer
-        that receives the knowledge (also logged); `model.get_layer("knowledge_projection")` is the projection.
+        A new, uncompiled model with the inputs of the old one, and those that `inputs` adds. Its attribute
+        `knowledge_attached_to` names the layer that receives the knowledge (also logged);
+        `model.get_layer("knowledge_projection")` is the projection.
 
     Raises:
         ValueError: The model is not functional, or a name is not found; the message lists what there is.
     """
     if not getattr(model, "inputs", None) or not hasattr(model, "get_layer"):
         raise ValueError("`augment` needs a built functional Keras model: one that knows its inputs and layers.")
-    input_of = {tensor.name.split(":")[0]: tensor for tensor in model.inputs}
-    ids = {}
-    for source in augmentation.sources:
-        name = (inputs or {}).get(source, source)
-        if name not in input_of:
-            raise ValueError(
-                f"The model has no input {name!r} for knowledge source {source!r}. It has: {', '.join(input_of)}. "
-                "Say which one it is: inputs={'" + source + "': ...}"
-            )
-        ids[source] = input_of[name]
+    named = _named_inputs(model, augmentation, inputs or {}, needed=injection == "fields")
     points = attachment_points(model)
     if at is None and not any(reader for _, reader in points):
         raise ValueError(
@@ -72,8 +75,10 @@ def augment(
     target = only_input(layer, tensors_behind(model.outputs))
     if not trainable:
         model.trainable = False
-    fields = augmentation(ids)
-    joined = concatenate([keras.layers.Flatten()(field) for field in fields.values()], name="knowledge")
+    bring: Injection = INJECTIONS.load(injection)() if isinstance(injection, str) else injection
+    injected = bring(augmentation, named)
+    values = [*injected.vectors(), *injected.dense]
+    joined = concatenate([keras.layers.Flatten()(each) for each in values], name="knowledge")
     projection = keras.layers.Dense(
         target.shape[-1], use_bias=False, kernel_initializer="zeros", name="knowledge_projection"
     )(joined)
@@ -82,10 +87,35 @@ def augment(
     other_inputs = [tensor for tensor in model.inputs if id(tensor) in used]
     rest = keras.Model([target, *other_inputs], model.outputs, name=f"{model.name}_after_knowledge")
     outputs = rest([changed, *other_inputs])
-    logger.info("knowledge of %s was added to the input of layer %r", ", ".join(ids), layer.name)
-    augmented = keras.Model(model.inputs, outputs, name=f"{model.name}_augmented")
+    logger.info("knowledge of %s was added to the input of layer %r", ", ".join(augmentation.sources), layer.name)
+    further = [given for given in (inputs or {}).values() if not isinstance(given, str)]
+    augmented = keras.Model([*model.inputs, *further], outputs, name=f"{model.name}_augmented")
     augmented.knowledge_attached_to = layer.name
     return augmented
+
+
+def _named_inputs(
+    model: Any, augmentation: KnowledgeAugmentation, inputs: Mapping[str, Any], *, needed: bool
+) -> dict[str, Any]:
+    """The model's inputs, and those of `inputs`, as the injection calls them.
+
+    Args:
+        needed: whether there must be one of each source.
+    """
+    input_of = {tensor.name.split(":")[0]: tensor for tensor in model.inputs}
+    named = dict(input_of)
+    for source in [*inputs, *(name for name in augmentation.sources if name not in inputs)]:
+        given = inputs.get(source, source)
+        if not isinstance(given, str):
+            named[source] = given
+        elif given in input_of:
+            named[source] = input_of[given]
+        elif needed or source in inputs:
+            raise ValueError(
+                f"The model has no input {given!r} for knowledge source {source!r}. It has: {', '.join(input_of)}. "
+                "Say which one it is: inputs={'" + source + "': ...}"
+            )
+    return named
 
 
 def attachment_points(model: Any) -> list[tuple[str, bool]]:

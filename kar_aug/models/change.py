@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from kar_aug._keras import keras
-from kar_aug.layers import KnowledgeAugmentation, PrestoredAugmentation, store_locations
+from kar_aug.layers import KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation, store_locations
 
 
 def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
     """The model for serving: each `KnowledgeAugmentation` replaced by tables of its augmented vectors.
 
-    The other layers are shared with `model`, not copied. An id costs one look-up.
+    The other layers are shared with `model`, not copied. An id costs one look-up. What compares frozen vectors
+    (`KnowledgeVectors`) is fit for serving as it is.
 
     Args:
         dtype: of the tables. "float32": predictions agree to rounding; "float16": half the memory, 1e-2 relative.
@@ -22,15 +23,17 @@ def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
     Raises:
         ValueError: There is no `KnowledgeAugmentation` in the model.
     """
-    _augmentations(model, "prestore")
-    return _replaced(model, lambda layer: PrestoredAugmentation.of(layer, table_dtype=dtype, spare=spare))
+    kinds = (KnowledgeAugmentation,)
+    _check(model, kinds, "prestore")
+    return _replaced(model, kinds, lambda layer: PrestoredAugmentation.of(layer, table_dtype=dtype, spare=spare))
 
 
 def refresh(model: Any, tables: Mapping[str, Any]) -> Any:
     """The model with other knowledge: after more answers came in, say. All trained weights are kept.
 
-    The layers but `KnowledgeAugmentation` are shared with `model`, not copied. Coverage may change either way: ids that
-    lose their knowledge get the learned default vector.
+    The layers but `KnowledgeAugmentation` and `KnowledgeVectors` are shared with `model`, not copied. Coverage may
+    change either way: ids that lose their knowledge get the learned default vector, or are like nothing. Frozen vectors
+    are made ready as they were for training.
 
     Args:
         tables: for every source what `KnowledgeAugmentation` takes, of the encoder it was trained with.
@@ -38,20 +41,19 @@ def refresh(model: Any, tables: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: There is no `KnowledgeAugmentation` in the model, or the vectors have another dimension.
     """
-    _augmentations(model, "refresh")
-    return _replaced(model, lambda layer: layer.refreshed(tables))
+    _check(model, (KnowledgeAugmentation, KnowledgeVectors), "refresh")
+    return _replaced(model, (KnowledgeAugmentation, KnowledgeVectors), lambda layer: layer.refreshed(tables))
 
 
-def _augmentations(model: Any, purpose: str) -> list[KnowledgeAugmentation]:
-    found = [layer for layer in model.layers if isinstance(layer, KnowledgeAugmentation)]
-    if not found:
+def _check(model: Any, kinds: tuple[type, ...], purpose: str) -> None:
+    """Raise ValueError unless the model has a layer of one of these kinds."""
+    if not any(isinstance(layer, kinds) for layer in model.layers):
         raise ValueError(f"Model {model.name!r} has no KnowledgeAugmentation layer: there is nothing to {purpose}.")
-    return found
 
 
-def _replaced(model: Any, replacement: Callable[[KnowledgeAugmentation], Any]) -> Any:
+def _replaced(model: Any, kinds: tuple[type, ...], replacement: Callable[[Any], Any]) -> Any:
     def replace(layer: Any) -> Any:
-        return replacement(layer) if isinstance(layer, KnowledgeAugmentation) else layer
+        return replacement(layer) if isinstance(layer, kinds) else layer
 
     return keras.models.clone_model(model, clone_function=replace)
 

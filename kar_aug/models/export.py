@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kar_aug._keras import tf
 from kar_aug._version import __version__
 from kar_aug.cache.vectors.store import VectorStore
-from kar_aug.layers import PrestoredAugmentation
+from kar_aug.layers import KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation
 from kar_aug.models.change import prestore
 
 if TYPE_CHECKING:  # it needs pandas, and what a model of one's own is exported with does not
@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # it needs pandas, and what a model of one's own is exported 
 
 NOTE, ENCODINGS = "kar_aug.json", "encodings.json"
 _CTR = "the probability of a click"
+_SERVED = (PrestoredAugmentation, KnowledgeVectors)
 
 
 def export(
@@ -39,15 +40,15 @@ def export(
     and describes the raw columns; encodings.json beside it has the vocabularies, buckets and scales that are inside.
 
     Args:
-        model: a model with a `KnowledgeAugmentation`, or one that `prestore` returned.
+        model: a model with a `KnowledgeAugmentation`, or one that `prestore` returned, or one whose knowledge is in
+            layers that compare frozen vectors (`KnowledgeVectors`) alone.
         path: folder to write; an older export there is replaced once the new one is complete.
         stores: source name -> the vector store its knowledge came from; by default the model says.
         dtype: of the prestored tables, "float32" or "float16".
         preprocessing: what makes the model's inputs of raw ids and values; by default they are taken as they are.
     """
     path = Path(path)
-    prestored = any(isinstance(layer, PrestoredAugmentation) for layer in model.layers)
-    serving = model if prestored else prestore(model, dtype=dtype)
+    serving = model if _is_fit_for_serving(model) else prestore(model, dtype=dtype)
     module = _module(serving, preprocessing)
     note: dict[str, Any] = {"kar_aug": __version__, "stores": _fingerprints(serving, stores or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +67,13 @@ def export(
             shutil.rmtree(path)
         shutil.copytree(folder, path)
     return path
+
+
+def _is_fit_for_serving(model: Any) -> bool:
+    """Whether no experts are left in a model, but tables."""
+    if any(isinstance(layer, KnowledgeAugmentation) for layer in model.layers):
+        return False
+    return any(isinstance(layer, _SERVED) for layer in model.layers)
 
 
 def _module(serving: Any, preprocessing: Preprocessing | None) -> Any:
@@ -93,7 +101,7 @@ def _fingerprints(serving: Any, stores: Mapping[str, VectorStore]) -> dict[str, 
     return {name: store.fingerprint for name, store in stores.items()} or {
         name: store["fingerprint"]
         for layer in serving.layers
-        if isinstance(layer, PrestoredAugmentation)
+        if isinstance(layer, _SERVED)
         for name, store in layer.stores.items()
     }
 

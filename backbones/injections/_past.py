@@ -1,0 +1,69 @@
+"""The candidate and the user's past, as the injections that compare the two find them among a model's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kar_aug.layers import EventMask
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the inputs are called.
+
+    Args:
+        source: whose knowledge is compared, and the input of the candidate.
+        events: the input of earlier events, (batch, length) ids as `source` has them, 0 where there is none.
+        values: the input of what each was worth to the user, (batch, length), raw: a rating, a label.
+    """
+
+    source: str = "item"
+    events: str = "past_item"
+    values: str = "past_value"
+
+
+@dataclass(frozen=True)
+class Past:
+    """Tensors of the model that is being built.
+
+    Args:
+        candidate: (batch, 1) ids.
+        events: (batch, length) ids.
+        values: (batch, length).
+        mask: (batch, length), 1.0 where there is an event.
+    """
+
+    candidate: Any
+    events: Any
+    values: Any
+    mask: Any
+
+
+def past_of(augmentation: Any, inputs: Mapping[str, Any], names: Names) -> Past:
+    """What is compared.
+
+    Raises:
+        ValueError: There is no such knowledge, or the model lacks an input.
+    """
+    if names.source not in augmentation.sources:
+        raise ValueError(
+            f"A candidate is compared with earlier events by knowledge of {names.source!r}. There is knowledge of: "
+            f"{', '.join(augmentation.sources)}. Say which: Similarity(source=...)"
+        )
+    wanted = {"the candidate": names.source, "earlier events": names.events, "what they were worth": names.values}
+    for what, name in wanted.items():
+        if name not in inputs:
+            raise ValueError(
+                f"To compare the candidate with earlier events the model needs an input {name!r}, of {what}. It has: "
+                f"{', '.join(inputs)}. Under other names: Similarity(source=..., events=..., values=...); a backbone "
+                "gets its keys from embed(features, settings), or from DeepFM(..., keys=features)."
+            )
+    candidate, events, values = (inputs[name] for name in wanted.values())
+    if tuple(events.shape) != tuple(values.shape):
+        raise ValueError(
+            f"Input {names.values!r} must have a value for each of {names.events!r}. Received shapes: "
+            f"{tuple(values.shape)} and {tuple(events.shape)}"
+        )
+    return Past(candidate, events, values, EventMask()(events))

@@ -1,0 +1,45 @@
+"""What the user's events say of the candidate, weighed in frozen vectors: one more field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kar_aug._keras import keras
+from kar_aug.backbones.injections._past import Names, past_of
+from kar_aug.backbones.protocol import Injected
+from kar_aug.layers import EventValues, KnowledgeAttention, KnowledgeVectors
+
+
+class Attention:
+    """Brings one vector as wide as the augmented ones: `KnowledgeAttention` over all events, of what each was worth.
+
+    Args:
+        source, events, values: as `Similarity` has them.
+        heads: of the attention.
+        vectors: how vectors are made ready: options of `KnowledgeVectors`.
+    """
+
+    def __init__(
+        self,
+        source: str = "item",
+        events: str = "past_item",
+        values: str = "past_value",
+        heads: int = 4,
+        vectors: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._names, self._heads, self._vectors = Names(source, events, values), heads, dict(vectors or {})
+
+    def __call__(self, augmentation: Any, inputs: Mapping[str, Any]) -> Injected:
+        past = past_of(augmentation, inputs, self._names)
+        known = KnowledgeVectors.of(augmentation, self._names.source, **self._vectors)
+        worth = EventValues()([past.values, past.mask])
+        events = of_events(known, past.events)
+        attention = KnowledgeAttention(augmentation.width, self._heads)
+        return Injected(fields=[attention([known(past.candidate), events, worth, past.mask])])
+
+
+def of_events(layer: Any, ids: Any) -> Any:
+    """Vectors of (batch, length) ids, (batch, length, width): of a length of 1, too, which layers take for none."""
+    vectors = layer(ids)
+    return vectors if len(vectors.shape) == 3 else keras.layers.Reshape((1, vectors.shape[-1]))(vectors)

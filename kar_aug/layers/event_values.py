@@ -1,0 +1,72 @@
+"""What earlier events were worth to a user: ratings, labels, against his own mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kar_aug._keras import keras, tf
+from kar_aug.layers.lookup import not_padding
+
+
+def centred(values: Any, mask: Any) -> Any:
+    """Values less their mean over what `mask` says is there, (batch, length) each; 0 elsewhere."""
+    total = tf.reduce_sum(values * mask, axis=1, keepdims=True)
+    mean = total / tf.maximum(tf.reduce_sum(mask, axis=1, keepdims=True), 1)
+    return (values - mean) * mask
+
+
+@keras.utils.register_keras_serializable(package="kar_aug")
+class EventMask(keras.layers.Layer):
+    """Says where a sequence of ids is no padding.
+
+    Input shape:
+        ids, (batch, length), 0 or "" where there is no event.
+    Output shape:
+        (batch, length), 1 where there is one, else 0.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        return tf.cast(not_padding(tf.convert_to_tensor(inputs)), self.compute_dtype)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        return None
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        return tuple(input_shape)
+
+
+@keras.utils.register_keras_serializable(package="kar_aug")
+class EventValues(keras.layers.Layer):
+    """Spreads what each event was worth over a few numbers, of which an attention makes what it needs.
+
+        1, value, value - mean, |value - mean|        mean: of the user's events
+
+    A linear layer behind an attention over these is any function of the value that has two slopes.
+
+    Input shape:
+        [values, (batch, length), of the order of 1; mask, (batch, length), 1 where there is an event].
+    Output shape:
+        (batch, length, 4), zeros where there is none.
+    """
+
+    width = 4
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
+        values, there = (tf.cast(each, self.compute_dtype) for each in inputs)
+        against_mean = centred(values, there)
+        return tf.stack([there, values * there, against_mean, tf.abs(against_mean)], axis=-1)
+
+    def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> None:
+        return None
+
+    def compute_output_shape(self, input_shape: Sequence[Any]) -> tuple[Any, ...]:
+        return (*input_shape[0], self.width)

@@ -1,0 +1,103 @@
+"""What a user's events say of a candidate, weighed by how their knowledge goes together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kar_aug._keras import keras, tf
+from kar_aug.layers.lookup import constant
+
+# Temperatures of the first and the last head before training: one asks the nearest events, the other all.
+_TEMPERATURES = (0.05, 0.3)
+_LEVEL = 0.3
+_NOISE = 0.02
+
+
+@keras.utils.register_keras_serializable(package="kar_aug")
+class KnowledgeAttention(keras.layers.Layer):
+    """Target attention in the space of frozen vectors: what else is known of events, mixed by how alike they are.
+
+        score[h, e] = (candidate M_h) . event[e] / temperature_h        for e = null: level_h / temperature_h
+        output      = W concat_h sum_e softmax_e(score[h]) value[h, e] + b
+
+    The null event stands for a user who has none that is like the candidate: its score and its value, one a head, are
+    learned, and it alone is left where the history is empty or nothing is known of the candidate. Events are never
+    projected, the candidate is: heads cost no memory a (row, event). M_h starts as the identity, but for some noise,
+    and temperatures far from each other, so that all heads are cosines of unlike sharpness before the first step.
+
+    Args:
+        width: of the output.
+        heads: how many ways to compare.
+
+    Input shape:
+        [candidate, (batch, d), and events, (batch, length, d), vectors of length 1 as `KnowledgeVectors` gives them,
+        zeros where nothing is known;
+        values, (batch, length, any): what is mixed of each event, `EventValues` or an embedding say;
+        mask, (batch, length), 1 where there is an event].
+    Output shape:
+        (batch, width)
+
+    Source:
+        DIN (arXiv:1706.06978, section 4.3) weighs events by the candidate, with a network of both. Heads and softmax
+        are the transformer's (arXiv:1706.03762, section 3.2), but for events that are not projected, and the null.
+    """
+
+    def __init__(self, width: int, heads: int = 4, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if width < 1 or heads < 1:
+            raise ValueError(f"`width` and `heads` must be positive. Received: width={width}, heads={heads}")
+        self.width = width
+        self.heads = heads
+        self.supports_masking = True
+
+    def build(self, input_shape: Sequence[Any]) -> None:
+        dimension, mixed = int(tuple(input_shape[0])[-1]), int(tuple(input_shape[2])[-1])
+        temperatures = constant(np.log(np.geomspace(*_TEMPERATURES, self.heads)))
+        levels, per_head = constant([_LEVEL] * self.heads), (self.heads,)
+        projections = (self.heads, dimension, dimension)
+        self._projection = self.add_weight(name="projection", shape=projections, initializer=_near_identity)
+        self._log_temperature = self.add_weight(name="log_temperature", shape=per_head, initializer=temperatures)
+        self._level = self.add_weight(name="level", shape=per_head, initializer=levels)
+        self._null = self.add_weight(name="null", shape=(self.heads, mixed), initializer="zeros")
+        outputs = (self.heads * mixed, self.width)
+        self._kernel = self.add_weight(name="kernel", shape=outputs, initializer="glorot_uniform")
+        self._bias = self.add_weight(name="bias", shape=(self.width,), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
+        candidate, events, values, there = (tf.cast(each, self.compute_dtype) for each in inputs)
+        scores, null = self._scores(candidate, events, there)
+        weights = tf.nn.softmax(tf.concat([null, scores], axis=2))  # (batch, heads, 1 + length)
+        mixed = tf.matmul(weights[:, :, 1:], values) + weights[:, :, :1] * tf.cast(self._null, values.dtype)
+        flat = tf.reshape(mixed, [-1, self._kernel.shape[0]])  # (batch, heads * any)
+        return tf.matmul(flat, tf.cast(self._kernel, flat.dtype)) + tf.cast(self._bias, flat.dtype)
+
+    def _scores(self, candidate: Any, events: Any, there: Any) -> tuple[Any, Any]:
+        """Of the events, (batch, heads, length), and of the null event, (batch, heads, 1)."""
+        dimension = self._projection.shape[1]
+        projection = tf.reshape(tf.transpose(tf.cast(self._projection, candidate.dtype), [1, 0, 2]), [dimension, -1])
+        asked = tf.reshape(tf.matmul(candidate, projection), [-1, self.heads, dimension])
+        alike = tf.matmul(asked, events, transpose_b=True)  # 0 where nothing is known of one of the two
+        coldness = tf.exp(-tf.cast(self._log_temperature, alike.dtype))[:, tf.newaxis]
+        compared = (there[:, tf.newaxis] > 0) & (alike != 0)
+        null = tf.cast(self._level, alike.dtype)[:, tf.newaxis] * coldness
+        hidden = tf.where(compared, alike * coldness, alike.dtype.min / 2)
+        return hidden, tf.broadcast_to(null, [tf.shape(alike)[0], self.heads, 1])
+
+    def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> None:
+        return None
+
+    def compute_output_shape(self, input_shape: Sequence[Any]) -> tuple[Any, ...]:
+        return (input_shape[0][0], self.width)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "width": self.width, "heads": self.heads}
+
+
+def _near_identity(shape: Sequence[int], dtype: Any = None, **_: Any) -> Any:
+    """(heads, d, d), the same matrix but for noise."""
+    noise = keras.initializers.RandomNormal(stddev=_NOISE)(shape, dtype=dtype)
+    return noise + tf.eye(shape[1], dtype=dtype)

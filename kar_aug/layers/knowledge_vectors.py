@@ -1,0 +1,245 @@
+"""Frozen knowledge vectors of ids, made ready to be compared: no expert network, no training, few numbers an id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from kar_aug._keras import keras, tf, track_weights
+from kar_aug.cache.vectors.preparation import Preparation
+from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
+from kar_aug.layers.lookup import constant, is_sequence, not_padding, output_shape, positions, shape_like
+from kar_aug.layers.new_ids import NO_KEY, matrix_of, placed
+from kar_aug.layers.source import Given, read
+
+_SPARE = "Make room when the layer is made: spare=..."
+Array = npt.NDArray[Any]
+V = TypeVar("V", bound="KnowledgeVectors")
+
+
+@keras.utils.register_keras_serializable(package="kar_aug")
+class KnowledgeVectors(keras.layers.Layer):
+    """Looks the knowledge vectors of ids up, ready to be compared with each other: their product is a cosine.
+
+        ready = directions (vector - mean), divided by its length
+
+    mean: of the vectors of all ids that have one; directions: of a PCA of them (`kar_aug.cache.vectors.preparation`).
+    Both are fitted when the layer is made. What is trained on is its table alone, one row an id, which is saved with
+    the model: that needs no vector store to load, and `prestore` has nothing to do with it. Padding, an id without
+    knowledge and one outside the vocabulary are zeros, so that nothing is like them.
+
+    Example:
+        >>> known = KnowledgeVectors(items.align(item_ids))
+        >>> candidate, events = known(item_id), known(hist_item_id)  # (batch, 64), (batch, length, 64)
+
+    Args:
+        source: what `KnowledgeAugmentation` takes for one of its sources.
+        components: numbers a vector. None, and not fewer than there are, keep all of them; and so does a vocabulary of
+            which not more ids than these have a vector.
+        centre: whether the mean is taken off. Vectors of one encoder are all alike until it is.
+        whiten: whether every direction is given the same variance.
+        unit: whether vectors have length 1.
+        table_dtype: "float32" or "float16": half the memory, about three decimal digits.
+        spare: rows kept free for raw ids that `update` adds later.
+        source_name: what `refresh` and `export` call the source; by default the layer's name.
+        like: a layer whose mean and directions are taken, instead of fitting anew.
+
+    Input shape:
+        ids, (batch,), (batch, 1) or (batch, length); in a sequence, 0 or "" is padding.
+    Output shape:
+        (batch, width), or (batch, length, width) for sequences; width is `components`, or all numbers.
+
+    Raises:
+        StoreError: A vector holds NaN or a row points past the vectors.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        components: int | None = 64,
+        centre: bool = True,
+        whiten: bool = False,
+        unit: bool = True,
+        table_dtype: str = "float32",
+        spare: int = 0,
+        source_name: str | None = None,
+        like: KnowledgeVectors | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if table_dtype not in ("float32", "float16"):
+            raise ValueError(f"`table_dtype` must be float32 or float16. Received: {table_dtype!r}")
+        if components is not None and components < 1:
+            raise ValueError(f"`components` must be a positive number, or None. Received: {components}")
+        self.components, self.centre, self.whiten, self.unit = components, centre, whiten, unit
+        self.table_dtype, self.spare = table_dtype, spare
+        self.source_name = source_name or self.name
+        self.supports_masking = True
+        if isinstance(source, Mapping):
+            self._saved = dict(source)
+            table, keys, preparation = self._room()
+        else:
+            given = source if isinstance(source, Given) else read(self.source_name, source, embedded=True)
+            preparation = like.preparation if like is not None else self._fitted(given)
+            self._saved = self._identity(given, preparation)
+            table, keys = self._filled(given, preparation)
+        with tf.name_scope(self.name):
+            self._table = self._frozen("vectors", table, table_dtype)
+            self._keys = None if keys is None else self._frozen("keys", keys)
+            self._mean = self._frozen("mean", preparation.mean)
+            directions = preparation.directions
+            self._directions = None if directions is None else self._frozen("directions", directions)
+        track_weights(self)
+
+    @classmethod
+    def of(cls: type[V], augmentation: KnowledgeAugmentation, name: str, **options: Any) -> V:
+        """One of a source of an augmentation, whose experts it has no use for. Who asks again gets the same layer, so
+        that a model has one table of it.
+
+        Args:
+            options: as the constructor takes them.
+        """
+        made = _MADE.setdefault(augmentation, {})
+        asked = (cls, name, *sorted(options.items()))
+        if asked not in made:
+            given = Given(augmentation.table(name), augmentation.keys().get(name))
+            layer_name = f"{augmentation.name}_{name}_{cls.suffix}" + (f"_{len(made)}" if made else "")
+            made[asked] = cls(given, **{"source_name": name, "name": layer_name, **options})
+        return made[asked]
+
+    suffix = "vectors"
+
+    @property
+    def width(self) -> int:
+        """Length of a ready vector."""
+        return int(self._saved["width"])
+
+    @property
+    def dimension(self) -> int:
+        """Length of a knowledge vector, before it is made ready."""
+        return int(self._saved["dimension"])
+
+    @property
+    def stores(self) -> dict[str, dict[str, Any]]:
+        """{source: {"store": folder, "fingerprint": of its content}}, empty for vectors given as an array."""
+        store, fingerprint = self._saved["store"], self._saved["fingerprint"]
+        return {self.source_name: {"store": store, "fingerprint": fingerprint}} if store else {}
+
+    @property
+    def preparation(self) -> Preparation:
+        """What makes a knowledge vector ready."""
+        directions = None if self._directions is None else np.asarray(self._directions)
+        return Preparation(np.asarray(self._mean), directions, self.unit)
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        ids = tf.convert_to_tensor(inputs)
+        places = self._places(ids, is_sequence(ids.shape))
+        vectors = tf.gather(tf.convert_to_tensor(self._table), tf.reshape(places, [-1]))
+        return shape_like(ids, tf.cast(vectors, self.compute_dtype))
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        return None
+
+    def _places(self, ids: Any, padded: bool) -> Any:
+        """Per id its row of the table; the last is that of ids that have none, and of padding, where there is some."""
+        size = self._saved["vocabulary"] + self.spare
+        places = positions(ids, size, None if self._keys is None else tf.convert_to_tensor(self._keys))
+        return tf.where(not_padding(ids), places, size) if padded else places
+
+    def update(self, knowledge: Mapping[Any, Any]) -> None:
+        """Add ids, or replace their vectors, made ready as all others were.
+
+        Args:
+            knowledge: id as the model reads it -> knowledge vector, (dimension,).
+
+        Raises:
+            StoreError: There is no room for an id (`spare`), or a vector is not finite or not of the right length.
+                Nothing is changed then.
+        """
+        vectors = self.preparation(matrix_of(self.source_name, knowledge, self.dimension))
+        keys = None if self._keys is None else np.asarray(self._keys)
+        table, keys = placed(self.source_name, list(knowledge), vectors, np.array(self._table), keys, _SPARE)
+        self._table.assign(table)
+        if self._keys is not None:
+            self._keys.assign(keys)
+
+    def refreshed(self: V, tables: Mapping[str, Any]) -> V:
+        """This layer with other vectors of the same encoder, made ready as the old ones were.
+
+        Args:
+            tables: source -> what the constructor takes.
+        """
+        if self.source_name not in tables:
+            raise ValueError(
+                f"Layer {self.name!r} needs vectors of {self.source_name!r}. Received those of: {', '.join(tables)}"
+            )
+        given = read(self.source_name, tables[self.source_name], embedded=True)
+        if given.table.vectors.shape[1] != self.dimension:
+            raise ValueError(
+                f"Layer {self.name!r} reads vectors of {self.dimension} numbers. "
+                f"Received: {given.table.vectors.shape[1]}"
+            )
+        return type(self)(**{**self.get_config(), "source": given, "like": self})
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        return output_shape(input_shape, self.width)
+
+    # What a saved model says of the source: room for the weights, which are loaded later.
+
+    def _fitted(self, given: Given) -> Preparation:
+        options = {"centre": self.centre, "whiten": self.whiten, "unit": self.unit}
+        return Preparation.fitted(given.table, self.components, **options)
+
+    def _identity(self, given: Given, preparation: Preparation) -> dict[str, Any]:
+        return {
+            "vocabulary": len(given.table.rows),
+            "raw": given.keys is not None,
+            "dimension": len(preparation.mean),
+            "width": preparation.width,
+            "reduced": preparation.directions is not None,
+            "store": given.table.store,
+            "fingerprint": given.table.fingerprint,
+        }
+
+    def _room(self) -> tuple[Array, Array | None, Preparation]:
+        """Zeros for a saved model's table, keys and preparation."""
+        size, width, dimension = self._saved["vocabulary"] + self.spare, self._saved["width"], self._saved["dimension"]
+        keys = np.full(size, NO_KEY) if self._saved["raw"] else None
+        directions = np.zeros((width, dimension), np.float32) if self._saved["reduced"] else None
+        preparation = Preparation(np.zeros(dimension, np.float32), directions, self.unit)
+        return np.zeros((size + 1, width), np.float32), keys, preparation
+
+    def _filled(self, given: Given, preparation: Preparation) -> tuple[Array, Array | None]:
+        """The table, spare rows and that of unknown ids behind the vocabulary, and the keys of raw ids."""
+        free = np.zeros((self.spare + 1, preparation.width), np.float32)
+        keys = None if given.keys is None else np.concatenate([given.keys, np.full(self.spare, NO_KEY)])
+        return np.concatenate([preparation.of_table(given.table), free]), keys
+
+    def _frozen(self, name: str, values: Array, dtype: str | None = None) -> Any:
+        dtype = dtype or values.dtype.name
+        return self.add_weight(
+            name=name, shape=values.shape, dtype=dtype, trainable=False, initializer=constant(values)
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "source": self._saved,
+            "components": self.components,
+            "centre": self.centre,
+            "whiten": self.whiten,
+            "unit": self.unit,
+            "table_dtype": self.table_dtype,
+            "spare": self.spare,
+            "source_name": self.source_name,
+        }
+
+
+_MADE: WeakKeyDictionary[KnowledgeAugmentation, dict[Any, Any]] = WeakKeyDictionary()

@@ -1,0 +1,56 @@
+"""Of a long history, the events that are most like the candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kar_aug._keras import keras, tf
+
+
+@keras.utils.register_keras_serializable(package="kar_aug")
+class MostSimilar(keras.layers.Layer):
+    """Keeps the `count` most similar events of each row, in their order of time, for what could not read them all.
+
+    Of events that are equally alike the latest are kept: where nothing is known of the candidate, the last of all.
+    What is padding comes into it only where there are fewer events, and stays where it was, before or behind them.
+
+    Args:
+        count: of events that are kept; all, where there are not more.
+
+    Input shape:
+        [similarity, (batch, length), as `KnowledgeSimilarity` gives it; mask, (batch, length), 1 where there is an
+        event; any number of tensors of the events, (batch, length) or (batch, length, ...), of any type].
+    Output shape:
+        [mask, (batch, count); the tensors, (batch, count) or (batch, count, ...), in their types].
+
+    Source:
+        The search units of SIM (arXiv:2006.05639) and ETA (arXiv:2108.04468), by knowledge instead of categories or
+        hashes of trained embeddings; ReLLa (arXiv:2308.11131) chooses by text likewise, for a language model to read.
+    """
+
+    def __init__(self, count: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if count < 1:
+            raise ValueError(f"`count` must be positive. Received: {count}")
+        self.count = count
+        self.supports_masking = True
+
+    def call(self, inputs: Sequence[Any], mask: Any = None) -> list[Any]:
+        similarity, there, *of_events = (tf.convert_to_tensor(each) for each in inputs)
+        length = similarity.shape[1] or tf.shape(similarity)[1]
+        hidden = tf.where(there > 0, similarity, similarity.dtype.min)
+        # Of equals, `top_k` takes the first: the latest, of a sequence that runs backwards.
+        chosen = tf.math.top_k(tf.reverse(hidden, [1]), tf.minimum(self.count, length), sorted=False).indices
+        in_time = tf.sort(length - 1 - chosen, axis=1)
+        kept = [tf.gather(each, in_time, batch_dims=1) for each in (there, *of_events)]
+        count = None if similarity.shape[1] is None else min(self.count, similarity.shape[1])
+        return [tf.ensure_shape(each, [each.shape[0], count, *each.shape[2:]]) for each in kept]
+
+    def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> list[None]:
+        return [None] * (len(inputs) - 1)
+
+    # No `compute_output_shape`: Keras 3 would take it to say that all outputs are floats.
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "count": self.count}

@@ -1,0 +1,70 @@
+"""Room in a layer's table for ids that come later: which row is whose, and who gets a free one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kar_aug.errors import StoreError
+from kar_aug.layers.lookup import keys_of
+
+NO_KEY = np.iinfo(np.int64).max  # of a free row, so that it comes last
+
+
+def matrix_of(name: str, vectors: Mapping[Any, Any], dimension: int) -> npt.NDArray[np.float32]:
+    """Knowledge vectors by id as one matrix, (ids, dimension).
+
+    Raises:
+        StoreError: One is not finite, or of another length.
+    """
+    for id, vector in vectors.items():
+        if np.shape(vector) != (dimension,) or not np.isfinite(vector).all():
+            raise StoreError(
+                f"{name}: the vector of id {id!r} must be {dimension} finite numbers.", source=name, entity_id=id
+            )
+    return np.asarray(list(vectors.values()), np.float32).reshape(len(vectors), dimension)
+
+
+def placed(
+    name: str, ids: list[Any], vectors: Any, rows: npt.NDArray[Any], keys: npt.NDArray[np.int64] | None, spare: str
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64] | None]:
+    """A table, and its keys if any, with the vectors of more ids.
+
+    Args:
+        name: of the source, for errors.
+        vectors: (ids, width).
+        rows: (size + 1, width), of which the last belongs to ids that have none; it is changed.
+        keys: (size,) ascending keys of raw ids (`lookup.sorted_keys`), `NO_KEY` where a row is free; None where ids
+            are places.
+        spare: how an error says to make room.
+
+    Raises:
+        StoreError: There is no room.
+    """
+    size = len(rows) - 1
+    if keys is None:
+        outside = [id for id in ids if not 0 <= id < size]
+        if outside:
+            raise StoreError(
+                f"{name}: there is no row for id {outside[0]}, only for 0 to {size - 1}. {spare}",
+                source=name, entity_id=int(outside[0]), right=size,
+            )  # fmt: skip
+        rows[ids] = vectors
+        return rows, None
+    keys = keys.copy()
+    new = keys_of(ids)
+    place = np.minimum(np.searchsorted(keys, new), size - 1)
+    there = keys[place] == new
+    free = np.flatnonzero(keys == NO_KEY)
+    if (~there).sum() > len(free):
+        raise StoreError(
+            f"{name}: {(~there).sum()} new ids, but room for {len(free)}. {spare}",
+            source=name, left=len(free), right=int((~there).sum()),
+        )  # fmt: skip
+    place[~there] = free[: (~there).sum()]
+    keys[place], rows[place] = new, vectors
+    order = np.argsort(keys, kind="stable")
+    return np.concatenate([rows[:-1][order], rows[-1:]]), keys[order]

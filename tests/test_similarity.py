@@ -1,0 +1,183 @@
+"""What is made of similarities, against NumPy written event by event. On both of Keras's APIs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kar_aug._keras import keras, tf
+from kar_aug.layers import (
+    BilinearSimilarity,
+    EventMask,
+    EventValues,
+    KnowledgeAttention,
+    MostSimilar,
+    SimilarityFeatures,
+)
+
+pytestmark = pytest.mark.both_keras
+
+
+@st.composite
+def histories(draw: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Similarities, values and masks of a few rows: empty ones, unknown candidates, unknown events, duplicates."""
+    random = np.random.default_rng(draw(st.integers(0, 10**6)))
+    rows, length = draw(st.integers(1, 4)), draw(st.integers(1, 7))
+    similarity = random.uniform(-1, 1, (rows, length)).round(1)  # ties, and some zeros
+    similarity[random.random(rows) < 0.2] = 0
+    there = random.integers(0, length + 1, rows)
+    mask = (np.arange(length) < there[:, None]).astype("float32")
+    values = random.integers(1, 6, (rows, length)) * draw(st.sampled_from([1.0, 0.0]))
+    return similarity.astype("float32"), values.astype("float32"), mask
+
+
+def features_of(similarity: np.ndarray, value: np.ndarray, mask: np.ndarray, layer: Any) -> dict[str, float]:
+    """Those of one row, by the names of the columns."""
+    full = np.log(1 + len(mask))
+    mean = value[mask > 0].mean() if mask.any() else 0
+    events = [(s, v - mean) for s, v, m in zip(similarity, value, mask, strict=True) if m and s]
+    found = {"amount": np.log(1 + len(events)) / full}
+    for i, (log_temperature, level) in enumerate(zip(*(w.astype(float) for w in layer.get_weights()), strict=True)):
+        weights = [np.exp((s - level) / np.exp(log_temperature)) for s, _ in events]
+        found[f"preference {i}"] = sum(w * v for w, (_, v) in zip(weights, events, strict=True)) / (1 + sum(weights))
+        found[f"evidence {i}"] = np.log(1 + sum(weights)) / full
+    for side, belongs in (("liked", lambda v: v > 1e-6), ("disliked", lambda v: v <= 1e-6)):
+        nearest = sorted((s for s, v in events if belongs(v)), reverse=True)
+        top = nearest[: layer.top]
+        found[f"maximum {side}"] = nearest[0] if nearest else 0
+        found[f"mean of top {layer.top} {side}"] = np.mean(top) if top else 0
+        found[f"mean {side}"] = np.mean(nearest) if nearest else 0
+        for i in range(layer.bins):
+            low, high = (-1 + 2 * edge / layer.bins for edge in (i, i + 1))
+            count = sum(low <= s < high or (s == 1 and i == layer.bins - 1) for s in nearest)
+            found[f"tier {i} {side}"] = np.log(1 + count) / full
+    return found
+
+
+@settings(max_examples=60)
+@given(
+    history=histories(), top=st.integers(1, 9), bins=st.sampled_from([0, 3]), cold=st.sampled_from([0.01, 0.05, 0.5])
+)
+def test_features_are_what_their_names_say(history: Any, top: int, bins: int, cold: float) -> None:
+    layer = SimilarityFeatures((cold, 0.3), top, bins)
+    found = np.asarray(layer(list(history)))
+    assert found.shape[1] == len(layer.names) == len(set(layer.names))
+    for row, similarity, value, mask in zip(found, *history, strict=True):
+        expected = features_of(similarity, value, mask, layer)
+        np.testing.assert_allclose(row, [expected[name] for name in layer.names], rtol=1e-3, atol=1e-4)
+        if not (mask * similarity).any():
+            assert not row.any(), "nothing that could be compared is exactly nothing"
+
+
+def test_a_candidate_like_a_liked_film_is_told_from_one_like_a_disliked_one() -> None:
+    layer = SimilarityFeatures(temperatures=[0.1])
+    liked, disliked = np.asarray(layer([[[0.9, 0.1], [0.1, 0.9]], [[5.0, 1.0]] * 2, np.ones((2, 2))]))
+    by_name = {name: (liked[i], disliked[i]) for i, name in enumerate(layer.names)}
+    assert by_name["preference 0"][0] > 1.9 and by_name["preference 0"][1] < -1.9
+    assert by_name["maximum liked"] == pytest.approx((0.9, 0.1))
+
+
+@settings(max_examples=40)
+@given(history=histories(), count=st.integers(1, 9))
+def test_the_most_similar_events_are_kept_in_their_order(history: Any, count: int) -> None:
+    similarity, values, mask = history
+    ids = np.arange(1, similarity.size + 1, dtype="int64").reshape(similarity.shape)
+    kept, some_ids, some_values = MostSimilar(count)([similarity, mask, ids, values[..., None]])
+    for row in range(len(ids)):
+        events = [e for e in range(ids.shape[1]) if mask[row, e]]
+        best = sorted(events, key=lambda e: (similarity[row, e], e), reverse=True)[:count]
+        there = np.asarray(kept)[row] > 0
+        np.testing.assert_array_equal(np.asarray(some_ids)[row][there], ids[row][sorted(best)])
+        np.testing.assert_array_equal(np.asarray(some_values)[row][there, 0], values[row][sorted(best)])
+    assert some_ids.dtype == tf.int64 and kept.shape[1] == min(count, ids.shape[1])
+
+
+def attended(layer: Any, candidate: np.ndarray, events: np.ndarray, values: np.ndarray, mask: np.ndarray) -> Any:
+    """The output of one row, head by head and event by event."""
+    projection, log_temperature, level, null, kernel, bias = (w.astype(float) for w in layer.get_weights())
+    mixed = []
+    for head in range(layer.heads):
+        temperature = np.exp(log_temperature[head])
+        weights, read = [np.exp(level[head] / temperature)], [null[head]]
+        for event, value, there in zip(events, values, mask, strict=True):
+            if there and candidate.any() and event.any():
+                weights.append(np.exp(candidate @ projection[head] @ event / temperature))
+                read.append(value)
+        mixed.append(np.asarray(weights) / sum(weights) @ np.asarray(read))
+    return np.concatenate(mixed) @ kernel + bias
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+def test_attention_is_what_its_formula_says(data: Any) -> None:
+    draw, random = data.draw, np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    rows, length, d, mixed = 4, draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    candidate, events = random.normal(size=(rows, d)), random.normal(size=(rows, length, d))
+    candidate[0], events[random.random((rows, length)) < 0.3] = 0, 0  # nothing is known
+    events[2] = events[2, :1]  # the same one again and again
+    mask = (random.random((rows, length)) < 0.7).astype("float32")
+    mask[1] = 0  # an empty history
+    values = random.normal(size=(rows, length, mixed))
+    layer = KnowledgeAttention(3, draw(st.integers(1, 3)))
+    inputs = [each.astype("float32") for each in (candidate, events, values, mask)]
+    layer(inputs)
+    layer.set_weights([random.normal(scale=0.3, size=w.shape) for w in layer.get_weights()])
+    expected = [attended(layer, *(each[row] for each in inputs)) for row in range(rows)]
+    found = np.asarray(layer(inputs))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5, err_msg="what nothing is known of has the null event")
+
+
+def test_attention_is_a_cosine_before_it_is_trained() -> None:
+    layer = KnowledgeAttention(2, heads=2)
+    events = np.eye(3, dtype="float32")[None]
+    layer([events[:, 1], events, events, np.ones((1, 3), "float32")])
+    weights = layer.get_weights()
+    weights[-2] = np.eye(6, 2, dtype="float32")  # the first head's first two numbers come out
+    layer.set_weights(weights)
+    found = np.asarray(layer([events[:, 1], events, events, np.ones((1, 3), "float32")]))[0]
+    assert found[1] > 0.99 and found[0] < 0.01, "the head that is cold asks the same event alone"
+
+
+def test_what_events_were_worth_is_spread_over_a_few_numbers() -> None:
+    values = EventValues()([np.asarray([[5, 3, 9], [2, 2, 2]], "int32"), [[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]])
+    np.testing.assert_array_equal(values, [[[1, 5, 1, 1], [1, 3, -1, 1], [0] * 4], [[0] * 4] * 3])
+    np.testing.assert_array_equal(EventMask()(np.asarray([[3, 0], [0, 0]])), [[1, 0], [0, 0]])
+    np.testing.assert_array_equal(EventMask()(np.asarray([["a", ""]])), [[1, 0]])
+
+
+def test_a_user_and_an_item_are_compared_by_learned_products() -> None:
+    layer, random = BilinearSimilarity(heads=2), np.random.default_rng(0)
+    user, item = random.normal(size=(3, 4)).astype("float32"), random.normal(size=(3, 5)).astype("float32")
+    user[1] = 0
+    found = np.asarray(layer([user, item]))
+    (kernel,) = layer.get_weights()
+    np.testing.assert_allclose(found, np.einsum("bd,hde,be->bh", user, kernel, item), rtol=1e-4, atol=1e-5)
+    assert found.shape == (3, 2) and not found[1].any()
+
+
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [
+        (SimilarityFeatures, {"temperatures": []}),
+        (SimilarityFeatures, {"temperatures": [0.1, -1]}),
+        (SimilarityFeatures, {"top": 0}),
+        (MostSimilar, {"count": 0}),
+        (KnowledgeAttention, {"width": 4, "heads": 0}),
+        (BilinearSimilarity, {"heads": 0}),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(layer: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        layer(**options)
+
+
+def test_layers_come_back_from_their_settings() -> None:
+    layers = [SimilarityFeatures([0.2], 3, 4), MostSimilar(7), KnowledgeAttention(5, 2), BilinearSimilarity(3)]
+    for layer in layers:
+        assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
+        assert keras.layers.deserialize(keras.layers.serialize(layer)).get_config() == layer.get_config()
