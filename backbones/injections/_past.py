@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kar_aug.backbones.protocol import key_of
 from kar_aug.layers import EventMask
 
 
@@ -14,7 +15,8 @@ class Names:
     """What the inputs are called.
 
     Args:
-        source: whose knowledge is compared, and the input of the candidate.
+        source: whose knowledge is compared, and the input of the candidate. All sources of its ids are compared, each
+            for itself: "item.reviews" beside "item" (see `key_of`).
         events: the input of earlier events, (batch, length) ids as `source` has them, 0 where there is none.
         values: the input of what each was worth to the user, (batch, length), raw: a rating, a label.
     """
@@ -29,12 +31,14 @@ class Past:
     """Tensors of the model that is being built.
 
     Args:
+        sources: those that are compared.
         candidate: (batch, 1) ids.
         events: (batch, length) ids.
         values: (batch, length).
         mask: (batch, length), 1.0 where there is an event.
     """
 
+    sources: Sequence[str]
     candidate: Any
     events: Any
     values: Any
@@ -47,7 +51,8 @@ def past_of(augmentation: Any, inputs: Mapping[str, Any], names: Names) -> Past:
     Raises:
         ValueError: There is no such knowledge, or the model lacks an input.
     """
-    if names.source not in augmentation.sources:
+    sources = [name for name in augmentation.sources if key_of(name) == names.source]
+    if not sources:
         raise ValueError(
             f"A candidate is compared with earlier events by knowledge of {names.source!r}. There is knowledge of: "
             f"{', '.join(augmentation.sources)}. Say which: Similarity(source=...)"
@@ -66,4 +71,4 @@ def past_of(augmentation: Any, inputs: Mapping[str, Any], names: Names) -> Past:
             f"Input {names.values!r} must have a value for each of {names.events!r}. Received shapes: "
             f"{tuple(values.shape)} and {tuple(events.shape)}"
         )
-    return Past(candidate, events, values, EventMask()(events))
+    return Past(sources, candidate, events, values, EventMask()(events))

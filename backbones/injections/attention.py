@@ -32,11 +32,13 @@ class Attention:
 
     def __call__(self, augmentation: Any, inputs: Mapping[str, Any]) -> Injected:
         past = past_of(augmentation, inputs, self._names)
-        known = KnowledgeVectors.of(augmentation, self._names.source, **self._vectors)
         worth = EventValues()([past.values, past.mask])
-        events = of_events(known, past.events)
-        attention = KnowledgeAttention(augmentation.width, self._heads)
-        return Injected(fields=[attention([known(past.candidate), events, worth, past.mask])])
+        fields = []
+        for source in past.sources:
+            known = KnowledgeVectors.of(augmentation, source, **self._vectors)
+            events, attention = of_events(known, past.events), KnowledgeAttention(augmentation.width, self._heads)
+            fields.append(attention([known(past.candidate), events, worth, past.mask]))
+        return Injected(fields=fields)
 
 
 def of_events(layer: Any, ids: Any) -> Any:

@@ -36,6 +36,6 @@ class Similarity:
 
     def __call__(self, augmentation: Any, inputs: Mapping[str, Any]) -> Injected:
         past = past_of(augmentation, inputs, self._names)
-        similar = KnowledgeSimilarity.of(augmentation, self._names.source, **self._vectors)
-        similarity = similar([past.candidate, past.events])
-        return Injected(dense=[SimilarityFeatures(**self._features)([similarity, past.values, past.mask])])
+        similar = [KnowledgeSimilarity.of(augmentation, source, **self._vectors) for source in past.sources]
+        compared = [layer([past.candidate, past.events]) for layer in similar]
+        return Injected(dense=[SimilarityFeatures(**self._features)([c, past.values, past.mask]) for c in compared])

@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
+from kar_aug.backbones.protocol import key_of
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.book import Book, Run, Trial
 from kar_aug.compare.experiment import Experiment, code_version
 from kar_aug.compare.saved import save
 from kar_aug.config import TrainingConfig
+from kar_aug.data.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,7 @@ class Training:
         unit = f"seed {self.seed}"
         samples = experiment.samples(self.seed)
         trained = _train(self, experiment, unit, on_event)
-        gate = (
-            trained.augmentation.gate_usage(samples.read(samples.of("validation"), trained.augmentation.sources))
-            if trained.augmentation is not None and trained.augmentation.adaptor.has_gate
-            else {}
-        )
+        gate = _gate_usage(trained, samples)
         test = samples.of("test")
         label, weight = samples.label[test], samples.weight[test]
         prediction = predict(trained.model, samples, test)
@@ -197,6 +195,16 @@ def _train(task: Training, experiment: Experiment, unit: str, on_event: OnEvent)
         lambda epoch, auc: on_event(Event(task.arm, unit, epoch + 1, auc)),
         lambda sentence: on_event(Event(task.arm, unit, note=sentence)),
     )
+
+
+def _gate_usage(trained: Any, samples: Samples) -> dict[str, Any]:
+    """Mean gate weights over the validation part, by source; none where the model has no gate."""
+    augmentation = trained.augmentation
+    if augmentation is None or not augmentation.adaptor.has_gate:
+        return {}
+    keys = {source: key_of(source) for source in augmentation.sources}
+    read = samples.read(samples.of("validation"), set(keys.values()))
+    return dict(augmentation.gate_usage({source: read[key] for source, key in keys.items()}))
 
 
 def _environment() -> dict[str, str]:
