@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
 from kar_aug.backbones import DIN, MODELS, DeepFM, FiBiNET, deepctr_columns
 from kar_aug.backbones import deepctr as any_model
+from kar_aug.backbones.injections.attention import Attention
 from kar_aug.backbones.injections.events import Events
 from kar_aug.backbones.injections.fields import Fields
+from kar_aug.backbones.injections.similarity import Similarity
+from kar_aug.backbones.injections.together import Together
 from kar_aug.backbones.protocol import Injected, Settings, nothing
 from kar_aug.compare.saved import save
 from kar_aug.data.features import Feature
@@ -395,6 +399,28 @@ def test_values_that_an_injection_brings_find_a_place_in_every_backbone(name: st
     augmentation = knowledge(7)
     model = REGISTERED.load(name)(FEATURES, SETTINGS, augmentation, Values())
     assert augmentation in model.layers
+
+
+PAST = (
+    Feature("past_item_id", ITEMS, length=6, is_key=True),
+    Feature("past_value", length=6, is_key=True),
+)
+
+
+@pytest.mark.parametrize("name", ["DeepFM", "DIN", "FiBiNET", "deepctr:AFM"])
+def test_the_past_finds_a_place_in_every_backbone_without_experts(name: str, tmp_path: Path) -> None:
+    named = {"source": "item_id", "events": "past_item_id"}
+    past = Together(partial(Similarity, **named), partial(Attention, **named))
+    augmentation, settings = knowledge(8), Settings(embedding_dim=8, hidden_units=(8,))
+    model = REGISTERED.load(name)((*FEATURES, *PAST), settings, augmentation, past)
+    assert augmentation not in model.layers
+    random = np.random.default_rng(0)
+    rows = {n: random.integers(0, 3, (16, *t.shape[1:])) for n, t in zip(model.input_names, model.inputs, strict=True)}
+    expected = predicted(model, rows)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_allclose(predicted(load_model(tmp_path / "model.keras"), rows), expected, rtol=1e-6)
+    rows["past_value"] = rows["past_value"] + 5 * (random.random((16, 6)) < 0.5)
+    assert not np.allclose(predicted(model, rows), expected), "what events were worth is read"
 
 
 def test_settings_reach_a_model_of_deepctr_and_seeds_draw_other_weights() -> None:

@@ -75,7 +75,8 @@ def test_features_are_what_their_names_say(history: Any, top: int, bins: int, co
 
 def test_a_candidate_like_a_liked_film_is_told_from_one_like_a_disliked_one() -> None:
     layer = SimilarityFeatures(temperatures=[0.1])
-    liked, disliked = np.asarray(layer([[[0.9, 0.1], [0.1, 0.9]], [[5.0, 1.0]] * 2, np.ones((2, 2))]))
+    inputs = [np.asarray(each) for each in ([[0.9, 0.1], [0.1, 0.9]], [[5.0, 1.0]] * 2, np.ones((2, 2)))]
+    liked, disliked = np.asarray(layer(inputs))
     by_name = {name: (liked[i], disliked[i]) for i, name in enumerate(layer.names)}
     assert by_name["preference 0"][0] > 1.9 and by_name["preference 0"][1] < -1.9
     assert by_name["maximum liked"] == pytest.approx((0.9, 0.1))
@@ -144,7 +145,8 @@ def test_attention_is_a_cosine_before_it_is_trained() -> None:
 
 
 def test_what_events_were_worth_is_spread_over_a_few_numbers() -> None:
-    values = EventValues()([np.asarray([[5, 3, 9], [2, 2, 2]], "int32"), [[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]])
+    mask = np.asarray([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    values = EventValues()([np.asarray([[5, 3, 9], [2, 2, 2]], "int32"), mask])
     np.testing.assert_array_equal(values, [[[1, 5, 1, 1], [1, 3, -1, 1], [0] * 4], [[0] * 4] * 3])
     np.testing.assert_array_equal(EventMask()(np.asarray([[3, 0], [0, 0]])), [[1, 0], [0, 0]])
     np.testing.assert_array_equal(EventMask()(np.asarray([["a", ""]])), [[1, 0]])
