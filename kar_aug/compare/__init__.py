@@ -9,6 +9,7 @@
     verdicts     what they say, in words                  slices        the same for cold and warm rows
     batches      samples as a model reads them            sanity        what any model must beat
     saved        the models of runs, as files             exporting     one of them, for serving
+    decomposition   what a gain is made of: behaviour, metadata, knowledge
 
 An arm with a seed is a run. Finished runs are kept under the hash of all that decides their result, so that a
 comparison started again trains only what is missing. Importing this package does not import TensorFlow.
@@ -18,6 +19,7 @@ from kar_aug._stage import make_callable
 from kar_aug.compare.arms import Arm, arms
 from kar_aug.compare.book import Book, Run, Trial
 from kar_aug.compare.comparison import Comparison, compare
+from kar_aug.compare.decomposition import Ladder, decomposition
 from kar_aug.compare.exporting import export_model, exported_model
 from kar_aug.compare.slices import Slice, by_slice
 from kar_aug.compare.tasks import Event
@@ -28,6 +30,7 @@ __all__ = [
     "Book",
     "Comparison",
     "Event",
+    "Ladder",
     "Run",
     "Slice",
     "Trial",
@@ -35,6 +38,7 @@ __all__ = [
     "arms",
     "by_slice",
     "compare",
+    "decomposition",
     "export_model",
     "exported_model",
     "headlines",

@@ -67,9 +67,13 @@ class Arm:
     @property
     def name(self) -> str:
         """As tables and plots call it."""
-        special = ", ".join(part for part in (self.adaptor, self.injection) if part and part not in _USUAL)
         name = self.addition.name(self.backbone) + (f" and {addition(self.beside).words}" if self.beside else "")
-        return name + (f" ({special})" if special else "")
+        return name + (f" ({self.special})" if self.special else "")
+
+    @property
+    def special(self) -> str:
+        """How its vectors enter, where that is not as usual: "similarity"."""
+        return ", ".join(part for part in (self.adaptor, self.injection) if part and part not in _USUAL)
 
     @property
     def words(self) -> str:
@@ -126,6 +130,14 @@ def _arm(backbone: str, name: str, entities: tuple[str, ...], injection: str, ad
     if not entities:
         return Arm(backbone, name)
     return Arm(backbone, name, entities, adaptor, injection if "item" in entities else INJECTIONS.names()[0])
+
+
+def decisive(among: Sequence[Arm], backbone: str) -> list[Arm]:
+    """The arms with the fullest knowledge of a backbone, one for each way that it enters by the first adaptor."""
+    usual = fullest(among, backbone)
+    ways = dict.fromkeys(arm.way for arm in among if usual is not None and arm.adaptor == usual.adaptor)
+    found = (fullest([arm for arm in among if arm.way == way], backbone) for way in ways)
+    return [arm for arm in found if arm is not None]
 
 
 def fullest(among: Sequence[Arm], backbone: str) -> Arm | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kar_aug.compare.additions import Control
-from kar_aug.compare.arms import Arm, fullest, pairs
+from kar_aug.compare.arms import Arm, decisive, pairs
 from kar_aug.compare.comparison import Comparison
 from kar_aug.compare.statistics import Estimate, delong, estimate, holm, paired_t, wilcoxon
 
@@ -69,9 +69,11 @@ def verdicts(comparison: Comparison) -> tuple[list[Verdict], list[Verdict]]:
 
 
 def leading(comparison: Comparison) -> list[Verdict]:
-    """Those that decide: the fullest knowledge of each backbone against it, and against controls and other stores."""
+    """Those that decide: the fullest knowledge of each backbone against it, whichever way it enters, and against
+    controls and other stores.
+    """
     against_base, against_controls = verdicts(comparison)
-    best = [fullest(comparison.arms, backbone) for backbone in comparison.backbones]
+    best = [arm for backbone in comparison.backbones for arm in decisive(comparison.arms, backbone)]
     return [v for v in against_base if v.arm in best] + against_controls
 
 
@@ -123,23 +125,28 @@ def _results(comparison: Comparison) -> list[str]:
     asked = leading(comparison)
     if not asked:
         return ["No arm has knowledge."]
-    rivals = dict.fromkeys(v.against.knowledge for v in asked)
+    rivals = dict.fromkeys((v.against.knowledge, v.arm.way) for v in asked)
     sentences = []
     for rival in rivals:
-        of_rival = [v for v in asked if v.against.knowledge == rival]
+        of_rival = [v for v in asked if (v.against.knowledge, v.arm.way) == rival]
         won = [v.arm.backbone for v in of_rival if v.word == "yes"]
         lost = [v.arm.backbone for v in of_rival if v.word == "no, worse"]
         name = of_rival[0].against.words
         if all(v.weakness for v in of_rival):
             continue
         if comparison.seeds == 1:
-            sentences.append(f"Against {name}: one seed cannot tell a gain from chance.")
+            way = f" ({of_rival[0].arm.special})" if of_rival[0].arm.special else ""
+            sentences.append(f"Against {name}{way}: one seed cannot tell a gain from chance.")
             continue
-        sentence = f"{of_rival[0].arm.words.capitalize()} beats {name} on {_listed(won, len(of_rival))}"
+        sentence = f"{_with_way(of_rival[0].arm)} beats {name} on {_listed(won, len(of_rival))}"
         sentences.append(sentence + (f", and is worse on {', '.join(lost)}." if lost else "."))
     if not any(isinstance(arm.addition, Control) and arm.addition.is_text for arm in comparison.arms):
         sentences.append("No control with metadata ran: this does not tell knowledge from any other text.")
     return sentences
+
+
+def _with_way(arm: Arm) -> str:
+    return arm.words.capitalize() + (f" ({arm.special})" if arm.special else "")
 
 
 def _listed(won: Sequence[str], of: int) -> str:

@@ -16,11 +16,23 @@ from typing import Any
 import jinja2
 
 from kar_aug._files import write_atomic
-from kar_aug.compare import Comparison, by_slice, headlines, leading, verdicts
+from kar_aug.compare import Comparison, by_slice, decomposition, headlines, leading, verdicts
 from kar_aug.compare.arms import Arm, fullest
 from kar_aug.compare.experiment import code_version
 from kar_aug.report import plots
-from kar_aug.report.tables import COLUMNS, SLICES, TERMINAL, TESTS, gate_usage, markdown, rows, slice_rows, test_rows
+from kar_aug.report.tables import (
+    COLUMNS,
+    LADDER,
+    SLICES,
+    TERMINAL,
+    TESTS,
+    gate_usage,
+    ladder_rows,
+    markdown,
+    rows,
+    slice_rows,
+    test_rows,
+)
 
 __all__ = ["COLUMNS", "TERMINAL", "Section", "rows", "write_report", "write_tables"]
 
@@ -65,12 +77,16 @@ def write_report(
     template = environment.from_string(files("kar_aug.report").joinpath("report.html.j2").read_text(encoding="utf-8"))
     best = [arm for b in comparison.backbones if (arm := fullest(comparison.arms, b)) is not None]
     against_base, against_controls = verdicts(comparison)
+    ladders = decomposition(comparison)
     run = next(iter(comparison.runs.values()))[0]
     content = template.render(
         title=title,
         headlines=headlines(comparison),
         verdicts=leading(comparison),
         seeds=comparison.seeds,
+        ladder_columns=LADDER,
+        ladders={ladder.name: ladder_rows(ladder) for ladder in ladders},
+        decomposition=plots.decomposition(ladders) if ladders else "",
         intervals=plots.intervals(comparison),
         columns=COLUMNS,
         rows=rows(comparison),

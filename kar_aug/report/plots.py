@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug.compare import Comparison
+from kar_aug.compare import Comparison, Ladder
 from kar_aug.compare.arms import Arm, fullest
 from kar_aug.compare.metrics import calibration as calibration_of
 
 _WIDTH = 4.6  # inches: 442 pixels, of which a phone shows 360
 _COLOURS = {"base": "#666666", "knowledge": "#1f6feb", "control": "#c2571a", "store": "#2f8f5b"}
+_PIECES = ("#999999", "#c2571a", "#8250df", "#1f6feb", "#2f8f5b")
 _numbers = count()
 
 
@@ -38,6 +39,27 @@ def intervals(comparison: Comparison) -> dict[str, str]:
         axes.set_xlabel("test AUC")
         pictures[backbone] = svg(figure)
     return pictures
+
+
+def decomposition(ladders: Sequence[Ladder]) -> str:
+    """A bar a ladder, a piece a rung: what each adds to the test AUC of the plain backbone; what takes away lies left of
+    it.
+    """
+    figure, axes = _figure(0.5 * len(ladders) + 1.3)
+    colours = dict(zip(dict.fromkeys(r.what for each in ladders for r in each.rungs[1:]), _PIECES, strict=False))
+    for position, ladder in enumerate(ladders[::-1]):
+        right = left = 0.0
+        for rung in ladder.rungs[1:]:
+            step = rung.step.mean if rung.step is not None else 0.0
+            axes.barh(position, step, left=right if step > 0 else left, color=colours[rung.what], height=0.6)
+            right, left = (right + step, left) if step > 0 else (right, left + step)
+    axes.axvline(0, color=_COLOURS["base"], linewidth=1)
+    axes.set_yticks(range(len(ladders)), [ladder.name.replace(", ", "\n", 1) for ladder in ladders[::-1]])
+    axes.locator_params(axis="x", nbins=5)
+    axes.set_xlabel("test AUC more than the plain backbone")
+    handles = [axes.barh(0, 0, color=colour, label=what) for what, colour in colours.items()]
+    figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside lower center", ncols=2)
+    return svg(figure)
 
 
 def curves(comparison: Comparison) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kar_aug.compare import Comparison, Slice, Verdict, headlines, leading
+from kar_aug.compare import Comparison, Ladder, Slice, Verdict, decomposition, headlines, leading
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.statistics import Estimate
 from kar_aug.compare.verdicts import p_value
@@ -17,6 +17,7 @@ COLUMNS = ("model", "coverage", "AUC", "relative", "LogLoss", "GAUC", "ECE", "pa
 TERMINAL = ("model", "coverage", "AUC", "LogLoss", "GAUC", "seconds")
 _OF_RIVALS = ("AUC", "LogLoss", "GAUC")
 TESTS = ("model", "against", "AUC gain", "95% interval", "paired t", "Wilcoxon", "DeLong", "beats it")
+LADDER = ("what there is", "model", "AUC", "more than before", "95% interval")
 SLICES = ("rows", "share", "plain AUC", "AUC gain")
 
 
@@ -75,6 +76,20 @@ def test_rows(verdicts: Sequence[Verdict]) -> Rows:
     ]
 
 
+def ladder_rows(ladder: Ladder) -> Rows:
+    """A row a rung, as `LADDER` names them."""
+    return [
+        (
+            rung.what,
+            rung.arm.name,
+            plus_minus(rung.auc),
+            "" if rung.step is None else f"{rung.step.mean:+.4f}",
+            "" if rung.step is None else _interval(rung.step),
+        )
+        for rung in ladder.rungs
+    ]
+
+
 def slice_rows(slices: Sequence[Slice]) -> list[tuple[str, Rows]]:
     """Per group of slices, a row a slice as `SLICES` names them."""
     groups = dict.fromkeys(s.group for s in slices)
@@ -118,5 +133,8 @@ def markdown(comparison: Comparison) -> str:
     lines = [*headlines(comparison), "", *(f"- {verdict.text}" for verdict in leading(comparison)), ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     lines += ["| " + " | ".join(row) + " |" for row in rows(comparison)]
+    for ladder in decomposition(comparison):
+        lines += ["", f"What the gain is made of: {ladder.name}", "", "| " + " | ".join(LADDER) + " |"]
+        lines += ["|" + " --- |" * len(LADDER), *("| " + " | ".join(row) + " |" for row in ladder_rows(ladder))]
     lines += ["", f"AUC: mean ± standard deviation of {comparison.seeds} seeds. Relative: improvement of AUC - 0.5."]
     return "\n".join(lines) + "\n"
