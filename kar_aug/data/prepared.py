@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 
 from kar_aug.data.encodings import Encoding, encoding_of
 from kar_aug.data.features import Feature
+from kar_aug.data.room import let_go
 from kar_aug.data.samples import ENTITIES, Array, Column, Samples
 from kar_aug.data.sequences import Events
 from kar_aug.errors import DataError
@@ -196,6 +197,7 @@ def _mapped(path: Path) -> Array:
 def _save_array(path: Path, values: Array) -> None:
     with _synced(path) as file:
         np.save(file, values, allow_pickle=False)
+    let_go(values)
 
 
 def _save_json(path: Path, content: Mapping[str, Any]) -> None:
