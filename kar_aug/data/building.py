@@ -19,7 +19,7 @@ from kar_aug.data.encodings import MISSING, SCALES, Buckets, Categories, Encodin
 from kar_aug.data.features import HIST, Feature
 from kar_aug.data.inputs import RATING, SINCE, Inputs
 from kar_aug.data.labels import where
-from kar_aug.data.room import MEMORY, Room, blocks, let_go, series
+from kar_aug.data.room import MEMORY, Room, blocks, blocks_of_users, series
 from kar_aug.data.samples import ENTITIES, SINCE_SIZE, Array, Column, Samples
 from kar_aug.data.sequences import Events, Positions, events_before
 from kar_aug.data.split import in_training, is_sample, part_codes
@@ -55,7 +55,7 @@ class _Builder:
 
     def __init__(self, tables: Tables, split: pd.DataFrame, inputs: Inputs, room: Room) -> None:
         self.tables, self.split, self.inputs, self.room = tables, split, inputs, room
-        self.trained = in_training(split)
+        self.trained = in_training(split, room)
         self.vocabulary: dict[str, list[int | str | None]] = {e: [None, *tables.ids(e)] for e in ENTITIES}
         self.places = {e: _places(self.vocabulary[e], split[f"{e}_id"], room) for e in ENTITIES}
         timestamp = split["timestamp"]
@@ -79,13 +79,14 @@ class _Builder:
                 self._add_number_wherever(name)
         if self.inputs.history_length:
             self._add_sequences()
-        rows = self.room.true(is_sample(self.split))
+        rows = self.room.true(is_sample(self.split, self.room))
+        part = self.split["part"]
         return Samples(
             features=tuple(self.features),
             rows=rows,
             label=self.room.taken(self.split["label"].to_numpy(np.float32), rows),
             weight=self._weight(rows),
-            part=self.room.taken(part_codes(self.split["part"]), rows),
+            part=self.room.filled(len(rows), np.int8, lambda block: part_codes(part.iloc[rows[block]])),
             group=self.room.taken(self._group(), rows),
             drawn=self.room.taken(self._drawn(), rows),
             vocabulary=self.vocabulary,
@@ -114,10 +115,11 @@ class _Builder:
     def _group(self) -> npt.NDArray[np.int64]:
         if "impression_id" in self.split:
             return pd.factorize(self.split["impression_id"])[0].astype(np.int64, copy=False)
-        user = self.places["user"]
-        group = self.room.empty(len(user), np.int64)
-        group[:1] = 0
-        np.cumsum(user[1:] != user[:-1], out=group[1:])
+        user, group, last = self.places["user"], self.room.empty(len(self.split), np.int64), 0
+        for block in blocks_of_users(user):
+            group[block] = last + np.cumsum(np.r_[False, user[block][1:] != user[block][:-1]])
+            last = group[block.stop - 1] + 1
+        self.room.let_go()
         return group
 
     def _drawn(self) -> npt.NDArray[np.bool_]:
@@ -352,7 +354,7 @@ class _Values:
         for block, owner, values in self:
             codes[block] = MISSING
             codes[block][owner] = encoding.encode(values)
-        let_go(codes)
+        room.let_go()
         return codes
 
     def _of(self, cells: pd.Series) -> tuple[Positions, pd.Series]:

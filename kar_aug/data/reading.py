@@ -31,7 +31,7 @@ from kar_aug.data.ids import ids_of_text
 from kar_aug.data.json_lines import JsonLines
 from kar_aug.data.opening import OPENERS, faults, inner_name, opened
 from kar_aug.data.place import Place
-from kar_aug.data.room import MEMORY, Room, let_go, series
+from kar_aug.data.room import MEMORY, Room, series
 from kar_aug.errors import DataError
 
 _JSON = (".jsonl", ".ndjson", ".json")
@@ -171,7 +171,7 @@ class _Parquet:
                     break
                 values[done : done + len(batch)] = batch.column(0).to_numpy()
                 done += len(batch)
-            let_go(values)
+            room.let_go()
             if done == len(values):
                 return series(values)
         return room.column(pd.read_parquet(self.path, columns=[name])[name])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +35,7 @@ class Room:
 
     def __init__(self, folder: Path | None = None, most: int = 1 << 24) -> None:
         self.folder, self.most = folder, most
+        self._mapped: list[weakref.ref[mmap.mmap]] = []
 
     def holds(self, size: int) -> bool:
         """Whether a column of so many bytes is kept in memory."""
@@ -52,21 +54,19 @@ class Room:
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.folder) as file:
             _reserve(file.fileno(), size)
-            return np.memmap(file, kind, "r+", shape=shape).view(np.ndarray)
+            return np.frombuffer(self._map(file), kind).reshape(shape)
 
     def filled(self, rows: int, dtype: npt.DTypeLike, make: Callable[[slice], Any]) -> Array:
         """An array of so many rows, each block of which `make` gives."""
         values = self.empty(rows, dtype)
         for block in blocks(rows):
             values[block] = make(block)
-        let_go(values)
+        self.let_go()
         return values
 
     def taken(self, values: Array, places: Places) -> Array:
         """values[places]."""
-        taken = self.filled(len(places), values.dtype, lambda block: values[places[block]])
-        let_go(values)
-        return taken
+        return self.filled(len(places), values.dtype, lambda block: values[places[block]])
 
     def true(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """The places at which a mask is true."""
@@ -75,7 +75,7 @@ class Room:
             found = block.start + np.flatnonzero(mask[block])
             places[done : done + len(found)] = found
             done += len(found)
-        let_go(places, mask)
+        self.let_go()
         return places
 
     def column(self, column: pd.Series) -> pd.Series:
@@ -106,9 +106,23 @@ class Room:
                     text = column.iloc[part].array.__arrow_array__()
                     writer.write_table(pa.table({"text": text.cast(pa.large_string())}, schema))
             file.flush()
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped = self._map(file)
+        self.let_go()
         read = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()["text"]
         return pd.Series(cast(Any, type(column.array))(read, dtype=column.dtype), name=column.name, copy=False)
+
+    def let_go(self) -> None:
+        """Tell the system that nobody reads of what is mapped just now: it counts these pages no longer as this
+        process's, and may use them. Who reads on finds all as it was.
+        """
+        self._mapped = [each for each in self._mapped if each() is not None]
+        for each in self._mapped:
+            _let_go(each())
+
+    def _map(self, file: Any) -> mmap.mmap:
+        mapped = mmap.mmap(file.fileno(), 0)
+        self._mapped.append(weakref.ref(mapped))
+        return mapped
 
 
 MEMORY = Room()
@@ -151,15 +165,17 @@ def series(values: Array, name: Any = None) -> pd.Series:
     return pd.Series(values, name=name, copy=False)
 
 
-def let_go(*arrays: Any) -> None:
-    """Tell the system that nobody reads of these arrays just now: it counts their pages no longer as this process's.
-    Who reads on finds all as it was.
-    """
-    for array in arrays:
-        while isinstance(array, np.ndarray):
-            array = array.base
-        if isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            array.madvise(mmap.MADV_DONTNEED)
+def let_go(array: Array) -> None:
+    """The same of an array that may be mapped, whoever mapped it."""
+    base: Any = array
+    while isinstance(base, (np.ndarray, memoryview)):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    _let_go(base)
+
+
+def _let_go(mapped: Any) -> None:
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _is_arrow_text(column: pd.Series) -> bool:

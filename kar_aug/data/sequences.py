@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug.data.room import MEMORY, Room, blocks, blocks_of_users, let_go
+from kar_aug.data.room import MEMORY, Room, blocks, blocks_of_users
 
 Positions = npt.NDArray[np.int64]
 
@@ -61,7 +61,7 @@ class Events:
             rows = self.kept[block]
             padded[block] = column[rows if places is None else places[rows]]
         padded[len(self.kept) :] = 0
-        let_go(padded, self.kept, column, places)
+        room.let_go()
         return padded
 
     def before(self, rows: Positions) -> Window:
@@ -96,7 +96,7 @@ def events_before(
         begins, moment_begins = _beginnings(user[block], moment[block])
         before = passed + np.r_[0, np.cumsum(chosen[block])]
         first[block], stop[block], passed = before[begins], before[moment_begins], before[-1]
-    let_go(first, stop, user, moment)
+    room.let_go()
     return Events(room.true(chosen), first, stop, length)
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.data.place import Table
-from kar_aug.data.room import MEMORY, Room, blocks, blocks_of_users, let_go, series, spans
+from kar_aug.data.room import MEMORY, Room, blocks, blocks_of_users, series, spans
 from kar_aug.data.tables import typed
 from kar_aug.errors import DataError
 from kar_aug.registry import PROTOCOLS
@@ -87,9 +87,10 @@ def split_interactions(
     return frame
 
 
-def is_sample(split: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def is_sample(split: pd.DataFrame, room: Room = MEMORY) -> npt.NDArray[np.bool_]:
     """Rows of `split` that are trained or tested on."""
-    return split["part"].isin(SAMPLE_PARTS).to_numpy()
+    part = split["part"]
+    return room.filled(len(split), bool, lambda block: part_codes(part.iloc[block]) > PARTS.index("history"))
 
 
 def part_codes(part: pd.Series) -> npt.NDArray[np.int8]:
@@ -127,17 +128,31 @@ def _nothing_left(received: str) -> DataError:
     )
 
 
-def in_training(split: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def in_training(split: pd.DataFrame, room: Room = MEMORY) -> npt.NDArray[np.bool_]:
     """Rows of `split` by which anything may be fitted: the training part, and the histories of its users."""
-    trained = (split["part"] == "train").to_numpy()
-    users = split["user_id"].isin(split["user_id"][trained].unique()).to_numpy()
-    return np.asarray(trained | ((split["part"] == "history").to_numpy() & users))
+    part, user = split["part"], split["user_id"]
+    history, train = PARTS.index("history"), PARTS.index("train")
+    of_block = [user.iloc[block][part_codes(part.iloc[block]) == train].unique() for block in blocks(len(split))]
+    users = pd.Index(np.concatenate(of_block) if of_block else []).unique()
+
+    def trained(block: slice) -> npt.NDArray[np.bool_]:
+        codes = part_codes(part.iloc[block])
+        return np.asarray((codes == train) | ((codes == history) & user.iloc[block].isin(users).to_numpy()))
+
+    return room.filled(len(split), bool, trained)
 
 
-def as_of(split: pd.DataFrame) -> pd.Series:
-    """Per user, the time of the last event that the prompt may see (index: user_id)."""
-    is_history = split["part"] == "history"
-    return split["timestamp"][is_history].groupby(split["user_id"][is_history]).max()
+def as_of(split: pd.DataFrame, key: str = "timestamp") -> pd.Series:
+    """Per user, the time of the last event that the prompt may see (index: user_id).
+
+    Args:
+        key: the column that says which event is the last, and is given.
+    """
+    found = []
+    for block in blocks(len(split)):
+        history = split[["user_id", key, "part"]].iloc[block].loc[lambda rows: rows["part"] == "history"]
+        found.append(history.groupby("user_id")[key].max())
+    return pd.concat(found).groupby(level=0).max() if found else split[key].iloc[:0]
 
 
 def distinct(ids: pd.Series, room: Room = MEMORY) -> tuple[list[int | str], npt.NDArray[np.int32]]:
@@ -161,7 +176,7 @@ def _in_event_order(interactions: pd.DataFrame, room: Room) -> pd.DataFrame:
         moment[block] = _moments(user[block], columns[key].to_numpy()[block])
         if latest is not None:
             latest[block] = _risen(user[block], moment[block], times.iloc[block])
-    let_go(moment, columns[key].to_numpy(), times.to_numpy())
+    room.let_go()
     risen = {} if latest is None else {"timestamp": series(latest)}
     return pd.DataFrame({**columns, **risen, "moment": series(moment)}, copy=False)
 
@@ -176,7 +191,7 @@ def _event_order(user: npt.NDArray[np.int32], key: npt.NDArray[Any], room: Room)
         rows = room.true((user >= first) & (user < last))
         order[done : done + len(rows)] = rows[np.lexsort((key[rows], user[rows]))]
         done += len(rows)
-    let_go(order, user, key)
+    room.let_go()
     return order
 
 
