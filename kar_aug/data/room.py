@@ -11,7 +11,7 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -158,6 +158,15 @@ def spans(counts: Places) -> Iterator[tuple[int, int]]:
         last = max(first + 1, int(np.searchsorted(ends, before + BLOCK, side="right")))
         yield first, last
         first = last
+
+
+def different(parts: Iterable[pd.Series]) -> list[Any]:
+    """The values of a column that comes in parts, each once, sorted."""
+    found: pd.Series | None = None
+    for part in parts:
+        new = pd.Series(part.unique())
+        found = new if found is None else pd.Series(pd.concat([found, new], ignore_index=True).unique())
+    return [] if found is None else sorted(found.tolist())
 
 
 def series(values: Array, name: Any = None) -> pd.Series:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.data.place import Table
-from kar_aug.data.room import MEMORY, Room, blocks, blocks_of_users, series, spans
+from kar_aug.data.room import MEMORY, Room, blocks, blocks_of_users, different, series, spans
 from kar_aug.data.tables import typed
 from kar_aug.errors import DataError
 from kar_aug.registry import PROTOCOLS
@@ -132,8 +132,7 @@ def in_training(split: pd.DataFrame, room: Room = MEMORY) -> npt.NDArray[np.bool
     """Rows of `split` by which anything may be fitted: the training part, and the histories of its users."""
     part, user = split["part"], split["user_id"]
     history, train = PARTS.index("history"), PARTS.index("train")
-    of_block = [user.iloc[block][part_codes(part.iloc[block]) == train].unique() for block in blocks(len(split))]
-    users = pd.Index(np.concatenate(of_block) if of_block else []).unique()
+    users = different(user.iloc[block][part_codes(part.iloc[block]) == train] for block in blocks(len(split)))
 
     def trained(block: slice) -> npt.NDArray[np.bool_]:
         codes = part_codes(part.iloc[block])
@@ -157,7 +156,7 @@ def as_of(split: pd.DataFrame, key: str = "timestamp") -> pd.Series:
 
 def distinct(ids: pd.Series, room: Room = MEMORY) -> tuple[list[int | str], npt.NDArray[np.int32]]:
     """The different ids of a column, sorted; and of each row which of them it holds."""
-    found = sorted(ids.unique().tolist())
+    found = different(ids.iloc[block] for block in blocks(len(ids)))
     index = pd.Index(found)
     return found, room.filled(len(ids), np.int32, lambda block: index.get_indexer(pd.Index(ids.iloc[block])))
 

@@ -26,7 +26,7 @@ from kar_aug.data.ids import AS_STRINGS, ids, kind_of
 from kar_aug.data.labels import labelled
 from kar_aug.data.place import Place, Table, first
 from kar_aug.data.reading import read_table
-from kar_aug.data.room import MEMORY, Room
+from kar_aug.data.room import MEMORY, Room, blocks, different
 from kar_aug.data.times import times
 from kar_aug.data.types import numbers, plain, take
 from kar_aug.errors import DataError
@@ -90,8 +90,8 @@ class Tables:
         """Every known id of an entity ("user" or "item"), sorted: those of its table and of the interactions."""
         table = self.users if entity == "user" else self.items
         column = f"{entity}_id"
-        known = set(self.interactions[column].unique().tolist()) | set(table[column].tolist())
-        return sorted(known)
+        ids = self.interactions[column]
+        return different([*(ids.iloc[block] for block in blocks(len(ids))), table[column].astype(ids.dtype)])
 
 
 def load_tables(
