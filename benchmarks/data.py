@@ -1,10 +1,11 @@
-"""What a log costs before anything is trained: preparing it, and streaming it in batches as trainings do.
+"""What a log costs, stage by stage, up to one epoch of training: rows a second, and memory.
 
-    python benchmarks/data.py [--rows 5000000] [--folder /tmp/log] [--output table.md]
+    python benchmarks/data.py [--rows 5000000] [--stages prepare stream ...] [--folder /tmp/log] [--output table.md]
 
 The log is synthetic and skewed: few users and items have most of the events. Each stage is a process of its own, whose
-memory is told beyond that of the imported libraries. Pages of the prepared folder are shared by all processes that read
-it. "build" is what each process had to do, if there were no such folder.
+memory is told beyond that of the imported libraries, at its peak: "own" is what nobody else can have, and what must fit
+into the machine; "with mapped" has the pages of mapped files too, which the system writes out or forgets when memory is
+short, and which all processes that read a prepared folder share. prompts and dry-run are told in prompts, not rows.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +30,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kar_aug import Project
+from kar_aug.compare import Arm
 from kar_aug.compare.batches import shuffled
-from kar_aug.config import Config
-from kar_aug.data.building import build_samples
-from kar_aug.data.inputs import inputs
+from kar_aug.compare.training import train
 from kar_aug.pipeline.workspace import Workspace
 
 _CHUNK = 1 << 20
@@ -37,6 +42,7 @@ _MOST_STREAMED = 3_000_000
 _ITEMS = 50_000
 _GENRES = ["Action", "Comedy", "Documentary", "Drama", "Horror", "Romance", "Sci-Fi", "War"]
 _MB = 1e6
+_SECONDS = 0.02  # between two looks at the memory
 
 
 def write_log(folder: Path, rows: int) -> None:
@@ -56,51 +62,70 @@ def write_log(folder: Path, rows: int) -> None:
             writer.write_table(pa.table(dict(zip(columns, (user, item, rating, timestamp), strict=True)), schema))
     genres = ["|".join(random.choice(_GENRES, 1 + i % 3, replace=False)) for i in range(_ITEMS)]
     items = pd.DataFrame({"item_id": np.arange(_ITEMS), "genres": genres, "year": random.integers(1950, 2024, _ITEMS)})
+    items["title"] = [f"Film {i}" for i in range(_ITEMS)]
     items.to_parquet(folder / "items.parquet")
     (folder / "kar.toml").write_text(
         '[data]\ninteractions = "interactions.parquet"\nitems = "items.parquet"\nitem_features = ["genres", "year"]\n'
     )
 
 
-def build(folder: Path) -> dict[str, Any]:
-    """Read, split and build in memory alone."""
-    data = _opened(folder).data
-    samples = build_samples(data.feature_tables, data.split, inputs(data.config))
-    return {"rows": len(samples.timestamps), "held": (data, samples)}
-
-
 def prepare(folder: Path) -> dict[str, Any]:
     """Read, split, build and write."""
     shutil.rmtree(folder / ".kar", ignore_errors=True)
-    samples = _opened(folder).samples
-    return {"rows": len(samples.timestamps)}
+    return {"rows": len(_opened(folder).samples.timestamps)}
+
+
+def audit(folder: Path) -> dict[str, Any]:
+    """Read and split once more, and look for leaks."""
+    workspace = _opened(folder)
+    assert not Project(workspace.config).audit().leaks
+    return {"rows": len(workspace.samples.timestamps)}
+
+
+def prompts(folder: Path) -> dict[str, Any]:
+    """Render the prompts of all users who have a history, and count their tokens."""
+    return {"rows": len(Project.open(folder / "kar.toml").prompts("user").statistics().tokens)}
+
+
+def dry_run(folder: Path) -> dict[str, Any]:
+    """The prompts of users and items, and what they would cost."""
+    return {"rows": Project.open(folder / "kar.toml").dry_run().found.total}
 
 
 def stream(folder: Path) -> dict[str, Any]:
     """Batches of a training's order, with all that a model can read; nothing is trained."""
     samples = _opened(folder).samples
-    train = samples.of("train")
-    order = train[shuffled(len(train), np.random.default_rng(0))][:_MOST_STREAMED]
+    of_part = samples.of("train")
+    order = of_part[shuffled(len(of_part), np.random.default_rng(0))][:_MOST_STREAMED]
     names = {feature.name for feature in (*samples.features, *samples.keys)}
     started = time.monotonic()
     for _ in samples.batches(order, _BATCH, names):
         pass
-    return {"rows": len(order), "seconds": time.monotonic() - started, "held": samples}
+    return {"rows": len(order), "seconds": time.monotonic() - started}
 
 
-STAGES = {"build": build, "prepare": prepare, "stream": stream}
+def epoch(folder: Path) -> dict[str, Any]:
+    """A DeepFM's first epoch, and its validation."""
+    workspace = _opened(folder)
+    samples = workspace.samples
+    settings = replace(workspace.config.compare.training, epochs=1, batch_size=_BATCH)
+    train(Arm("DeepFM"), 0, samples, {}, settings)
+    return {"rows": len(samples.of("train"))}
+
+
+STAGES = {"prepare": prepare, "audit": audit, "prompts": prompts, "dry-run": dry_run, "stream": stream, "epoch": epoch}
 
 
 def _opened(folder: Path) -> Workspace:
-    return Workspace(Config.load(folder / "kar.toml"))
+    return Project.open(folder / "kar.toml").workspace
 
 
 def _measured(stage: str, folder: Path) -> dict[str, float]:
-    """Rows and seconds of a stage, and megabytes: at its peak, its own at the end, and shared at the end."""
+    """Rows and seconds of a stage, and its megabytes at the peak: its own, and with mapped files."""
     done = subprocess.run(
         [sys.executable, __file__, "--stage", stage, "--folder", str(folder)],
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
@@ -109,12 +134,30 @@ def _measured(stage: str, folder: Path) -> dict[str, float]:
 
 def _run(stage: str, folder: Path) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
-    before, started = _memory(), time.monotonic()
+    before, watch, started = _memory(), _Watch(), time.monotonic()
     found = STAGES[stage](folder)
     seconds = time.monotonic() - started
-    after = {name: megabytes - before[name] for name, megabytes in _memory().items()}
-    found.pop("held", None)
-    print(json.dumps({"seconds": seconds, **found, **after}))
+    own, mapped = watch.end() - before["RssAnon"], _memory()["VmHWM"] - before["RssAnon"] - before["RssFile"]
+    print(json.dumps({"seconds": seconds, **found, "own": own, "mapped": mapped}))
+
+
+class _Watch(threading.Thread):
+    """Sees how much memory this process has for itself, at most."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._most, self._ended = 0.0, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._ended.wait(_SECONDS):
+            self._most = max(self._most, _memory()["RssAnon"])
+
+    def end(self) -> float:
+        """Megabytes."""
+        self._ended.set()
+        self.join()
+        return self._most
 
 
 def _memory() -> dict[str, float]:
@@ -128,31 +171,35 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5_000_000, help="of the log: 5000000, or 50000000")
     parser.add_argument("--folder", type=Path, help="of the log; a temporary one if not given")
     parser.add_argument("--output", type=Path, help="a Markdown file to write the table into")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=[*STAGES], help="which, in this order")
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage:
         _run(options.stage, options.folder)
         return
+    lines = [
+        "| stage | rows | seconds | rows/s | MB, own | MB, with mapped |",
+        "|---|---|---|---|---|---|",
+    ]
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        write_log(folder, options.rows)
-        lines = [
-            "| stage | rows | seconds | rows/s | MB at the peak | of its own at the end | shared |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for stage in STAGES:
+        if not (folder / "kar.toml").exists():
+            write_log(folder, options.rows)
+        for stage in options.stages:
             found = _measured(stage, folder)
-            rate = found["rows"] / found["seconds"]
-            memory = (found["VmHWM"], found["RssAnon"], found["RssFile"])
-            cells = (f"{found['rows']:,}", f"{found['seconds']:.1f}", f"{rate:,.0f}", *(f"{mb:,.0f}" for mb in memory))
-            lines.append(f"| {stage} | {' | '.join(cells)} |")
+            numbers = (found["rows"] / found["seconds"], found["own"], found["mapped"])
+            cells = (stage, f"{found['rows']:,}", f"{found['seconds']:.1f}", *(f"{number:,.0f}" for number in numbers))
+            lines.append(f"| {' | '.join(cells)} |")
             print(lines[-1], flush=True)
         size = sum(file.stat().st_size for file in (folder / ".kar" / "prepared").rglob("*") if file.is_file()) / _MB
-        lines.append(f"\nOn disk: {size:,.0f} MB.")
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {date.today()}"
+    command = f"python benchmarks/data.py --rows {options.rows} --stages {' '.join(options.stages)}"
+    lines += ["", f"On disk, prepared: {size:,.0f} MB. {machine}: `{command}`"]
     table = "\n".join(lines) + "\n"
     print(table)
     if options.output is not None:
-        options.output.write_text(table)
+        with options.output.open("a") as file:
+            file.write(f"\n{options.rows:,} events\n\n{table}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import every_kind
 from support.commands import kar_aug, refused
 from support.small_tables import EVENTS, ITEMS, samples
 
@@ -25,10 +27,11 @@ from kar_aug import Project
 from kar_aug.audit import audit
 from kar_aug.cache import Answer, Status
 from kar_aug.config import Config
-from kar_aug.data import Tables, split_interactions
+from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.data.building import build_samples
-from kar_aug.data.inputs import inputs
+from kar_aug.data.inputs import Inputs, inputs
 from kar_aug.data.prepared import load, save
+from kar_aug.data.room import MEMORY, Room
 from kar_aug.data.samples import Column, Samples
 from kar_aug.errors import DataError
 from kar_aug.pipeline.workspace import Workspace
@@ -198,6 +201,68 @@ def test_a_damaged_folder_and_one_of_another_version_say_so(tmp_path: Path) -> N
     os.truncate(folder / "timestamps.npy", 200)
     with pytest.raises(DataError, match="is damaged"):
         load(folder)
+
+
+# Larger than memory
+
+
+def events_of(rows: int, folder: Path) -> Path:
+    """A log of so many rows, in no order, as a file."""
+    random, path = np.random.default_rng(0), folder / f"{rows}.parquet"
+    user, item, rating = random.integers(0, 200, rows), random.integers(0, 100, rows), random.integers(1, 6, rows)
+    timestamp = random.integers(1_500_000_000, 1_700_000_000, rows)
+    pd.DataFrame({"user_id": user, "item_id": item, "rating": rating, "timestamp": timestamp}).to_parquet(path)
+    return path
+
+
+def made(paths: list[Path], room: Room, read: Inputs, **split: Any) -> Samples:
+    tables = load_tables(*paths, room=room)
+    return build_samples(tables, split_interactions(tables.interactions, room=room, **split), read, room)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kar_aug.data.room.BLOCK", 7)
+    monkeypatch.setattr("kar_aug.data.reading.ROWS", 5)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("protocol", ["user", "temporal"])
+@pytest.mark.parametrize(("ids", "times"), [(int, "seconds"), (str, "dates")])
+def test_a_log_that_is_not_held_in_memory_makes_the_same_samples(
+    ids: type, times: str, protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = every_kind.tables(ids, times)
+    interactions = kinds.interactions.sample(frac=1, random_state=0).assign(impression_id=lambda rows: rows["slot"])
+    frames = {"interactions": interactions, "items": kinds.items, "users": kinds.users}
+    paths = [tmp_path / f"{name}.parquet" for name in frames]
+    for path, frame in zip(paths, frames.values(), strict=True):
+        frame.to_parquet(path, index=False)
+    chosen: dict[str, Any] = {"protocol": protocol, "history": 5, "validation": 0.2, "test": 0.2}
+    mapped = made(paths, Room(tmp_path / "room", most=0), every_kind.READ, **chosen)
+    assert list((tmp_path / "room").iterdir()) == [], "its files have no names"
+    monkeypatch.setattr("kar_aug.data.room.BLOCK", 1 << 20)
+    assert_equal(mapped, made(paths, MEMORY, every_kind.READ, **chosen))
+
+
+def test_a_longer_log_takes_hardly_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Python and NumPy hold at once: mapped files are the system's."""
+    monkeypatch.setattr("kar_aug.data.room.BLOCK", 4096)
+    monkeypatch.setattr("kar_aug.data.reading.ROWS", 4096)
+    few, many, peaks = 40_000, 160_000, []
+    for rows in (few, many):
+        path = events_of(rows, tmp_path)
+        tracemalloc.start()
+        built = made([path], Room(tmp_path / "room", most=0), Inputs())
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(built) > rows / 2
+    assert (peaks[1] - peaks[0]) / (many - few) < 8, "bytes an event"
+
+
+def test_a_full_disk_is_an_error_before_anything_is_lost(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"space|large"):
+        Room(tmp_path, most=0).empty(1 << 50, np.int64)
 
 
 # Of a project

@@ -5,8 +5,9 @@ All that is fitted (vocabularies, scales, buckets) is fitted on the training par
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.data.cells import SEPARATOR, values_of
-from kar_aug.data.encodings import MISSING, SCALES, Buckets, Categories, Encoding, Scale, missing_of
+from kar_aug.data.encodings import MISSING, SCALES, Buckets, Categories, Encoding, Scale, missing_of, numbers_of
 from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import RATING, SINCE, Inputs
 from kar_aug.data.labels import where
+from kar_aug.data.room import MEMORY, Room, blocks, blocks_of_users, series
 from kar_aug.data.samples import ENTITIES, PAST_VALUE, SINCE_SIZE, Array, Column, Samples
 from kar_aug.data.sequences import Events, Positions, events_before
 from kar_aug.data.split import in_training, is_sample, part_codes
@@ -31,27 +33,33 @@ _TOLD = (RATING, "label", "weight")  # what says the label
 _OURS = (*ENTITIES, "label", "weight", "part", "moment", "drawn", f"{PAST}_item", PAST_VALUE)
 
 
-def build_samples(tables: Tables, split: pd.DataFrame, inputs: Inputs | None = None, **settings: Any) -> Samples:
+def build_samples(
+    tables: Tables, split: pd.DataFrame, inputs: Inputs | None = None, room: Room = MEMORY, **settings: Any
+) -> Samples:
     """Features of every interaction that is a sample.
 
     Args:
         split: what `split_interactions` returned.
         inputs: what a model reads; or its settings by name.
+        room: where long columns are put. Each is made a block of events at a time; beside it, some bytes an event are
+            held of one column that buckets, a scale or groups by impression are made of.
 
     Raises:
         DataError: A column is not there, stands for two features, or holds what it must not.
     """
-    return _Builder(tables, split, inputs or Inputs(**settings)).samples()
+    return _Builder(tables, split, inputs or Inputs(**settings), room).samples()
 
 
 class _Builder:
     """Makes columns one by one."""
 
-    def __init__(self, tables: Tables, split: pd.DataFrame, inputs: Inputs) -> None:
-        self.tables, self.split, self.inputs = tables, split, inputs
-        self.trained = in_training(split)
+    def __init__(self, tables: Tables, split: pd.DataFrame, inputs: Inputs, room: Room) -> None:
+        self.tables, self.split, self.inputs, self.room = tables, split, inputs, room
+        self.trained = in_training(split, room)
         self.vocabulary: dict[str, list[int | str | None]] = {e: [None, *tables.ids(e)] for e in ENTITIES}
-        self.places = {e: _places(self.vocabulary[e], split[f"{e}_id"]) for e in ENTITIES}
+        self.places = {e: _places(self.vocabulary[e], split[f"{e}_id"], room) for e in ENTITIES}
+        timestamp = split["timestamp"]
+        self.timestamps = room.filled(len(split), np.float64, lambda block: seconds(timestamp.iloc[block]))
         self.features: list[Feature] = []
         self.columns: dict[str, Column] = {}
         self.encodings: dict[str, Encoding] = {}
@@ -73,19 +81,20 @@ class _Builder:
             self._add_sequences()
         if self.inputs.past_length:
             self._add_past()
-        rows = np.flatnonzero(is_sample(self.split))
+        rows = self.room.true(is_sample(self.split, self.room))
+        part = self.split["part"]
         return Samples(
             features=tuple(self.features),
             rows=rows,
-            label=self.split["label"].to_numpy(np.float32)[rows],
+            label=self.room.taken(self.split["label"].to_numpy(np.float32), rows),
             weight=self._weight(rows),
-            part=part_codes(self.split["part"])[rows],
-            group=self._group(rows),
-            drawn=self._drawn()[rows],
+            part=self.room.filled(len(rows), np.int8, lambda block: part_codes(part.iloc[rows[block]])),
+            group=self.room.taken(self._group(), rows),
+            drawn=self.room.taken(self._drawn(), rows),
             vocabulary=self.vocabulary,
             places=self.places,
             columns=self.columns,
-            timestamps=seconds(self.split["timestamp"]),
+            timestamps=self.timestamps,
             sequences=self.sequences,
             encodings=self.encodings,
         )
@@ -93,7 +102,7 @@ class _Builder:
     def _weight(self, rows: Positions) -> npt.NDArray[np.float32]:
         name = self.inputs.weight
         if name is None:
-            return np.ones(len(rows), np.float32)
+            return self.room.filled(len(rows), np.float32, lambda block: 1)
         if name not in self.split:
             raise DataError(f"weight: interactions have no column {name!r}.", table="interactions", column=name)
         weight = pd.to_numeric(self.split[name], errors="coerce").to_numpy(np.float32, na_value=np.nan)[rows]
@@ -105,9 +114,15 @@ class _Builder:
             )
         return weight / weight.mean()
 
-    def _group(self, rows: Positions) -> npt.NDArray[np.int64]:
-        name = "impression_id" if "impression_id" in self.split else "user_id"
-        return pd.factorize(self.split[name])[0].astype(np.int64)[rows]
+    def _group(self) -> npt.NDArray[np.int64]:
+        if "impression_id" in self.split:
+            return pd.factorize(self.split["impression_id"])[0].astype(np.int64, copy=False)
+        user, group, last = self.places["user"], self.room.empty(len(self.split), np.int64), 0
+        for block in blocks_of_users(user):
+            group[block] = last + np.cumsum(np.r_[False, user[block][1:] != user[block][:-1]])
+            last = group[block.stop - 1] + 1
+        self.room.let_go()
+        return group
 
     def _drawn(self) -> npt.NDArray[np.bool_]:
         return self.split["drawn"].to_numpy(bool) if "drawn" in self.split else np.zeros(len(self.split), bool)
@@ -117,7 +132,8 @@ class _Builder:
     def _add_ids(self) -> None:
         for entity in ENTITIES:
             name = f"{entity}_id"
-            encoding = Categories.fit(self.split.loc[self.trained, name], fewest=self.inputs.fewest)
+            ids = (cells[shown] for _, cells, shown in _parts(self.split[name], self.trained))
+            encoding = Categories.fit(ids, fewest=self.inputs.fewest)
             codes = np.r_[MISSING, encoding.encode(pd.Series(self.vocabulary[entity][1:]))].astype(np.int32)
             self.columns[name], self.encodings[name] = Column(codes, entity), encoding
             if entity == "item" or self.inputs.user_ids:
@@ -160,12 +176,17 @@ class _Builder:
         if name in self.inputs.numeric:
             self._add_number(name, cells, shown, entity)
             return
-        owner, values = exploded(cells, first=self.inputs.first_values)
-        encoding = Categories.fit(values[shown[owner]])
-        length = int(np.bincount(owner).max(initial=1))
-        codes = np.zeros((len(cells), length), np.int32)
-        codes[owner, _place_within(owner)] = encoding.encode(values)
-        self._keep(name, codes[:, 0] if length == 1 else codes, encoding, entity, MISSING)
+        values = _Values(cells, first=self.inputs.first_values)
+        encoding = values.fit(shown)
+        length = values.most
+        if length == 1:
+            codes = values.first_codes(encoding, self.room)
+        else:
+            codes = self.room.empty((len(cells), length), np.int32)
+            for block, owner, found in values:
+                codes[block] = 0
+                codes[block][owner, _place_within(owner)] = encoding.encode(found)
+        self._keep(name, codes, encoding, entity, MISSING)
         self.features.append(Feature(name, encoding.size, None if length == 1 else length))
 
     def _add_number(self, name: str, cells: pd.Series, shown: npt.NDArray[np.bool_], entity: str) -> None:
@@ -175,16 +196,21 @@ class _Builder:
             raise DataError(f"numeric: {name!r} is to be {how!r}, which is unknown. Known: {', '.join(SCALES)}")
         if how == "buckets":
             buckets = Buckets.fit(cells[shown])
-            self._keep(name, buckets.encode(cells), buckets, entity, MISSING)
+            self._keep(name, self._encoded(cells, buckets), buckets, entity, MISSING)
             self.features.append(Feature(name, buckets.size))
             return
         scale = Scale.fit(cells[shown], how, may_miss=self._lacks_rows(entity))
-        self._keep(name, scale.encode(cells), scale, entity, scale.missing)
+        self._keep(name, self._encoded(cells, scale), scale, entity, scale.missing)
         self.features.append(Feature(name))
         if scale.may_miss:
             self._check_new(entity or "interactions", f"{name}_missing")
-            self.columns[f"{name}_missing"] = self._column(missing_of(cells), entity, 1.0)
+            gone = self.room.filled(len(cells), np.float32, lambda block: missing_of(cells.iloc[block]))
+            self.columns[f"{name}_missing"] = self._column(gone, entity, 1.0)
             self.features.append(Feature(f"{name}_missing"))
+
+    def _encoded(self, cells: pd.Series, encoding: Buckets | Scale) -> Array:
+        kind = np.int32 if isinstance(encoding, Buckets) else np.float32
+        return self.room.filled(len(cells), kind, lambda block: encoding.encode(cells.iloc[block]))
 
     def _keep(self, name: str, values: Array, encoding: Encoding, entity: str, missing: float) -> None:
         self.columns[name], self.encodings[name] = self._column(values, entity, missing), encoding
@@ -209,24 +235,38 @@ class _Builder:
             chosen[name] = happened & where(self.split, expression, f"sequences: {name}").to_numpy(bool)
         moment = self.split["moment"].to_numpy(np.int64)
         for name, rows in chosen.items():
-            self.sequences[name] = events_before(self.places["user"], moment, rows, self.inputs.history_length)
+            self.sequences[name] = events_before(
+                self.places["user"], moment, rows, self.inputs.history_length, self.room
+            )
             self._add_event_feature(name, "item_id", self.columns["item_id"], self.encodings["item_id"])
             for feature in self._event_features():
                 self._add_told(name, feature)
-        self.columns[f"{HIST}_item"] = Column(self.sequences[HIST].pad(self.places["item"]))
+        self.columns[f"{HIST}_item"] = Column(self.sequences[HIST].pad(self.places["item"], room=self.room))
 
     def _add_past(self) -> None:
         """All events, and what each was worth: its rating; where there are none, its label."""
-        moment = self.split["moment"].to_numpy(np.int64)
-        past = events_before(self.places["user"], moment, ~self._drawn(), self.inputs.past_length)
+        happened, known = ~self._drawn(), self.sequences.get(HIST)
+        if known is not None and self.inputs.events == "all":
+            past = replace(known, length=self.inputs.past_length)
+        else:
+            moment = self.split["moment"].to_numpy(np.int64)
+            past = events_before(self.places["user"], moment, happened, self.inputs.past_length, self.room)
         told_by = RATING if RATING in self.split else "label"
-        worth = self.split[told_by].astype("float64")
-        trained = self.trained & ~self._drawn()
-        worth = worth.fillna(worth[trained].mean())
-        scale = Scale.fit(worth[trained], "standard")
+        worth = self.split[told_by]
+        scale = self._standard(worth, self.trained & happened)
+        values = self.room.filled(len(worth), np.float32, lambda block: scale.encode(worth.iloc[block]))
         self.sequences[PAST], self.encodings[PAST_VALUE] = past, scale
-        self.columns[f"{PAST}_item"] = Column(past.pad(self.places["item"]))
-        self.columns[PAST_VALUE] = Column(past.pad(scale.encode(worth)), derived=told_by)
+        self.columns[f"{PAST}_item"] = Column(past.pad(self.places["item"], room=self.room))
+        self.columns[PAST_VALUE] = Column(past.pad(values, room=self.room), derived=told_by)
+
+    def _standard(self, cells: pd.Series, shown: npt.NDArray[np.bool_]) -> Scale:
+        """The scale of those that are shown, on which their mean, and what is missing, is 0, and their deviation 1."""
+        numbers = self.room.filled(len(cells), np.float64, lambda block: numbers_of(cells.iloc[block]))
+        known = shown & np.isfinite(numbers)
+        mean = float(np.mean(numbers, where=known)) if known.any() else 0.0
+        away = self.room.filled(len(cells), np.float64, lambda block: np.square(numbers[block] - mean))
+        deviation = float(np.sqrt(np.sum(away, where=known) / max(1, int(np.count_nonzero(shown)))))
+        return Scale(False, mean, deviation if deviation > 0 else 1.0, 0.0, False)
 
     def _event_features(self) -> tuple[str, ...]:
         if self.inputs.event_features is not None:
@@ -240,7 +280,7 @@ class _Builder:
         """What is told of each event of a sequence beside its item: by the feature of that name, or a column."""
         if name == SINCE:
             called = f"{sequence}_{SINCE}"
-            self.columns[called] = Column(self.sequences[sequence].pad(seconds(self.split["timestamp"])))
+            self.columns[called] = Column(self.sequences[sequence].pad(self.timestamps, room=self.room))
             self.features.append(Feature(called, SINCE_SIZE, self.inputs.history_length, "", sequence))
             return
         if name in self.columns and not isinstance(self.encodings[name], Scale):
@@ -255,7 +295,7 @@ class _Builder:
         else:
             raise DataError(f"event_features: neither interactions nor items have a column {name!r}.", column=name)
         if name not in self.told:  # the same for all sequences, whichever events each has
-            self.told[name] = _told(cells, shown)
+            self.told[name] = _told(cells, shown, self.room)
         encoding, codes = self.told[name]
         self._add_event_feature(sequence, name, self._column(codes, entity, MISSING), encoding)
 
@@ -263,9 +303,9 @@ class _Builder:
         assert not isinstance(encoding, Scale)
         called = f"{sequence}_{name}"
         self._check_new("event_features", called)
-        by_event = column.values[self.places[column.entity]] if column.entity else column.values
+        places = self.places[column.entity] if column.entity else None
         told = column if column.entity or column.derived else None
-        self.columns[called] = Column(self.sequences[sequence].pad(by_event), told=told)
+        self.columns[called] = Column(self.sequences[sequence].pad(column.values, places, self.room), told=told)
         self.encodings[called] = encoding
         shared = next((f.embedding or f.name for f in self.features if _tells(f, name)), "")
         self.features.append(Feature(called, encoding.size, self.inputs.history_length, shared, sequence))
@@ -286,55 +326,101 @@ class _Builder:
         if name in self.split:
             return self.split[name]
         if name in DERIVED:
-            time = pd.to_datetime(pd.Series(seconds(self.split["timestamp"])), unit="s")
-            return time.dt.hour if name == "hour" else time.dt.day_of_week
+            return series(self.room.filled(len(self.split), np.int32, partial(self._derived, name)))
         raise DataError(
             f"context: interactions have no column {name!r}. They have: {', '.join(map(str, self.split.columns))}",
             table="interactions",
             column=name,
         )
 
+    def _derived(self, name: str, block: slice) -> pd.Series:
+        time = pd.to_datetime(pd.Series(self.timestamps[block]), unit="s")
+        return time.dt.hour if name == "hour" else time.dt.day_of_week
+
     def _table(self, entity: str) -> pd.DataFrame:
         return self.tables.users if entity == "user" else self.tables.items
 
     def _shown(self, entity: str) -> npt.NDArray[np.bool_]:
         """Which rows of an entity's table the training part shows."""
-        key = f"{entity}_id"
-        return self._table(entity)[key].isin(self.split.loc[self.trained, key].unique()).to_numpy()
+        places, seen = self.places[entity], np.zeros(len(self.vocabulary[entity]), bool)
+        for block in blocks(len(places)):
+            seen[places[block][self.trained[block]]] = True
+        return np.asarray(seen[_places(self.vocabulary[entity], self._table(entity)[f"{entity}_id"])])
 
     def _lacks_rows(self, entity: str) -> bool:
         """Whether some of the catalogue have no row in their table."""
         return bool(entity) and len(self._table(entity)) < len(self.vocabulary[entity]) - 1
 
 
-def exploded(cells: pd.Series, *, first: bool = False) -> tuple[Positions, pd.Series]:
-    """Of each value in the cells, the row it stands in, and the value: an integer where the column holds integers, else
-    text.
+class _Values:
+    """The values in the cells of a column, a block of cells at a time. One value a cell, integers or text, or several:
+    that the whole column decides.
 
     Args:
         first: of several values in a cell, the first alone.
     """
-    there = np.flatnonzero(cells.notna().to_numpy())
-    held = cells.iloc[there]
-    if held.empty:
-        return there, pd.Series(dtype=object)
-    if pd.api.types.is_bool_dtype(held) or pd.api.types.is_integer_dtype(held):
-        return there, held.astype("int64").reset_index(drop=True)
-    if pd.api.types.is_float_dtype(held) and (held % 1 == 0).all():
-        return there, held.astype("int64").reset_index(drop=True)
-    if not _may_hold_several(held):
-        return there, held.astype(str).astype(object).reset_index(drop=True)
-    lists = [values_of(cell) for cell in held.tolist()]
-    lists = [values[:1] for values in lists] if first else lists
-    owner = np.repeat(there, np.fromiter(map(len, lists), np.int64, len(lists)))
-    return owner, pd.Series([value for values in lists for value in values], dtype=object)
+
+    def __init__(self, cells: pd.Series, *, first: bool = False) -> None:
+        self._cells, self._first, self._kind = cells, first, _kind(cells)
+        self.most = 1  # values in a cell; known when all were gone through
+
+    def __iter__(self) -> Iterator[tuple[slice, Positions, pd.Series]]:
+        """(which cells, of each value the place of its cell among these, the value)."""
+        for block in blocks(len(self._cells)):
+            owner, values = self._of(self._cells.iloc[block])
+            self.most = max(self.most, int(np.bincount(owner).max(initial=1)))
+            yield block, owner, values
+
+    def fit(self, shown: npt.NDArray[np.bool_]) -> Categories:
+        """The values of the cells that are shown."""
+        return Categories.fit(values[shown[block][owner]] for block, owner, values in self)
+
+    def first_codes(self, encoding: Categories | Buckets, room: Room) -> npt.NDArray[np.int32]:
+        """Integers of the cells, where each holds one value at most."""
+        codes = room.empty(len(self._cells), np.int32)
+        for block, owner, values in self:
+            codes[block] = MISSING
+            codes[block][owner] = encoding.encode(values)
+        room.let_go()
+        return codes
+
+    def _of(self, cells: pd.Series) -> tuple[Positions, pd.Series]:
+        there = np.flatnonzero(cells.notna().to_numpy())
+        held = cells.iloc[there]
+        if held.empty:
+            return there, pd.Series(dtype=object)
+        if self._kind == "integers":
+            return there, held.astype("int64").reset_index(drop=True)
+        if self._kind == "text":
+            return there, held.astype(str).astype(object).reset_index(drop=True)
+        lists = [values_of(cell) for cell in held.tolist()]
+        lists = [values[:1] for values in lists] if self._first else lists
+        owner = np.repeat(there, np.fromiter(map(len, lists), np.int64, len(lists)))
+        return owner, pd.Series([value for values in lists for value in values], dtype=object)
 
 
-def _may_hold_several(cells: pd.Series) -> bool:
-    """Whether any cell is more than one value; asked of whole columns, for that is fast."""
+def exploded(cells: pd.Series) -> pd.Series:
+    """The values in the cells: an integer where the column holds integers, else text."""
+    found = [values for _, _, values in _Values(cells) if len(values)]
+    return pd.concat(found, ignore_index=True) if found else pd.Series(dtype=object)
+
+
+def _kind(cells: pd.Series) -> str:
+    """What the cells of a column hold: "integers", or "text", one value each; or "lists"."""
+    parts = [cells.iloc[block] for block in blocks(len(cells))]
+    if pd.api.types.is_bool_dtype(cells) or pd.api.types.is_integer_dtype(cells):
+        return "integers"
+    if pd.api.types.is_float_dtype(cells) and all(bool((part.dropna() % 1 == 0).all()) for part in parts):
+        return "integers"
     if pd.api.types.infer_dtype(cells) != "string":
-        return not pd.api.types.is_numeric_dtype(cells)
-    return bool(cells.str.contains(SEPARATOR, regex=False).any())
+        return "text" if pd.api.types.is_numeric_dtype(cells) else "lists"
+    several = any(bool(part.dropna().str.contains(SEPARATOR, regex=False).any()) for part in parts)
+    return "lists" if several else "text"
+
+
+def _parts(cells: pd.Series, mask: npt.NDArray[np.bool_]) -> Iterator[tuple[slice, pd.Series, npt.NDArray[np.bool_]]]:
+    """A column and a mask of it, a block at a time."""
+    return ((block, cells.iloc[block], mask[block]) for block in blocks(len(cells)))
 
 
 def _place_within(owner: Positions) -> Positions:
@@ -344,26 +430,36 @@ def _place_within(owner: Positions) -> Positions:
     return np.arange(len(owner)) - np.repeat(starts, sizes)
 
 
-def _told(cells: pd.Series, shown: npt.NDArray[np.bool_]) -> tuple[Categories | Buckets, npt.NDArray[np.int32]]:
+def _told(
+    cells: pd.Series, shown: npt.NDArray[np.bool_], room: Room
+) -> tuple[Categories | Buckets, npt.NDArray[np.int32]]:
     """What events are told with: numbers that are many are put into buckets, all else is a category each. Of several
     values the first.
     """
-    if _are_numbers(cells):
-        encoding = (Buckets if cells[shown].nunique() > _FEW_NUMBERS else Categories).fit(cells[shown])
+    encoding: Categories | Buckets
+    if not _are_numbers(cells):
+        encoding = _Values(cells, first=True).fit(shown)
+    elif _are_many(cells, shown):
+        encoding = Buckets.fit(cells[shown])
     else:
-        owner, values = exploded(cells, first=True)
-        encoding = Categories.fit(values[shown[owner]])
-    return encoding, told_codes(cells, encoding)
+        encoding = Categories.fit(cells[shown] for _, cells, shown in _parts(cells, shown))
+    return encoding, told_codes(cells, encoding, room)
 
 
-def told_codes(cells: pd.Series, encoding: Categories | Buckets) -> npt.NDArray[np.int32]:
+def told_codes(cells: pd.Series, encoding: Categories | Buckets, room: Room = MEMORY) -> npt.NDArray[np.int32]:
     """The integers that events are told with: of several values in a cell that of the first."""
     if _are_numbers(cells):
-        return encoding.encode(cells)
-    owner, values = exploded(cells, first=True)
-    codes = np.zeros(len(cells), np.int32)
-    codes[owner] = encoding.encode(values)
-    return codes
+        return room.filled(len(cells), np.int32, lambda block: encoding.encode(cells.iloc[block]))
+    return _Values(cells, first=True).first_codes(encoding, room)
+
+
+def _are_many(numbers: pd.Series, shown: npt.NDArray[np.bool_]) -> bool:
+    different: set[float] = set()
+    for _, part, mask in _parts(numbers, shown):
+        different |= set(part[mask].dropna().unique().tolist())
+        if len(different) > _FEW_NUMBERS:
+            return True
+    return False
 
 
 def _are_numbers(cells: pd.Series) -> bool:
@@ -375,6 +471,7 @@ def _tells(feature: Feature, name: str) -> bool:
     return feature.name == (f"{feature.sequence}_{name}" if feature.sequence else name)
 
 
-def _places(vocabulary: Sequence[Any], ids: pd.Series) -> npt.NDArray[np.int32]:
+def _places(vocabulary: Sequence[Any], ids: pd.Series, room: Room = MEMORY) -> npt.NDArray[np.int32]:
     """Places of ids in a vocabulary that holds them all."""
-    return pd.Index(vocabulary[1:]).get_indexer(pd.Index(ids)).astype(np.int32) + 1
+    index = pd.Index(vocabulary[1:])
+    return room.filled(len(ids), np.int32, lambda block: index.get_indexer(pd.Index(ids.iloc[block])) + 1)

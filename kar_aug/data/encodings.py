@@ -13,8 +13,9 @@ in an exported model. The integers are those of Keras's own look-up layers with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -39,9 +40,14 @@ class Categories:
     values: tuple[Any, ...]
 
     @classmethod
-    def fit(cls, values: pd.Series, *, fewest: int = 1) -> Self:
-        """The values that stand at least `fewest` times among `values`; missing ones are passed over."""
-        counts = values.dropna().value_counts()
+    def fit(cls, values: pd.Series | Iterable[pd.Series], *, fewest: int = 1) -> Self:
+        """The values that stand at least `fewest` times among `values`, which may come in parts; missing ones are
+        passed over.
+        """
+        counts = pd.Series(dtype=np.int64)
+        for part in [values] if isinstance(values, pd.Series) else values:
+            more = part.dropna().value_counts()
+            counts = pd.concat([counts, more]).groupby(level=0, sort=False).sum() if len(counts) else more
         return cls(tuple(sorted(counts.index[counts >= fewest].tolist())))
 
     @property
@@ -51,11 +57,14 @@ class Categories:
 
     def encode(self, values: pd.Series) -> Codes:
         """Integers of `values`, one each."""
-        index = pd.Index(self.values, dtype=None if self.values else object)
-        codes = index.get_indexer(pd.Index(values)).astype(np.int32) + FIRST
+        codes = self._index.get_indexer(pd.Index(values)).astype(np.int32) + FIRST
         codes[codes < FIRST] = UNKNOWN
         codes[values.isna().to_numpy()] = MISSING
         return codes
+
+    @cached_property
+    def _index(self) -> pd.Index:
+        return pd.Index(self.values, dtype=None if self.values else object)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""

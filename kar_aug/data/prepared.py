@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 
 from kar_aug.data.encodings import Encoding, encoding_of
 from kar_aug.data.features import Feature
+from kar_aug.data.room import let_go
 from kar_aug.data.samples import ENTITIES, Array, Column, Samples
 from kar_aug.data.sequences import Events
 from kar_aug.errors import DataError
@@ -62,16 +63,19 @@ def save(samples: Samples, folder: Path, made_of: Mapping[str, Any] | None = Non
     with _written_beside(folder) as beside:
         files: dict[int, str] = {}  # of arrays: what tells events of a feature may be that feature itself
         columns = {name: _column_as_dict(column, files) for name, column in samples.columns.items()}
+        of_events: dict[int, str] = {}  # "past" is "hist" and more
+        for events in samples.sequences.values():
+            of_events.setdefault(id(events.kept), f"sequence-{len(of_events)}")
         sequences = {
-            name: {"file": f"sequence-{number}", "length": events.length}
-            for number, (name, events) in enumerate(samples.sequences.items())
+            name: {"file": of_events[id(events.kept)], "length": events.length}
+            for name, events in samples.sequences.items()
         }
         told = [column.told for column in samples.columns.values() if column.told is not None]
         for values in {id(column.values): column.values for column in (*samples.columns.values(), *told)}.values():
             _save_array(beside / f"{files[id(values)]}.npy", values)
-        for name, events in samples.sequences.items():
+        for events in {id(events.kept): events for events in samples.sequences.values()}.values():
             for each in _OF_EVENTS:
-                _save_array(beside / f"{sequences[name]['file']}-{each}.npy", getattr(events, each))
+                _save_array(beside / f"{of_events[id(events.kept)]}-{each}.npy", getattr(events, each))
         for name in (*_OF_SAMPLES, "timestamps"):
             _save_array(beside / f"{name}.npy", getattr(samples, name))
         for entity in ENTITIES:
@@ -196,6 +200,7 @@ def _mapped(path: Path) -> Array:
 def _save_array(path: Path, values: Array) -> None:
     with _synced(path) as file:
         np.save(file, values, allow_pickle=False)
+    let_go(values)
 
 
 def _save_json(path: Path, content: Mapping[str, Any]) -> None:

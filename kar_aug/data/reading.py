@@ -31,12 +31,14 @@ from kar_aug.data.ids import ids_of_text
 from kar_aug.data.json_lines import JsonLines
 from kar_aug.data.opening import OPENERS, faults, inner_name, opened
 from kar_aug.data.place import Place
+from kar_aug.data.room import MEMORY, Room, series
 from kar_aug.errors import DataError
 
 _JSON = (".jsonl", ".ndjson", ".json")
 _ARROW = (".feather", ".arrow")
 ENDINGS = (".parquet", *SEPARATORS, *_JSON, *_ARROW)
 ROWS = 1 << 16
+_BYTES = 8  # of a number
 
 
 def read_table(
@@ -46,6 +48,7 @@ def read_table(
     id_type: str | None = None,
     separator: str | None = None,
     encoding: str | None = None,
+    room: Room = MEMORY,
 ) -> pd.DataFrame:
     """A file, or a folder of Parquet files, as a frame.
 
@@ -53,12 +56,15 @@ def read_table(
         ids: columns of ids, which lose no zeros unsaid where a file has no types: see `kar_aug.data.ids`.
         id_type: "integer" or "string", where a person says what such ids are.
         separator, encoding: of text; told from the file if None.
+        room: where the columns are put. Of a Parquet file whose columns are not kept in memory one is read at a time.
 
     Raises:
         DataError: It is of no kind that is read, is not there, or cannot be read.
     """
     source = _source(path, ids, id_type, separator, encoding)
     with faults(path):
+        if isinstance(source, _Parquet) and source.is_long(room):
+            return source.by_column(room)
         return _with_index(source.frame())
 
 
@@ -141,6 +147,34 @@ class _Parquet:
 
     def head(self, rows: int) -> pd.DataFrame:
         return _first(pq.read_schema(_in_the_clear(self.path)), self.batches(rows), rows)
+
+    def is_long(self, room: Room) -> bool:
+        """Whether its columns are read one by one."""
+        if self.path.suffix.lower() in OPENERS:
+            return False
+        with pq.ParquetFile(self.path) as file:
+            index = (file.schema_arrow.pandas_metadata or {}).get("index_columns", [])
+            saved_with_index = any(isinstance(each, str) for each in index)
+            return not saved_with_index and not room.holds(file.metadata.num_rows * _BYTES)
+
+    def by_column(self, room: Room) -> pd.DataFrame:
+        """The same frame, in the memory that a column needs, or a block of one that holds a number in each row."""
+        with pq.ParquetFile(self.path) as file:
+            return pd.DataFrame({name: self._column(file, name, room) for name in file.schema_arrow.names}, copy=False)
+
+    def _column(self, file: pq.ParquetFile, name: str, room: Room) -> pd.Series:
+        kind = file.schema_arrow.field(name).type
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            values, done = room.empty(file.metadata.num_rows, kind.to_pandas_dtype()), 0
+            for batch in file.iter_batches(ROWS, columns=[name]):
+                if batch.column(0).null_count:
+                    break
+                values[done : done + len(batch)] = batch.column(0).to_numpy()
+                done += len(batch)
+            room.let_go()
+            if done == len(values):
+                return series(values)
+        return room.column(pd.read_parquet(self.path, columns=[name])[name])
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from kar_aug.data.encodings import FIRST, MISSING, Encoding
 from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import SINCE
+from kar_aug.data.room import let_go
 from kar_aug.data.sequences import Events, Positions, Window
 from kar_aug.data.split import PARTS
 
@@ -142,6 +143,7 @@ class Samples:
         digest = hashlib.sha256(repr((self.features, self.keys)).encode())
         for values in arrays:
             digest.update(np.ascontiguousarray(values).data)
+            let_go(values)
         for start in range(0, len(self), _HASHED_ROWS):
             names = np.asarray(PARTS, object)[self.part[start : start + _HASHED_ROWS]]
             digest.update("".join(names).encode())

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kar_aug.data.room import MEMORY, Room, blocks, blocks_of_users
+
 Positions = npt.NDArray[np.int64]
 
 
@@ -45,9 +47,22 @@ class Events:
     stop: Positions
     length: int
 
-    def pad(self, column: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """A column of the table as windows are read from: the values of those kept, and as many zeros as are read."""
-        return np.concatenate([column[self.kept], np.zeros(self.length, column.dtype)])
+    def pad(
+        self, column: npt.NDArray[Any], places: npt.NDArray[Any] | None = None, room: Room = MEMORY
+    ) -> npt.NDArray[Any]:
+        """A column of the table as windows are read from: the values of those kept, and as many zeros as are read.
+
+        Args:
+            places: of each row of the table the place in `column`, where that has not a value a row.
+            room: where the column is put.
+        """
+        padded = room.empty(len(self.kept) + self.length, column.dtype)
+        for block in blocks(len(self.kept)):
+            rows = self.kept[block]
+            padded[block] = column[rows if places is None else places[rows]]
+        padded[len(self.kept) :] = 0
+        room.let_go()
+        return padded
 
     def before(self, rows: Positions) -> Window:
         """The events before some rows of the table."""
@@ -61,7 +76,11 @@ class Events:
 
 
 def events_before(
-    user: npt.NDArray[Any], moment: npt.NDArray[Any], chosen: npt.NDArray[np.bool_], length: int
+    user: npt.NDArray[Any],
+    moment: npt.NDArray[Any],
+    chosen: npt.NDArray[np.bool_],
+    length: int,
+    room: Room = MEMORY,
 ) -> Events:
     """The sequence of the chosen events.
 
@@ -69,11 +88,21 @@ def events_before(
         user, moment: per row of the table; rows are sorted by both.
         chosen: per row, whether it is an event of this sequence.
         length: how many of the latest are read.
+        room: where the columns are put.
     """
+    first, stop = room.empty(len(user), np.int64), room.empty(len(user), np.int64)
+    passed = 0
+    for block in blocks_of_users(user):
+        begins, moment_begins = _beginnings(user[block], moment[block])
+        before = passed + np.r_[0, np.cumsum(chosen[block])]
+        first[block], stop[block], passed = before[begins], before[moment_begins], before[-1]
+    room.let_go()
+    return Events(room.true(chosen), first, stop, length)
+
+
+def _beginnings(user: npt.NDArray[Any], moment: npt.NDArray[Any]) -> tuple[Positions, Positions]:
+    """Of each row, where its user begins, and where its moment does."""
     rows = np.arange(len(user))
-    new_user = np.r_[True, user[1:] != user[:-1]][: len(user)]
-    new_moment = new_user | np.r_[True, moment[1:] != moment[:-1]][: len(user)]
-    user_begins = np.maximum.accumulate(np.where(new_user, rows, 0))
-    moment_begins = np.maximum.accumulate(np.where(new_moment, rows, 0))
-    before = np.r_[0, np.cumsum(chosen)]
-    return Events(np.flatnonzero(chosen), before[user_begins], before[moment_begins], length)
+    new_user = np.r_[True, user[1:] != user[:-1]]
+    new_moment = new_user | np.r_[True, moment[1:] != moment[:-1]]
+    return np.maximum.accumulate(np.where(new_user, rows, 0)), np.maximum.accumulate(np.where(new_moment, rows, 0))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.data.place import Table
+from kar_aug.data.room import MEMORY, Room, blocks, blocks_of_users, different, series, spans
 from kar_aug.data.tables import typed
 from kar_aug.errors import DataError
 from kar_aug.registry import PROTOCOLS
@@ -41,6 +43,7 @@ def split_interactions(
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
+    room: Room = MEMORY,
 ) -> pd.DataFrame:
     """The interactions in event order, with the columns that say what each row may be used for.
 
@@ -60,13 +63,14 @@ def split_interactions(
         click_above: a rating above this is a click (label 1). Not used where `label` is given.
         validation, test: shares of the users, or under "temporal" of all events; each in (0, 1).
         seed: draws the users of each part, under "user".
+        room: where long columns are put.
 
     Returns:
         The rows sorted by user and event order, and these columns more:
         label: 1.0 for a click, else 0.0.
         moment: 0, 1, ... in a user's event order; ties have the same.
         part: "history", "train", "validation" or "test"; "unlabelled" for an event without a label, which is read as an
-            earlier event only.
+            earlier event only. A categorical, in that order.
         Where `order` is given, a timestamp that contradicts it is raised to the latest before it.
 
     Raises:
@@ -77,33 +81,38 @@ def split_interactions(
     shares = Shares(history, history_share, validation, test, seed)
     if history < 0 or not 0 < validation < 1 or not 0 < test < 1 or not 0 < history_share < 1 or validation + test >= 1:
         raise _nothing_left(f"history={history}, validation={validation}, test={test}")
-    frame = _in_event_order(typed("interactions", interactions, Table("interactions")))
-    if "label" not in frame:
-        frame["label"] = frame["rating"] > click_above
-    frame["label"] = frame["label"].astype("float32")
-    frame["part"] = PROTOCOLS.load(protocol)(frame, shares)
-    unlabelled = frame["label"].isna() & (frame["part"] != "history")
-    frame["part"] = frame["part"].where(~unlabelled, UNLABELLED)
+    frame = _in_event_order(typed("interactions", interactions, Table("interactions"), room=room), room)
+    frame["label"] = series(_labels(frame, click_above, room))
+    frame["part"] = _with_unlabelled(PROTOCOLS.load(protocol)(frame, shares), frame["label"], room)
     return frame
 
 
-def is_sample(split: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def is_sample(split: pd.DataFrame, room: Room = MEMORY) -> npt.NDArray[np.bool_]:
     """Rows of `split` that are trained or tested on."""
-    return split["part"].isin(SAMPLE_PARTS).to_numpy()
+    part = split["part"]
+    return room.filled(len(split), bool, lambda block: part_codes(part.iloc[block]) > PARTS.index("history"))
 
 
 def part_codes(part: pd.Series) -> npt.NDArray[np.int8]:
     """Parts as places in `PARTS`; -1 for "unlabelled"."""
-    return pd.Index(PARTS).get_indexer(pd.Index(part)).astype(np.int8)
+    if not isinstance(part.dtype, pd.CategoricalDtype):
+        return pd.Index(PARTS).get_indexer(pd.Index(part)).astype(np.int8)
+    code_of_category = np.r_[pd.Index(PARTS).get_indexer(part.cat.categories), -1].astype(np.int8)
+    return np.asarray(code_of_category[part.cat.codes.to_numpy()])
 
 
-def by_user(frame: pd.DataFrame, shares: Shares) -> npt.NDArray[np.str_]:
+def by_user(frame: pd.DataFrame, shares: Shares) -> pd.Categorical[Any]:
     """The protocol "user"."""
-    part_of_user = _part_of_user(frame["user_id"], shares.validation, shares.test, shares.seed)
-    return np.where(_in_history(frame, shares.history), "history", part_of_user)
+    users, user = distinct(frame["user_id"])
+    part_of_user = _parts_of_users(len(users), shares.validation, shares.test, shares.seed)
+    codes = np.empty(len(frame), np.int8)
+    for block in blocks_of_users(user):
+        in_history = _in_history(user[block], frame["moment"].to_numpy()[block], shares.history)
+        codes[block] = np.where(in_history, PARTS.index("history"), part_of_user[user[block]])
+    return _as_parts(codes)
 
 
-def by_time(frame: pd.DataFrame, shares: Shares) -> npt.NDArray[np.str_]:
+def by_time(frame: pd.DataFrame, shares: Shares) -> pd.Categorical[Any]:
     """The protocol "temporal"."""
     if shares.validation + shares.test + shares.history_share >= 1:
         raise _nothing_left(
@@ -119,56 +128,137 @@ def _nothing_left(received: str) -> DataError:
     )
 
 
-def in_training(split: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def in_training(split: pd.DataFrame, room: Room = MEMORY) -> npt.NDArray[np.bool_]:
     """Rows of `split` by which anything may be fitted: the training part, and the histories of its users."""
-    part = split["part"].to_numpy()
-    users = split["user_id"].isin(split.loc[part == "train", "user_id"].unique()).to_numpy()
-    return np.asarray((part == "train") | ((part == "history") & users))
+    part, user = split["part"], split["user_id"]
+    history, train = PARTS.index("history"), PARTS.index("train")
+    users = different(user.iloc[block][part_codes(part.iloc[block]) == train] for block in blocks(len(split)))
+
+    def trained(block: slice) -> npt.NDArray[np.bool_]:
+        codes = part_codes(part.iloc[block])
+        return np.asarray((codes == train) | ((codes == history) & user.iloc[block].isin(users).to_numpy()))
+
+    return room.filled(len(split), bool, trained)
 
 
-def as_of(split: pd.DataFrame) -> pd.Series:
-    """Per user, the time of the last event that the prompt may see (index: user_id)."""
-    return split[split["part"] == "history"].groupby("user_id")["timestamp"].max()
+def as_of(split: pd.DataFrame, key: str = "timestamp") -> pd.Series:
+    """Per user, the time of the last event that the prompt may see (index: user_id).
+
+    Args:
+        key: the column that says which event is the last, and is given.
+    """
+    found = []
+    for block in blocks(len(split)):
+        history = split[["user_id", key, "part"]].iloc[block].loc[lambda rows: rows["part"] == "history"]
+        found.append(history.groupby("user_id")[key].max())
+    return pd.concat(found).groupby(level=0).max() if found else split[key].iloc[:0]
 
 
-def _in_event_order(interactions: pd.DataFrame) -> pd.DataFrame:
+def distinct(ids: pd.Series, room: Room = MEMORY) -> tuple[list[int | str], npt.NDArray[np.int32]]:
+    """The different ids of a column, sorted; and of each row which of them it holds."""
+    found = different(ids.iloc[block] for block in blocks(len(ids)))
+    index = pd.Index(found)
+    return found, room.filled(len(ids), np.int32, lambda block: index.get_indexer(pd.Index(ids.iloc[block])))
+
+
+def _in_event_order(interactions: pd.DataFrame, room: Room) -> pd.DataFrame:
     """A copy sorted by user and event order, with `moment`."""
     key = "order" if "order" in interactions else "timestamp"
-    frame = interactions.sort_values(["user_id", key], kind="stable", ignore_index=True)
-    new_user = (frame["user_id"] != frame["user_id"].shift()).to_numpy()
-    new_moment = new_user | (frame[key] != frame[key].shift()).to_numpy()
-    moments = np.cumsum(new_moment)
-    frame["moment"] = moments - np.maximum.accumulate(np.where(new_user, moments, 0))
-    if key == "order":
-        latest = frame.groupby(moments, sort=False)["timestamp"].transform("max")
-        frame["timestamp"] = latest.groupby(frame["user_id"], sort=False).cummax()
-    return frame
+    user = distinct(interactions["user_id"], room)[1]
+    order = _event_order(user, interactions[key].to_numpy(), room)
+    columns = {name: room.ordered(interactions[name], order) for name in interactions.columns}
+    user = room.taken(user, order)
+    moment = room.empty(len(order), np.int64)
+    times = columns["timestamp"]
+    latest = room.empty(len(order), times.to_numpy().dtype) if key == "order" else None
+    for block in blocks_of_users(user):
+        moment[block] = _moments(user[block], columns[key].to_numpy()[block])
+        if latest is not None:
+            latest[block] = _risen(user[block], moment[block], times.iloc[block])
+    room.let_go()
+    risen = {} if latest is None else {"timestamp": series(latest)}
+    return pd.DataFrame({**columns, **risen, "moment": series(moment)}, copy=False)
 
 
-def _in_history(frame: pd.DataFrame, history: int) -> npt.NDArray[np.bool_]:
-    """Rows of `frame` (in event order) within each user's history."""
-    groups = frame.groupby("user_id", sort=False)["moment"]
+def _event_order(user: npt.NDArray[np.int32], key: npt.NDArray[Any], room: Room) -> npt.NDArray[np.int64]:
+    """Rows by user, then by key, then as they are: those of so many users at a time as have a block of rows."""
+    counts = np.zeros(int(user.max(initial=-1)) + 1, np.int64)
+    for block in blocks(len(user)):
+        counts += np.bincount(user[block], minlength=len(counts))
+    order, done = room.empty(len(user), np.int64), 0
+    for first, last in spans(counts):
+        rows = room.true((user >= first) & (user < last))
+        order[done : done + len(rows)] = rows[np.lexsort((key[rows], user[rows]))]
+        done += len(rows)
+    room.let_go()
+    return order
+
+
+def _moments(user: npt.NDArray[np.int32], key: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """0, 1, ... in the event order of each user; ties have the same."""
+    new_user = np.r_[True, user[1:] != user[:-1]]
+    moments = np.cumsum(new_user | np.r_[True, key[1:] != key[:-1]])
+    return np.asarray(moments - np.maximum.accumulate(np.where(new_user, moments, 0)))
+
+
+def _risen(user: npt.NDArray[np.int32], moment: npt.NDArray[np.int64], timestamp: pd.Series) -> pd.Series:
+    """Times, each raised to the latest of its moment and of those before."""
+    latest = timestamp.groupby([user, moment], sort=False).transform("max")
+    return latest.groupby(user, sort=False).cummax()
+
+
+def _labels(frame: pd.DataFrame, click_above: float, room: Room) -> npt.NDArray[np.float32]:
+    if "label" not in frame:
+        rating = frame["rating"]
+        return room.filled(len(frame), np.float32, lambda block: rating.iloc[block] > click_above)
+    label = frame["label"]
+    return room.filled(len(frame), np.float32, lambda block: label.iloc[block].astype("float32"))
+
+
+def _as_parts(codes: npt.NDArray[np.int8]) -> pd.Categorical[Any]:
+    return pd.Categorical.from_codes(codes, pd.Index(PARTS), ordered=True)
+
+
+def _with_unlabelled(part: Any, label: pd.Series, room: Room) -> pd.Categorical[Any]:
+    """Parts as they are kept; samples that have no label are none."""
+    given = part_codes(pd.Series(part))
+    history = PARTS.index("history")
+
+    def kept(block: slice) -> npt.NDArray[np.int8]:
+        unlabelled = label.iloc[block].isna().to_numpy() & (given[block] != history)
+        return np.where(unlabelled, np.int8(len(PARTS)), given[block])
+
+    codes = room.filled(len(label), np.int8, kept)
+    names = (*PARTS, UNLABELLED) if codes.max(initial=0) == len(PARTS) else PARTS
+    return pd.Categorical.from_codes(codes, pd.Index(names), ordered=True)
+
+
+def _in_history(user: npt.NDArray[np.int32], moment: npt.NDArray[np.int64], history: int) -> npt.NDArray[np.bool_]:
+    """Of some users' events in their order, those within each user's history."""
+    groups = pd.Series(moment).groupby(user, sort=False)
     position, size = groups.cumcount(), groups.transform("size")
     wanted = np.minimum(size // 2, history)
     # A tie across the cut: the first event after it is as old as the last before it. Its moment goes to the samples.
-    first_after = frame["moment"].where(position == wanted).groupby(frame["user_id"]).transform("min")
-    before = (position < wanted) & (frame["moment"] < first_after)
+    first_after = pd.Series(moment).where(position == wanted).groupby(user).transform("min")
+    before = (position < wanted) & (moment < first_after)
     return before.to_numpy()
 
 
-def _part_of_user(user_id: pd.Series, validation: float, test: float, seed: int) -> pd.Series:
-    """Per row the part of its user: a random share of the users is tested on, another validated."""
-    users = np.asarray(sorted(user_id.unique()), dtype=object)
+def _parts_of_users(users: int, validation: float, test: float, seed: int) -> npt.NDArray[np.int8]:
+    """The part of each user, in the order of their ids: a random share is tested on, another validated."""
     shuffled = np.random.default_rng(seed).permutation(users)
-    cuts = np.round(np.cumsum([test, validation]) * len(users)).astype(int)
-    part_of_user = dict.fromkeys(shuffled, "train")
-    part_of_user.update(dict.fromkeys(shuffled[: cuts[0]], "test"))
-    part_of_user.update(dict.fromkeys(shuffled[cuts[0] : cuts[1]], "validation"))
-    return user_id.map(part_of_user)
+    cuts = np.round(np.cumsum([test, validation]) * users).astype(int)
+    parts = np.full(users, PARTS.index("train"), np.int8)
+    parts[shuffled[: cuts[0]]] = PARTS.index("test")
+    parts[shuffled[cuts[0] : cuts[1]]] = PARTS.index("validation")
+    return parts
 
 
-def _part_of_time(timestamp: pd.Series, history_share: float, validation: float, test: float) -> npt.NDArray[np.str_]:
+def _part_of_time(timestamp: pd.Series, history_share: float, validation: float, test: float) -> pd.Categorical[Any]:
     """Four spans of global time. A span begins at a timestamp, so that equal timestamps share a part."""
     shares = [history_share, 1 - validation - test, 1 - test]
-    cuts = [timestamp.quantile(share, interpolation="lower") for share in shares]
-    return np.asarray(PARTS)[np.searchsorted(pd.Series(cuts), timestamp, side="left")]
+    cuts = pd.Series([timestamp.quantile(share, interpolation="lower") for share in shares])
+    codes = np.empty(len(timestamp), np.int8)
+    for block in blocks(len(timestamp)):
+        codes[block] = np.searchsorted(cuts, timestamp.iloc[block], side="left")
+    return _as_parts(codes)

@@ -15,16 +15,18 @@ that pandas or Arrow has: `kar_aug.data.types` says as what they are kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from kar_aug.data.ids import AS_STRINGS, ids, kind_of
 from kar_aug.data.labels import labelled
-from kar_aug.data.place import Table, first
+from kar_aug.data.place import Place, Table, first
 from kar_aug.data.reading import read_table
+from kar_aug.data.room import MEMORY, Room, blocks, different
 from kar_aug.data.times import times
 from kar_aug.data.types import numbers, plain, take
 from kar_aug.errors import DataError
@@ -61,7 +63,7 @@ class Tables:
         if "order" in self.interactions:
             _no_gaps(self.interactions, "interactions", "order")
         if value == "label":
-            _zero_or_one(self.interactions["label"].dropna())
+            _zero_or_one(self.interactions["label"])
         for frame, name, key in ((self.items, "items", "item_id"), (self.users, "users", "user_id")):
             _require(frame, name, [key])
             _no_gaps(frame, name, key)
@@ -88,8 +90,8 @@ class Tables:
         """Every known id of an entity ("user" or "item"), sorted: those of its table and of the interactions."""
         table = self.users if entity == "user" else self.items
         column = f"{entity}_id"
-        known = set(self.interactions[column].tolist()) | set(table[column].tolist())
-        return sorted(known)
+        ids = self.interactions[column]
+        return different([*(ids.iloc[block] for block in blocks(len(ids))), table[column].astype(ids.dtype)])
 
 
 def load_tables(
@@ -102,6 +104,7 @@ def load_tables(
     separator: str | None = None,
     encoding: str | None = None,
     label: str | None = None,
+    room: Room = MEMORY,
 ) -> Tables:
     """Read the three tables from files: see `kar_aug.data.reading`.
 
@@ -113,6 +116,7 @@ def load_tables(
         id_type: "integer" or "string", where ids are to be these; as they are if None.
         separator, encoding: of text files; told from their content if None.
         label: what a click is: a column, or an expression (see `kar_aug.data.labels`).
+        room: where the columns of long tables are put.
 
     Raises:
         DataError: A file is not there, cannot be read, or holds a wrong table; or no table has a column so named.
@@ -126,6 +130,7 @@ def load_tables(
             id_type=id_type,
             separator=separator,
             encoding=encoding,
+            room=room,
         )
         for name, path in paths.items()
         if path is not None
@@ -137,17 +142,19 @@ def load_tables(
         renamed = _renamed(frame, there)
         if label is not None and name == "interactions":
             renamed = labelled(renamed, label)
-        tables[name] = typed(name, renamed, Table(str(paths[name]), there), id_type)
+        tables[name] = typed(name, renamed, Table(str(paths[name]), there), id_type, room)
     return Tables(**tables)
 
 
-def typed(name: str, frame: pd.DataFrame, table: Table, id_type: str | None = None) -> pd.DataFrame:
+def typed(
+    name: str, frame: pd.DataFrame, table: Table, id_type: str | None = None, room: Room = MEMORY
+) -> pd.DataFrame:
     """One of the three tables, each column of a type that the project keeps: ids, times, numbers, and all others.
 
     Args:
         name: "interactions", "items" or "users".
         table: how messages call it and its columns.
-        id_type: as in `load_tables`.
+        id_type, room: as in `load_tables`.
 
     Raises:
         DataError: A value is not what it must be; the message names its row.
@@ -155,11 +162,17 @@ def typed(name: str, frame: pd.DataFrame, table: Table, id_type: str | None = No
     if not frame.columns.is_unique:
         return frame  # which is said where its columns are required
     frame = plain(frame, table)
-    kept = {key: ids(frame[key], table[key], id_type) for key in KEYS[name] if key in frame}
+    read: dict[str, Callable[[pd.Series, Place], pd.Series]] = dict.fromkeys(KEYS[name], partial(ids, id_type=id_type))
     if name == "interactions":
-        kept |= {key: times(frame[key], table[key]) for key in ("timestamp",) if key in frame}
-        kept |= {key: numbers(frame[key], table[key]) for key in ("rating", "label", "order") if key in frame}
-    return frame.assign(**kept)
+        read |= {"timestamp": times, "rating": numbers, "label": numbers, "order": numbers}
+    changed = {}
+    for key, read_column in read.items():
+        if key in frame:
+            column = frame[key]
+            kept = read_column(column, table[key])
+            if kept is not column:
+                changed[key] = room.column(kept)
+    return frame.assign(**changed)
 
 
 def _called(columns: Columns, table: str) -> dict[str, str]:
@@ -223,6 +236,6 @@ def _no_gaps(frame: pd.DataFrame, name: str, column: str) -> None:
 
 
 def _zero_or_one(label: pd.Series) -> None:
-    wrong = ~label.isin([0, 1])
-    if wrong.any():
+    if not pd.Series(label.unique()).dropna().isin([0, 1]).all():
+        wrong = ~label.dropna().isin([0, 1])
         raise Table("interactions")["label"].error(f"must hold 0 or 1 only. {first(label, wrong)}")

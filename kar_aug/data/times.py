@@ -70,10 +70,10 @@ def seconds(timestamp: pd.Series) -> npt.NDArray[np.float64]:
 
 
 def _of_numbers(column: pd.Series, place: Place) -> pd.Series:
-    there = column.dropna()
+    there = column if column.notna().all() else column.dropna()
     if pd.api.types.is_float_dtype(there) and not np.isfinite(there.to_numpy(float)).all():
         raise place.error("holds infinity.")
-    sizes = there.abs()
+    sizes = there if there.min() >= 0 else there.abs()
     if not sizes.max() >= min(10 ** (digits - 1) for digits in _DATES):
         return column  # empty, or small numbers: seconds
     for digits, form in _DATES.items():

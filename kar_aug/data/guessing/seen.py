@@ -80,7 +80,7 @@ class Seen:
         """How often each value stands there, the commonest first; of lists, each value in them."""
         if self.kind == "unreadable":
             return pd.Series(dtype="int64")
-        return exploded(self.cells)[1].value_counts() if self.kind == "list" else self.there.value_counts()
+        return exploded(self.cells).value_counts() if self.kind == "list" else self.there.value_counts()
 
     @property
     def distinct(self) -> int:

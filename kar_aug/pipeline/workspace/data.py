@@ -20,6 +20,7 @@ from kar_aug.data.building import build_samples
 from kar_aug.data.inputs import inputs
 from kar_aug.data.labels import labelled
 from kar_aug.data.negatives import with_negatives
+from kar_aug.data.room import Room
 from kar_aug.data.samples import Samples
 from kar_aug.data.split import SAMPLE_PARTS, is_sample
 from kar_aug.errors import DataError
@@ -40,6 +41,7 @@ class Data:
 
     def __init__(self, paths: Paths, tables: Tables | None = None, split: pd.DataFrame | None = None) -> None:
         self.paths, self.config = paths, paths.config.data
+        self.room = Room(paths.config.work / "room")
         self._is_given = tables is not None or split is not None
         self._get_tables: Callable[[], Tables] = self._read_tables if tables is None else lambda: tables
         self._get_split: Callable[[], pd.DataFrame] = self._make_split if split is None else lambda: split
@@ -77,6 +79,7 @@ class Data:
             separator=data.separator,
             encoding=data.encoding,
             label=data.label,
+            room=self.room,
         )
 
     @cached_property
@@ -99,6 +102,7 @@ class Data:
             validation=data.validation,
             test=data.test,
             seed=data.seed,
+            room=self.room,
         )
         for part in SAMPLE_PARTS:
             if not (split["part"] == part).any():
@@ -106,7 +110,7 @@ class Data:
         if data.negatives:
             split = with_negatives(split, data.negatives, data.seed)
         for part in SAMPLE_PARTS:
-            _two_classes(split.loc[split["part"] == part, "label"], part)
+            _two_classes(split["label"][split["part"] == part], part)
         return split
 
     @property
@@ -148,7 +152,7 @@ class Data:
         return None if self._made_of is None else folder_of(self.paths.config.work, self._made_of)
 
     def _build(self) -> Samples:
-        return build_samples(self.feature_tables, self.split, inputs(self.config))
+        return build_samples(self.feature_tables, self.split, inputs(self.config), self.room)
 
     @cached_property
     def _made_of(self) -> dict[str, Any] | None:

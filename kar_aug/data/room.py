@@ -1,0 +1,199 @@
+"""Room for columns as long as a log: memory while they are short; beyond that files, mapped into memory.
+
+Whatever is made of each event is made a block of rows at a time, or one column at a time, and put here. A mapped column
+is an array, or a Series, like any other. Its pages are the operating system's to keep or to write out, so that what a
+process needs for itself does not grow with the log. The files have no names: they are gone when nobody maps them.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+BLOCK = 1 << 20  # rows
+Array = npt.NDArray[Any]
+Places = npt.NDArray[np.integer[Any]]
+
+
+class Room:
+    """Where long columns are put.
+
+    Args:
+        folder: where the files are, on a disk that has room for the log; None: all is kept in memory.
+        most: bytes of the longest column that is kept in memory.
+    """
+
+    def __init__(self, folder: Path | None = None, most: int = 1 << 24) -> None:
+        self.folder, self.most = folder, most
+        self._mapped: list[weakref.ref[mmap.mmap]] = []
+
+    def holds(self, size: int) -> bool:
+        """Whether a column of so many bytes is kept in memory."""
+        return self.folder is None or size <= self.most
+
+    def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """An array to be filled.
+
+        Raises:
+            OSError: The disk is full, or cannot be written to.
+        """
+        kind = np.dtype(dtype)
+        size = int(np.prod(shape)) * kind.itemsize
+        if self.folder is None or self.holds(size):
+            return np.empty(shape, kind)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            _reserve(file.fileno(), size)
+            return np.frombuffer(self._map(file), kind).reshape(shape)
+
+    def filled(self, rows: int, dtype: npt.DTypeLike, make: Callable[[slice], Any]) -> Array:
+        """An array of so many rows, each block of which `make` gives."""
+        values = self.empty(rows, dtype)
+        for block in blocks(rows):
+            values[block] = make(block)
+        self.let_go()
+        return values
+
+    def taken(self, values: Array, places: Places) -> Array:
+        """values[places]."""
+        return self.filled(len(places), values.dtype, lambda block: values[places[block]])
+
+    def true(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """The places at which a mask is true."""
+        places, done = self.empty(int(np.count_nonzero(mask)), np.int64), 0
+        for block in blocks(len(mask)):
+            found = block.start + np.flatnonzero(mask[block])
+            places[done : done + len(found)] = found
+            done += len(found)
+        self.let_go()
+        return places
+
+    def column(self, column: pd.Series) -> pd.Series:
+        """A column of a table, put here; one that is neither of numbers nor of text stays as it is."""
+        if self.holds(column.nbytes):
+            return column
+        if isinstance(column.dtype, np.dtype) and column.dtype != object:
+            values = column.to_numpy()
+            return series(self.filled(len(values), values.dtype, lambda block: values[block]), column.name)
+        return self._text(column, blocks(len(column))) if _is_arrow_text(column) else column
+
+    def ordered(self, column: pd.Series, order: Places) -> pd.Series:
+        """The rows of a column in another order."""
+        if isinstance(column.dtype, np.dtype) and column.dtype != object:
+            return series(self.taken(column.to_numpy(), order), column.name)
+        if not self.holds(column.nbytes) and _is_arrow_text(column):
+            return self._text(column, (order[block] for block in blocks(len(order))))
+        return column.take(order).reset_index(drop=True)
+
+    def _text(self, column: pd.Series, parts: Iterator[Any]) -> pd.Series:
+        """Text in an Arrow file: the rows of each part."""
+        assert self.folder is not None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        schema = pa.schema([("text", pa.large_string())])
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            with pa.ipc.new_file(pa.PythonFile(file, "w"), schema) as writer:
+                for part in parts:
+                    text = column.iloc[part].array.__arrow_array__()
+                    writer.write_table(pa.table({"text": text.cast(pa.large_string())}, schema))
+            file.flush()
+            mapped = self._map(file)
+        self.let_go()
+        read = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()["text"]
+        return pd.Series(cast(Any, type(column.array))(read, dtype=column.dtype), name=column.name, copy=False)
+
+    def let_go(self) -> None:
+        """Tell the system that nobody reads of what is mapped just now: it counts these pages no longer as this
+        process's, and may use them. Who reads on finds all as it was.
+        """
+        self._mapped = [each for each in self._mapped if each() is not None]
+        for each in self._mapped:
+            _let_go(each())
+
+    def _map(self, file: Any) -> mmap.mmap:
+        mapped = mmap.mmap(file.fileno(), 0)
+        self._mapped.append(weakref.ref(mapped))
+        return mapped
+
+
+MEMORY = Room()
+
+
+def blocks(rows: int) -> Iterator[slice]:
+    """Of so many rows, a block at a time."""
+    for start in range(0, rows, BLOCK):
+        yield slice(start, min(start + BLOCK, rows))
+
+
+def blocks_of_users(user: Places) -> Iterator[slice]:
+    """About a block of rows at a time, all of a user's together.
+
+    Args:
+        user: of each row; rising.
+    """
+    start = 0
+    while start < len(user):
+        stop = min(start + BLOCK, len(user))
+        if stop < len(user):
+            stop = int(np.searchsorted(user, user[stop - 1], side="right"))
+        yield slice(start, stop)
+        start = stop
+
+
+def spans(counts: Places) -> Iterator[tuple[int, int]]:
+    """Of users with so many rows each, from which to before which have about a block of rows together."""
+    ends = np.cumsum(counts)
+    first = 0
+    while first < len(counts):
+        before = int(ends[first - 1]) if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + BLOCK, side="right")))
+        yield first, last
+        first = last
+
+
+def different(parts: Iterable[pd.Series]) -> list[Any]:
+    """The values of a column that comes in parts, each once, sorted."""
+    found: pd.Series | None = None
+    for part in parts:
+        new = pd.Series(part.unique())
+        found = new if found is None else pd.Series(pd.concat([found, new], ignore_index=True).unique())
+    return [] if found is None else sorted(found.tolist())
+
+
+def series(values: Array, name: Any = None) -> pd.Series:
+    """An array as a column of a frame, not copied."""
+    return pd.Series(values, name=name, copy=False)
+
+
+def let_go(array: Array) -> None:
+    """The same of an array that may be mapped, whoever mapped it."""
+    base: Any = array
+    while isinstance(base, (np.ndarray, memoryview)):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    _let_go(base)
+
+
+def _let_go(mapped: Any) -> None:
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _is_arrow_text(column: pd.Series) -> bool:
+    return isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow"
+
+
+def _reserve(file: int, size: int) -> None:
+    """Make a file so long: an error now, where the disk is full, is better than the end of the process later."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.truncate(file, size)
