@@ -128,7 +128,7 @@ def test_every_arm_is_one_setting() -> None:
     assert ("DIN + item knowledge", "DIN + plots") in named, "a text about items is set against knowledge of items"
 
 
-def test_injections_are_arms_of_what_knows_items_and_the_first_is_that_of_the_controls() -> None:
+def test_injections_are_arms_of_what_knows_items_and_controls_enter_by_each() -> None:
     config = CompareConfig(
         backbones=("DIN",), knowledge=("user", "both"), injections=("events", "fields"), controls=("shuffled",)
     )
@@ -138,9 +138,13 @@ def test_injections_are_arms_of_what_knows_items_and_the_first_is_that_of_the_co
         "DIN + knowledge (events)",
         "DIN + knowledge",
         "DIN + shuffled vectors (events)",
+        "DIN + shuffled vectors",
     ]
-    (tested,) = pairs(arms(config))[1]
-    assert tested[0].name == "DIN + knowledge (events)", "what is compared differs in the vectors alone"
+    tested = [(ours.name, theirs.name) for ours, theirs in pairs(arms(config))[1]]
+    assert tested == [
+        ("DIN + knowledge (events)", "DIN + shuffled vectors (events)"),
+        ("DIN + knowledge", "DIN + shuffled vectors"),
+    ], "what is compared differs in the vectors alone"
 
 
 @pytest.mark.parametrize("backbone", ["DeepFM", "DIN", "FiBiNET"])

@@ -134,10 +134,11 @@ def _arm(backbone: str, name: str, entities: tuple[str, ...], injection: str, ad
 
 def decisive(among: Sequence[Arm], backbone: str) -> list[Arm]:
     """The arms with the fullest knowledge of a backbone, one for each way that it enters by the first adaptor."""
-    usual = fullest(among, backbone)
-    ways = dict.fromkeys(arm.way for arm in among if usual is not None and arm.adaptor == usual.adaptor)
-    found = (fullest([arm for arm in among if arm.way == way], backbone) for way in ways)
-    return [arm for arm in found if arm is not None]
+    best = fullest(among, backbone)
+    if best is None:
+        return []
+    alike = [arm for arm in among if (arm.backbone, arm.adaptor) == (backbone, best.adaptor)]
+    return [arm for arm in alike if arm.knowledge == best.knowledge]
 
 
 def fullest(among: Sequence[Arm], backbone: str) -> Arm | None:

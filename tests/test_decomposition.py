@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.workspaces import opened
+
+from kar_aug._keras import IS_KERAS_3
+
+if IS_KERAS_3:
+    pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)
+
+from kar_aug.cache import VectorStore
+from kar_aug.compare import arms, compare, decomposition, headlines
+from kar_aug.compare.arms import pairs
+from kar_aug.config import CompareConfig
+from kar_aug.encode.collaborative import collaborative_vectors
+from kar_aug.errors import StoreError
+from kar_aug.pipeline.encoding import encode
+from kar_aug.pipeline.workspace import Workspace
+
+SMALL = {"backbones": ["DeepFM"], "seeds": 1, "epochs": 1, "jobs": 1, "embedding_dim": 4, "hidden_units": [8]}
+
+
+def test_behaviour_is_a_control_and_stands_beside_every_text() -> None:
+    config = CompareConfig(
+        backbones=("DeepFM",),
+        knowledge=("item",),
+        injections=("similarity",),
+        controls=("shuffled", "bigger", "collaborative"),
+    )
+    assert [arm.name for arm in arms(config)] == [
+        "DeepFM",
+        "DeepFM + item knowledge (similarity)",
+        "DeepFM + shuffled vectors (similarity)",
+        "DeepFM, bigger",
+        "DeepFM + collaborative vectors (similarity)",
+        "DeepFM + item knowledge and collaborative vectors (similarity)",
+        "DeepFM + shuffled vectors and collaborative vectors (similarity)",
+    ]
+    against = [(ours.name, theirs.name) for ours, theirs in pairs(arms(config))[1]]
+    both = "DeepFM + item knowledge and collaborative vectors (similarity)"
+    assert (both, "DeepFM + collaborative vectors (similarity)") in against
+    assert (both, "DeepFM + shuffled vectors and collaborative vectors (similarity)") in against
+
+
+def test_items_that_the_same_users_like_are_alike() -> None:
+    random = np.random.default_rng(0)
+    user, item = np.repeat(np.arange(60), 20), random.integers(0, 40, 1200)
+    worth = 3 + np.where(user % 2 == item % 2, 1.0, -1.0) + random.normal(0, 0.5, 1200) + user % 3
+    vectors = collaborative_vectors(user, item, worth, 8)
+    assert vectors.shape == (40, 8) and vectors.dtype == np.float32
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    alike = unit @ unit.T
+    of_a_kind = (np.arange(40)[:, np.newaxis] - np.arange(40)) % 2 == 0
+    assert alike[of_a_kind].mean() > 0.3 > -0.3 > alike[~of_a_kind].mean()
+
+
+def test_what_all_like_as_much_still_tells_by_who_met_it() -> None:
+    user, item = np.asarray([0, 0, 1, 1, 2, 2]), np.asarray([0, 1, 0, 1, 2, 3])
+    vectors = collaborative_vectors(user, item, np.ones(6), 8)
+    assert vectors.shape[1] <= 3, "no more numbers than there are users"
+    assert vectors[0] @ vectors[1] > 0.5 and abs(vectors[0] @ vectors[2]) < 1e-5
+
+
+@pytest.fixture
+def workspace(own_tables: Path, truth: Path, tmp_path: Path) -> Workspace:
+    """Vectors, and nothing trained."""
+    chosen = {"knowledge": ["item"], "injections": ["similarity"], "controls": ["shuffled", "collaborative"]}
+    return opened(own_tables, Path(shutil.copytree(truth, tmp_path / "work")), **SMALL, **chosen)
+
+
+def test_a_gain_is_taken_apart_rung_by_rung(workspace: Workspace) -> None:
+    with pytest.raises(StoreError, match="encode --collaborative"):
+        compare(workspace)
+    (made,) = encode(workspace, collaborative=True).stores
+    store = VectorStore.open(made.path)
+    trained = workspace.data.split.query("part == 'train'")["item_id"].unique()
+    assert set(trained) <= set(store.ids) and not made.encoder.startswith("sentence")
+    comparison = compare(workspace)
+    alone, beside = decomposition(comparison)
+    assert [rung.what for rung in alone.rungs] == ["the plain backbone", "any vectors", "what the language model adds"]
+    assert [rung.arm.beside for rung in beside.rungs] == ["", "", "collaborative", "collaborative"]
+    assert [rung.what for rung in beside.rungs][1] == "behaviour"
+    for ladder in (alone, beside):
+        assert sum(rung.step.mean for rung in ladder.rungs if rung.step) == pytest.approx(ladder.gain)
+        assert ladder.rungs[-1].auc.mean == comparison.estimate(ladder.rungs[-1].arm).mean
+    assert any("collaborative vectors" in sentence for sentence in headlines(comparison))
+    assert comparison.coverage(beside.rungs[-1].arm)["item.collaborative"] > 0.5
+
+
+def test_other_splits_have_other_collaborative_vectors(workspace: Workspace) -> None:
+    varied = Workspace(replace(workspace.config, compare=replace(workspace.config.compare, vary_split=True, seeds=2)))
+    encode(varied, collaborative=True)
+    assert len(list((workspace.config.work / "vectors").glob("collaborative-item-*"))) == 2
