@@ -330,13 +330,16 @@ class CompareConfig(TrainingConfig):
             as it is, and with all that follows.
         knowledge: some of "user", "item" and "both".
         controls: some of "metadata" (the fields that a prompt shows, through the same encoder), "shuffled" (the
-            vectors, each given to another id), "random" (vectors of the same lengths) and "bigger" (the plain
-            backbone, its deep part widened until it has as many parameters).
+            vectors, each given to another id), "random" (vectors of the same lengths), "bigger" (the plain
+            backbone, its deep part widened until it has as many parameters) and "collaborative" (items by the training
+            part's behaviour; every arm with vectors of items is then trained with these beside its own, too).
         adaptors: each is combined with each of `knowledge`; the first is that of the controls too.
-        injections: likewise, for knowledge of items. "fields": the item's vector, as in KAR. "events": those of
-            the items that the user clicked before as well: averaged into one field more (DeepFM, where item and
-            events then meet in the second order, and others), or compared by the attention (DIN). Joined by "+", one
-            arm has several.
+        injections: likewise, for knowledge of items, and of the controls too. "fields": the item's vector, as in KAR.
+            "events": those of the items that the user clicked before as well: averaged into one field more (DeepFM,
+            where item and events then meet in the second order, and others), or compared by the attention (DIN).
+            "similarity", "attention", "retrieval": frozen vectors compare the candidate with what the user liked and
+            disliked before (`[data] past_length`). "user-similarity": with what is known of the user. Joined by "+",
+            one arm has several.
         stores: name -> vector stores of other texts, an arm each: { item = "folder" }, or a folder alone for items.
         seeds: how often each arm is trained, with other initial weights and order of data.
         vary_split: whether each seed also draws the users of train, validation and test anew.
