@@ -261,7 +261,7 @@ def test_a_longer_log_takes_hardly_more_memory(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_full_disk_is_an_error_before_anything_is_lost(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="space|large"):
+    with pytest.raises(OSError, match=r"space|large"):
         Room(tmp_path, most=0).empty(1 << 50, np.int64)
 
 
