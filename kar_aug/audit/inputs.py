@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from itertools import repeat
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +12,13 @@ import pandas as pd
 
 from kar_aug.audit import statistics
 from kar_aug.audit.findings import Check, Finding, found
+from kar_aug.audit.split import samples_of
 from kar_aug.data.building import told_codes
 from kar_aug.data.encodings import FIRST, Buckets, Scale
 from kar_aug.data.features import HIST, PAST
-from kar_aug.data.samples import Samples
-from kar_aug.data.split import PARTS, is_sample, part_codes
+from kar_aug.data.room import blocks, blocks_of_users, different
+from kar_aug.data.samples import ENTITIES, Samples
+from kar_aug.data.split import PARTS, distinct, is_sample, part_codes
 
 _IDS = ("user_id", "item_id")
 _FEWEST_ROWS = 20  # of fewer, a column may give the label away by chance
@@ -26,12 +30,15 @@ Places = npt.NDArray[np.int64]
 
 def samples_are_the_split(samples: Samples, split: pd.DataFrame) -> Check:
     """Whether each sample stands in the part that the split says, and none is history."""
-    rows = split[is_sample(split)]
-    if len(rows) == len(samples):
-        wrong = (samples.part != part_codes(rows["part"])) | (samples.label != rows["label"].to_numpy(np.float32))
-        count = int(wrong.sum())
-    else:
-        count = abs(len(rows) - len(samples))
+    passed = count = 0
+    for rows in samples_of(split):
+        same = slice(passed, passed + len(rows))
+        part, label = part_codes(rows["part"]), rows["label"].to_numpy(np.float32)
+        if passed + len(rows) <= len(samples):
+            count += int(((samples.part[same] != part) | (samples.label[same] != label)).sum())
+        passed += len(rows)
+    if passed != len(samples):
+        count = abs(passed - len(samples))
     leak = Finding("part", count, f"{count:,} samples are not those of the split: other rows, parts or labels.")
     return Check("samples are the split's", len(samples), "samples", found(leak))
 
@@ -42,44 +49,62 @@ def earlier_events(samples: Samples, split: pd.DataFrame) -> Check:
     Of "past", which is as long as histories are, 100,000 samples are looked at, evenly spread.
     """
     name = "earlier events are earlier"
-    rows = split[is_sample(split)]
+    rows = np.flatnonzero(is_sample(split))
     spread = {HIST: 1, PAST: max(1, len(samples) // _SPREAD_ROWS)}
-    steps = {f"{sequence}_item": step for sequence, step in spread.items() if sequence in samples.sequences}
-    if not steps or len(rows) != len(samples):
+    keys = {f"{sequence}_item": step for sequence, step in spread.items() if sequence in samples.sequences}
+    if not keys or len(rows) != len(samples):
         return Check(name, 0, "samples")
+    places = {entity: pd.Index(samples.vocabulary[entity][1:]) for entity in ENTITIES}
+    bad, example = 0, ""
+    for block in blocks_of_users(distinct(split["user_id"])[1]):
+        first, stop = np.searchsorted(rows, [block.start, block.stop])
+        wrong = _late(samples, keys, places, split.iloc[block], np.arange(first, stop), rows[first:stop] - block.start)
+        bad += len(wrong)
+        if len(wrong) and not example:
+            user = samples.vocabulary["user"][samples.places["user"][samples.rows[wrong[0]]]]
+            example = f"a sample of user {user!r} in {PARTS[samples.part[wrong[0]]]}"
+    text = f"{bad:,} samples read of events that did not happen to their user before them."
+    return Check(name, len(samples), "samples", found(Finding("history", bad, text, example)))
+
+
+def _late(
+    samples: Samples,
+    keys: Mapping[str, int],
+    places: Mapping[str, pd.Index],
+    events: pd.DataFrame,
+    wanted: Places,
+    rows: Places,
+) -> Places:
+    """Those of some samples that read what was not yet, or happened to somebody else.
+
+    Args:
+        keys: inputs of earlier items, each of every so many samples.
+        places: of ids in the vocabularies.
+        events: all events of their users.
+        rows: the place of each sample among these events.
+    """
     items = len(samples.vocabulary["item"])
-    first = _first_events(samples, split, items)
-    moment, users = rows["moment"].to_numpy(np.int64), samples.places["user"][samples.rows].astype(np.int64)
-    bad = np.zeros(len(samples), bool)
-    for key, step in steps.items():
-        for start in range(0, len(samples), _READ_ROWS * step):
-            some = np.arange(start, min(start + _READ_ROWS * step, len(samples)), step)
-            events = samples.read(some, {key})[key]
-            there = events > 0
-            happened = _look_up(first, (users[some][:, np.newaxis] * items + events)[there])
-            late = np.zeros(events.shape, bool)
-            moments = np.broadcast_to(moment[some][:, np.newaxis], events.shape)[there]
-            late[there] = (happened < 0) | (happened >= moments)
-            bad[some] |= late.any(axis=1)
-    place = int(bad.argmax())
-    part = PARTS[samples.part[place]]
-    leak = Finding(
-        "history",
-        int(bad.sum()),
-        f"{bad.sum():,} samples read of events that did not happen to their user before them.",
-        f"a sample of user {samples.vocabulary['user'][users[place]]!r} in {part}" if bad.any() else "",
-    )
-    return Check(name, len(samples), "samples", found(leak))
+    first = _first_events(places, events, items)
+    moment, users = events["moment"].to_numpy()[rows], samples.places["user"][samples.rows[wanted]].astype(np.int64)
+    late = np.zeros(len(wanted), bool)
+    for key, step in keys.items():
+        for start in range(0, len(wanted), _READ_ROWS * step):
+            some = np.arange(start, min(start + _READ_ROWS * step, len(wanted)), step)
+            read = samples.read(wanted[some], {key})[key]
+            there = read > 0
+            happened = _look_up(first, (users[some][:, np.newaxis] * items + read)[there])
+            wrong = np.zeros(read.shape, bool)
+            moments = np.broadcast_to(moment[some][:, np.newaxis], read.shape)[there]
+            wrong[there] = (happened < 0) | (happened >= moments)
+            late[some] |= wrong.any(axis=1)
+    return wanted[late]
 
 
-def _first_events(samples: Samples, split: pd.DataFrame, items: int) -> tuple[Places, Places]:
+def _first_events(places: Mapping[str, pd.Index], events: pd.DataFrame, items: int) -> tuple[Places, Places]:
     """(sorted user * items + item, moment of the user's first event with it), of events that are no drawn negatives."""
-    happened = split[~split["drawn"].to_numpy(bool)] if "drawn" in split else split
-    places = [
-        happened[f"{e}_id"].map({id: place for place, id in enumerate(samples.vocabulary[e])}).to_numpy(np.int64)
-        for e in ("user", "item")
-    ]
-    pairs = pd.Series(happened["moment"].to_numpy()).groupby(places[0] * items + places[1]).min()
+    happened = events[~events["drawn"].to_numpy(bool)] if "drawn" in events else events
+    user, item = (places[e].get_indexer(pd.Index(happened[f"{e}_id"])) + 1 for e in ENTITIES)
+    pairs = pd.Series(happened["moment"].to_numpy()).groupby(user.astype(np.int64) * items + item).min()
     return pairs.index.to_numpy(np.int64), pairs.to_numpy(np.int64)
 
 
@@ -93,72 +118,124 @@ def _look_up(table: tuple[Places, Places], keys: Places) -> Places:
 
 def labels(samples: Samples) -> Check:
     """Whether no feature gives the label away: each of its values with one label only."""
-    findings = []
     features = [f for f in samples.features if f.length is None and f.name not in _IDS]
-    for feature in features:
-        read = samples.read(np.arange(len(samples)), {feature.name})[feature.name]
-        values = pd.factorize(read)[0]
-        shown = np.bincount(values)
-        clicked = np.bincount(values, weights=samples.label, minlength=len(shown))
-        told = (clicked == 0) | (clicked == shown)
-        if len(values) >= _FEWEST_ROWS and _repeats(shown) and told.all() and 0 < clicked.sum() < len(values):
-            findings.append(
-                Finding("label", 1, f"The feature {feature.name!r} gives the label away: each value has one label.")
-            )
+    findings = [
+        Finding("label", 1, f"The feature {feature.name!r} gives the label away: each value has one label.")
+        for feature in features
+        if _tells_label(samples, feature.name)
+    ]
     return Check("no feature gives the label away", len(features), "features", found(*findings))
 
 
-def _repeats(shown: Places) -> bool:
+def _tells_label(samples: Samples, name: str) -> bool:
+    """Whether each value of a feature has one label. That it has not is seen after few of the samples."""
+    counts = pd.DataFrame()
+    for block in blocks(len(samples)):
+        rows = np.arange(block.start, block.stop)
+        values, label = samples.read(rows, {name})[name], pd.Series(samples.label[block])
+        more = label.groupby(values).agg(shown="size", clicked="sum")
+        counts = pd.concat([counts, more]).groupby(level=0).sum()
+        if not ((counts["clicked"] == 0) | (counts["clicked"] == counts["shown"])).all():
+            return False
+    clicked = counts["clicked"].sum()
+    return len(samples) >= _FEWEST_ROWS and _repeats(counts["shown"]) and 0 < clicked < len(samples)
+
+
+def _repeats(shown: pd.Series) -> bool:
     """Whether values come again: of numbers that are all different each has one label, and tells nothing."""
-    return len(shown) < shown.sum() / 2
+    return bool(len(shown) < shown.sum() / 2)
 
 
 def fitted_on_training(samples: Samples, split: pd.DataFrame) -> Check:
     """Whether no vocabulary has a value, and no scale a bound, that the training part does not show."""
-    part = split["part"].to_numpy()
-    users = split.loc[part == "train", "user_id"].unique()
-    trained = (part == "train") | ((part == "history") & split["user_id"].isin(users).to_numpy())
+    trained = _trained(split)
     findings = []
     fitted: dict[int, str] = {}  # by encoding: events share that of a feature, which stands before
     for name, encoding in samples.encodings.items():
         if fitted.setdefault(id(encoding), name) != name:
             continue
-        shown = _shown(samples, name, trained, split)
         if isinstance(encoding, Scale):
-            gone = f"{name}_missing"
-            known = shown[_shown(samples, gone, trained, split) == 0] if gone in samples.columns else shown
-            fault = _off_scale(known.astype(np.float64), encoding)
+            fault = _off_scale(_Spread.of(samples, name, trained, split), encoding)
         else:
-            known = np.unique(shown[shown >= FIRST])
-            lacking = encoding.size - FIRST - len(known)
+            seen = np.zeros(encoding.size, bool)
+            for codes in _shown(samples, name, trained, split):
+                seen[codes] = True
+            lacking = encoding.size - FIRST - int(seen[FIRST:].sum())
             fault = lacking > 0 and not (isinstance(encoding, Buckets) and lacking <= 1)
         if fault:
             findings.append(Finding("fitted", 1, f"The feature {name!r} was fitted on more than the training part."))
     return Check("vocabularies and scales are the training part's", len(fitted), "features", found(*findings))
 
 
-def _shown(samples: Samples, name: str, trained: npt.NDArray[np.bool_], split: pd.DataFrame) -> npt.NDArray[Any]:
-    """Values of a feature in the training part: one an event, or one a user or item that it has."""
+def _trained(split: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Rows of the training part, and of its users' histories."""
+    rows = [split.iloc[block] for block in blocks(len(split))]
+    users = different(each["user_id"][each["part"] == "train"] for each in rows)
+    return np.concatenate(
+        [
+            ((part == "train") | ((part == "history") & user.isin(users))).to_numpy()
+            for part, user in ((each["part"], each["user_id"]) for each in rows)
+        ]
+    )
+
+
+def _shown(
+    samples: Samples, name: str, trained: npt.NDArray[np.bool_], split: pd.DataFrame
+) -> Iterator[npt.NDArray[Any]]:
+    """Values of a feature in the training part, some at a time: one an event, or one a user or item that it has."""
     column = samples.columns[name]
     feature = next((each for each in (*samples.features, *samples.keys) if each.name == name), None)
     if feature is not None and feature.sequence:
         told, encoding = name.removeprefix(f"{feature.sequence}_"), samples.encodings[name]
-        if told in split and not isinstance(encoding, Scale):
-            return told_codes(split.loc[trained, told], encoding)  # of all events: a sequence may have some alone
+        if told in split and not isinstance(encoding, Scale):  # of all events: a sequence may have some alone
+            codes = told_codes(split[told], encoding)
+            yield from (codes[block][trained[block]] for block in blocks(len(codes)))
+            return
         kept = samples.sequences[feature.sequence].kept
-        return column.values[: len(kept)][trained[kept]]
-    if column.entity:
-        return column.values[np.unique(samples.places[column.entity][trained])]
-    return column.values[trained]
+        yield from (column.values[block][trained[kept[block]]] for block in blocks(len(kept)))
+    elif column.entity:
+        places, seen = samples.places[column.entity], np.zeros(len(column.values), bool)
+        for block in blocks(len(places)):
+            seen[places[block][trained[block]]] = True
+        yield column.values[seen]
+    else:
+        yield from (column.values[block][trained[block]] for block in blocks(len(trained)))
 
 
-def _off_scale(known: npt.NDArray[np.float64], scale: Scale) -> bool:
+class _Spread(NamedTuple):
+    """How numbers spread."""
+
+    rows: int
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, samples: Samples, name: str, trained: npt.NDArray[np.bool_], split: pd.DataFrame) -> _Spread:
+        """Of a feature's numbers in the training part, those that are not missing."""
+        gone = f"{name}_missing"
+        parts = []
+        flags = _shown(samples, gone, trained, split) if gone in samples.columns else repeat(None)
+        for values, missing in zip(_shown(samples, name, trained, split), flags, strict=False):
+            known = (values if missing is None else values[missing == 0]).astype(np.float64)
+            if len(known):
+                parts.append((len(known), known.sum(), (known**2).sum(), known.min(), known.max()))
+        if not parts:
+            return cls(0, 0.0, 0.0, 0.0, 0.0)
+        count, total, squares, low, high = (np.asarray(each) for each in zip(*parts, strict=True))
+        mean = total.sum() / count.sum()
+        deviation = np.sqrt(max(0.0, squares.sum() / count.sum() - mean**2))
+        return cls(int(count.sum()), float(mean), float(deviation), float(low.min()), float(high.max()))
+
+
+def _off_scale(known: _Spread, scale: Scale) -> bool:
     """Whether the training part does not fill its own scale: mean 0 and deviation 1, or 0 to 1."""
-    if len(known) < 2 or not np.ptp(known):
+    if known.rows < 2 or known.low == known.high:
         return False
     if abs(scale.missing) < _EXACT:  # standard, log: what is missing is read as the mean
-        return bool(abs(known.mean()) > _EXACT or abs(known.std() - 1) > _EXACT)
-    return bool(abs(known.min()) > _EXACT or abs(known.max() - 1) > _EXACT)
+        return abs(known.mean) > _EXACT or abs(known.deviation - 1) > _EXACT
+    return abs(known.low) > _EXACT or abs(known.high - 1) > _EXACT
 
 
 def vocabularies(samples: Samples, split: pd.DataFrame) -> Check:

@@ -12,12 +12,12 @@ import pandas as pd
 
 from kar_aug._batched import batched
 from kar_aug.audit.findings import Check, Finding, found, shown
-from kar_aug.audit.split import event_key
+from kar_aug.audit.split import event_key, samples_of
 from kar_aug.cache import Answer, VectorStore, answer_key, text_key
 from kar_aug.cache.vectors.index import EntityId
 from kar_aug.data import as_of
 from kar_aug.data.cells import text_of
-from kar_aug.data.split import is_sample
+from kar_aug.data.room import blocks
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.prompts.histories.summaries import without_summaries
 
@@ -51,14 +51,16 @@ class Stored:
 
 def read(workspace: Workspace) -> dict[str, list[Stored]]:
     """All knowledge in the text cache, by what it is called."""
-    blind = workspace.asking.blind()
-    rendered = {
-        (prompt.knowledge, prompt.entity_id): _question(prompt.messages)
-        for entity in ENTITIES
-        for prompt in blind.prompts(entity, everyone=True)
-    }
     stored: dict[str, list[Stored]] = {workspace.paths.knowledge(entity): [] for entity in ENTITIES}
     with workspace.paths.open_cache() as cache:
+        if next(iter(cache.answers()), None) is None:
+            return stored
+        blind = workspace.asking.blind()
+        rendered = {
+            (prompt.knowledge, prompt.entity_id): _question(prompt.messages)
+            for entity in ENTITIES
+            for prompt in blind.prompts(entity, everyone=True)
+        }
         for answers in batched(cache.answers(), _BATCH):
             links = cache.links_of([answer.key for answer in answers])
             for answer in answers:
@@ -90,22 +92,22 @@ def as_of_times(entity: str, stored: Sequence[Stored], split: pd.DataFrame) -> C
     """Whether every sample is later than the as-of time of the knowledge that it would use."""
     key = f"{entity}_id"
     name = f"samples come after the knowledge of their {entity}"
-    samples = split[is_sample(split)]
     said = pd.Series([each.as_of or "" for each in stored], pd.Index([each.entity_id for each in stored]), dtype="str")
     times = pd.to_datetime(said, format="ISO8601", utc=True, errors="coerce")
-    known, when = _of_each(times, samples[key]), _utc(samples["timestamp"])
-    late = when < known
-    if event_key(split) == "timestamp" or entity == "item":
-        late |= when == known
-    else:  # at the very time of the history's end a sample may still be later in the given order: the split was checked
-        late |= (when == known) & (known != _of_each(_utc(as_of(split)), samples["user_id"]))
-    bad = samples[late.to_numpy()]
-    leak = Finding(
-        "as-of",
-        len(bad),
-        f"{len(bad):,} samples are not later than the as-of time of their {entity}'s knowledge.",
-        "" if bad.empty else _as_of_example(entity, bad.iloc[0], known[bad.index[0]]),
-    )
+    by_order = event_key(split) == "order" and entity == "user"
+    ends = _utc(as_of(split)) if by_order else None
+    told, bad, example = 0, 0, ""
+    for samples in samples_of(split) if stored else ():
+        known, when = _of_each(times, samples[key]), _utc(samples["timestamp"])
+        if ends is None:
+            late = when <= known
+        else:  # at the very end of the history a sample may still be later in the given order: the split was checked
+            late = (when < known) | ((when == known) & (known != _of_each(ends, samples["user_id"])))
+        wrong = samples[late.to_numpy()]
+        told, bad = told + int(known.notna().sum()), bad + len(wrong)
+        example = example or ("" if wrong.empty else _as_of_example(entity, wrong.iloc[0], known[wrong.index[0]]))
+    text = f"{bad:,} samples are not later than the as-of time of their {entity}'s knowledge."
+    leak = Finding("as-of", bad, text, example)
     untold = [each for each in stored if pd.isna(times.loc[each.entity_id]) and not each.proved]
     unproved = Finding(
         "as-of",
@@ -113,7 +115,7 @@ def as_of_times(entity: str, stored: Sequence[Stored], split: pd.DataFrame) -> C
         f"{len(untold):,} texts about {entity}s have no as-of time, and no prompt that is rendered today.",
         f"{entity} {untold[0].entity_id!r}" if untold else "",
     )
-    return Check(name, int(known.notna().sum()), "samples", found(leak), found(unproved))
+    return Check(name, told, "samples", found(leak), found(unproved))
 
 
 def _as_of_example(entity: str, row: pd.Series, known: pd.Timestamp) -> str:
@@ -208,7 +210,10 @@ def _seen_in(
     """(user, what is shown) of every item or rating that stands in a user's text and only in the user's samples."""
     if not texts or not titles:
         return
-    rows = split[split["user_id"].isin(texts)]
+    wanted = pd.Index(list(texts))
+    rows = pd.concat(
+        [part[part["user_id"].isin(wanted)] for part in (split.iloc[block] for block in blocks(len(split)))]
+    )
     value = "rating" if "rating" in rows else "label"
     common = _common([_words(text) for text in texts.values()])
     user: Any
@@ -295,7 +300,7 @@ def _made_before_all_samples(store: VectorStore, split: pd.DataFrame) -> bool:
     if store.manifest.as_of is None:
         return False
     latest = pd.to_datetime(store.manifest.as_of, utc=True, errors="coerce")
-    return bool(latest < _utc(split.loc[is_sample(split), "timestamp"]).min())
+    return all(bool(latest < _utc(samples["timestamp"]).min()) for samples in samples_of(split) if len(samples))
 
 
 def _superseded(stale: Sequence[EntityId], keys: Mapping[EntityId, str], workspace: Workspace) -> Finding:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pandas as pd
 
 from kar_aug.audit.findings import Check, Finding, found, shown
-from kar_aug.data import PARTS
+from kar_aug.data import PARTS, as_of
+from kar_aug.data.room import blocks
 from kar_aug.data.split import is_sample
 
 
@@ -19,26 +21,32 @@ def event_key(split: pd.DataFrame) -> str:
 def history_before_samples(split: pd.DataFrame) -> Check:
     """Whether every sample is strictly later than all that its user's prompt may see."""
     key = event_key(split)
-    is_history = split["part"] == "history"
-    last = split[is_history].groupby("user_id")[key].max()
-    samples = split[is_sample(split)]
-    seen = last.reindex(samples["user_id"]).set_axis(samples.index)
-    bad = samples[(seen.notna() & (samples[key] <= seen)).to_numpy()]
-    leak = Finding(
-        "history",
-        len(bad),
-        f"{len(bad):,} samples are not later than all that their user's prompt may see.",
-        "" if bad.empty else _event(bad.iloc[0]),
+    last = as_of(split, key)
+    count, bad, example = 0, 0, ""
+    for samples in samples_of(split):
+        seen = last.reindex(samples["user_id"]).set_axis(samples.index)
+        early = samples[(seen.notna() & (samples[key] <= seen)).to_numpy()]
+        count, bad = count + len(samples), bad + len(early)
+        example = example or ("" if early.empty else _event(early.iloc[0]))
+    text = f"{bad:,} samples are not later than all that their user's prompt may see."
+    return Check(
+        "samples come after their user's history", count, "samples", found(Finding("history", bad, text, example))
     )
-    return Check("samples come after their user's history", len(samples), "samples", found(leak))
+
+
+def samples_of(split: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The samples, so many at a time that the log need not fit into memory."""
+    for block in blocks(len(split)):
+        rows = split.iloc[block]
+        yield rows[is_sample(rows)]
 
 
 def parts_apart(split: pd.DataFrame, protocol: str) -> Check:
     """Whether no user ("user"), or no time ("temporal"), stands in two parts."""
     if protocol == "temporal":
         return _times_apart(split)
-    samples = split[is_sample(split)]
-    parts = samples.groupby("user_id")["part"].nunique()
+    pairs = pd.concat([samples[["user_id", "part"]].drop_duplicates() for samples in samples_of(split)])
+    parts = pairs.drop_duplicates().groupby("user_id")["part"].count()
     both = parts[parts > 1]
     leak = Finding(
         "part",
@@ -50,7 +58,11 @@ def parts_apart(split: pd.DataFrame, protocol: str) -> Check:
 
 
 def _times_apart(split: pd.DataFrame) -> Check:
-    spans = split.groupby("part")["timestamp"].agg(["min", "max"])
+    of_blocks = [
+        split.iloc[block].groupby("part", observed=True)["timestamp"].agg(["min", "max"])
+        for block in blocks(len(split))
+    ]
+    spans = pd.concat(of_blocks).groupby(level=0, observed=True).agg({"min": "min", "max": "max"})
     present = [part for part in PARTS if part in spans.index]
     overlaps = []
     for earlier, later in pairwise(present):

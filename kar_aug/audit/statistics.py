@@ -16,12 +16,20 @@ import pandas as pd
 
 from kar_aug.audit.findings import Check, Finding, found, shown
 from kar_aug.data.cells import flat
+from kar_aug.data.room import blocks
 
 Array = npt.NDArray[np.float64]
 # Users or items that a statistic must tell apart before it can be more than chance.
 _FEWEST = 10
 _FEWEST_OTHERS = 5
 _MOST_CATEGORIES = 20
+_SUMS = {
+    "events": ("label", "count"),
+    "clicks": ("label", "sum"),
+    "time": ("time", "max"),
+    "ratings": ("rating", "count"),
+    "rating": ("rating", "sum"),
+}
 
 
 def columns(entity: str, table: pd.DataFrame, names: Sequence[str], split: pd.DataFrame) -> Check:
@@ -59,19 +67,32 @@ class _Statistic(NamedTuple):
 
 
 def _statistics(split: pd.DataFrame, key: str, entities: pd.Series) -> Iterator[_Statistic]:
-    frame = split[[key, "label"]].assign(time=_seconds(split["timestamp"]), test=split["part"] == "test")
-    measures = [("the number of events", "label", "count"), ("the number of clicks", "label", "sum")]
-    measures += [("the click rate", "label", "mean"), ("the time of the last event", "time", "max")]
-    if "rating" in split:
-        frame["rating"] = split["rating"]
-        measures += [("the mean rating", "rating", "mean"), ("the sum of ratings", "rating", "sum")]
-    groups, before = frame.groupby(key), frame[~frame["test"]].groupby(key)
-    for what, column, how in measures:
-        missing = 0.0 if how in ("count", "sum") else np.nan
-        full, early = (
-            each[column].agg(how).reindex(entities).fillna(missing).to_numpy(np.float64) for each in (groups, before)
-        )
-        yield _Statistic(what, full, early)
+    counted = pd.concat([_counted(split.iloc[block], key) for block in blocks(len(split))])
+    both = (_told(each, key, entities) for each in (counted, counted[~counted["test"]]))
+    for (what, full), (_, before) in zip(*both, strict=True):
+        yield _Statistic(what, full, before)
+
+
+def _counted(events: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Sums of some events, a row a user or item, and whether they are of the test part."""
+    frame = events[[key, "label"]].assign(time=_seconds(events["timestamp"]), test=events["part"] == "test")
+    frame["rating"] = events["rating"].astype(np.float64) if "rating" in events else np.nan
+    return frame.groupby([key, "test"], as_index=False).agg(**_SUMS)
+
+
+def _told(counted: pd.DataFrame, key: str, entities: pd.Series) -> Iterator[tuple[str, Array]]:
+    sums = counted.groupby(key).agg(dict.fromkeys(_SUMS, "sum") | {"time": "max"}).reindex(entities)
+    yield "the number of events", sums["events"].fillna(0).to_numpy(np.float64)
+    yield "the number of clicks", sums["clicks"].fillna(0).to_numpy(np.float64)
+    yield "the click rate", _ratio(sums["clicks"], sums["events"])
+    yield "the time of the last event", sums["time"].to_numpy(np.float64, na_value=np.nan)
+    if counted["ratings"].any():
+        yield "the mean rating", _ratio(sums["rating"], sums["ratings"])
+        yield "the sum of ratings", sums["rating"].fillna(0).to_numpy(np.float64)
+
+
+def _ratio(total: pd.Series, count: pd.Series) -> Array:
+    return (total / count.where(count > 0)).to_numpy(np.float64)
 
 
 def _seconds(timestamp: pd.Series) -> pd.Series:

@@ -95,6 +95,13 @@ class Room:
             return self._text(column, (order[block] for block in blocks(len(order))))
         return column.take(order).reset_index(drop=True)
 
+    def rows(self, frame: pd.DataFrame, mask: npt.NDArray[np.bool_]) -> pd.DataFrame:
+        """The rows of a frame at which a mask is true."""
+        if mask.all():
+            return frame
+        places = self.true(mask)
+        return pd.DataFrame({name: self.ordered(frame[name], places) for name in frame.columns}, copy=False)
+
     def _text(self, column: pd.Series, parts: Iterator[Any]) -> pd.Series:
         """Text in an Arrow file: the rows of each part."""
         assert self.folder is not None
@@ -144,7 +151,7 @@ def blocks_of_users(user: Places) -> Iterator[slice]:
     while start < len(user):
         stop = min(start + BLOCK, len(user))
         if stop < len(user):
-            stop = int(np.searchsorted(user, user[stop - 1], side="right"))
+            stop = max(stop, int(np.searchsorted(user, user[stop - 1], side="right")))
         yield slice(start, stop)
         start = stop
 

@@ -149,8 +149,9 @@ def as_of(split: pd.DataFrame, key: str = "timestamp") -> pd.Series:
     """
     found = []
     for block in blocks(len(split)):
-        history = split[["user_id", key, "part"]].iloc[block].loc[lambda rows: rows["part"] == "history"]
-        found.append(history.groupby("user_id")[key].max())
+        rows = split.iloc[block]
+        is_history = rows["part"] == "history"
+        found.append(rows[key][is_history].groupby(rows["user_id"][is_history]).max())
     return pd.concat(found).groupby(level=0).max() if found else split[key].iloc[:0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,18 +26,21 @@ class Events:
 
     def __init__(self, scenario: Scenario, tables: Tables, split: pd.DataFrame) -> None:
         # Columns and slices of them: a frame a user would cost more than the prompt.
-        history = split[split["part"] == "history"].sort_values("user_id", kind="stable")
-        ends = np.cumsum(history["user_id"].value_counts(sort=False).sort_index().to_numpy()).tolist()
-        users = np.sort(history["user_id"].unique()).tolist()
-        self._spans = dict(zip(users, zip([0, *ends][:-1], ends, strict=True), strict=True))
+        rows = np.flatnonzero(split["part"] == "history")
+        users = split["user_id"].iloc[rows]
+        if not users.is_monotonic_increasing:
+            rows = rows[users.argsort(kind="stable")]
+        counts = users.value_counts(sort=False).sort_index()
+        ends = np.cumsum(counts.to_numpy()).tolist()
+        self._spans = dict(zip(counts.index.tolist(), zip([0, *ends][:-1], ends, strict=True), strict=True))
         self._scenario = scenario
         self._fields = scenario.user.get("item_fields", [])
         self._items: dict[Any, dict[str, Any]] = tables.items.set_index("item_id").to_dict("index")  # type: ignore[assignment]
-        self._times = _dates(history["timestamp"])
-        self._days = (self._times.dt.day.astype(str) + self._times.dt.strftime(" %b %Y")).tolist()
-        self.item_ids: list[int | str] = history["item_id"].tolist()
-        self.ratings: list[float] = history["rating" if "rating" in history else "label"].tolist()
-        _check_scale(scenario, self.ratings)
+        self._times = _dates(split["timestamp"].iloc[rows])
+        ratings = split["rating" if "rating" in split else "label"].iloc[rows]
+        self.item_ids: Sequence[int | str] = _Values(split["item_id"].iloc[rows])
+        self.ratings: Sequence[float] = _Values(ratings)
+        _check_scale(scenario, ratings)
 
     def span(self, user_id: int | str) -> tuple[int, int]:
         """The positions of a user's events: (first, one after the last)."""
@@ -49,13 +52,14 @@ class Events:
         return [
             {
                 **shown(self._items.get(self.item_ids[i], {}), self._fields),
-                "date": self._days[i],
-                "rating": f"{self.ratings[i]:g}",
-                "stars": stars(self.ratings[i]),
-                "verdict": verdict(self.ratings[i]),
-                "ago": ago((now - self._times.iloc[i]).days),
+                "date": _day(time),
+                "rating": f"{rating:g}",
+                "stars": stars(rating),
+                "verdict": verdict(rating),
+                "ago": ago((now - time).days),
             }
             for i in positions
+            for time, rating in ((self._times.iloc[i], self.ratings[i]),)
         ]
 
     def as_of(self, position: int) -> str:
@@ -64,7 +68,7 @@ class Events:
 
     def period(self, start: int, end: int) -> str:
         """From the day of the event at `start` to that of the last before `end`."""
-        first, last = self._days[start], self._days[end - 1]
+        first, last = (_day(self._times.iloc[place]) for place in (start, end - 1))
         return first if first == last else f"{first} to {last}"
 
 
@@ -77,13 +81,31 @@ def ago(days: int) -> str:
     return "the same day"
 
 
-def _check_scale(scenario: Scenario, ratings: list[float]) -> None:
+class _Values(Sequence[Any]):
+    """A column as Python's own values, made when they are asked for."""
+
+    def __init__(self, column: pd.Series) -> None:
+        self._array = column.array if isinstance(column.array, pd.arrays.ArrowStringArray) else column.to_numpy()
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, place: Any) -> Any:
+        found = self._array[place]
+        return found.tolist() if hasattr(found, "tolist") else found
+
+
+def _day(time: pd.Timestamp) -> str:
+    return f"{time.day}{time.strftime(' %b %Y')}"
+
+
+def _check_scale(scenario: Scenario, ratings: pd.Series) -> None:
     """Words and stars for ratings of another scale would say the opposite of what users said."""
     scale = scenario.ratings
-    if ratings and scenario.tells_ratings and not (scale.low <= min(ratings) and max(ratings) <= scale.high):
+    if len(ratings) and scenario.tells_ratings and not (scale.low <= ratings.min() and ratings.max() <= scale.high):
         raise PromptError(
             f"Scenario {scenario.name}: its words and stars are for ratings from {scale.low:g} to {scale.high:g}, the "
-            f"data hold {min(ratings):g} to {max(ratings):g}. Set low, high and words in [ratings] of the scenario."
+            f"data hold {ratings.min():g} to {ratings.max():g}. Set low, high and words in [ratings] of the scenario."
         )
 
 

@@ -20,7 +20,7 @@ from kar_aug.data.building import build_samples
 from kar_aug.data.inputs import inputs
 from kar_aug.data.labels import labelled
 from kar_aug.data.negatives import with_negatives
-from kar_aug.data.room import Room
+from kar_aug.data.room import Room, blocks, different
 from kar_aug.data.samples import Samples
 from kar_aug.data.split import SAMPLE_PARTS, is_sample
 from kar_aug.errors import DataError
@@ -116,8 +116,10 @@ class Data:
     @property
     def split_with_samples(self) -> pd.DataFrame:
         """The split without users who have a history alone."""
-        sampled = self.split.loc[is_sample(self.split), "user_id"].unique()
-        return self.split[self.split["user_id"].isin(sampled)]
+        split, room = self.split, self.room
+        users = split["user_id"]
+        sampled = different(users.iloc[block][is_sample(split.iloc[block])] for block in blocks(len(split)))
+        return room.rows(split, room.filled(len(split), bool, lambda block: users.iloc[block].isin(sampled)))
 
     @cached_property
     def feature_tables(self) -> Tables:
@@ -178,7 +180,7 @@ class Data:
 
     def blind(self) -> Data:
         """The same, where events end with the histories: nothing made of it can know a sample."""
-        history = self.split[self.split["part"] == "history"]
+        history = self.room.rows(self.split, (self.split["part"] == "history").to_numpy())
         seen = self.tables if history.empty else replace(self.tables, interactions=history)
         return Data(self.paths, seen, history)
 
