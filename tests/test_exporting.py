@@ -92,6 +92,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         name: value for name, value in asdict(SOME).items() if name not in ("first_values", "tells_since", "weight")
     }
     which = {"backbones": BACKBONES, "knowledge": ("item",), "controls": (), "seeds": 1, "jobs": 1}
+    which["injections"] = ("fields+similarity",)
     training = {"epochs": 1, "embedding_dim": 4, "expert_hidden": 4, "hidden_units": (8,), "batch_size": 32}
     settings = {
         "workdir": str(folder / "work"),
