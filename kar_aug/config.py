@@ -333,8 +333,10 @@ class CompareConfig(TrainingConfig):
         adaptors: each is combined with each of `knowledge`; the first is that of the controls too.
         injections: likewise, for knowledge of items. "fields": the item's vector, as in KAR. "events": those of
             the items that the user clicked before as well: averaged into one field more (DeepFM, where item and
-            events then meet in the second order, and others), or compared by the attention (DIN). Joined by "+", one
-            arm has several.
+            events then meet in the second order, and others), or compared by the attention (DIN). "similarity" and
+            "attention": the candidate against all that the user rated before, in frozen vectors, as dense numbers and
+            as one field; "retrieval": against the most similar of it, through the experts; "user-similarity": against
+            what is known of the user. Joined by "+", one arm has several.
         stores: name -> vector stores of other texts, an arm each: { item = "folder" }, or a folder alone for items.
         seeds: how often each arm is trained, with other initial weights and order of data.
         vary_split: whether each seed also draws the users of train, validation and test anew.
