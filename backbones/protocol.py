@@ -94,7 +94,8 @@ class Injection(Protocol):
         Args:
             augmentation: the `KnowledgeAugmentation` of the arm.
             inputs: the model's symbolic inputs by feature, (batch, 1), or (batch, length) for a sequence. What the user
-                met before the candidate of one, oldest first and zeros after, is in `events_of` it.
+                met before the candidate of one, oldest first and zeros after, is in `events_of` it. All that he met
+                before an item, where that is longer, is in "past_item", and what it was worth to him in "past_value".
 
         Raises:
             ValueError: The model lacks an input that this needs.

@@ -2,6 +2,7 @@
 
     TF_USE_LEGACY_KERAS=1 python benchmarks/training.py        the whole table, half an hour on two cores
     TF_USE_LEGACY_KERAS=1 python benchmarks/training.py --backbones DeepFM --dimensions 384 --batch-sizes 4096
+    TF_USE_LEGACY_KERAS=1 python benchmarks/training.py --injections     what each injection costs, and no more
 
 Ids are those of a MovieLens-1M (6,040 users, 3,706 items), drawn with its skew of activity and popularity; vectors are
 random. Six models take turns at the same batches:
@@ -15,6 +16,9 @@ random. Six models take turns at the same batches:
 
 A training step is measured whole, with its tf.data input. Ratios are of medians. The last table sets the adaptor,
 forward and backward, against the matrix products that its first layer cannot do without.
+
+With --injections the backbone reads 50 events and their ratings, as a strong base does, and each injection brings the
+knowledge of items in its way, "similarity" and its like by the same 50 events (--past: by so many).
 """
 
 from __future__ import annotations
@@ -40,7 +44,11 @@ from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from kar_aug import KnowledgeAugmentation, backbones, prestore
 from kar_aug._keras import keras
+from kar_aug.backbones import Settings
+from kar_aug.backbones.protocol import nothing
+from kar_aug.data.features import Feature
 from kar_aug.layers import HybridExpertAdaptor
+from kar_aug.registry import BACKBONES, INJECTIONS
 
 USERS, ITEMS, WIDTH, HISTORY = 6040, 3706, 32, 20
 SIZES = {"user_id": USERS, "item_id": ITEMS, "gender": 3, "age": 8, "occupation": 22, "genre": 19}
@@ -127,6 +135,47 @@ def take_turns(steps: dict[str, Callable[[], Any]], seconds: float) -> dict[str,
     return {name: float(np.median(times)) for name, times in taken.items()}
 
 
+def by_injection(backbone: str, dimension: int, batch_size: int, past: int, seconds: float) -> None:
+    """Print a row an injection: its training and its serving beside those of the plain backbone."""
+    random, history = np.random.default_rng(0), 50
+    features = [Feature(name, size) for name, size in SIZES.items()]
+    features.append(Feature("hist_item_id", ITEMS, length=history, embedding="item_id", sequence="hist"))
+    features.append(Feature("hist_rating", 7, length=history, sequence="hist"))
+    keys = {"item": Feature("item", ITEMS, is_key=True)}
+    keys["hist_item"] = Feature("hist_item", ITEMS, length=history, is_key=True)
+    of_past = {"past_item": ITEMS, "past_value": 0}
+    keys |= {name: Feature(name, size, length=past, is_key=True) for name, size in of_past.items()}
+    popularity = 1 / (np.arange(ITEMS) + 30)
+    rows = samples(random)
+    for name in ("hist_item_id", "past_item"):
+        length = past if name == "past_item" else history
+        events = random.choice(ITEMS, (ROWS, length), p=popularity / popularity.sum())
+        rows[name] = (events * (np.arange(length) < random.geometric(1 / length, (ROWS, 1)))).astype("int32")
+    rows |= {"item": rows["item_id"], "hist_item": rows["hist_item_id"]}
+    rows["hist_rating"] = (rows["hist_item_id"] > 0) * random.integers(2, 7, (ROWS, history), "int32")
+    rows["past_value"] = (rows["past_item"] > 0) * random.integers(1, 6, (ROWS, past)).astype("float32")
+    wanted: dict[str, tuple[str, ...]] = {"plain": (), "fields": ("item",), "events": ("item", "hist_item")}
+    wanted |= dict.fromkeys(["similarity", "attention", "retrieval"], ("item", "past_item", "past_value"))
+    train, predict = {}, {}
+    for name, chosen in wanted.items():
+        table = random.normal(size=(ITEMS, dimension)).astype("float16")
+        augmentation = None if name == "plain" else KnowledgeAugmentation({"item": table})
+        injection = nothing if augmentation is None else INJECTIONS.load(name)()
+        read = [*features, *(keys[key] for key in chosen)]
+        model = BACKBONES.load(backbone)(read, Settings(embedding_dim=WIDTH), augmentation, injection)
+        model.compile("adam", "binary_crossentropy")
+        some = {feature.name: rows[feature.name] for feature in read}
+        train[name] = partial(model.make_train_function(), batches(some, batch_size, None, False))
+        served = prestore(model) if augmentation in model.layers else model
+        inputs = {key: tf.constant(values[:batch_size]) for key, values in some.items()}
+        predict[name] = partial(tf.function(served), inputs, training=False)
+    trained, served = take_turns(train, seconds), take_turns(predict, seconds / 2)
+    for name in wanted:
+        cells = [f"{batch_size / times[name] / 1e3:.1f}" for times in (trained, served)]
+        ratios = [f"{times[name] / times['plain']:.2f}" for times in (trained, served)]
+        print(f"| {backbone} | {name} | {past} | {cells[0]} | {ratios[0]} | {cells[1]} | {ratios[1]} |", flush=True)
+
+
 def adaptor_floor(dimension: int, distinct: int, seconds: float) -> tuple[float, float]:
     """FLOP/s of the adaptor, and of plain products of the first layer's sizes, forward and backward."""
     adaptor = HybridExpertAdaptor(["source"])
@@ -156,9 +205,20 @@ def main() -> None:
     parser.add_argument("--dimensions", nargs="+", type=int, default=[128, 384, 1024])
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[256, 1024, 4096, 16384])
     parser.add_argument("--seconds", type=float, default=1.0, help="of measurement for each model of a row")
+    parser.add_argument("--injections", action="store_true", help="the table by injection instead of the others")
+    parser.add_argument("--past", type=int, default=50, help="events that an injection compares")
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, Python")
     print(f"{platform.python_version()}, TensorFlow {tf.__version__}, DeepCTR {deepctr.__version__}\n")
+    if options.injections:
+        print("Thousands of samples a second; time against that of plain.\n")
+        print("| backbone | injection | events | training | against plain | serving | against plain |")
+        print("|" + " --- |" * 7)
+        for backbone in options.backbones:
+            for batch_size in options.batch_sizes:
+                by_injection(backbone, options.dimensions[0], batch_size, options.past, options.seconds)
+                keras.backend.clear_session()
+        return
     print("Thousands of samples a second. Overhead: plain / layer.\n")
     print("| backbone | d | batch | plain | naive | naive batch | layer | bfloat16 | layer / naive |", end="")
     print(" layer / naive batch | overhead | in bfloat16 | serving: plain | layer | prestored | plain / prestored |")

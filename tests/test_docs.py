@@ -99,6 +99,7 @@ def names(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             "users": users, "items": items,
             "user_ids": user_ids, "item_ids": item_ids, "user_vocabulary": user_ids, "item_vocabulary": item_ids,
             "user_id": user_id, "item_id": item_id,
+            "hist_item_id": random.integers(0, 41, (64, 5)), "hist_rating": random.integers(1, 6, (64, 5)),
             "augmentation": augmentation,
             "trained_model": model(),
             "batches": batches, "dataset": batches,

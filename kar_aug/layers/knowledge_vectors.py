@@ -34,7 +34,7 @@ class KnowledgeVectors(keras.layers.Layer):
 
     Example:
         >>> known = KnowledgeVectors(items.align(item_ids))
-        >>> candidate, events = known(item_id), known(hist_item_id)  # (batch, 64), (batch, length, 64)
+        >>> candidate, events = known(item_id), known(hist_item_id)  # (batch, width), (batch, length, width)
 
     Args:
         source: what `KnowledgeAugmentation` takes for one of its sources.

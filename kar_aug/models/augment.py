@@ -32,11 +32,6 @@ def augment(
     A linear projection of what the injection brings, zero at first, is added to the input of one layer: which is what
     concatenating it to that input would do, without a new shape for the layer's kernel.
 
-    Example:
-        >>> ratings = keras.Input((50,), name="hist_rating")  # which the model did not read
-        >>> inputs = {"item": "item_id", "past_item": "hist_item_id", "past_value": ratings}
-        >>> model = augment(model, augmentation, injection="similarity", inputs=inputs)
-
     Args:
         model: a built functional model. It is not copied: the new model shares its layers and weights.
         augmentation: its sources are found among the model's inputs by name.
