@@ -1,11 +1,24 @@
-"""Starting processes of our own from a caller's script."""
+"""How many cores this process may use, and starting processes of our own from a caller's script."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of all cores together, and in how many; of a container
+
+
+def cores() -> int:
+    """Cores that this process may use: those it may run on, or as many as a container's share of the time is worth."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # elsewhere than in a container, or "max"
+        share, period = map(int, _QUOTA.read_text(encoding="ascii").split())
+        return max(1, min(allowed, share // period))
+    return allowed
 
 
 @contextmanager

@@ -31,8 +31,8 @@ from hypothesis import settings
 from support.jobs import Nursery
 from support.workspaces import LEARNING, opened
 
+from kar_aug._processes import cores
 from kar_aug.cache import TextCache
-from kar_aug.compare.workers import cores
 from kar_aug.testing import ChatServer
 
 # What `make test-fast` leaves out, beside tests with the mark `slow` and those that run on both Keras APIs: files whose

@@ -237,9 +237,8 @@ def test_one_source_alone_can_be_augmented_saved_and_prestored(stores: dict[str,
     ids = keras.Input((1,), name="item_id", dtype="int32")
     flat = keras.layers.Flatten()(keras.layers.Embedding(40, 3)(ids))
     augmented = augment(keras.Model(ids, keras.layers.Dense(1)(flat)), layer({"item_id": stores["item_id"]}))
-    augmented.compile("sgd", "mse")
     rows = np.arange(30, dtype="int32")[:, None]
-    augmented.fit(rows, np.ones(30), verbose=0)
+    ready(augmented, loss="mse").fit(rows, np.ones(30), verbose=0)
     expected = predicted(augmented, rows)
     augmented.save(str(tmp_path / "model.keras"))
     np.testing.assert_array_equal(predicted(load_model(tmp_path / "model.keras"), rows), expected)

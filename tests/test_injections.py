@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, load_model, prestore
 from kar_aug._keras import keras, tf
@@ -135,13 +136,13 @@ def test_a_model_in_plain_keras_learns_with_any_injection_and_survives_saving_an
     augmentation = None if injection is nothing else knowledge()
     settings = Settings(embedding_dim=WIDTH, hidden_units=(8,), l2_embedding=1e-4)
     model = two_tower(FEATURES, settings, augmentation, injection)
-    model.compile(keras.optimizers.Adam(0.05), "binary_crossentropy")
+    ready(model, 0.05)
     label = np.asarray([1.0, 0.0, 1.0], "float32")
     losses = model.fit(ROWS, label, epochs=12, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
-    expected = model.predict(ROWS, verbose=0)
+    expected = predicted(model, ROWS)
     keras.Model(model.inputs, model.outputs).save(tmp_path / "model.keras")
     loaded = load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(loaded.predict(ROWS, verbose=0), expected, rtol=1e-6)
+    np.testing.assert_allclose(predicted(loaded, ROWS), expected, rtol=1e-6)
     if augmentation is not None:
-        np.testing.assert_allclose(prestore(loaded).predict(ROWS, verbose=0), expected, atol=1e-5)
+        np.testing.assert_allclose(predicted(prestore(loaded), ROWS), expected, atol=1e-5)

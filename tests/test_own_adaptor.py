@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.training import predicted, ready
 
 from kar_aug import GateUsage, KnowledgeAugmentation, VectorStore, augment, load_model, prestore, refresh
 from kar_aug._keras import keras, tf
@@ -58,8 +59,7 @@ def model(adaptor: Any, **options: Any) -> Any:
     fields = KnowledgeAugmentation(tables(), adaptor=adaptor, name="kar", **options)(ids)
     joined = keras.layers.Concatenate()(list(fields.values()))
     built = keras.Model(ids, keras.layers.Dense(1, activation="sigmoid")(joined))
-    built.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
-    return built
+    return ready(built)
 
 
 def inputs() -> dict[str, Any]:
@@ -68,7 +68,7 @@ def inputs() -> dict[str, Any]:
 
 
 def predict(built: Any) -> np.ndarray:
-    return np.asarray(built.predict(inputs(), verbose=0))
+    return predicted(built, inputs())
 
 
 def trained(adaptor: Any) -> Any:
@@ -159,14 +159,11 @@ def test_a_trained_model_is_augmented_with_a_layer_of_ones_own() -> None:
     ids = keras.Input((1,), name="item", dtype="int32")
     base = keras.Model(ids, keras.layers.Dense(1)(keras.layers.Flatten()(keras.layers.Embedding(9, 3)(ids))))
     rows = np.arange(9, dtype="int32")[:, None]
-    before = base.predict(rows, verbose=0)
+    before = predicted(base, rows)
     augmented = augment(base, KnowledgeAugmentation({"item": tables()["item"]}, adaptor=sequential()))
-    np.testing.assert_allclose(augmented.predict(rows, verbose=0), before, atol=1e-6)
-    augmented.compile("adam", "mse")
-    augmented.fit(rows, np.ones(9), verbose=0)
-    np.testing.assert_allclose(
-        prestore(augmented).predict(rows, verbose=0), augmented.predict(rows, verbose=0), atol=1e-5
-    )
+    np.testing.assert_allclose(predicted(augmented, rows), before, atol=1e-6)
+    ready(augmented, loss="mse").fit(rows, np.ones(9), verbose=0)
+    np.testing.assert_allclose(predicted(prestore(augmented), rows), predicted(augmented, rows), atol=1e-5)
 
 
 def test_a_layer_that_nobody_registered_is_named_on_loading(tmp_path: Path) -> None:
@@ -186,7 +183,7 @@ def test_a_model_with_stores_and_a_layer_of_ones_own_is_loaded(tmp_path: Path) -
     built.save(str(tmp_path / "model.keras"))
     rows = np.arange(4, dtype="int32")[:, None]
     again = load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(again.predict(rows, verbose=0), built.predict(rows, verbose=0))
+    np.testing.assert_array_equal(predicted(again, rows), predicted(built, rows))
 
 
 def test_what_needs_a_gate_says_that_there_is_none(tmp_path: Path) -> None:

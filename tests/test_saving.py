@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.training import ready
+from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model
 from kar_aug._keras import IS_KERAS_3, keras, tf
@@ -83,7 +83,7 @@ def features() -> Any:
 
 
 def predict(built: Any) -> np.ndarray:
-    return np.asarray(built.predict(features(), verbose=0))
+    return predicted(built, next(iter(features())))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kar_aug._processes import cores
 from kar_aug.backbones.protocol import key_of
 from kar_aug.compare.arms import Arm, arms, imitated
 from kar_aug.compare.book import BOOK, Book, Run
@@ -17,7 +18,7 @@ from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.sanity import Rival, chance, rivals
 from kar_aug.compare.statistics import Estimate, estimate, relative_improvement
 from kar_aug.compare.tasks import Event, OnEvent, Task, Training, Tuning
-from kar_aug.compare.workers import cores, do
+from kar_aug.compare.workers import do
 from kar_aug.config import CompareConfig
 from kar_aug.data.samples import Samples
 from kar_aug.data.split import SAMPLE_PARTS

