@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from kar_aug.backbones.protocol import Backbone, Injected, Injection, KnownEvents, Settings, on_keras
 
 if TYPE_CHECKING:
-    from kar_aug.backbones._deepctr import custom_objects as custom_objects
     from kar_aug.backbones._deepctr import deepctr_columns as deepctr_columns
+    from kar_aug.backbones._objects import custom_objects as custom_objects
     from kar_aug.backbones.deepfm import DeepFM as DeepFM
     from kar_aug.backbones.din import DIN as DIN
     from kar_aug.backbones.embedding import Embedded as Embedded
@@ -31,7 +31,7 @@ _OF_DEEPCTR = {
     "DeepFM": "deepfm",
     "FiBiNET": "fibinet",
     "MODELS": "generic",
-    "custom_objects": "_deepctr",
+    "custom_objects": "_objects",
     "deepctr": "generic",
     "deepctr_columns": "_deepctr",
 }

@@ -57,14 +57,6 @@ def deepctr_models() -> Any:
     return deepctr.models
 
 
-def custom_objects() -> dict[str, Any]:
-    """DeepCTR's layers by name, which `keras.models.load_model` must be told."""
-    deepctr_models()
-    from deepctr.layers import custom_objects as layers
-
-    return dict(layers)
-
-
 def deepctr_columns(features: Sequence[Feature], settings: Settings, *, numbers: bool = True) -> list[Any]:
     """The features as DeepCTR's columns. Here, and nowhere else, a `Feature` becomes one.
 

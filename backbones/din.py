@@ -55,6 +55,8 @@ def DIN(
     from_deepctr = with_pooling(deepctr_models().DIN)
     from deepctr.layers.utils import NoMask
 
+    from kar_aug.backbones._attention import InterestAttention
+
     history_feature_list = list(history_feature_list)
     if not history_feature_list:
         raise ConfigError("DIN attends to earlier events: it needs some. In kar.toml: [data] history_length")
@@ -90,8 +92,8 @@ def DIN(
     def attention(original: Any, *args: Any, **kwargs: Any) -> Any:
         """Weighs what is told of events alone like the rest, which is compared with the candidate."""
         if not told:
-            return original(*args, **kwargs)
-        weigh = original(*args, return_score=True, **kwargs)
+            return InterestAttention(*args, **kwargs)
+        weigh = InterestAttention(*args, return_score=True, **kwargs)
 
         def interest(inputs: Any) -> Any:
             events = keras.layers.Concatenate()([NoMask()(vectors) for vectors in (inputs[1], *told)])

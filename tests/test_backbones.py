@@ -148,7 +148,7 @@ def test_din_takes_knowledge_into_the_mlp_and_on_request_into_the_attention() ->
     plain = DIN(COLUMNS, ["item_id"])
     default = DIN(COLUMNS, ["item_id"], augmentation=knowledge())
     attending = DIN(COLUMNS, ["item_id"], augmentation=knowledge(), injection="events")
-    kind = "AttentionSequencePoolingLayer"
+    kind = "InterestAttention"  # DeepCTR's AttentionSequencePoolingLayer, for less
     assert inputs_of(default, "DNN")[0][1] == inputs_of(plain, "DNN")[0][1] + 2 * WIDTH
     assert inputs_of(default, kind) == inputs_of(plain, kind) == [(None, 1, WIDTH), (None, 4, WIDTH)]
     assert inputs_of(attending, kind) == [(None, 1, 2 * WIDTH), (None, 4, 2 * WIDTH)]
