@@ -44,6 +44,7 @@ def intervals(comparison: Comparison) -> dict[str, str]:
 def decomposition(ladders: Sequence[Ladder]) -> str:
     """A bar a ladder, a piece a rung: what each adds to the plain backbone's test AUC. What takes away lies left."""
     figure, axes = _figure(0.5 * len(ladders) + 1.3)
+    axes.set_axisbelow(True)
     colours = dict(zip(dict.fromkeys(r.what for each in ladders for r in each.rungs[1:]), _PIECES, strict=False))
     for position, ladder in enumerate(ladders[::-1]):
         right = left = 0.0
