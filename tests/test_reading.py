@@ -26,6 +26,7 @@ from kar_aug.cli import main
 from kar_aug.data import load_tables
 from kar_aug.data.delimited import SEPARATORS, separator_of
 from kar_aug.data.reading import is_table, read_batches, read_head, read_table
+from kar_aug.data.room import Room
 from kar_aug.errors import DataError
 
 FRAME = pd.DataFrame(
@@ -212,6 +213,7 @@ def test_a_folder_of_parquet_parts_is_one_table(tmp_path: Path) -> None:
     frame = read_table(folder, ids=["user_id"], id_type="string")
     assert frame.to_dict("list") == {"item_id": [1, 2, 3], "user_id": ["001", "001", "1"]}
     assert read_table(folder)["user_id"].tolist() == [1, 1, 1]
+    pd.testing.assert_frame_equal(by_column(folder, ids=["user_id"], id_type="string"), frame)
 
 
 def test_parts_may_differ_in_what_types_they_need(tmp_path: Path) -> None:
@@ -227,6 +229,7 @@ def test_parts_may_differ_in_what_types_they_need(tmp_path: Path) -> None:
     frame = read_table(folder)
     assert frame["price"].tolist()[:2] == [3.0, 2.5] and np.isnan(frame["price"][2])
     assert frame["title"].isna().tolist() == [True, False, True]
+    pd.testing.assert_frame_equal(by_column(folder), frame)
     pd.DataFrame({"item_id": ["B"]}).to_parquet(folder / "part-9")
     with pytest.raises(DataError, match=r"items\.parquet cannot be read: .*item_id"):
         read_table(folder)
@@ -298,15 +301,20 @@ def test_batches_of_json_lines_hold_what_the_frame_holds(
     batches = list(read_batches(path, size))
     assert len({batch.schema for batch in batches}) == 1 and max(map(len, batches)) <= size
     pd.testing.assert_frame_equal(pa.Table.from_batches(batches).to_pandas(), read_table(path))
+    if any(rows):
+        pd.testing.assert_frame_equal(by_column(path), read_table(path))
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(*[st.sampled_from(["", "1", "-7", "2.5", "x", "True", "001"])] * 3), min_size=1, max_size=9),
     st.integers(1, 4),
+    st.sampled_from(
+        [{}, {"ids": ["a", "b"]}, {"ids": ["a"], "id_type": "integer"}, {"ids": ["b"], "id_type": "string"}]
+    ),
 )
 def test_batches_of_cells_hold_what_the_frame_holds(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]], size: int
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]], size: int, chosen: dict[str, Any]
 ) -> None:
     path = tmp_path_factory.mktemp("csv") / "a.csv"
     path.write_text("a,b,c\n" + "".join(",".join(row) + "\n" for row in rows if any(row)) + "1,1,1\n")
@@ -315,6 +323,22 @@ def test_batches_of_cells_hold_what_the_frame_holds(
     assert len({batch.schema for batch in batches}) == 1 and max(map(len, batches)) <= size
     found = pa.Table.from_batches(batches).to_pandas()
     pd.testing.assert_frame_equal(found.astype(object).fillna("-"), whole.astype(object).fillna("-"), check_dtype=False)
+    one, other = (outcome(read, path, **chosen) for read in (read_table, by_column))
+    assert one == other
+
+
+def by_column(path: Path, **chosen: Any) -> pd.DataFrame:
+    """As a file is read whose columns are not all held in memory."""
+    return read_table(path, room=Room(path.parent / "room", most=0), **chosen)
+
+
+def outcome(read: Callable[..., pd.DataFrame], path: Path, **chosen: Any) -> Any:
+    """What is read, or what is said against it."""
+    try:
+        frame = read(path, **chosen)
+    except DataError as error:
+        return str(error)
+    return frame.astype(object).fillna("-").to_dict("list"), [str(each) for each in frame.dtypes]
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "feather"])
@@ -327,6 +351,7 @@ def test_batches_of_parquet_and_arrow_hold_what_the_frame_holds(tmp_path: Path, 
         frame[5:].reset_index(drop=True).to_parquet(path / "1.parquet")
     else:
         (frame.to_feather if kind == "feather" else frame.to_parquet)(path)
+    pd.testing.assert_frame_equal(by_column(path), read_table(path))
     batches = list(read_batches(path, 3))
     assert max(map(len, batches)) == 3
     pd.testing.assert_frame_equal(pa.Table.from_batches(batches).to_pandas(), frame)

@@ -58,6 +58,11 @@ class Delimited:
         for chunk in self._chunks(encoding, dtypes, rows):
             yield pa.RecordBatch.from_pandas(chunk, schema=schema, preserve_index=False)
 
+    @property
+    def texts(self) -> Collection[str]:
+        """The ids that are read as text: see `batches`."""
+        return in_its_encoding(self.path, self.encoding, lambda encoding: list(self._texts(encoding)))
+
     def head(self, rows: int) -> pd.DataFrame:
         """The first rows; cells that begin with a zero are text."""
         return in_its_encoding(self.path, self.encoding, lambda encoding: self._head(encoding, rows))

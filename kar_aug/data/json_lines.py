@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -44,6 +44,11 @@ class JsonLines:
         common, encoding = in_its_encoding(self.path, self.encoding, schema)
         for part in self._read(encoding, rows):
             yield _batch(*part, common)
+
+    @property
+    def texts(self) -> Collection[str]:
+        """None: JSON says of each value whether it is text."""
+        return ()
 
     def head(self, rows: int) -> pd.DataFrame:
         """The first rows."""

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Collection, Iterator
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -38,7 +40,7 @@ _JSON = (".jsonl", ".ndjson", ".json")
 _ARROW = (".feather", ".arrow")
 ENDINGS = (".parquet", *SEPARATORS, *_JSON, *_ARROW)
 ROWS = 1 << 16
-_BYTES = 8  # of a number
+_COLUMNS = 2  # a file has so many at least, and packs them: it is as long as one of them in memory
 
 
 def read_table(
@@ -56,16 +58,24 @@ def read_table(
         ids: columns of ids, which lose no zeros unsaid where a file has no types: see `kar_aug.data.ids`.
         id_type: "integer" or "string", where a person says what such ids are.
         separator, encoding: of text; told from the file if None.
-        room: where the columns are put. Of a Parquet file whose columns are not kept in memory one is read at a time.
+        room: where the columns are put. Of a file whose columns are not kept in memory one is read at a time: for that,
+            one that is not Parquet is written as such first.
 
     Raises:
         DataError: It is of no kind that is read, is not there, or cannot be read.
     """
     source = _source(path, ids, id_type, separator, encoding)
     with faults(path):
-        if isinstance(source, _Parquet) and source.is_long(room):
-            return source.by_column(room)
-        return _with_index(source.frame())
+        if room.folder is None or not _is_long(path, room):
+            return _with_index(source.frame())
+        if isinstance(source, (_Parquet, _ParquetFolder)):
+            frame = source.by_column(room)
+        else:
+            room.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=room.folder) as folder:
+                frame = _Parquet(_as_parquet(source, Path(folder))).by_column(room)
+        texts = [name for name in source.texts if name in frame]
+        return frame.assign(**{n: room.column(ids_of_text(frame[n], Place(str(path), n), id_type)) for n in texts})
 
 
 def read_batches(
@@ -109,6 +119,11 @@ def is_table(name: str) -> bool:
 
 
 class _Source(Protocol):
+    @property
+    def texts(self) -> Collection[str]:
+        """Columns of ids that are read as text though they may be integers: only all of them tell."""
+        ...
+
     def frame(self) -> pd.DataFrame: ...
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]: ...
@@ -148,33 +163,22 @@ class _Parquet:
     def head(self, rows: int) -> pd.DataFrame:
         return _first(pq.read_schema(_in_the_clear(self.path)), self.batches(rows), rows)
 
-    def is_long(self, room: Room) -> bool:
-        """Whether its columns are read one by one."""
-        if self.path.suffix.lower() in OPENERS:
-            return False
-        with pq.ParquetFile(self.path) as file:
-            index = (file.schema_arrow.pandas_metadata or {}).get("index_columns", [])
-            saved_with_index = any(isinstance(each, str) for each in index)
-            return not saved_with_index and not room.holds(file.metadata.num_rows * _BYTES)
+    @property
+    def texts(self) -> Collection[str]:
+        return ()
 
     def by_column(self, room: Room) -> pd.DataFrame:
-        """The same frame, in the memory that a column needs, or a block of one that holds a number in each row."""
-        with pq.ParquetFile(self.path) as file:
-            return pd.DataFrame({name: self._column(file, name, room) for name in file.schema_arrow.names}, copy=False)
-
-    def _column(self, file: pq.ParquetFile, name: str, room: Room) -> pd.Series:
-        kind = file.schema_arrow.field(name).type
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            values, done = room.empty(file.metadata.num_rows, kind.to_pandas_dtype()), 0
-            for batch in file.iter_batches(ROWS, columns=[name]):
-                if batch.column(0).null_count:
-                    break
-                values[done : done + len(batch)] = batch.column(0).to_numpy()
-                done += len(batch)
-            room.let_go()
-            if done == len(values):
-                return series(values)
-        return room.column(pd.read_parquet(self.path, columns=[name])[name])
+        with pq.ParquetFile(_in_the_clear(self.path)) as file:
+            index = (file.schema_arrow.pandas_metadata or {}).get("index_columns", [])
+            if any(isinstance(each, str) for each in index):  # which is read beside each column
+                return _with_index(self.frame())
+            columns = _Columns(
+                file.schema_arrow,
+                file.metadata.num_rows,
+                lambda name: file.iter_batches(ROWS, columns=[name]),
+                lambda name: file.read([name]),
+            )
+            return columns.frame(room)
 
 
 @dataclass(frozen=True)
@@ -185,14 +189,29 @@ class _ParquetFolder:
 
     def frame(self) -> pd.DataFrame:
         frame = self._dataset().to_table().to_pandas()
-        texts = [name for name in self._folders().names if name in self.ids]
-        return frame.assign(**{n: ids_of_text(frame[n], Place(str(self.path), n), self.id_type) for n in texts})
+        return frame.assign(**{n: ids_of_text(frame[n], Place(str(self.path), n), self.id_type) for n in self.texts})
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         yield from self._dataset().to_batches(batch_size=rows)
 
     def head(self, rows: int) -> pd.DataFrame:
         return self._dataset().head(rows).to_pandas()
+
+    @property
+    def texts(self) -> Collection[str]:
+        """The ids among the columns that the names of folders give."""
+        return [name for name in self._folders().names if name in self.ids]
+
+    def by_column(self, room: Room) -> pd.DataFrame:
+        dataset = self._dataset()
+        few: dict[str, int] = {"batch_size": ROWS, "batch_readahead": 1, "fragment_readahead": 1}
+        columns = _Columns(
+            dataset.schema,
+            dataset.count_rows(),
+            lambda name: dataset.to_batches(columns=[name], **few),
+            lambda name: dataset.to_table(columns=[name]),
+        )
+        return columns.frame(room)
 
     def _dataset(self) -> ds.Dataset:
         """All files as one, whose columns have the types that hold those of each."""
@@ -235,6 +254,10 @@ class _Arrow:
     def head(self, rows: int) -> pd.DataFrame:
         return self._table().slice(0, rows).to_pandas()
 
+    @property
+    def texts(self) -> Collection[str]:
+        return ()
+
     def _table(self) -> pa.Table:
         with opened(self.path) as file:
             is_stream = file.read(4) not in (b"ARRO", b"FEA1")
@@ -242,6 +265,57 @@ class _Arrow:
         if is_stream:
             return pa.ipc.open_stream(pa.memory_map(source) if isinstance(source, str) else source).read_all()
         return pyarrow.feather.read_table(source, memory_map=isinstance(source, str))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """A table on the disk, column by column.
+
+    Args:
+        batches, whole: a column by its name, some rows at a time, or all of it.
+    """
+
+    schema: pa.Schema
+    rows: int
+    batches: Callable[[str], Iterable[pa.RecordBatch]]
+    whole: Callable[[str], pa.Table]
+
+    def frame(self, room: Room) -> pd.DataFrame:
+        """All columns. One that holds a number in each row takes the memory of a batch, any other that of itself."""
+        return pd.DataFrame({name: self._column(name, room) for name in self.schema.names}, copy=False)
+
+    def _column(self, name: str, room: Room) -> pd.Series:
+        kind = self.schema.field(name).type
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            values, done = room.empty(self.rows, kind.to_pandas_dtype()), 0
+            for batch in self.batches(name):
+                if batch.column(0).null_count:
+                    break
+                values[done : done + len(batch)] = batch.column(0).to_numpy()
+                done += len(batch)
+            room.let_go()
+            if done == len(values):
+                return series(values)
+        return room.column(self.whole(name).to_pandas()[name])
+
+
+def _is_long(path: Path, room: Room) -> bool:
+    """Whether the columns of a file are not to be read at once, by its size."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return not room.holds(sum(file.stat().st_size for file in files) // _COLUMNS)
+
+
+def _as_parquet(source: _Source, folder: Path) -> Path:
+    """A Parquet file of the same rows."""
+    path, batches = folder / "table.parquet", source.batches(ROWS)
+    first = next(batches, None)
+    if first is None:
+        source.frame().to_parquet(path)
+        return path
+    with pq.ParquetWriter(path, first.schema) as writer:
+        for batch in chain([first], batches):
+            writer.write_batch(batch)
+    return path
 
 
 def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
