@@ -16,6 +16,7 @@ import pandas as pd
 
 from kar_aug.audit.findings import Check, Finding, found, shown
 from kar_aug.data.cells import flat
+from kar_aug.data.times import seconds
 
 Array = npt.NDArray[np.float64]
 # Users or items that a statistic must tell apart before it can be more than chance.
@@ -59,7 +60,7 @@ class _Statistic(NamedTuple):
 
 
 def _statistics(split: pd.DataFrame, key: str, entities: pd.Series) -> Iterator[_Statistic]:
-    frame = split[[key, "label"]].assign(time=_seconds(split["timestamp"]), test=split["part"] == "test")
+    frame = split[[key, "label"]].assign(time=seconds(split["timestamp"]), test=split["part"] == "test")
     measures = [("the number of events", "label", "count"), ("the number of clicks", "label", "sum")]
     measures += [("the click rate", "label", "mean"), ("the time of the last event", "time", "max")]
     if "rating" in split:
@@ -72,10 +73,6 @@ def _statistics(split: pd.DataFrame, key: str, entities: pd.Series) -> Iterator[
             each[column].agg(how).reindex(entities).fillna(missing).to_numpy(np.float64) for each in (groups, before)
         )
         yield _Statistic(what, full, early)
-
-
-def _seconds(timestamp: pd.Series) -> pd.Series:
-    return timestamp if pd.api.types.is_numeric_dtype(timestamp) else timestamp.astype("int64")
 
 
 def _knows(column: pd.Series, statistic: _Statistic) -> bool:
@@ -93,7 +90,9 @@ def _knows(column: pd.Series, statistic: _Statistic) -> bool:
 
 
 def _numbers(column: pd.Series) -> Array | None:
-    """The column as numbers; None where it holds none."""
+    """The column as numbers, times as seconds; None where it holds none."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return seconds(column)
     numbers = pd.to_numeric(column, errors="coerce")
     return (
         numbers.to_numpy(np.float64, na_value=np.nan) if numbers.notna().sum() >= 0.9 * column.notna().sum() else None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kar_aug._times import dates
 from kar_aug.data import Tables
 from kar_aug.errors import PromptError
 from kar_aug.prompts.scenario import Scenario
@@ -33,7 +34,7 @@ class Events:
         self._scenario = scenario
         self._fields = scenario.user.get("item_fields", [])
         self._items: dict[Any, dict[str, Any]] = tables.items.set_index("item_id").to_dict("index")  # type: ignore[assignment]
-        self._times = _dates(history["timestamp"])
+        self._times = dates(history["timestamp"])
         self._days = (self._times.dt.day.astype(str) + self._times.dt.strftime(" %b %Y")).tolist()
         self.item_ids: list[int | str] = history["item_id"].tolist()
         self.ratings: list[float] = history["rating" if "rating" in history else "label"].tolist()
@@ -85,7 +86,3 @@ def _check_scale(scenario: Scenario, ratings: list[float]) -> None:
             f"Scenario {scenario.name}: its words and stars are for ratings from {scale.low:g} to {scale.high:g}, the "
             f"data hold {min(ratings):g} to {max(ratings):g}. Set low, high and words in [ratings] of the scenario."
         )
-
-
-def _dates(timestamp: pd.Series) -> pd.Series:
-    return timestamp if pd.api.types.is_datetime64_any_dtype(timestamp) else pd.to_datetime(timestamp, unit="s")
