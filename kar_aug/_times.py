@@ -1,9 +1,15 @@
-"""As-of times as text, compared as the moments that they stand for: "01:30-04:00" is before "01:10-05:00"."""
+"""As-of times as text, compared as the moments that they stand for: "01:30-04:00" is before "01:10-05:00"; and a
+table's times as dates.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def latest(times: Iterable[str | None]) -> str | None:
@@ -12,6 +18,13 @@ def latest(times: Iterable[str | None]) -> str | None:
     A time without a zone is in UTC. What is no time counts as later than all others: of it nobody knows.
     """
     return max((time for time in times if time is not None), key=_moment, default=None)
+
+
+def dates(timestamp: pd.Series) -> pd.Series:
+    """Times as a table keeps them, dates or seconds since 1970, as dates."""
+    import pandas as pd  # a vector store does without
+
+    return timestamp if pd.api.types.is_datetime64_any_dtype(timestamp) else pd.to_datetime(timestamp, unit="s")
 
 
 def _moment(time: str) -> tuple[bool, datetime]:

@@ -42,7 +42,11 @@ SLOW_FILES = {
     "test_exporting", "test_imports", "test_keras_3", "test_packaging", "test_report",
 }  # fmt: skip
 SLOW_FIXTURES = {"new_database", "nursery", "trained"}
-FIRST = ("test_keras_3", "test_demo")  # what takes minutes should not begin when all else is done
+# What takes longest begins first: else one process is still at it when the other has nothing left to do.
+LONGEST = (
+    "test_keras_3", "test_demo", "test_compare", "test_backbones", "test_plugins", "test_exporting", "test_project",
+    "test_cli", "test_report", "test_vector_store",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,7 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if item.path.stem in SLOW_FILES or fixtures & SLOW_FIXTURES or item.get_closest_marker("both_keras"):
             item.add_marker("slow")
-    items.sort(key=lambda item: item.path.stem not in FIRST)
+    place = {stem: number for number, stem in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.hookimpl(optionalhook=True)

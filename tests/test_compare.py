@@ -42,7 +42,7 @@ from kar_aug.compare.controls.bigger import widened
 from kar_aug.compare.controls.random import Random
 from kar_aug.compare.controls.shuffled import Shuffled
 from kar_aug.compare.experiment import Experiment
-from kar_aug.compare.exporting import exported_model
+from kar_aug.compare.exporting import trained_model
 from kar_aug.compare.models import build, build_imitation, parameters
 from kar_aug.compare.sanity import Rival, chance
 from kar_aug.compare.statistics import Estimate
@@ -361,7 +361,7 @@ def test_a_search_tries_as_often_for_each_arm_and_is_not_done_twice(workspace: W
         connection.execute("DELETE FROM trials WHERE number = 1 AND arm LIKE '%base%'")
     resumed, done = run(workspace, tune=2, epochs=1)
     assert done >= 1 and resumed.runs == comparison.runs, "a search that goes on proposes the same again"
-    path, _ = exported_model(workspace, "DeepFM", 0)
+    path, _ = trained_model(workspace, "DeepFM", 0)
     assert path.stem == comparison.runs[BOTH][0].identity
 
 
@@ -387,7 +387,7 @@ def test_what_is_missing_is_said_before_anything_is_trained(workspace: Workspace
     with pytest.raises(StoreError, match='kar-aug encode with "metadata"'):
         run(workspace, controls=("metadata",))
     with pytest.raises(StoreError, match="Run: kar-aug compare"):
-        exported_model(workspace, "DeepFM", 0)
+        trained_model(workspace, "DeepFM", 0)
 
 
 _SCRIPT = """

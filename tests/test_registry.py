@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kar_aug import registry
+from kar_aug import Project, registry
 from kar_aug.errors import ConfigError
 from kar_aug.registry import ENCODERS, PROTOCOLS, Registry
 
@@ -81,3 +81,38 @@ assert not {"tensorflow", "sentence_transformers", "torch", "pandas", "sqlalchem
 def test_every_name_of_ours_leads_somewhere(name: str) -> None:
     for choice in REGISTRIES[name]:
         assert callable(REGISTRIES[name].load(f"{choice}x" if choice.endswith(":") else choice))
+
+
+def test_a_data_set_a_protocol_and_a_selection_of_others_are_used_by_where_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_shop.py").write_text(
+        """
+import pandas as pd
+from kar_aug.data import Tables
+
+def log(folder, path=None):
+    rows = [{"user_id": user, "item_id": item, "rating": 5 if item % 2 else 1, "timestamp": 10 * item + user}
+            for user in range(4) for item in range(8)]
+    return Tables(pd.DataFrame(rows), pd.DataFrame({"item_id": range(8), "title": [f"Book {i}" for i in range(8)]}))
+
+def by_parity(frame, shares):
+    parts = {0: "history", 1: "train", 2: "validation", 3: "test"}
+    return (frame["timestamp"] // 20).map(lambda pair: parts[pair % 4])
+
+def first(item_ids, ratings, vectors):
+    return lambda shown, rated, most: list(range(min(most, len(shown))))
+"""
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    project = Project(
+        {
+            "data": {"dataset": "a_shop:log", "protocol": "a_shop:by_parity"},
+            "prompts": {"scenario": "books", "selection": "a_shop:first", "max_events": 1},
+            "workdir": str(tmp_path / "work"),
+        }
+    )
+    split = project.workspace.data.split
+    assert set(split[split["part"] == "history"]["item_id"]) == {0, 1}
+    for prompt in project.prompts("user"):
+        assert "Book 0" in prompt.text and "Book 1" not in prompt.text, "the first of two, where ours show the latest"

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from kar_aug._batched import batched
+from kar_aug._times import dates
 from kar_aug.cache.texts.cache import Answer, Link, TextCache, answer_key
 from kar_aug.cache.texts.status import Status
 from kar_aug.data.cells import is_list, mended, text_of, values_of
@@ -97,9 +98,8 @@ def _text(cell: Any) -> str:
 
 def _moments(column: pd.Series, place: Place) -> list[str | None]:
     """Times in ISO 8601, in UTC."""
-    found = times(plain_column(column, place), place)
-    dates = found if pd.api.types.is_datetime64_any_dtype(found) else pd.to_datetime(found, unit="s")
-    return [None if pd.isna(date) else date.isoformat() for date in dates]
+    found = dates(times(plain_column(column, place), place))
+    return [None if pd.isna(date) else date.isoformat() for date in found]
 
 
 def _answered(

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from kar_aug._batched import batched
+from kar_aug._times import dates
 from kar_aug.audit.findings import Check, Finding, found, shown
 from kar_aug.audit.split import event_key, samples_of
 from kar_aug.cache import Answer, VectorStore, answer_key, text_key
@@ -133,9 +134,7 @@ def _users(leaked: Sequence[tuple[EntityId, str]]) -> int:
 
 
 def _utc(timestamp: pd.Series) -> pd.Series:
-    if pd.api.types.is_numeric_dtype(timestamp):
-        return pd.to_datetime(timestamp, unit="s", utc=True)
-    return pd.to_datetime(timestamp, utc=True)
+    return pd.to_datetime(dates(timestamp), utc=True)
 
 
 def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:

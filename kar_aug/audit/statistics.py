@@ -17,6 +17,7 @@ import pandas as pd
 from kar_aug.audit.findings import Check, Finding, found, shown
 from kar_aug.data.cells import flat
 from kar_aug.data.room import blocks
+from kar_aug.data.times import seconds
 
 Array = npt.NDArray[np.float64]
 # Users or items that a statistic must tell apart before it can be more than chance.
@@ -75,7 +76,7 @@ def _statistics(split: pd.DataFrame, key: str, entities: pd.Series) -> Iterator[
 
 def _counted(events: pd.DataFrame, key: str) -> pd.DataFrame:
     """Sums of some events, a row a user or item, and whether they are of the test part."""
-    frame = events[[key, "label"]].assign(time=_seconds(events["timestamp"]), test=events["part"] == "test")
+    frame = events[[key, "label"]].assign(time=seconds(events["timestamp"]), test=events["part"] == "test")
     frame["rating"] = events["rating"].astype(np.float64) if "rating" in events else np.nan
     return frame.groupby([key, "test"], as_index=False).agg(**_SUMS)
 
@@ -95,10 +96,6 @@ def _ratio(total: pd.Series, count: pd.Series) -> Array:
     return (total / count.where(count > 0)).to_numpy(np.float64)
 
 
-def _seconds(timestamp: pd.Series) -> pd.Series:
-    return timestamp if pd.api.types.is_numeric_dtype(timestamp) else timestamp.astype("int64")
-
-
 def _knows(column: pd.Series, statistic: _Statistic) -> bool:
     """Whether the column follows a statistic of all rows, and not that of the rows before the test part."""
     _, full, before = statistic
@@ -114,7 +111,9 @@ def _knows(column: pd.Series, statistic: _Statistic) -> bool:
 
 
 def _numbers(column: pd.Series) -> Array | None:
-    """The column as numbers; None where it holds none."""
+    """The column as numbers, times as seconds; None where it holds none."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return seconds(column)
     numbers = pd.to_numeric(column, errors="coerce")
     return (
         numbers.to_numpy(np.float64, na_value=np.nan) if numbers.notna().sum() >= 0.9 * column.notna().sum() else None

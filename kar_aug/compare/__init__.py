@@ -20,7 +20,7 @@ from kar_aug.compare.arms import Arm, arms
 from kar_aug.compare.book import Book, Run, Trial
 from kar_aug.compare.comparison import Comparison, compare
 from kar_aug.compare.decomposition import Ladder, decomposition
-from kar_aug.compare.exporting import export_model, exported_model
+from kar_aug.compare.exporting import export_model, trained_model
 from kar_aug.compare.slices import Slice, by_slice
 from kar_aug.compare.tasks import Event
 from kar_aug.compare.verdicts import Verdict, headlines, leading, verdicts
@@ -40,9 +40,9 @@ __all__ = [
     "compare",
     "decomposition",
     "export_model",
-    "exported_model",
     "headlines",
     "leading",
+    "trained_model",
     "verdicts",
 ]
 

@@ -21,12 +21,11 @@ from kar_aug.compare.tasks import Event, OnEvent, Task, Training, Tuning
 from kar_aug.compare.workers import do
 from kar_aug.config import CompareConfig
 from kar_aug.data.samples import Samples
-from kar_aug.data.split import SAMPLE_PARTS
+from kar_aug.data.split import SAMPLE_PARTS, SMALL_CLASS
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import Workspace
 
 Predictions = npt.NDArray[np.float32]
-_FEWEST = 50
 _log = logging.getLogger("kar_aug")
 
 
@@ -199,7 +198,7 @@ def _name_small_parts(samples: Samples) -> None:
     for part in SAMPLE_PARTS[1:]:
         label = samples.label[samples.of(part)]
         fewer = int(min((label > 0).sum(), (label == 0).sum()))
-        if fewer < _FEWEST:
+        if fewer < SMALL_CLASS:
             _log.warning(
                 "The %s part has %d rows, %d of the rarer class: by so few, AUC differs by chance alone. Give it more: "
                 "[data] %s = ...",

@@ -17,7 +17,7 @@ from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import Workspace
 
 
-def exported_model(workspace: Workspace, backbone: str, seed: int) -> tuple[Path, dict[str, Any]]:
+def trained_model(workspace: Workspace, backbone: str, seed: int) -> tuple[Path, dict[str, Any]]:
     """The latest trained model of a backbone with the fullest knowledge, and its stores by source.
 
     Raises:

@@ -18,6 +18,7 @@ from kar_aug.registry import PROTOCOLS
 PARTS = ("history", "train", "validation", "test")
 SAMPLE_PARTS = PARTS[1:]
 UNLABELLED = "unlabelled"
+SMALL_CLASS = 50  # rows of the rarer class: of fewer, AUC differs by chance alone
 
 
 @dataclass(frozen=True)

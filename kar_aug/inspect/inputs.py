@@ -18,13 +18,13 @@ from kar_aug.data.encodings import FIRST, MISSING, UNKNOWN, Buckets, Scale, numb
 from kar_aug.data.features import Feature
 from kar_aug.data.inputs import SINCE
 from kar_aug.data.samples import ENTITIES, Samples
-from kar_aug.data.split import PARTS, SAMPLE_PARTS, UNLABELLED
+from kar_aug.data.split import PARTS, SAMPLE_PARTS, SMALL_CLASS, UNLABELLED
 from kar_aug.data.tables import Tables
 from kar_aug.data.times import seconds
 from kar_aug.pipeline.workspace.data import Data
 
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
-SMALL_ROWS, SMALL_CLASS = 1000, 50  # of validation and test: below them an AUC says little
+SMALL_ROWS = 1000  # of validation and test: below them an AUC says little
 MOSTLY = 0.5
 _MOST = 100_000  # samples of a part that shares are counted in, evenly spread
 _MISSING_OF = "_missing"  # of a number: whether it is missing

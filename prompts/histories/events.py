@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kar_aug._times import dates
 from kar_aug.data import Tables
 from kar_aug.errors import PromptError
 from kar_aug.prompts.scenario import Scenario
@@ -36,7 +37,7 @@ class Events:
         self._scenario = scenario
         self._fields = scenario.user.get("item_fields", [])
         self._items: dict[Any, dict[str, Any]] = tables.items.set_index("item_id").to_dict("index")  # type: ignore[assignment]
-        self._times = _dates(split["timestamp"].iloc[rows])
+        self._times = dates(split["timestamp"].iloc[rows])
         ratings = split["rating" if "rating" in split else "label"].iloc[rows]
         self.item_ids: Sequence[int | str] = _Values(split["item_id"].iloc[rows])
         self.ratings: Sequence[float] = _Values(ratings)
@@ -107,7 +108,3 @@ def _check_scale(scenario: Scenario, ratings: pd.Series) -> None:
             f"Scenario {scenario.name}: its words and stars are for ratings from {scale.low:g} to {scale.high:g}, the "
             f"data hold {ratings.min():g} to {ratings.max():g}. Set low, high and words in [ratings] of the scenario."
         )
-
-
-def _dates(timestamp: pd.Series) -> pd.Series:
-    return timestamp if pd.api.types.is_datetime64_any_dtype(timestamp) else pd.to_datetime(timestamp, unit="s")
