@@ -155,7 +155,7 @@ def by_injection(backbone: str, dimension: int, batch_size: int, past: int, seco
     rows["hist_rating"] = (rows["hist_item_id"] > 0) * random.integers(2, 7, (ROWS, history), "int32")
     rows["past_value"] = (rows["past_item"] > 0) * random.integers(1, 6, (ROWS, past)).astype("float32")
     wanted = {"plain": [], "fields": ["item"], "events": ["item", "hist_item"]}
-    wanted |= dict.fromkeys(["similarity", "attention", "retrieval"], ["item", "past_item", "past_value"])
+    wanted |= {name: ["item", "past_item", "past_value"] for name in ("similarity", "attention", "retrieval")}
     train, predict = {}, {}
     for name, chosen in wanted.items():
         table = random.normal(size=(ITEMS, dimension)).astype("float16")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kar_aug._keras import keras
 from kar_aug.backbones.injections._past import Names, past_of
 from kar_aug.backbones.protocol import Injected
-from kar_aug.layers import EventValues, KnowledgeAttention, KnowledgeVectors
+from kar_aug.layers import EventValues, KnowledgeAttention
 
 
 class Attention:
@@ -32,14 +31,7 @@ class Attention:
 
     def __call__(self, augmentation: Any, inputs: Mapping[str, Any]) -> Injected:
         past = past_of(augmentation, inputs, self._names)
-        known = KnowledgeVectors.of(augmentation, self._names.source, **self._vectors)
+        options = {"width": augmentation.width, "heads": self._heads, **self._vectors}
+        attention = KnowledgeAttention.of(augmentation, self._names.source, **options)
         worth = EventValues()([past.values, past.mask])
-        events = of_events(known, past.events)
-        attention = KnowledgeAttention(augmentation.width, self._heads)
-        return Injected(fields=[attention([known(past.candidate), events, worth, past.mask])])
-
-
-def of_events(layer: Any, ids: Any) -> Any:
-    """Vectors of (batch, length) ids, (batch, length, width): of a length of 1, too, which layers take for none."""
-    vectors = layer(ids)
-    return vectors if len(vectors.shape) == 3 else keras.layers.Reshape((1, vectors.shape[-1]))(vectors)
+        return Injected(fields=[attention([past.candidate, past.events, worth, past.mask])])
