@@ -144,7 +144,7 @@ def test_a_saved_model_needs_no_store_and_refresh_keeps_what_was_fitted(tmp_path
 def test_one_of_an_augmentation_is_made_once(store: VectorStore) -> None:
     augmentation = KnowledgeAugmentation({"item": store, "user": vectors_in_a_cone(9, 6)})
     one, again, other = (KnowledgeVectors.of(augmentation, "item", components=n) for n in (4, 4, 3))
-    assert one is again and (one.width, other.width) == (4, 3) and one.name != other.name
+    assert one is again and (one.vector_width, other.vector_width) == (4, 3) and one.name != other.name
     ids = np.asarray(["i0", "i9"])
     np.testing.assert_allclose(one(ids), KnowledgeVectors(store, 4)(ids), atol=1e-6)
     assert KnowledgeVectors.of(augmentation, "user").source_name == "user"

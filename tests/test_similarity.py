@@ -97,50 +97,70 @@ def test_the_most_similar_events_are_kept_in_their_order(history: Any, count: in
     assert some_ids.dtype == tf.int64 and kept.shape[1] == min(count, ids.shape[1])
 
 
-def attended(layer: Any, candidate: np.ndarray, events: np.ndarray, values: np.ndarray, mask: np.ndarray) -> Any:
+def attended(weights: Any, candidate: np.ndarray, events: np.ndarray, values: np.ndarray, mask: np.ndarray) -> Any:
     """The output of one row, head by head and event by event."""
-    projection, log_temperature, level, null, kernel, bias = (w.astype(float) for w in layer.get_weights())
+    projection, log_temperature, level, null, kernel, bias = weights
     mixed = []
-    for head in range(layer.heads):
+    for head in range(len(level)):
         temperature = np.exp(log_temperature[head])
-        weights, read = [np.exp(level[head] / temperature)], [null[head]]
+        shares, read = [np.exp(level[head] / temperature)], [null[head]]
         for event, value, there in zip(events, values, mask, strict=True):
             if there and candidate.any() and event.any():
-                weights.append(np.exp(candidate @ projection[head] @ event / temperature))
+                shares.append(np.exp(candidate @ projection[head] @ event / temperature))
                 read.append(value)
-        mixed.append(np.asarray(weights) / sum(weights) @ np.asarray(read))
+        mixed.append(np.asarray(shares) / sum(shares) @ np.asarray(read))
     return np.concatenate(mixed) @ kernel + bias
+
+
+def attention_on(vectors: np.ndarray, width: int, heads: int) -> KnowledgeAttention:
+    """One that compares vectors as they are."""
+    return KnowledgeAttention(vectors, width, heads, components=None, centre=False, unit=False)
 
 
 @settings(max_examples=30)
 @given(data=st.data())
-def test_attention_is_what_its_formula_says(data: Any) -> None:
+def test_attention_and_its_slopes_are_what_its_formula_says(data: Any) -> None:
     draw, random = data.draw, np.random.default_rng(data.draw(st.integers(0, 10**6)))
     rows, length, d, mixed = 4, draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
-    candidate, events = random.normal(size=(rows, d)), random.normal(size=(rows, length, d))
-    candidate[0], events[random.random((rows, length)) < 0.3] = 0, 0  # nothing is known
-    events[2] = events[2, :1]  # the same one again and again
-    mask = (random.random((rows, length)) < 0.7).astype("float32")
+    vectors = random.normal(size=(12, d)).astype("float32")
+    vectors[[0, 5]] = 0  # nothing is known
+    candidate, events = random.integers(1, 12, rows), random.integers(0, 12, (rows, length))
+    candidate[0], events[2] = 5, events[2, :1]  # unknown; the same one again and again
+    mask = ((random.random((rows, length)) < 0.7) & (events > 0)).astype("float32")
     mask[1] = 0  # an empty history
-    values = random.normal(size=(rows, length, mixed))
-    layer = KnowledgeAttention(3, draw(st.integers(1, 3)))
-    inputs = [each.astype("float32") for each in (candidate, events, values, mask)]
+    values = random.normal(size=(rows, length, mixed)).astype("float32")
+    layer, inputs = attention_on(vectors, 3, draw(st.integers(1, 3))), [candidate, events, values, mask]
     layer(inputs)
-    layer.set_weights([random.normal(scale=0.3, size=w.shape) for w in layer.get_weights()])
-    expected = [attended(layer, *(each[row] for each in inputs)) for row in range(rows)]
-    found = np.asarray(layer(inputs))
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    for weight in layer.trainable_weights:
+        weight.assign(random.normal(scale=0.3, size=weight.shape))
+    weights = [np.asarray(weight, float) for weight in layer.trainable_weights]
+
+    def outputs() -> np.ndarray:
+        read = zip(vectors[candidate].astype(float), vectors[events].astype(float), values, mask, strict=True)
+        return np.asarray([attended(weights, *row) for row in read])
+
+    with tf.GradientTape() as tape:
+        found = layer(inputs)
+        total = tf.reduce_sum(found**2)
+    np.testing.assert_allclose(found, outputs(), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found[0], found[1], atol=1e-5, err_msg="what nothing is known of has the null event")
+    projection = layer.trainable_weights[0]
+    slope = tape.gradient(total, projection if isinstance(projection, tf.Variable) else projection.value)
+    place = tuple(random.integers(0, size) for size in slope.shape)
+    around = []
+    for step in (1e-5, -2e-5):
+        weights[0][place] += step
+        around.append((outputs() ** 2).sum())
+    np.testing.assert_allclose(slope[place], (around[0] - around[1]) / 2e-5, rtol=0.02, atol=1e-3)
 
 
 def test_attention_is_a_cosine_before_it_is_trained() -> None:
-    layer = KnowledgeAttention(2, heads=2)
-    events = np.eye(3, dtype="float32")[None]
-    layer([events[:, 1], events, events, np.ones((1, 3), "float32")])
-    weights = layer.get_weights()
-    weights[-2] = np.eye(6, 2, dtype="float32")  # the first head's first two numbers come out
-    layer.set_weights(weights)
-    found = np.asarray(layer([events[:, 1], events, events, np.ones((1, 3), "float32")]))[0]
+    layer = attention_on(np.vstack([np.zeros((1, 3)), np.eye(3)]).astype("float32"), 2, heads=2)
+    events = np.asarray([[1, 2, 3]])
+    inputs = [np.asarray([2]), events, np.eye(3, dtype="float32")[None], np.ones((1, 3), "float32")]
+    layer(inputs)
+    layer.trainable_weights[-2].assign(np.eye(6, 2))  # the first head's first two numbers come out
+    found = np.asarray(layer(inputs))[0]
     assert found[1] > 0.99 and found[0] < 0.01, "the head that is cold asks the same event alone"
 
 
@@ -169,7 +189,7 @@ def test_a_user_and_an_item_are_compared_by_learned_products() -> None:
         (SimilarityFeatures, {"temperatures": [0.1, -1]}),
         (SimilarityFeatures, {"top": 0}),
         (MostSimilar, {"count": 0}),
-        (KnowledgeAttention, {"width": 4, "heads": 0}),
+        (KnowledgeAttention, {"source": np.ones((3, 2)), "heads": 0}),
         (BilinearSimilarity, {"heads": 0}),
     ],
 )
@@ -179,7 +199,8 @@ def test_options_that_make_no_sense_are_refused(layer: Any, options: dict[str, A
 
 
 def test_layers_come_back_from_their_settings() -> None:
-    layers = [SimilarityFeatures([0.2], 3, 4), MostSimilar(7), KnowledgeAttention(5, 2), BilinearSimilarity(3)]
+    attention = KnowledgeAttention(np.ones((3, 2)), 5, 2)
+    layers = [SimilarityFeatures([0.2], 3, 4), MostSimilar(7), attention, BilinearSimilarity(3)]
     for layer in layers:
         assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
         assert keras.layers.deserialize(keras.layers.serialize(layer)).get_config() == layer.get_config()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kar_aug._keras import keras
 from kar_aug.backbones.injections._past import Names, past_of
 from kar_aug.backbones.protocol import Injected
-from kar_aug.layers import EventValues, KnowledgeAttention, KnowledgeVectors
+from kar_aug.layers import EventValues, KnowledgeAttention
 
 
 class Attention:
@@ -32,16 +31,7 @@ class Attention:
 
     def __call__(self, augmentation: Any, inputs: Mapping[str, Any]) -> Injected:
         past = past_of(augmentation, inputs, self._names)
-        worth = EventValues()([past.values, past.mask])
-        fields = []
-        for source in past.sources:
-            known = KnowledgeVectors.of(augmentation, source, **self._vectors)
-            events, attention = of_events(known, past.events), KnowledgeAttention(augmentation.width, self._heads)
-            fields.append(attention([known(past.candidate), events, worth, past.mask]))
-        return Injected(fields=fields)
-
-
-def of_events(layer: Any, ids: Any) -> Any:
-    """Vectors of (batch, length) ids, (batch, length, width): of a length of 1, too, which layers take for none."""
-    vectors = layer(ids)
-    return vectors if len(vectors.shape) == 3 else keras.layers.Reshape((1, vectors.shape[-1]))(vectors)
+        options = {"width": augmentation.width, "heads": self._heads, **self._vectors}
+        read = [past.candidate, past.events, EventValues()([past.values, past.mask]), past.mask]
+        layers = [KnowledgeAttention.of(augmentation, source, **options) for source in past.sources]
+        return Injected(fields=[attention(read) for attention in layers])

@@ -7,14 +7,12 @@ from typing import Any
 
 from kar_aug._keras import keras
 from kar_aug.backbones.injections._past import Names, past_of
-from kar_aug.backbones.injections.attention import of_events
 from kar_aug.backbones.protocol import Injected
 from kar_aug.layers import (
     CandidateAndEvents,
     EventValues,
     KnowledgeAttention,
     KnowledgeSimilarity,
-    KnowledgeVectors,
     MostSimilar,
 )
 
@@ -46,13 +44,12 @@ class Retrieval:
 
     def __call__(self, augmentation: Any, inputs: Mapping[str, Any]) -> Injected:
         source, past = self._names.source, past_of(augmentation, inputs, self._names)
-        similar = KnowledgeSimilarity.of(augmentation, source, **self._vectors)
-        known = KnowledgeVectors.of(augmentation, source, **self._vectors)
+        similarity = KnowledgeSimilarity.of(augmentation, source, **self._vectors)([past.candidate, past.events])
         worth = EventValues()([past.values, past.mask])  # against the mean of all
-        similarity = similar([past.candidate, past.events])
         mask, ids, worth = MostSimilar(self._count)([similarity, past.mask, past.events, worth])
         both = keras.layers.Concatenate(axis=1)([past.candidate, ids])  # so that experts see an item of both once
         candidate, adapted, _ = CandidateAndEvents()([both, augmentation({source: both})[source]])
+        options = {"width": augmentation.width, "heads": self._heads, **self._vectors}
         read = keras.layers.Concatenate()([worth, adapted])
-        attention = KnowledgeAttention(augmentation.width, self._heads)
-        return Injected(fields=[candidate, attention([known(past.candidate), of_events(known, ids), read, mask])])
+        chosen = KnowledgeAttention.of(augmentation, source, **options)([past.candidate, ids, read, mask])
+        return Injected(fields=[candidate, chosen])

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from kar_aug._keras import keras, tf
+from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
+from kar_aug.layers.knowledge_vectors import KnowledgeVectors
 from kar_aug.layers.lookup import constant
 
 # Temperatures of the first and the last head before training: one asks the nearest events, the other all.
@@ -17,24 +19,25 @@ _NOISE = 0.02
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
-class KnowledgeAttention(keras.layers.Layer):
+class KnowledgeAttention(KnowledgeVectors):
     """Target attention in the space of frozen vectors: what else is known of events, mixed by how alike they are.
 
         score[h, e] = (candidate M_h) . event[e] / temperature_h        for e = null: level_h / temperature_h
         output      = W concat_h sum_e softmax_e(score[h]) value[h, e] + b
 
-    The null event stands for a user who has none that is like the candidate: its score and its value, one a head, are
-    learned, and it alone is left where the history is empty or nothing is known of the candidate. Events are never
-    projected, the candidate is: heads cost no memory a (row, event). M_h starts as the identity, but for some noise,
-    and temperatures far from each other, so that all heads are cosines of unlike sharpness before the first step.
+    candidate and event[e] are vectors as `KnowledgeVectors` prepares them. The null event stands for a user who has
+    none that is like the candidate: its score and its value, one a head, are learned, and it alone is left where the
+    history is empty or nothing is known of the candidate. Events are never projected, the candidate is: heads cost no
+    memory a (row, event). M_h starts as the identity, but for some noise, and temperatures far from each other, so that
+    all heads are cosines of unlike sharpness before the first step.
 
     Args:
+        source: as `KnowledgeVectors` has it, whose other options it takes too.
         width: of the output.
         heads: how many ways to compare.
 
     Input shape:
-        [candidate, (batch, d), and events, (batch, length, d), vectors of length 1 as `KnowledgeVectors` gives them,
-        zeros where nothing is known;
+        [candidate ids, (batch,) or (batch, 1); event ids, (batch, length), 0 or "" where there is none;
         values, (batch, length, any): what is mixed of each event, `EventValues` or an embedding say;
         mask, (batch, length), 1 where there is an event].
     Output shape:
@@ -45,30 +48,35 @@ class KnowledgeAttention(keras.layers.Layer):
         are the transformer's (arXiv:1706.03762, section 3.2), but for events that are not projected, and the null.
     """
 
-    def __init__(self, width: int, heads: int = 4, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, source: Any, width: int = 32, heads: int = 4, **kwargs: Any) -> None:
+        super().__init__(source, **kwargs)
         if width < 1 or heads < 1:
             raise ValueError(f"`width` and `heads` must be positive. Received: width={width}, heads={heads}")
         self.width = width
         self.heads = heads
-        self.supports_masking = True
+
+    @classmethod
+    def of(cls, augmentation: KnowledgeAugmentation, name: str, **options: Any) -> KnowledgeAttention:
+        """One of a source of an augmentation; always a new one, since it learns."""
+        return cls(cls.given_by(augmentation, name), **{"source_name": name, **options})
 
     def build(self, input_shape: Sequence[Any]) -> None:
-        dimension, mixed = int(tuple(input_shape[0])[-1]), int(tuple(input_shape[2])[-1])
+        self._shape_of_values = tuple(input_shape[2])
+        dimension, mixed = self.vector_width, int(self._shape_of_values[-1])
         temperatures = constant(np.log(np.geomspace(*_TEMPERATURES, self.heads)))
         levels, per_head = constant([_LEVEL] * self.heads), (self.heads,)
-        projections = (self.heads, dimension, dimension)
+        projections, outputs = (self.heads, dimension, dimension), (self.heads * mixed, self.width)
         self._projection = self.add_weight(name="projection", shape=projections, initializer=_near_identity)
         self._log_temperature = self.add_weight(name="log_temperature", shape=per_head, initializer=temperatures)
         self._level = self.add_weight(name="level", shape=per_head, initializer=levels)
         self._null = self.add_weight(name="null", shape=(self.heads, mixed), initializer="zeros")
-        outputs = (self.heads * mixed, self.width)
         self._kernel = self.add_weight(name="kernel", shape=outputs, initializer="glorot_uniform")
         self._bias = self.add_weight(name="bias", shape=(self.width,), initializer="zeros")
         super().build(input_shape)
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
-        candidate, events, values, there = (tf.cast(each, self.compute_dtype) for each in inputs)
+        candidate, events = map(tf.convert_to_tensor, inputs[:2])
+        values, there = (tf.cast(each, self.compute_dtype) for each in inputs[2:])
         scores, null = self._scores(candidate, events, there)
         weights = tf.nn.softmax(tf.concat([null, scores], axis=2))  # (batch, heads, 1 + length)
         mixed = tf.matmul(weights[:, :, 1:], values) + weights[:, :, :1] * tf.cast(self._null, values.dtype)
@@ -77,21 +85,25 @@ class KnowledgeAttention(keras.layers.Layer):
 
     def _scores(self, candidate: Any, events: Any, there: Any) -> tuple[Any, Any]:
         """Of the events, (batch, heads, length), and of the null event, (batch, heads, 1)."""
-        dimension = self._projection.shape[1]
-        projection = tf.reshape(tf.transpose(tf.cast(self._projection, candidate.dtype), [1, 0, 2]), [dimension, -1])
-        asked = tf.reshape(tf.matmul(candidate, projection), [-1, self.heads, dimension])
-        alike = tf.matmul(asked, events, transpose_b=True)  # 0 where nothing is known of one of the two
+        vectors, width = self._of_candidates(candidate), self.vector_width
+        projection = tf.reshape(tf.transpose(tf.cast(self._projection, vectors.dtype), [1, 0, 2]), [width, -1])
+        asked = tf.reshape(tf.matmul(vectors, projection), [-1, self.heads, width])
+        alike = self._products(asked, events)  # 0 where nothing is known of one of the two
         coldness = tf.exp(-tf.cast(self._log_temperature, alike.dtype))[:, tf.newaxis]
         compared = (there[:, tf.newaxis] > 0) & (alike != 0)
         null = tf.cast(self._level, alike.dtype)[:, tf.newaxis] * coldness
         hidden = tf.where(compared, alike * coldness, alike.dtype.min / 2)
         return hidden, tf.broadcast_to(null, [tf.shape(alike)[0], self.heads, 1])
 
-    def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> None:
-        return None
+    def _learn_from(self, other: KnowledgeVectors) -> None:
+        assert isinstance(other, KnowledgeAttention)
+        if other.built:
+            self.build([None, None, other._shape_of_values, None])
+            for own, trained in zip(self.trainable_weights, other.trainable_weights, strict=True):
+                own.assign(np.asarray(trained))
 
     def compute_output_shape(self, input_shape: Sequence[Any]) -> tuple[Any, ...]:
-        return (input_shape[0][0], self.width)
+        return (input_shape[2][0], self.width)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "width": self.width, "heads": self.heads}
