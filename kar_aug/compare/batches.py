@@ -1,4 +1,8 @@
-"""Samples as a model reads them: batches of the inputs that it has, gathered when they are due."""
+"""Samples as a model reads them: batches of the inputs that it has, gathered when they are due.
+
+Of samples that are mapped into memory a training holds which they are and in which order, 16 bytes a row (and as much
+while it shuffles), and the batches that are due.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import numpy.typing as npt
 from kar_aug._keras import tf
 from kar_aug.data.encodings import FIRST, UNKNOWN
 from kar_aug.data.features import Feature
+from kar_aug.data.room import blocks
 from kar_aug.data.samples import Samples
 
 _PREDICTED_ROWS = 8192
@@ -36,7 +41,7 @@ class Batches:
         self.samples, self.of, self.size = samples, of, size
         self.inputs = [feature for feature in (*samples.features, *samples.keys) if feature.name in names]
         self._names = {feature.name for feature in self.inputs}
-        self.weighted = bool((samples.weight[of] != 1).any())
+        self.weighted = any((samples.weight[of[block]] != 1).any() for block in blocks(len(of)))
         self.order = of
 
     @property

@@ -8,6 +8,7 @@ labels     what a click is                           negatives  drawn ones
 prepared   samples in a folder, mapped into memory   guessing   which of a person's files is which
 reading    files of all kinds, frames or batches     types      columns of any type as the few that are kept
 ids, times                                           cells      one value, several, or none: who reads one asks here
+room       where columns as long as a log are put: in memory, or in files mapped into it
 """
 
 from kar_aug.data.split import PARTS, as_of, split_interactions

@@ -223,12 +223,12 @@ def _as_parts(codes: npt.NDArray[np.int8]) -> pd.Categorical[Any]:
 
 def _with_unlabelled(part: Any, label: pd.Series, room: Room) -> pd.Categorical[Any]:
     """Parts as they are kept; samples that have no label are none."""
-    given = part_codes(pd.Series(part))
-    history = PARTS.index("history")
+    parts, history = pd.Series(part, copy=False), PARTS.index("history")
 
     def kept(block: slice) -> npt.NDArray[np.int8]:
-        unlabelled = label.iloc[block].isna().to_numpy() & (given[block] != history)
-        return np.where(unlabelled, np.int8(len(PARTS)), given[block])
+        given = part_codes(parts.iloc[block])
+        unlabelled = label.iloc[block].isna().to_numpy() & (given != history)
+        return np.where(unlabelled, np.int8(len(PARTS)), given)
 
     codes = room.filled(len(label), np.int8, kept)
     names = (*PARTS, UNLABELLED) if codes.max(initial=0) == len(PARTS) else PARTS
