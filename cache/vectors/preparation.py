@@ -68,7 +68,7 @@ class Preparation:
         vectors = np.asarray(vectors, np.float32)
         ready = self._projected(vectors)
         if self.unit:
-            ready = ready / np.maximum(_lengths(ready), np.float32(_SHORTEST))
+            ready /= np.maximum(_lengths(ready), np.float32(_SHORTEST))
         return np.where(_lengths(vectors - self.mean) > _ON_THE_MEAN * _lengths(vectors), ready, np.float32(0))
 
     def of_table(self, table: KnowledgeTable) -> npt.NDArray[np.float32]:
@@ -81,7 +81,7 @@ class Preparation:
 
     def _projected(self, vectors: Array) -> npt.NDArray[np.float32]:
         moved = np.asarray(vectors, np.float32) - self.mean
-        return moved if self.directions is None else moved @ self.directions.T
+        return moved if self.directions is None else np.asarray(moved @ self.directions.T, np.float32)
 
     def _whitened(self, vectors: Array, rows: npt.NDArray[np.integer[Any]]) -> Preparation:
         squares, directions = np.zeros(self.width), self.directions
