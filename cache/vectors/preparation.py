@@ -68,7 +68,7 @@ class Preparation:
         vectors = np.asarray(vectors, np.float32)
         ready = self._projected(vectors)
         if self.unit:
-            ready = np.asarray(ready / np.maximum(_lengths(ready), np.float32(_SHORTEST)), np.float32)
+            ready /= np.maximum(_lengths(ready), np.float32(_SHORTEST))
         return np.where(_lengths(vectors - self.mean) > _ON_THE_MEAN * _lengths(vectors), ready, np.float32(0))
 
     def of_table(self, table: KnowledgeTable) -> npt.NDArray[np.float32]:
