@@ -398,7 +398,7 @@ sys.path.insert(0, tests)
 from support.workspaces import opened
 from kar_aug.compare import compare
 if __name__ == "__main__":
-    workspace = opened(Path(tables), Path(workdir), knowledge=[], jobs=2, seeds=4, epochs=15, patience=15)
+    workspace = opened(Path(tables), Path(workdir), knowledge=[], jobs=2, seeds=3, epochs=15, patience=15)
     compare(workspace, on_event=lambda event: print(event.done, flush=True))
 """
 
@@ -422,9 +422,9 @@ def test_killed_runs_leave_whole_rows_no_processes_and_the_rest_to_do(workspace:
     with sqlite3.connect(workspace.config.work / "runs" / BOOK) as connection:
         kept = connection.execute("SELECT count(*) FROM runs JOIN predictions USING (identity)").fetchone()[0]
         assert connection.execute("SELECT count(*) FROM runs").fetchone()[0] == kept
-    assert 1 <= kept < 4
-    here, done = run(workspace, knowledge=(), seeds=4, epochs=15, patience=15)
-    assert done == 4 - kept and here.seeds == 4, "side by side or here, it is the same run"
+    assert 1 <= kept < 3
+    here, done = run(workspace, knowledge=(), seeds=3, epochs=15, patience=15)
+    assert done == 3 - kept and here.seeds == 3, "side by side or here, it is the same run"
 
 
 def _alive(session: int) -> bool:
