@@ -14,7 +14,7 @@ if IS_KERAS_3:
     pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)
 
 from kar_aug.cache import VectorStore
-from kar_aug.compare import arms, compare, decomposition, headlines
+from kar_aug.compare import arms, compare, decomposition, leading
 from kar_aug.compare.arms import pairs
 from kar_aug.config import CompareConfig
 from kar_aug.encode.collaborative import collaborative_vectors
@@ -88,7 +88,7 @@ def test_a_gain_is_taken_apart_rung_by_rung(workspace: Workspace) -> None:
     for ladder in (alone, beside):
         assert sum(rung.step.mean for rung in ladder.rungs if rung.step) == pytest.approx(ladder.gain)
         assert ladder.rungs[-1].auc.mean == comparison.estimate(ladder.rungs[-1].arm).mean
-    assert any("collaborative vectors" in sentence for sentence in headlines(comparison))
+    assert any("beats DeepFM + collaborative vectors" in verdict.text for verdict in leading(comparison))
     assert comparison.coverage(beside.rungs[-1].arm)["item.collaborative"] > 0.5
 
 

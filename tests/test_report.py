@@ -48,7 +48,7 @@ def test_the_report_is_one_file_with_all_its_parts(comparison: Comparison, repor
     references.feed(html)
     assert references.found == []
     assert (
-        html.count("<svg") == 3
+        html.count("<svg") == 4
         and "DeepFM + metadata text" in html
         and "&lt;m&gt;" in html
         and "none &lt;0&gt;" in html
@@ -62,13 +62,16 @@ def test_the_report_is_one_file_with_all_its_parts(comparison: Comparison, repor
 def test_tables_for_machines_and_for_pull_requests(comparison: Comparison, tmp_path: Path) -> None:
     write_tables(comparison, tmp_path)
     csv = (tmp_path / "results.csv").read_text().splitlines()
-    assert len(csv) == 1 + 3 * 2 and csv[0].startswith("arm,backbone,knowledge,adaptor,injection,seed,auc")
-    table = [line for line in (tmp_path / "results.md").read_text().splitlines() if line.startswith("|")]
+    assert len(csv) == 1 + 3 * 2 and csv[0].startswith("arm,backbone,knowledge,adaptor,injection,beside,seed,auc")
+    results, _, gain = (tmp_path / "results.md").read_text().partition("What the gain is made of: DeepFM, fields")
+    table = [line for line in results.splitlines() if line.startswith("|")]
     assert (
         len(table) == 2 + 2 + 3
         and "| gradient boosting |" in table[3]
         and len({line.count("|") for line in table}) == 1
     )
+    rungs = [line.split(" | ")[0] for line in gain.splitlines() if line.startswith("|")][2:]
+    assert rungs == ["| the plain backbone", "| what metadata says", "| what the language model adds"]
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -23,7 +23,7 @@ def by_blocks(function: Callable[[Sequence[Any]], Any], tensors: Sequence[Any], 
     rows = tf.shape(tensors[0])[0]
     most = _BLOCK_OF_A_GPU if tf.config.list_physical_devices("GPU") else _BLOCK
     block = tf.clip_by_value(most // tf.maximum(1, bytes_of_a_row), 1, tf.maximum(1, rows))
-    missing = -rows % block  # of the last block
+    missing = tf.maximum(1, -(-rows // block)) * block - rows  # of the last block, of which there is one for no rows
 
     def in_blocks(tensor: Any) -> Any:
         padded = tf.pad(tensor, [[0, missing], *[[0, 0]] * (len(tensor.shape) - 1)])
