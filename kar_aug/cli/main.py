@@ -109,8 +109,8 @@ def init(output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: s
 
 @main.command()
 @model_options
-@click.option("--users", type=click.IntRange(1), help="Users to ask about.  [default: 250]")
-@click.option("--items", type=click.IntRange(1), help="Items to ask about.  [default: 500]")
+@click.option("--users", type=click.IntRange(1), help="Users to ask about.  [default: 150]")
+@click.option("--items", type=click.IntRange(1), help="Items to ask about.  [default: 300]")
 @click.option("--seeds", type=click.IntRange(1), help="Trainings an arm.  [default: 3]")
 @click.option("--epochs", type=click.IntRange(1), help="Most epochs of a training.  [default: 10]")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer.  [default: 64]")
