@@ -47,6 +47,12 @@ def test_behaviour_is_a_control_and_stands_beside_every_text() -> None:
     assert (both, "DeepFM + shuffled vectors and collaborative vectors (similarity)") in against
 
 
+def test_behaviour_says_nothing_of_users() -> None:
+    config = CompareConfig(backbones=("DeepFM",), knowledge=("user",), controls=("shuffled", "collaborative"))
+    names = ["DeepFM", "DeepFM + user knowledge", "DeepFM + shuffled vectors"]
+    assert [arm.name for arm in arms(config)] == names
+
+
 def test_items_that_the_same_users_like_are_alike() -> None:
     random = np.random.default_rng(0)
     user, item = np.repeat(np.arange(60), 20), random.integers(0, 40, 1200)

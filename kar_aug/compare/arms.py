@@ -99,6 +99,7 @@ def arms(config: CompareConfig) -> list[Arm]:
     knowledge = {name: addition(name).entities for name in config.knowledge}
     covered = tuple(e for e in ("user", "item") if any(e in entities for entities in knowledge.values()))
     controls = {name: _covered(name, covered) for name in config.controls}
+    controls = {name: entities for name, entities in controls.items() if entities or not addition(name).has_vectors}
     stores = {name: tuple(config.store_folders(name)) for name in config.stores}
     beside = [name for name in config.controls if _stands_beside(name)]
     ways, first = list(product(config.injections, config.adaptors)), config.adaptors[0]
