@@ -36,7 +36,7 @@ class Ladder:
     """Rungs from a plain backbone to the fullest knowledge.
 
     Args:
-        name: of the backbone, and of the way its vectors enter: "DeepFM, similarity, beside collaborative vectors".
+        name: of the backbone, and of the way its vectors enter: "DeepFM, similarity, beside behaviour".
     """
 
     name: str
