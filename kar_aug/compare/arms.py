@@ -68,12 +68,18 @@ class Arm:
     def name(self) -> str:
         """As tables and plots call it."""
         name = self.addition.name(self.backbone) + (f" and {addition(self.beside).words}" if self.beside else "")
-        return name + (f" ({self.special})" if self.special else "")
+        return name + self.special
 
     @property
     def special(self) -> str:
-        """How its vectors enter, where that is not as usual: "similarity"."""
-        return ", ".join(part for part in (self.adaptor, self.injection) if part and part not in _USUAL)
+        """How its vectors enter, in brackets, where that is not as usual: " (similarity)"."""
+        unusual = ", ".join(part for part in (self.adaptor, self.injection) if part and part not in _USUAL)
+        return f" ({unusual})" if unusual else ""
+
+    @property
+    def companion(self) -> Arm:
+        """What stands beside its vectors, as an arm that has nothing else."""
+        return replace(self, knowledge=self.beside, entities=("item",), beside="")
 
     @property
     def words(self) -> str:

@@ -66,7 +66,7 @@ def _rungs(comparison: Comparison, best: Arm) -> Iterator[Rung]:
 def _climbed(comparison: Comparison, best: Arm) -> Iterator[tuple[str, Arm]]:
     yield "the plain backbone", best.base
     alike = [
-        (best.beside, replace(best, knowledge=best.beside, entities=("item",), beside=""), "behaviour"),
+        (best.beside, best.companion, "behaviour"),
         ("shuffled", replace(best, knowledge="shuffled"), "any vectors"),
         ("metadata", replace(best, knowledge="metadata"), "what metadata says"),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ class Experiment:
         """
         found = {entity: self._table(arm, entity, seed) for entity in arm.entities}
         if arm.beside:
-            found[f"item.{arm.beside}"] = self._table(_alone(arm), "item", seed)
+            found[f"item.{arm.beside}"] = self._table(arm.companion, "item", seed)
         return found
 
     def _table(self, arm: Arm, entity: str, seed: int) -> KnowledgeTable:
@@ -94,7 +94,7 @@ class Experiment:
             for name, store in self.stores(arm, entity).items()
         }
         if arm.beside:
-            found |= self.knowledge_fingerprint(_alone(arm))
+            found |= self.knowledge_fingerprint(arm.companion)
         if imitated is None:
             return found
         sizes = {entity: self.store(imitated, entity).spec.dimension for entity in imitated.entities}
@@ -117,11 +117,6 @@ class Experiment:
             *further,
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _alone(arm: Arm) -> Arm:
-    """What stands beside an arm's vectors, as an arm."""
-    return replace(arm, knowledge=arm.beside, entities=("item",), beside="")
 
 
 def _as_dict(arm: Arm) -> dict[str, Any]:

@@ -131,22 +131,17 @@ def _results(comparison: Comparison) -> list[str]:
         of_rival = [v for v in asked if (v.against.knowledge, v.arm.way) == rival]
         won = [v.arm.backbone for v in of_rival if v.word == "yes"]
         lost = [v.arm.backbone for v in of_rival if v.word == "no, worse"]
-        name = of_rival[0].against.words
+        ours, name = of_rival[0].arm, of_rival[0].against.words
         if all(v.weakness for v in of_rival):
             continue
         if comparison.seeds == 1:
-            way = f" ({of_rival[0].arm.special})" if of_rival[0].arm.special else ""
-            sentences.append(f"Against {name}{way}: one seed cannot tell a gain from chance.")
+            sentences.append(f"Against {name}{ours.special}: one seed cannot tell a gain from chance.")
             continue
-        sentence = f"{_with_way(of_rival[0].arm)} beats {name} on {_listed(won, len(of_rival))}"
+        sentence = f"{ours.words.capitalize()}{ours.special} beats {name} on {_listed(won, len(of_rival))}"
         sentences.append(sentence + (f", and is worse on {', '.join(lost)}." if lost else "."))
     if not any(isinstance(arm.addition, Control) and arm.addition.is_text for arm in comparison.arms):
         sentences.append("No control with metadata ran: this does not tell knowledge from any other text.")
     return sentences
-
-
-def _with_way(arm: Arm) -> str:
-    return arm.words.capitalize() + (f" ({arm.special})" if arm.special else "")
 
 
 def _listed(won: Sequence[str], of: int) -> str:
