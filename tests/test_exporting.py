@@ -23,12 +23,13 @@ if IS_KERAS_3:
 from kar_aug import Project
 from kar_aug.cache import StoreSpec, VectorStore
 from kar_aug.compare import export_model
-from kar_aug.compare.arms import arms, fullest
+from kar_aug.compare.arms import Arm, arms, fullest
 from kar_aug.compare.book import BOOK, Book
 from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.tasks import Training
 from kar_aug.compare.workers import do
 from kar_aug.data.encodings import encoding_of
+from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import Workspace
 
 # Some of them, for a model of 40 inputs takes minutes to build.
@@ -42,6 +43,7 @@ SOME = replace(
     sequences={},
 )
 BACKBONES = ("DeepFM", "plain_keras:build")
+PLAIN = "DeepFM, plain"
 PLAIN_KERAS = """
 import keras
 from kar_aug.backbones import embed, on_keras
@@ -110,16 +112,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 @pytest.fixture(scope="module")
 def exported(project: Project) -> dict[str, Exported]:
-    """By backbone: trained, exported, and asked in a process of its own."""
+    """By backbone, and one of them plain: trained, exported, and asked in a process of its own."""
     workspace = project.workspace
-    folders = {name: workspace.config.work / f"serving{number}" for number, name in enumerate(BACKBONES)}
+    folders = {name: workspace.config.work / f"serving{number}" for number, name in enumerate((*BACKBONES, PLAIN))}
     experiment = Experiment(workspace)
     book, config = Book(experiment.folder / BOOK), experiment.config
     chosen = {name: fullest(arms(config), name) for name in BACKBONES}
+    chosen[PLAIN] = Arm("DeepFM")
     trainings = [Training(arm, 0, config.training) for arm in chosen.values() if arm is not None]
     do(trainings, experiment, book, 1, lambda event: None)
     for backbone, path in folders.items():
-        export_model(workspace, backbone, 0, path)
+        export_model(workspace, backbone, 0, path, "DeepFM" if backbone == PLAIN else None)
         _write_requests(path, workspace)
     command = [sys.executable, "-c", SERVE, *map(str, folders.values())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -142,7 +145,7 @@ def _write_requests(path: Path, workspace: Workspace) -> None:
         np.savez(path / f"request{number}.npz", **kept)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", [*BACKBONES, PLAIN])
 def test_raw_tables_are_predicted_as_in_the_comparison(exported: dict[str, Exported], backbone: str) -> None:
     expected, found = exported[backbone].expected, exported[backbone].found
     assert len(expected) > 50 and np.ptp(expected) > 1e-3, "models that tell rows apart"
@@ -162,3 +165,15 @@ def test_an_export_says_what_to_send_and_what_is_inside(exported: dict[str, Expo
     assert all(raw["meaning"] and raw["missing"] is not None for raw in note["inputs"])
     kept = json.loads((exported["DeepFM"].folder / "assets.extra/encodings.json").read_text())
     assert {name: encoding_of(data) for name, data in kept.items()} == samples.encodings
+
+
+def test_an_arm_that_is_not_kept_is_told_with_those_that_are(project: Project, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"no arm 'DeepFM, bigger' to export. There are: 'DeepFM', 'DeepFM \+ item"):
+        project.export(tmp_path / "serving", arm="DeepFM, bigger")
+
+
+def test_what_the_inputs_mean_is_kept_beside_the_runs(exported: dict[str, Exported], project: Project) -> None:
+    samples = project.workspace.samples
+    kept = json.loads((project.config.work / f"runs/inputs-{samples.fingerprint}.json").read_text())
+    assert {name: encoding_of(kept["encodings"][place]) for name, place in kept["of"].items()} == samples.encodings
+    assert [feature["name"] for feature in kept["features"]] == [feature.name for feature in samples.features]

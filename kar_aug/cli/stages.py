@@ -121,10 +121,11 @@ def print_comparison(done: Compared, report: Path, *, title: str, reproduce: str
 @click.command()
 @click.option("--backbone", default="FiBiNET", show_default=True, help="Which of the compared models.")
 @click.option("--seed", default=0, show_default=True, help="Which of its trainings.")
+@click.option("--arm", help='By its name in the tables of results, for another than that with the most: "DeepFM".')
 @click.option("--output", default="serving", show_default=True, help="The folder to write.")
 @recipe_options
 @click.pass_obj
-def export(config: str, /, backbone: str, seed: int, output: str, **recipes: Any) -> None:
+def export(config: str, /, backbone: str, seed: int, arm: str | None, output: str, **recipes: Any) -> None:
     """Write a compared model as a SavedModel with prestored vectors, which TensorFlow alone can serve.
 
     It is fed with raw ids and raw values; assets.extra/kar_aug.json in it says which.
@@ -132,7 +133,8 @@ def export(config: str, /, backbone: str, seed: int, output: str, **recipes: Any
     \b
     Example:
       kar-aug export --backbone DIN --output serving/1
+      kar-aug export --arm "DeepFM + item knowledge (similarity)"
     """
     # The backbone among the settings: its name is checked there.
-    project = opened(config, prompts=recipes, compare={"backbones": [backbone]})
-    print_output(f"SavedModel: {project.export(output, backbone, seed=seed)}")
+    project = opened(config, prompts=recipes, compare={} if arm else {"backbones": [backbone]})
+    print_output(f"SavedModel: {project.export(output, backbone, seed=seed, arm=arm)}")

@@ -49,10 +49,14 @@ class Batches:
         """Batches there are."""
         return -(-len(self.of) // self.size)
 
-    def dataset(self) -> Any:
+    def dataset(self, first: int = 0, stop: int | None = None) -> Any:
         """Inputs, labels and, where there are some, weights; read anew, in the present order, each time it is gone
         through.
+
+        Args:
+            first, stop: batches, to have a piece of them.
         """
+        steps = self.steps if stop is None else min(stop, self.steps)
         outputs = [_dtype(feature) for feature in self.inputs] + [tf.float32, tf.float32]
 
         def gather(step: Any) -> tuple[Any, ...]:
@@ -64,7 +68,7 @@ class Batches:
             inputs = {feature.name: tensor for feature, tensor in zip(self.inputs, found, strict=False)}
             return (inputs, *(found[-2:] if self.weighted else found[-2:-1]))
 
-        return tf.data.Dataset.range(self.steps).map(gather, num_parallel_calls=1, deterministic=True).prefetch(2)
+        return tf.data.Dataset.range(first, steps).map(gather, num_parallel_calls=1, deterministic=True).prefetch(2)
 
     def _gather(self, step: Any) -> list[npt.NDArray[Any]]:
         some = self.order[int(step) * self.size : (int(step) + 1) * self.size]

@@ -9,7 +9,7 @@ from typing import Any
 from kar_aug.compare.arms import Arm, arms, fullest
 from kar_aug.compare.book import BOOK, Book, Run
 from kar_aug.compare.experiment import Experiment
-from kar_aug.compare.saved import file_of, restored
+from kar_aug.compare.saved import file_of, is_kept, restored
 from kar_aug.compare.tasks import OnEvent
 from kar_aug.compare.workers import do
 from kar_aug.data.inputs import inputs
@@ -24,20 +24,24 @@ def trained_model(workspace: Workspace, backbone: str, seed: int) -> tuple[Path,
         StoreError: `compare` trained none on this data and knowledge.
     """
     experiment = Experiment(workspace)
-    arm = _exported(experiment, backbone)
+    arm = _fullest(experiment, backbone)
     _, path = _latest(experiment, arm, seed)
     return path, _stores(experiment, arm)
 
 
-def export_model(workspace: Workspace, backbone: str, seed: int, folder: Path) -> None:
+def export_model(workspace: Workspace, backbone: str, seed: int, folder: Path, arm: str | None = None) -> None:
     """Write that model as a SavedModel that is fed with raw ids and raw values, in a process with the Keras that it was
     trained on if this one has another.
+
+    Args:
+        arm: another one, by its name in the tables of results: the plain backbone, or one with knowledge.
 
     Raises:
         StoreError: `compare` trained none on this data and knowledge.
     """
     experiment = Experiment(workspace)
-    run, _ = _latest(experiment, _exported(experiment, backbone), seed)
+    chosen = _fullest(experiment, backbone) if arm is None else _named(experiment, arm)
+    run, _ = _latest(experiment, chosen, seed)
     do([Exporting(run, folder)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
 
 
@@ -63,7 +67,14 @@ class Exporting:
         export(model, self.folder, _stores(experiment, self.run.arm), preprocessing=preprocessing)
 
 
-def _exported(experiment: Experiment, backbone: str) -> Arm:
+def _named(experiment: Experiment, name: str) -> Arm:
+    kept = {arm.name: arm for arm in arms(experiment.config) if is_kept(arm)}
+    if name not in kept:
+        raise StoreError(f"There is no arm {name!r} to export. There are: {', '.join(map(repr, kept))}")
+    return kept[name]
+
+
+def _fullest(experiment: Experiment, backbone: str) -> Arm:
     arm = fullest(arms(experiment.config), backbone)
     if arm is None:
         raise StoreError('There is no arm with knowledge. Name some in kar.toml: [compare] knowledge = ["both"]')
@@ -82,4 +93,5 @@ def _latest(experiment: Experiment, arm: Arm, seed: int) -> tuple[Run, Path]:
 
 
 def _stores(experiment: Experiment, arm: Arm) -> dict[str, Any]:
-    return {entity: experiment.store(arm, entity) for entity in arm.entities}
+    stores = {entity: experiment.store(arm, entity) for entity in arm.entities}
+    return {**stores, **({f"item.{arm.beside}": experiment.store(arm.companion, "item")} if arm.beside else {})}

@@ -1,19 +1,28 @@
-"""Trained models of runs, as files, and how they come back."""
+"""What is kept of runs beside the book, as files: trained models, how they come back, and what their inputs mean."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from kar_aug._files import atomic_path
+from kar_aug._files import atomic_path, write_atomic
+from kar_aug.compare.arms import Arm
 from kar_aug.compare.book import Run
 from kar_aug.compare.experiment import Experiment
 from kar_aug.config import TrainingConfig
+from kar_aug.data.prepared import encodings_as_dict
+from kar_aug.data.samples import Samples
 
 # A whole model, as Keras writes it; or its weights alone, where its layers hold functions that Keras cannot write.
 _KINDS = (".keras", ".weights.h5")
+
+
+def is_kept(arm: Arm) -> bool:
+    """Whether the models of an arm are kept: those that somebody may want to serve."""
+    return arm.has_knowledge or arm.is_base
 
 
 def file_of(folder: Path, identity: str) -> Path | None:
@@ -36,6 +45,17 @@ def save(model: Any, folder: Path, identity: str) -> Path:
         model.save_weights(temporary)
         return temporary.replace(weights)
     return whole
+
+
+def save_inputs(samples: Samples, folder: Path, fingerprint: str) -> Path:
+    """Write what the models of some data read: features, and the vocabularies, bucket edges and scales that their
+    numbers mean something by, all fitted on the training part. Once for all runs of that data.
+    """
+    path = folder / f"inputs-{fingerprint}.json"
+    if not path.exists():
+        features = [asdict(feature) for feature in samples.features]
+        write_atomic(path, json.dumps({"features": features, **encodings_as_dict(samples.encodings)}))
+    return path
 
 
 def restored(experiment: Experiment, run: Run) -> Any:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Protocol
 
 from kar_aug.backbones.protocol import key_of
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.book import Book, Run, Trial
 from kar_aug.compare.experiment import Experiment, code_version
-from kar_aug.compare.saved import save
+from kar_aug.compare.saved import is_kept, save, save_inputs
 from kar_aug.config import TrainingConfig
 from kar_aug.data.samples import Samples
 
@@ -78,12 +79,13 @@ class Training:
 
         unit = f"seed {self.seed}"
         samples = experiment.samples(self.seed)
-        trained = _train(self, experiment, unit, on_event)
+        identity = self.identity(experiment)
+        checkpoint = _checkpoint(experiment, identity)
+        trained = _train(self, experiment, unit, on_event, checkpoint)
         gate = _gate_usage(trained, samples)
         test = samples.of("test")
         label, weight = samples.label[test], samples.weight[test]
         prediction = predict(trained.model, samples, test)
-        identity = self.identity(experiment)
         run = Run(
             identity=identity,
             arm=self.arm,
@@ -105,9 +107,11 @@ class Training:
             created=_now(),
             keras=self.wanted_keras(),
         )
-        if self.arm.has_knowledge:  # what `kar-aug export` serves
+        save_inputs(samples, experiment.folder, run.data)
+        if is_kept(self.arm):
             save(trained.model, experiment.folder, identity)
         book.add_run(run, prediction)
+        checkpoint.unlink(missing_ok=True)
         keras.backend.clear_session()
         on_event(Event(self.arm, unit, len(run.curve), max(run.curve), done=True))
 
@@ -154,9 +158,11 @@ class Tuning:
         while len(finished) < self.trials:
             number, unit = len(finished), f"trial {len(finished) + 1}"
             chosen = proposal(self.settings, finished)
-            trained = _train(replace_settings(self, chosen), experiment, unit, on_event)
+            identity = self.identity(experiment, number)
+            checkpoint = _checkpoint(experiment, identity)
+            trained = _train(replace_settings(self, chosen), experiment, unit, on_event, checkpoint)
             trial = Trial(
-                identity=self.identity(experiment, number),
+                identity=identity,
                 arm=self.arm,
                 number=number,
                 settings=chosen,
@@ -166,6 +172,7 @@ class Tuning:
                 created=_now(),
             )
             book.add_trial(trial)
+            checkpoint.unlink(missing_ok=True)
             keras.backend.clear_session()
             finished.append(trial)
             on_event(Event(self.arm, unit, len(trial.curve), trial.auc, done=True))
@@ -182,7 +189,12 @@ def _keras_for(arm: Arm, settings: TrainingConfig) -> str:
     return keras_for(arm, settings)
 
 
-def _train(task: Training, experiment: Experiment, unit: str, on_event: OnEvent) -> Any:
+def _checkpoint(experiment: Experiment, identity: str) -> Path:
+    """The file that a training is taken up from which was stopped."""
+    return experiment.folder / f"{identity}.checkpoint.npz"
+
+
+def _train(task: Training, experiment: Experiment, unit: str, on_event: OnEvent, checkpoint: Path) -> Any:
     from kar_aug.compare.training import train
 
     return train(
@@ -194,6 +206,7 @@ def _train(task: Training, experiment: Experiment, unit: str, on_event: OnEvent)
         task.imitated,
         lambda epoch, auc: on_event(Event(task.arm, unit, epoch + 1, auc)),
         lambda sentence: on_event(Event(task.arm, unit, note=sentence)),
+        checkpoint,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ from kar_aug._keras import keras, tf
 from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.batches import Batches, TrainingBatches
+from kar_aug.compare.checkpoint import Checkpoint, Standing, random_numbers_that_can_be_kept
 from kar_aug.compare.metrics import auc
 from kar_aug.compare.models import build, build_imitation, input_names
 from kar_aug.compare.sanity import chance
 from kar_aug.config import TrainingConfig
 from kar_aug.data.samples import Samples
 from kar_aug.layers import KnowledgeAugmentation
+
+_PIECE = 500  # batches between two looks whether it is time to write down where the training stands
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,22 @@ def train(
     imitated: Arm | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, auc: None,
     say: Callable[[str], None] = lambda sentence: None,
+    checkpoint: Path | None = None,
 ) -> Trained:
     """Train until the validation AUC falls, having risen above chance, and go back to its best epoch.
 
-    The same seed gives the same result, bit for bit, on the same kind of CPU with the same number of threads:
-    operations are made deterministic for the whole process (`tf.config.experimental.enable_op_determinism`).
+    The same seed gives the same result, bit for bit, on the same kind of CPU with the same number of threads, however
+    often it was stopped: operations are made deterministic for the whole process
+    (`tf.config.experimental.enable_op_determinism`).
 
     Args:
         tables: source -> vectors; of `imitated` where the arm is made after that.
         on_epoch: called with (epoch, validation AUC).
         say: called with what the user should know of the model, in one line.
+        checkpoint: a file that a long training is taken up from, within an epoch too; None to keep nothing.
     """
     started = time.monotonic()
+    random_numbers_that_can_be_kept()
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     augmentation = None
@@ -69,25 +77,45 @@ def train(
     model.optimizer.build(model.trainable_variables)  # else the first step makes it, and is traced twice
     names = input_names(model)
     batches = TrainingBatches(samples, names, settings.batch_size, seed, settings.unknown_share)
-    to_train, to_validate = batches.dataset(), Batches(samples, samples.of("validation"), names).dataset()
+    pieces = [batches.dataset(first, first + _PIECE) for first in range(0, batches.steps, _PIECE)]
+    to_validate = Batches(samples, samples.of("validation"), names).dataset()
     label, weight = (values[samples.of("validation")] for values in (samples.label, samples.weight))
-    curve: list[float] = []
     guessing = chance(label)
-    best = model.get_weights()
-    fastest = float("inf")
-    for epoch in range(settings.epochs):
-        batches.start(epoch)
-        model.fit(to_train, verbose=0, shuffle=False)  # the batches are shuffled; Keras 3 would warn
+    kept = Checkpoint(checkpoint, model)
+    now = kept.standing()
+    clock = _Clock(started, now.seconds)
+    while now.epoch < settings.epochs and not _is_over(now, guessing, settings.patience):
+        batches.start(now.epoch)
+        while now.piece < len(pieces):
+            model.fit(pieces[now.piece], verbose=0, shuffle=False)  # the batches are shuffled; Keras 3 would warn
+            now.piece, now.seconds = now.piece + 1, clock.seconds
+            kept.keep(now)
         before = time.monotonic()
-        curve.append(auc(label, _predict(model, to_validate), weight))
-        fastest = min(fastest, time.monotonic() - before)
-        on_epoch(epoch, curve[-1])
-        if curve[-1] >= max(curve):
-            best = model.get_weights()
-        elif max(curve) > guessing and epoch - int(np.argmax(curve)) >= settings.patience:
-            break  # what is no better than guessing has not begun to learn
-    model.set_weights(best)
-    return Trained(model, augmentation, tuple(curve), time.monotonic() - started, fastest / max(1, len(label)) * 1e6)
+        now.curve.append(auc(label, _predict(model, to_validate), weight))
+        now.fastest = min(now.fastest, time.monotonic() - before)
+        now.epoch, now.piece = now.epoch + 1, 0
+        on_epoch(now.epoch - 1, now.curve[-1])
+        if now.curve[-1] >= max(now.curve):
+            now.best = model.get_weights()
+    model.set_weights(now.best)
+    return Trained(model, augmentation, tuple(now.curve), clock.seconds, now.fastest / max(1, len(label)) * 1e6)
+
+
+class _Clock:
+    """Seconds since `started`, and those before."""
+
+    def __init__(self, started: float, before: float) -> None:
+        self._from = started - before
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._from
+
+
+def _is_over(now: Standing, guessing: float, patience: int) -> bool:
+    """Whether the last epochs brought nothing. What is no better than guessing has not begun to learn."""
+    latest_first = now.curve[::-1]
+    return bool(latest_first) and max(latest_first) > guessing and latest_first.index(max(latest_first)) >= patience
 
 
 def predict(model: Any, samples: Samples, of: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -83,7 +83,7 @@ def save(samples: Samples, folder: Path, made_of: Mapping[str, Any] | None = Non
             ids = pa.table({"id": pa.array(samples.vocabulary[entity][1:])})
             with _synced(beside / f"vocabulary-{entity}.parquet") as file:
                 pq.write_table(ids, file)
-        _save_json(beside / _ENCODINGS, _encodings_as_dict(samples.encodings))
+        _save_json(beside / _ENCODINGS, encodings_as_dict(samples.encodings))
         manifest = {
             "format": FORMAT,
             "fingerprint": samples.fingerprint,
@@ -185,7 +185,7 @@ def _encodings(folder: Path) -> dict[str, Encoding]:
     return {name: encodings[place] for name, place in kept["of"].items()}
 
 
-def _encodings_as_dict(encodings: Mapping[str, Encoding]) -> dict[str, Any]:
+def encodings_as_dict(encodings: Mapping[str, Encoding]) -> dict[str, Any]:
     """Each encoding once, and which features have it: features that share one share it when they are read again."""
     places: dict[int, int] = {}
     of = {name: places.setdefault(id(encoding), len(places)) for name, encoding in encodings.items()}

@@ -41,14 +41,14 @@ def export(
 
     Args:
         model: a model with a `KnowledgeAugmentation`, or one that `prestore` returned, or one whose knowledge is in
-            layers that compare frozen vectors (`KnowledgeVectors`) alone.
+            layers that compare frozen vectors (`KnowledgeVectors`) alone; with `preprocessing`, one without any, too.
         path: folder to write; an older export there is replaced once the new one is complete.
         stores: source name -> the vector store its knowledge came from; by default the model says.
         dtype: of the prestored tables, "float32" or "float16".
         preprocessing: what makes the model's inputs of raw ids and values; by default they are taken as they are.
     """
     path = Path(path)
-    serving = model if _is_fit_for_serving(model) else prestore(model, dtype=dtype)
+    serving = model if _is_fit_for_serving(model, preprocessing) else prestore(model, dtype=dtype)
     module = _module(serving, preprocessing)
     note: dict[str, Any] = {"kar_aug": __version__, "stores": _fingerprints(serving, stores or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,11 +69,11 @@ def export(
     return path
 
 
-def _is_fit_for_serving(model: Any) -> bool:
-    """Whether no experts are left in a model, but tables."""
+def _is_fit_for_serving(model: Any, preprocessing: Preprocessing | None) -> bool:
+    """Whether no experts are left in a model, but tables. One without knowledge is there for what goes before it."""
     if any(isinstance(layer, KnowledgeAugmentation) for layer in model.layers):
         return False
-    return any(isinstance(layer, _SERVED) for layer in model.layers)
+    return preprocessing is not None or any(isinstance(layer, _SERVED) for layer in model.layers)
 
 
 def _module(serving: Any, preprocessing: Preprocessing | None) -> Any:

@@ -152,8 +152,11 @@ class _TrainingBar:
         self._show(self._done, f"{event.arm.name}, {event.unit}, epoch {event.epoch}: validation AUC {event.auc:.4f}")
 
 
-def export(workspace: Workspace, output: Path | str, backbone: str, seed: int = 0) -> Path:
+def export(workspace: Workspace, output: Path | str, backbone: str, seed: int = 0, arm: str | None = None) -> Path:
     """Write a trained model as a SavedModel with prestored vectors, fed with raw ids and raw values.
+
+    Args:
+        arm: its name in the tables of results; the backbone's with the fullest knowledge if None.
 
     Raises:
         StoreError: `compare` trained none on this data and knowledge.
@@ -161,7 +164,7 @@ def export(workspace: Workspace, output: Path | str, backbone: str, seed: int = 
     choose_keras()  # before anything imports it
     from kar_aug.compare import export_model
 
-    export_model(workspace, backbone, seed, Path(output))
+    export_model(workspace, backbone, seed, Path(output), arm)
     return Path(output)
 
 

@@ -227,7 +227,7 @@ class Project:
         """
         return comparing.compare(self.workspace, self.watch, unaudited=unaudited)
 
-    def export(self, output: Path | str, backbone: str | None = None, *, seed: int = 0) -> Path:
+    def export(self, output: Path | str, backbone: str | None = None, *, seed: int = 0, arm: str | None = None) -> Path:
         """Write a compared model as a SavedModel with prestored vectors, which TensorFlow alone can serve, and which is
         fed with raw ids and raw values.
 
@@ -235,11 +235,15 @@ class Project:
             output: the folder to write; assets.extra/kar_aug.json in it says what a request holds.
             backbone: which of the compared models; the first of the settings if None.
             seed: which of its trainings.
+            arm: instead of the backbone with the fullest knowledge, the one that tables of results call so: the plain
+                backbone ("DeepFM"), or one with knowledge ("DeepFM + item knowledge (similarity)").
 
         Raises:
             StoreError: There is no such training on this data and knowledge.
         """
         compare = self.config.compare
+        if arm is not None:
+            return comparing.export(self.workspace, output, "", seed, arm)
         backbone = backbone or compare.backbones[0]
         workspace = self.workspace.changed(compare=replace(compare, backbones=(backbone,)))
         return comparing.export(workspace, output, backbone, seed)
