@@ -12,6 +12,6 @@ def custom_objects() -> dict[str, Any]:
     deepctr_models()
     from deepctr.layers import custom_objects as layers
 
-    from kar_aug.backbones import _attention, _pooling  # noqa: F401
+    from kar_aug.backbones import _attention, _bilinear, _pooling  # noqa: F401
 
     return dict(layers)

@@ -42,13 +42,14 @@ def FiBiNET(
 
     Args:
         linear_feature_columns, dnn_feature_columns, *args, **kwargs: as `deepctr.models.FiBiNET` takes them.
-        augmentation: None gives DeepCTR's own model. Its vectors must be as wide as the embeddings.
+        augmentation: None gives DeepCTR's own model, its interactions computed in fewer steps. Its vectors must be as
+            wide as the embeddings.
         injection: what enters: a name of `kar_aug.registry.INJECTIONS`, or an `Injection`. "events" brings, as one
             field more, the mean of what is known of the items clicked before (input "hist_" + source).
         history: former name of `injection=Events(history)`.
         keys: features; those with `is_key` are inputs of the model, too, by which knowledge is looked up.
     """
-    from_deepctr = with_pooling(deepctr_models().FiBiNET)
+    from_deepctr = rebuild(with_pooling(deepctr_models().FiBiNET), {"BilinearInteraction": _interaction})
     if augmentation is None:
         return from_deepctr(linear_feature_columns, dnn_feature_columns, *args, **kwargs)
     knowledge = Knowledge(augmentation, injection, history)
@@ -61,3 +62,9 @@ def FiBiNET(
     steps = {"build_input_features": with_keys(keys), "input_from_feature_columns": with_fields}
     model = rebuild(from_deepctr, steps)
     return model(linear_feature_columns, dnn_feature_columns, *args, **kwargs)
+
+
+def _interaction(original: Any, *args: Any, **kwargs: Any) -> Any:
+    from kar_aug.backbones._bilinear import PairwiseInteraction
+
+    return PairwiseInteraction(*args, **kwargs)

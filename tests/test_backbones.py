@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,9 @@ def test_without_augmentation_it_is_deepctrs_own_model(backbone: str) -> None:
     ours = BACKBONES[backbone](*arguments(backbone), dnn_hidden_units=(8,))
     theirs = getattr(deepctr.models, backbone)(*arguments(backbone), dnn_hidden_units=(8,))
     assert ours.count_params() == theirs.count_params()
-    ours.set_weights([np.random.default_rng(2).normal(size=w.shape) for w in theirs.get_weights()])
-    theirs.set_weights(ours.get_weights())
+    ours.set_weights([np.random.default_rng(2).normal(size=w.shape) for w in ours.get_weights()])
+    apart = [list(w) if w.ndim == 3 else [w] for w in ours.get_weights()]  # FiBiNET's matrices for pairs of fields
+    theirs.set_weights(list(chain.from_iterable(apart)))
     np.testing.assert_allclose(predict(ours), predict(theirs), rtol=1e-5, atol=1e-7)  # means are summed in other order
 
 
@@ -139,9 +141,25 @@ def test_deepfm_takes_knowledge_where_it_is_told_to() -> None:
 
 def test_fibinet_takes_knowledge_as_two_fields_of_senet_and_bilinear() -> None:
     plain, with_ = FiBiNET(COLUMNS, COLUMNS), FiBiNET(COLUMNS, COLUMNS, augmentation=knowledge())
-    for kind in ("SENETLayer", "BilinearInteraction"):
+    for kind in ("SENETLayer", "PairwiseInteraction"):  # the latter DeepCTR's BilinearInteraction, for less
         layers = [[layer for layer in m.layers if type(layer).__name__ == kind] for m in (plain, with_)]
         assert [len(b.input_shape) - len(a.input_shape) for a, b in zip(*layers, strict=True)] == [2] * len(layers[0])
+
+
+def test_fields_interact_as_in_deepctr() -> None:
+    from deepctr.layers.interaction import BilinearInteraction
+
+    from kar_aug.backbones._bilinear import PairwiseInteraction
+
+    random = np.random.default_rng(0)
+    fields = [random.normal(size=(7, 1, WIDTH)).astype(np.float32) for _ in range(5)]
+    ours, theirs = PairwiseInteraction(seed=2), BilinearInteraction(seed=2)
+    assert ours(fields).shape == theirs(fields).shape == (7, 10, WIDTH)
+    assert np.std(ours.get_weights()[0]) == pytest.approx(np.std(theirs.get_weights()), rel=0.2), "before any training"
+    weights = random.normal(size=(10, WIDTH, WIDTH))
+    ours.set_weights([weights])
+    theirs.set_weights(list(weights))
+    np.testing.assert_allclose(ours(fields), theirs(fields), rtol=0, atol=1e-5)
 
 
 def test_din_takes_knowledge_into_the_mlp_and_on_request_into_the_attention() -> None:

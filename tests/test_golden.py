@@ -35,7 +35,7 @@ GOLDEN: dict[Arm, tuple[float, float, int]] = {
     LIKE: (0.77562, 0.26721, 1969),
     Arm("DeepFM", "bigger"): (0.63084, 0.74911, 2009),
     Arm("DIN", "both", BOTH, "mlp", "events"): (0.68646, 0.61550, 7362),
-    Arm("FiBiNET", "item", ("item",), "hybrid-expert", "events"): (0.75441, 0.27078, 8645),
+    Arm("FiBiNET", "item", ("item",), "hybrid-expert", "events"): (0.75364, 0.28863, 8645),
 }
 SETTINGS = TrainingConfig(
     embedding_dim=4, expert_hidden=8, hidden_units=(16, 8), batch_size=64, learning_rate=0.01, epochs=2

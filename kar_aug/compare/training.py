@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from kar_aug._keras import keras, tf
 from kar_aug.cache import KnowledgeTable
+from kar_aug.compare.adam import FusedAdam
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.batches import Batches, TrainingBatches
 from kar_aug.compare.checkpoint import Checkpoint, Standing, random_numbers_that_can_be_kept
@@ -73,7 +74,7 @@ def train(
         model = build_imitation(arm, imitated, samples, tables, settings, seed, say)
     else:
         model, augmentation = build(arm, samples, tables, settings, seed)
-    model.compile(keras.optimizers.Adam(settings.learning_rate), "binary_crossentropy")
+    model.compile(FusedAdam(settings.learning_rate), "binary_crossentropy")
     model.optimizer.build(model.trainable_variables)  # else the first step makes it, and is traced twice
     names = input_names(model)
     batches = TrainingBatches(samples, names, settings.batch_size, seed, settings.unknown_share)
