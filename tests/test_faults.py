@@ -146,13 +146,13 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize(
-    "fault", ["500", "408", "reset", "half", "bad header", "empty body", "not json", "no choices", "list", "hang"]
+    "fault", ["500", "408", "reset", "half", "bad header", "empty body", "not json", "an error", "list", "hang"]
 )
 def test_a_question_is_given_up_after_its_tries_listed_and_asked_by_the_next_run(cache: TextCache, fault: str) -> None:
     def broken(server: ChatServer, request: dict[str, Any], number: int) -> Response:
         if request["messages"][0]["content"] != "entity 3":
             return echo(server, request, number)
-        bodies = {"not json": b"<html>", "no choices": b'{"choices": []}', "list": b"[1]", "empty body": b""}
+        bodies = {"not json": b"<html>", "an error": error("upstream"), "list": b"[1]", "empty body": b""}
         if fault == "reset":
             raise ConnectionResetError
         if fault == "half":
@@ -167,10 +167,13 @@ def test_a_question_is_given_up_after_its_tries_listed_and_asked_by_the_next_run
     reasons = {"500": "the server answered 500", "408": "the server answered 408", "hang": "no answer in time"}
     reasons |= {"reset": "the connection broke", "half": "the connection broke"}
     reasons["bad header"] = "the connection broke"
+    said = {"not json": "a web page", "an error": "an error: upstream", "list": "no chat completion"}
+    said["empty body"] = "an empty body"
+    reasons |= {fault: f"the server answered 200 with {words}" for fault, words in said.items()}
     with ChatServer(broken) as server:
         done = generate(server, cache, 8, tries=3, timeout=0.4)
         assert (done.asked, done.failed, done.requests) == (7, 1, 10)
-        assert done.reasons == {reasons.get(fault, "the answer was malformed"): 1}
+        assert done.reasons == {reasons[fault]: 1}
         (failure,) = cache.failures()
         assert (failure.knowledge, failure.entity_id, failure.attempts, failure.permanent) == ("item", 3, 3, False)
         server.behaviour = echo
@@ -238,8 +241,11 @@ def test_another_model_than_asked_for_stops_the_job_and_is_no_knowledge(cache: T
             generate(server, cache, 1000)
         assert cache.counts()["wrong_model"] == server.answered <= 8, "paid for, so kept"
         assert list(cache.knowledge("item", accept=("ok", "truncated"))) == []
-        done = generate(server, cache, 20, served_model="tiny-1b", retry_failed=True)
-        assert (done.asked, done.failed) == (20, 0) and cache.counts()["wrong_model"] == 0
+        paid = server.answered
+        done = generate(server, cache, 20, served_model="tiny-1b")
+        assert (done.asked + done.cached, done.failed, done.judged) == (20, 0, done.cached) and done.judged > 0
+        assert cache.counts()["wrong_model"] == paid - done.judged, "of prompts that this run did not have"
+        assert server.answered == paid + done.asked and len(list(cache.knowledge("item"))) == 20
 
 
 @pytest.mark.parametrize(

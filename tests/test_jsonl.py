@@ -97,7 +97,7 @@ def test_garbage_unknown_ids_and_errors_in_files_lose_no_answer(cache: TextCache
     assert (done.asked, done.failed) == (2, 3)
     assert {(f.entity_id, f.reason, f.permanent) for f in cache.failures()} == {
         (2, "the server answered 400: too long", True),
-        (3, "the answer was malformed", False),
+        (3, "the server answered 200 with no chat completion", False),
         (4, "the batch gave no response", False),
     }
     assert sum("no response with a custom_id" in note for note in notes) == 7

@@ -16,21 +16,23 @@ from typing import Any
 
 from kar_aug._batched import batched
 from kar_aug._loops import run
-from kar_aug.cache import Answer, Claims, Link, TextCache
+from kar_aug.cache import Answer, Claims, Link, Status, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError, Hopeless, LimitReached
 from kar_aug.generate.cost import Prices, estimated_tokens, most_tokens
-from kar_aug.generate.faults import Fault, Passing, Rejected, Unavailable, Unreachable
+from kar_aug.generate.faults import Fault, NoCompletion, NotReady, Passing, Rejected, Unavailable, Unreachable
 from kar_aug.generate.intake import BATCH, Intake
 from kar_aug.generate.limits import Budget, Gate, pause
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question
+from kar_aug.generate.remarks import why_unfinished
 from kar_aug.generate.server import Server, api_key
+from kar_aug.generate.streak import Streak
 from kar_aug.prompts import Prompt
 
 _MOST_DEFERRED = 10_000  # questions that another process is asking, kept in memory to look after them later
 _LOOK_SECONDS = 0.5  # between two looks whether another process has answered
-_REJECTED_IN_A_ROW = 5  # with no answer in between: it is the request's form that is wrong, not one prompt
+_SAY_SECONDS = 30.0  # between two lines that say what is waited for
 
 
 def generate(
@@ -42,6 +44,7 @@ def generate(
     prices: Prices | None = None,
     retry_failed: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_note: Callable[[str], None] = lambda sentence: None,
 ) -> Progress:
     """Ask every prompt that has no answer yet, and record whose knowledge each answer is.
 
@@ -51,19 +54,22 @@ def generate(
         prices: to know what answers cost; kar-aug's own table if None.
         retry_failed: ask again what was rejected, refused, or answered with nothing.
         on_progress: called after every prompt.
+        on_note: called with a sentence for what a person should know: what is waited for, an answer that is cut off.
 
     Returns:
-        What was done. Prompts that failed for themselves are counted and listed in the cache, not raised.
+        What was done. Prompts that failed for themselves are counted and listed in the cache, not raised; `complete`
+        says whether there are none.
 
     Raises:
         LimitReached: The next request would cross max_cost or max_requests; what was answered is stored.
-        GenerationError: The server cannot be reached, or refuses every request (wrong key, unknown model).
+        GenerationError: The server cannot be reached, or refuses one request after the other (wrong key, unknown model,
+            a parameter that it does not take), at any time; none of these questions counts as failed.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; the requests in flight were finished and stored first.
     """
     prices = prices or Prices()
     if model.max_cost is not None:
         prices.needed(model.model)
-    job = _Job(cache, model, api_key(model) if key is None else key, prices, retry_failed, on_progress)
+    job = _Job(cache, model, api_key(model) if key is None else key, prices, retry_failed, on_progress, on_note)
     return run(job.run(prompts), stop=lambda: job._stop(KeyboardInterrupt()))
 
 
@@ -76,19 +82,23 @@ class _Job:
         prices: Prices,
         retry_failed: bool,
         on_progress: Callable[[Progress], None],
+        on_note: Callable[[str], None],
     ) -> None:
-        self.cache, self.model, self.on_progress = cache, model, on_progress
+        self.cache, self.model, self.on_progress, self.on_note = cache, model, on_progress, on_note
         self.price = prices.of(model.model)
         self.progress = Progress(concurrency=model.concurrency)
         self.server = Server(model, key)
         self.claims = Claims(cache)
-        self.intake = Intake(cache, model, self.progress, prices, claims=self.claims, retry_failed=retry_failed)
+        self.intake = Intake(
+            cache, model, self.progress, prices, claims=self.claims, retry_failed=retry_failed, on_note=on_note
+        )
         self.waiting = _Waiting()
         self.deferred: list[Question] = []
         self.sending: set[asyncio.Task[None] | None] = set()
         self.tasks: list[asyncio.Task[None]] = []
         self.stopped: BaseException | None = None
-        self.rejected_in_a_row = 0
+        self.streak = Streak()
+        self.waited_for = ""
 
     async def run(self, prompts: Iterable[Prompt]) -> Progress:
         # Made here, inside the event loop that they belong to.
@@ -102,9 +112,13 @@ class _Job:
             stack.enter_context(self._drain_on_signals())
             self.tasks = [self._start(self._slot()) for _ in range(self.model.concurrency)]
             self.tasks.append(self._start(self._read(prompts)))
+            teller = asyncio.create_task(self._tell_of_waiting())
             try:
                 await asyncio.gather(*self.tasks)
+                if self.stopped is None:  # nobody was rejected after them: it was they
+                    await self._record_held()
             finally:
+                teller.cancel()
                 await self.server.close()
         if isinstance(self.stopped, KeyboardInterrupt):
             raise KeyboardInterrupt(str(self.progress))
@@ -184,13 +198,20 @@ class _Job:
         tries = 0
         tokens = estimated_tokens(question.messages) + self.model.max_tokens
         while True:
+            asked = self.progress.asked
             try:
                 return await self._request(question, tokens)
             except Unavailable as fault:
                 self._unavailable(question, fault, tries)
+                # A server that is not ready answers nobody. If it answers others, it may be this question's fault.
+                tries += isinstance(fault, NotReady) and self.progress.asked > asked
+                if tries >= self.model.tries:
+                    raise
                 failure: Passing = fault
             except Passing as fault:
                 tries, failure = tries + 1, fault
+                if isinstance(fault, NoCompletion):
+                    self._refused(question, fault)
                 if tries >= self.model.tries or self.stopped:
                     raise
                 self._check_patience(question, fault, tries)
@@ -251,6 +272,7 @@ class _Job:
         self.gate.hold(fault.wait)
 
     def _check_patience(self, question: Question, fault: Passing, tries: int) -> None:
+        self.waited_for = fault.reason
         if self.gate.failing_seconds() > self.model.give_up_after:
             raise GenerationError(
                 f"{self.server.faults.server} answered nothing for {self.model.give_up_after:g} s ({fault.reason}). "
@@ -262,18 +284,32 @@ class _Job:
     async def _answered(self, question: Question, answer: Answer) -> list[Question]:
         """Keep the answer. Returns what is to be asked because of it."""
         followed = await self.writer.put(question, answer)
-        self.rejected_in_a_row = 0
         if self.intake.hopeless is not None:
             raise self.intake.hopeless
+        if answer.status in (Status.MALFORMED, Status.UNFINISHED):
+            self._refused(question, Fault(f"the last answer is {why_unfinished(answer)}"))
+        else:
+            await self._record_held()
         return [] if followed is None else await asyncio.to_thread(self._claim, [followed])
 
     async def _failed(self, question: Question, fault: Fault) -> None:
         if self.stopped:  # it was not tried to the end
             return
-        self.rejected_in_a_row = self.rejected_in_a_row + 1 if fault.permanent else 0
-        if self.rejected_in_a_row >= _REJECTED_IN_A_ROW and not self.progress.asked:
-            raise self.server.faults.hopeless(f"rejects every request ({fault.reason})", question.key)
-        await asyncio.to_thread(self._record_failure, question, fault)
+        if fault.permanent:
+            self._refused(question, fault)
+            self.streak.hold(question, fault)
+        else:
+            await asyncio.to_thread(self._record_failure, question, fault)
+
+    def _refused(self, question: Question, fault: Fault) -> None:
+        """Stop the job if the server refuses one request after the other."""
+        proven = self.progress.asked > 0
+        if self.streak.goes_on(question, fault, proven=proven):
+            raise self.server.faults.refusing(fault, self.streak.requests, question.key, proven=proven)
+
+    async def _record_held(self) -> None:
+        for question, fault in self.streak.end():
+            await asyncio.to_thread(self._record_failure, question, fault)
 
     def _record_failure(self, question: Question, fault: Fault) -> None:
         question = question.for_all(self.waiting.of(question.key))
@@ -281,6 +317,16 @@ class _Job:
         # Until here the question was on its way, so that it was not asked again: some more may have waited for it.
         late = self.waiting.pop(question.key)[len(question.links) :]
         self.intake.postponed(question.for_all(late), fault.reason)
+
+    async def _tell_of_waiting(self) -> None:
+        """A line now and then while the server answers nobody: a terminal would show a bar that stands still."""
+        while True:
+            await asyncio.sleep(_SAY_SECONDS)
+            if seconds := self.gate.silent_seconds():
+                self.on_note(
+                    f"{self.server.faults.server}: waiting since {seconds:,.0f} s ({self.waited_for}). "
+                    f"The job stops after {self.model.give_up_after:g} s without an answer (give_up_after)."
+                )
 
     # Starting and stopping
 
