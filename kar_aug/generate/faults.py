@@ -189,6 +189,10 @@ class Faults:
         fault = of_status(status, reason)
         return Rejected(reason + words, of_prompt or status == 413) if fault.permanent else fault
 
+    def said(self, error: Any) -> str:
+        """The status of an error response, and the server's words."""
+        return f"{error.status_code}{self.words(error.body) or self.words(error.response.text)}"
+
     def _without_credit(self, status: int, words: str, key: str | None) -> Hopeless:
         advice = "Add credit at the provider, then run the same command."
         return self.hopeless(f"answered {status}: there is no credit left{words}", key, advice=advice)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from kar_aug._batched import batched
-from kar_aug.cache import Answer, Claims, Link, Status, TextCache
+from kar_aug.cache import Answer, BatchBook, Claims, Link, Status, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
 from kar_aug.generate.answers import read_answer
@@ -33,6 +33,7 @@ from kar_aug.prompts import Prompt
 BATCH = 256
 _SHOWN = 200  # characters of what a server says
 TWICE = "the answer does not fit the schema, twice"
+LOST = "the server does not know the batch any more (--forget-batch asks again)"
 # Answers that `retry_failed` asks for again: nothing in them is knowledge. A truncated one would be cut off again.
 _UNUSABLE = (
     Status.REFUSED, Status.EMPTY, Status.UNFINISHED, Status.MALFORMED, Status.WRONG_MODEL, Status.INVALID
@@ -185,6 +186,7 @@ class Intake:
         self._claims, self._on_note = claims, on_note
         self._survey = Survey(cache, model, progress, retry_failed=retry_failed)
         self._counting = threading.Lock()
+        self._lost: set[str] = set()
         self.hopeless: Hopeless | None = None
 
     # Prompts
@@ -293,14 +295,18 @@ class Intake:
         """Those of the questions that others have answered, with the status; None where a batch is about to."""
         found: dict[str, Status | None] = dict(self._cache.answered(keys))
         if self._claims is not None:
-            found |= dict.fromkeys(self._claims.in_batches(keys) - found.keys())
+            in_batches = self._claims.in_batches(keys) - found.keys()
+            self._lost |= BatchBook(self._cache).lost(in_batches)
+            found |= dict.fromkeys(in_batches)
         return found
 
     def answered_elsewhere(self, question: Question, status: Status | None) -> Question | None:
         """What follows for a question that `elsewhere` found. Returns what is to be asked because of it, or nothing."""
         if status == Status.INVALID:
             return self._after_misfit(question)
-        if status is None:
+        if status is None and question.key in self._lost:
+            self.postponed(question, LOST)
+        elif status is None:
             self._count(elsewhere=len(question.links))
         else:
             self._cache.link(question.links)

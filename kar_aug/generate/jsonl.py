@@ -54,8 +54,9 @@ def read_responses(lines: Iterable[bytes | str], name: str) -> Iterator[Response
         try:
             document = json.loads(line)
             key = document["custom_id"]
-            if not isinstance(key, str):
+            if not isinstance(key, str) or "\0" in key:
                 raise TypeError
+            key.encode()  # half a character is in no key, and no database takes it
             yield _response(key, document)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             yield f"{name}, line {number}: no response with a custom_id"
