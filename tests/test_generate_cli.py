@@ -108,14 +108,15 @@ def test_status_lists_what_failed_and_retry_failed_asks_it_again(folder: Path, c
     chat_server.behaviour = some_fail
     assert (
         "39 asked, 0 already cached, 1 failed of 40; 1 x the server answered 400: too long"
-        in run(chat_server, "--only", "item").output
+        in run(chat_server, "--only", "item", code=3).output
     )
     before = len(chat_server.requests)
     status = run(chat_server, "--status", "--only", "item").output
     assert re.search(r"ok\s+38", status) and re.search(r"refused\s+1\b", status) and "0 to ask" in status
     assert re.search(r"the server answered 400: too long\s+1\s+with --retry-failed", status)
     assert "item 7: the server answered 400: too long (1 tries)" in status and len(chat_server.requests) == before
-    assert "1 rejected before (--retry-failed asks again)" in run(chat_server, "--only", "item").output
+    again = run(chat_server, "--only", "item", code=3).output
+    assert "1 rejected before (--retry-failed asks again)" in again and "no knowledge: 1 refused" in again
     chat_server.behaviour = echo
     assert "2 asked, 38 already cached" in run(chat_server, "--only", "item", "--retry-failed").output
     assert "Failed" not in run(chat_server, "--status", "--only", "item").output

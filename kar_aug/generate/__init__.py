@@ -7,7 +7,7 @@ choices     what it says, whoever served it           jsonl       files of reque
 remarks     what to say of an answer, and mend        dry_run     what a job would ask, and cost
 faults      what went wrong, by whose fault           words       what servers say of it, in any form
 streak      refusals in a row                         addresses   where a server is
-server      one request
+server      one request                               line_files  such files, packed or recoded
 limits      requests and tokens a minute, budget      cost        tokens and US dollars
 structured  answers that must fit a JSON schema       local       a small model on this machine
 factors     which factors decide, proposed by models  summaries   long histories, part by part

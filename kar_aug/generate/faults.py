@@ -44,6 +44,8 @@ _OF_PROMPT = re.compile(
     r"|prohibited|inappropriate",
     re.IGNORECASE,
 )
+_VERSION = re.compile(r"api.?version", re.IGNORECASE)
+_SET_VERSION = 'Set the version in base_url: "https://.../deployments/NAME?api-version=...".'
 _BUSY = (408, 409, 425, 429)  # of the client's errors (4xx), those that are not the question's
 _SECRET = re.compile(r"\b(sk|key|pk)-[\w*-]{6,}")
 # Errors of httpx and aiohttp: no connection could be made at all; one was, and ended early.
@@ -144,12 +146,17 @@ class Faults:
         Args:
             proven: whether it has answered before.
         """
-        often = f"refused {requests} requests in a row" if proven else "rejects every request"
+        if isinstance(fault, (Rejected, NoCompletion)):
+            often = f"refused {requests} requests in a row" if proven else "rejects every request"
+        else:
+            often = f"gave {requests} answers in a row that are none"
         return self.hopeless(f"{often} ({self.clean(fault.reason)})", key, advice=self._advice(fault))
 
     def _advice(self, fault: Fault) -> str:
-        if isinstance(fault, NoCompletion):
+        if isinstance(fault, NoCompletion) and "web page" in fault.reason:
             return "Check --base-url: the address of an OpenAI-compatible API mostly ends in /v1."
+        if isinstance(fault, NoCompletion):
+            return "Check --model and --base-url."
         if not isinstance(fault, Rejected):
             return "What came is kept; run the same command when it is mended."
         if fault.of_prompt:
@@ -157,8 +164,8 @@ class Faults:
         if "max_completion_tokens" in fault.reason:
             extra = f"{{ max_completion_tokens = {self._model.max_tokens} }}"
             return f'Set [generate] omit = ["max_tokens"] and extra = {extra}, then run the same command.'
-        if re.search(r"api.?version", fault.reason, re.IGNORECASE):
-            return 'Set the version in base_url: "https://.../deployments/NAME?api-version=...".'
+        if _VERSION.search(fault.reason):
+            return _SET_VERSION
         for name in (*self._model.parameters, "response_format", "service_tier"):
             if re.search(rf"\b{re.escape(name)}\b", fault.reason):
                 other = "leave it out of extra" if name in self._model.extra else f'set [generate] omit = ["{name}"]'
@@ -178,7 +185,8 @@ class Faults:
         if status == 402:
             return self._without_credit(status, words, key)
         if status == 404:
-            return self.hopeless(f"answered 404: {_HOPELESS[404]}{words}", key)
+            advice = _SET_VERSION if _VERSION.search(words) else ""
+            return self.hopeless(f"answered 404: {_HOPELESS[404]}{words}", key, advice=advice)
         if status == 429:
             body = error.body if isinstance(error.body, dict) else {}
             if body.get("code") in _NO_CREDIT or body.get("type") in _NO_CREDIT:

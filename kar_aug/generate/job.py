@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -27,11 +28,12 @@ from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question
 from kar_aug.generate.remarks import why_unfinished
 from kar_aug.generate.server import Server, api_key
-from kar_aug.generate.streak import Streak
+from kar_aug.generate.streak import Refusal, Streak
 from kar_aug.prompts import Prompt
 
 _MOST_DEFERRED = 10_000  # questions that another process is asking, kept in memory to look after them later
 _LOOK_SECONDS = 0.5  # between two looks whether another process has answered
+_NO_ANSWERS = (Status.MALFORMED, Status.UNFINISHED)  # one after the other, they are a fault of the server
 _SAY_SECONDS = 30.0  # between two lines that say what is waited for
 
 
@@ -98,6 +100,7 @@ class _Job:
         self.tasks: list[asyncio.Task[None]] = []
         self.stopped: BaseException | None = None
         self.streak = Streak()
+        self.proven = False  # whether the server has answered anything in this job
         self.waited_for = ""
 
     async def run(self, prompts: Iterable[Prompt]) -> Progress:
@@ -115,8 +118,8 @@ class _Job:
             teller = asyncio.create_task(self._tell_of_waiting())
             try:
                 await asyncio.gather(*self.tasks)
-                if self.stopped is None:  # nobody was rejected after them: it was they
-                    await self._record_held()
+                if self.stopped is None:
+                    await self._record(self.streak.end())
             finally:
                 teller.cancel()
                 await self.server.close()
@@ -236,7 +239,8 @@ class _Job:
             answer = self.intake.read(question, body, seconds=seconds)
             used = answer.prompt_tokens + answer.completion_tokens or None
             cost = most if answer.cost is None else answer.cost
-            await self.gate.succeeded()
+            if answer.status not in _NO_ANSWERS:
+                await self.gate.succeeded()
             return answer
         except BaseException as error:
             self.sending.discard(asyncio.current_task())
@@ -283,32 +287,32 @@ class _Job:
 
     async def _answered(self, question: Question, answer: Answer) -> list[Question]:
         """Keep the answer. Returns what is to be asked because of it."""
+        useless = answer.status in _NO_ANSWERS
+        self.proven |= not useless
+        rejected = [] if useless else self.streak.end(time.monotonic() - answer.seconds)
         followed = await self.writer.put(question, answer)
+        await self._record(rejected)
         if self.intake.hopeless is not None:
             raise self.intake.hopeless
-        if answer.status in (Status.MALFORMED, Status.UNFINISHED):
-            self._refused(question, Fault(f"the last answer is {why_unfinished(answer)}"))
-        else:
-            await self._record_held()
+        if useless:
+            self._refused(question, Fault(why_unfinished(answer)))
         return [] if followed is None else await asyncio.to_thread(self._claim, [followed])
 
     async def _failed(self, question: Question, fault: Fault) -> None:
         if self.stopped:  # it was not tried to the end
             return
         if fault.permanent:
-            self._refused(question, fault)
-            self.streak.hold(question, fault)
+            self._refused(question, fault)  # which holds it back
         else:
             await asyncio.to_thread(self._record_failure, question, fault)
 
     def _refused(self, question: Question, fault: Fault) -> None:
         """Stop the job if the server refuses one request after the other."""
-        proven = self.progress.asked > 0
-        if self.streak.goes_on(question, fault, proven=proven):
-            raise self.server.faults.refusing(fault, self.streak.requests, question.key, proven=proven)
+        if self.streak.goes_on(question, fault, proven=self.proven, in_flight=self.gate.concurrency):
+            raise self.server.faults.refusing(fault, len(self.streak), question.key, proven=self.proven)
 
-    async def _record_held(self) -> None:
-        for question, fault in self.streak.end():
+    async def _record(self, rejected: Iterable[Refusal]) -> None:
+        for question, fault, _ in rejected:
             await asyncio.to_thread(self._record_failure, question, fault)
 
     def _record_failure(self, question: Question, fault: Fault) -> None:

@@ -89,6 +89,7 @@ class Progress:
             text += f"; {self.judged:,} stored answers judged anew"
         if self.cost:
             text += f"; ${self.cost:,.4f}"
+        text += "".join(f"; {count:,} x {reason}" for reason, count in self.reasons.items())
         if self.no_knowledge:
             text += "; no knowledge: " + ", ".join(f"{n:,} {status}" for status, n in self.no_knowledge.items())
-        return text + "".join(f"; {count:,} x {why}" for why, count in (self.reasons | self.remarks).items())
+        return text + "".join(f"; {count:,} x {remark}" for remark, count in self.remarks.items())

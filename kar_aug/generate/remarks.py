@@ -27,7 +27,7 @@ def remarks_on(answer: Answer, model: LanguageModel) -> list[str]:
     elif answer.status == Status.UNFINISHED:
         found.append(f"{why_unfinished(answer)}: kept, and no knowledge")
     elif answer.status == Status.MALFORMED:
-        found.append("not to be read as an answer: kept as it came")
+        found.append(f"{why_unfinished(answer)}: kept as it came")
     return found
 
 
@@ -35,7 +35,8 @@ def why_unfinished(answer: Answer) -> str:
     """How an answer ended that is not whole."""
     said = read_said(document_of(answer.raw))
     if said is None:
-        return "not to be read as an answer"
+        is_stream = answer.raw.lstrip().startswith((b"data:", b"event:"))
+        return "a stream, which was not asked for" if is_stream else "not to be read as an answer"
     if said.end is End.UNKNOWN:
         return f"ended by finish_reason {said.reason!r}, which kar-aug does not know"
     return f"ended early: {said.reason[:200]}"

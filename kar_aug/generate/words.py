@@ -67,7 +67,7 @@ def _of_mapping(body: Mapping[str, Any], depth: int) -> str:
 
 
 def _short(body: Mapping[str, Any]) -> str:
-    return next((str(body[name]) for name in _SHORT if isinstance(body.get(name), str) and body[name]), "")
+    return next((str(body[name]) for name in _SHORT if isinstance(body.get(name), (str, int)) and body[name]), "")
 
 
 def _plain(marked: str) -> str:
