@@ -171,7 +171,7 @@ class LanguageModel:
     Args:
         model: its name at the server.
         base_url: of an OpenAI-compatible server (vLLM, Ollama, llama.cpp ...); OpenAI itself if not given;
-            "local" serves a small model in this process.
+            "local" serves a small model in this process. A query in it ("?api-version=...") goes with each request.
         api_key_env: the environment variable that holds the key.
         api_key_file: a file that holds the key and nothing else; read instead of the environment.
         served_model: what the server calls the model in its answers, where that is another name. An answer by any

@@ -153,6 +153,9 @@ def test_an_answer_by_another_model_ends_the_batches_with_nothing_more_sent(cach
         assert len(server.batches) == 1 and settled(cache)
         server.outcome = completed
         assert ask(server, cache, 6).asked == 4, "those without an answer; what was paid for stays"
+        server.outcome = by_another
+        done = ask(server, cache, 6, served_model="another")
+        assert (done.judged, done.cached, done.requests) == (2, 6, 0) and len(texts(cache)) == 6, "and is read again"
 
 
 def test_requests_that_come_back_nowhere_are_asked_again(cache: TextCache) -> None:

@@ -122,6 +122,27 @@ def test_status_lists_what_failed_and_retry_failed_asks_it_again(folder: Path, c
     assert "Failed" not in run(chat_server, "--status", "--only", "item").output
 
 
+def test_the_exit_code_says_whether_all_was_answered(folder: Path, chat_server: ChatServer) -> None:
+    chat_server.behaviour = lambda *_: (200, {}, completion(None, "length"))
+    assert "max_tokens = 16. Raise [generate] max_tokens" in run(chat_server, "--only", "item", code=3).output
+    chat_server.behaviour = echo
+    run(chat_server, "--only", "item", "--retry-failed", code=0)
+    chat_server.behaviour = lambda *_: (403, {}, b'{"error": "suspended"}')
+    run(chat_server, "--only", "user", code=2)
+
+
+def test_a_lost_batch_is_forgotten_when_told(folder: Path) -> None:
+    with BatchServer() as server:
+        server.polls = 1
+        run(server, "--only", "item", "--batch", "--no-wait")
+        server.lost = set(server.batches)
+        lost = run(server, "--only", "item", "--batch", code=3).output
+        assert "--forget-batch batch-0" in lost and "lost" in run(server, "--status", "--only", "item").output
+        assert "goes with --batch" in run(server, "--forget-batch", "batch-0", code=2).output
+        done = run(server, "--only", "item", "--batch", "--poll", "0.1", "--forget-batch", "batch-0").output
+        assert "batch-0 is forgotten: 40 requests" in done and "40 asked" in done
+
+
 def test_limits_stop_the_run_with_one_line(folder: Path, chat_server: ChatServer) -> None:
     assert "--max-requests 5: run the same command to go on" in refused(chat_server, "--max-requests", "5")
     assert len(chat_server.requests) == 5

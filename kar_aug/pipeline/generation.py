@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from kar_aug.cache import Batch, BatchBook, Failure, TextCache
+from kar_aug.cache.texts.batches import LOST
 from kar_aug.config import LOCAL, LanguageModel
 from kar_aug.errors import ConfigError, GenerationError
 from kar_aug.generate import Estimate, Prices, Progress, export_jsonl, forget_batch, generate_batches, import_jsonl
@@ -104,8 +105,11 @@ class Generated:
     def __str__(self) -> str:
         lines = [_waiting(self.waiting)] if self.waiting else []
         lines += [f"prompts: {self.progress.changes}", str(self.progress)]
-        if self.running:
-            lines.append(f"{len(self.running)} batches run; collect them with the same command")
+        lost = sum(batch.state == LOST for batch in self.running)
+        if running := len(self.running) - lost:
+            lines.append(f"{running} batches run; collect them with the same command")
+        if lost:
+            lines.append(f"{lost} batches are lost: --forget-batch asks their prompts again")
         return "\n".join(lines)
 
 

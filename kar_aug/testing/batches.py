@@ -20,11 +20,7 @@ def answered(request: Line, text: str | None = None) -> Line:
     """The line of an output file that answers a request; says back its last message if no text is given."""
     body = request["body"]
     text = "About: " + body["messages"][-1]["content"] if text is None else text
-    response = {
-        "status_code": 200,
-        "request_id": "r",
-        "body": json.loads(completion(text, model=body["model"], request=body)),
-    }
+    response = {"status_code": 200, "request_id": "r", "body": json.loads(completion(text, model=body["model"]))}
     return {"id": "line", "custom_id": request["custom_id"], "response": response, "error": None}
 
 
@@ -131,10 +127,8 @@ class BatchServer(HttpServer):
         }  # fmt: skip
 
     def _create(self, order: dict[str, Any]) -> Reply:
-        if (
-            order["endpoint"] != "/v1/chat/completions"
-            or order["input_file_id"] not in self.files.keys() - self.deleted
-        ):
+        files = self.files.keys() - self.deleted
+        if order["endpoint"] != "/v1/chat/completions" or order["input_file_id"] not in files:
             return wrong(f"order {order}")
         name = f"batch-{len(self.batches)}"
         self.batches[name] = {
