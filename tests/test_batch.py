@@ -489,7 +489,7 @@ def test_an_outage_while_batches_run_is_waited_out_and_said(cache: TextCache, mo
     with BatchServer() as server:
         server.before = lambda route: next(down, None) if route.startswith("GET /batches/") else None
         assert ask(server, cache, 2, notes=notes, tries=2).asked == 2
-        assert any("maintenance; waiting since" in note for note in notes)
+        assert any("maintenance; waiting for" in note for note in notes)
         server.before = lambda route: (500, {}) if route.startswith("GET /batches/") else None
         with pytest.raises(GenerationError, match="run the same command"):
             ask(server, cache, 3, give_up_after=0.3)

@@ -174,6 +174,8 @@ class TextCache:
 
     def some(self, keys: Collection[str]) -> dict[str, Answer]:
         """The answers to these questions, whatever their status."""
+        if not keys:
+            return {}
         with self.database.reading() as connection:
             found = connection.execute(sa.select(*_ANSWER).where(tables.answers.c.key.in_(list(keys))))
             return {row.key: _answer(row) for row in found}

@@ -473,7 +473,7 @@ class _Batches:
                 )
             if time.monotonic() + seconds - said > _SAY_SECONDS:
                 said = time.monotonic()
-                self.on_note(f"{self.faults.server}: {fault}; waiting since {said - since:,.0f} s, batches go on")
+                self.on_note(f"{self.faults.server}: {fault}; waiting for {said - since:,.0f} s, batches go on")
             time.sleep(seconds)
         raise AssertionError("unreachable")
 

@@ -120,10 +120,10 @@ class Survey:
     def _answered(self, questions: Sequence[Question]) -> tuple[dict[str, Status], dict[str, tuple[Answer, Status]]]:
         """The statuses of the questions' answers by today's rules; and those answers that had another."""
         statuses = self._cache.answered({question.key for question in questions})
-        asked = {question.key: question for question in questions}
-        again = self._cache.some([key for key, status in statuses.items() if status in _READ_AGAIN])
+        again = [key for key, status in statuses.items() if status in _READ_AGAIN]
+        asked = {question.key: question for question in questions} if again else {}
         judged = {}
-        for key, stored in again.items():
+        for key, stored in self._cache.some(again).items():
             read = read_answer(stored.raw, asked[key], None, served_model=self._model.served_model)
             if stored.raw and read.status != stored.status:
                 answer = replace(stored, status=read.status, text=read.text, served_model=read.served_model)
@@ -215,7 +215,8 @@ class Intake:
                 cached += 1
                 self._count_worth(question.status)
                 answered += [link for link in question.links if link != found.linked]
-        self._cache.judge(judged.values())
+        if judged:
+            self._cache.judge(judged.values())
         self._cache.link(answered)
         self._count(skipped=skipped, cached=cached, judged=len(judged))
         return list(questions.values())

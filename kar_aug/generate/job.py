@@ -100,6 +100,7 @@ class _Job:
         self.tasks: list[asyncio.Task[None]] = []
         self.stopped: BaseException | None = None
         self.streak = Streak()
+        self.sent_at: dict[str, float] = {}  # by key, of the latest request
         self.proven = False  # whether the server has answered anything in this job
         self.waited_for = ""
 
@@ -235,6 +236,7 @@ class _Job:
             cost = most  # until the server says otherwise: a lost request may have been charged
             # While it waits for the server a slot is not cancelled, whatever happens: its answer is paid for.
             self.sending.add(asyncio.current_task())
+            self.sent_at[question.key] = time.monotonic()
             body, seconds = await self.server.ask(question)
             answer = self.intake.read(question, body, seconds=seconds)
             used = answer.prompt_tokens + answer.completion_tokens or None
@@ -289,7 +291,8 @@ class _Job:
         """Keep the answer. Returns what is to be asked because of it."""
         useless = answer.status in _NO_ANSWERS
         self.proven |= not useless
-        rejected = [] if useless else self.streak.end(time.monotonic() - answer.seconds)
+        sent = self.sent_at.pop(question.key)
+        rejected = [] if useless else self.streak.end(sent)
         followed = await self.writer.put(question, answer)
         await self._record(rejected)
         if self.intake.hopeless is not None:
@@ -299,6 +302,7 @@ class _Job:
         return [] if followed is None else await asyncio.to_thread(self._claim, [followed])
 
     async def _failed(self, question: Question, fault: Fault) -> None:
+        self.sent_at.pop(question.key, None)
         if self.stopped:  # it was not tried to the end
             return
         if fault.permanent:
@@ -328,8 +332,8 @@ class _Job:
             await asyncio.sleep(_SAY_SECONDS)
             if seconds := self.gate.silent_seconds():
                 self.on_note(
-                    f"{self.server.faults.server}: waiting since {seconds:,.0f} s ({self.waited_for}). "
-                    f"The job stops after {self.model.give_up_after:g} s without an answer (give_up_after)."
+                    f"{self.server.faults.server}: no answer for {seconds:,.0f} s ({self.waited_for}); waiting for up "
+                    f"to {self.model.give_up_after:g} s (give_up_after)"
                 )
 
     # Starting and stopping
