@@ -386,11 +386,12 @@ def test_a_server_that_is_not_ready_is_waited_for_and_said(
     from kar_aug.generate import job
 
     monkeypatch.setattr(job, "_SAY_SECONDS", 0.1)
-    ready = time.monotonic() + 0.6
+    ready: list[float] = []
     notes: list[str] = []
 
     def loading(server: ChatServer, request: dict[str, Any], number: int) -> Response:
-        return echo(server, request, number) if time.monotonic() > ready else (status, {}, body)
+        ready.append(time.monotonic() + 0.6)  # from the first request on
+        return echo(server, request, number) if time.monotonic() > ready[0] else (status, {}, body)
 
     with ChatServer(loading) as server:
         model = LanguageModel("test-model", server.base_url, tries=2)
