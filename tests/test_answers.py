@@ -61,6 +61,7 @@ PARTS = [{"type": "thinking", "thinking": [{"text": "Hm"}]}, {"type": "text", "t
         ("A comedy. <think>Or was it", "length", ("truncated", "A comedy.")),
         ("In <reasoning> we trust", "stop", ("ok", "In <reasoning> we trust")),
         ({"type": "text", "text": "A film."}, "stop", ("ok", "A film.")),
+        ([{"type": "refusal", "refusal": "I cannot."}], "stop", ("refused", "I cannot.")),
         (5, "stop", ("malformed", "")),
     ],
 )

@@ -6,6 +6,7 @@ field of its own or between tags, the end as "stop", "end_turn" or "FINISH_REASO
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -103,7 +104,7 @@ def read_said(document: Any) -> Said | None:
     choice = choices[0]
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}
-    content = message.get("content")
+    content = message.get("content", choice.get("text"))
     text, thought = (content, False) if isinstance(content, str) else _joined(content)
     if text is None:
         return None
@@ -112,7 +113,7 @@ def read_said(document: Any) -> Said | None:
         text = text[len(reasoning) :]
     text, closed, tagged = without_reasoning(text)
     end, reason = _end(choice, document)
-    refusal = message.get("refusal")
+    refusal = message.get("refusal") or _refusal_part(content)
     if isinstance(refusal, str) and refusal:
         return Said(text or refusal.strip(), End.REFUSED, refusal)
     if end is End.WHOLE and not closed and text:
@@ -155,9 +156,13 @@ def _joined(content: Any) -> tuple[str | None, bool]:
             thought = True
         elif isinstance(part, dict) and isinstance(text := part.get("text"), str):
             texts.append(text)
-        elif isinstance(part, dict) and isinstance(refusal := part.get("refusal"), str):
-            texts.append(refusal)
     return "".join(texts), thought
+
+
+def _refusal_part(content: Any) -> str:
+    parts = content if isinstance(content, list) else []
+    said = (part.get("refusal") for part in parts if isinstance(part, dict))
+    return next((refusal for refusal in said if isinstance(refusal, str)), "")
 
 
 def _end(choice: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[End, str]:
@@ -167,12 +172,13 @@ def _end(choice: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[End, s
     reason = choice.get("finish_reason") or choice.get("stop_reason") or choice.get("finishReason")
     if reason is None or reason == "":
         return End.WHOLE, ""  # many servers of their own give none
-    return end_of(reason), str(reason)
+    return end_of(str(reason)), str(reason)
 
 
-def end_of(reason: Any) -> End:
+@functools.lru_cache(256)
+def end_of(reason: str) -> End:
     """What a finish reason means, in any provider's spelling."""
-    word = re.sub("[^a-z]", "", str(reason).lower()).removeprefix("finishreason") or "finishreason"
+    word = re.sub("[^a-z]", "", reason.lower()).removeprefix("finishreason") or "finishreason"
     if word in _WHOLE:
         return End.WHOLE
     if word in _CUT:

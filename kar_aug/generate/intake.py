@@ -213,7 +213,8 @@ class Intake:
                 skipped += 1
             else:
                 cached += 1
-                self._count_worth(question.status)
+                if question.status != Status.OK:
+                    self._count_worth(question.status)
                 answered += [link for link in question.links if link != found.linked]
         if judged:
             self._cache.judge(judged.values())
