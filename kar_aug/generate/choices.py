@@ -110,7 +110,7 @@ def read_said(document: Any) -> Said | None:
         return None
     reasoning = next((r for name in ("reasoning_content", "reasoning") if isinstance(r := message.get(name), str)), "")
     if reasoning.strip() and text.startswith(reasoning):
-        text = text[len(reasoning) :]
+        text = text[len(reasoning) :].strip() or text  # some say the same in both places
     text, closed, tagged = without_reasoning(text)
     end, reason = _end(choice, document)
     refusal = message.get("refusal") or _refusal_part(content)

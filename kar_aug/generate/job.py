@@ -215,6 +215,7 @@ class _Job:
             except Passing as fault:
                 tries, failure = tries + 1, fault
                 if isinstance(fault, NoCompletion):
+                    fault.reason = self.server.faults.clean(fault.reason)
                     self._refused(question, fault)
                 if tries >= self.model.tries or self.stopped:
                     raise
