@@ -171,7 +171,7 @@ class LanguageModel:
     Args:
         model: its name at the server.
         base_url: of an OpenAI-compatible server (vLLM, Ollama, llama.cpp ...); OpenAI itself if not given;
-            "local" serves a small model in this process.
+            "local" serves a small model in this process. A query in it ("?api-version=...") goes with each request.
         api_key_env: the environment variable that holds the key.
         api_key_file: a file that holds the key and nothing else; read instead of the environment.
         served_model: what the server calls the model in its answers, where that is another name. An answer by any
@@ -188,6 +188,8 @@ class LanguageModel:
         tries: how often one question is asked before it is listed as failed.
         give_up_after: seconds without any answer after which the job stops.
         accept_truncated: whether answers cut off by `max_tokens` count as knowledge.
+        delete_batch_files: whether what was uploaded for a batch, and its results, are deleted at the provider when the
+            answers are stored.
         max_cost: US dollars that all answers of this model may cost, those of earlier runs included.
         max_requests: requests that one run may send.
         prices: a file of prices over those of kar-aug.
@@ -212,6 +214,7 @@ class LanguageModel:
     tries: int = setting(5, least=1)
     give_up_after: float = setting(600.0, least=0.001)
     accept_truncated: bool = False
+    delete_batch_files: bool = True
     max_cost: float | None = setting(None, least=0)
     max_requests: int | None = setting(None, least=1)
     prices: str | None = None

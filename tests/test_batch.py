@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 from support.jobs import KEY, Job, Nursery, prompts
 
 from kar_aug.cache import BatchBook, TextCache
 from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError, LimitReached
-from kar_aug.generate import Prices, Progress, batch, generate_batches
+from kar_aug.errors import ConfigError, GenerationError, LimitReached
+from kar_aug.generate import Prices, Progress, batch, forget_batch, generate, generate_batches
 from kar_aug.generate.jsonl import request_line
 from kar_aug.prompts import Prompt
 from kar_aug.testing.batches import BatchServer, Line, Outcome, answered, completed, expired, refused
+from kar_aug.testing.http_server import Reply, Request
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
@@ -150,6 +153,9 @@ def test_an_answer_by_another_model_ends_the_batches_with_nothing_more_sent(cach
         assert len(server.batches) == 1 and settled(cache)
         server.outcome = completed
         assert ask(server, cache, 6).asked == 4, "those without an answer; what was paid for stays"
+        server.outcome = by_another
+        done = ask(server, cache, 6, served_model="another")
+        assert (done.judged, done.cached, done.requests) == (2, 6, 0) and len(texts(cache)) == 6, "and is read again"
 
 
 def test_requests_that_come_back_nowhere_are_asked_again(cache: TextCache) -> None:
@@ -417,3 +423,109 @@ def test_what_a_limit_kept_out_is_free_for_others(cache: TextCache) -> None:
         with pytest.raises(LimitReached):
             ask(server, cache, 10, max_requests=4, wait=False)
         assert ask(server, cache, 10).asked == 10 and set(server.charged.values()) == {1}
+
+
+# Batches that are lost, outages
+
+
+def test_a_batch_that_is_lost_is_set_aside_the_others_are_collected_and_it_is_asked_again_when_told(
+    cache: TextCache,
+) -> None:
+    notes: list[str] = []
+    with BatchServer(polls=1) as server:
+        ask(server, cache, 6, most_requests=3, wait=False)
+        server.lost = {"batch-0"}
+        done = ask(server, cache, 7, notes=notes)
+        assert (done.asked, done.failed, done.elsewhere, done.complete) == (4, 3, 0, False)
+        assert any("batch-0" in note and "404" in note and "--forget-batch batch-0" in note for note in notes)
+        online = LanguageModel("test-model", server.base_url)
+        plain = generate(prompts(7), cache, online, key=KEY)
+        assert (plain.failed, plain.elsewhere) == (3, 0) and "--forget-batch" in str(plain), "said, and not paid twice"
+
+        server.lost = set()  # the right key again
+        assert ask(server, cache, 7).asked == 3 and texts(cache) == complete(7) and settled(cache)
+        assert max(server.charged.values()) == 1
+
+        ask(server, cache, 9, wait=False)
+        (gone,) = server.lost = {name for name, made in server.batches.items() if made["looks"] == 1}
+        assert ask(server, cache, 9).failed == 2
+        with pytest.raises(ConfigError, match=f"no batch 'x'.*{gone}"):
+            forget_batch(cache, "x")
+        assert forget_batch(cache, gone) == 2
+        assert ask(server, cache, 9).asked == 2 and texts(cache) == complete(9)
+
+
+def test_results_that_are_gone_are_a_lost_batch_and_files_are_deleted_when_they_are_stored(cache: TextCache) -> None:
+    with BatchServer(polls=1) as server:
+        ask(server, cache, 4, most_requests=2, wait=False)
+        server.before = lambda route: (410, {}) if route == "GET /files/result-2/content" else None
+        done = ask(server, cache, 4)
+        assert (done.asked, done.failed) == (2, 2)
+        assert server.deleted == {"file-1", "result-3"}, "those of the other one"
+        ask(server, cache, [Prompt("item", 9, ({"role": "user", "content": "kept"},), "v1")], delete_batch_files=False)
+        assert len(server.deleted) == 2
+
+
+def test_an_uploaded_file_that_expired_before_its_batch_was_made_is_uploaded_again(cache: TextCache) -> None:
+    with BatchServer() as server:
+        server.before = lambda route: (400, {"error": {"message": "not now"}}) if route == "POST /batches" else None
+        with pytest.raises(GenerationError, match="not now"):
+            ask(server, cache, 3)
+        server.before, server.deleted = lambda route: None, {"file-0"}
+        assert ask(server, cache, 3).asked == 3
+
+
+def test_a_batch_that_the_server_does_not_find_yet_is_waited_for(cache: TextCache) -> None:
+    with BatchServer() as server:
+        late = iter([(404, {})] * 3)
+        server.before = lambda route: next(late, None) if route == "GET /batches/batch-0" else None
+        assert ask(server, cache, 2).asked == 2
+
+
+def test_an_outage_while_batches_run_is_waited_out_and_said(cache: TextCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "_SAY_SECONDS", 0.1)
+    notes: list[str] = []
+    down = iter([(503, {"error": {"message": "maintenance"}})] * 20)
+    with BatchServer() as server:
+        server.before = lambda route: next(down, None) if route.startswith("GET /batches/") else None
+        assert ask(server, cache, 2, notes=notes, tries=2).asked == 2
+        assert any("maintenance; waiting for" in note for note in notes)
+        server.before = lambda route: (500, {}) if route.startswith("GET /batches/") else None
+        with pytest.raises(GenerationError, match="run the same command"):
+            ask(server, cache, 3, give_up_after=0.3)
+
+
+@pytest.mark.parametrize("later", ["1e9", "inf", "Mon, 99999999999999999999 Jan 2026 00:00:00 GMT", "nan"])
+def test_however_long_a_server_asks_to_wait_it_is_not_waited_for_longer_than_said(cache: TextCache, later: str) -> None:
+    def busy(request: Request) -> Reply:
+        return Reply(429, {"Retry-After": later}, b"{}")
+
+    with BatchServer() as server:
+        server.reply = busy  # type: ignore[method-assign]
+        with pytest.raises(GenerationError, match="Batches that run go on"):
+            ask(server, cache, 2, give_up_after=0.3)
+
+
+def test_a_batch_of_more_requests_than_sqlite_takes_variables(cache: TextCache) -> None:
+    @sqlalchemy.event.listens_for(cache.database._engine, "checkout")
+    def few_variables(connection: Any, *_: Any) -> None:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+
+    with BatchServer() as server:
+        assert ask(server, cache, 1500).asked == 1500 and len(server.batches) == 1
+
+
+def test_one_address_in_other_spellings_has_the_same_batches(cache: TextCache) -> None:
+    with BatchServer(polls=1) as server:
+        ask(server, cache, 3, wait=False)
+        host, _, path = server.base_url.rpartition("/")
+        assert ask(server, cache, 3, base_url=f"{host}//{path}/").asked == 3
+
+
+def test_ids_of_half_characters_and_answers_after_errors_cost_nothing(cache: TextCache) -> None:
+    def odd(requests: list[Line]) -> Outcome:
+        half = '{"custom_id": "\\ud800", "response": {"status_code": 200, "body": {}}}'
+        return "completed", [half, *map(answered, requests), refused(requests[0], 500), answered(requests[0])], []
+
+    with BatchServer(odd) as server:
+        assert ask(server, cache, 3).asked == 3 and settled(cache) and len(server.batches) == 1

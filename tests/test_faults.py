@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -146,13 +147,13 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize(
-    "fault", ["500", "408", "reset", "half", "bad header", "empty body", "not json", "no choices", "list", "hang"]
+    "fault", ["500", "408", "reset", "half", "bad header", "empty body", "not json", "an error", "list", "hang"]
 )
 def test_a_question_is_given_up_after_its_tries_listed_and_asked_by_the_next_run(cache: TextCache, fault: str) -> None:
     def broken(server: ChatServer, request: dict[str, Any], number: int) -> Response:
         if request["messages"][0]["content"] != "entity 3":
             return echo(server, request, number)
-        bodies = {"not json": b"<html>", "no choices": b'{"choices": []}', "list": b"[1]", "empty body": b""}
+        bodies = {"not json": b"<html>", "an error": error("upstream"), "list": b"[1]", "empty body": b""}
         if fault == "reset":
             raise ConnectionResetError
         if fault == "half":
@@ -167,10 +168,13 @@ def test_a_question_is_given_up_after_its_tries_listed_and_asked_by_the_next_run
     reasons = {"500": "the server answered 500", "408": "the server answered 408", "hang": "no answer in time"}
     reasons |= {"reset": "the connection broke", "half": "the connection broke"}
     reasons["bad header"] = "the connection broke"
+    said = {"not json": "a web page", "an error": "an error: upstream", "list": "no chat completion"}
+    said["empty body"] = "an empty body"
+    reasons |= {fault: f"the server answered 200 with {words}" for fault, words in said.items()}
     with ChatServer(broken) as server:
-        done = generate(server, cache, 8, tries=3, timeout=0.4)
+        done = generate(server, cache, 8, tries=3, timeout=0.4 if fault == "hang" else 10)
         assert (done.asked, done.failed, done.requests) == (7, 1, 10)
-        assert done.reasons == {reasons.get(fault, "the answer was malformed"): 1}
+        assert done.reasons == {reasons[fault]: 1}
         (failure,) = cache.failures()
         assert (failure.knowledge, failure.entity_id, failure.attempts, failure.permanent) == ("item", 3, 3, False)
         server.behaviour = echo
@@ -238,8 +242,11 @@ def test_another_model_than_asked_for_stops_the_job_and_is_no_knowledge(cache: T
             generate(server, cache, 1000)
         assert cache.counts()["wrong_model"] == server.answered <= 8, "paid for, so kept"
         assert list(cache.knowledge("item", accept=("ok", "truncated"))) == []
-        done = generate(server, cache, 20, served_model="tiny-1b", retry_failed=True)
-        assert (done.asked, done.failed) == (20, 0) and cache.counts()["wrong_model"] == 0
+        paid = server.answered
+        done = generate(server, cache, 20, served_model="tiny-1b")
+        assert (done.asked + done.cached, done.failed, done.judged) == (20, 0, done.cached) and done.judged > 0
+        assert cache.counts()["wrong_model"] == paid - done.judged, "of prompts that this run did not have"
+        assert server.answered == paid + done.asked and len(list(cache.knowledge("item"))) == 20
 
 
 @pytest.mark.parametrize(
@@ -324,3 +331,109 @@ def test_an_error_of_the_prompts_ends_the_job_and_keeps_the_answers(chat_server:
     with pytest.raises(OSError, match="the table's file is gone"):
         stage.generate(broken(), cache, model, key=KEY)
     assert cache.counts()["ok"] == chat_server.answered > 0
+
+
+# A server that refuses, at any time
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (400, error("Unsupported parameter: top_k"), r"refused \d+ requests in a row \(.*top_k\).*extra adds"),
+        (403, error("This account is suspended"), r"answered 403: This account is suspended.*Check OPENAI_API_KEY\."),
+        (400, error("Your credit balance is too low"), "there is no credit left: Your credit balance.*Add credit"),
+        (404, error("the model was unloaded"), "no such model or address: the model was unloaded"),
+        (200, b"<html><title>Sign in</title>", r"200 with a web page: Sign in.*/v1"),
+        (400, b'[{"error": {"code": 400, "message": "Unknown name \\"seed\\""}}]', r'omit = \["seed"\]'),
+        (422, b'{"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}]}', r"body\.seed: Extra inputs\).*omit"),
+        (422, b'{"error": "inputs must be <= 4096"}', r"422: inputs must be <= 4096"),
+        (400, b"temperature is not taken", r"temperature is not taken\).*omit = \[.temperature.\]"),
+        (405, b"<html><title>405 Not Allowed</title></html>", "405: 405 Not Allowed"),
+        (400, error("Use 'max_completion_tokens' instead."), r"extra = \{ max_completion_tokens = 512 \}"),
+        (404, error("API version not supported"), r"base_url.*api-version="),
+    ],
+)
+def test_a_server_that_refuses_after_answers_stops_the_job_in_its_own_words_and_marks_nothing(
+    cache: TextCache, status: int, body: bytes, words: str
+) -> None:
+    def suspended(server: ChatServer, request: dict[str, Any], number: int) -> Response:
+        return echo(server, request, number) if number < 10 else (status, {}, body)
+
+    with ChatServer(suspended) as server:
+        with pytest.raises(GenerationError, match=words):
+            generate(server, cache, 2000)
+        assert len(server.requests) < 60 and not any(failure.permanent for failure in cache.failures())
+        server.behaviour = echo
+        assert generate(server, cache, 40).asked == 30
+
+
+def test_some_prompts_that_are_too_long_one_after_the_other_do_not_stop_the_job(cache: TextCache) -> None:
+    def long_ones(server: ChatServer, request: dict[str, Any], number: int) -> Response:
+        if 5 <= int(request["messages"][0]["content"].split()[1]) < 25:
+            return 400, {}, error("This model's maximum context length is 8192 tokens")
+        return echo(server, request, number)
+
+    with ChatServer(long_ones) as server:
+        done = generate(server, cache, 40)
+        assert (done.asked, done.failed, done.complete) == (20, 20, False)
+        assert generate(server, cache, 40).skipped == 20
+
+
+@pytest.mark.parametrize(("status", "body"), [(503, error("Loading model")), (429, error("slow down"))])
+def test_a_server_that_is_not_ready_is_waited_for_and_said(
+    cache: TextCache, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes
+) -> None:
+    from kar_aug.generate import job
+
+    monkeypatch.setattr(job, "_SAY_SECONDS", 0.1)
+    ready: list[float] = []
+    notes: list[str] = []
+
+    def loading(server: ChatServer, request: dict[str, Any], number: int) -> Response:
+        ready.append(time.monotonic() + 0.6)  # from the first request on
+        return echo(server, request, number) if time.monotonic() > ready[0] else (status, {}, body)
+
+    with ChatServer(loading) as server:
+        model = LanguageModel("test-model", server.base_url, tries=2)
+        done = stage.generate(prompts(20), cache, model, key=KEY, on_note=notes.append)
+    assert (done.asked, done.failed) == (20, 0)
+    assert any(f"answered {status}" in note and "give_up_after" in note for note in notes)
+
+
+@pytest.mark.parametrize("later", ["1e9", "inf", "Mon, 99999999999999999999 Jan 2026 00:00:00 GMT", "nan", "-5"])
+def test_a_retry_after_of_any_form_neither_hangs_nor_breaks(cache: TextCache, later: str) -> None:
+    def once(server: ChatServer, request: dict[str, Any], number: int) -> Response:
+        return echo(server, request, number) if number else (429, {"Retry-After": later}, b"{}")
+
+    with ChatServer(once) as server:
+        if later in ("1e9", "inf"):
+            with pytest.raises(GenerationError, match="asks to wait"):
+                generate(server, cache, 3)
+        else:
+            assert generate(server, cache, 3).asked == 3
+
+
+# Addresses
+
+
+def test_an_address_with_a_query_keeps_it_apart_and_sends_it_with_each_request(cache: TextCache) -> None:
+    seen: list[Any] = []
+
+    class Azure(ChatServer):
+        def note(self, request: Any) -> None:
+            seen.append((request.route, request.query, request.headers.get("api-key")))
+
+        def reply(self, request: Any) -> Any:
+            return super().reply(replace(request, route="POST /chat/completions"))
+
+    with Azure() as server:
+        base_url = server.base_url.removesuffix("/v1") + "/openai//deployments/d/?api-version=2024-10-21"
+        assert generate(base_url, cache, 1).asked == 1
+    assert seen == [("POST /openai/deployments/d/chat/completions", {"api-version": ["2024-10-21"]}, KEY)]
+
+
+def test_an_address_of_the_environment_is_named(cache: TextCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ChatServer(lambda server, request, number: (401, {}, b"{}")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        with pytest.raises(GenerationError, match=r"The server at OPENAI_BASE_URL \(http://127.*answered 401"):
+            stage.generate(prompts(1), cache, LanguageModel("test-model"), key=KEY)

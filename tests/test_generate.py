@@ -148,10 +148,12 @@ def test_answers_that_are_no_knowledge_are_kept_apart(cache: TextCache, body: by
         assert generate(server, cache, prompts(2)).cached == 2, "they were paid for: not asked again"
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_errors_that_no_retry_heals_stop_the_job_after_a_handful(cache: TextCache, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "advice"), [(401, "OPENAI_API_KEY"), (403, "OPENAI_API_KEY"), (404, "--model and --base-url")]
+)
+def test_errors_that_no_retry_heals_stop_the_job_after_a_handful(cache: TextCache, status: int, advice: str) -> None:
     with ChatServer(lambda server, request, number: (status, {}, b"{}")) as server:
-        with pytest.raises(GenerationError, match=f"answered {status}.*OPENAI_API_KEY, --model and --base-url"):
+        with pytest.raises(GenerationError, match=rf"answered {status}.* Check {advice}\."):
             generate(server, cache, prompts(1000))
         assert len(server.requests) <= 8
 

@@ -108,17 +108,39 @@ def test_status_lists_what_failed_and_retry_failed_asks_it_again(folder: Path, c
     chat_server.behaviour = some_fail
     assert (
         "39 asked, 0 already cached, 1 failed of 40; 1 x the server answered 400: too long"
-        in run(chat_server, "--only", "item").output
+        in run(chat_server, "--only", "item", code=3).output
     )
     before = len(chat_server.requests)
     status = run(chat_server, "--status", "--only", "item").output
     assert re.search(r"ok\s+38", status) and re.search(r"refused\s+1\b", status) and "0 to ask" in status
     assert re.search(r"the server answered 400: too long\s+1\s+with --retry-failed", status)
     assert "item 7: the server answered 400: too long (1 tries)" in status and len(chat_server.requests) == before
-    assert "1 rejected before (--retry-failed asks again)" in run(chat_server, "--only", "item").output
+    again = run(chat_server, "--only", "item", code=3).output
+    assert "1 rejected before (--retry-failed asks again)" in again and "no knowledge: 1 refused" in again
     chat_server.behaviour = echo
     assert "2 asked, 38 already cached" in run(chat_server, "--only", "item", "--retry-failed").output
     assert "Failed" not in run(chat_server, "--status", "--only", "item").output
+
+
+def test_the_exit_code_says_whether_all_was_answered(folder: Path, chat_server: ChatServer) -> None:
+    chat_server.behaviour = lambda *_: (200, {}, completion(None, "length"))
+    assert "max_tokens = 16. Raise [generate] max_tokens" in run(chat_server, "--only", "item", code=3).output
+    chat_server.behaviour = echo
+    run(chat_server, "--only", "item", "--retry-failed", code=0)
+    chat_server.behaviour = lambda *_: (403, {}, b'{"error": "suspended"}')
+    run(chat_server, "--only", "user", code=2)
+
+
+def test_a_lost_batch_is_forgotten_when_told(folder: Path) -> None:
+    with BatchServer() as server:
+        server.polls = 1
+        run(server, "--only", "item", "--batch", "--no-wait")
+        server.lost = set(server.batches)
+        lost = run(server, "--only", "item", "--batch", code=3).output
+        assert "--forget-batch batch-0" in lost and "lost" in run(server, "--status", "--only", "item").output
+        assert "goes with --batch" in run(server, "--forget-batch", "batch-0", code=2).output
+        done = run(server, "--only", "item", "--batch", "--poll", "0.1", "--forget-batch", "batch-0").output
+        assert "batch-0 is forgotten: 40 requests" in done and "40 asked" in done
 
 
 def test_limits_stop_the_run_with_one_line(folder: Path, chat_server: ChatServer) -> None:

@@ -125,7 +125,7 @@ def test_a_refusal_is_for_good_or_not_alike(
 @TRANSPORTS
 def test_another_model_is_said_when_what_is_paid_for_is_stored(cache: TextCache, tmp_path: Path, ask: Ask) -> None:
     with pytest.raises(
-        Hopeless, match=r"was asked for 'test-model' and answered as 'tiny'\. If .*--retry-failed"
+        Hopeless, match=r"was asked for 'test-model' and answered as 'tiny'\. If .*read again, at no cost"
     ) as told:
         ask([about("a"), about("b", 1)], cache, lambda request: (200, completion("Hm.", model="tiny")), tmp_path)
     assert set(owned(cache).values()) == {"wrong_model: Hm."} and list(cache.knowledge("item")) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_garbage_unknown_ids_and_errors_in_files_lose_no_answer(cache: TextCache
     assert (done.asked, done.failed) == (2, 3)
     assert {(f.entity_id, f.reason, f.permanent) for f in cache.failures()} == {
         (2, "the server answered 400: too long", True),
-        (3, "the answer was malformed", False),
+        (3, "the server answered 200 with no chat completion", False),
         (4, "the batch gave no response", False),
     }
     assert sum("no response with a custom_id" in note for note in notes) == 7
@@ -205,3 +206,35 @@ def test_chunks_hold_all_lines_in_order_within_both_limits(lines: list[bytes], r
     assert all(len(b"".join(group)) <= size or len(group) == 1 for group in groups)
     for group, following in itertools.pairwise(groups):
         assert len(group) == requests or len(b"".join(group)) + len(following[0]) > size, "no group is cut short"
+
+
+def packed(lines: bytes) -> bytes:
+    return gzip.compress(lines)
+
+
+def of_powershell(lines: bytes) -> bytes:
+    return lines.decode().replace("\n", "\r\n").encode("utf-16")
+
+
+def as_array(lines: bytes) -> bytes:
+    return json.dumps([json.loads(line) for line in lines.splitlines()], indent=1).encode()
+
+
+def with_texts(lines: bytes) -> bytes:
+    """Statuses and bodies as texts."""
+    documents = [json.loads(line) for line in lines.splitlines()]
+    for document in documents:
+        response = document["response"]
+        response |= {"status_code": str(response["status_code"]), "body": json.dumps(response["body"])}
+    return b"".join(json.dumps(document).encode() + b"\n" for document in documents)
+
+
+@pytest.mark.parametrize("form", [packed, of_powershell, as_array, with_texts])
+def test_responses_are_read_in_the_forms_that_people_have_them(cache: TextCache, tmp_path: Path, form: Any) -> None:
+    requests = export(cache, tmp_path / "out.jsonl", 4)
+    answers = [answered(request, f"a film\u2028\u00e9 {i}") for i, request in enumerate(requests[:3])]
+    file = write(tmp_path / "answers", *answers, refused(requests[3], 400, "too long"))
+    file.write_bytes(form(file.read_bytes()))
+    done = import_jsonl(prompts(4), [file], cache, MODEL)
+    assert (done.asked, done.reasons) == (3, {"the server answered 400: too long": 1})
+    assert texts(cache) == {i: f"a film\u2028\u00e9 {i}" for i in range(3)}

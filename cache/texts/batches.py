@@ -2,7 +2,8 @@
 
 A batch is `prepared` (its requests are chosen), `uploaded` (the server has the file), `running` (the server has made
 it), and gone when its results are in the cache. Its requests stay until they are answered, failed, or put into another
-batch.
+batch. One that the server does not know any more is `lost`: its requests may be paid for, so that they are asked again
+only when the user says so.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kar_aug._batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.cache import Link, TextCache
+
+_ROWS = 256  # keys in one statement: SQLite takes 32,766 at most
+LOST = "lost"
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,8 @@ class BatchBook:
         with self._database.writing() as connection:
             connection.execute(sa.insert(tables.batches), {**batch.__dict__})
             connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=columns), rows)
-            keys = [row["key"] for row in rows]
-            connection.execute(sa.delete(tables.claims).where(tables.claims.c.key.in_(keys)))
+            for some in batched((row["key"] for row in rows), _ROWS):
+                connection.execute(sa.delete(tables.claims).where(tables.claims.c.key.in_(some)))
         return batch
 
     def note(self, marker: str, **changes: str) -> None:
@@ -94,6 +99,16 @@ class BatchBook:
         with self._database.reading() as connection:
             for key, question, links, rounds in connection.execution_options(yield_per=256).execute(statement):
                 yield Request(key, json.loads(question), tuple(Link(*link) for link in json.loads(links)), rounds)
+
+    def lost(self, keys: Collection[str]) -> set[str]:
+        """Those of the questions that are in a batch which is lost."""
+        requests, batches = tables.batch_requests.c, tables.batches.c
+        statement = sa.select(requests.key).join_from(
+            tables.batch_requests, tables.batches, requests.marker == batches.marker
+        )
+        statement = statement.where(requests.key.in_(list(keys)), batches.state == LOST)
+        with self._database.reading() as connection:
+            return set(connection.scalars(statement))
 
     def join(self, links: Iterable[Link]) -> None:
         """Note whose knowledge answers will be too, as far as they are on their way."""
@@ -116,7 +131,8 @@ class BatchBook:
         """These requests are in no batch any more."""
         with self._database.writing() as connection:
             requests = tables.batch_requests
-            connection.execute(sa.delete(requests).where(requests.c.key.in_(list(keys))))
+            for some in batched(keys, _ROWS):
+                connection.execute(sa.delete(requests).where(requests.c.key.in_(some)))
 
     def close(self, marker: str) -> None:
         """A batch is over, and so are its requests that are left."""

@@ -26,6 +26,7 @@ from kar_aug.cache.texts.status import STATUSES, Status
 
 _ROWS = 256  # of one statement or commit
 _ANSWER = list(tables.answers.c)
+_SHORT_PROMPT, _MOST_CHARACTERS = 200, 7  # characters: a prompt in which frames decide; of a token, on the mean
 
 # What ends when a question is answered.
 _SETTLE = tuple(
@@ -72,6 +73,16 @@ class Answer:
     tier: str = ""
     cost: float | None = None
     raw: bytes = b""
+
+    @property
+    def prompt_was_cut(self) -> bool:
+        """Whether the server counts so few tokens of the prompt that it cannot have read all of it. Tokenizers make
+        one token of four or five characters of English prose, and of fewer of every other script.
+        """
+        if not self.prompt_tokens:
+            return False
+        size = sum(len(str(message.get("content", ""))) for message in self.messages)
+        return size > _SHORT_PROMPT and self.prompt_tokens * _MOST_CHARACTERS < size
 
 
 class Link(NamedTuple):
@@ -161,6 +172,14 @@ class TextCache:
             row = connection.execute(sa.select(*_ANSWER).where(tables.answers.c.key == key)).one_or_none()
         return _answer(row) if row else None
 
+    def some(self, keys: Collection[str]) -> dict[str, Answer]:
+        """The answers to these questions, whatever their status."""
+        if not keys:
+            return {}
+        with self.database.reading() as connection:
+            found = connection.execute(sa.select(*_ANSWER).where(tables.answers.c.key.in_(list(keys))))
+            return {row.key: _answer(row) for row in found}
+
     def answers(self) -> Iterator[Answer]:
         """Every answer, in the order of the keys; read as a stream."""
         with self.database.reading() as connection:
@@ -184,6 +203,20 @@ class TextCache:
             self._link(connection, [link for _, links in pairs for link in links])
             for statement in _SETTLE:
                 connection.execute(statement, {"keys": keys})
+
+    def judge(self, answers: Iterable[tuple[Answer, Status]]) -> None:
+        """Give stored answers another status and text, as their bodies are read now; not one that came meanwhile.
+
+        Args:
+            answers: each with the status that it has had.
+        """
+        rows = tables.answers.c
+        with self.database.writing() as connection:
+            for answer, before in sorted(answers, key=lambda pair: pair[0].key):
+                changed = _row(answer)
+                same = (rows.key == answer.key, rows.status == before, rows.created == answer.created)
+                values = {name: changed[name] for name in ("status", "text", "served_model")}
+                connection.execute(sa.update(tables.answers).where(*same).values(**values))
 
     def link(self, links: Iterable[Link | tuple[str, int | str, str, str, str | None]]) -> None:
         """Say whose knowledge an answer is."""

@@ -11,7 +11,9 @@ class Status(StrEnum):
     OK           whole: knowledge
     TRUNCATED    cut off by `max_tokens`: knowledge, if the user accepts it
     REFUSED      the model would not answer, or somebody took the answer out of the knowledge
-    EMPTY        nothing was said
+    EMPTY        nothing was said, or nothing but reasoning
+    UNFINISHED   it ended in an error, or for a reason that kar-aug does not know
+    MALFORMED    it cannot be read as an answer; the body is kept, and read again by every later run
     WRONG_MODEL  another model answered than the one that was asked
     INVALID      it does not fit the JSON schema that was asked for: nobody's, and kept so that the question which asks
                  for another can be made of it
@@ -21,6 +23,8 @@ class Status(StrEnum):
     TRUNCATED = "truncated"
     REFUSED = "refused"
     EMPTY = "empty"
+    UNFINISHED = "unfinished"
+    MALFORMED = "malformed"
     WRONG_MODEL = "wrong_model"
     INVALID = "invalid"
 

@@ -21,7 +21,10 @@ from kar_aug.cache.texts.cache import Answer, Link, TextCache, answer_key
 from kar_aug.cache.texts.status import Status
 from kar_aug.data.cells import SEPARATOR, is_list, text_of, values_of
 
-KINDS = ("damaged", "refusal", "empty", "truncated", "wrong_model", "wrong_language", "duplicate", "contradiction")
+KINDS = (
+    "damaged", "refusal", "empty", "truncated", "unfinished", "malformed", "wrong_model", "cut_prompt",
+    "wrong_language", "duplicate", "contradiction",
+)  # fmt: skip
 _ROWS = 256
 _REFUSAL = re.compile(
     r"\bas an? (ai|artificial intelligence|language model)\b|\bi(?:'m| am) (?:sorry|unable|not able)\b"
@@ -97,6 +100,13 @@ def _wrong(answer: Answer, language: str | None, seen: dict[bytes, str], name: s
     known = parameters is not None and answer.messages
     if known and answer_key(answer.model, answer.messages, parameters or {}) != answer.key:
         yield "damaged", "the key is not that of the question"
+    if answer.prompt_was_cut:
+        yield "cut_prompt", f"the server read {answer.prompt_tokens:,} tokens of the prompt, and there were more"
+    if answer.status == Status.MALFORMED:
+        yield "malformed", "the body cannot be read as an answer"
+        return
+    if answer.status == Status.UNFINISHED:
+        yield "unfinished", "it ended in an error, or for an unknown reason"
     if answer.status == Status.EMPTY or not answer.text.strip():
         yield "empty", "nothing was answered"
         return

@@ -11,10 +11,11 @@ import click
 from kar_aug.cli.options import model_options, opened, recipe_options
 from kar_aug.cli.progress import output, table, tell
 from kar_aug.errors import ConfigError
-from kar_aug.pipeline.generation import DryRun, Exported, Status, batch_line
+from kar_aug.pipeline.generation import DryRun, Exported, Generated, Status, batch_line
 from kar_aug.pipeline.workspace import ENTITIES
 
 _LISTED = 20  # failures shown one by one
+_INCOMPLETE = 3  # the exit code where the job went through and some prompts have no answer
 
 
 @click.command()
@@ -38,6 +39,13 @@ _LISTED = 20  # failures shown one by one
 @click.option(
     "--poll", type=click.FloatRange(0.1), default=30, show_default=True, help="Seconds between looks at batches."
 )
+@click.option(
+    "--forget-batch",
+    "forget_batches",
+    multiple=True,
+    metavar="ID",
+    help="With --batch: ask the prompts of a batch again that the server does not know any more; may be repeated.",
+)
 @click.option("--export-jsonl", type=click.Path(path_type=Path), help="Write the requests into a file; send nothing.")
 @click.option(
     "--import-jsonl",
@@ -50,11 +58,16 @@ _LISTED = 20  # failures shown one by one
 @click.pass_obj
 def generate(
     config: str, /, only: str | None, dry_run: bool, status: bool, retry_failed: bool, batch: bool, batch_size: int,
-    no_wait: bool, poll: float, export_jsonl: Path | None, import_jsonl: tuple[Path, ...], shard: str | None,
+    no_wait: bool, poll: float, forget_batches: tuple[str, ...], export_jsonl: Path | None,
+    import_jsonl: tuple[Path, ...], shard: str | None,
     user_recipe: str | None, item_recipe: str | None, user_clusters: int | None, item_clusters: int | None,
     **changes: Any,
 ) -> None:  # fmt: skip
     """Ask the language model about users and items; answers that are there already are not asked for again.
+
+    The exit code is 0 if every prompt was answered (or is in a batch), 3 if the job went through and some have no
+    answer, and 2 if it cannot go on: the server refuses or cannot be reached, or a limit is reached. So `kar-aug
+    generate && kar-aug encode` encodes when all is answered; what there is can be encoded at any time.
 
     \b
     Example:
@@ -65,6 +78,8 @@ def generate(
     chosen = [dry_run, status, batch, export_jsonl is not None, bool(import_jsonl)]
     if sum(chosen) > 1:
         raise ConfigError("--dry-run, --status, --batch, --export-jsonl and --import-jsonl exclude each other.")
+    if forget_batches and not batch:
+        raise ConfigError("--forget-batch goes with --batch.")
     ways: dict[str, Any] = {"user_recipe": user_recipe, "item_recipe": item_recipe}
     ways |= {"user_clusters": user_clusters, "item_clusters": item_clusters}
     project = opened(config, prompts=ways, generate=changes)
@@ -76,7 +91,7 @@ def generate(
     elif export_jsonl is not None:
         _print_files(project.export_requests(export_jsonl, retry_failed=retry_failed, **part))
     elif import_jsonl:
-        tell(project.import_responses(*import_jsonl, **part))
+        _end(project.import_responses(*import_jsonl, **part))
     else:
         done = project.generate(
             retry_failed=retry_failed,
@@ -84,9 +99,17 @@ def generate(
             wait=not no_wait,
             most_requests=batch_size,
             poll_seconds=poll,
+            forget_batches=forget_batches,
             **part,
         )
-        tell(done)
+        _end(done)
+
+
+def _end(done: Generated) -> None:
+    """Say what was done, and by the exit code whether it was all."""
+    tell(done)
+    if not done.complete:
+        click.get_current_context().exit(_INCOMPLETE)
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

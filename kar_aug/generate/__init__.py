@@ -2,16 +2,19 @@
 
 intake      what prompts are open, what an answer or a failure means: decided here for every way of asking
 questions   prompts as questions with a key           job         concurrent requests
-answers     the raw body, read                        batch       the Batch API
-faults      what went wrong, by whose fault           jsonl       files of requests and responses
-server      one request                               dry_run     what a job would ask, and cost
+answers     the raw body, and what it is worth        batch       the Batch API
+choices     what it says, whoever served it           jsonl       files of requests and responses
+remarks     what to say of an answer, and mend        dry_run     what a job would ask, and cost
+faults      what went wrong, by whose fault           words       what servers say of it, in any form
+streak      refusals in a row                         addresses   where a server is
+server      one request                               line_files  such files, packed or recoded
 limits      requests and tokens a minute, budget      cost        tokens and US dollars
 structured  answers that must fit a JSON schema       local       a small model on this machine
 factors     which factors decide, proposed by models  summaries   long histories, part by part
 """
 
 from kar_aug._stage import make_callable
-from kar_aug.generate.batch import generate_batches
+from kar_aug.generate.batch import forget_batch, generate_batches
 from kar_aug.generate.cost import Price, Prices
 from kar_aug.generate.dry_run import Estimate, estimate
 from kar_aug.generate.job import generate
@@ -26,6 +29,7 @@ __all__ = [
     "Progress",
     "estimate",
     "export_jsonl",
+    "forget_batch",
     "generate",
     "generate_batches",
     "import_jsonl",

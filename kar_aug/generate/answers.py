@@ -1,20 +1,21 @@
-"""What a response says: the answer with its status, its tokens and its cost. A pure function of the raw body."""
+"""What a response is worth: the answer with its status, its tokens and its cost. A pure function of the raw body."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from kar_aug.cache import Answer, Status
+from kar_aug.generate.choices import End, Said, document_of, read_said
 from kar_aug.generate.cost import Price
-from kar_aug.generate.faults import Passing
 from kar_aug.generate.questions import Question
 from kar_aug.prompts.schema import answer_fault
 
 # What servers add to a model's name in their answers: the date of a snapshot, a tag.
-_SUFFIX = re.compile(r"([-@:](\d{4}-\d{2}-\d{2}|\d{4,8}|latest|free))+$")
+_SUFFIX = re.compile(
+    r"([-@:](\d{4}-\d{2}-\d{2}|\d{2}-\d{2}|\d{4,8}|00\d|latest|free|nitro|floor|online|exacto|extended))+$"
+)
 
 
 def read_answer(
@@ -26,30 +27,21 @@ def read_answer(
     seconds: float = 0.0,
     tier: str = "",
 ) -> Answer:
-    """The answer in a response body, which is kept as it came.
+    """The answer in a response body, which is kept as it came. One that cannot be read is "malformed".
 
     Args:
         price: of the model, None if not known.
         served_model: the name by which the server is to answer, that of the question if None.
-
-    Raises:
-        Passing: It has not the form of a chat completion.
     """
-    try:
-        document = json.loads(body)
-        choice = document["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
-        text = (message.get("content") or "").strip()
-        refusal = str(message.get("refusal") or "")
-        served = str(document.get("model") or "")
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise Passing("the answer was malformed") from None
+    read = document_of(body)
+    said = read_said(read)
+    document: dict[str, Any] = read if isinstance(read, dict) else {}
+    served = str(document.get("model") or "")
     wrong_model = bool(served) and not same_model(served, served_model or question.model)
-    refused = bool(refusal) or finish == "content_filter"
-    status = Status.WRONG_MODEL if wrong_model else _status(text, finish, refused, question.schema)
+    status = Status.WRONG_MODEL if wrong_model and said else _status(said, question.schema)
     if not tier and document.get("service_tier") == "flex":
         tier = "flex"
-    usage = document.get("usage") if isinstance(document.get("usage"), dict) else {}
+    usage = document["usage"] if isinstance(document.get("usage"), dict) else {}
     prompt_tokens, completion_tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     details = usage.get("prompt_tokens_details")
     cached = min(prompt_tokens, _count(details, "cached_tokens")) if isinstance(details, dict) else 0
@@ -59,7 +51,7 @@ def read_answer(
     return Answer(
         question.key,
         status,
-        text or refusal if refused else text,
+        said.text if said else "",
         question.model,
         question.messages,
         prompt_tokens,
@@ -73,15 +65,19 @@ def read_answer(
     )
 
 
-def _status(text: str, finish: Any, refused: bool, schema: Mapping[str, Any] | None) -> Status:
+def _status(said: Said | None, schema: Mapping[str, Any] | None) -> Status:
     """What an answer by the right model is worth."""
-    if refused:
+    if said is None:
+        return Status.MALFORMED
+    if said.end is End.REFUSED:
         return Status.REFUSED
-    if not text:
+    if said.end in (End.FAILED, End.UNKNOWN):
+        return Status.UNFINISHED
+    if not said.text:
         return Status.EMPTY
-    if finish == "length":
+    if said.end is End.CUT:
         return Status.TRUNCATED
-    if schema is not None and answer_fault(text, schema):
+    if schema is not None and answer_fault(said.text, schema):
         return Status.INVALID
     return Status.OK
 
@@ -91,6 +87,7 @@ def same_model(served: str, asked: str) -> bool:
 
     def plain(name: str) -> str:
         name = name.replace("\\", "/").rsplit("/", 1)[-1].lower().removesuffix(".gguf")
+        name = name.replace("gpt-35-", "gpt-3.5-")  # Azure's deployments
         return _SUFFIX.sub("", name)
 
     return plain(served) == plain(asked)

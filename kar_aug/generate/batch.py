@@ -2,14 +2,17 @@
 
 Everything is on disk before it is waited for, so that a job which is killed, or simply stopped, finds its batches
 again. A batch carries our name for it in its metadata: where the answer to `batches.create` was lost, it is looked for
-before another is made, because a batch is charged whether or not anybody knows of it.
+before another is made, because a batch is charged whether or not anybody knows of it. One that the server does not know
+any more is set aside, and the others are collected: see `forget_batch`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -17,11 +20,13 @@ from typing import IO, Any, TypeVar
 
 from kar_aug._batched import batched
 from kar_aug.cache import Answer, Batch, BatchBook, Claims, Request, TextCache
+from kar_aug.cache.texts.batches import LOST as LOST_STATE
 from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError, Hopeless, LimitReached
+from kar_aug.errors import ConfigError, GenerationError, Hopeless, LimitReached
+from kar_aug.generate.addresses import client_options, effective, normalised
 from kar_aug.generate.cost import Prices, most_tokens
-from kar_aug.generate.faults import Fault, Faults, Passing, Unavailable, client_errors
-from kar_aug.generate.intake import BATCH, Intake
+from kar_aug.generate.faults import Fault, Faults, Passing, Unavailable, Unreachable, client_errors
+from kar_aug.generate.intake import BATCH, LOST, Intake
 from kar_aug.generate.jsonl import MOST_BYTES, MOST_REQUESTS, Response, answer_of, read_responses, request_line
 from kar_aug.generate.limits import pause, requests_reached
 from kar_aug.generate.progress import Progress
@@ -33,7 +38,15 @@ _MARK = "kar_aug"  # the name of our marker in a batch's metadata
 _ROUNDS = 3  # batches that one question is put into before it is listed as failed
 _CLOCKS_SECONDS = 86_400  # by which the server's clock and ours surely do not differ
 _OVER = ("completed", "expired", "cancelled", "failed")
+_GONE = (403, 404, 410)  # what is not there any more, or is of another project's key
+_YOUNG_SECONDS = 60.0  # in which a server may not find yet what it has just made
+_SAY_SECONDS = 30.0  # between two lines that say what is waited for
+_TRIES_UNREACHED = 3
 T = TypeVar("T")
+
+
+class _Gone(Exception):
+    """The server does not know a batch, or a file, that it has made."""
 
 
 def generate_batches(
@@ -61,8 +74,8 @@ def generate_batches(
 
     Raises:
         LimitReached: max_cost or max_requests kept prompts out; what was asked is answered and stored.
-        GenerationError: The server cannot be reached, refuses the key, or refuses a batch; or, when all is stored, some
-            answers are another model's.
+        GenerationError: The server cannot be reached or refuses the key; or, when all others are stored, it refused a
+            batch, or some answers are another model's.
         KeyboardInterrupt: Ctrl-C came; batches go on running at the server.
     """
     prices = prices or Prices()
@@ -70,7 +83,7 @@ def generate_batches(
         prices.needed(model.model)
     with Claims(cache) as claims:
         progress = Progress()
-        intake = Intake(cache, model, progress, prices, claims=claims, retry_failed=retry_failed)
+        intake = Intake(cache, model, progress, prices, claims=claims, retry_failed=retry_failed, on_note=on_note)
         key = api_key(model) if key is None else key
         job = _Batches(cache, model, key, prices, claims, intake, progress, on_progress, on_note)
         try:
@@ -88,9 +101,31 @@ def generate_batches(
             ) from None
         finally:
             job.close()
-    if (why := intake.hopeless or job.limit) is not None:
+    if (why := intake.hopeless or job.refused or job.limit) is not None:
         raise why
     return progress
+
+
+def forget_batch(cache: TextCache, name: str) -> int:
+    """Take a batch out of the book, so that its prompts can be asked again: one that the server does not know any more.
+    What it may still answer is never collected.
+
+    Args:
+        name: the server's id of it, as notes and `--status` show it.
+
+    Returns:
+        How many requests were without an answer.
+
+    Raises:
+        ConfigError: There is no such batch.
+    """
+    book = BatchBook(cache)
+    there = {batch.batch_id or batch.marker: batch for batch in book.batches()}
+    if name not in there:
+        raise ConfigError(f"There is no batch {name!r}. Those that are not collected: {', '.join(there) or 'none'}.")
+    count = sum(1 for _ in book.requests(there[name].marker))
+    book.close(there[name].marker)
+    return count
 
 
 class _Batches:
@@ -114,8 +149,12 @@ class _Batches:
         self.claimed: set[str] = set()
         self.misfits: list[Question] = []
         self.limit: LimitReached | None = None
+        self.refused: GenerationError | None = None
+        self.made: dict[str, float] = {}  # when, by marker, those of this run
+        self.reached = False
         self.faults = Faults(model, key)
-        self.client = import_openai().OpenAI(base_url=model.base_url, api_key=key, timeout=model.timeout, max_retries=0)
+        options = client_options(model.base_url, key)
+        self.client = import_openai().OpenAI(timeout=model.timeout, max_retries=0, **options)
 
     def close(self) -> None:
         self.client.close()
@@ -124,8 +163,9 @@ class _Batches:
 
     def go_on(self) -> None:
         """Take up the batches of earlier runs, those of this server; one that another process watches is left to it."""
+        here = normalised(self.model.base_url)
         for batch in self.book.batches():
-            if batch.base_url == self.model.base_url and self._is_ours(batch):
+            if normalised(batch.base_url) == here and self._is_ours(batch):
                 self._start(batch)
 
     def submit(self, prompts: Iterable[Prompt], most_requests: int) -> None:
@@ -197,7 +237,7 @@ class _Batches:
     def _prepare(self, requests: Iterable[Request]) -> None:
         requests = list(requests)
         if requests:
-            batch = self.book.prepare(requests, self.model.base_url)
+            batch = self.book.prepare(requests, effective(self.model.base_url))
             self.progress.requests += len(requests)
             self.progress.elsewhere += sum(len(request.links) for request in requests)
             if self._is_ours(batch):  # another process may have come upon it first
@@ -210,12 +250,22 @@ class _Batches:
 
     def _start(self, batch: Batch) -> None:
         """Bring a batch from wherever it stands to running."""
+        if batch.state == "uploaded":  # by an earlier run; files do not stay for ever
+            try:
+                batch = self._made(batch)
+            except _Gone:
+                batch = replace(batch, state="prepared")
         if batch.state == "prepared":
-            batch = self._noted(batch, state="uploaded", input_file=self._upload(batch))
-        if batch.state == "uploaded":
-            batch = self._noted(batch, state="running", batch_id=self._create(batch))
-            self.on_note(f"batch {batch.batch_id}: {batch.requests:,} requests")
+            batch = self._made(self._noted(batch, state="uploaded", input_file=self._upload(batch)))
         self.running.append(batch)
+
+    def _made(self, batch: Batch) -> Batch:
+        """Let the server make the batch of an uploaded file."""
+        fresh = batch.state == "uploaded" and batch.marker in self.made
+        batch = self._noted(batch, state="running", batch_id=self._create(batch, fresh=fresh))
+        self.made[batch.marker] = time.monotonic()
+        self.on_note(f"batch {batch.batch_id}: {batch.requests:,} requests")
+        return batch
 
     def _noted(self, batch: Batch, **changes: Any) -> Batch:
         self.book.note(batch.marker, **changes)
@@ -231,9 +281,11 @@ class _Batches:
                 name = f"kar-aug-{batch.marker}.jsonl"
                 return self.client.files.create(file=(name, file, "application/jsonl"), purpose="batch").id
 
-            return self._try(upload)
+            name = self._try(upload)
+            self.made[batch.marker] = time.monotonic()
+            return name
 
-    def _create(self, batch: Batch) -> str:
+    def _create(self, batch: Batch, *, fresh: bool) -> str:
         def create() -> str:
             there = self._find(batch)
             if there is not None:
@@ -246,7 +298,7 @@ class _Batches:
             )
             return made.id
 
-        return self._try(create)
+        return self._try(create, gone=() if fresh else (400, *_GONE))
 
     def _find(self, batch: Batch) -> str | None:
         """The server's id of a batch whose making we may have missed."""
@@ -266,14 +318,35 @@ class _Batches:
         """Ask for the state of every batch, and bring in those that are over."""
         finished = 0
         for batch in list(self.running):
-            there = self._try(partial(self.client.batches.retrieve, batch.batch_id or ""))
-            if there.status in _OVER:
-                self._collect(batch, there)
-                self.running.remove(batch)
-            elif there.request_counts:
-                finished += there.request_counts.completed
+            try:
+                there = self._try(partial(self.client.batches.retrieve, batch.batch_id or ""), gone=_GONE)
+                if batch.state == LOST_STATE:
+                    self.running[self.running.index(batch)] = batch = self._noted(batch, state="running")
+                if there.status in _OVER:
+                    self._collect(batch, there)
+                    self.running.remove(batch)
+                elif there.request_counts:
+                    finished += there.request_counts.completed
+            except _Gone as gone:
+                if time.monotonic() - self.made.get(batch.marker, -_YOUNG_SECONDS) >= _YOUNG_SECONDS:
+                    self._set_aside(batch, gone)
         self.progress.ready = finished
         self.on_progress(self.progress)
+
+    def _set_aside(self, batch: Batch, gone: _Gone) -> None:
+        """The server does not know a batch any more, or its results. It may be paid for, so that a person decides."""
+        self.running.remove(batch)
+        self._noted(batch, state=LOST_STATE)
+        left = list(self.book.requests(batch.marker))
+        before = self.progress.elsewhere
+        for request in left:
+            self._came_back(request)
+        self.progress.count_failure(LOST, before - self.progress.elsewhere)
+        self.on_note(
+            f"batch {batch.batch_id}: {self.faults.server} does not know it any more ({gone}). Was it deleted, or is "
+            f"the key of another project? Its {len(left):,} prompts are set aside. To ask them again, which is charged "
+            f"again: kar-aug generate --batch --forget-batch {batch.batch_id}"
+        )
 
     def _collect(self, batch: Batch, there: Any) -> None:
         """Store what a batch answered, whatever its state: one that expired has answers too, and they are charged."""
@@ -281,17 +354,18 @@ class _Batches:
         for file_id in (there.output_file_id, there.error_file_id):
             if file_id is not None:
                 with tempfile.TemporaryFile() as file:
-                    self._try(partial(self._download, file_id, file))
+                    self._try(partial(self._download, file_id, file), gone=_GONE)
                     self._store(batch, file, f"results of {batch.batch_id}")
         self.on_note(f"batch {batch.batch_id}: {there.status}, {self.progress.asked - before:,} answers")
         if there.status == "failed":
-            self.book.close(batch.marker)
+            self._close(batch, there)
             errors = there.errors.data if there.errors and there.errors.data else []
             words = "; ".join(sorted({self.faults.words({"message": e.message}).strip(": ") for e in errors}))
-            raise GenerationError(
+            self.refused = GenerationError(
                 f"{self.faults.server} refused batch {batch.batch_id}: {words or 'it did not say why'}. "
                 "Nothing of it was charged; its prompts will be asked by the next run."
             )
+            return
         if there.status == "cancelled" or self.intake.hopeless is not None:  # what is asked again would cost, too
             left = list(self.book.requests(batch.marker))
             for request in left:
@@ -300,7 +374,15 @@ class _Batches:
             self.on_note(f"batch {batch.batch_id} {why}; {len(left):,} prompts are left for the next run")
         else:
             self._ask_again(batch)
+        self._close(batch, there)
+
+    def _close(self, batch: Batch, there: Any) -> None:
+        """The batch is over. Its files at the provider are deleted last: without them it could not be collected."""
         self.book.close(batch.marker)
+        if self.model.delete_batch_files:
+            for file_id in filter(None, (batch.input_file, there.output_file_id, there.error_file_id)):
+                with contextlib.suppress(*client_errors()):  # not every server can
+                    self.client.files.delete(file_id)
 
     def _download(self, file_id: str, file: IO[bytes]) -> None:
         file.seek(0)
@@ -317,7 +399,7 @@ class _Batches:
             for line in lines:
                 if isinstance(line, str):
                     self.on_note(line)
-                else:
+                elif line.body is not None or line.key not in responses:  # an answer outweighs an error
                     responses[line.key] = line
             requests = {request.key: request for request in self.book.requests(batch.marker, responses.keys())}
             answers: list[tuple[Question, Answer]] = []
@@ -362,26 +444,53 @@ class _Batches:
         misfits, self.misfits = self.misfits, []
         self._prepare([*left, *map(_request, misfits)])
 
-    def _try(self, action: Callable[[], T]) -> T:
-        """Do it until it works, or cannot."""
-        for attempt in range(1, self.model.tries + 1):
+    def _try(self, action: Callable[[], T], *, gone: Collection[int] = ()) -> T:
+        """Do it until it works, or cannot; a server that answers nothing is waited for as long as online.
+
+        Args:
+            gone: statuses that say that what is asked for is not there.
+
+        Raises:
+            _Gone: The server says so.
+        """
+        since = said = time.monotonic()
+        for attempt in itertools.count(1):
             try:
-                return action()
+                done = action()
+                self.reached = True
+                return done
             except client_errors() as error:
-                fault = self.faults.of(error)
-                if isinstance(fault, Hopeless):
-                    raise fault from None
-                if fault.permanent:
-                    raise GenerationError(
-                        f"{self.faults.server}: {fault.reason}. Does it have the Batch API? Nothing stored is lost."
-                    ) from None
-                if attempt == self.model.tries:
-                    raise GenerationError(
-                        f"{self.faults.server}: {fault}. Batches that run go on; run the same command to collect them."
-                    ) from None
-                wait = fault.wait if isinstance(fault, Unavailable) else None
-                time.sleep(pause(attempt) if wait is None else wait)
+                fault = self._fault(error, gone)
+            wait = fault.wait if isinstance(fault, Unavailable) else None
+            seconds = pause(attempt) if wait is None else wait
+            if isinstance(fault, Unreachable) and not self.reached and attempt >= _TRIES_UNREACHED:
+                raise GenerationError(f"{self.faults.server} cannot be reached. Is the server running?")
+            if time.monotonic() + seconds - since > self.model.give_up_after:
+                asks = f" and asks to wait {seconds:,.0f} seconds" if wait is not None else ""
+                raise GenerationError(
+                    f"{self.faults.server}: {fault}{asks}. Batches that run go on; run the same command to collect "
+                    "them."
+                )
+            if time.monotonic() + seconds - said > _SAY_SECONDS:
+                said = time.monotonic()
+                self.on_note(f"{self.faults.server}: {fault}; waiting for {said - since:,.0f} s, batches go on")
+            time.sleep(seconds)
         raise AssertionError("unreachable")
+
+    def _fault(self, error: Exception, gone: Collection[int]) -> Passing:
+        """What heals by waiting; everything else is raised."""
+        status = getattr(error, "status_code", None)
+        self.reached |= status is not None
+        fault = self.faults.of(error)
+        if status in gone:
+            raise _Gone(str(self.faults.said(error))) from None
+        if isinstance(fault, Hopeless):
+            raise fault from None
+        if not isinstance(fault, Passing):
+            raise GenerationError(
+                f"{self.faults.server}: {fault.reason}. Does it have the Batch API? Nothing stored is lost."
+            ) from None
+        return fault
 
 
 def _question(request: Request) -> Question:

@@ -1,7 +1,8 @@
 """Why a question has no answer, and what that means for it and for all others.
 
-Passing      this request failed, the next may not: 5xx, a time-out, a body that is no answer
-Unavailable  nobody's request gets through just now: 429, no connection. All slots wait
+Passing      this request failed, the next may not: 5xx, a time-out
+NoCompletion the server said 200, and something else than an answer: a web page, an error
+Unavailable  nobody's request gets through just now: 429, 503, no connection. All slots wait
 Rejected     this question will always be refused: 400, 413, 422
 Hopeless     no question will ever be answered: a wrong key, an unknown model, no credit left (`kar_aug.errors`)
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import email.utils
 import functools
 import importlib
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -18,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
+from kar_aug.generate.addresses import effective
+from kar_aug.generate.words import words_of
 
 if TYPE_CHECKING:
     import openai
@@ -28,6 +32,20 @@ _HOPELESS = {
     404: "there is no such model or address",
 }
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+_NO_CREDIT_SAID = re.compile(
+    r"credit balance|(insufficient|not enough|out of|no) (credit|balance|funds|quota)|exceeded your current quota"
+    r"|key limit exceeded|hard limit|payment required|billing",
+    re.IGNORECASE,
+)
+# Words of a refusal that are about one prompt, and say nothing of others.
+_OF_PROMPT = re.compile(
+    r"context.{0,3}(length|window|size)|too (long|large|many tokens)|maximum .{0,30}(length|tokens)"
+    r"|exceeds? .{0,40}tokens|token limit|moderat|flagged|safety|content.{0,3}(filter|policy|management)"
+    r"|prohibited|inappropriate",
+    re.IGNORECASE,
+)
+_VERSION = re.compile(r"api.?version", re.IGNORECASE)
+_SET_VERSION = 'Set the version in base_url: "https://.../deployments/NAME?api-version=...".'
 _BUSY = (408, 409, 425, 429)  # of the client's errors (4xx), those that are not the question's
 _SECRET = re.compile(r"\b(sk|key|pk)-[\w*-]{6,}")
 # Errors of httpx and aiohttp: no connection could be made at all; one was, and ended early.
@@ -50,6 +68,10 @@ class Passing(Fault):
     """This request failed; another try may not."""
 
 
+class NoCompletion(Passing):
+    """The server said 200, and its body is something else than a chat completion."""
+
+
 class Unavailable(Passing):
     """The server takes no requests just now. `wait` is in seconds, None if it did not say how long."""
 
@@ -62,20 +84,31 @@ class Unreachable(Unavailable):
     """No connection can be made."""
 
 
+class NotReady(Unavailable):
+    """The server is starting, or loads its model."""
+
+
 class Rejected(Fault):
-    """The question itself is refused."""
+    """The question itself is refused, or the form of every request; `of_prompt` says that the words are of this one."""
 
     permanent = True
+
+    def __init__(self, reason: str, of_prompt: bool = False) -> None:
+        super().__init__(reason)
+        self.of_prompt = of_prompt
 
 
 def of_status(status: int, reason: str) -> Fault:
     """What an HTTP status other than 200 means for the question, where nothing else is known of it."""
-    return Passing(reason) if status >= 500 or status in _BUSY else Rejected(reason)
+    return Passing(reason) if status >= 500 or status in _BUSY else Rejected(reason, bool(_OF_PROMPT.search(reason)))
 
 
 def server_name(model: LanguageModel) -> str:
     """The server, as errors call it."""
-    return model.base_url or "The OpenAI API"
+    if model.base_url:
+        return model.base_url
+    url = effective(None)
+    return "The OpenAI API" if url is None else f"The server at OPENAI_BASE_URL ({url})"
 
 
 class Faults:
@@ -100,38 +133,82 @@ class Faults:
             return Passing("the connection broke")
         return Passing("the answer was malformed")
 
-    def hopeless(self, what: str, key: str | None = None) -> Hopeless:
+    def hopeless(self, what: str, key: str | None = None, *, advice: str = "") -> Hopeless:
         """The error that stops the job."""
+        advice = advice or "Check --model and --base-url."
         return Hopeless(
-            f"{self.server} {what} (model {self._model.model!r}). "
-            f"Check {self._model.api_key_env}, --model and --base-url. Nothing stored before is lost.",
-            key=key,
+            f"{self.server} {what} (model {self._model.model!r}). {advice} Nothing stored before is lost.", key=key
         )
 
+    def refusing(self, fault: Fault, requests: int, key: str, *, proven: bool) -> Hopeless:
+        """The error for a server that refuses one request after the other.
+
+        Args:
+            proven: whether it has answered before.
+        """
+        if isinstance(fault, (Rejected, NoCompletion)):
+            often = f"refused {requests} requests in a row" if proven else "rejects every request"
+        else:
+            often = f"gave {requests} answers in a row that are none"
+        return self.hopeless(f"{often} ({self.clean(fault.reason)})", key, advice=self._advice(fault))
+
+    def _advice(self, fault: Fault) -> str:
+        if isinstance(fault, NoCompletion) and "web page" in fault.reason:
+            return "Check --base-url: the address of an OpenAI-compatible API mostly ends in /v1."
+        if isinstance(fault, NoCompletion):
+            return "Check --model and --base-url."
+        if not isinstance(fault, Rejected):
+            return "What came is kept; run the same command when it is mended."
+        if fault.of_prompt:
+            return "Ask for less: [prompts] max_events, or another model."
+        if "max_completion_tokens" in fault.reason:
+            extra = f"{{ max_completion_tokens = {self._model.max_tokens} }}"
+            return f'Set [generate] omit = ["max_tokens"] and extra = {extra}, then run the same command.'
+        if _VERSION.search(fault.reason):
+            return _SET_VERSION
+        for name in (*self._model.parameters, "response_format", "service_tier"):
+            if re.search(rf"\b{re.escape(name)}\b", fault.reason):
+                other = "leave it out of extra" if name in self._model.extra else f'set [generate] omit = ["{name}"]'
+                return f"If the server does not take {name}, {other}, then run the same command."
+        return "Mend what it says in [generate] (extra adds parameters, omit leaves them out), --model or --base-url."
+
     def _of_response(self, error: openai.APIStatusError, key: str | None) -> Fault | Hopeless:
-        status, words = error.status_code, self.words(error.body)
+        status, words = error.status_code, self.words(error.body) or self.words(error.response.text)
         wait = _retry_after(error.response.headers)
         reason = f"the server answered {status}"
-        if status in _HOPELESS:
-            return self.hopeless(f"answered {status}: {_HOPELESS[status]}{words}", key)
+        of_prompt = bool(_OF_PROMPT.search(words))
+        if status in (400, 403) and _NO_CREDIT_SAID.search(words):
+            return self._without_credit(status, words, key)
+        if status in (401, 403) and not of_prompt:
+            why = f": {_HOPELESS[401]}{words}" if status == 401 else words or ": access was refused"
+            return self.hopeless(f"answered {status}{why}", key, advice=f"Check {self._model.api_key_env}.")
+        if status == 402:
+            return self._without_credit(status, words, key)
+        if status == 404:
+            advice = _SET_VERSION if _VERSION.search(words) else ""
+            return self.hopeless(f"answered 404: {_HOPELESS[404]}{words}", key, advice=advice)
         if status == 429:
             body = error.body if isinstance(error.body, dict) else {}
             if body.get("code") in _NO_CREDIT or body.get("type") in _NO_CREDIT:
-                return self.hopeless(f"answered 429: there is no credit left{words}", key)
+                return self._without_credit(status, words, key)
             return Unavailable(reason, wait)
-        if status in (503, 529) and wait is not None:
-            return Unavailable(reason, wait)
+        if status in (503, 529):
+            return NotReady(reason + words, wait) if wait is None else Unavailable(reason, wait)
         fault = of_status(status, reason)
-        return Rejected(reason + words) if fault.permanent else fault
+        return Rejected(reason + words, of_prompt or status == 413) if fault.permanent else fault
+
+    def said(self, error: Any) -> str:
+        """The status of an error response, and the server's words."""
+        return f"{error.status_code}{self.words(error.body) or self.words(error.response.text)}"
+
+    def _without_credit(self, status: int, words: str, key: str | None) -> Hopeless:
+        advice = "Add credit at the provider, then run the same command."
+        return self.hopeless(f"answered {status}: there is no credit left{words}", key, advice=advice)
 
     def words(self, body: Any) -> str:
         """What the server says of an error, without anything that could be the key."""
-        if isinstance(body, dict) and isinstance(body.get("error"), dict):
-            body = body["error"]
-        message = body.get("message") if isinstance(body, dict) else None
-        if not isinstance(message, str) or not message.strip():
-            return ""
-        return f": {self.clean(message)[:_SHOWN]}"
+        message = words_of(body)
+        return f": {self.clean(message)[:_SHOWN]}" if message else ""
 
     def clean(self, text: str) -> str:
         """A server's words in one line, without anything that could be the key."""
@@ -168,12 +245,13 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait by `retry-after-ms` or `Retry-After`, which is a number or a date (RFC 9110, 10.2.3)."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
-            return max(0.0, float(headers[name]) / unit)
+            seconds = float(headers[name]) / unit
         except (KeyError, ValueError):
             continue
+        return None if math.isnan(seconds) else max(0.0, seconds)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError, OSError):  # of a day with 20 digits, say
         return None
 
 

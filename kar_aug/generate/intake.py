@@ -11,26 +11,36 @@ status means, whose an answer is, how it is counted, or what is asked again.
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from kar_aug._batched import batched
-from kar_aug.cache import Answer, Claims, Link, Status, TextCache
+from kar_aug.cache import Answer, BatchBook, Claims, Link, Status, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
 from kar_aug.generate.answers import read_answer
+from kar_aug.generate.choices import no_completion
 from kar_aug.generate.cost import Prices
-from kar_aug.generate.faults import Fault, Rejected, server_name
+from kar_aug.generate.faults import Fault, NoCompletion, Rejected, server_name, without_keys
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question
+from kar_aug.generate.remarks import remarks_on
 from kar_aug.prompts import Prompt
 
 BATCH = 256
+_SHOWN = 200  # characters of what a server says
 TWICE = "the answer does not fit the schema, twice"
+LOST = "the server does not know the batch any more (--forget-batch asks again)"
 # Answers that `retry_failed` asks for again: nothing in them is knowledge. A truncated one would be cut off again.
-_UNUSABLE = (Status.REFUSED, Status.EMPTY, Status.WRONG_MODEL, Status.INVALID)
+_UNUSABLE = (
+    Status.REFUSED, Status.EMPTY, Status.UNFINISHED, Status.MALFORMED, Status.WRONG_MODEL, Status.INVALID
+)  # fmt: skip
+# Stored answers whose bodies are read again by every run, since settings or kar-aug may have changed. Not those that
+# were refused: a person may have taken them out of the knowledge (`kar-aug cache verify --exclude`).
+_READ_AGAIN = (Status.EMPTY, Status.UNFINISHED, Status.MALFORMED, Status.WRONG_MODEL, Status.INVALID)
 
 
 def accepted(model: LanguageModel) -> tuple[Status, ...]:
@@ -40,12 +50,13 @@ def accepted(model: LanguageModel) -> tuple[Status, ...]:
 
 class Found(NamedTuple):
     """What is known of a prompt: its question, with the status of its answer; whether it was rejected before; and what
-    its entity has.
+    its entity has. `judged` is its stored answer by today's rules, where it was worth something else.
     """
 
     question: Question
     rejected: bool
     linked: Link | None
+    judged: tuple[Answer, Status] | None = None
 
 
 class Survey:
@@ -66,16 +77,23 @@ class Survey:
     def look(self, prompts: Iterable[Prompt]) -> list[Found]:
         """What is known of each prompt. One whose answer does not fit its schema comes as the question after that."""
         questions = [Question.of(self._model, prompt) for prompt in prompts]
-        statuses = self._cache.answered({question.key for question in questions})
+        statuses, judged = self._answered(questions)
         for row, question in enumerate(questions):
             if statuses.get(question.key) == Status.INVALID and question.schema is not None:
                 questions[row] = self._repaired(question)
-        statuses |= self._cache.answered({question.key for question in questions} - statuses.keys())
+        if repaired := [question for question in questions if question.key not in statuses and question.asked_before]:
+            more_statuses, more_judged = self._answered(repaired)
+            statuses, judged = statuses | more_statuses, judged | more_judged
         missing = {question.key for question in questions} - statuses.keys()
         rejected = {f.key for f in self._cache.failures(missing) if f.permanent} if missing else set()
         linked = self._linked([question.links[0] for question in questions])
         found = [
-            Found(replace(question, status=statuses.get(question.key)), question.key in rejected, link)
+            Found(
+                replace(question, status=statuses.get(question.key)),
+                question.key in rejected,
+                link,
+                judged.get(question.key),
+            )
             for question, link in zip(questions, linked, strict=True)
         ]
         for each in found:
@@ -98,6 +116,20 @@ class Survey:
     def end(self) -> None:
         """All prompts were read: entities with knowledge that none was about are gone."""
         self._progress.gone = sum(max(0, count - self._seen.get(k, 0)) for k, count in self._before.items())
+
+    def _answered(self, questions: Sequence[Question]) -> tuple[dict[str, Status], dict[str, tuple[Answer, Status]]]:
+        """The statuses of the questions' answers by today's rules; and those answers that had another."""
+        statuses = self._cache.answered({question.key for question in questions})
+        again = [key for key, status in statuses.items() if status in _READ_AGAIN]
+        asked = {question.key: question for question in questions} if again else {}
+        judged = {}
+        for key, stored in self._cache.some(again).items():
+            read = read_answer(stored.raw, asked[key], None, served_model=self._model.served_model)
+            if stored.raw and read.status != stored.status:
+                answer = replace(stored, status=read.status, text=read.text, served_model=read.served_model)
+                judged[key] = answer, statuses[key]
+                statuses[key] = Status(read.status)
+        return statuses, judged
 
     def _repaired(self, question: Question) -> Question:
         answer = self._cache.get(question.key)
@@ -132,6 +164,7 @@ class Intake:
         claims: by which processes on one cache share the questions; None where nothing is asked.
         prices: to know what answers cost.
         retry_failed: ask again what was rejected, refused or empty before.
+        on_note: called with a sentence for what a person should know of the answers: once a kind.
 
     Attributes:
         hopeless: set by the first answer of another model than the one that was asked: why no further question should
@@ -147,11 +180,13 @@ class Intake:
         *,
         claims: Claims | None = None,
         retry_failed: bool = False,
+        on_note: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._cache, self._model, self._progress, self._prices = cache, model, progress, prices
-        self._claims = claims
+        self._claims, self._on_note = claims, on_note
         self._survey = Survey(cache, model, progress, retry_failed=retry_failed)
         self._counting = threading.Lock()
+        self._lost: set[str] = set()
         self.hopeless: Hopeless | None = None
 
     # Prompts
@@ -165,9 +200,12 @@ class Intake:
         """
         questions: dict[str, Question] = {}
         answered: list[Link] = []
+        judged: dict[str, tuple[Answer, Status]] = {}
         skipped = cached = 0
         for found in self._survey.look(prompts):
             question = found.question
+            if found.judged is not None:
+                judged[question.key] = found.judged
             if self._survey.is_open(found) or (though_rejected and question.status is None):
                 known = questions.get(question.key)
                 questions[question.key] = question.for_all([*known.links, *question.links]) if known else question
@@ -175,9 +213,13 @@ class Intake:
                 skipped += 1
             else:
                 cached += 1
+                if question.status != Status.OK:
+                    self._count_worth(question.status)
                 answered += [link for link in question.links if link != found.linked]
+        if judged:
+            self._cache.judge(judged.values())
         self._cache.link(answered)
-        self._count(skipped=skipped, cached=cached)
+        self._count(skipped=skipped, cached=cached, judged=len(judged))
         return list(questions.values())
 
     def end(self) -> None:
@@ -198,10 +240,15 @@ class Intake:
         """What the body of a response says.
 
         Raises:
-            Passing: It is no answer.
+            NoCompletion: It is no answer, and was not paid for; it is kept all the same, as nobody's.
         """
         price, served = self._prices.of(question.model), self._model.served_model
-        return read_answer(body, question, price, served_model=served, seconds=seconds, tier=tier)
+        answer = read_answer(body, question, price, served_model=served, seconds=seconds, tier=tier)
+        if answer.status == Status.MALFORMED and (instead := no_completion(body)):
+            # Beside the question's own answer, so that it is asked again as if nothing had come.
+            self._cache.put(replace(answer, key=f"{question.key}-no-completion", parameters=None))
+            raise NoCompletion(f"the server answered 200 with {without_keys(instead)[:_SHOWN]}")
+        return answer
 
     def store(self, answers: Collection[tuple[Question, Answer]]) -> None:
         """Keep answers, and whose they are, in one commit. What does not fit its schema is nobody's."""
@@ -216,6 +263,7 @@ class Intake:
         """
         if late and _fits(answer):
             self._cache.link(late)
+        self._remark(question, answer)
         self._count(
             asked=int(_fits(answer)),
             cached=len(question.links) - 1 if _fits(answer) else 0,
@@ -249,17 +297,22 @@ class Intake:
         """Those of the questions that others have answered, with the status; None where a batch is about to."""
         found: dict[str, Status | None] = dict(self._cache.answered(keys))
         if self._claims is not None:
-            found |= dict.fromkeys(self._claims.in_batches(keys) - found.keys())
+            in_batches = self._claims.in_batches(keys) - found.keys()
+            self._lost |= BatchBook(self._cache).lost(in_batches)
+            found |= dict.fromkeys(in_batches)
         return found
 
     def answered_elsewhere(self, question: Question, status: Status | None) -> Question | None:
         """What follows for a question that `elsewhere` found. Returns what is to be asked because of it, or nothing."""
         if status == Status.INVALID:
             return self._after_misfit(question)
-        if status is None:
+        if status is None and question.key in self._lost:
+            self.postponed(question, LOST)
+        elif status is None:
             self._count(elsewhere=len(question.links))
         else:
             self._cache.link(question.links)
+            self._count_worth(status, len(question.links))
             self._count(cached=len(question.links))
         return None
 
@@ -277,9 +330,29 @@ class Intake:
         served = answer.served_model
         return Hopeless(
             f"{server_name(self._model)} was asked for {answer.model!r} and answered as {served!r}. "
-            f'If that is the same model, set [generate] served_model = "{served}" and run with --retry-failed.',
+            f"If that is the same model, set [generate] served_model = {json.dumps(served)} and run the same command: "
+            "what is stored is read again, at no cost.",
             key=answer.key,
         )
+
+    def _remark(self, question: Question, answer: Answer) -> None:
+        """Count what there is to say of an answer; the first of a kind is said at once."""
+        count = max(1, len(question.links))
+        if _fits(answer):
+            self._count_worth(answer.status, count)
+        for remark in remarks_on(answer, self._model):
+            with self._counting:
+                first = self._progress.count(self._progress.remarks, remark, count)
+            if first:
+                link = question.links[0] if question.links else None
+                whose = f"{link.knowledge} {link.entity_id}" if link else f"answer {question.key}"
+                self._on_note(f"{whose}: {remark}. Others like it are counted at the end.")
+
+    def _count_worth(self, status: Status | str | None, count: int = 1) -> None:
+        """Count answers that are no knowledge."""
+        if status is not None and status not in accepted(self._model):
+            with self._counting:
+                self._progress.count(self._progress.no_knowledge, status, count)
 
     def _count(self, **counts: float) -> None:
         with self._counting:

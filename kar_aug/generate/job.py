@@ -10,27 +10,31 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from kar_aug._batched import batched
 from kar_aug._loops import run
-from kar_aug.cache import Answer, Claims, Link, TextCache
+from kar_aug.cache import Answer, Claims, Link, Status, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError, Hopeless, LimitReached
 from kar_aug.generate.cost import Prices, estimated_tokens, most_tokens
-from kar_aug.generate.faults import Fault, Passing, Rejected, Unavailable, Unreachable
+from kar_aug.generate.faults import Fault, NoCompletion, NotReady, Passing, Rejected, Unavailable, Unreachable
 from kar_aug.generate.intake import BATCH, Intake
 from kar_aug.generate.limits import Budget, Gate, pause
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question
+from kar_aug.generate.remarks import why_unfinished
 from kar_aug.generate.server import Server, api_key
+from kar_aug.generate.streak import Refusal, Streak
 from kar_aug.prompts import Prompt
 
 _MOST_DEFERRED = 10_000  # questions that another process is asking, kept in memory to look after them later
 _LOOK_SECONDS = 0.5  # between two looks whether another process has answered
-_REJECTED_IN_A_ROW = 5  # with no answer in between: it is the request's form that is wrong, not one prompt
+_NO_ANSWERS = (Status.MALFORMED, Status.UNFINISHED)  # one after the other, they are a fault of the server
+_SAY_SECONDS = 30.0  # between two lines that say what is waited for
 
 
 def generate(
@@ -42,6 +46,7 @@ def generate(
     prices: Prices | None = None,
     retry_failed: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_note: Callable[[str], None] = lambda sentence: None,
 ) -> Progress:
     """Ask every prompt that has no answer yet, and record whose knowledge each answer is.
 
@@ -51,19 +56,22 @@ def generate(
         prices: to know what answers cost; kar-aug's own table if None.
         retry_failed: ask again what was rejected, refused, or answered with nothing.
         on_progress: called after every prompt.
+        on_note: called with a sentence for what a person should know: what is waited for, an answer that is cut off.
 
     Returns:
-        What was done. Prompts that failed for themselves are counted and listed in the cache, not raised.
+        What was done. Prompts that failed for themselves are counted and listed in the cache, not raised; `complete`
+        says whether there are none.
 
     Raises:
         LimitReached: The next request would cross max_cost or max_requests; what was answered is stored.
-        GenerationError: The server cannot be reached, or refuses every request (wrong key, unknown model).
+        GenerationError: The server cannot be reached, or refuses one request after the other (wrong key, unknown model,
+            a parameter that it does not take), at any time; none of these questions counts as failed.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; the requests in flight were finished and stored first.
     """
     prices = prices or Prices()
     if model.max_cost is not None:
         prices.needed(model.model)
-    job = _Job(cache, model, api_key(model) if key is None else key, prices, retry_failed, on_progress)
+    job = _Job(cache, model, api_key(model) if key is None else key, prices, retry_failed, on_progress, on_note)
     return run(job.run(prompts), stop=lambda: job._stop(KeyboardInterrupt()))
 
 
@@ -76,19 +84,25 @@ class _Job:
         prices: Prices,
         retry_failed: bool,
         on_progress: Callable[[Progress], None],
+        on_note: Callable[[str], None],
     ) -> None:
-        self.cache, self.model, self.on_progress = cache, model, on_progress
+        self.cache, self.model, self.on_progress, self.on_note = cache, model, on_progress, on_note
         self.price = prices.of(model.model)
         self.progress = Progress(concurrency=model.concurrency)
         self.server = Server(model, key)
         self.claims = Claims(cache)
-        self.intake = Intake(cache, model, self.progress, prices, claims=self.claims, retry_failed=retry_failed)
+        self.intake = Intake(
+            cache, model, self.progress, prices, claims=self.claims, retry_failed=retry_failed, on_note=on_note
+        )
         self.waiting = _Waiting()
         self.deferred: list[Question] = []
         self.sending: set[asyncio.Task[None] | None] = set()
         self.tasks: list[asyncio.Task[None]] = []
         self.stopped: BaseException | None = None
-        self.rejected_in_a_row = 0
+        self.streak = Streak()
+        self.sent_at: dict[str, float] = {}  # by key, of the latest request
+        self.proven = False  # whether the server has answered anything in this job
+        self.waited_for = ""
 
     async def run(self, prompts: Iterable[Prompt]) -> Progress:
         # Made here, inside the event loop that they belong to.
@@ -102,9 +116,13 @@ class _Job:
             stack.enter_context(self._drain_on_signals())
             self.tasks = [self._start(self._slot()) for _ in range(self.model.concurrency)]
             self.tasks.append(self._start(self._read(prompts)))
+            teller = asyncio.create_task(self._tell_of_waiting())
             try:
                 await asyncio.gather(*self.tasks)
+                if self.stopped is None:
+                    await self._record(self.streak.end())
             finally:
+                teller.cancel()
                 await self.server.close()
         if isinstance(self.stopped, KeyboardInterrupt):
             raise KeyboardInterrupt(str(self.progress))
@@ -184,13 +202,21 @@ class _Job:
         tries = 0
         tokens = estimated_tokens(question.messages) + self.model.max_tokens
         while True:
+            asked = self.progress.asked
             try:
                 return await self._request(question, tokens)
             except Unavailable as fault:
                 self._unavailable(question, fault, tries)
+                # A server that is not ready answers nobody. If it answers others, it may be this question's fault.
+                tries += isinstance(fault, NotReady) and self.progress.asked > asked
+                if tries >= self.model.tries:
+                    raise
                 failure: Passing = fault
             except Passing as fault:
                 tries, failure = tries + 1, fault
+                if isinstance(fault, NoCompletion):
+                    fault.reason = self.server.faults.clean(fault.reason)
+                    self._refused(question, fault)
                 if tries >= self.model.tries or self.stopped:
                     raise
                 self._check_patience(question, fault, tries)
@@ -211,11 +237,13 @@ class _Job:
             cost = most  # until the server says otherwise: a lost request may have been charged
             # While it waits for the server a slot is not cancelled, whatever happens: its answer is paid for.
             self.sending.add(asyncio.current_task())
+            self.sent_at[question.key] = time.monotonic()
             body, seconds = await self.server.ask(question)
             answer = self.intake.read(question, body, seconds=seconds)
             used = answer.prompt_tokens + answer.completion_tokens or None
             cost = most if answer.cost is None else answer.cost
-            await self.gate.succeeded()
+            if answer.status not in _NO_ANSWERS:
+                await self.gate.succeeded()
             return answer
         except BaseException as error:
             self.sending.discard(asyncio.current_task())
@@ -251,6 +279,7 @@ class _Job:
         self.gate.hold(fault.wait)
 
     def _check_patience(self, question: Question, fault: Passing, tries: int) -> None:
+        self.waited_for = fault.reason
         if self.gate.failing_seconds() > self.model.give_up_after:
             raise GenerationError(
                 f"{self.server.faults.server} answered nothing for {self.model.give_up_after:g} s ({fault.reason}). "
@@ -261,19 +290,35 @@ class _Job:
 
     async def _answered(self, question: Question, answer: Answer) -> list[Question]:
         """Keep the answer. Returns what is to be asked because of it."""
+        useless = answer.status in _NO_ANSWERS
+        self.proven |= not useless
+        sent = self.sent_at.pop(question.key)
+        rejected = [] if useless else self.streak.end(sent)
         followed = await self.writer.put(question, answer)
-        self.rejected_in_a_row = 0
+        await self._record(rejected)
         if self.intake.hopeless is not None:
             raise self.intake.hopeless
+        if useless:
+            self._refused(question, Fault(why_unfinished(answer)))
         return [] if followed is None else await asyncio.to_thread(self._claim, [followed])
 
     async def _failed(self, question: Question, fault: Fault) -> None:
+        self.sent_at.pop(question.key, None)
         if self.stopped:  # it was not tried to the end
             return
-        self.rejected_in_a_row = self.rejected_in_a_row + 1 if fault.permanent else 0
-        if self.rejected_in_a_row >= _REJECTED_IN_A_ROW and not self.progress.asked:
-            raise self.server.faults.hopeless(f"rejects every request ({fault.reason})", question.key)
-        await asyncio.to_thread(self._record_failure, question, fault)
+        if fault.permanent:
+            self._refused(question, fault)  # which holds it back
+        else:
+            await asyncio.to_thread(self._record_failure, question, fault)
+
+    def _refused(self, question: Question, fault: Fault) -> None:
+        """Stop the job if the server refuses one request after the other."""
+        if self.streak.goes_on(question, fault, proven=self.proven, in_flight=self.gate.concurrency):
+            raise self.server.faults.refusing(fault, len(self.streak), question.key, proven=self.proven)
+
+    async def _record(self, rejected: Iterable[Refusal]) -> None:
+        for question, fault, _ in rejected:
+            await asyncio.to_thread(self._record_failure, question, fault)
 
     def _record_failure(self, question: Question, fault: Fault) -> None:
         question = question.for_all(self.waiting.of(question.key))
@@ -281,6 +326,16 @@ class _Job:
         # Until here the question was on its way, so that it was not asked again: some more may have waited for it.
         late = self.waiting.pop(question.key)[len(question.links) :]
         self.intake.postponed(question.for_all(late), fault.reason)
+
+    async def _tell_of_waiting(self) -> None:
+        """A line now and then while the server answers nobody: a terminal would show a bar that stands still."""
+        while True:
+            await asyncio.sleep(_SAY_SECONDS)
+            if seconds := self.gate.silent_seconds():
+                self.on_note(
+                    f"{self.server.faults.server}: no answer for {seconds:,.0f} s ({self.waited_for}); waiting for up "
+                    f"to {self.model.give_up_after:g} s (give_up_after)"
+                )
 
     # Starting and stopping
 

@@ -16,17 +16,19 @@ from kar_aug._batched import batched
 from kar_aug._files import atomic_path
 from kar_aug.cache import Answer, TextCache
 from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError
 from kar_aug.generate.cost import Prices
 from kar_aug.generate.faults import Fault, Passing, of_status, without_keys
 from kar_aug.generate.intake import BATCH, Intake, Survey
+from kar_aug.generate.line_files import as_lines
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question
 from kar_aug.generate.structured import sent
+from kar_aug.generate.words import words_of
 from kar_aug.prompts import Prompt
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000  # of one file, by OpenAI's documentation
 _ONCE = "the answer does not fit the schema: --export-jsonl writes the question that asks for another"
+_SHOWN = 200  # characters of a server's own words
 _EXPIRED = ("batch_expired", "batch_cancelled")
 
 
@@ -54,8 +56,9 @@ def read_responses(lines: Iterable[bytes | str], name: str) -> Iterator[Response
         try:
             document = json.loads(line)
             key = document["custom_id"]
-            if not isinstance(key, str):
+            if not isinstance(key, str) or "\0" in key:
                 raise TypeError
+            key.encode()  # half a character is in no key, and no database takes it
             yield _response(key, document)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             yield f"{name}, line {number}: no response with a custom_id"
@@ -69,17 +72,21 @@ def _response(key: str, document: Mapping[str, Any]) -> Response:
     if not isinstance(response, dict):
         return Response(key, None, Passing("the batch gave no response"))
     status, body = response.get("status_code", 200), response.get("body")
+    if isinstance(status, str) and status.isdecimal():
+        status = int(status[:4])
+    if isinstance(body, str):  # JSON as a text: of some gateways
+        with contextlib.suppress(ValueError, RecursionError):
+            body = json.loads(body)
     if status == 200:
         return Response(key, json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    inner = body.get("error") if isinstance(body, dict) else None
-    words = f": {_words(inner)}" if isinstance(inner, dict) else ""
-    reason = f"the server answered {status}{words}"
+    words = without_keys(words_of(body))[:_SHOWN]
+    reason = f"the server answered {status}{': ' if words else ''}{words}"
     is_error = isinstance(status, int) and status >= 400
     return Response(key, None, of_status(status, reason) if is_error else Passing(reason))
 
 
 def _words(error: Mapping[str, Any]) -> str:
-    return without_keys(str(error.get("message") or error.get("code") or "an error"))[:200]
+    return without_keys(words_of(error) or "an error")[:_SHOWN]
 
 
 def answer_of(response: Response, question: Question, intake: Intake, *, tier: str) -> Answer:
@@ -160,17 +167,32 @@ def import_jsonl(
     Raises:
         GenerationError: A file cannot be read; or, when all is stored, some answers are another model's.
     """
+    with contextlib.ExitStack() as stack:
+        lines = {path: stack.enter_context(as_lines(path)) for path in paths}
+        return _import(prompts, lines, cache, model, prices or Prices(), tier, on_note)
+
+
+def _import(
+    prompts: Iterable[Prompt],
+    paths: Mapping[Path, Path],
+    cache: TextCache,
+    model: LanguageModel,
+    prices: Prices,
+    tier: str,
+    on_note: Callable[[str], None],
+) -> Progress:
+    """The same, given for each file one that holds its lines."""
     # Where each response stands, so that not all of them are in memory.
     where: dict[str, tuple[Path, int]] = {}
-    for path in paths:
-        for position, line in _lines(path):
+    for path, lines in paths.items():
+        for position, line in _lines(lines):
             for response in read_responses([line], str(path)):
                 if isinstance(response, str):
                     on_note(f"{path}, byte {position}: no response with a custom_id")
                 elif response.body is not None or response.key not in where:  # an answer outweighs an error
-                    where[response.key] = (path, position)
+                    where[response.key] = (lines, position)
     progress = Progress()
-    intake = Intake(cache, model, progress, prices or Prices())
+    intake = Intake(cache, model, progress, prices, on_note=on_note)
     for batch in batched(prompts, BATCH):
         answers = []
         for question in intake.open(batch, though_rejected=True):
@@ -210,15 +232,12 @@ def _keep_unasked(
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        with path.open("rb") as file:
-            position = 0
-            for line in file:
-                if line.strip():
-                    yield position, line
-                position += len(line)
-    except OSError as error:
-        raise GenerationError(f"{path} cannot be read: {error.strerror}.") from None
+    with path.open("rb") as file:
+        position = 0
+        for line in file:
+            if line.strip():
+                yield position, line
+            position += len(line)
 
 
 def _at(path: Path, position: int) -> Response:

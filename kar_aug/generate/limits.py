@@ -116,6 +116,10 @@ class Gate:
         self._failing_since = now if self._failing_since is None else self._failing_since
         return now - self._failing_since
 
+    def silent_seconds(self) -> float:
+        """Likewise; 0 where the last request succeeded."""
+        return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
+
     def hold(self, seconds: float | None) -> None:
         """The server asked to slow down, for so many seconds if it said so: all slots wait, and fewer go on."""
         now = time.monotonic()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+# Statuses of answers in which there is no answer.
+_NOTHING_SAID = ("empty", "unfinished", "malformed", "wrong_model")
+
 
 @dataclass
 class Progress:
@@ -18,6 +21,10 @@ class Progress:
     `requests` counts what was sent, retries included; `limited` how often the server asked to slow down; `concurrency`
     is how many requests may be in flight just now; `ready` are answers of batches that still run; `cost` is in US
     dollars, 0 where prices are not known; `stopping` says that only what is in flight is still waited for.
+
+    `no_knowledge` counts prompts, cached ones too, whose answer is none, by its status. `remarks` are sentences on this
+    job's answers (see `kar_aug.generate.remarks`); `judged` are stored answers that are worth something else by today's
+    settings than before.
     """
 
     total: int = 0
@@ -39,6 +46,9 @@ class Progress:
     cost: float = 0.0
     stopping: bool = False
     reasons: dict[str, int] = field(default_factory=dict)
+    no_knowledge: dict[str, int] = field(default_factory=dict)
+    remarks: dict[str, int] = field(default_factory=dict)
+    judged: int = 0
 
     @property
     def done(self) -> int:
@@ -48,7 +58,21 @@ class Progress:
     def count_failure(self, reason: str, count: int = 1) -> None:
         """So many more prompts that have no answer, and why."""
         self.failed += count
-        self.reasons[reason] = self.reasons.get(reason, 0) + count
+        self.count(self.reasons, reason, count)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every prompt was answered, or is in a batch. A refusal is an answer; but if none is knowledge,
+        nothing came of it.
+        """
+        nothing_said = sum(self.no_knowledge.get(status, 0) for status in _NOTHING_SAID)
+        useless = 0 < self.total - self.elsewhere <= sum(self.no_knowledge.values())
+        return not (self.failed or self.skipped or nothing_said or useless)
+
+    def count(self, counted: dict[str, int], what: str, count: int = 1) -> bool:
+        """Count into one of `reasons`, `no_knowledge` and `remarks`; whether it is the first of its kind."""
+        counted[what] = counted.get(what, 0) + count
+        return counted[what] == count
 
     @property
     def changes(self) -> str:
@@ -61,6 +85,11 @@ class Progress:
             text += f"; {self.skipped:,} rejected before (--retry-failed asks again)"
         if self.elsewhere:
             text += f"; {self.elsewhere:,} in batches that run"
+        if self.judged:
+            text += f"; {self.judged:,} stored answers judged anew"
         if self.cost:
             text += f"; ${self.cost:,.4f}"
-        return text + "".join(f"; {count:,} x {reason}" for reason, count in self.reasons.items())
+        text += "".join(f"; {count:,} x {reason}" for reason, count in self.reasons.items())
+        if self.no_knowledge:
+            text += "; no knowledge: " + ", ".join(f"{n:,} {status}" for status, n in self.no_knowledge.items())
+        return text + "".join(f"; {count:,} x {remark}" for remark, count in self.remarks.items())

@@ -10,6 +10,7 @@ from typing import Any
 
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError, MissingDependencyError
+from kar_aug.generate.addresses import client_options
 from kar_aug.generate.faults import Faults, client_errors
 from kar_aug.generate.questions import Question
 from kar_aug.generate.structured import sent
@@ -52,7 +53,7 @@ class Server:
         self.faults = Faults(model, key)
         # The client's own retries would count neither tries nor money.
         self._client = openai.AsyncOpenAI(
-            base_url=model.base_url, api_key=key, timeout=model.timeout, max_retries=0, **_transport(model.concurrency)
+            timeout=model.timeout, max_retries=0, **client_options(model.base_url, key), **_transport(model.concurrency)
         )
         # The library imports this half of itself on first use: now, not while requests queue behind it and then burst.
         self._create = self._client.chat.completions.with_raw_response.create

@@ -13,9 +13,10 @@ from pathlib import Path
 import pandas as pd
 
 from kar_aug.cache import Batch, BatchBook, Failure, TextCache
+from kar_aug.cache.texts.batches import LOST
 from kar_aug.config import LOCAL, LanguageModel
 from kar_aug.errors import ConfigError, GenerationError
-from kar_aug.generate import Estimate, Prices, Progress, export_jsonl, generate_batches, import_jsonl
+from kar_aug.generate import Estimate, Prices, Progress, export_jsonl, forget_batch, generate_batches, import_jsonl
 from kar_aug.generate import estimate as run_estimate
 from kar_aug.generate import generate as run_generate
 from kar_aug.generate.jsonl import MOST_REQUESTS
@@ -91,6 +92,11 @@ class Generated:
     running: Sequence[Batch] = ()
 
     @property
+    def complete(self) -> bool:
+        """Whether every prompt was answered, or is in a batch: none failed, and no answer is empty or unreadable."""
+        return self.progress.complete
+
+    @property
     def frame(self) -> pd.DataFrame:
         """How the prompts ended, a row each way: what, count."""
         ways = ("asked", "cached", "failed", "skipped", "elsewhere")
@@ -99,8 +105,11 @@ class Generated:
     def __str__(self) -> str:
         lines = [_waiting(self.waiting)] if self.waiting else []
         lines += [f"prompts: {self.progress.changes}", str(self.progress)]
-        if self.running:
-            lines.append(f"{len(self.running)} batches run; collect them with the same command")
+        lost = sum(batch.state == LOST for batch in self.running)
+        if running := len(self.running) - lost:
+            lines.append(f"{running} batches run; collect them with the same command")
+        if lost:
+            lines.append(f"{lost} batches are lost: --forget-batch asks their prompts again")
         return "\n".join(lines)
 
 
@@ -124,6 +133,7 @@ def ask(job: Job, watch: Watch = SILENT) -> Generated:
                 prices=job.prices(),
                 retry_failed=job.retry_failed,
                 on_progress=lambda p: show(p.done, _note(p, started)),
+                on_note=watch.note,
             )
 
         done = _level_by_level(job, model, cache, run, watch)
@@ -140,16 +150,22 @@ def ask_in_batches(
     most_requests: int = MOST_REQUESTS,
     wait: bool = True,
     poll_seconds: float = 30.0,
+    forget: Sequence[str] = (),
 ) -> Generated:
     """The same through the Batch API; without waiting, what can be asked now: one level of summaries a call.
 
+    Args:
+        forget: batches that the server does not know any more, whose prompts are to be asked again.
+
     Raises:
-        ConfigError: The model is the local one.
+        ConfigError: The model is the local one, or there is no such batch.
         (and those of `ask`)
     """
     if job.model.base_url == LOCAL:
         raise ConfigError("The local model has no Batch API. Leave out --batch.")
     with job.workspace.paths.open_cache() as cache:
+        for name in forget:
+            watch.note(f"batch {name} is forgotten: {forget_batch(cache, name):,} requests are open again")
 
         def run(prompts: Iterator[Prompt], model: LanguageModel, show: Show) -> Progress:
             return generate_batches(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -131,6 +131,7 @@ class Project:
         wait: bool = True,
         most_requests: int = MOST_REQUESTS,
         poll_seconds: float = 30.0,
+        forget_batches: Sequence[str] = (),
     ) -> Generated:
         """Ask the language model about users and items; answers that are there already are not asked for again.
 
@@ -141,17 +142,28 @@ class Project:
             batch: use the Batch API.
             wait: with `batch`, whether to stay until it is over; the same call later collects.
             most_requests, poll_seconds: of one batch, and between two looks at the batches.
+            forget_batches: batches that the server does not know any more, whose prompts are to be asked again.
+
+        Returns:
+            What was done; `complete` says whether every prompt was answered.
 
         Raises:
             LimitReached: The next request would cross max_cost or max_requests.
-            GenerationError: The server cannot be reached, refuses every request, or answered not one prompt.
+            GenerationError: The server cannot be reached, refuses one request after the other, or answered no prompt.
             KeyboardInterrupt: Ctrl-C came; the requests in flight were finished and stored first.
         """
         job = self._job(only, shard, retry_failed)
         if not batch:
+            if forget_batches:
+                raise ConfigError("forget_batches goes with batch = True: plain requests leave the batches alone.")
             return generation.ask(job, self.watch)
         return generation.ask_in_batches(
-            job, self.watch, most_requests=most_requests, wait=wait, poll_seconds=poll_seconds
+            job,
+            self.watch,
+            most_requests=most_requests,
+            wait=wait,
+            poll_seconds=poll_seconds,
+            forget=forget_batches,
         )
 
     def dry_run(

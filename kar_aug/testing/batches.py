@@ -59,6 +59,8 @@ class BatchServer(HttpServer):
         charged: custom_id -> how often it was answered.
         before, after: called with the route of every request ("POST /files"), before it is done and before its reply
             is sent. One that raises ConnectionError drops the connection, one that returns (status, body) replies so.
+        lost: names of batches that the server does not know any more, or for this key.
+        deleted: names of files that were deleted, by a client or by time: the server does not give them any more.
         invalid: what validation says against every batch; "" if nothing.
     """
 
@@ -68,6 +70,8 @@ class BatchServer(HttpServer):
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.charged: Counter[str] = Counter()
+        self.lost: set[str] = set()
+        self.deleted: set[str] = set()
         self.before: Callable[[str], Any] = lambda route: None
         self.after: Callable[[str], Any] = lambda route: None
         self.invalid = ""
@@ -94,10 +98,14 @@ class BatchServer(HttpServer):
             return self._create(json.loads(request.body))
         if request.route == "GET /batches":
             return as_json(200, self._list(request.query))
-        if method == "GET" and parts[0] == "batches" and parts[1] in self.batches:
+        if method == "GET" and parts[0] == "batches" and parts[1] in self.batches.keys() - self.lost:
             return as_json(200, self._look(self.batches[parts[1]]))
-        if method == "GET" and parts[0] == "files" and parts[1] in self.files and parts[2:] == ["content"]:
-            return Reply(200, {}, self.files[parts[1]])
+        if parts[0] == "files" and parts[1] in self.files and parts[1] not in self.deleted:
+            if method == "GET" and parts[2:] == ["content"]:
+                return Reply(200, {}, self.files[parts[1]])
+            if method == "DELETE":
+                self.deleted.add(parts[1])
+                return as_json(200, {"id": parts[1], "object": "file", "deleted": True})
         return nowhere(request)
 
     def _upload(self, kind: str, body: bytes) -> Reply:
@@ -119,7 +127,8 @@ class BatchServer(HttpServer):
         }  # fmt: skip
 
     def _create(self, order: dict[str, Any]) -> Reply:
-        if order["endpoint"] != "/v1/chat/completions" or order["input_file_id"] not in self.files:
+        files = self.files.keys() - self.deleted
+        if order["endpoint"] != "/v1/chat/completions" or order["input_file_id"] not in files:
             return wrong(f"order {order}")
         name = f"batch-{len(self.batches)}"
         self.batches[name] = {

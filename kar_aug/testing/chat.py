@@ -10,10 +10,15 @@ from kar_aug.testing.scripted import Behaviour, ScriptedServer
 
 
 def completion(
-    text: str | None, finish_reason: str = "stop", refusal: str | None = None, model: str = "test-model"
+    text: Any, finish_reason: Any = "stop", refusal: str | None = None, model: str = "test-model", **more: Any
 ) -> bytes:
-    """The body of a chat completion: 7 tokens asked, 3 answered."""
-    message = {"role": "assistant", "content": text, "refusal": refusal}
+    """The body of a chat completion: 7 tokens asked, 3 answered.
+
+    Args:
+        text: the content, whatever its form.
+        more: fields of the message, such as reasoning_content.
+    """
+    message = {"role": "assistant", "content": text, "refusal": refusal, **more}
     body = {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": model,
         "choices": [{"index": 0, "finish_reason": finish_reason, "message": message}],

@@ -113,6 +113,9 @@ def _handler(reply: Callable[[Request], Reply]) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._do(b"")
 
+        def do_DELETE(self) -> None:
+            self._do(b"")
+
         def do_POST(self) -> None:
             self._do(self.rfile.read(int(self.headers["Content-Length"])))
 
