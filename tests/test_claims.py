@@ -18,7 +18,7 @@ from support.jobs import Nursery, prompts
 
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Request, TextCache
 from kar_aug.cache.texts import claims as module
-from kar_aug.cache.texts import tables
+from kar_aug.cache.texts import tables, workers
 from kar_aug.config import LanguageModel
 from kar_aug.generate import generate
 from kar_aug.testing import ChatServer
@@ -92,7 +92,7 @@ def test_a_process_elsewhere_keeps_its_claims_while_it_speaks(cache: TextCache) 
         there.claim(["a"])
         set_worker(cache, there, host="another machine", pid=1)
         assert claims.claim(["a"]) == set()
-        set_worker(cache, there, seen=time.time() - module._SILENT_SECONDS - 1)
+        set_worker(cache, there, seen=cache.database.clock - workers.SILENT_SECONDS - 1)
         assert claims.claim(["a"]) == {"a"}
 
 
@@ -102,7 +102,7 @@ def test_a_process_id_of_another_container_is_nobody_here(cache: TextCache) -> N
     done.wait()
     with Claims(cache) as there, Claims(cache) as claims:
         there.claim(["a"])
-        host = module._here()
+        host = workers.here()
         assert host.split()[0] == os.uname().nodename and "pid:" in host
         set_worker(cache, there, host=host.split()[0] + " pid:[1]", pid=done.pid)
         assert claims.claim(["a"]) == set()

@@ -1,18 +1,19 @@
 """Who is about to ask what, so that two processes on one cache do not ask the same question twice.
 
-A claim holds as long as its process lives. A process says so every few seconds, in a thread of its own, whatever it
-waits for; one on this machine that is gone, or one elsewhere that was silent for a minute, has lost its claims.
+A claim holds as long as its process lives (see `kar_aug.cache.texts.workers`). That a process lives it says every few
+seconds, in a thread of its own, whatever it waits for. Since others may have held it for dead while it slept, a claim
+is looked at again in the transaction that reserves what its request can cost, and once more before the request is sent
+if the process may have slept in between.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import threading
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -21,20 +22,23 @@ import sqlalchemy as sa
 from kar_aug._batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.cache import TextCache
+from kar_aug.cache.texts.ledger import Order, Reservation
+from kar_aug.cache.texts.workers import SILENT_SECONDS, dead, speak
 from kar_aug.errors import StoreError
 
 _BEAT_SECONDS = 15.0
-_SILENT_SECONDS = 60.0
+_DOUBT_SECONDS = SILENT_SECONDS / 2  # since it was heard last: it, or the machine, may have slept
 
 
 class Claims:
     """The claims of this process on questions of one cache; a context manager that gives them all back."""
 
     def __init__(self, cache: TextCache) -> None:
-        self._database = cache.database
+        self._database, self._ledger = cache.database, cache.ledger
         self.owner = uuid.uuid4().hex
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat_on, daemon=True)
+        self._heard = self._revived = awake()
 
     def __enter__(self) -> Self:
         self._beat()
@@ -51,15 +55,24 @@ class Claims:
             _forget(connection, [self.owner])
 
     def _beat(self) -> None:
-        """Say that this process lives; say it anew if it slept for so long that others held it for dead."""
-        row = {"owner": self.owner, "host": _here(), "pid": os.getpid(), "seen": time.time()}
         with self._database.writing() as connection:
-            connection.execute(self._database.upsert(tables.workers), row)
+            self._speak(connection)
+
+    def _speak(self, connection: sa.Connection) -> None:
+        """Say that this process lives; say it anew if it slept for so long that others held it for dead."""
+        now = awake()
+        if speak(self._database, connection, self.owner):
+            self._revived = awake()
+        self._heard = now
 
     def _beat_on(self) -> None:
         while not self._ended.wait(_BEAT_SECONDS):
             with contextlib.suppress(StoreError):  # if it lasts, the process itself meets it too
                 self._beat()
+
+    def doubtful(self, since: float) -> bool:
+        """Whether what was found to be this process's at a moment, of `awake`, may be others' by now."""
+        return self._revived > since or awake() - self._heard > _DOUBT_SECONDS
 
     def claim(self, keys: Collection[str], *, again: Collection[str] = ()) -> set[str]:
         """Those of the questions that are now this process's to ask; answered ones only if they are asked `again`."""
@@ -68,7 +81,7 @@ class Claims:
             return set()
         claims, answers = tables.claims, tables.answers
         with self._database.writing() as connection:
-            _forget(connection, _dead(connection))
+            _forget(connection, dead(self._database, connection))
             insert = self._database.insert(claims).values([{"key": key, "owner": self.owner} for key in wanted])
             connection.execute(insert.on_conflict_do_nothing(index_elements=["key"]))
             mine = set(
@@ -83,6 +96,24 @@ class Claims:
                 connection.execute(sa.delete(claims).where(claims.c.key.in_(late)))
             return mine - late
 
+    def reserve(self, connection: sa.Connection, orders: Sequence[Order], max_cost: float | None = None) -> Reservation:
+        """Reserve what requests can cost, as `Ledger.reserve` does, if their questions are (still) this process's to
+        ask; a question that is not is `taken`.
+        """
+        if not orders:
+            return Reservation()
+        if awake() - self._heard > _DOUBT_SECONDS:  # it says so itself: from now on, nobody holds it for dead
+            self._speak(connection)
+        claims, mine = tables.claims.c, set[str]()
+        for some in batched([order.key for order in orders], 256):
+            wanted = sa.select(claims.key).where(claims.owner == self.owner, claims.key.in_(some))
+            mine.update(connection.scalars(wanted))
+        taken = [order for order in orders if order.key not in mine]
+        self._ledger.end(connection, self.owner, taken)
+        ours = [order for order in orders if order.key in mine]
+        found = self._ledger.reserve(connection, self.owner, ours, max_cost)
+        return replace(found, taken=frozenset(order.key for order in taken))
+
     def in_batches(self, keys: Collection[str]) -> set[str]:
         """Those of the questions that a batch at the server is about to answer."""
         with self._database.reading() as connection:
@@ -94,16 +125,6 @@ class Claims:
         with self._database.writing() as connection:
             for some in batched(sorted(keys), 256):
                 connection.execute(sa.delete(tables.claims).where(claims.owner == self.owner, claims.key.in_(some)))
-
-
-def _dead(connection: sa.Connection) -> list[str]:
-    silent_since = time.time() - _SILENT_SECONDS
-    here = _here()
-    return [
-        row.owner
-        for row in connection.execute(sa.select(tables.workers))
-        if row.seen < silent_since or (row.host == here and not _alive(row.pid))
-    ]
 
 
 def _forget(connection: sa.Connection, owners: list[str]) -> None:
@@ -118,19 +139,7 @@ def _in_batches(connection: sa.Connection, keys: Collection[str]) -> set[str]:
     return set(connection.scalars(sa.select(requests.key).where(requests.key.in_(list(keys)))))
 
 
-def _here() -> str:
-    """Where a process id means the same process: the machine, and in it the container."""
-    try:
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it lives, and is somebody else's
-        return True
-    return True
+def awake() -> float:
+    """Seconds of a clock that nobody sets, and that goes on while the machine sleeps, where there is such a one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)

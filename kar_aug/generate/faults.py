@@ -37,9 +37,11 @@ _SHOWN = 200  # characters of a server's own words
 
 
 class Fault(Exception):
-    """A question has no answer. `permanent` says whether to ask it again is no use."""
+    """A question has no answer. `permanent` says whether to ask it again is no use, `free` whether the server surely
+    charged nothing.
+    """
 
-    permanent = False
+    permanent = free = False
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -53,6 +55,8 @@ class Passing(Fault):
 class Unavailable(Passing):
     """The server takes no requests just now. `wait` is in seconds, None if it did not say how long."""
 
+    free = True
+
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
         self.wait = wait
@@ -62,10 +66,16 @@ class Unreachable(Unavailable):
     """No connection can be made."""
 
 
+class Expired(Passing):
+    """A batch ended before the server came to it."""
+
+    free = True
+
+
 class Rejected(Fault):
     """The question itself is refused."""
 
-    permanent = True
+    permanent = free = True
 
 
 def of_status(status: int, reason: str) -> Fault:
