@@ -20,8 +20,9 @@ from kar_aug.cache import Answer, BatchBook, Claims, Link, Request, TextCache
 from kar_aug.cache.texts import claims as module
 from kar_aug.cache.texts import tables, workers
 from kar_aug.config import LanguageModel
-from kar_aug.generate import generate
-from kar_aug.testing import ChatServer
+from kar_aug.generate import generate, question_key
+from kar_aug.generate.questions import Question, request_of
+from kar_aug.testing import ChatServer, echo
 
 
 @pytest.fixture
@@ -85,6 +86,66 @@ def test_a_process_that_is_gone_loses_its_claims_at_once(cache: TextCache) -> No
         lost.claim(["a"])
         set_worker(cache, lost, pid=done.pid)
         assert claims.claim(["a"]) == {"a"}
+
+
+def test_a_stopped_process_of_this_machine_keeps_its_claims_and_one_with_its_id_does_not(cache: TextCache) -> None:
+    """Ctrl-Z: it says nothing for hours. What has its id after it is told apart by the moment of its start."""
+    with Claims(cache) as stopped, Claims(cache) as claims:
+        stopped.claim(["a"])
+        set_worker(cache, stopped, seen=0.0)
+        assert claims.claim(["a"]) == set()
+        set_worker(cache, stopped, started="another")
+        assert claims.claim(["a"]) == {"a"}
+
+
+def test_a_child_that_nobody_waited_for_is_gone(cache: TextCache) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as done, Claims(cache) as lost, Claims(cache) as claims:
+        os.waitid(os.P_PID, done.pid, os.WEXITED | os.WNOWAIT)
+        lost.claim(["a"])
+        set_worker(cache, lost, pid=done.pid, started="then")
+        assert claims.claim(["a"]) == {"a"}
+
+
+def test_no_clock_of_a_machine_decides(where: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two machines is two minutes ahead."""
+    with TextCache(where) as cache, Claims(cache) as there, Claims(cache) as claims:
+        there.claim(["a"])
+        set_worker(cache, there, host="another machine", pid=1)
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 120)
+        assert claims.claim(["a"]) == set()
+        claims._beat()
+        set_worker(cache, claims, host="this machine")
+        assert there.claim(["b"]) == {"b"} and claims.claim(["c"]) == {"c"} and there.claim(["c"]) == set()
+
+
+def test_what_others_took_while_a_job_slept_it_does_not_send(cache: TextCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sleeps with two requests in flight; another machine holds it for dead, takes all the rest, and answers it."""
+    monkeypatch.setattr(module, "_BEAT_SECONDS", 0.05)
+    keys = {question_key(model, prompt): prompt for model in [LanguageModel("test-model")] for prompt in prompts(12)}
+    other = Claims(cache)
+
+    def sleeps(server: ChatServer, request: dict[str, object], number: int) -> tuple[int, dict[str, str], bytes]:
+        if number == 1:
+            with cache.database.writing() as connection:
+                connection.execute(sa.delete(tables.workers).where(tables.workers.c.owner != other.owner))
+            time.sleep(0.2)  # and wakes: its heart beats first
+            taken.update(other.claim(keys.keys()))
+        return echo(server, request, number)
+
+    taken: set[str] = set()
+    with ChatServer(sleeps, latency=0.05) as server, other, ThreadPoolExecutor(1) as pool:
+        job = pool.submit(
+            generate, prompts(12), cache, LanguageModel("test-model", server.base_url, concurrency=3), key="k"
+        )
+        while not taken:
+            time.sleep(0.01)
+        time.sleep(1.0)
+        sent = asked(server)
+        cache.put_many([(answer(key), [Link("item", keys[key].entity_id, key, "v1")]) for key in taken])
+        done = job.result(timeout=30)
+    assert len(sent) <= 3 and sum(asked(server).values()) == len(asked(server)) <= 3, "what was in flight"
+    assert done.asked + done.cached == 12 and cache.count_linked("item") == 12
 
 
 def test_a_process_elsewhere_keeps_its_claims_while_it_speaks(cache: TextCache) -> None:
@@ -165,9 +226,7 @@ def test_when_one_of_two_is_killed_the_other_takes_over_its_questions(nursery: N
 def test_questions_in_a_batch_are_left_to_it(chat_server: ChatServer, cache: TextCache) -> None:
     model = LanguageModel("test-model", chat_server.base_url)
     wanted = list(prompts(3))
-    from kar_aug.generate import question_key
-
-    BatchBook(cache).prepare([Request(question_key(model, wanted[1]), {}, ())], None)
+    BatchBook(cache).prepare([request_of(Question.of(model, wanted[1]))], None)
     done = generate(wanted, cache, model, key="k")
     assert (done.asked, done.elsewhere, chat_server.answered) == (2, 1, 2)
     assert "1 in batches that run" in str(done)

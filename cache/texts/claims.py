@@ -29,6 +29,10 @@ from kar_aug.errors import StoreError
 _BEAT_SECONDS = 15.0
 _DOUBT_SECONDS = SILENT_SECONDS / 2  # since it was heard last: it, or the machine, may have slept
 
+_CLAIMED = sa.select(tables.claims.c.key).where(
+    tables.claims.c.owner == sa.bindparam("owner"), tables.claims.c.key.in_(sa.bindparam("keys", expanding=True))
+)
+
 
 class Claims:
     """The claims of this process on questions of one cache; a context manager that gives them all back."""
@@ -38,10 +42,12 @@ class Claims:
         self.owner = uuid.uuid4().hex
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat_on, daemon=True)
-        self._heard = self._revived = awake()
+        self._heard = awake()
+        self._revived: float | None = None
 
     def __enter__(self) -> Self:
         self._beat()
+        self._revived = None  # it is new
         self._heart.start()
         return self
 
@@ -72,7 +78,11 @@ class Claims:
 
     def doubtful(self, since: float) -> bool:
         """Whether what was found to be this process's at a moment, of `awake`, may be others' by now."""
-        return self._revived > since or awake() - self._heard > _DOUBT_SECONDS
+        return (self._revived is not None and self._revived > since) or self._unheard
+
+    @property
+    def _unheard(self) -> bool:
+        return awake() - self._heard > _DOUBT_SECONDS
 
     def claim(self, keys: Collection[str], *, again: Collection[str] = ()) -> set[str]:
         """Those of the questions that are now this process's to ask; answered ones only if they are asked `again`."""
@@ -81,6 +91,8 @@ class Claims:
             return set()
         claims, answers = tables.claims, tables.answers
         with self._database.writing() as connection:
+            if self._unheard:
+                self._speak(connection)
             _forget(connection, dead(self._database, connection))
             insert = self._database.insert(claims).values([{"key": key, "owner": self.owner} for key in wanted])
             connection.execute(insert.on_conflict_do_nothing(index_elements=["key"]))
@@ -102,17 +114,21 @@ class Claims:
         """
         if not orders:
             return Reservation()
-        if awake() - self._heard > _DOUBT_SECONDS:  # it says so itself: from now on, nobody holds it for dead
-            self._speak(connection)
-        claims, mine = tables.claims.c, set[str]()
-        for some in batched([order.key for order in orders], 256):
-            wanted = sa.select(claims.key).where(claims.owner == self.owner, claims.key.in_(some))
-            mine.update(connection.scalars(wanted))
-        taken = [order for order in orders if order.key not in mine]
-        self._ledger.end(connection, self.owner, taken)
-        ours = [order for order in orders if order.key in mine]
-        found = self._ledger.reserve(connection, self.owner, ours, max_cost)
-        return replace(found, taken=frozenset(order.key for order in taken))
+        taken = self._taken(connection, [order.key for order in orders])
+        self._ledger.end(connection, self.owner, [order for order in orders if order.key in taken])
+        ours = [order for order in orders if order.key not in taken]
+        return replace(self._ledger.reserve(connection, self.owner, ours, max_cost), taken=taken)
+
+    def _taken(self, connection: sa.Connection, keys: Sequence[str]) -> frozenset[str]:
+        """Those that were this process's and are not any more."""
+        if self._unheard:
+            self._speak(connection)  # from now on, nobody holds it for dead
+        if self._revived is None and not self._database.postgresql:  # whose clock may leap: the machines' own do not
+            return frozenset()
+        mine: set[str] = set()
+        for some in batched(keys, 256):
+            mine.update(connection.scalars(_CLAIMED, {"owner": self.owner, "keys": some}))
+        return frozenset(keys) - mine
 
     def in_batches(self, keys: Collection[str]) -> set[str]:
         """Those of the questions that a batch at the server is about to answer."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -40,6 +40,24 @@ RESERVED, SETTLED, UNKNOWN, RELEASED = "reserved", "settled", "unknown", "releas
 _BILLION = 1e9
 _KEYS = 256  # of one statement
 _IS_OPEN = sa.text(tables.IS_OPEN)  # as the index says it, or it would not be used
+
+# Made once: making them takes longer than running them, and they run with every commit of a job.
+_OWN = (_IS_OPEN, tables.ledger.c.owner == sa.bindparam("by"))
+_OF_KEYS = (*_OWN, tables.ledger.c.key.in_(sa.bindparam("keys", expanding=True)))
+_FIND = sa.select(*(tables.ledger.c[name] for name in ("id", "key", "model", "reserved", "surplus"))).where(*_OF_KEYS)
+_ENTER = sa.insert(tables.ledger)
+_SETTLE = sa.update(tables.ledger).where(tables.ledger.c.id == sa.bindparam("row"))
+_LOSE = sa.update(tables.ledger).values(state=UNKNOWN, cost=tables.ledger.c.reserved)
+_ACCOUNT = sa.select(tables.accounts).where(tables.accounts.c.model == sa.bindparam("of")).with_for_update()
+_MORE = sa.bindparam("more_surplus", type_=sa.BigInteger)
+_ADD = (
+    sa.update(tables.accounts)
+    .where(tables.accounts.c.model == sa.bindparam("of"))
+    .values(
+        committed=tables.accounts.c.committed + sa.bindparam("more", type_=sa.BigInteger),
+        surplus=sa.case((tables.accounts.c.surplus < _MORE, _MORE), else_=tables.accounts.c.surplus),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -131,7 +149,7 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._settle = sa.update(tables.ledger).where(tables.ledger.c.id == sa.bindparam("row"))
+        self._open_account = database.insert(tables.accounts).on_conflict_do_nothing(index_elements=["model"])
 
     # Writing
 
@@ -147,27 +165,30 @@ class Ledger:
         if not orders:
             return Reservation()
         self.end(connection, owner, orders)
-        accounts = self._accounts(connection, {order.model for order in orders})
+        priced = {order.model for order in orders if order.most is not None}
+        accounts = {model: self._account(connection, model) for model in sorted(priced)}
         limit = math.inf if max_cost is None else math.floor(round(max_cost * _BILLION, 3))
         rows: list[dict[str, Any]] = []
         added, short = dict.fromkeys(accounts, 0), None
         now = datetime.now(UTC).isoformat(timespec="seconds")
         for order in orders:
-            account = accounts[order.model]
-            most = _billionths(order.most)
-            most = None if most is None else most + account.surplus
-            if account.committed + added[order.model] + (most or 0) > limit:
-                short = short or (order.model, account.committed + added[order.model], most or 0)
-                continue
-            added[order.model] += most or 0
+            most, surplus = billionths(order.most), 0
+            if most is not None:
+                surplus = accounts[order.model].surplus
+                most += surplus
+                committed = accounts[order.model].committed + added[order.model]
+                if committed + most > limit:
+                    short = short or (order.model, committed, most)
+                    continue
+                added[order.model] += most
             row: dict[str, Any] = {"key": order.key, "owner": owner, "model": order.model, "created": now}
             row |= {"knowledge": order.knowledge, "tier": order.tier, "state": RESERVED, "reserved": most}
-            rows.append(row | {"surplus": account.surplus, "prompt_tokens": 0, "completion_tokens": 0})
+            rows.append(row | {"surplus": surplus, "prompt_tokens": 0, "completion_tokens": 0})
         if rows:
-            connection.execute(sa.insert(tables.ledger), rows)
+            connection.execute(_ENTER, rows)
             self._add(connection, added)
         shortage = self._shortage(connection, *short) if short else None
-        surplus = max(account.surplus for account in accounts.values())
+        surplus = max((account.surplus for account in accounts.values()), default=0)
         return Reservation(frozenset(row["key"] for row in rows), frozenset(), shortage, surplus)
 
     def end(self, connection: sa.Connection, owner: str, orders: Sequence[Order]) -> None:
@@ -193,23 +214,25 @@ class Ledger:
                 entered.append(_entered(charge, owner))
                 added[charge.model] += entered[-1]["cost"] or 0
         if ended:
-            connection.execute(self._settle, ended)
+            connection.execute(_SETTLE, ended)
         if entered:
-            connection.execute(sa.insert(tables.ledger), entered)
+            connection.execute(_ENTER, entered)
         self._add(connection, added, surplus)
 
     def lose(self, connection: sa.Connection, owner: str, keys: Collection[str] | None = None) -> None:
         """Requests were sent, and nobody knows what came of them: those of these questions, or all of an owner."""
-        for condition in _of(owner, keys):
-            statement = sa.update(tables.ledger).where(*condition)
-            connection.execute(statement.values(state=UNKNOWN, cost=tables.ledger.c.reserved))
+        if keys is None:
+            connection.execute(_LOSE.where(*_OWN), {"by": owner})
+        else:
+            for some in batched(sorted(keys), _KEYS):
+                connection.execute(_LOSE.where(*_OF_KEYS), {"by": owner, "keys": some})
 
     def release(self, connection: sa.Connection, owner: str, keys: Collection[str]) -> None:
         """Requests were not sent, or the server refused them without charge."""
         rows = list(self._open(connection, owner, keys).values())
         if rows:
             ended = [{"row": row.id, "state": RELEASED, "cost": 0} for row in rows]
-            connection.execute(self._settle, ended)
+            connection.execute(_SETTLE, ended)
             added: dict[str, int] = defaultdict(int)
             for row in rows:
                 added[row.model] -= row.reserved or 0
@@ -249,31 +272,26 @@ class Ledger:
 
     def _open(self, connection: sa.Connection, owner: str, keys: Collection[str]) -> dict[str, Any]:
         """The reservations of an owner for these questions."""
-        rows = tables.ledger.c
-        statement = sa.select(rows.id, rows.key, rows.model, rows.reserved, rows.surplus)
-        return {
-            row.key: row for condition in _of(owner, keys) for row in connection.execute(statement.where(*condition))
-        }
+        found: dict[str, Any] = {}
+        for some in batched(sorted(keys), _KEYS):
+            found.update({row.key: row for row in connection.execute(_FIND, {"by": owner, "keys": some})})
+        return found
 
-    def _accounts(self, connection: sa.Connection, models: Collection[str]) -> dict[str, Any]:
-        """The sums of these models, locked until the transaction ends."""
-        accounts = tables.accounts
-        statement = sa.select(accounts).where(accounts.c.model.in_(sorted(models))).order_by(accounts.c.model)
-        found = {row.model: row for row in connection.execute(statement.with_for_update())}
-        if len(found) == len(models):
-            return found
-        new = [{"model": model, "committed": 0, "surplus": 0} for model in sorted(set(models) - found.keys())]
-        connection.execute(self._database.insert(accounts).on_conflict_do_nothing(index_elements=["model"]), new)
-        return {row.model: row for row in connection.execute(statement.with_for_update())}
+    def _account(self, connection: sa.Connection, model: str) -> Any:
+        """The sum of a model, locked until the transaction ends."""
+        found = connection.execute(_ACCOUNT, {"of": model}).one_or_none()
+        if found is None:
+            connection.execute(self._open_account, {"model": model, "committed": 0, "surplus": 0})
+            found = connection.execute(_ACCOUNT, {"of": model}).one()
+        return found
 
     def _add(self, connection: sa.Connection, added: dict[str, int], surplus: dict[str, int] | None = None) -> None:
-        accounts = tables.accounts
-        changes = {model for model, sum_ in added.items() if sum_} | {m for m, sum_ in (surplus or {}).items() if sum_}
-        before = self._accounts(connection, changes) if changes else {}
-        for model in sorted(changes):
-            most = max(before[model].surplus, (surplus or {}).get(model, 0))
-            values = {"committed": accounts.c.committed + added.get(model, 0), "surplus": most}
-            connection.execute(sa.update(accounts).where(accounts.c.model == model).values(values))
+        for model, more in sorted(added.items()):
+            if more:
+                most = (surplus or {}).get(model, 0)
+                if not connection.execute(_ADD, {"of": model, "more": more, "more_surplus": most}).rowcount:
+                    self._account(connection, model)
+                    connection.execute(_ADD, {"of": model, "more": more, "more_surplus": most})
 
     def _shortage(self, connection: sa.Connection, model: str, committed: int, most: int) -> Shortage:
         rows = tables.ledger.c
@@ -292,14 +310,9 @@ class Ledger:
         return owner.in_(processes) | owner.in_(sa.select(tables.batches.c.marker))
 
 
-def _of(owner: str, keys: Collection[str] | None) -> Iterable[tuple[sa.ColumnElement[bool] | sa.TextClause, ...]]:
-    """Conditions for an owner's open rows: all, or those of some questions."""
-    rows = tables.ledger.c
-    if keys is None:
-        yield _IS_OPEN, rows.owner == owner
-    else:
-        for some in batched(sorted(keys), _KEYS):
-            yield _IS_OPEN, rows.owner == owner, rows.key.in_(some)
+def billionths(dollars: float | None) -> int | None:
+    """US dollars as the ledger counts them: rounded up, but not for what floats add to a number."""
+    return None if dollars is None else math.ceil(round(dollars * _BILLION, 3))
 
 
 def _ended(charge: Charge, reserved: Any) -> dict[str, Any]:
@@ -308,7 +321,7 @@ def _ended(charge: Charge, reserved: Any) -> dict[str, Any]:
     return {
         "row": reserved.id,
         "state": SETTLED if known else UNKNOWN,
-        "cost": _billionths(charge.cost) if known else reserved.reserved,
+        "cost": billionths(charge.cost) if known else reserved.reserved,
         "tier": charge.tier,
         "prompt_tokens": charge.prompt_tokens,
         "completion_tokens": charge.completion_tokens,
@@ -317,7 +330,7 @@ def _ended(charge: Charge, reserved: Any) -> dict[str, Any]:
 
 def _entered(charge: Charge, owner: str) -> dict[str, Any]:
     """The row of a request that was never reserved."""
-    cost = _billionths(charge.cost)
+    cost = billionths(charge.cost)
     return {
         "key": charge.key,
         "owner": owner,
@@ -334,10 +347,5 @@ def _entered(charge: Charge, owner: str) -> dict[str, Any]:
     }
 
 
-def _billionths(dollars: float | None) -> int | None:
-    """Rounded up, but not for what floats add to a number."""
-    return None if dollars is None else math.ceil(round(dollars * _BILLION, 3))
-
-
-def _dollars(billionths: Any) -> float | None:
-    return None if billionths is None else int(billionths) / _BILLION
+def _dollars(amount: Any) -> float | None:
+    return None if amount is None else int(amount) / _BILLION

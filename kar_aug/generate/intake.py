@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from kar_aug._batched import batched
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Reservation, Status, TextCache
+from kar_aug.cache.texts.ledger import billionths
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
 from kar_aug.generate.answers import read_answer
@@ -207,6 +208,11 @@ class Intake:
             most = most_cost(price, question.messages, question.parameters, model.max_tokens, tier)
         knowledge = question.links[0].knowledge if question.links else None
         return Order(question.key, question.model, most, knowledge, tier, before)
+
+    def surplus(self, question: Question, answer: Answer) -> int:
+        """By how much an answer cost more than was to be expected at most, in billionths of a US dollar."""
+        most = billionths(self.order(question).most) if answer.cost is not None else None
+        return 0 if most is None else max(0, (billionths(answer.cost) or 0) - most)
 
     def give_back(self, keys: Collection[str]) -> None:
         """Requests for these questions, which are reserved, were not sent."""

@@ -248,6 +248,7 @@ class _Job:
             body, seconds = await self.server.ask(sending.question)
             answer = self.intake.read(sending.question, body, seconds=seconds)
             used = answer.prompt_tokens + answer.completion_tokens or None
+            self.writer.surplus = max(self.writer.surplus, self.intake.surplus(sending.question, answer))
             await self.gate.succeeded()
             return answer
         except BaseException as error:
@@ -432,7 +433,7 @@ class _Writer:
 
     Attributes:
         unsent: keys of questions that are reserved, and were not sent, or refused without charge.
-        surplus: that is reserved at present.
+        surplus: that reservations have, or will have when the answers so far are committed.
     """
 
     def __init__(self, intake: Intake, waiting: _Waiting, max_cost: float | None) -> None:
