@@ -5,9 +5,10 @@ questions   prompts as questions with a key           job         concurrent req
 answers     the raw body, read                        batch       the Batch API
 faults      what went wrong, by whose fault           jsonl       files of requests and responses
 server      one request                               dry_run     what a job would ask, and cost
-limits      requests and tokens a minute, budget      cost        tokens and US dollars
-structured  answers that must fit a JSON schema       local       a small model on this machine
-factors     which factors decide, proposed by models  summaries   long histories, part by part
+usage       the tokens that a server charges for      cost        tokens and US dollars, by a table of prices
+limits      requests and tokens a minute, in all      local       a small model on this machine
+structured  answers that must fit a JSON schema       summaries   long histories, part by part
+factors     which factors decide, proposed by models
 """
 
 from kar_aug._stage import make_callable
