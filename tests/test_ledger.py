@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from support.jobs import KEY, Nursery, prompts
 
-from kar_aug.cache import Answer, BatchBook, Claims, Order, TextCache
+from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, TextCache
 from kar_aug.cache.texts import tables
 from kar_aug.config import LanguageModel
 from kar_aug.errors import ConfigError, LimitReached
@@ -258,3 +259,15 @@ def test_a_cache_of_format_2_brings_its_spending_and_its_batch(
         with pytest.raises(LimitReached):
             generate(prompts(9), cache, model(chat_server, max_cost=0.76), key=KEY, prices=prices)
         assert sums(cache)[1] == pytest.approx((8 + 4 + 3 + 6 + 2 * 10) / 2000), "at half the price, as batches are"
+
+
+def test_a_shared_cache_of_format_2_is_brought_up_to_date_too(postgresql: str) -> None:
+    with TextCache(postgresql) as cache:
+        cache.put(Answer("k", "ok", "A film.", "m", [], 7, 3, cost=0.5), [Link("item", 1, "k", "v1")])
+    with psycopg.connect(postgresql) as connection:
+        for statement in (b"DROP TABLE ledger, accounts", b"ALTER TABLE workers DROP COLUMN started"):
+            connection.execute(statement)
+        connection.execute(b"UPDATE kar_aug SET version = 2")
+    for _ in range(2):
+        with TextCache(postgresql) as cache, Claims(cache) as claims:
+            assert sums(cache) == (0.5, 0.0, 0.0) and claims.claim(["a"]) == {"a"}
