@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 
-from kar_aug.cache.texts.ledger import Shortage
+from kar_aug.cache import Shortage
 from kar_aug.errors import LimitReached
 
 _PAUSES = (0.5, 60.0)  # first and longest pause, in seconds, where the server names none
