@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kar_aug.cache.texts.batches import Batch, BatchBook, Request
     from kar_aug.cache.texts.cache import Answer, Failure, Knowledge, Link, TextCache, answer_key, merge, text_key
     from kar_aug.cache.texts.claims import Claims
+    from kar_aug.cache.texts.ledger import Ledger, Order, Reservation, Shortage, Spending
     from kar_aug.cache.texts.status import STATUSES, Status
     from kar_aug.cache.vectors.files import StoreSpec
     from kar_aug.cache.vectors.store import VectorStore
@@ -29,8 +30,13 @@ __all__ = [
     "Failure",
     "Knowledge",
     "KnowledgeTable",
+    "Ledger",
     "Link",
+    "Order",
     "Request",
+    "Reservation",
+    "Shortage",
+    "Spending",
     "Status",
     "StoreSpec",
     "StoreWriter",
@@ -46,6 +52,11 @@ _ELSEWHERE = {
     "BatchBook": "texts.batches",
     "Request": "texts.batches",
     "Claims": "texts.claims",
+    "Ledger": "texts.ledger",
+    "Order": "texts.ledger",
+    "Reservation": "texts.ledger",
+    "Shortage": "texts.ledger",
+    "Spending": "texts.ledger",
     "STATUSES": "texts.status",
     "Status": "texts.status",
     "KnowledgeTable": "vectors.table",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from kar_aug.errors import StoreError
 
 _BUSY_SECONDS = 60.0
+_ADDS_COLUMN = re.compile(r"ALTER TABLE (\w+) ADD COLUMN (\w+)")
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Format:
         kind: as errors call it: "text cache".
         application: a number that tells its files from other programs' databases.
         tables: as they are today.
-        migrations: the statements that lead from format 1 to 2, from 2 to 3, and so on to today's; what they drop is
-            made anew.
+        migrations: the statements that lead from format 1 to 2, from 2 to 3, and so on to today's. Tables that are new
+            since are there for them to fill, as they are today; what they drop is made anew.
         unmarked: files of formats up to this one do not hold `application` yet.
     """
 
@@ -79,11 +81,22 @@ class Format:
 
     def migrate(self, connection: sa.Connection, version: int) -> None:
         """Tables of a version, 0 for none at all, as they are today; on any database."""
+        self.tables.create_all(connection)
         if version:
             for statements in self.migrations[version - 1 :]:
                 for statement in statements:
-                    connection.exec_driver_sql(statement)
-        self.tables.create_all(connection)
+                    if not _done(connection, statement):
+                        connection.exec_driver_sql(statement)
+            self.tables.create_all(connection)
+
+
+def _done(connection: sa.Connection, statement: str) -> bool:
+    """Whether a statement adds a column that is there, since its table was made just now."""
+    adds = _ADDS_COLUMN.match(statement)
+    if adds is None:
+        return False
+    table, column = adds.groups()
+    return column in {each["name"] for each in sa.inspect(connection).get_columns(table)}
 
 
 def sqlite_engine(path: Path, *, journal: str | None = None, pooled: bool = True) -> sa.Engine:

@@ -25,6 +25,8 @@ TABLES = ("interactions", "items", "users")
 ID_TYPES = ("integer", "string")
 # Models of OpenAI that think before they answer.
 _REASONING = re.compile(r"(o\d|gpt-5)(\b|-)")
+# Parameters of a request that bound the tokens of its answer.
+_LONGEST = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,8 @@ class LanguageModel:
         accept_truncated: whether answers cut off by `max_tokens` count as knowledge.
         delete_batch_files: whether what was uploaded for a batch, and its results, are deleted at the provider when the
             answers are stored.
-        max_cost: US dollars that all answers of this model may cost, those of earlier runs included.
+        max_cost: US dollars that all that is asked of this model may cost: other runs and jobs, batches that run and
+            requests that were lost included.
         max_requests: requests that one run may send.
         prices: a file of prices over those of kar-aug.
         cache: where answers are kept: a path, or a postgresql:// URL; in the workdir if not given.
@@ -227,6 +230,11 @@ class LanguageModel:
         for name in ("model", "messages", "stream", "n"):
             if name in self.extra:
                 raise ConfigError(f"[generate] extra must not hold {name!r}: kar-aug sets it.")
+        if self.max_cost is not None and longest_answer(self.parameters) is None:
+            raise ConfigError(
+                "[generate] max_cost needs to know how long an answer can be, and no request says it. "
+                "Name a limit that your server takes: extra = { max_completion_tokens = 512 }"
+            )
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -236,6 +244,16 @@ class LanguageModel:
         else:
             named = {"max_tokens": self.max_tokens, "temperature": float(self.temperature), "seed": self.seed}
         return {name: value for name, value in (named | dict(self.extra)).items() if name not in self.omit}
+
+
+def longest_answer(parameters: Mapping[str, Any]) -> int | None:
+    """Tokens of the longest answer that a request with these parameters can have; of several limits the largest, since
+    servers differ in which they follow. None if there is none.
+    """
+    limits = [parameters[name] for name in _LONGEST if name in parameters]
+    if not limits or not all(isinstance(limit, int) and limit >= 1 for limit in limits):
+        return None
+    return max(limits)
 
 
 def _is_encoding(name: str) -> bool:

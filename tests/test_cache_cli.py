@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,12 @@ def test_stats_count_answers_tokens_and_dollars(folder: Path, chat_server: ChatS
     assert done.exit_code == 0
     # 40 answers of 7 and 3 tokens: 40 * (7 * 1000 + 3 * 2000) / 10^6 dollars
     assert all(found in done.output for found in ("test-model", "280", "120", "0.5200"))
+    done = kar_aug("cost")
+    day = datetime.now(UTC).date().isoformat()
+    assert done.exit_code == 0 and all(found in done.output for found in (day, "item", "280", "120", "0.5200"))
+    assert "test-model: 40 requests, $0.5200 settled, $0.0000 reserved, $0.0000 unknown" in done.output
+    shutil.rmtree(".kar")
+    assert "nothing was asked" in kar_aug("cost").output
 
 
 def test_answers_leave_and_come_back(folder: Path, chat_server: ChatServer) -> None:

@@ -18,10 +18,11 @@ from support.jobs import Nursery, prompts
 
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Request, TextCache
 from kar_aug.cache.texts import claims as module
-from kar_aug.cache.texts import tables
+from kar_aug.cache.texts import tables, workers
 from kar_aug.config import LanguageModel
-from kar_aug.generate import generate
-from kar_aug.testing import ChatServer
+from kar_aug.generate import generate, question_key
+from kar_aug.generate.questions import Question, request_of
+from kar_aug.testing import ChatServer, echo
 
 
 @pytest.fixture
@@ -87,12 +88,75 @@ def test_a_process_that_is_gone_loses_its_claims_at_once(cache: TextCache) -> No
         assert claims.claim(["a"]) == {"a"}
 
 
+def test_a_stopped_process_of_this_machine_keeps_its_claims_and_one_with_its_id_does_not(cache: TextCache) -> None:
+    """Ctrl-Z: it says nothing for hours. What has its id after it is told apart by the moment of its start."""
+    with Claims(cache) as stopped, Claims(cache) as claims:
+        stopped.claim(["a"])
+        set_worker(cache, stopped, seen=0.0)
+        assert claims.claim(["a"]) == set()
+        set_worker(cache, stopped, started="another")
+        assert claims.claim(["a"]) == {"a"}
+
+
+def test_a_child_that_nobody_waited_for_is_gone(cache: TextCache) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as done, Claims(cache) as lost, Claims(cache) as claims:
+        os.waitid(os.P_PID, done.pid, os.WEXITED | os.WNOWAIT)
+        lost.claim(["a"])
+        set_worker(cache, lost, pid=done.pid, started="then")
+        assert claims.claim(["a"]) == {"a"}
+
+
+def test_no_clock_of_a_machine_decides(where: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two machines is two minutes ahead."""
+    with TextCache(where) as cache, Claims(cache) as there, Claims(cache) as claims:
+        there.claim(["a"])
+        set_worker(cache, there, host="another machine", pid=1)
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 120)
+        assert claims.claim(["a"]) == set()
+        claims._beat()
+        set_worker(cache, claims, host="this machine")
+        assert there.claim(["b"]) == {"b"} and claims.claim(["c"]) == {"c"} and there.claim(["c"]) == set()
+
+
+def test_what_others_took_while_a_job_slept_it_does_not_send(cache: TextCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it sleeps with two requests in flight, another machine holds it for dead, takes its questions, and answers
+    them."""
+    slept = [0.0]
+    for name in ("kar_aug.cache.texts.claims", "kar_aug.generate.job"):
+        monkeypatch.setattr(f"{name}.awake", lambda: time.monotonic() + slept[0])
+    wanted = {question_key(LanguageModel("test-model"), prompt): prompt for prompt in prompts(12)}
+    other = Claims(cache)
+    taken: set[str] = set()
+
+    def sleeps(server: ChatServer, request: dict[str, object], number: int) -> tuple[int, dict[str, str], bytes]:
+        if number == 2:
+            with cache.database.writing() as connection:
+                connection.execute(sa.delete(tables.workers).where(tables.workers.c.owner != other.owner))
+            taken.update(other.claim(wanted.keys()))
+            slept[0] = 100.0
+        return echo(server, request, number)
+
+    with ChatServer(sleeps, latency=0.1) as server, other, ThreadPoolExecutor(1) as pool:
+        model = LanguageModel("test-model", server.base_url, concurrency=2)
+        job = pool.submit(generate, prompts(12), cache, model, key="k")
+        until = time.monotonic() + 20
+        while not slept[0] and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(1.0)
+        sent = {request["messages"][0]["content"] for request in server.requests}
+        cache.put_many([(answer(key), [Link("item", wanted[key].entity_id, key, "v1")]) for key in taken])
+        done = job.result(timeout=30)
+    assert len(taken) >= 8 and len(sent & {f"entity {wanted[key].entity_id}" for key in taken}) <= 2
+    assert len(sent) == len(server.requests) and done.asked + done.cached == 12 == cache.count_linked("item")
+
+
 def test_a_process_elsewhere_keeps_its_claims_while_it_speaks(cache: TextCache) -> None:
     with Claims(cache) as there, Claims(cache) as claims:
         there.claim(["a"])
         set_worker(cache, there, host="another machine", pid=1)
         assert claims.claim(["a"]) == set()
-        set_worker(cache, there, seen=time.time() - module._SILENT_SECONDS - 1)
+        set_worker(cache, there, seen=cache.database.clock - workers.SILENT_SECONDS - 1)
         assert claims.claim(["a"]) == {"a"}
 
 
@@ -102,7 +166,7 @@ def test_a_process_id_of_another_container_is_nobody_here(cache: TextCache) -> N
     done.wait()
     with Claims(cache) as there, Claims(cache) as claims:
         there.claim(["a"])
-        host = module._here()
+        host = workers.here()
         assert host.split()[0] == os.uname().nodename and "pid:" in host
         set_worker(cache, there, host=host.split()[0] + " pid:[1]", pid=done.pid)
         assert claims.claim(["a"]) == set()
@@ -165,9 +229,7 @@ def test_when_one_of_two_is_killed_the_other_takes_over_its_questions(nursery: N
 def test_questions_in_a_batch_are_left_to_it(chat_server: ChatServer, cache: TextCache) -> None:
     model = LanguageModel("test-model", chat_server.base_url)
     wanted = list(prompts(3))
-    from kar_aug.generate import question_key
-
-    BatchBook(cache).prepare([Request(question_key(model, wanted[1]), {}, ())], None)
+    BatchBook(cache).prepare([request_of(Question.of(model, wanted[1]))], None)
     done = generate(wanted, cache, model, key="k")
     assert (done.asked, done.elsewhere, chat_server.answered) == (2, 1, 2)
     assert "1 in batches that run" in str(done)

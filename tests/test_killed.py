@@ -105,7 +105,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_no_stored_answer(nursery: Nurse
         return 200, {}, json.dumps({"choices": [{"finish_reason": "stop", "message": message}]}).encode()
 
     with ChatServer(long) as server:
-        job = nursery.start(path, server.base_url, 400, most_bytes=600_000)
+        job = nursery.start(path, server.base_url, 400, most_bytes=700_000)
         assert job.wait() == 2
         assert job.output.count("\n") == 1 and "answers.sqlite cannot be read or written" in job.output, job.output
         assert "Nothing stored before is lost" in job.output

@@ -15,7 +15,7 @@ from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError, LimitReached
 from kar_aug.generate import Prices, Progress, generate
 from kar_aug.generate.cost import most_tokens
-from kar_aug.generate.limits import Budget, Gate
+from kar_aug.generate.limits import Gate
 from kar_aug.testing import ChatServer, completion, echo
 
 PRICES = """
@@ -259,21 +259,3 @@ def test_odd_usage_costs_no_answer(cache: TextCache, prices: Prices, usage: byte
     with ChatServer(lambda server, request, number: (200, {}, body)) as server:
         assert ask(server, cache, 2, prices).asked == 2
     assert cache.counts()["prompt_tokens"] == 0
-
-
-def test_budget_waits_for_requests_in_flight_that_may_turn_out_cheaper() -> None:
-    async def run() -> Budget:
-        budget = Budget(max_cost=1.0)
-        await budget.reserve(0.9)
-        waiting = asyncio.create_task(budget.reserve(0.5))
-        await asyncio.sleep(0.01)
-        assert not waiting.done()
-        await budget.settle(0.9, 0.2)
-        await waiting
-        await budget.settle(0.5, 0.5)
-        with pytest.raises(LimitReached):
-            await budget.reserve(0.5)
-        return budget
-
-    budget = asyncio.run(run())
-    assert budget.spent == pytest.approx(0.7) and budget.requests == 2

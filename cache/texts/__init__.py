@@ -1,1 +1,1 @@
-"""The text cache: raw answers by content, claims, batches that run, checks, Parquet."""
+"""The text cache: raw answers by content, claims, batches that run, the ledger of what they cost, checks, Parquet."""

@@ -2,16 +2,16 @@
 
 A batch is `prepared` (its requests are chosen), `uploaded` (the server has the file), `running` (the server has made
 it), and gone when its results are in the cache. Its requests stay until they are answered, failed, or put into another
-batch. One that the server does not know any more is `lost`: its requests may be paid for, so that they are asked again
-only when the user says so.
+batch; what they can cost is reserved, in the batch's name, from the beginning. One that the server does not know any
+more is `lost`: its requests may be paid for, so that they are asked again only when the user says so.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,9 +20,9 @@ import sqlalchemy as sa
 from kar_aug._batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.cache import Link, TextCache
+from kar_aug.cache.texts.ledger import Order
 
 _ROWS = 256  # keys in one statement: SQLite takes 32,766 at most
-LOST = "lost"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class BatchBook:
     """The batches of one text cache."""
 
     def __init__(self, cache: TextCache) -> None:
-        self._database = cache.database
+        self._database, self._ledger = cache.database, cache.ledger
 
     def batches(self) -> list[Batch]:
         """Those whose results are not in the cache yet, oldest first."""
@@ -61,8 +61,23 @@ class BatchBook:
             rows = connection.execute(sa.select(*columns).order_by(tables.batches.c.created))
             return [Batch(**row._mapping) for row in rows]
 
-    def prepare(self, requests: Sequence[Request], base_url: str | None) -> Batch:
-        """Note a new batch of these requests, before the server hears of it. They may come out of an older batch."""
+    def prepare(
+        self,
+        requests: Sequence[Request],
+        base_url: str | None,
+        orders: Sequence[Order] = (),
+        max_cost: float | None = None,
+    ) -> Batch:
+        """Note a new batch of these requests, and reserve what they can cost, before the server hears of it. They may
+        come out of an older batch.
+
+        Args:
+            orders: one a request, or none at all.
+            max_cost: as in `Ledger.reserve`. What it leaves no room for is in no batch afterwards.
+
+        Returns:
+            The batch. One without requests is not noted.
+        """
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
         batch = Batch(uuid.uuid4().hex, "prepared", len(requests), created, base_url)
         rows = [
@@ -82,7 +97,33 @@ class BatchBook:
             connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=columns), rows)
             for some in batched((row["key"] for row in rows), _ROWS):
                 connection.execute(sa.delete(tables.claims).where(tables.claims.c.key.in_(some)))
+            reserved = self._ledger.reserve(connection, batch.marker, orders, max_cost).keys
+            if len(reserved) < len(orders):
+                batch = self._cut(connection, batch, {order.key for order in orders} - reserved)
         return batch
+
+    def _cut(self, connection: sa.Connection, batch: Batch, keys: Collection[str]) -> Batch:
+        """Take requests out of a batch that is being noted."""
+        _drop(connection, keys)
+        batch = replace(batch, requests=batch.requests - len(keys))
+        this = tables.batches.c.marker == batch.marker
+        if batch.requests:
+            connection.execute(sa.update(tables.batches).where(this).values(requests=batch.requests))
+        else:
+            connection.execute(sa.delete(tables.batches).where(this))
+        return batch
+
+    def reserve(self, order: Callable[[Request], Order]) -> None:
+        """Reserve what batches can cost for which nobody did: a kar-aug without a ledger made them."""
+        ledger = tables.ledger.c
+        for batch in self.batches():
+            with self._database.reading() as connection:
+                wanted = sa.select(ledger.id).where(sa.text(tables.IS_OPEN), ledger.owner == batch.marker).limit(1)
+                there = connection.execute(wanted).first() is not None
+            if not there:
+                orders = [order(request) for request in self.requests(batch.marker)]
+                with self._database.writing() as connection:
+                    self._ledger.reserve(connection, batch.marker, orders)
 
     def note(self, marker: str, **changes: str) -> None:
         """Write down what happened to a batch: state, input_file, batch_id."""
@@ -106,7 +147,7 @@ class BatchBook:
         statement = sa.select(requests.key).join_from(
             tables.batch_requests, tables.batches, requests.marker == batches.marker
         )
-        statement = statement.where(requests.key.in_(list(keys)), batches.state == LOST)
+        statement = statement.where(requests.key.in_(list(keys)), batches.state == tables.LOST)
         with self._database.reading() as connection:
             return set(connection.scalars(statement))
 
@@ -130,12 +171,22 @@ class BatchBook:
     def drop(self, keys: Iterable[str]) -> None:
         """These requests are in no batch any more."""
         with self._database.writing() as connection:
-            requests = tables.batch_requests
-            for some in batched(keys, _ROWS):
-                connection.execute(sa.delete(requests).where(requests.c.key.in_(some)))
+            _drop(connection, keys)
 
-    def close(self, marker: str) -> None:
-        """A batch is over, and so are its requests that are left."""
+    def close(self, marker: str, *, free: Collection[str] = ()) -> None:
+        """A batch is over, and so are its requests that are left.
+
+        Args:
+            free: those that the server surely did not charge; of the others nobody knows.
+        """
         with self._database.writing() as connection:
             for table in (tables.batches, tables.batch_requests):
                 connection.execute(sa.delete(table).where(table.c.marker == marker))
+            self._ledger.release(connection, marker, free)
+            self._ledger.lose(connection, marker)
+
+
+def _drop(connection: sa.Connection, keys: Iterable[str]) -> None:
+    requests = tables.batch_requests
+    for some in batched(sorted(keys), 256):
+        connection.execute(sa.delete(requests).where(requests.c.key.in_(some)))

@@ -2,7 +2,7 @@
 
 Two tables carry it: `answers` by key (what was asked, and came back) and `knowledge` by entity (whose it is). The same
 question for two entities is one answer. An entity keeps its old answer until a new one is there, and that stays until
-`prune`.
+`prune`. What answers cost is in the ledger, and stays there whatever happens to them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from kar_aug._batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.database import Database
+from kar_aug.cache.texts.ledger import Charge, Ledger
 from kar_aug.cache.texts.status import STATUSES, Status
 
 _ROWS = 256  # of one statement or commit
@@ -55,8 +56,9 @@ def text_key(text: str) -> str:
 class Answer:
     """What came back for one question. `status` is a `Status`, or its word; only "ok" is knowledge unless asked for.
 
-    `cost` is in US dollars, None if the model's price is not known; `seconds` from request to response; `tier` is "",
-    "flex" or "batch"; `served_model` is what the server says it asked; `raw` the response as it came.
+    `cost` is in US dollars, None if the model's price is not known, and the most that it can be where the server did
+    not say its tokens (which are 0 then); `seconds` from request to response; `tier` is "", "flex" or "batch";
+    `served_model` is what the server says it asked; `raw` the response as it came.
     """
 
     key: str
@@ -137,6 +139,7 @@ class TextCache:
 
     def __init__(self, where: Path | str) -> None:
         self.database = Database(where)
+        self.ledger = Ledger(self.database)
         # Made once: making them takes longer than running them.
         self._put_answers = self.database.upsert(tables.answers)
         self._put_links = self.database.upsert(tables.knowledge, unless_same=("key", "prompt_version", "as_of"))
@@ -191,18 +194,31 @@ class TextCache:
         """Store an answer and whose it is. It is committed, and its failure forgotten, when this returns."""
         self.put_many([(answer, links)])
 
-    def put_many(self, answers: Iterable[tuple[Answer, Iterable[Link]]]) -> None:
-        """Store answers and whose they are in one commit; claims on their questions end."""
+    def put_many(self, answers: Iterable[tuple[Answer, Iterable[Link]]], *, owner: str = "") -> None:
+        """Store answers and whose they are in one commit; claims on their questions end.
+
+        Args:
+            owner: who had reserved what they cost; what nobody had is entered into the ledger.
+        """
+        pairs = list(answers)
+        if pairs:
+            with self.database.writing() as connection:
+                self.put_within(connection, pairs, owner)
+
+    def put_within(
+        self, connection: sa.Connection, answers: Iterable[tuple[Answer, Iterable[Link]]], owner: str = ""
+    ) -> None:
+        """The same, within the caller's transaction, which may end with other entries into the ledger."""
         pairs = [(_row(answer), list(links)) for answer, links in answers]
         pairs.sort(key=lambda pair: pair[0]["key"])  # as `_link` does, and for the same reason
         if not pairs:
             return
         keys = [row["key"] for row, _ in pairs]
-        with self.database.writing() as connection:
-            connection.execute(self._put_answers, [row for row, _ in pairs])
-            self._link(connection, [link for _, links in pairs for link in links])
-            for statement in _SETTLE:
-                connection.execute(statement, {"keys": keys})
+        connection.execute(self._put_answers, [row for row, _ in pairs])
+        self._link(connection, [link for _, links in pairs for link in links])
+        for statement in _SETTLE:
+            connection.execute(statement, {"keys": keys})
+        self.ledger.settle(connection, owner, [_charge(row, links) for row, links in pairs])
 
     def judge(self, answers: Iterable[tuple[Answer, Status]]) -> None:
         """Give stored answers another status and text, as their bodies are read now; not one that came meanwhile.
@@ -294,8 +310,22 @@ class TextCache:
         link = self.linked(knowledge, [entity_id]).get(entity_id)
         return self.get(link.key) if link else None
 
-    def fail(self, key: str, reason: str, attempts: int, *, permanent: bool = False, link: Link | None = None) -> None:
-        """Note that a question could not be answered, and why; a claim on it ends."""
+    def fail(
+        self,
+        key: str,
+        reason: str,
+        attempts: int,
+        *,
+        permanent: bool = False,
+        link: Link | None = None,
+        owner: str = "",
+        free: bool = False,
+    ) -> None:
+        """Note that a question could not be answered, and why; a claim on it ends.
+
+        Args:
+            owner: who had reserved what it can cost; `free`, whether the server surely charged nothing.
+        """
         row = {
             "key": key,
             "reason": _storable(reason),
@@ -308,6 +338,7 @@ class TextCache:
         with self.database.writing() as connection:
             connection.execute(self.database.upsert(tables.failures), row)
             connection.execute(sa.delete(tables.claims).where(tables.claims.c.key == key))
+            (self.ledger.release if free else self.ledger.lose)(connection, owner, [key])
 
     def failures(self, keys: Collection[str] | None = None) -> list[Failure]:
         """Every question without an answer, oldest first; with `keys`, those among them."""
@@ -336,15 +367,15 @@ class TextCache:
         return counts
 
     def spent(self, model: str | None = None) -> float:
-        """US dollars that the stored answers cost, those of one model if it is named."""
-        statement = sa.select(sa.func.sum(tables.answers.c.cost))
-        if model is not None:
-            statement = statement.where(tables.answers.c.model == model)
-        with self.database.reading() as connection:
-            return float(connection.execute(statement).scalar() or 0.0)
+        """US dollars that were spent, or can be by requests on their way or lost; for one model if it is named. What
+        happened to the answers since does not matter.
+        """
+        return self.ledger.spent(model)
 
     def usage(self) -> list[tuple[str, str, int, int, int, float | None]]:
-        """(model, tier, answers, prompt tokens, completion tokens, US dollars) of each model and tier."""
+        """(model, tier, answers, prompt tokens, completion tokens, US dollars) of each model and tier, of the answers
+        that are stored.
+        """
         answers = tables.answers.c
         columns = (answers.model, sa.func.coalesce(answers.tier, ""))
         sums = (answers.prompt_tokens, answers.completion_tokens, answers.cost)
@@ -362,7 +393,7 @@ class TextCache:
             return connection.execute(statement).scalar_one()
 
     def prune(self) -> int:
-        """Delete those. Returns how many. What they cost no longer counts as spent."""
+        """Delete those. Returns how many. What they cost stays in the ledger."""
         with self.database.writing() as connection:
             return connection.execute(sa.delete(tables.answers).where(_NOBODYS)).rowcount
 
@@ -415,6 +446,20 @@ def _row(answer: Answer) -> dict[str, Any]:
         "cost": answer.cost,
         "raw": zlib.compress(answer.raw) if answer.raw else None,
     }
+
+
+def _charge(row: Mapping[str, Any], links: Sequence[Link]) -> Charge:
+    return Charge(
+        row["key"],
+        row["model"],
+        row["cost"],
+        row["prompt_tokens"] or 0,
+        row["completion_tokens"] or 0,
+        known=bool(row["prompt_tokens"]),
+        knowledge=links[0].knowledge if links else None,
+        tier=row["tier"] or "",
+        created=row["created"],
+    )
 
 
 def _answer(row: Any) -> Answer:

@@ -1,18 +1,19 @@
 """Who is about to ask what, so that two processes on one cache do not ask the same question twice.
 
-A claim holds as long as its process lives. A process says so every few seconds, in a thread of its own, whatever it
-waits for; one on this machine that is gone, or one elsewhere that was silent for a minute, has lost its claims.
+A claim holds as long as its process lives (see `kar_aug.cache.texts.workers`). That a process lives it says every few
+seconds, in a thread of its own, whatever it waits for. Since others may have held it for dead while it slept, a claim
+is looked at again in the transaction that reserves what its request can cost, and once more before the request is sent
+if the process may have slept in between.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import threading
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -21,23 +22,32 @@ import sqlalchemy as sa
 from kar_aug._batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.cache import TextCache
+from kar_aug.cache.texts.ledger import Order, Reservation
+from kar_aug.cache.texts.workers import SILENT_SECONDS, dead, speak
 from kar_aug.errors import StoreError
 
 _BEAT_SECONDS = 15.0
-_SILENT_SECONDS = 60.0
+_DOUBT_SECONDS = SILENT_SECONDS / 2  # since it was heard last: it, or the machine, may have slept
+
+_CLAIMED = sa.select(tables.claims.c.key).where(
+    tables.claims.c.owner == sa.bindparam("owner"), tables.claims.c.key.in_(sa.bindparam("keys", expanding=True))
+)
 
 
 class Claims:
     """The claims of this process on questions of one cache; a context manager that gives them all back."""
 
     def __init__(self, cache: TextCache) -> None:
-        self._database = cache.database
+        self._database, self._ledger = cache.database, cache.ledger
         self.owner = uuid.uuid4().hex
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat_on, daemon=True)
+        self._heard = awake()
+        self._revived: float | None = None
 
     def __enter__(self) -> Self:
         self._beat()
+        self._revived = None  # it is new
         self._heart.start()
         return self
 
@@ -51,15 +61,28 @@ class Claims:
             _forget(connection, [self.owner])
 
     def _beat(self) -> None:
-        """Say that this process lives; say it anew if it slept for so long that others held it for dead."""
-        row = {"owner": self.owner, "host": _here(), "pid": os.getpid(), "seen": time.time()}
         with self._database.writing() as connection:
-            connection.execute(self._database.upsert(tables.workers), row)
+            self._speak(connection)
+
+    def _speak(self, connection: sa.Connection) -> None:
+        """Say that this process lives; say it anew if it slept for so long that others held it for dead."""
+        now = awake()
+        if speak(self._database, connection, self.owner):
+            self._revived = awake()
+        self._heard = now
 
     def _beat_on(self) -> None:
         while not self._ended.wait(_BEAT_SECONDS):
             with contextlib.suppress(StoreError):  # if it lasts, the process itself meets it too
                 self._beat()
+
+    def doubtful(self, since: float) -> bool:
+        """Whether what was found to be this process's at a moment, of `awake`, may be others' by now."""
+        return (self._revived is not None and self._revived > since) or self._unheard
+
+    @property
+    def _unheard(self) -> bool:
+        return awake() - self._heard > _DOUBT_SECONDS
 
     def claim(self, keys: Collection[str], *, again: Collection[str] = ()) -> set[str]:
         """Those of the questions that are now this process's to ask; answered ones only if they are asked `again`."""
@@ -68,7 +91,9 @@ class Claims:
             return set()
         claims, answers = tables.claims, tables.answers
         with self._database.writing() as connection:
-            _forget(connection, _dead(connection))
+            if self._unheard:
+                self._speak(connection)
+            _forget(connection, dead(self._database, connection))
             insert = self._database.insert(claims).values([{"key": key, "owner": self.owner} for key in wanted])
             connection.execute(insert.on_conflict_do_nothing(index_elements=["key"]))
             mine = set(
@@ -83,6 +108,28 @@ class Claims:
                 connection.execute(sa.delete(claims).where(claims.c.key.in_(late)))
             return mine - late
 
+    def reserve(self, connection: sa.Connection, orders: Sequence[Order], max_cost: float | None = None) -> Reservation:
+        """Reserve what requests can cost, as `Ledger.reserve` does, if their questions are (still) this process's to
+        ask; a question that is not is `taken`.
+        """
+        if not orders:
+            return Reservation()
+        taken = self._taken(connection, [order.key for order in orders])
+        self._ledger.end(connection, self.owner, [order for order in orders if order.key in taken])
+        ours = [order for order in orders if order.key not in taken]
+        return replace(self._ledger.reserve(connection, self.owner, ours, max_cost), taken=taken)
+
+    def _taken(self, connection: sa.Connection, keys: Sequence[str]) -> frozenset[str]:
+        """Those that were this process's and are not any more."""
+        if self._unheard:
+            self._speak(connection)  # from now on, nobody holds it for dead
+        if self._revived is None and not self._database.postgresql:  # whose clock may leap: the machines' own do not
+            return frozenset()
+        mine: set[str] = set()
+        for some in batched(keys, 256):
+            mine.update(connection.scalars(_CLAIMED, {"owner": self.owner, "keys": some}))
+        return frozenset(keys) - mine
+
     def in_batches(self, keys: Collection[str]) -> set[str]:
         """Those of the questions that a batch at the server is about to answer."""
         with self._database.reading() as connection:
@@ -94,16 +141,6 @@ class Claims:
         with self._database.writing() as connection:
             for some in batched(sorted(keys), 256):
                 connection.execute(sa.delete(tables.claims).where(claims.owner == self.owner, claims.key.in_(some)))
-
-
-def _dead(connection: sa.Connection) -> list[str]:
-    silent_since = time.time() - _SILENT_SECONDS
-    here = _here()
-    return [
-        row.owner
-        for row in connection.execute(sa.select(tables.workers))
-        if row.seen < silent_since or (row.host == here and not _alive(row.pid))
-    ]
 
 
 def _forget(connection: sa.Connection, owners: list[str]) -> None:
@@ -118,19 +155,7 @@ def _in_batches(connection: sa.Connection, keys: Collection[str]) -> set[str]:
     return set(connection.scalars(sa.select(requests.key).where(requests.key.in_(list(keys)))))
 
 
-def _here() -> str:
-    """Where a process id means the same process: the machine, and in it the container."""
-    try:
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it lives, and is somebody else's
-        return True
-    return True
+def awake() -> float:
+    """Seconds of a clock that nobody sets, and that goes on while the machine sleeps, where there is such a one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)

@@ -53,6 +53,15 @@ class Database:
         with self._errors(), self._engine.begin() as connection:
             yield connection
 
+    @property
+    def clock(self) -> sa.ColumnElement[float]:
+        """Seconds since 1970 by the database's own clock, which is one for all who use it; of a SQLite file, its
+        machine's.
+        """
+        if self.postgresql:
+            return sa.literal_column("CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)", sa.Float)
+        return sa.literal_column("(julianday('now') - 2440587.5) * 86400.0", sa.Float)
+
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection for queries."""
@@ -146,10 +155,15 @@ def _check_postgresql(connection: sa.Connection, name: str) -> None:
         connection.exec_driver_sql("INSERT INTO kar_aug VALUES (%s)", (wanted.version,))
     else:
         wanted.refuse_newer(name, version)
+        if version < wanted.version:
+            wanted.migrate(connection, version)
+            connection.exec_driver_sql("UPDATE kar_aug SET version = %s", (wanted.version,))
 
 
 def _format() -> Format:
-    return Format("text cache", _APPLICATION, tables.metadata, migrations=(tables.FROM_VERSION_1,))
+    return Format(
+        "text cache", _APPLICATION, tables.metadata, migrations=(tables.FROM_VERSION_1, tables.FROM_VERSION_2)
+    )
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:

@@ -1,7 +1,8 @@
 """The tables of a text cache.
 
 `answers` holds what was asked and came back, by the question's key; `knowledge` says whose answer it is. Apart from
-them: what failed, which process or batch is about to ask what, and the batches that run at the server.
+them: what failed, which process or batch is about to ask what, the batches that run at the server, and what all of it
+costs (`ledger`, and the sum of each model in `accounts`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import sqlalchemy as sa
 
 from kar_aug.cache.texts.status import STATUSES, Status
 
-VERSION = 2
+VERSION = 3
 metadata = sa.MetaData()
+LOST = "lost"  # the state of a batch that the server does not know any more
 
 
 class _StatusText(sa.TypeDecorator[str]):
@@ -74,7 +76,8 @@ workers = sa.Table(
     sa.Column("owner", sa.Text, primary_key=True),
     sa.Column("host", sa.Text, nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("seen", sa.Float, nullable=False),  # seconds since 1970
+    sa.Column("seen", sa.Float, nullable=False),  # seconds since 1970, by the database's clock
+    sa.Column("started", sa.Text),  # with the pid, one process and no other; NULL where that cannot be told
 )
 claims = sa.Table(
     "claims",
@@ -102,6 +105,35 @@ batch_requests = sa.Table(
     sa.Column("question", sa.Text, nullable=False),  # JSON: model, messages, parameters
     sa.Column("links", sa.Text, nullable=False),  # JSON: whose knowledge the answer will be
 )
+# Money is in billionths of a US dollar, so that sums are exact.
+ledger = sa.Table(
+    "ledger",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),  # the process, or the batch, that sends the request
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, key="knowledge"),
+    sa.Column("tier", sa.Text),
+    sa.Column("state", sa.Text, nullable=False),  # see `kar_aug.cache.texts.ledger`
+    sa.Column("reserved", sa.BigInteger),  # the most that it can cost; NULL where the model's price is not known
+    sa.Column("surplus", sa.BigInteger, nullable=False),  # how much of that is because others cost more than they could
+    sa.Column("cost", sa.BigInteger),  # NULL until it is over
+    sa.Column("prompt_tokens", sa.Integer, nullable=False),
+    sa.Column("completion_tokens", sa.Integer, nullable=False),
+    sa.Column("created", sa.Text, nullable=False),
+)
+IS_OPEN = "state = 'reserved'"
+sa.Index(
+    "ix_ledger_open", ledger.c.owner, ledger.c.key, sqlite_where=sa.text(IS_OPEN), postgresql_where=sa.text(IS_OPEN)
+)
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("committed", sa.BigInteger, nullable=False),  # the sum of the ledger: cost, or reserved where it is open
+    sa.Column("surplus", sa.BigInteger, nullable=False),  # by how much an answer cost more than it could, at most
+)
 
 # A cache of format 1 had no failures worth keeping, and linked entities before they were answered.
 FROM_VERSION_1 = (
@@ -113,4 +145,16 @@ FROM_VERSION_1 = (
     "DROP INDEX knowledge_key",
     "CREATE INDEX ix_knowledge_key ON knowledge (key)",
     "DROP TABLE failures",
+)
+# Until format 2 what was spent was the cost of the answers that are stored.
+FROM_VERSION_2 = (
+    "ALTER TABLE workers ADD COLUMN started TEXT",
+    "INSERT INTO ledger (key, owner, model, source, tier, state, reserved, surplus, cost, prompt_tokens, "
+    "completion_tokens, created) SELECT key, '', model, "
+    "(SELECT min(source) FROM knowledge WHERE knowledge.key = answers.key), tier, 'settled', "
+    "CAST(round(cost * 1000000000) AS BIGINT), 0, CAST(round(cost * 1000000000) AS BIGINT), "
+    "coalesce(prompt_tokens, 0), coalesce(completion_tokens, 0), created "
+    "FROM answers WHERE cost IS NOT NULL OR prompt_tokens > 0",
+    "INSERT INTO accounts (model, committed, surplus) "
+    "SELECT model, coalesce(sum(cost), 0), 0 FROM ledger GROUP BY model",
 )

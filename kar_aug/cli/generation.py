@@ -27,7 +27,7 @@ _INCOMPLETE = 3  # the exit code where the job went through and some prompts hav
 @click.option(
     "--max-cost",
     type=click.FloatRange(0),
-    help="US dollars that the model's answers may cost in all, earlier runs included.",
+    help="US dollars that the model may cost in all: earlier runs, other jobs and batches included.",
 )
 @click.option("--max-requests", type=click.IntRange(1), help="Requests that this run may send.")
 @click.option("--dry-run", is_flag=True, help="Count prompts, tokens and dollars; send nothing.")

@@ -14,6 +14,7 @@ from kar_aug._files import write_atomic
 from kar_aug._toml import edited
 from kar_aug._version import __version__
 from kar_aug.cli.cache import cache
+from kar_aug.cli.costs import cost
 from kar_aug.cli.factors import factors
 from kar_aug.cli.generation import generate
 from kar_aug.cli.inspecting import inspect
@@ -158,7 +159,7 @@ def demo(
     table("", ("stage", "seconds"), [(name, f"{value:.0f}") for name, value in seconds.items()])
 
 
-for command in (audit, cache, compare, encode, export, factors, generate, inspect, prepare, prompts):
+for command in (audit, cache, compare, cost, encode, export, factors, generate, inspect, prepare, prompts):
     main.add_command(command)
 
 

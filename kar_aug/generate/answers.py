@@ -8,8 +8,9 @@ from typing import Any
 
 from kar_aug.cache import Answer, Status
 from kar_aug.generate.choices import End, Said, document_of, read_said
-from kar_aug.generate.cost import Price
+from kar_aug.generate.cost import Price, most_cost
 from kar_aug.generate.questions import Question
+from kar_aug.generate.usage import Usage, read_usage
 from kar_aug.prompts.schema import answer_fault
 
 # What servers add to a model's name in their answers: the date of a snapshot, a tag.
@@ -26,12 +27,14 @@ def read_answer(
     served_model: str | None = None,
     seconds: float = 0.0,
     tier: str = "",
+    unlimited: int = 0,
 ) -> Answer:
     """The answer in a response body, which is kept as it came. One that cannot be read is "malformed".
 
     Args:
         price: of the model, None if not known.
         served_model: the name by which the server is to answer, that of the question if None.
+        unlimited: tokens of an answer where no parameter limits it.
     """
     read = document_of(body)
     said = read_said(read)
@@ -41,21 +44,16 @@ def read_answer(
     status = Status.WRONG_MODEL if wrong_model and said else _status(said, question.schema)
     if not tier and document.get("service_tier") == "flex":
         tier = "flex"
-    usage = document["usage"] if isinstance(document.get("usage"), dict) else {}
-    prompt_tokens, completion_tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    details = usage.get("prompt_tokens_details")
-    cached = min(prompt_tokens, _count(details, "cached_tokens")) if isinstance(details, dict) else 0
-    cost = None
-    if price is not None and usage:
-        cost = price.of(prompt_tokens, completion_tokens, cached_tokens=cached, tier=tier)
+    usage = read_usage(document, empty=not (said and said.text))
+    cost = None if price is None else _cost(usage, price, question, unlimited, tier)
     return Answer(
         question.key,
         status,
         said.text if said else "",
         question.model,
         question.messages,
-        prompt_tokens,
-        completion_tokens,
+        usage.prompt if usage else 0,
+        usage.completion if usage else 0,
         seconds,
         parameters=question.parameters,
         served_model=served,
@@ -93,6 +91,8 @@ def same_model(served: str, asked: str) -> bool:
     return plain(served) == plain(asked)
 
 
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) and 0 <= value < 2**31 else 0
+def _cost(usage: Usage | None, price: Price, question: Question, unlimited: int, tier: str) -> float:
+    """US dollars; where the server does not say what it charges for, the most that it can be."""
+    if usage is None:
+        return most_cost(price, question.messages, question.parameters, unlimited, tier if tier == "batch" else "")
+    return price.of(usage.prompt, usage.completion, cached_tokens=usage.cached, tier=tier)

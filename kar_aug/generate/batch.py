@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -20,20 +21,22 @@ from typing import IO, Any, TypeVar
 
 from kar_aug._batched import batched
 from kar_aug.cache import Answer, Batch, BatchBook, Claims, Request, TextCache
-from kar_aug.cache.texts.batches import LOST as LOST_STATE
+from kar_aug.cache.texts import tables
 from kar_aug.config import LanguageModel
 from kar_aug.errors import ConfigError, GenerationError, Hopeless, LimitReached
 from kar_aug.generate.addresses import client_options, effective, normalised
-from kar_aug.generate.cost import Prices, most_tokens
-from kar_aug.generate.faults import Fault, Faults, Passing, Unavailable, Unreachable, client_errors
+from kar_aug.generate.cost import Prices
+from kar_aug.generate.faults import Expired, Fault, Faults, Passing, Unavailable, Unreachable, client_errors
 from kar_aug.generate.intake import BATCH, LOST, Intake
 from kar_aug.generate.jsonl import MOST_BYTES, MOST_REQUESTS, Response, answer_of, read_responses, request_line
 from kar_aug.generate.limits import pause, requests_reached
 from kar_aug.generate.progress import Progress
-from kar_aug.generate.questions import Question
+from kar_aug.generate.questions import Question, question_of, request_of
 from kar_aug.generate.server import api_key, import_openai
 from kar_aug.prompts import Prompt
 
+_TIER = "batch"  # by which every answer of a batch is charged
+_CENTS = 1e-9  # US dollars that floats may be off by
 _MARK = "kar_aug"  # the name of our marker in a batch's metadata
 _ROUNDS = 3  # batches that one question is put into before it is listed as failed
 _CLOCKS_SECONDS = 86_400  # by which the server's clock and ours surely do not differ
@@ -85,8 +88,9 @@ def generate_batches(
         progress = Progress()
         intake = Intake(cache, model, progress, prices, claims=claims, retry_failed=retry_failed, on_note=on_note)
         key = api_key(model) if key is None else key
-        job = _Batches(cache, model, key, prices, claims, intake, progress, on_progress, on_note)
+        job = _Batches(cache, model, key, claims, intake, progress, on_progress, on_note)
         try:
+            intake.reserve_for_batches()
             job.go_on()
             job.submit(prompts, min(most_requests, MOST_REQUESTS))
             while wait and job.running:
@@ -134,20 +138,20 @@ class _Batches:
         cache: TextCache,
         model: LanguageModel,
         key: str,
-        prices: Prices,
         claims: Claims,
         intake: Intake,
         progress: Progress,
         on_progress: Callable[[Progress], None],
         on_note: Callable[[str], None],
     ) -> None:
-        self.cache, self.model, self.prices, self.claims = cache, model, prices, claims
+        self.cache, self.model, self.claims = cache, model, claims
         self.intake, self.progress = intake, progress
         self.on_progress, self.on_note = on_progress, on_note
         self.book = BatchBook(cache)
         self.running: list[Batch] = []
         self.claimed: set[str] = set()
         self.misfits: list[Question] = []
+        self.free: set[str] = set()
         self.limit: LimitReached | None = None
         self.refused: GenerationError | None = None
         self.made: dict[str, float] = {}  # when, by marker, those of this run
@@ -172,24 +176,29 @@ class _Batches:
         """Put every prompt without an answer into a batch."""
         questions: dict[str, Question] = {}
         size = 0
-        cost = self._committed()
+        room = self._room()
         for question in self._open(prompts):
             if question.key in questions:
                 links = (*questions[question.key].links, *question.links)
                 questions[question.key] = question.for_all(links)
                 continue
-            most = self._most_cost(question)
-            if self._crosses_limit(len(questions), cost, cost + most):
+            room -= self.intake.order(question, tier=_TIER).most or 0.0
+            if self._crosses_limit(len(questions)) or room < 0:
+                self.limit = self.limit or self._cost_reached()
                 break
-            cost += most
             length = len(_line(question))
             if len(questions) == most_requests or size + length > MOST_BYTES:
-                self._prepare(map(_request, questions.values()))
+                self._prepare(map(request_of, questions.values()))
                 questions, size = {}, 0
             questions[question.key] = question
             size += length
-        self._prepare(map(_request, questions.values()))
+        self._prepare(map(request_of, questions.values()))
         self.claims.release(self.claimed)  # what a limit kept out, another process may ask
+
+    def _room(self) -> float:
+        """US dollars that are left, as far as can be told now; what counts is what there is when a batch is noted."""
+        most, name = self.model.max_cost, self.model.model
+        return math.inf if most is None else most - self.cache.spent(name) + _CENTS
 
     def _open(self, prompts: Iterable[Prompt]) -> Iterator[Question]:
         """Questions that are ours to ask."""
@@ -208,38 +217,34 @@ class _Batches:
         self.progress.elsewhere += sum(len(question.links) for question in others)
         return mine
 
-    def _crosses_limit(self, chosen: int, committed: float, cost: float) -> bool:
-        model = self.model
-        if model.max_requests is not None and self.progress.requests + chosen >= model.max_requests:
-            self.limit = requests_reached(model.max_requests, self.progress.requests + chosen)
-        elif model.max_cost is not None and cost > model.max_cost:
-            self.limit = LimitReached(
-                f"Stopped at --max-cost {model.max_cost:g}: the batches so far can cost up to that. Raise it to go on.",
-                setting="max_cost",
-                limit=model.max_cost,
-                spent=committed,
-            )
+    def _crosses_limit(self, chosen: int) -> bool:
+        most, sent = self.model.max_requests, self.progress.requests + chosen
+        if most is not None and sent >= most:
+            self.limit = requests_reached(most, sent)
         return self.limit is not None
 
-    def _committed(self) -> float:
-        """US dollars that are spent, or that batches on their way can cost."""
-        if self.model.max_cost is None:
-            return 0.0
-        spent = self.cache.spent(self.model.model)
-        for batch in self.book.batches():
-            spent += sum(self._most_cost(_question(request)) for request in self.book.requests(batch.marker))
-        return spent
-
-    def _most_cost(self, question: Question) -> float:
-        price = self.prices.of(question.model)
-        return price.of(most_tokens(question.messages), self.model.max_tokens, tier="batch") if price else 0.0
+    def _cost_reached(self) -> LimitReached:
+        most = self.model.max_cost or 0.0
+        return LimitReached(
+            f"Stopped at --max-cost {most:g}: the batches so far can cost up to that. Raise it to go on.",
+            setting="max_cost",
+            limit=most,
+            spent=self.cache.spent(self.model.model),
+        )
 
     def _prepare(self, requests: Iterable[Request]) -> None:
+        """Make a batch of requests, as far as there is money for them."""
         requests = list(requests)
-        if requests:
-            batch = self.book.prepare(requests, effective(self.model.base_url))
-            self.progress.requests += len(requests)
-            self.progress.elsewhere += sum(len(request.links) for request in requests)
+        if not requests:
+            return
+        orders = [self.intake.order(question_of(request), tier=_TIER) for request in requests]
+        batch = self.book.prepare(requests, effective(self.model.base_url), orders, self.model.max_cost)
+        if batch.requests < len(requests):
+            self.limit = self.limit or self._cost_reached()
+        if batch.requests:
+            self.progress.requests += batch.requests
+            there = requests if batch.requests == len(requests) else self.book.requests(batch.marker)
+            self.progress.elsewhere += sum(len(request.links) for request in there)
             if self._is_ours(batch):  # another process may have come upon it first
                 self._start(batch)
 
@@ -274,7 +279,7 @@ class _Batches:
     def _upload(self, batch: Batch) -> str:
         with tempfile.TemporaryFile() as file:
             for request in self.book.requests(batch.marker):
-                file.write(_line(_question(request)))
+                file.write(_line(question_of(request)))
 
             def upload() -> str:
                 file.seek(0)
@@ -320,7 +325,7 @@ class _Batches:
         for batch in list(self.running):
             try:
                 there = self._try(partial(self.client.batches.retrieve, batch.batch_id or ""), gone=_GONE)
-                if batch.state == LOST_STATE:
+                if batch.state == tables.LOST:
                     self.running[self.running.index(batch)] = batch = self._noted(batch, state="running")
                 if there.status in _OVER:
                     self._collect(batch, there)
@@ -336,7 +341,7 @@ class _Batches:
     def _set_aside(self, batch: Batch, gone: _Gone) -> None:
         """The server does not know a batch any more, or its results. It may be paid for, so that a person decides."""
         self.running.remove(batch)
-        self._noted(batch, state=LOST_STATE)
+        self._noted(batch, state=tables.LOST)
         left = list(self.book.requests(batch.marker))
         before = self.progress.elsewhere
         for request in left:
@@ -357,6 +362,8 @@ class _Batches:
                     self._try(partial(self._download, file_id, file), gone=_GONE)
                     self._store(batch, file, f"results of {batch.batch_id}")
         self.on_note(f"batch {batch.batch_id}: {there.status}, {self.progress.asked - before:,} answers")
+        if there.status != "completed":  # what it did not answer is not charged
+            self.free.update(request.key for request in self.book.requests(batch.marker))
         if there.status == "failed":
             self._close(batch, there)
             errors = there.errors.data if there.errors and there.errors.data else []
@@ -378,7 +385,8 @@ class _Batches:
 
     def _close(self, batch: Batch, there: Any) -> None:
         """The batch is over. Its files at the provider are deleted last: without them it could not be collected."""
-        self.book.close(batch.marker)
+        self.book.close(batch.marker, free=self.free)
+        self.free = set()
         if self.model.delete_batch_files:
             for file_id in filter(None, (batch.input_file, there.output_file_id, there.error_file_id)):
                 with contextlib.suppress(*client_errors()):  # not every server can
@@ -404,23 +412,26 @@ class _Batches:
             requests = {request.key: request for request in self.book.requests(batch.marker, responses.keys())}
             answers: list[tuple[Question, Answer]] = []
             for request in requests.values():
-                answer = self._read(request, responses[request.key])
+                answer = self._read(batch, request, responses[request.key])
                 if answer is not None:
-                    answers.append((_question(request), answer))
+                    answers.append((question_of(request), answer))
                     self._came_back(request)
-            self.misfits += self._claim(self.intake.take(answers))
+            self.misfits += self._claim(self.intake.take(answers, owner=batch.marker))
             self.on_progress(self.progress)
 
-    def _read(self, request: Request, response: Response) -> Answer | None:
+    def _read(self, batch: Batch, request: Request, response: Response) -> Answer | None:
         try:
-            return answer_of(response, _question(request), self.intake, tier="batch")
+            return answer_of(response, question_of(request), self.intake, tier=_TIER)
         except Fault as fault:
             if fault.permanent or request.rounds >= _ROUNDS:
-                self._failed(request, type(fault)(self.faults.clean(fault.reason)))
+                said = type(fault)(self.faults.clean(fault.reason))
+                self._failed(batch, request, said)
+            elif fault.free:
+                self.free.add(request.key)
             return None
 
-    def _failed(self, request: Request, fault: Fault) -> None:
-        self.intake.failed(_question(request), fault, request.rounds)
+    def _failed(self, batch: Batch, request: Request, fault: Fault) -> None:
+        self.intake.failed(question_of(request), fault, request.rounds, owner=batch.marker)
         self.book.drop([request.key])
         self._came_back(request)
 
@@ -433,7 +444,7 @@ class _Batches:
         left = []
         for request in list(self.book.requests(batch.marker)):
             if request.rounds >= _ROUNDS:
-                self._failed(request, Passing("the batch gave no response"))
+                self._failed(batch, request, self._unanswered(request))
             else:
                 self._came_back(request)
                 left.append(replace(request, rounds=request.rounds + 1))
@@ -442,7 +453,21 @@ class _Batches:
         if self.misfits:
             self.on_note(f"batch {batch.batch_id}: {len(self.misfits):,} answers do not fit their schema: asked again")
         misfits, self.misfits = self.misfits, []
-        self._prepare([*left, *map(_request, misfits)])
+        self._prepare(self._within_limit([*left, *map(request_of, misfits)]))
+        self.claims.release({question.key for question in misfits})  # those that a limit kept out
+
+    def _unanswered(self, request: Request) -> Fault:
+        why = "the batch gave no response"
+        return Expired(why) if request.key in self.free else Passing(why)
+
+    def _within_limit(self, requests: list[Request]) -> list[Request]:
+        """As many as this run may still send."""
+        if self.model.max_requests is None:
+            return requests
+        allowed = max(0, self.model.max_requests - self.progress.requests)
+        if len(requests) > allowed:
+            self.limit = self.limit or requests_reached(self.model.max_requests, self.progress.requests + allowed)
+        return requests[:allowed]
 
     def _try(self, action: Callable[[], T], *, gone: Collection[int] = ()) -> T:
         """Do it until it works, or cannot; a server that answers nothing is waited for as long as online.
@@ -491,15 +516,6 @@ class _Batches:
                 f"{self.faults.server}: {fault.reason}. Does it have the Batch API? Nothing stored is lost."
             ) from None
         return fault
-
-
-def _question(request: Request) -> Question:
-    return Question(request.key, **request.question, links=request.links)
-
-
-def _request(question: Question) -> Request:
-    asked = {"model": question.model, "messages": question.messages, "parameters": question.parameters}
-    return Request(question.key, asked, question.links)
 
 
 def _line(question: Question) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import math
 import re
 import tomllib
@@ -12,7 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from kar_aug.config import longest_answer
 from kar_aug.errors import ConfigError, GenerationError
+from kar_aug.generate.structured import sent
 
 # Providers charge a few tokens for the frame of each message, and of the answer.
 _MESSAGE_TOKENS, _REPLY_TOKENS = 4, 3
@@ -142,6 +145,29 @@ def most_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
     """More prompt tokens than any tokenizer makes of the messages: one a byte."""
     size = sum(len(str(message["content"]).encode("utf-8", "surrogatepass")) for message in messages)
     return _framed(messages, size) + 2 * _REPLY_TOKENS * len(messages)
+
+
+def most_sent(messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> int:
+    """More prompt tokens than a request has: beside its messages a model reads the schema of the answer, tools and the
+    like.
+    """
+    read = (value for value in sent(parameters).values() if isinstance(value, Mapping | list | tuple | str))
+    return most_tokens(messages) + sum(
+        len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")) for value in read
+    )
+
+
+def most_cost(
+    price: Price, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any], unlimited: int, tier: str = ""
+) -> float:
+    """US dollars that a request can cost at most, by what is sent.
+
+    Args:
+        unlimited: tokens of an answer where the parameters do not limit it.
+        tier: that is sure to be charged by, as a batch is. A server need not answer in the tier that it was asked for.
+    """
+    longest = longest_answer(parameters)
+    return price.of(most_sent(messages, parameters), unlimited if longest is None else longest, tier=tier)
 
 
 def estimated_tokens(messages: Sequence[Mapping[str, Any]]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kar_aug.cache import TextCache
-from kar_aug.config import LanguageModel
+from kar_aug.config import LanguageModel, longest_answer
 from kar_aug.generate.cost import Price, Prices, token_counter
 from kar_aug.generate.intake import Survey
 from kar_aug.generate.progress import Progress
@@ -71,7 +71,7 @@ def estimate(
         len(keys),
         prompt_tokens,
         counted,
-        len(keys) * model.max_tokens,
+        len(keys) * (longest_answer(model.parameters) or model.max_tokens),
         None if mean is None else round(len(keys) * mean),
         prices.of(model.model),
         prices.date,

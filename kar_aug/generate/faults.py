@@ -55,9 +55,11 @@ _SHOWN = 200  # characters of a server's own words
 
 
 class Fault(Exception):
-    """A question has no answer. `permanent` says whether to ask it again is no use."""
+    """A question has no answer. `permanent` says whether to ask it again is no use, `free` whether the server surely
+    charged nothing.
+    """
 
-    permanent = False
+    permanent = free = False
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -71,9 +73,13 @@ class Passing(Fault):
 class NoCompletion(Passing):
     """The server said 200, and its body is something else than a chat completion."""
 
+    free = True
+
 
 class Unavailable(Passing):
     """The server takes no requests just now. `wait` is in seconds, None if it did not say how long."""
+
+    free = True
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -88,10 +94,16 @@ class NotReady(Unavailable):
     """The server is starting, or loads its model."""
 
 
+class Expired(Passing):
+    """A batch ended before the server came to it."""
+
+    free = True
+
+
 class Rejected(Fault):
     """The question itself is refused, or the form of every request; `of_prompt` says that the words are of this one."""
 
-    permanent = True
+    permanent = free = True
 
     def __init__(self, reason: str, of_prompt: bool = False) -> None:
         super().__init__(reason)

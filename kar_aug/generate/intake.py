@@ -18,15 +18,16 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from kar_aug._batched import batched
-from kar_aug.cache import Answer, BatchBook, Claims, Link, Status, TextCache
+from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Reservation, Status, TextCache
+from kar_aug.cache.texts.ledger import billionths
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
 from kar_aug.generate.answers import read_answer
 from kar_aug.generate.choices import no_completion
-from kar_aug.generate.cost import Prices
+from kar_aug.generate.cost import Prices, most_cost
 from kar_aug.generate.faults import Fault, NoCompletion, Rejected, server_name, without_keys
 from kar_aug.generate.progress import Progress
-from kar_aug.generate.questions import Question
+from kar_aug.generate.questions import Question, question_of
 from kar_aug.generate.remarks import remarks_on
 from kar_aug.prompts import Prompt
 
@@ -183,7 +184,8 @@ class Intake:
         on_note: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._cache, self._model, self._progress, self._prices = cache, model, progress, prices
-        self._claims, self._on_note = claims, on_note
+        self._claims, self._owner = claims, claims.owner if claims else ""
+        self._on_note = on_note
         self._survey = Survey(cache, model, progress, retry_failed=retry_failed)
         self._counting = threading.Lock()
         self._lost: set[str] = set()
@@ -234,6 +236,36 @@ class Intake:
         mine = self._claims.claim([question.key for question in questions], again=again)
         return [question for question in questions if question.key in mine]
 
+    # Money
+
+    def order(self, question: Question, *, tier: str = "", before: str = "") -> Order:
+        """A request for a question, with the most that it can cost.
+
+        Args:
+            tier: that it is sure to be charged by: "batch".
+            before: what became of the request for the same question before, as in `Order`.
+        """
+        price, model = self._prices.of(question.model), self._model
+        most = None
+        if price is not None:
+            most = most_cost(price, question.messages, question.parameters, model.max_tokens, tier)
+        knowledge = question.links[0].knowledge if question.links else None
+        return Order(question.key, question.model, most, knowledge, tier, before)
+
+    def surplus(self, question: Question, answer: Answer) -> int:
+        """By how much an answer cost more than was to be expected at most, in billionths of a US dollar."""
+        most = billionths(self.order(question).most) if answer.cost is not None else None
+        return 0 if most is None else max(0, (billionths(answer.cost) or 0) - most)
+
+    def give_back(self, keys: Collection[str]) -> None:
+        """Requests for these questions, which are reserved, were not sent."""
+        with self._cache.database.writing() as connection:
+            self._cache.ledger.release(connection, self._owner, keys)
+
+    def reserve_for_batches(self) -> None:
+        """Batches of a kar-aug without a ledger run on: reserve what they can cost still."""
+        BatchBook(self._cache).reserve(lambda request: self.order(question_of(request), tier="batch"))
+
     # Answers
 
     def read(self, question: Question, body: bytes, *, seconds: float = 0.0, tier: str = "") -> Answer:
@@ -242,17 +274,39 @@ class Intake:
         Raises:
             NoCompletion: It is no answer, and was not paid for; it is kept all the same, as nobody's.
         """
-        price, served = self._prices.of(question.model), self._model.served_model
-        answer = read_answer(body, question, price, served_model=served, seconds=seconds, tier=tier)
+        price, model = self._prices.of(question.model), self._model
+        answer = read_answer(
+            body,
+            question,
+            price,
+            served_model=model.served_model,
+            seconds=seconds,
+            tier=tier,
+            unlimited=model.max_tokens,
+        )
         if answer.status == Status.MALFORMED and (instead := no_completion(body)):
             # Beside the question's own answer, so that it is asked again as if nothing had come.
-            self._cache.put(replace(answer, key=f"{question.key}-no-completion", parameters=None))
+            self._cache.put(replace(answer, key=f"{question.key}-no-completion", parameters=None, cost=None))
             raise NoCompletion(f"the server answered 200 with {without_keys(instead)[:_SHOWN]}")
         return answer
 
-    def store(self, answers: Collection[tuple[Question, Answer]]) -> None:
-        """Keep answers, and whose they are, in one commit. What does not fit its schema is nobody's."""
-        self._cache.put_many((answer, question.links if _fits(answer) else ()) for question, answer in answers)
+    def store(
+        self, answers: Collection[tuple[Question, Answer]], orders: Sequence[Order] = (), *, owner: str | None = None
+    ) -> Reservation:
+        """Keep answers, and whose they are, and reserve what the next requests can cost, in one commit. What does not
+        fit its schema is nobody's.
+
+        Args:
+            owner: who had reserved what the answers cost; this process if None.
+        """
+        kept = [(answer, question.links if _fits(answer) else ()) for question, answer in answers]
+        owner = self._owner if owner is None else owner
+        if self._claims is None:
+            self._cache.put_many(kept, owner=owner)
+            return Reservation()
+        with self._cache.database.writing() as connection:
+            self._cache.put_within(connection, kept, owner)
+            return self._claims.reserve(connection, orders, self._model.max_cost)
 
     def answered(self, question: Question, answer: Answer, late: Sequence[Link] = ()) -> Question | None:
         """What follows from an answer that is stored. Returns the question that is to be asked because of it, if any.
@@ -275,16 +329,28 @@ class Intake:
             self.hopeless = self._by_another_model(answer)
         return None if _fits(answer) else self._after_misfit(question)
 
-    def take(self, answers: Sequence[tuple[Question, Answer]]) -> list[Question]:
+    def take(self, answers: Sequence[tuple[Question, Answer]], *, owner: str | None = None) -> list[Question]:
         """`store`, then `answered` of each."""
-        self.store(answers)
+        self.store(answers, owner=owner)
         followed = (self.answered(question, answer) for question, answer in answers)
         return [question for question in followed if question is not None]
 
-    def failed(self, question: Question, fault: Fault, attempts: int) -> None:
-        """Record that a question has no answer: for good if it was rejected, else until the next run."""
+    def failed(self, question: Question, fault: Fault, attempts: int, *, owner: str | None = None) -> None:
+        """Record that a question has no answer: for good if it was rejected, else until the next run.
+
+        Args:
+            owner: who had reserved what it can cost; this process if None.
+        """
         link = question.links[0] if question.links else None
-        self._cache.fail(question.key, fault.reason, attempts, permanent=fault.permanent, link=link)
+        self._cache.fail(
+            question.key,
+            fault.reason,
+            attempts,
+            permanent=fault.permanent,
+            link=link,
+            owner=self._owner if owner is None else owner,
+            free=fault.free,
+        )
         self._count_failed(fault.reason, len(question.links))
 
     def postponed(self, question: Question, reason: str) -> None:

@@ -2,7 +2,8 @@
 
 A reader looks prompts up in the cache and hands out those without an answer; as many slots as `concurrency` ask, each
 one question at a time; a writer commits answers, several at once where several came. An answer is committed before its
-slot asks the next question, so that a process killed at any moment loses at most the requests then in flight.
+slot asks the next question, and with it goes the reservation of what that can cost: a process killed at any moment
+loses at most the requests then in flight, and what they cost is in the ledger.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from kar_aug._batched import batched
 from kar_aug._loops import run
-from kar_aug.cache import Answer, Claims, Link, Status, TextCache
-from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError, Hopeless, LimitReached
-from kar_aug.generate.cost import Prices, estimated_tokens, most_tokens
-from kar_aug.generate.faults import Fault, NoCompletion, NotReady, Passing, Rejected, Unavailable, Unreachable
+from kar_aug.cache import Answer, Claims, Link, Reservation, Status, TextCache
+from kar_aug.cache.texts.claims import awake
+from kar_aug.cache.texts.ledger import RELEASED, UNKNOWN
+from kar_aug.config import LanguageModel, longest_answer
+from kar_aug.errors import GenerationError, Hopeless, LimitReached, StoreError
+from kar_aug.generate.cost import Prices, estimated_tokens
+from kar_aug.generate.faults import Fault, NoCompletion, NotReady, Passing, Unavailable, Unreachable
 from kar_aug.generate.intake import BATCH, Intake
-from kar_aug.generate.limits import Budget, Gate, pause
+from kar_aug.generate.limits import Gate, cost_reached, pause, requests_reached
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question
 from kar_aug.generate.remarks import why_unfinished
@@ -32,7 +36,7 @@ from kar_aug.generate.streak import Refusal, Streak
 from kar_aug.prompts import Prompt
 
 _MOST_DEFERRED = 10_000  # questions that another process is asking, kept in memory to look after them later
-_LOOK_SECONDS = 0.5  # between two looks whether another process has answered
+_LOOK_SECONDS = 0.5  # between two looks whether another process has answered, or spent less than it could
 _NO_ANSWERS = (Status.MALFORMED, Status.UNFINISHED)  # one after the other, they are a fault of the server
 _SAY_SECONDS = 30.0  # between two lines that say what is waited for
 
@@ -87,7 +91,6 @@ class _Job:
         on_note: Callable[[str], None],
     ) -> None:
         self.cache, self.model, self.on_progress, self.on_note = cache, model, on_progress, on_note
-        self.price = prices.of(model.model)
         self.progress = Progress(concurrency=model.concurrency)
         self.server = Server(model, key)
         self.claims = Claims(cache)
@@ -108,27 +111,32 @@ class _Job:
         # Made here, inside the event loop that they belong to.
         self.queue: asyncio.Queue[Question | None] = asyncio.Queue(self.model.concurrency)
         self.gate = Gate(self.model.concurrency, self.model.rpm, self.model.tpm)
-        spent = self.cache.spent(self.model.model) if self.model.max_cost is not None else 0.0
-        self.budget = Budget(self.model.max_cost, self.model.max_requests, spent)
-        self.writer = _Writer(self.intake, self.waiting)
+        self.intake.reserve_for_batches()
+        self.writer = _Writer(self.intake, self.waiting, self.model.max_cost)
         with ExitStack() as stack:
             stack.enter_context(self.claims)
             stack.enter_context(self._drain_on_signals())
-            self.tasks = [self._start(self._slot()) for _ in range(self.model.concurrency)]
-            self.tasks.append(self._start(self._read(prompts)))
             teller = asyncio.create_task(self._tell_of_waiting())
             try:
-                await asyncio.gather(*self.tasks)
+                await self._work(prompts)
+                while self.deferred and self.stopped is None:  # taken from a slot, when all prompts were read
+                    await self._work(())
                 if self.stopped is None:
                     await self._record(self.streak.end())
             finally:
                 teller.cancel()
                 await self.server.close()
+                await self.writer.close()
         if isinstance(self.stopped, KeyboardInterrupt):
             raise KeyboardInterrupt(str(self.progress))
         if self.stopped is not None:
             raise self.stopped
         return self.progress
+
+    async def _work(self, prompts: Iterable[Prompt]) -> None:
+        self.tasks = [self._start(self._slot()) for _ in range(self.model.concurrency)]
+        self.tasks.append(self._start(self._read(prompts)))
+        await asyncio.gather(*self.tasks)
 
     # Reading
 
@@ -186,25 +194,39 @@ class _Job:
 
     async def _slot(self) -> None:
         while (question := await self.queue.get()) is not None:
-            open_questions = [question]
-            while open_questions and not self.stopped:
-                question = open_questions.pop()
+            sendings = [self.writer.reserve(question)]
+            while sendings and not self.stopped:
+                sending = sendings.pop()
                 try:
-                    answer = await self._ask(question)
+                    answer = await self._ask(sending)
+                except _Taken:
+                    self.deferred.append(sending.question)
                 except Fault as fault:
-                    await self._failed(question, fault)
+                    await self._failed(sending.question, fault)
                 else:
-                    open_questions += await self._answered(question, answer)
+                    sendings += self._next()
+                    sendings += map(self.writer.reserve, await self._answered(sending.question, answer))
                 self._report()
 
-    async def _ask(self, question: Question) -> Answer:
+    def _next(self) -> list[_Sending]:
+        """The next question, if there is one already: it is reserved in the commit that is about to come."""
+        if self.queue.empty():
+            return []
+        question = self.queue.get_nowait()
+        if question is not None:
+            return [self.writer.reserve(question)]
+        self.queue.put_nowait(None)
+        return []
+
+    async def _ask(self, sending: _Sending) -> Answer:
         """Try until there is an answer or no hope. What is not this question's fault does not count as a try."""
         tries = 0
-        tokens = estimated_tokens(question.messages) + self.model.max_tokens
+        question = sending.question
+        tokens = estimated_tokens(question.messages) + (longest_answer(question.parameters) or self.model.max_tokens)
         while True:
             asked = self.progress.asked
             try:
-                return await self._request(question, tokens)
+                return await self._request(sending, tokens)
             except Unavailable as fault:
                 self._unavailable(question, fault, tries)
                 # A server that is not ready answers nobody. If it answers others, it may be this question's fault.
@@ -221,45 +243,56 @@ class _Job:
                     raise
                 self._check_patience(question, fault, tries)
                 await asyncio.sleep(pause(tries))
+            except _Doubtful:
+                sending = self.writer.reserve(question, RELEASED)
+                continue
             if self.stopped:
                 raise failure
+            if not failure.free:
+                sending = self.writer.reserve(question, UNKNOWN)
 
-    async def _request(self, question: Question, tokens: int) -> Answer:
-        """One request, as the limits allow."""
-        most = self._most_cost(question)
+    async def _request(self, sending: _Sending, tokens: int) -> Answer:
+        """One request, as the limits allow.
+
+        Raises:
+            _Taken: Others ask this question by now.
+            _Doubtful: The process may have slept since it was looked at last, or answers cost more than was reserved.
+            Fault, Hopeless: There is no answer.
+        """
+        reserved = await sending.reserved
+        if isinstance(reserved, Exception):
+            raise reserved
         await self.gate.enter(tokens)
         used: int | None = 0
-        reserved = cost = 0.0
         try:
-            await self.budget.reserve(most)
-            reserved = most
-            self.progress.requests += 1
-            cost = most  # until the server says otherwise: a lost request may have been charged
+            if self.claims.doubtful(reserved.since) or reserved.surplus < self.writer.surplus:
+                raise _Doubtful
+            self._count_request()
             # While it waits for the server a slot is not cancelled, whatever happens: its answer is paid for.
             self.sending.add(asyncio.current_task())
-            self.sent_at[question.key] = time.monotonic()
-            body, seconds = await self.server.ask(question)
-            answer = self.intake.read(question, body, seconds=seconds)
+            self.writer.unsent.discard(sending.question.key)
+            self.sent_at[sending.question.key] = time.monotonic()
+            body, seconds = await self.server.ask(sending.question)
+            answer = self.intake.read(sending.question, body, seconds=seconds)
             used = answer.prompt_tokens + answer.completion_tokens or None
-            cost = most if answer.cost is None else answer.cost
+            self.writer.surplus = max(self.writer.surplus, self.intake.surplus(sending.question, answer))
             if answer.status not in _NO_ANSWERS:
                 await self.gate.succeeded()
             return answer
         except BaseException as error:
             self.sending.discard(asyncio.current_task())
-            if isinstance(error, (Unavailable, Rejected, Hopeless)):
-                cost = 0.0
+            if isinstance(error, Hopeless) or (isinstance(error, Fault) and error.free):
+                self.writer.unsent.add(sending.question.key)
             raise
         finally:
-            await self.budget.settle(reserved, cost)
             await self.gate.leave(tokens, used)
             self.progress.concurrency = self.gate.concurrency
 
-    def _most_cost(self, question: Question) -> float:
-        """In US dollars. At the full price: a server need not answer in the tier that it was asked for."""
-        if self.price is None:
-            return 0.0
-        return self.price.of(most_tokens(question.messages), self.model.max_tokens)
+    def _count_request(self) -> None:
+        most = self.model.max_requests
+        if most is not None and self.progress.requests >= most:
+            raise requests_reached(most, self.progress.requests)
+        self.progress.requests += 1
 
     def _unavailable(self, question: Question, fault: Unavailable, tries: int) -> None:
         server = self.server.faults.server
@@ -419,54 +452,157 @@ class _Waiting:
             return self._links.pop(key)
 
 
-class _Writer:
-    """Commits answers for all slots, in a thread: what comes while one commit runs goes into the next."""
+class _Taken(Exception):
+    """A question is not this process's to ask any more."""
 
-    def __init__(self, intake: Intake, waiting: _Waiting) -> None:
-        self._intake, self._waiting = intake, waiting
+
+class _Doubtful(Exception):
+    """What is reserved for a question has to be looked at again before it is sent."""
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """A question that a slot is to send.
+
+    Args:
+        before: what became of its request before, as in `Order`.
+        reserved: ends when what it can cost is on disk, or with the reason why it is not to be sent: `_Taken` or
+            LimitReached.
+    """
+
+    question: Question
+    before: str
+    reserved: asyncio.Future[_Reserved | Exception]
+
+
+class _Reserved(NamedTuple):
+    """Since when (by `awake`) it is sure that a question is ours to send, and the surplus that was reserved for it."""
+
+    since: float
+    surplus: int
+
+
+class _Writer:
+    """Commits for all slots, in a thread: answers, and with them the reservations of what is asked next. What comes
+    while one commit runs goes into the next.
+
+    Attributes:
+        unsent: keys of questions that are reserved, and were not sent, or refused without charge.
+        surplus: that reservations have, or will have when the answers so far are committed.
+    """
+
+    def __init__(self, intake: Intake, waiting: _Waiting, max_cost: float | None) -> None:
+        self._intake, self._waiting, self._max_cost = intake, waiting, max_cost
         self._loop = asyncio.get_running_loop()
         self._pending: list[tuple[Question, Answer, asyncio.Future[Question | None]]] = []
+        self._orders: list[_Sending] = []
+        self._short: list[_Sending] = []  # of money, which others may give back
+        self._look: asyncio.TimerHandle | None = None
         self._busy = False
+        self._looked = 0.0  # when the last commit began
+        self.unsent: set[str] = set()
+        self.surplus = 0
 
     async def put(self, question: Question, answer: Answer) -> Question | None:
         """Returns when the answer is committed: the question that is to be asked because of it, if any."""
         done = self._loop.create_future()
         self._pending.append((question, answer, done))
+        self._wake()
+        return await done
+
+    def reserve(self, question: Question, before: str = "") -> _Sending:
+        """Reserve what a question can cost, with the next commit; where money is short, as soon as others turn out
+        cheaper.
+        """
+        sending = _Sending(question, before, self._loop.create_future())
+        self._orders.append(sending)
+        self._wake()
+        return sending
+
+    async def close(self) -> None:
+        """Wait for the last commit, and give back what was reserved and not sent."""
+        if self._look is not None:
+            self._look.cancel()
+        while self._busy:
+            await asyncio.sleep(0.01)
+        if self.unsent:
+            with suppress(StoreError):  # then it counts as unknown
+                await asyncio.to_thread(self._intake.give_back, self.unsent)
+
+    def _wake(self) -> None:
         if not self._busy:
             self._busy = True
             self._loop.call_soon(self._start)  # after the other slots whose answers came at the same moment
-        return await done
 
     def _start(self) -> None:
         batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
-        self._loop.run_in_executor(None, self._commit, batch)
+        orders = [each for each in (*self._short, *self._orders) if not each.reserved.done()]
+        self._short, self._orders = [], []
+        if batch or orders:
+            self._loop.run_in_executor(None, self._commit, batch, orders)
+        else:
+            self._busy = False
 
-    def _commit(self, batch: list[tuple[Question, Answer, asyncio.Future[Question | None]]]) -> None:
+    def _commit(
+        self, batch: list[tuple[Question, Answer, asyncio.Future[Question | None]]], orders: list[_Sending]
+    ) -> None:
         followed: list[Question | None] = []
+        reserved = Reservation()
         error: Exception | None = None
         try:
-            followed = self._take([(question, answer) for question, answer, _ in batch])
+            followed, reserved = self._take([(question, answer) for question, answer, _ in batch], orders)
         except Exception as caught:  # the slots raise it: the job stops
             error = caught
-        self._loop.call_soon_threadsafe(self._end, [done for *_, done in batch], followed, error)
+        self._loop.call_soon_threadsafe(self._end, [done for *_, done in batch], followed, orders, reserved, error)
 
-    def _take(self, answers: list[tuple[Question, Answer]]) -> list[Question | None]:
+    def _take(
+        self, answers: list[tuple[Question, Answer]], orders: list[_Sending]
+    ) -> tuple[list[Question | None], Reservation]:
         answers = [(question.for_all(self._waiting.of(question.key)), answer) for question, answer in answers]
-        self._intake.store(answers)
+        wanted = [self._intake.order(each.question, before=each.before) for each in orders]
+        self._looked = awake()
+        reserved = self._intake.store(answers, wanted)
         followed = []
         for question, answer in answers:
             # Until here the question was on its way, so that it was not asked again: some more may wait for it.
             everybody = self._waiting.pop(question.key)
             late = everybody[len(question.links) :]
             followed.append(self._intake.answered(question.for_all(everybody), answer, late))
-        return followed
+        return followed, reserved
 
     def _end(
-        self, batch: list[asyncio.Future[Question | None]], followed: list[Question | None], error: Exception | None
+        self,
+        batch: list[asyncio.Future[Question | None]],
+        followed: list[Question | None],
+        orders: list[_Sending],
+        reserved: Reservation,
+        error: Exception | None,
     ) -> None:
         for row, done in enumerate(batch):
             if not done.done():
                 done.set_result(followed[row]) if error is None else done.set_exception(error)
-        self._busy = bool(self._pending)
-        if self._busy:
-            self._start()
+        self.unsent |= reserved.keys
+        self.surplus = max(self.surplus, reserved.surplus)
+        for sending in orders:
+            self._answer(sending, reserved, error)
+        self._busy = False
+        if self._pending or self._orders:
+            self._wake()
+        elif self._short:
+            self._look = self._loop.call_later(_LOOK_SECONDS, self._wake)
+
+    def _answer(self, sending: _Sending, reserved: Reservation, error: Exception | None) -> None:
+        """Say what became of an order, or keep it for the next commit."""
+        key, short, verdict = sending.question.key, reserved.shortage, sending.reserved
+        if verdict.done():  # its slot was stopped
+            return
+        if error is not None:
+            verdict.set_result(error)
+        elif key in reserved.keys:
+            verdict.set_result(_Reserved(self._looked, reserved.surplus))
+        elif key in reserved.taken:
+            verdict.set_result(_Taken())
+        elif short is not None and short.waiting:
+            self._short.append(sending)
+        elif short is not None and self._max_cost is not None:
+            verdict.set_result(cost_reached(self._max_cost, short))

@@ -17,7 +17,7 @@ from kar_aug._files import atomic_path
 from kar_aug.cache import Answer, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.generate.cost import Prices
-from kar_aug.generate.faults import Fault, Passing, of_status, without_keys
+from kar_aug.generate.faults import Expired, Fault, Passing, of_status, without_keys
 from kar_aug.generate.intake import BATCH, Intake, Survey
 from kar_aug.generate.line_files import as_lines
 from kar_aug.generate.progress import Progress
@@ -68,7 +68,7 @@ def _response(key: str, document: Mapping[str, Any]) -> Response:
     error, response = document.get("error"), document.get("response")
     if isinstance(error, dict) and not response:
         expired = error.get("code") in _EXPIRED
-        return Response(key, None, Passing("the batch expired" if expired else _words(error)))
+        return Response(key, None, Expired("the batch expired") if expired else Passing(_words(error)))
     if not isinstance(response, dict):
         return Response(key, None, Passing("the batch gave no response"))
     status, body = response.get("status_code", 200), response.get("body")

@@ -1,4 +1,4 @@
-"""What holds requests back: the server's rate limits, and the user's budget. All slots of a job share both."""
+"""What holds requests back: the server's rate limits, which all slots of a job share, and the user's limits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 
+from kar_aug.cache import Shortage
 from kar_aug.errors import LimitReached
 
 _PAUSES = (0.5, 60.0)  # first and longest pause, in seconds, where the server names none
@@ -18,6 +19,18 @@ def requests_reached(most: int, sent: int) -> LimitReached:
         setting="max_requests",
         limit=most,
         spent=sent,
+    )
+
+
+def cost_reached(most: float, short: Shortage) -> LimitReached:
+    """The error that ends a job whose next request could cost more than is left."""
+    reserved = f" and ${short.reserved:.4f} reserved (see kar-aug cost)" if short.reserved else ""
+    return LimitReached(
+        f"Stopped at --max-cost {most:g}: ${short.spent:.4f} are spent{reserved}, and the next request "
+        f"can cost up to ${short.most:.4f}. Raise it to go on; what is answered stays.",
+        setting="max_cost",
+        limit=most,
+        spent=short.spent + short.reserved,
     )
 
 
@@ -129,53 +142,3 @@ class Gate:
             self._limit = max(1.0, self._limit / 2)
         if first or seconds:
             self._cool_until = max(self._cool_until, now + (seconds or pause(self._strikes)))
-
-
-class Budget:
-    """What a job may spend. A request is let through only if the most it can cost still fits.
-
-    Args:
-        max_cost: US dollars, what was spent before included; None for no limit.
-        max_requests: of this job; None for no limit.
-        spent: US dollars that the cache's answers of this model cost already.
-    """
-
-    def __init__(self, max_cost: float | None = None, max_requests: int | None = None, spent: float = 0.0) -> None:
-        self._max_cost, self._max_requests = max_cost, max_requests
-        self.spent = spent
-        self.requests = 0
-        self._reserved = 0.0
-        self._settled = asyncio.Condition()
-
-    async def reserve(self, most: float) -> None:
-        """Set aside what a request can cost at most; waits while requests in flight may still turn out cheaper.
-
-        Raises:
-            LimitReached: It does not fit.
-        """
-        async with self._settled:
-            while True:
-                if self._max_requests is not None and self.requests >= self._max_requests:
-                    raise requests_reached(self._max_requests, self.requests)
-                if self._max_cost is None or self.spent + self._reserved + most <= self._max_cost:
-                    break
-                if self._reserved <= 0:
-                    raise LimitReached(
-                        f"Stopped at --max-cost {self._max_cost:g}: ${self.spent:.4f} are spent, and the next request "
-                        f"can cost up to ${most:.4f}. Raise it to go on; what is answered stays.",
-                        setting="max_cost",
-                        limit=self._max_cost,
-                        spent=self.spent,
-                    )
-                await self._settled.wait()
-            self._reserved += most
-            self.requests += 1
-
-    async def settle(self, most: float, cost: float) -> None:
-        """A request is over: it cost so much of what was set aside."""
-        async with self._settled:
-            self._reserved = max(0.0, self._reserved - most)
-            if self._reserved < 1e-12:
-                self._reserved = 0.0
-            self.spent += cost
-            self._settled.notify_all()

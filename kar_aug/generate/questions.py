@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from kar_aug.cache import Link, Status, answer_key
+from kar_aug.cache import Link, Request, Status, answer_key
 from kar_aug.config import LanguageModel
 from kar_aug.generate.structured import parameters_of, repair, schema_of
 from kar_aug.prompts import Prompt
@@ -65,3 +65,14 @@ class Question:
 def question_key(model: LanguageModel, prompt: Prompt) -> str:
     """The key under which `model`'s answer to `prompt` is stored."""
     return Question.of(model, prompt).key
+
+
+def request_of(question: Question) -> Request:
+    """A question as it is kept while it is in a batch."""
+    asked = {"model": question.model, "messages": question.messages, "parameters": question.parameters}
+    return Request(question.key, asked, question.links)
+
+
+def question_of(request: Request) -> Question:
+    """The question in a request of a batch."""
+    return Question(request.key, **request.question, links=request.links)

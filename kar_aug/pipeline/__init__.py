@@ -5,6 +5,6 @@ prompting    what is asked, before it is sent        watch        how a stage te
 generation   asking, and what can be seen of it      frames       DataFrames as the tables of a project
 factors      a scenario's factors, proposed          encoding     answers into vectors
 answers      the text cache                          preparation  what models read, ready on the disk
-comparing    trainings, verdicts, report; export
+costs        what was spent, and when                comparing    trainings, verdicts, report; export
 starting     the kar.toml that a person begins with
 """

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from kar_aug.cache import Batch, BatchBook, TextCache, VectorStore, merge
+from kar_aug.cache import Batch, BatchBook, Spending, TextCache, VectorStore, merge
 from kar_aug.cache.texts.imported import Imported, import_texts
 from kar_aug.cache.texts.parquet import export_parquet, import_parquet
 from kar_aug.cache.texts.verify import KINDS, Flag, exclude, verify, vocabularies
 from kar_aug.data.reading import is_table
 from kar_aug.errors import StoreError
+from kar_aug.pipeline.costs import Costs
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 
 _LANGUAGES = {"english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it", "portuguese": "pt"}
@@ -34,7 +35,8 @@ class Answers:
         with self._open() as cache:
             names = map(self._workspace.paths.knowledge, ENTITIES)
             linked = {name: cache.count_linked(name) for name in names}
-            return Stats(cache.name, cache.counts(), linked, cache.usage(), BatchBook(cache).batches())
+            spent = Costs(cache.ledger.history()).by_model
+            return Stats(cache.name, cache.counts(), linked, cache.usage(), BatchBook(cache).batches(), spent)
 
     def export(self, path: Path | str, *, messages: bool = True) -> int:
         """Write all answers into a Parquet file; how many they are.
@@ -116,7 +118,9 @@ class Stats:
     Args:
         counts: of each status, and tokens.
         linked: knowledge -> how many entities have an answer.
-        usage: model, tier, answers, prompt tokens, completion tokens, US dollars (None where no price is known).
+        usage: model, tier, answers, prompt tokens, completion tokens, US dollars (None where no price is known), of the
+            answers that are stored.
+        spent: what each model cost in all: see `kar_aug.pipeline.costs`.
     """
 
     name: str
@@ -124,6 +128,7 @@ class Stats:
     linked: Mapping[str, int]
     usage: Sequence[tuple[str, str, int, int, int, float | None]]
     running: Sequence[Batch]
+    spent: Sequence[Spending] = ()
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from kar_aug.cache import Batch, BatchBook, Failure, TextCache
-from kar_aug.cache.texts.batches import LOST
+from kar_aug.cache.texts.tables import LOST
 from kar_aug.config import LOCAL, LanguageModel
 from kar_aug.errors import ConfigError, GenerationError
 from kar_aug.generate import Estimate, Prices, Progress, export_jsonl, forget_batch, generate_batches, import_jsonl

@@ -14,9 +14,10 @@ from kar_aug.errors import ConfigError
 from kar_aug.generate.jsonl import MOST_REQUESTS
 from kar_aug.inspect import Inspection
 from kar_aug.inspect import inspect as look_at
-from kar_aug.pipeline import comparing, encoding, factors, generation, preparation
+from kar_aug.pipeline import comparing, costs, encoding, factors, generation, preparation
 from kar_aug.pipeline.answers import Answers
 from kar_aug.pipeline.comparing import Compared
+from kar_aug.pipeline.costs import Costs
 from kar_aug.pipeline.encoding import Encoded
 from kar_aug.pipeline.factors import Proposed
 from kar_aug.pipeline.frames import Table, config_of
@@ -192,6 +193,10 @@ class Project:
     ) -> Generated:
         """Bring in files of responses, in the form of the Batch API."""
         return generation.import_responses(self._job(only, shard), [Path(path) for path in paths], self.watch)
+
+    def cost(self) -> Costs:
+        """What was spent by day, model and recipe, and what can be spent by what is on its way."""
+        return costs.costs(self.workspace)
 
     def _job(self, only: str | None, shard: tuple[int, int], retry_failed: bool = False) -> Job:
         return Job(self.workspace, _entities(only), shard, retry_failed)

@@ -1,0 +1,70 @@
+"""What a server says it charges for: the tokens of a response, whatever it calls them.
+
+    prompt       prompt_tokens, input_tokens, promptTokens, prompt_token_count, promptTokenCount, prompt_eval_count
+    completion   completion_tokens, output_tokens, completionTokens, candidates_token_count, candidatesTokenCount,
+                 eval_count
+    both         total_tokens, totalTokens, total_token_count, totalTokenCount
+    of the first, from a prefix cache: cached_tokens in prompt_tokens_details or input_tokens_details;
+                 cache_read_input_tokens and cache_creation_input_tokens, which input_tokens does not hold, are added
+
+in `usage`, `usageMetadata`, `usage_metadata`, or beside the answer. A count may be written as 7, 7.0 or "7". Thinking
+is charged as completion, and not every server counts it there: completion is at least what is left of the total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+_PLACES = ("usage", "usageMetadata", "usage_metadata")
+_PROMPT = (
+    "prompt_tokens", "input_tokens", "promptTokens", "prompt_token_count", "promptTokenCount", "prompt_eval_count",
+)  # fmt: skip
+_COMPLETION = (
+    "completion_tokens", "output_tokens", "completionTokens", "candidates_token_count", "candidatesTokenCount",
+    "eval_count",
+)  # fmt: skip
+_TOTAL = ("total_tokens", "totalTokens", "total_token_count", "totalTokenCount")
+_DETAILS = ("prompt_tokens_details", "input_tokens_details")
+_CACHED = ("cached_tokens",)
+_MOST = 2**31  # what a database's column can hold
+
+
+class Usage(NamedTuple):
+    """Tokens that are charged; `cached` are those of the prompt that the server had in its prefix cache."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+
+
+def read_usage(document: Mapping[str, Any], *, empty: bool = False) -> Usage | None:
+    """The tokens that a response was charged by; None if it says nothing that can be: counts that are missing, broken
+    or 0.
+
+    Args:
+        empty: whether the answer holds nothing: then 0 tokens of it can be.
+    """
+    said = next((found for place in _PLACES if isinstance(found := document.get(place), Mapping)), document)
+    prompt, completion, total = (_count(said, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
+    if not prompt:
+        return None
+    beside = _count(said, ("cache_read_input_tokens",)) or 0
+    prompt += beside + (_count(said, ("cache_creation_input_tokens",)) or 0)
+    billed = max(completion or 0, (total or 0) - prompt)
+    if billed == 0 and not (empty and completion == 0):
+        return None
+    details = next((found for name in _DETAILS if isinstance(found := said.get(name), Mapping)), {})
+    return Usage(prompt, billed, min(prompt, beside + (_count(details, _CACHED) or 0)))
+
+
+def _count(said: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    value = next((said[name] for name in names if said.get(name) is not None), None)
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST:
+        return None
+    return int(value) if value == int(value) else None
