@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from kar_aug._addresses import checked
 from kar_aug._settings import check, check_known, read_section, read_value, setting
 from kar_aug.errors import ConfigError
 from kar_aug.registry import ADAPTORS, BACKBONES, CONTROLS, DATASETS, ENCODERS, INJECTIONS, PROTOCOLS, SELECTIONS
@@ -171,7 +173,8 @@ class LanguageModel:
     Args:
         model: its name at the server.
         base_url: of an OpenAI-compatible server (vLLM, Ollama, llama.cpp ...); OpenAI itself if not given;
-            "local" serves a small model in this process.
+            "local" serves a small model in this process. A user and a password in it are sent as basic authentication,
+            in place of the API key.
         api_key_env: the environment variable that holds the key.
         api_key_file: a file that holds the key and nothing else; read instead of the environment.
         served_model: what the server calls the model in its answers, where that is another name. An answer by any
@@ -219,11 +222,18 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         check("generate", self)
-        if self.base_url not in (None, LOCAL) and not str(self.base_url).startswith(("http://", "https://")):
-            raise ConfigError(f"[generate] base_url {self.base_url!r} must begin with http:// or https://")
+        if self.base_url is not None and self.base_url != LOCAL:
+            _check_address("[generate] base_url", self.base_url)
         for name in ("model", "messages", "stream", "n"):
             if name in self.extra:
                 raise ConfigError(f"[generate] extra must not hold {name!r}: kar-aug sets it.")
+        try:
+            json.dumps(dict(self.extra), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"[generate] extra must hold what JSON takes, texts, numbers, lists and tables: {error}.",
+                setting="[generate] extra",
+            ) from None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -233,6 +243,13 @@ class LanguageModel:
         else:
             named = {"max_tokens": self.max_tokens, "temperature": float(self.temperature), "seed": self.seed}
         return {name: value for name, value in (named | dict(self.extra)).items() if name not in self.omit}
+
+
+def _check_address(setting: str, url: str) -> None:
+    try:
+        checked(url)
+    except ValueError as error:
+        raise ConfigError(f"{setting} {error}", setting=setting) from None
 
 
 def _is_encoding(name: str) -> bool:
@@ -282,6 +299,8 @@ class EncodeConfig:
         kind, colon, _ = encoder_name(self.encoder).partition(":")
         if self.base_url is not None and kind + colon in ENCODERS.names() and kind != "openai":
             raise ConfigError("[encode] base_url is for encoders that begin with 'openai:' only.")
+        if self.base_url is not None:
+            _check_address("[encode] base_url", self.base_url)
         if self.truncate_dim is not None and self.pca is not None:
             raise ConfigError("[encode] takes truncate_dim or pca, not both.")
 

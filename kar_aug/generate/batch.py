@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import partial
 from typing import IO, Any, TypeVar
 
+from kar_aug._addresses import client_address, without_login
 from kar_aug._batched import batched
 from kar_aug.cache import Answer, Batch, BatchBook, Claims, Request, TextCache
 from kar_aug.config import LanguageModel
@@ -115,7 +116,9 @@ class _Batches:
         self.misfits: list[Question] = []
         self.limit: LimitReached | None = None
         self.faults = Faults(model, key)
-        self.client = import_openai().OpenAI(base_url=model.base_url, api_key=key, timeout=model.timeout, max_retries=0)
+        self.client = import_openai().OpenAI(
+            **client_address(model.base_url), api_key=key, timeout=model.timeout, max_retries=0
+        )
 
     def close(self) -> None:
         self.client.close()
@@ -125,7 +128,7 @@ class _Batches:
     def go_on(self) -> None:
         """Take up the batches of earlier runs, those of this server; one that another process watches is left to it."""
         for batch in self.book.batches():
-            if batch.base_url == self.model.base_url and self._is_ours(batch):
+            if _place(batch.base_url) == _place(self.model.base_url) and self._is_ours(batch):
                 self._start(batch)
 
     def submit(self, prompts: Iterable[Prompt], most_requests: int) -> None:
@@ -197,7 +200,7 @@ class _Batches:
     def _prepare(self, requests: Iterable[Request]) -> None:
         requests = list(requests)
         if requests:
-            batch = self.book.prepare(requests, self.model.base_url)
+            batch = self.book.prepare(requests, _place(self.model.base_url))
             self.progress.requests += len(requests)
             self.progress.elsewhere += sum(len(request.links) for request in requests)
             if self._is_ours(batch):  # another process may have come upon it first
@@ -382,6 +385,11 @@ class _Batches:
                 wait = fault.wait if isinstance(fault, Unavailable) else None
                 time.sleep(pause(attempt) if wait is None else wait)
         raise AssertionError("unreachable")
+
+
+def _place(base_url: str | None) -> str | None:
+    """The server of a batch: whoever's password it is."""
+    return None if base_url is None else without_login(base_url)
 
 
 def _question(request: Request) -> Question:

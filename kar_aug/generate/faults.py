@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kar_aug._addresses import without_login
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
 
@@ -75,7 +76,7 @@ def of_status(status: int, reason: str) -> Fault:
 
 def server_name(model: LanguageModel) -> str:
     """The server, as errors call it."""
-    return model.base_url or "The OpenAI API"
+    return without_login(model.base_url) if model.base_url else "The OpenAI API"
 
 
 class Faults:
@@ -94,6 +95,8 @@ class Faults:
         causes = _causes(error)  # with aiohttp, the client calls every fault of a connection a time-out
         if not causes.isdisjoint(_UNREACHABLE):
             return Unreachable("the server cannot be reached")
+        if "TooLarge" in causes:
+            return Passing("the answer was larger than any of max_tokens can be")
         if isinstance(error, (openai.APITimeoutError, TimeoutError)) and causes.isdisjoint(_BROKEN):
             return Passing("no answer in time")
         if isinstance(error, (openai.APIConnectionError, *transport_errors())):
