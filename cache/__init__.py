@@ -12,8 +12,9 @@ from kar_aug.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from kar_aug.cache.texts.batches import Batch, BatchBook, Request
-    from kar_aug.cache.texts.cache import Answer, Failure, Knowledge, Link, TextCache, answer_key, merge, text_key
+    from kar_aug.cache.texts.cache import Answer, Failure, Knowledge, Link, TextCache, answer_key, text_key
     from kar_aug.cache.texts.claims import Claims
+    from kar_aug.cache.texts.incoming import merge
     from kar_aug.cache.texts.status import STATUSES, Status
     from kar_aug.cache.vectors.files import StoreSpec
     from kar_aug.cache.vectors.store import VectorStore
@@ -46,6 +47,7 @@ _ELSEWHERE = {
     "BatchBook": "texts.batches",
     "Request": "texts.batches",
     "Claims": "texts.claims",
+    "merge": "texts.incoming",
     "STATUSES": "texts.status",
     "Status": "texts.status",
     "KnowledgeTable": "vectors.table",

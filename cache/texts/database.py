@@ -7,57 +7,126 @@ said.
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from kar_aug._database import Format, reason, sqlite_engine
+from kar_aug._database import Format, reading_engine, reason, sqlite_engine
 from kar_aug.cache.texts import tables
 from kar_aug.errors import ConfigError, MissingDependencyError, StoreError
 
 _APPLICATION = 0x6B617231  # "kar1": tells our files from other programs' databases
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse")
 _SECRETS = ("password", "sslpassword", "passfile")  # that a URL may name after its question mark
+# What SQLite says, in the first words of its codes, where the next try may do better.
+_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_PROTOCOL")
+_PAUSES = (0.1, 5.0)  # first and longest, in seconds, between two tries
+_SAID_SECONDS = 30.0  # between two lines that say what is waited for
 _log = logging.getLogger("kar_aug")
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Unavailable(StoreError):
+    """The database takes and gives nothing just now: a full disk, a lock, a server that starts, a connection cut."""
 
 
 class Database:
     """Connections to one text cache.
 
     Args:
-        where: the path of a SQLite file (made if it is not there) or a `postgresql://` URL.
+        where: the path of a SQLite file (made if it is not there) or a `postgresql://` URL. A file that cannot be
+            written is opened all the same, for reading.
+        reading: nothing will be written: a file that is not there is not made, and counts as an empty one.
+
+    Attributes:
+        patience: seconds for which `patiently` tries again what the database does not take just now.
 
     Raises:
         StoreError: It is not a text cache, is damaged, cannot be reached, or was written by a newer kar-aug.
     """
 
-    def __init__(self, where: Path | str) -> None:
+    def __init__(self, where: Path | str, *, reading: bool = False) -> None:
         self.postgresql = isinstance(where, str) and "://" in where
+        self.patience = 0.0
+        self._file: tuple[Path, tuple[int, int]] | None = None
+        self._read_only = False
         if self.postgresql:
             self._engine, self.name = _postgresql(str(where))
+        elif reading and not Path(where).exists():
+            self._engine, self.name = _empty(), str(where)
+        elif Path(where).exists() and not _writable(Path(where)):
+            self._engine, self.name, self._read_only = reading_engine(Path(where)), str(where), True
         else:
             self._engine, self.name = _sqlite(Path(where))
         # Readers run each statement by itself: on SQLite they hold no lock while a caller looks at the rows.
         self._reader = self._engine.execution_options(reading=True)
+        if self._read_only:
+            with self.reading() as connection:
+                _format().refuse_other(connection, self.name)
+            return
         with self.writing() as connection:
             (_check_postgresql if self.postgresql else _format().bring_up_to_date)(connection, self.name)
+        if not self.postgresql and (identity := _identity(Path(where))) is not None:
+            self._file = (Path(where), identity)
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """All of the block or nothing, committed when it ends."""
+        """All of the block or nothing, committed when it ends.
+
+        Raises:
+            StoreError: It cannot be written, or another file is in its place: nothing is committed into that.
+        """
+        if self._read_only:
+            raise StoreError(f"{self.name} can only be read: its file or folder cannot be written.", path=self.name)
         with self._errors(), self._engine.begin() as connection:
             yield connection
+            self._check_file()
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection for queries."""
         with self._errors(), self._reader.connect() as connection:
             yield connection
+
+    def patiently(self, work: Callable[[], T]) -> T:
+        """What `work` returns; where the database takes or gives nothing just now it begins anew, for `patience`. Of
+        PostgreSQL it begins anew once in any case: connections break, and are made again.
+        """
+        since = said = time.monotonic()
+        tries = 0
+        while True:
+            try:
+                return work()
+            except Unavailable as error:
+                now, tries = time.monotonic(), tries + 1
+                if now - since >= self.patience and not (self.postgresql and tries == 1):
+                    raise
+                if tries == 1 or now - said >= _SAID_SECONDS:
+                    said = now
+                    _log.warning("%s Trying again for %.0f s.", error, max(0.0, self.patience - (now - since)))
+                time.sleep(min(_PAUSES[1], _PAUSES[0] * 2.0**tries))
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file; None of a server's database, and of one in memory."""
+        return self._file[0] if self._file is not None else None
+
+    def _check_file(self) -> None:
+        if self._file is not None and _identity(self._file[0]) != self._file[1]:
+            raise StoreError(
+                f"{self.name} was deleted or replaced while it was in use (by git clean, or a program that keeps "
+                "folders in step?). What came since is not in it.",
+                path=self.name,
+            )
 
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that knows ON CONFLICT."""
@@ -90,16 +159,61 @@ class Database:
         try:
             yield
         except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
-            raise StoreError(
-                f"{self.name} cannot be read or written ({reason(error)}). Nothing stored before is lost.",
+            self._check_file()
+            held = " by another process, which may be stopped (Ctrl-Z) in a commit: continue it, or end it"
+            held = held if "locked" in reason(error) else ""
+            raise (Unavailable if self._passing(error) else StoreError)(
+                f"{self.name} cannot be read or written ({reason(error)}{held}). Nothing stored before is lost.",
                 path=self.name,
             ) from None
         except sa.exc.DatabaseError as error:
+            self._check_file()
             raise StoreError(
                 f"{self.name} is not a usable text cache ({reason(error)}). Move it away to start a new one, "
                 "or restore it from a copy; do not delete it while answers in it are paid for.",
                 path=self.name,
             ) from None
+
+    def _passing(self, error: sa.exc.DBAPIError) -> bool:
+        return self.postgresql or str(getattr(error.orig, "sqlite_errorname", "")).startswith(_PASSING)
+
+
+class _OnDatabase(Protocol):
+    @property
+    def database(self) -> Database: ...
+
+
+Self_ = TypeVar("Self_", bound=_OnDatabase)
+
+
+def patient(method: Callable[Concatenate[Self_, P], T]) -> Callable[Concatenate[Self_, P], T]:
+    """A method that is done again, from its beginning, where its database takes or gives nothing just now."""
+
+    @functools.wraps(method)
+    def patiently(self: Self_, /, *arguments: P.args, **named: P.kwargs) -> T:
+        return self.database.patiently(lambda: method(self, *arguments, **named))
+
+    return patiently
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another of its name; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _writable(path: Path) -> bool:
+    """Whether SQLite can write a file: it needs others beside it."""
+    effective = os.access in os.supports_effective_ids
+    return all(os.access(each, os.W_OK, effective_ids=effective) for each in (path, path.parent))
+
+
+def _empty() -> sa.Engine:
+    """An empty database in memory, the same for all threads."""
+    return sa.create_engine("sqlite://", poolclass=sa.StaticPool, connect_args={"check_same_thread": False})
 
 
 def _sqlite(path: Path) -> tuple[sa.Engine, str]:
@@ -146,10 +260,15 @@ def _check_postgresql(connection: sa.Connection, name: str) -> None:
         connection.exec_driver_sql("INSERT INTO kar_aug VALUES (%s)", (wanted.version,))
     else:
         wanted.refuse_newer(name, version)
+        if version < wanted.version:
+            wanted.migrate(connection, version)
+            connection.exec_driver_sql("UPDATE kar_aug SET version = %s", (wanted.version,))
 
 
 def _format() -> Format:
-    return Format("text cache", _APPLICATION, tables.metadata, migrations=(tables.FROM_VERSION_1,))
+    return Format(
+        "text cache", _APPLICATION, tables.metadata, migrations=(tables.FROM_VERSION_1, tables.FROM_VERSION_2)
+    )
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:

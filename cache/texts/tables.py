@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from kar_aug.cache.texts.status import STATUSES, Status
 
-VERSION = 2
+VERSION = 3
 metadata = sa.MetaData()
 
 
@@ -46,6 +46,7 @@ answers = sa.Table(
     sa.Column("tier", sa.Text),  # "", "flex" or "batch": what it was charged by
     sa.Column("cost", sa.Float),  # US dollars; NULL where the model's price is not known
     sa.Column("raw", sa.LargeBinary),  # the response as it came, zlib
+    sa.Column("checksum", sa.Text),  # of text and raw; NULL in rows of formats 1 and 2
 )
 knowledge = sa.Table(
     "knowledge",
@@ -114,3 +115,4 @@ FROM_VERSION_1 = (
     "CREATE INDEX ix_knowledge_key ON knowledge (key)",
     "DROP TABLE failures",
 )
+FROM_VERSION_2 = ("ALTER TABLE answers ADD COLUMN checksum TEXT",)

@@ -116,11 +116,13 @@ class _Batches:
         self.misfits: list[Question] = []
         self.limit: LimitReached | None = None
         self.faults = Faults(model, key)
+        cache.database.patience = model.give_up_after
         self.client = import_openai().OpenAI(
             **client_address(model.base_url), api_key=key, timeout=model.timeout, max_retries=0
         )
 
     def close(self) -> None:
+        self.cache.database.patience = 0.0
         self.client.close()
 
     # Submitting

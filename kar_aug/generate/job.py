@@ -12,13 +12,15 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from kar_aug._batched import batched
 from kar_aug._loops import run
 from kar_aug.cache import Answer, Claims, Link, TextCache
+from kar_aug.cache.texts.spilt import Spill
 from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError, Hopeless, LimitReached
+from kar_aug.errors import GenerationError, Hopeless, LimitReached, StoreError
 from kar_aug.generate.cost import Prices, estimated_tokens, most_tokens
 from kar_aug.generate.faults import Fault, Passing, Rejected, Unavailable, Unreachable
 from kar_aug.generate.intake import BATCH, Intake
@@ -58,6 +60,8 @@ def generate(
     Raises:
         LimitReached: The next request would cross max_cost or max_requests; what was answered is stored.
         GenerationError: The server cannot be reached, or refuses every request (wrong key, unknown model).
+        StoreError: The cache took nothing for `give_up_after` seconds; answers that came meanwhile are in a file that
+            the message names.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; the requests in flight were finished and stored first.
     """
     prices = prices or Prices()
@@ -96,7 +100,8 @@ class _Job:
         self.gate = Gate(self.model.concurrency, self.model.rpm, self.model.tpm)
         spent = self.cache.spent(self.model.model) if self.model.max_cost is not None else 0.0
         self.budget = Budget(self.model.max_cost, self.model.max_requests, spent)
-        self.writer = _Writer(self.intake, self.waiting)
+        self.writer = _Writer(self.intake, self.waiting, Spill(self.cache.database.file))
+        self.cache.database.patience = self.model.give_up_after
         with ExitStack() as stack:
             stack.enter_context(self.claims)
             stack.enter_context(self._drain_on_signals())
@@ -105,9 +110,12 @@ class _Job:
             try:
                 await asyncio.gather(*self.tasks)
             finally:
+                self.cache.database.patience = 0.0
                 await self.server.close()
         if isinstance(self.stopped, KeyboardInterrupt):
-            raise KeyboardInterrupt(str(self.progress))
+            raise KeyboardInterrupt(". ".join(filter(None, [str(self.progress), str(self.writer.spill)])))
+        if (refused := self.writer.refused) is not None:
+            raise StoreError(f"{refused} {self.writer.spill}", path=refused.path)
         if self.stopped is not None:
             raise self.stopped
         return self.progress
@@ -141,7 +149,7 @@ class _Job:
         return self._claim_again(new)
 
     def _claim_again(self, questions: Sequence[Question]) -> list[Question]:
-        mine = self.intake.claim(questions)
+        mine = self.cache.database.patiently(partial(self.intake.claim, questions))
         keys = {question.key for question in mine}
         self.deferred += [question for question in questions if question.key not in keys]
         return mine
@@ -156,7 +164,7 @@ class _Job:
         self._report()
 
     def _settle(self, questions: dict[str, Question]) -> list[Question]:
-        found = self.intake.elsewhere(questions)
+        found = self.cache.database.patiently(partial(self.intake.elsewhere, questions))
         followed = [
             self.intake.answered_elsewhere(questions[key].for_all(self.waiting.pop(key)), status)
             for key, status in found.items()
@@ -301,6 +309,7 @@ class _Job:
         if self.stopped is None or isinstance(self.stopped, LimitReached):
             self.stopped = why
         self.progress.stopping = True
+        self.cache.database.patience = 0.0  # whoever waits for the cache does so no longer
         self.on_progress(self.progress)
         for task in self.tasks:
             if task not in self.sending and task is not asyncio.current_task():
@@ -365,10 +374,18 @@ class _Waiting:
 
 
 class _Writer:
-    """Commits answers for all slots, in a thread: what comes while one commit runs goes into the next."""
+    """Commits answers for all slots, in a thread: what comes while one commit runs goes into the next.
 
-    def __init__(self, intake: Intake, waiting: _Waiting) -> None:
-        self._intake, self._waiting = intake, waiting
+    Args:
+        spill: where answers go that the cache does not take.
+
+    Attributes:
+        refused: why the cache takes no more; None while it does.
+    """
+
+    def __init__(self, intake: Intake, waiting: _Waiting, spill: Spill) -> None:
+        self._intake, self._waiting, self.spill = intake, waiting, spill
+        self.refused: StoreError | None = None
         self._loop = asyncio.get_running_loop()
         self._pending: list[tuple[Question, Answer, asyncio.Future[Question | None]]] = []
         self._busy = False
@@ -397,7 +414,7 @@ class _Writer:
 
     def _take(self, answers: list[tuple[Question, Answer]]) -> list[Question | None]:
         answers = [(question.for_all(self._waiting.of(question.key)), answer) for question, answer in answers]
-        self._intake.store(answers)
+        self._store(answers)
         followed = []
         for question, answer in answers:
             # Until here the question was on its way, so that it was not asked again: some more may wait for it.
@@ -405,6 +422,17 @@ class _Writer:
             late = everybody[len(question.links) :]
             followed.append(self._intake.answered(question.for_all(everybody), answer, late))
         return followed
+
+    def _store(self, answers: list[tuple[Question, Answer]]) -> None:
+        """Into the cache; once that was waited for in vain, these and all that come are spilt."""
+        if self.refused is None:
+            try:
+                self._intake.store(answers)
+                return
+            except StoreError as error:
+                self.refused = error
+        self.spill.add([(answer, question.links) for question, answer in answers])
+        raise self.refused
 
     def _end(
         self, batch: list[asyncio.Future[Question | None]], followed: list[Question | None], error: Exception | None

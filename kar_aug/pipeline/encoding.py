@@ -137,7 +137,7 @@ class _Encoding:
         """Encode all knowledge that there is; of which entities there is some."""
         paths, asking = self.workspace.paths, self.workspace.asking
         names = {entity: paths.all_knowledge(entity) for entity in ENTITIES}
-        with paths.open_cache() as cache:
+        with paths.open_cache(reading=True) as cache:
             texts = {n: Texts(partial(asking.knowledge, cache, n)) for entity in ENTITIES for n in names[entity]}
             some = [name for name in texts if next(iter(texts[name]), None) is not None]
             for name in some or names[ENTITIES[0]]:  # without any, the first says what to do
