@@ -282,6 +282,8 @@ class EncodeConfig:
         encoder: a sentence-transformers name or folder, or "kind:name" of another kind (see `kar_aug.encode.encoders`).
         dtype: "float16" or "float32", in which vectors are stored.
         base_url: of the embeddings endpoint, for "openai:" encoders; OpenAI itself if not given.
+        rpm, tpm: most requests and tokens a minute of such an endpoint.
+        give_up_after: seconds without any answer of it after which the stage stops.
         long_texts: "average" splits texts beyond the encoder's window and averages the pieces, "cut" drops the rest.
         truncate_dim: keep the first so many numbers of a vector, for encoders trained for that.
         pca: reduce vectors to so many numbers.
@@ -290,6 +292,9 @@ class EncodeConfig:
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
     dtype: str = setting("float16", among=("float16", "float32"))
     base_url: str | None = None
+    rpm: float | None = setting(None, least=0.001)
+    tpm: float | None = setting(None, least=0.001)
+    give_up_after: float = setting(600.0, least=0.001)
     long_texts: str = setting("average", among=LONG_TEXTS)
     truncate_dim: int | None = setting(None, least=1)
     pca: int | None = setting(None, least=1)
@@ -297,8 +302,9 @@ class EncodeConfig:
     def __post_init__(self) -> None:
         check("encode", self)
         kind, colon, _ = encoder_name(self.encoder).partition(":")
-        if self.base_url is not None and kind + colon in ENCODERS.names() and kind != "openai":
-            raise ConfigError("[encode] base_url is for encoders that begin with 'openai:' only.")
+        for name in ("base_url", "rpm", "tpm"):
+            if getattr(self, name) is not None and kind + colon in ENCODERS.names() and kind != "openai":
+                raise ConfigError(f"[encode] {name} is for encoders that begin with 'openai:' only.")
         if self.base_url is not None:
             _check_address("[encode] base_url", self.base_url)
         if self.truncate_dim is not None and self.pca is not None:
@@ -364,6 +370,8 @@ class CompareConfig(TrainingConfig):
         vary_split: whether each seed also draws the users of train, validation and test anew.
         tune: trials an arm of the search for learning rate, regularisation and dropout; 0 searches nothing.
         jobs: processes that train side by side, each on one core; one a core if not given.
+        check_vectors: whether all vectors are compared with their checksums before trainings and exports, a second for
+            some hundred megabytes.
         The rest is that of `TrainingConfig`.
     """
 
@@ -377,6 +385,7 @@ class CompareConfig(TrainingConfig):
     vary_split: bool = False
     tune: int = setting(0, least=0)
     jobs: int | None = setting(None, least=1)
+    check_vectors: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

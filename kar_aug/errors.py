@@ -135,6 +135,8 @@ class EncodingError(KarError):
         encoder: its name.
         path: the store that was to be written.
         entity: "user" or "item".
+        entity_id: whose text it is.
+        position: which of the texts it is that the encoder was given, from 0.
         left, right: what does not fit: shapes, or how many are needed and there.
     """
 
@@ -145,11 +147,14 @@ class EncodingError(KarError):
         encoder: str | None = None,
         path: Path | str | None = None,
         entity: str | None = None,
+        entity_id: int | str | None = None,
+        position: int | None = None,
         left: Any = None,
         right: Any = None,
     ) -> None:
         super().__init__(message)
         self.encoder, self.path, self.entity = encoder, path, entity
+        self.entity_id, self.position = entity_id, position
         self.left, self.right = left, right
 
 

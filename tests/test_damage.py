@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support.jobs import KEY, Nursery, prompts
 
-from kar_aug.cache import Answer, Link, TextCache, answer_key
+from kar_aug.cache import Answer, Link, TextCache, VectorStore, answer_key
 from kar_aug.cache.texts.cache import DamagedAnswer
 from kar_aug.cache.texts.spilt import import_spilt
 from kar_aug.cache.texts.tables import VERSION
@@ -27,6 +27,7 @@ from kar_aug.config import LanguageModel
 from kar_aug.errors import StoreError
 from kar_aug.generate import generate
 from kar_aug.testing import ChatServer
+from kar_aug.testing.embeddings import EmbeddingServer
 
 
 def fill(cache: TextCache, count: int) -> None:
@@ -152,6 +153,25 @@ def test_the_tools_name_a_damaged_answer_do_the_rest_and_exit_with_2(project: Pa
     shutil.move(path, "old.sqlite")
     done = kar_aug("cache", "import", "old.sqlite")
     assert done.exit_code == 2 and "1 damaged answers were left out; 39 answers are new" in done.output, done.output
+
+
+def test_encode_takes_away_what_is_no_knowledge_any_more_and_says_how_much(project: Path) -> None:
+    path = project / ".kar" / "answers.sqlite"
+    with EmbeddingServer() as server:
+        with (project / "kar.toml").open("a") as settings:
+            settings.write(f'[encode]\nencoder = "openai:m"\nbase_url = "{server.base_url}"\n')
+        assert "items: 40 vectors of 8" in kar_aug("encode").output
+        change(path, "UPDATE answers SET status = 'refused' WHERE key IN (SELECT key FROM answers LIMIT 5)")
+        change(path, "DELETE FROM knowledge WHERE entity_id = (SELECT max(entity_id) FROM knowledge)")
+        with TextCache(path) as cache:
+            left = {text.entity_id for text in cache.knowledge("item")}
+        done = kar_aug("encode")
+        assert f"{40 - len(left)} vectors were taken away, whose texts are no knowledge any more" in done.output
+        assert set(VectorStore.open(project / ".kar" / "vectors" / "item").ids) == left
+        change(path, "DELETE FROM knowledge")
+        done = kar_aug("encode")
+        assert done.exit_code == 2 and f"{len(left)} vectors were taken away" in done.output, done.output
+        assert len(VectorStore.open(project / ".kar" / "vectors" / "item")) == 0
 
 
 # A cache that takes nothing

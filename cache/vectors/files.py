@@ -228,15 +228,26 @@ def check_sum(folder: Path, group: Group, kind: str) -> int:
     Raises:
         StoreError: A byte has changed, or the file is gone.
     """
+    try:
+        return check_now(folder, group, kind)
+    except OSError as error:
+        path = folder / f"{group.name}.{kind}.npy"
+        raise StoreError(f"{path} cannot be read ({error}). Delete {folder} and {AGAIN}", path=path) from None
+
+
+def check_now(folder: Path, group: Group, kind: str) -> int:
+    """The same where a file may be gone since the manifest was read.
+
+    Raises:
+        OSError: It is gone, or cannot be read.
+        StoreError: A byte has changed.
+    """
     path = folder / f"{group.name}.{kind}.npy"
     digest, size = hashlib.sha256(), 0
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-                size += len(block)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error}). Delete {folder} and {AGAIN}", path=path) from None
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
     if digest.hexdigest() != group.files[kind]:
         raise StoreError(
             f"{path} is damaged: its checksum is not the manifest's. Delete {folder} and {AGAIN}",

@@ -34,10 +34,11 @@ def export_model(workspace: Workspace, backbone: str, seed: int, folder: Path) -
     trained on if this one has another.
 
     Raises:
-        StoreError: `compare` trained none on this data and knowledge.
+        StoreError: `compare` trained none on this data and knowledge, or this is damaged.
     """
     experiment = Experiment(workspace)
     run, _ = _latest(experiment, _exported(experiment, backbone), seed)
+    experiment.check_vectors()
     do([Exporting(run, folder)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
 
 
