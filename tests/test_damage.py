@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -17,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support.jobs import KEY, Nursery, prompts
 
+from kar_aug import _database
 from kar_aug.cache import Answer, Link, TextCache, VectorStore, answer_key
 from kar_aug.cache.texts.cache import DamagedAnswer
 from kar_aug.cache.texts.spilt import import_spilt
@@ -227,6 +229,23 @@ def test_what_a_full_database_does_not_take_is_brought_in_later(tmp_path: Path) 
         }
 
 
+def test_a_process_stopped_in_a_commit_is_waited_for_and_then_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_database, "_BUSY_SECONDS", 0.2)
+    path = tmp_path / "answers.sqlite"
+    with TextCache(path) as cache:
+        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match=r"database is locked by another process, which may be stopped \(Ctrl-Z\)"):
+            fill(cache, 1)
+        cache.database.patience = 30
+        continued = threading.Timer(1.0, other.close)
+        continued.start()
+        fill(cache, 1)
+        assert cache.counts()["ok"] == 1
+
+
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
 def test_a_cache_that_goes_away_in_mid_run_stops_the_job_and_loses_nothing(
     nursery: Nursery, tmp_path: Path, how: str
@@ -250,40 +269,53 @@ def test_a_cache_that_goes_away_in_mid_run_stops_the_job_and_loses_nothing(
 
 
 @pytest.fixture
-def read_only(own_tables: Path) -> Iterator[Path]:
-    """A project whose folders nobody may write, as a user who is not root."""
+def shared(own_tables: Path) -> Iterator[Path]:
+    """A project with answers, in a folder that every user may read."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "project"
         shutil.copytree(own_tables, folder)
         with TextCache(folder / ".kar" / "answers.sqlite") as cache:
             fill(cache, 40)
+        yield folder
         for path in [Path(name), *Path(name).rglob("*")]:
-            path.chmod(0o555 if path.is_dir() else 0o444)
-        root = os.geteuid() == 0
-        if root:
-            os.seteuid(65534)
-        try:
-            yield folder
-        finally:
-            if root:
-                os.seteuid(0)
-            for path in [Path(name), *Path(name).rglob("*")]:
-                path.chmod(0o755)
+            path.chmod(0o755)
 
 
-def test_reading_works_where_nothing_can_be_written(read_only: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nothing in the folder can be written in the block: as a user who is not root, which may write everything."""
+    for path in [folder.parent, *folder.parent.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if was_root:
+            os.seteuid(0)
+
+
+def test_reading_works_where_nothing_can_be_written(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
-    with tempfile.TemporaryDirectory() as out:
+
+    def read(out: str) -> None:
         for command in (
             ["cache", "stats"], ["cache", "export", f"{out}/answers.parquet"], ["inspect", "--item", "3"], ["inspect"],
             ["generate", "--status"], ["generate", "--dry-run"], ["prompts", "--item", "3"], ["cache", "verify"],
         ):  # fmt: skip
-            done = kar_aug("--config", str(read_only / "kar.toml"), *command)
+            done = kar_aug("--config", str(shared / "kar.toml"), *command)
             assert done.exit_code == 0, (command, done.output)
-        done = kar_aug("--config", str(read_only / "kar.toml"), "cache", "verify", "--exclude", "empty")
-        assert done.exit_code in (0, 2)
-        with TextCache(read_only / ".kar" / "answers.sqlite") as cache, pytest.raises(StoreError, match="only be read"):
-            fill(cache, 1)
+
+    with tempfile.TemporaryDirectory() as out:
+        Path(out).chmod(0o777)
+        read(out)  # with all that is imported on the way, which another user may not read
+        Path(out, "answers.parquet").unlink()
+        with read_only(shared):
+            read(out)
+            cache = TextCache(shared / ".kar" / "answers.sqlite")
+            with cache, pytest.raises(StoreError, match="can only be read"):
+                fill(cache, 1)
 
 
 def test_commands_that_only_read_make_no_cache(own_tables: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import resource
+import signal
 import stat
 import subprocess
 import sys
@@ -182,7 +183,24 @@ def test_a_manifest_that_is_none_is_named(tmp_path: Path, content: str | None) -
         VectorStore.open(tmp_path)
 
 
-# Streams
+# Streams, and Ctrl-C
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_command_with_130_and_no_traceback_while_it_is_imported(tmp_path: Path) -> None:
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "kar_aug", "--version"], check=True, capture_output=True)
+    whole, codes = time.monotonic() - started, []
+    for share in (0.15, 0.3, 0.5, 0.7):
+        job = subprocess.Popen(
+            [sys.executable, "-m", "kar_aug", "prompts"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+        )
+        time.sleep(whole * share)
+        job.send_signal(signal.SIGINT)
+        _, said = job.communicate()
+        assert b"Traceback" not in said and b"Exception" not in said, said
+        codes.append(job.returncode)
+    assert codes.count(130) >= 3, codes  # on a slow machine the first comes before Python itself listens
 
 
 @pytest.mark.slow
