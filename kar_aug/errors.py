@@ -167,6 +167,7 @@ class StoreError(KarError):
         entity_id: whose vector is missing or wrong.
         column, row: of a table that was to be read.
         left, right: what does not fit: versions of a format, `StoreSpec`s, fingerprints, shapes, types of ids.
+        passing: whether the next try may do better: a full disk, a lock, a server that starts, a connection cut.
     """
 
     def __init__(
@@ -180,10 +181,11 @@ class StoreError(KarError):
         row: int | None = None,
         left: Any = None,
         right: Any = None,
+        passing: bool = False,
     ) -> None:
         super().__init__(message)
         self.path, self.source, self.entity_id, self.column, self.row = path, source, entity_id, column, row
-        self.left, self.right = left, right
+        self.left, self.right, self.passing = left, right, passing
 
 
 class MissingDependencyError(KarError):

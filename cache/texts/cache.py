@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from kar_aug._batched import batched
 from kar_aug.cache.texts import tables
-from kar_aug.cache.texts.database import Database, Unavailable, patient
+from kar_aug.cache.texts.database import Database, patient
 from kar_aug.cache.texts.status import STATUSES, Status
 from kar_aug.errors import StoreError
 
@@ -83,6 +83,9 @@ class DamagedAnswer(StoreError):
     def __init__(self, key: str, why: str) -> None:
         super().__init__(f"The stored answer {key} is damaged ({why}). See: kar-aug cache verify")
         self.key, self.why = key, why
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.key, self.why)
 
 
 class Link(NamedTuple):
@@ -204,18 +207,19 @@ class TextCache:
             return list(connection.execute(statement).scalars())
 
     def _whole_or_damaged(self, keys: Sequence[str]) -> Iterator[Answer | DamagedAnswer]:
-        statement = sa.select(*_ANSWER).where(tables.answers.c.key.in_(keys)).order_by(tables.answers.c.key)
+        key = tables.answers.c.key
+        statement = sa.select(*_ANSWER).where(key.between(keys[0], keys[-1])).order_by(key)
         try:
             with self.database.reading() as connection:
                 rows = connection.execute(statement).all()
-        except Unavailable:
-            raise
         except StoreError as error:  # a page of the file, or a text that is none
+            if error.passing:
+                raise
             if len(keys) == 1:
                 yield DamagedAnswer(keys[0], str(error).partition("(")[2].partition(")")[0] or "it cannot be read")
                 return
-            for key in keys:
-                yield from self._whole_or_damaged([key])
+            for each in keys:
+                yield from self._whole_or_damaged([each])
             return
         for row in rows:
             try:

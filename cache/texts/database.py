@@ -35,10 +35,6 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class Unavailable(StoreError):
-    """The database takes and gives nothing just now: a full disk, a lock, a server that starts, a connection cut."""
-
-
 class Database:
     """Connections to one text cache.
 
@@ -48,6 +44,7 @@ class Database:
         reading: nothing will be written: a file that is not there is not made, and counts as an empty one.
 
     Attributes:
+        file: of SQLite; None of a server's database, of one in memory, and where nothing can be written.
         patience: seconds for which `patiently` tries again what the database does not take just now.
 
     Raises:
@@ -57,7 +54,7 @@ class Database:
     def __init__(self, where: Path | str, *, reading: bool = False) -> None:
         self.postgresql = isinstance(where, str) and "://" in where
         self.patience = 0.0
-        self._file: tuple[Path, tuple[int, int]] | None = None
+        self.file: Path | None = None
         self._read_only = False
         if self.postgresql:
             self._engine, self.name = _postgresql(str(where))
@@ -76,7 +73,9 @@ class Database:
         with self.writing() as connection:
             (_check_postgresql if self.postgresql else _format().bring_up_to_date)(connection, self.name)
         if not self.postgresql and (identity := _identity(Path(where))) is not None:
-            self._file = (Path(where), identity)
+            self.file, self._identity = Path(where), identity
+            # There, one file may have several numbers, one after the other.
+            self._is_numbered = file_system(self.file) not in _NETWORK
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -106,22 +105,21 @@ class Database:
         while True:
             try:
                 return work()
-            except Unavailable as error:
+            except StoreError as error:
                 now, tries = time.monotonic(), tries + 1
-                if now - since >= self.patience and not (self.postgresql and tries == 1):
+                is_over = now - since >= self.patience and not (self.postgresql and tries == 1)
+                if is_over or not error.passing:
                     raise
                 if tries == 1 or now - said >= _SAID_SECONDS:
                     said = now
                     _log.warning("%s Trying again for %.0f s.", error, max(0.0, self.patience - (now - since)))
                 time.sleep(min(_PAUSES[1], _PAUSES[0] * 2.0**tries))
 
-    @property
-    def file(self) -> Path | None:
-        """The SQLite file; None of a server's database, and of one in memory."""
-        return self._file[0] if self._file is not None else None
-
     def _check_file(self) -> None:
-        if self._file is not None and _identity(self._file[0]) != self._file[1]:
+        if self.file is None:
+            return
+        found = _identity(self.file)
+        if found is None or (self._is_numbered and found != self._identity):
             raise StoreError(
                 f"{self.name} was deleted or replaced while it was in use (by git clean, or a program that keeps "
                 "folders in step?). What came since is not in it.",
@@ -162,9 +160,10 @@ class Database:
             self._check_file()
             held = " by another process, which may be stopped (Ctrl-Z) in a commit: continue it, or end it"
             held = held if "locked" in reason(error) else ""
-            raise (Unavailable if self._passing(error) else StoreError)(
+            raise StoreError(
                 f"{self.name} cannot be read or written ({reason(error)}{held}). Nothing stored before is lost.",
                 path=self.name,
+                passing=self._passing(error),
             ) from None
         except sa.exc.DatabaseError as error:
             self._check_file()
@@ -197,7 +196,7 @@ def patient(method: Callable[Concatenate[Self_, P], T]) -> Callable[Concatenate[
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another of its name; None if there is none."""
+    """The numbers that tell a file from another of its name; None if there is none."""
     try:
         found = path.stat()
     except OSError:
