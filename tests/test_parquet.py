@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kar_aug.cache import STATUSES, Answer, Link, TextCache, merge
 from kar_aug.cache.texts.incoming import Brought
 from kar_aug.cache.texts.parquet import export_parquet, import_parquet
+from kar_aug.cache.texts.spilt import Spill, import_spilt
 from kar_aug.errors import StoreError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
@@ -95,6 +96,24 @@ def test_an_older_export_does_not_win_over_a_newer_answer(tmp_path: Path) -> Non
         assert [k.text for k in copy.knowledge("item")] == ["text v3"]
         with TextCache(tmp_path / "a.sqlite") as cache:
             assert merge(copy, cache) == Brought(0, 0)
+
+
+def test_an_answer_that_was_asked_again_comes_back_over_the_refused_one_and_not_the_other_way(tmp_path: Path) -> None:
+    early, late = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
+    refused, whole = (
+        Answer("k", "refused", "no", "m", [], created=early),
+        Answer("k", "ok", "yes", "m", [], created=late),
+    )
+    later = Answer("k", "refused", "no", "m", [], created="2026-01-03T00:00:00+00:00")
+    with TextCache(tmp_path / "a.sqlite") as cache:
+        cache.put(refused)
+        said = []
+        for answer in (whole, refused, later):
+            spill = Spill(tmp_path / "b.sqlite")
+            spill.add([(answer, [Link("item", 1, "k", "v1")])])
+            assert spill.path is not None
+            said.append((import_spilt(spill.path, cache).new, [each.text for each in cache.answers()]))
+    assert said == [(1, ["yes"]), (0, ["yes"]), (0, ["yes"])]
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 no", b"{}\n"])

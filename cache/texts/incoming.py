@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from kar_aug._batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.cache import Answer, DamagedAnswer, Link, TextCache
+from kar_aug.cache.texts.status import Status
 
 _ROWS = 256
 # An answer, and whose it is since when.
@@ -30,13 +31,15 @@ class Brought:
 
 
 def bring(answers: Iterable[Incoming], cache: TextCache) -> Brought:
-    """Answers that are there stay; an entity becomes that of an incoming answer unless it has a newer one."""
+    """Whole answers that are there stay; refused, empty or otherwise unusable ones give way to newer ones. An entity
+    becomes that of an incoming answer unless it has a newer one.
+    """
     new = kept = 0
     for some in batched(answers, _ROWS):
         found: dict[str, tuple[Answer, list[tuple[Link, str]]]] = {}
         for answer, links in some:
             found.setdefault(answer.key, (answer, []))[1].extend(links)
-        there = cache.answered(found)
+        there = _staying({key: answer for key, (answer, _) in found.items()}, cache)
         cache.put_many((answer, ()) for key, (answer, _) in found.items() if key not in there)
         incoming = [pair for _, links in found.values() for pair in links]
         newer, older = _newer(incoming, cache)
@@ -58,6 +61,18 @@ def merge(source: TextCache, target: TextCache, on_damage: Callable[[DamagedAnsw
             yield from ((answer, links.get(answer.key, ())) for answer in some)
 
     return bring(answers(), target)
+
+
+def _staying(incoming: Mapping[str, Answer], cache: TextCache) -> set[str]:
+    """The keys under which what is there stays."""
+    answers = tables.answers.c
+    statement = sa.select(answers.key, answers.status, answers.created).where(answers.key.in_(list(incoming)))
+    with cache.database.reading() as connection:
+        return {
+            key
+            for key, status, created in connection.execute(statement)
+            if status == Status.OK or incoming[key].created <= created
+        }
 
 
 def _newer(incoming: Sequence[tuple[Link, str]], cache: TextCache) -> tuple[list[tuple[Link, str]], int]:
