@@ -12,8 +12,9 @@ from kar_aug.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from kar_aug.cache.texts.batches import Batch, BatchBook, Request
-    from kar_aug.cache.texts.cache import Answer, Failure, Knowledge, Link, TextCache, answer_key, merge, text_key
+    from kar_aug.cache.texts.cache import Answer, Failure, Knowledge, Link, TextCache, answer_key, text_key
     from kar_aug.cache.texts.claims import Claims
+    from kar_aug.cache.texts.incoming import merge
     from kar_aug.cache.texts.ledger import Ledger, Order, Reservation, Shortage, Spending
     from kar_aug.cache.texts.status import STATUSES, Status
     from kar_aug.cache.vectors.files import StoreSpec
@@ -57,6 +58,7 @@ _ELSEWHERE = {
     "Reservation": "texts.ledger",
     "Shortage": "texts.ledger",
     "Spending": "texts.ledger",
+    "merge": "texts.incoming",
     "STATUSES": "texts.status",
     "Status": "texts.status",
     "KnowledgeTable": "vectors.table",

@@ -7,9 +7,11 @@ import re
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
@@ -52,8 +54,26 @@ class Format:
         Raises:
             StoreError: The file is another program's, or of a newer version.
         """
+        version = self._version(connection, name)
+        if version < self.version:
+            self.migrate(connection, version)
+            connection.exec_driver_sql(f"PRAGMA user_version = {self.version}")
+            connection.exec_driver_sql(f"PRAGMA application_id = {self.application}")
+
+    def refuse_other(self, connection: sa.Connection, name: str) -> None:
+        """Raise StoreError if a SQLite file that can only be read is not of today's format."""
+        if self._version(connection, name) < self.version:
+            raise StoreError(
+                f"{name} was written by an older kar-aug, and cannot be brought up to date where it cannot be written. "
+                "Copy it to where it can.",
+                path=name,
+            )
+
+    def _version(self, connection: sa.Connection, name: str) -> int:
+        """The format of a SQLite file that is ours, 0 if it is empty."""
         version, application = (
-            connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one() for pragma in ("user_version", "application_id")
+            int(connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one())
+            for pragma in ("user_version", "application_id")
         )
         empty = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one() == 0
         if not (empty and version == 0):
@@ -63,10 +83,7 @@ class Format:
                     f"{name} is a database of another program, not a {self.kind}. Name another file.", path=name
                 )
             self.refuse_newer(name, version)
-        if version < self.version:
-            self.migrate(connection, version)
-            connection.exec_driver_sql(f"PRAGMA user_version = {self.version}")
-            connection.exec_driver_sql(f"PRAGMA application_id = {self.application}")
+        return version
 
     def refuse_newer(self, name: str, version: int) -> None:
         """Raise StoreError if this kar-aug cannot know a version."""
@@ -126,6 +143,32 @@ def sqlite_engine(path: Path, *, journal: str | None = None, pooled: bool = True
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def reading_engine(path: Path) -> sa.Engine:
+    """Connections to a SQLite file where nothing can be written.
+
+    Raises:
+        StoreError: A writer that was killed left answers beside it that cannot be read there.
+    """
+    file = f"file:{quote(str(path.absolute()))}?mode=ro"
+    with closing(sqlite3.connect(file, uri=True)) as connection:
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.OperationalError:  # the journal needs a file beside it, which cannot be made
+            log = path.with_name(f"{path.name}-wal")
+            if log.exists() and log.stat().st_size:
+                raise StoreError(
+                    f"{path} cannot be read where nothing can be written: the last writer did not end well. Copy it "
+                    f"with {log.name} to where it can.",
+                    path=path,
+                ) from None
+            file += "&immutable=1"
+    return sa.create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(file, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False),
+        poolclass=sa.QueuePool,
+    )
 
 
 def _set_journal(connection: sqlite3.Connection, journal: str) -> None:

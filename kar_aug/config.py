@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from kar_aug._addresses import checked
 from kar_aug._settings import check, check_known, read_section, read_value, setting
 from kar_aug.errors import ConfigError
 from kar_aug.registry import ADAPTORS, BACKBONES, CONTROLS, DATASETS, ENCODERS, INJECTIONS, PROTOCOLS, SELECTIONS
@@ -173,7 +175,8 @@ class LanguageModel:
     Args:
         model: its name at the server.
         base_url: of an OpenAI-compatible server (vLLM, Ollama, llama.cpp ...); OpenAI itself if not given;
-            "local" serves a small model in this process. A query in it ("?api-version=...") goes with each request.
+            "local" serves a small model in this process. A query in it ("?api-version=...") goes with each request; a
+            user and a password are sent as basic authentication, in place of the API key.
         api_key_env: the environment variable that holds the key.
         api_key_file: a file that holds the key and nothing else; read instead of the environment.
         served_model: what the server calls the model in its answers, where that is another name. An answer by any
@@ -225,8 +228,8 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         check("generate", self)
-        if self.base_url not in (None, LOCAL) and not str(self.base_url).startswith(("http://", "https://")):
-            raise ConfigError(f"[generate] base_url {self.base_url!r} must begin with http:// or https://")
+        if self.base_url is not None and self.base_url != LOCAL:
+            _check_address("[generate] base_url", self.base_url)
         for name in ("model", "messages", "stream", "n"):
             if name in self.extra:
                 raise ConfigError(f"[generate] extra must not hold {name!r}: kar-aug sets it.")
@@ -235,6 +238,13 @@ class LanguageModel:
                 "[generate] max_cost needs to know how long an answer can be, and no request says it. "
                 "Name a limit that your server takes: extra = { max_completion_tokens = 512 }"
             )
+        try:
+            json.dumps(dict(self.extra), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"[generate] extra must hold what JSON takes, texts, numbers, lists and tables: {error}.",
+                setting="[generate] extra",
+            ) from None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -254,6 +264,13 @@ def longest_answer(parameters: Mapping[str, Any]) -> int | None:
     if not limits or not all(isinstance(limit, int) and limit >= 1 for limit in limits):
         return None
     return max(limits)
+
+
+def _check_address(setting: str, url: str) -> None:
+    try:
+        checked(url)
+    except ValueError as error:
+        raise ConfigError(f"{setting} {error}", setting=setting) from None
 
 
 def _is_encoding(name: str) -> bool:
@@ -286,6 +303,8 @@ class EncodeConfig:
         encoder: a sentence-transformers name or folder, or "kind:name" of another kind (see `kar_aug.encode.encoders`).
         dtype: "float16" or "float32", in which vectors are stored.
         base_url: of the embeddings endpoint, for "openai:" encoders; OpenAI itself if not given.
+        rpm, tpm: most requests and tokens a minute of such an endpoint.
+        give_up_after: seconds without any answer of it after which the stage stops.
         long_texts: "average" splits texts beyond the encoder's window and averages the pieces, "cut" drops the rest.
         truncate_dim: keep the first so many numbers of a vector, for encoders trained for that.
         pca: reduce vectors to so many numbers.
@@ -294,6 +313,9 @@ class EncodeConfig:
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
     dtype: str = setting("float16", among=("float16", "float32"))
     base_url: str | None = None
+    rpm: float | None = setting(None, least=0.001)
+    tpm: float | None = setting(None, least=0.001)
+    give_up_after: float = setting(600.0, least=0.001)
     long_texts: str = setting("average", among=LONG_TEXTS)
     truncate_dim: int | None = setting(None, least=1)
     pca: int | None = setting(None, least=1)
@@ -301,8 +323,11 @@ class EncodeConfig:
     def __post_init__(self) -> None:
         check("encode", self)
         kind, colon, _ = encoder_name(self.encoder).partition(":")
-        if self.base_url is not None and kind + colon in ENCODERS.names() and kind != "openai":
-            raise ConfigError("[encode] base_url is for encoders that begin with 'openai:' only.")
+        for name in ("base_url", "rpm", "tpm"):
+            if getattr(self, name) is not None and kind + colon in ENCODERS.names() and kind != "openai":
+                raise ConfigError(f"[encode] {name} is for encoders that begin with 'openai:' only.")
+        if self.base_url is not None:
+            _check_address("[encode] base_url", self.base_url)
         if self.truncate_dim is not None and self.pca is not None:
             raise ConfigError("[encode] takes truncate_dim or pca, not both.")
 
@@ -366,6 +391,8 @@ class CompareConfig(TrainingConfig):
         vary_split: whether each seed also draws the users of train, validation and test anew.
         tune: trials an arm of the search for learning rate, regularisation and dropout; 0 searches nothing.
         jobs: processes that train side by side, each on one core; one a core if not given.
+        check_vectors: whether all vectors are compared with their checksums before trainings and exports, a second for
+            some hundred megabytes.
         The rest is that of `TrainingConfig`.
     """
 
@@ -379,6 +406,7 @@ class CompareConfig(TrainingConfig):
     vary_split: bool = False
     tune: int = setting(0, least=0)
     jobs: int | None = setting(None, least=1)
+    check_vectors: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

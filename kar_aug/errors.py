@@ -135,6 +135,8 @@ class EncodingError(KarError):
         encoder: its name.
         path: the store that was to be written.
         entity: "user" or "item".
+        entity_id: whose text it is.
+        position: which of the texts it is that the encoder was given, from 0.
         left, right: what does not fit: shapes, or how many are needed and there.
     """
 
@@ -145,11 +147,14 @@ class EncodingError(KarError):
         encoder: str | None = None,
         path: Path | str | None = None,
         entity: str | None = None,
+        entity_id: int | str | None = None,
+        position: int | None = None,
         left: Any = None,
         right: Any = None,
     ) -> None:
         super().__init__(message)
         self.encoder, self.path, self.entity = encoder, path, entity
+        self.entity_id, self.position = entity_id, position
         self.left, self.right = left, right
 
 
@@ -162,6 +167,7 @@ class StoreError(KarError):
         entity_id: whose vector is missing or wrong.
         column, row: of a table that was to be read.
         left, right: what does not fit: versions of a format, `StoreSpec`s, fingerprints, shapes, types of ids.
+        passing: whether the next try may do better: a full disk, a lock, a server that starts, a connection cut.
     """
 
     def __init__(
@@ -175,10 +181,11 @@ class StoreError(KarError):
         row: int | None = None,
         left: Any = None,
         right: Any = None,
+        passing: bool = False,
     ) -> None:
         super().__init__(message)
         self.path, self.source, self.entity_id, self.column, self.row = path, source, entity_id, column, row
-        self.left, self.right = left, right
+        self.left, self.right, self.passing = left, right, passing
 
 
 class MissingDependencyError(KarError):

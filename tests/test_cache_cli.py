@@ -146,7 +146,7 @@ def test_texts_with_an_as_of_time_are_audited(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["import", "none.sqlite"], "none.sqlite: there is no such file"),
-        (["import", "none.parquet"], "none.parquet cannot be read as Parquet"),
+        (["import", "none.parquet"], "none.parquet: there is no such file"),
         (["import", "items.csv"], "items.csv: there is no column 'text'. It has: item_id, title, genres. Name the"),
         (["import", "users.csv", "--text", "x"], "users.csv: there is no column 'x'"),
         (["import", "none.csv"], "none.csv: there is no such file"),

@@ -380,6 +380,22 @@ def test_another_store_is_an_arm_against_knowledge_of_the_same_sources(workspace
     assert {BASE, plots} <= {v.against for v in leading(comparison)}
 
 
+def test_a_flipped_byte_in_the_vectors_stops_a_comparison_before_anything_is_trained(
+    own_tables: Path, truth: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(truth, work)
+    file = next((work / "vectors" / "item").glob("*.vectors.npy"))
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(StoreError, match=rf"{file.name} is damaged"):
+        compare(opened(own_tables, work, **SMALL))
+    assert not (work / "runs" / BOOK).exists()
+    unchecked = Experiment(opened(own_tables, work, **SMALL, check_vectors=False))
+    unchecked.tables(BOTH, 0)
+    unchecked.check_vectors()
+
+
 def test_what_is_missing_is_said_before_anything_is_trained(workspace: Workspace) -> None:
     for file in workspace.metadata_path("user").iterdir():
         file.unlink()

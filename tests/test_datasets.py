@@ -307,6 +307,13 @@ def test_an_archive_that_lacks_something_is_named(tmp_path: Path, files: dict[st
         load("movielens-1m", written(tmp_path, files, "zip"))
 
 
+@pytest.mark.parametrize("name", ["movielens-100k", "movielens-1m", "movielens-latest-small"])
+def test_an_archive_of_something_else_is_named(tmp_path: Path, name: str) -> None:
+    names = ["u.item", "u.user", "u.data", "movies.dat", "users.dat", "ratings.dat", "movies.csv", "ratings.csv"]
+    with pytest.raises(DataError, match=r"set\.zip"):
+        load(name, written(tmp_path, dict.fromkeys(names, "x"), "zip"))
+
+
 def test_a_path_that_is_nothing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none: there is no such file or folder"):
         load("movielens-1m", tmp_path / "none")

@@ -108,6 +108,17 @@ def test_a_text_that_comes_often_is_encoded_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.gather([4]), CountingEncoder().encode(["one of 1"]))
 
 
+def test_vectors_whose_texts_are_gone_are_taken_away_where_that_is_wanted(tmp_path: Path) -> None:
+    taken: list[int] = []
+    encode(knowledge(TEXTS), tmp_path / "store", CountingEncoder())
+    fewer = {id: text for id, text in TEXTS.items() if id % 3}
+    assert len(encode(knowledge(fewer), tmp_path / "store", CountingEncoder())) == 600
+    store = encode(knowledge({**fewer, 900: "new"}), tmp_path / "store", CountingEncoder(), on_taken=taken.append)
+    assert taken == [200] and set(store.ids) == {*fewer, 900} and store.verify()
+    encode(knowledge(fewer), tmp_path / "store", CountingEncoder(), on_taken=taken.append)
+    assert taken == [200, 1]
+
+
 def test_texts_that_can_be_read_again_are_not_held_in_memory(tmp_path: Path) -> None:
     held: list[int] = []
 

@@ -13,6 +13,7 @@ import pytest
 from support.jobs import Nursery
 
 from kar_aug.cache import TextCache, answer_key
+from kar_aug.cache.texts.spilt import import_spilt
 from kar_aug.testing import ChatServer
 
 
@@ -105,16 +106,23 @@ def test_a_full_disk_is_one_clear_line_and_loses_no_stored_answer(nursery: Nurse
         return 200, {}, json.dumps({"choices": [{"finish_reason": "stop", "message": message}]}).encode()
 
     with ChatServer(long) as server:
-        job = nursery.start(path, server.base_url, 400, most_bytes=700_000)
+        job = nursery.start(path, server.base_url, 400, most_bytes=700_000, give_up_after=1)
         assert job.wait() == 2
-        assert job.output.count("\n") == 1 and "answers.sqlite cannot be read or written" in job.output, job.output
-        assert "Nothing stored before is lost" in job.output
+        *waited, last = job.output.splitlines()
+        assert all("Trying again for" in line for line in waited) and waited, job.output
+        assert "answers.sqlite cannot be read or written" in last and "Nothing stored before is lost" in last
+        spilt = next(tmp_path.glob("answers-not-stored-*.jsonl"))
+        assert f"kar-aug cache import {spilt}" in last
         with TextCache(path) as cache:
             stored = cache.counts()["ok"]
-            assert server.answered - 8 <= stored < 400 and stored > 10
+            assert 10 < stored < server.answered < 400
+            brought = import_spilt(spilt, cache)
+            assert brought.new == server.answered - stored, "what was not stored is in the file"
+        before = server.answered
         job = nursery.start(path, server.base_url, 400)
         assert job.wait() == 0, job.output
-        assert server.answered <= 408
+        assert before < server.answered == 400, "nothing is asked twice"
     with TextCache(path) as cache:
         texts = {k.entity_id: k.text for k in cache.knowledge("item")}
+        assert all(json.loads(a.raw)["choices"][0]["message"]["content"] == a.text for a in cache.answers())
     assert len(texts) == 400 and all(text.startswith(f"About: entity {i}") for i, text in texts.items())

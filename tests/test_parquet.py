@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kar_aug.cache import STATUSES, Answer, Link, TextCache, merge
+from kar_aug.cache.texts.incoming import Brought
 from kar_aug.cache.texts.parquet import export_parquet, import_parquet
+from kar_aug.cache.texts.spilt import Spill, import_spilt
 from kar_aug.errors import StoreError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
@@ -36,9 +38,9 @@ def everything(cache: TextCache) -> list[object]:
 def test_a_cache_comes_back_from_parquet(tmp_path: Path) -> None:
     cache, copy = filled(tmp_path / "a.sqlite"), TextCache(tmp_path / "b.sqlite")
     assert export_parquet(cache, tmp_path / "a.parquet") == 41
-    assert import_parquet(tmp_path / "a.parquet", copy) == 21
+    assert import_parquet(tmp_path / "a.parquet", copy) == Brought(21, 0)
     assert everything(copy) == everything(cache)
-    assert import_parquet(tmp_path / "a.parquet", copy) == 0
+    assert import_parquet(tmp_path / "a.parquet", copy) == Brought(0, 0)
 
 
 def test_prompts_can_be_left_out(tmp_path: Path) -> None:
@@ -70,10 +72,48 @@ def test_any_answer_comes_back(
 def test_caches_merge_and_keep_what_was_there(tmp_path: Path) -> None:
     target, source = filled(tmp_path / "a.sqlite", 10), filled(tmp_path / "b.sqlite", 20)
     target.put(Answer(f"{0:032x}", "ok", "kept", "m", []))
-    assert merge(source, target) == 10
+    assert merge(source, target) == Brought(10, 0)
     assert len(list(target.knowledge("item"))) == 20
     first = target.get(f"{0:032x}")
     assert first is not None and first.text == "kept"
+
+
+def test_an_older_export_does_not_win_over_a_newer_answer(tmp_path: Path) -> None:
+    with TextCache(tmp_path / "a.sqlite") as cache:
+        for number, text in enumerate(("text v1", "text v2", "text v3")):
+            cache.put(Answer(f"{number}", "ok", text, "m", []))
+            cache.link_as_of([(Link("item", 1, f"{number}", f"v{number}"), f"2026-01-0{number + 1}T00:00:00+00:00")])
+            export_parquet(cache, tmp_path / f"{number}.parquet")
+        old = pd.read_parquet(tmp_path / "0.parquet").drop(columns="updated")  # by an older kar-aug
+        old.assign(created="2025-12-01T00:00:00+00:00").to_parquet(tmp_path / "older.parquet")
+    with TextCache(tmp_path / "b.sqlite") as copy:
+        import_parquet(tmp_path / "1.parquet", copy)
+        for older in ("0", "older"):
+            done = import_parquet(tmp_path / f"{older}.parquet", copy)
+            assert done.kept == 1 and "1 entities keep the newer answers that they have" in str(done)
+        assert [k.text for k in copy.knowledge("item")] == ["text v2"]
+        assert str(import_parquet(tmp_path / "2.parquet", copy)) == "1 answers are new"
+        assert [k.text for k in copy.knowledge("item")] == ["text v3"]
+        with TextCache(tmp_path / "a.sqlite") as cache:
+            assert merge(copy, cache) == Brought(0, 0)
+
+
+def test_an_answer_that_was_asked_again_comes_back_over_the_refused_one_and_not_the_other_way(tmp_path: Path) -> None:
+    early, late = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
+    refused, whole = (
+        Answer("k", "refused", "no", "m", [], created=early),
+        Answer("k", "ok", "yes", "m", [], created=late),
+    )
+    later = Answer("k", "refused", "no", "m", [], created="2026-01-03T00:00:00+00:00")
+    with TextCache(tmp_path / "a.sqlite") as cache:
+        cache.put(refused)
+        said = []
+        for answer in (whole, refused, later):
+            spill = Spill(tmp_path / "b.sqlite")
+            spill.add([(answer, [Link("item", 1, "k", "v1")])])
+            assert spill.path is not None
+            said.append((import_spilt(spill.path, cache).new, [each.text for each in cache.answers()]))
+    assert said == [(1, ["yes"]), (0, ["yes"]), (0, ["yes"])]
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 no", b"{}\n"])

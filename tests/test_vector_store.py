@@ -408,6 +408,18 @@ def test_a_flipped_byte_anywhere_is_found_and_its_file_named(path: Path) -> None
         VectorStore.open(path)
 
 
+def test_a_flipped_byte_in_a_small_index_is_found_when_the_store_is_opened(path: Path) -> None:
+    with VectorStore.writer(path, SPEC) as writer:
+        writer.prune()
+    for file in path.glob("*-index.*.npy"):
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(StoreError, match=rf"{file.name} is damaged: its checksum is not the manifest's"):
+            VectorStore.open(path)
+        file.write_bytes(content)
+    assert len(VectorStore.open(path)) == 4
+
+
 def test_many_small_appends_become_few_parts_and_rows_keep_their_numbers(tmp_path: Path) -> None:
     with VectorStore.writer(tmp_path, SPEC) as writer:
         for i in range(300):

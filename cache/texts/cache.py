@@ -7,10 +7,11 @@ question for two entities is one answer. An entity keeps its old answer until a 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +22,15 @@ import sqlalchemy as sa
 
 from kar_aug._batched import batched
 from kar_aug.cache.texts import tables
-from kar_aug.cache.texts.database import Database
+from kar_aug.cache.texts.database import Database, patient
 from kar_aug.cache.texts.ledger import Charge, Ledger
 from kar_aug.cache.texts.status import STATUSES, Status
+from kar_aug.errors import StoreError
 
 _ROWS = 256  # of one statement or commit
 _ANSWER = list(tables.answers.c)
 _SHORT_PROMPT, _MOST_CHARACTERS = 200, 7  # characters: a prompt in which frames decide; of a token, on the mean
+_LINK = [tables.knowledge.c[name] for name in ("knowledge", "entity_id", "key", "prompt_version", "as_of", "updated")]
 
 # What ends when a question is answered.
 _SETTLE = tuple(
@@ -87,6 +90,17 @@ class Answer:
         return size > _SHORT_PROMPT and self.prompt_tokens * _MOST_CHARACTERS < size
 
 
+class DamagedAnswer(StoreError):
+    """A stored answer that is not what was stored, or cannot be read. `key` is its question's, `why` says how."""
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(f"The stored answer {key} is damaged ({why}). See: kar-aug cache verify")
+        self.key, self.why = key, why
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.key, self.why)
+
+
 class Link(NamedTuple):
     """Whose knowledge an answer is. `knowledge` is its kind: "user", "item", by another recipe than "kar" "item:tags";
     `as_of` the time of the last event that the prompt saw.
@@ -132,13 +146,14 @@ class TextCache:
 
     Args:
         where: the path of a SQLite file, made if it is not there; or a `postgresql://` URL, for teams that share one.
+        reading: nothing will be written: a file that is not there counts as an empty one, and is not made.
 
     Raises:
         StoreError: It is not a text cache, is damaged, cannot be reached, or was written by a newer version of kar-aug.
     """
 
-    def __init__(self, where: Path | str) -> None:
-        self.database = Database(where)
+    def __init__(self, where: Path | str, *, reading: bool = False) -> None:
+        self.database = Database(where, reading=reading)
         self.ledger = Ledger(self.database)
         # Made once: making them takes longer than running them.
         self._put_answers = self.database.upsert(tables.answers)
@@ -152,6 +167,7 @@ class TextCache:
     def __contains__(self, key: str) -> bool:
         return bool(self.answered([key]))
 
+    @patient
     def answered(self, keys: Collection[str]) -> dict[str, Status]:
         """Those of the questions that have an answer, with its status."""
         answers = tables.answers.c
@@ -169,26 +185,74 @@ class TextCache:
                 texts.update({row.key: row.text for row in connection.execute(statement.where(*wanted))})
         return texts
 
+    @patient
     def get(self, key: str) -> Answer | None:
-        """The answer to a question, whatever its status; None if it was never answered."""
+        """The answer to a question, whatever its status; None if it was never answered.
+
+        Raises:
+            DamagedAnswer: It is not what was stored.
+        """
         with self.database.reading() as connection:
             row = connection.execute(sa.select(*_ANSWER).where(tables.answers.c.key == key)).one_or_none()
         return _answer(row) if row else None
 
     def some(self, keys: Collection[str]) -> dict[str, Answer]:
-        """The answers to these questions, whatever their status."""
+        """The answers to these questions, whatever their status; damaged ones are left out."""
         if not keys:
             return {}
-        with self.database.reading() as connection:
-            found = connection.execute(sa.select(*_ANSWER).where(tables.answers.c.key.in_(list(keys))))
-            return {row.key: _answer(row) for row in found}
+        found = self._whole_or_damaged_of(tables.answers.c.key.in_(list(keys)), sorted(keys))
+        return {answer.key: answer for answer in found if isinstance(answer, Answer)}
 
-    def answers(self) -> Iterator[Answer]:
-        """Every answer, in the order of the keys; read as a stream."""
+    def answers(self, on_damage: Callable[[DamagedAnswer], None] | None = None) -> Iterator[Answer]:
+        """Every answer, in the order of the keys; read as a stream.
+
+        Args:
+            on_damage: called for each that is damaged, which is left out; without it the first is raised.
+        """
+        last = ""
+        while keys := self._keys_after(last):
+            last = keys[-1]
+            for each in self._whole_or_damaged(keys):
+                if isinstance(each, Answer):
+                    yield each
+                elif on_damage is None:
+                    raise each
+                else:
+                    on_damage(each)
+
+    def _keys_after(self, key: str) -> list[str]:
+        """Out of the index of keys: it can be read where a row cannot."""
+        answers = tables.answers.c
+        statement = sa.select(answers.key).where(answers.key > key).order_by(answers.key).limit(_ROWS)
         with self.database.reading() as connection:
-            statement = sa.select(*_ANSWER).order_by(tables.answers.c.key)
-            for row in connection.execution_options(yield_per=_ROWS).execute(statement):
+            return list(connection.execute(statement).scalars())
+
+    def _whole_or_damaged(self, keys: Sequence[str]) -> Iterator[Answer | DamagedAnswer]:
+        """Of all questions from the first to the last of some keys."""
+        return self._whole_or_damaged_of(tables.answers.c.key.between(keys[0], keys[-1]), keys)
+
+    def _whole_or_damaged_of(
+        self, condition: sa.ColumnElement[bool], keys: Sequence[str]
+    ) -> Iterator[Answer | DamagedAnswer]:
+        """Of the questions of a condition; should that fail, of each of the keys."""
+        statement = sa.select(*_ANSWER).where(condition).order_by(tables.answers.c.key)
+        try:
+            with self.database.reading() as connection:
+                rows = connection.execute(statement).all()
+        except StoreError as error:  # a page of the file, or a text that is none
+            if error.passing:
+                raise
+            if len(keys) == 1:
+                yield DamagedAnswer(keys[0], str(error).partition("(")[2].partition(")")[0] or "it cannot be read")
+                return
+            for each in keys:
+                yield from self._whole_or_damaged([each])
+            return
+        for row in rows:
+            try:
                 yield _answer(row)
+            except DamagedAnswer as damaged:
+                yield damaged
 
     def put(self, answer: Answer, links: Iterable[Link] = ()) -> None:
         """Store an answer and whose it is. It is committed, and its failure forgotten, when this returns."""
@@ -200,22 +264,26 @@ class TextCache:
         Args:
             owner: who had reserved what they cost; what nobody had is entered into the ledger.
         """
-        pairs = list(answers)
-        if pairs:
-            with self.database.writing() as connection:
-                self.put_within(connection, pairs, owner)
+        if pairs := [(answer, list(links)) for answer, links in answers]:
+            self._put(pairs, owner)
+
+    @patient
+    def _put(self, answers: Sequence[tuple[Answer, Sequence[Link]]], owner: str) -> None:
+        with self.database.writing() as connection:
+            self.put_within(connection, answers, owner)
 
     def put_within(
-        self, connection: sa.Connection, answers: Iterable[tuple[Answer, Iterable[Link]]], owner: str = ""
+        self, connection: sa.Connection, answers: Sequence[tuple[Answer, Sequence[Link]]], owner: str = ""
     ) -> None:
         """The same, within the caller's transaction, which may end with other entries into the ledger."""
-        pairs = [(_row(answer), list(links)) for answer, links in answers]
+        pairs = [(_row(answer), links) for answer, links in answers]
         pairs.sort(key=lambda pair: pair[0]["key"])  # as `_link` does, and for the same reason
         if not pairs:
             return
         keys = [row["key"] for row, _ in pairs]
         connection.execute(self._put_answers, [row for row, _ in pairs])
-        self._link(connection, [link for _, links in pairs for link in links])
+        now = _now()
+        self._link(connection, [(link, now) for _, links in pairs for link in links])
         for statement in _SETTLE:
             connection.execute(statement, {"keys": keys})
         self.ledger.settle(connection, owner, [_charge(row, links) for row, links in pairs])
@@ -231,30 +299,35 @@ class TextCache:
             for answer, before in sorted(answers, key=lambda pair: pair[0].key):
                 changed = _row(answer)
                 same = (rows.key == answer.key, rows.status == before, rows.created == answer.created)
-                values = {name: changed[name] for name in ("status", "text", "served_model")}
+                values = {name: changed[name] for name in ("status", "text", "served_model", "checksum")}
                 connection.execute(sa.update(tables.answers).where(*same).values(**values))
 
     def link(self, links: Iterable[Link | tuple[str, int | str, str, str, str | None]]) -> None:
         """Say whose knowledge an answer is."""
-        rows = [Link(*link) for link in links]
-        if rows:
-            with self.database.writing() as connection:
-                self._link(connection, rows)
-
-    def _link(self, connection: sa.Connection, links: Sequence[Link]) -> None:
         now = _now()
+        self.link_as_of([(Link(*link), now) for link in links])
+
+    @patient
+    def link_as_of(self, links: Sequence[tuple[Link, str]]) -> None:
+        """The same, each since a moment."""
+        if links:
+            with self.database.writing() as connection:
+                self._link(connection, links)
+
+    def _link(self, connection: sa.Connection, links: Sequence[tuple[Link, str]]) -> None:
         rows = {
             (link.knowledge, link.entity_id): {
                 **link._asdict(),
                 "entity_id": json.dumps(link.entity_id),
-                "updated": now,
+                "updated": since,
             }
-            for link in links
+            for link, since in links
         }
         if rows:  # in one order everywhere, or two processes on PostgreSQL could wait for each other
             ordered = sorted(rows.values(), key=lambda row: (row["knowledge"], row["entity_id"]))
             connection.execute(self._put_links, ordered)
 
+    @patient
     def linked(self, knowledge: str, entity_ids: Collection[int | str]) -> dict[int | str, Link]:
         """The links of those entities that have one, for this kind of knowledge."""
         links = tables.knowledge.c
@@ -265,6 +338,7 @@ class TextCache:
             found = (Link(knowledge, json.loads(id), *rest) for id, *rest in connection.execute(statement))
             return {link.entity_id: link for link in found}
 
+    @patient
     def count_linked(self, knowledge: str) -> int:
         """How many entities have an answer for this kind of knowledge, whatever its status."""
         statement = sa.select(sa.func.count()).where(tables.knowledge.c.knowledge == knowledge)
@@ -273,18 +347,38 @@ class TextCache:
 
     def links_of(self, keys: Collection[str]) -> dict[str, list[Link]]:
         """Whose knowledge these answers are."""
+        return {key: [link for link, _ in links] for key, links in self.links_since(keys).items()}
+
+    def links_since(self, keys: Collection[str]) -> dict[str, list[tuple[Link, str]]]:
+        """The same, each with the moment since when it is. A damaged one is left out."""
         linked = tables.knowledge.c
-        columns = (linked.knowledge, linked.entity_id, linked.key, linked.prompt_version, linked.as_of)
-        statement = sa.select(*columns).where(linked.key.in_(list(keys))).order_by(*columns[:2])
-        links: dict[str, list[Link]] = {}
+        statement = sa.select(*_LINK).where(linked.key.in_(list(keys))).order_by(linked.knowledge, linked.entity_id)
+        links: dict[str, list[tuple[Link, str]]] = {}
         with self.database.reading() as connection:
-            for knowledge, entity_id, *rest in connection.execute(statement):
-                link = Link(knowledge, json.loads(entity_id), *rest)
-                links.setdefault(link.key, []).append(link)
+            for knowledge, entity_id, key, *rest, updated in connection.execute(statement):
+                with contextlib.suppress(ValueError):
+                    link = Link(knowledge, json.loads(entity_id), key, *rest)
+                    links.setdefault(key, []).append((link, updated))
         return links
 
+    def damaged_links(self) -> Iterator[tuple[str, str, str, str]]:
+        """(kind of knowledge, id as it stands there, key, why) of entities whose answer, or whose id, is lost."""
+        links, answers = tables.knowledge, tables.answers
+        columns = (links.c.knowledge, links.c.entity_id, links.c.key, answers.c.key.is_(None))
+        statement = sa.select(*columns).select_from(links.outerjoin(answers, links.c.key == answers.c.key))
+        with self.database.reading() as connection:
+            for knowledge, entity_id, key, is_lost in connection.execution_options(yield_per=_ROWS).execute(statement):
+                if is_lost:
+                    yield knowledge, entity_id, key, "the answer is not there"
+                elif _entity_or_none(entity_id) is None:
+                    yield knowledge, entity_id, key, "the id is not what was stored"
+
     def knowledge(self, knowledge: str, *, accept: Sequence[str] = _WHOLE) -> Iterator[Knowledge]:
-        """One kind of knowledge ("user", "item:tags") as a stream; answers of other statuses are left out."""
+        """One kind of knowledge ("user", "item:tags") as a stream; answers of other statuses are left out.
+
+        Raises:
+            StoreError: An id is not what was stored.
+        """
         linked, answers = tables.knowledge.c, tables.answers.c
         entity_id = sa.collate(linked.entity_id, "C") if self.database.postgresql else linked.entity_id
         statement = (
@@ -303,7 +397,10 @@ class TextCache:
         )
         with self.database.reading() as connection:
             for entity, *rest in connection.execution_options(yield_per=_ROWS).execute(statement):
-                yield Knowledge(knowledge, json.loads(entity), *rest)
+                id = _entity_or_none(entity)
+                if id is None:
+                    raise StoreError(f"{self.name} holds a damaged id of {knowledge}. See: kar-aug cache verify")
+                yield Knowledge(knowledge, id, *rest)
 
     def of_entity(self, knowledge: str, entity_id: int | str) -> Answer | None:
         """The answer about one entity, whatever its status."""
@@ -335,11 +432,16 @@ class TextCache:
             "knowledge": link.knowledge if link else None,
             "entity_id": json.dumps(link.entity_id) if link else None,
         }
+        self._fail(row, owner, free)
+
+    @patient
+    def _fail(self, row: Mapping[str, Any], owner: str, free: bool) -> None:
         with self.database.writing() as connection:
             connection.execute(self.database.upsert(tables.failures), row)
-            connection.execute(sa.delete(tables.claims).where(tables.claims.c.key == key))
-            (self.ledger.release if free else self.ledger.lose)(connection, owner, [key])
+            connection.execute(sa.delete(tables.claims).where(tables.claims.c.key == row["key"]))
+            (self.ledger.release if free else self.ledger.lose)(connection, owner, [row["key"]])
 
+    @patient
     def failures(self, keys: Collection[str] | None = None) -> list[Failure]:
         """Every question without an answer, oldest first; with `keys`, those among them."""
         failures = tables.failures.c
@@ -410,30 +512,14 @@ class TextCache:
         self.close()
 
 
-def merge(source: TextCache, target: TextCache) -> int:
-    """Bring the answers of another cache, and whose they are, into this one. Answers that are there stay.
-
-    Returns:
-        How many answers were new.
-    """
-    new = 0
-    for answers in batched(source.answers(), _ROWS):
-        keys = [answer.key for answer in answers]
-        there = target.answered(keys)
-        links = source.links_of(keys)
-        target.put_many((answer, links.get(answer.key, ())) for answer in answers if answer.key not in there)
-        target.link(link for key in there for link in links.get(key, ()))
-        new += len(keys) - len(there)
-    return new
-
-
 def _row(answer: Answer) -> dict[str, Any]:
     if answer.status not in STATUSES:
         raise ValueError(f"`status` must be one of {STATUSES}. Received: {answer.status!r}")
+    text = _storable(answer.text)
     return {
         "key": answer.key,
         "status": answer.status,
-        "text": _storable(answer.text),
+        "text": text,
         "model": answer.model,
         "messages": json.dumps(list(answer.messages)),
         "prompt_tokens": answer.prompt_tokens,
@@ -445,6 +531,7 @@ def _row(answer: Answer) -> dict[str, Any]:
         "tier": answer.tier,
         "cost": answer.cost,
         "raw": zlib.compress(answer.raw) if answer.raw else None,
+        "checksum": _checksum(text, answer.raw),
     }
 
 
@@ -462,23 +549,48 @@ def _charge(row: Mapping[str, Any], links: Sequence[Link]) -> Charge:
     )
 
 
+def _checksum(text: str, raw: bytes) -> str:
+    """16 hex digits over what an answer says and the response that it was read from."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8)
+    digest.update(b"\0" + raw)
+    return digest.hexdigest()
+
+
 def _answer(row: Any) -> Answer:
-    return Answer(
-        row.key,
-        row.status,
-        row.text,
-        row.model,
-        json.loads(row.messages),
-        row.prompt_tokens,
-        row.completion_tokens,
-        row.seconds,
-        row.created,
-        json.loads(row.parameters) if row.parameters else None,
-        row.served_model or "",
-        row.tier or "",
-        row.cost,
-        zlib.decompress(row.raw) if row.raw else b"",
-    )
+    """Raises:
+    DamagedAnswer: The row is not what was stored.
+    """
+    try:
+        raw = zlib.decompress(row.raw) if row.raw else b""
+        if row.checksum is not None and row.checksum != _checksum(row.text, raw):
+            raise ValueError("its text and response are not what was stored")
+        return Answer(
+            row.key,
+            row.status,
+            row.text,
+            row.model,
+            json.loads(row.messages),
+            row.prompt_tokens,
+            row.completion_tokens,
+            row.seconds,
+            row.created,
+            json.loads(row.parameters) if row.parameters else None,
+            row.served_model or "",
+            row.tier or "",
+            row.cost,
+            raw,
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError, zlib.error) as error:
+        raise DamagedAnswer(row.key, str(error)) from None
+
+
+def _entity_or_none(stored: str) -> int | str | None:
+    """The id; None where what is stored is none."""
+    try:
+        id = json.loads(stored)
+    except ValueError:
+        return None
+    return id if isinstance(id, (int, str)) else None
 
 
 def _entity(stored: str | None) -> int | str | None:

@@ -7,51 +7,88 @@ said.
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from kar_aug._database import Format, reason, sqlite_engine
+from kar_aug._database import Format, reading_engine, reason, sqlite_engine
 from kar_aug.cache.texts import tables
 from kar_aug.errors import ConfigError, MissingDependencyError, StoreError
 
 _APPLICATION = 0x6B617231  # "kar1": tells our files from other programs' databases
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse")
 _SECRETS = ("password", "sslpassword", "passfile")  # that a URL may name after its question mark
+# What SQLite says, in the first words of its codes, where the next try may do better.
+_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_PROTOCOL")
+_PAUSES = (0.1, 5.0)  # first and longest, in seconds, between two tries
+_SAID_SECONDS = 30.0  # between two lines that say what is waited for
 _log = logging.getLogger("kar_aug")
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Database:
     """Connections to one text cache.
 
     Args:
-        where: the path of a SQLite file (made if it is not there) or a `postgresql://` URL.
+        where: the path of a SQLite file (made if it is not there) or a `postgresql://` URL. A file that cannot be
+            written is opened all the same, for reading.
+        reading: nothing will be written: a file that is not there is not made, and counts as an empty one.
+
+    Attributes:
+        file: of SQLite; None of a server's database, of one in memory, and where nothing can be written.
+        patience: seconds for which `patiently` tries again what the database does not take just now.
 
     Raises:
         StoreError: It is not a text cache, is damaged, cannot be reached, or was written by a newer kar-aug.
     """
 
-    def __init__(self, where: Path | str) -> None:
+    def __init__(self, where: Path | str, *, reading: bool = False) -> None:
         self.postgresql = isinstance(where, str) and "://" in where
+        self.patience = 0.0
+        self.file: Path | None = None
+        self._read_only = False
         if self.postgresql:
             self._engine, self.name = _postgresql(str(where))
+        elif reading and not Path(where).exists():
+            self._engine, self.name = _empty(), str(where)
+        elif Path(where).exists() and not _writable(Path(where)):
+            self._engine, self.name, self._read_only = reading_engine(Path(where)), str(where), True
         else:
             self._engine, self.name = _sqlite(Path(where))
         # Readers run each statement by itself: on SQLite they hold no lock while a caller looks at the rows.
         self._reader = self._engine.execution_options(reading=True)
+        if self._read_only:
+            with self.reading() as connection:
+                _format().refuse_other(connection, self.name)
+            return
         with self.writing() as connection:
             (_check_postgresql if self.postgresql else _format().bring_up_to_date)(connection, self.name)
+        if not self.postgresql and (identity := _identity(Path(where))) is not None:
+            self.file, self._identity = Path(where), identity
+            # There, one file may have several numbers, one after the other.
+            self._is_numbered = file_system(self.file) not in _NETWORK
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """All of the block or nothing, committed when it ends."""
+        """All of the block or nothing, committed when it ends.
+
+        Raises:
+            StoreError: It cannot be written, or another file is in its place: nothing is committed into that.
+        """
+        if self._read_only:
+            raise StoreError(f"{self.name} can only be read: its file or folder cannot be written.", path=self.name)
         with self._errors(), self._engine.begin() as connection:
             yield connection
+            self._check_file()
 
     @property
     def clock(self) -> sa.ColumnElement[float]:
@@ -67,6 +104,36 @@ class Database:
         """A connection for queries."""
         with self._errors(), self._reader.connect() as connection:
             yield connection
+
+    def patiently(self, work: Callable[[], T]) -> T:
+        """What `work` returns; where the database takes or gives nothing just now it begins anew, for `patience`. Of
+        PostgreSQL it begins anew once in any case: connections break, and are made again.
+        """
+        since = said = time.monotonic()
+        tries = 0
+        while True:
+            try:
+                return work()
+            except StoreError as error:
+                now, tries = time.monotonic(), tries + 1
+                is_over = now - since >= self.patience and not (self.postgresql and tries == 1)
+                if is_over or not error.passing:
+                    raise
+                if tries == 1 or now - said >= _SAID_SECONDS:
+                    said = now
+                    _log.warning("%s Trying again for %.0f s.", error, max(0.0, self.patience - (now - since)))
+                time.sleep(min(_PAUSES[1], _PAUSES[0] * 2.0**tries))
+
+    def _check_file(self) -> None:
+        if self.file is None:
+            return
+        found = _identity(self.file)
+        if found is None or (self._is_numbered and found != self._identity):
+            raise StoreError(
+                f"{self.name} was deleted or replaced while it was in use (by git clean, or a program that keeps "
+                "folders in step?). What came since is not in it.",
+                path=self.name,
+            )
 
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that knows ON CONFLICT."""
@@ -99,16 +166,62 @@ class Database:
         try:
             yield
         except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+            self._check_file()
+            held = " by another process, which may be stopped (Ctrl-Z) in a commit: continue it, or end it"
+            held = held if "locked" in reason(error) else ""
             raise StoreError(
-                f"{self.name} cannot be read or written ({reason(error)}). Nothing stored before is lost.",
+                f"{self.name} cannot be read or written ({reason(error)}{held}). Nothing stored before is lost.",
                 path=self.name,
+                passing=self._passing(error),
             ) from None
         except sa.exc.DatabaseError as error:
+            self._check_file()
             raise StoreError(
                 f"{self.name} is not a usable text cache ({reason(error)}). Move it away to start a new one, "
                 "or restore it from a copy; do not delete it while answers in it are paid for.",
                 path=self.name,
             ) from None
+
+    def _passing(self, error: sa.exc.DBAPIError) -> bool:
+        return self.postgresql or str(getattr(error.orig, "sqlite_errorname", "")).startswith(_PASSING)
+
+
+class _OnDatabase(Protocol):
+    @property
+    def database(self) -> Database: ...
+
+
+Self_ = TypeVar("Self_", bound=_OnDatabase)
+
+
+def patient(method: Callable[Concatenate[Self_, P], T]) -> Callable[Concatenate[Self_, P], T]:
+    """A method that is done again, from its beginning, where its database takes or gives nothing just now."""
+
+    @functools.wraps(method)
+    def patiently(self: Self_, /, *arguments: P.args, **named: P.kwargs) -> T:
+        return self.database.patiently(lambda: method(self, *arguments, **named))
+
+    return patiently
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The numbers that tell a file from another of its name; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _writable(path: Path) -> bool:
+    """Whether SQLite can write a file: it needs others beside it."""
+    effective = os.access in os.supports_effective_ids
+    return all(os.access(each, os.W_OK, effective_ids=effective) for each in (path, path.parent))
+
+
+def _empty() -> sa.Engine:
+    """An empty database in memory, the same for all threads."""
+    return sa.create_engine("sqlite://", poolclass=sa.StaticPool, connect_args={"check_same_thread": False})
 
 
 def _sqlite(path: Path) -> tuple[sa.Engine, str]:

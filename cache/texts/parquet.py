@@ -7,13 +7,14 @@ One row for each entity that has an answer, and one for each answer that is nobo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kar_aug._batched import batched
 from kar_aug._files import atomic_path
-from kar_aug.cache.texts.cache import Answer, Link, TextCache
+from kar_aug.cache.texts.cache import Answer, DamagedAnswer, Link, TextCache
+from kar_aug.cache.texts.incoming import Brought, Incoming, bring
 from kar_aug.errors import StoreError
 
 _ROWS = 1000
@@ -26,6 +27,7 @@ _COLUMNS = {
     "served_model": "string",
     "prompt_version": "string",
     "as_of": "string",
+    "updated": "string",
     "created": "string",
     "prompt_tokens": "int64",
     "completion_tokens": "int64",
@@ -38,11 +40,18 @@ _COLUMNS = {
 }
 
 
-def export_parquet(cache: TextCache, path: Path, *, messages: bool = True) -> int:
+def export_parquet(
+    cache: TextCache,
+    path: Path,
+    *,
+    messages: bool = True,
+    on_damage: Callable[[DamagedAnswer], None] | None = None,
+) -> int:
     """Write all answers, and whose they are. Returns the number of rows.
 
     Args:
         messages: whether the prompts go with them. Prompts show rows of your data: leave them out of what you pass on.
+        on_damage: as in `TextCache.answers`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -50,14 +59,15 @@ def export_parquet(cache: TextCache, path: Path, *, messages: bool = True) -> in
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
     count = 0
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for rows in batched(_rows(cache, messages), _ROWS):
+        for rows in batched(_rows(cache, messages, on_damage), _ROWS):
             writer.write_table(pa.Table.from_pylist(list(rows), schema=schema))
             count += len(rows)
     return count
 
 
-def import_parquet(path: Path, cache: TextCache) -> int:
-    """Bring answers of such a file into a cache. Answers that are there stay. Returns how many were new.
+def import_parquet(path: Path, cache: TextCache) -> Brought:
+    """Bring answers of such a file into a cache: see `kar_aug.cache.texts.incoming`. Where a file of an older kar-aug
+    does not say since when an answer is an entity's, it is since it came.
 
     Raises:
         StoreError: It is not such a file.
@@ -65,7 +75,6 @@ def import_parquet(path: Path, cache: TextCache) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    new = 0
     try:
         with pq.ParquetFile(path) as file:
             missing = sorted({"key", "text", "status", "model"} - set(file.schema_arrow.names))
@@ -73,46 +82,44 @@ def import_parquet(path: Path, cache: TextCache) -> int:
                 raise StoreError(
                     f"{path} holds no answers: there is no column {missing[0]!r}.", path=path, column=missing[0]
                 )
-            for batch in file.iter_batches(_ROWS):
-                new += _store(batch.to_pylist(), cache)
+            rows = (row for batch in file.iter_batches(_ROWS) for row in batch.to_pylist())
+            return bring(map(_incoming, rows), cache)
+    except FileNotFoundError:
+        raise StoreError(f"{path}: there is no such file.", path=path) from None
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}", path=path) from None
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path} holds a row that is no answer: {error}", path=path) from None
-    return new
 
 
-def _rows(cache: TextCache, messages: bool) -> Iterator[dict[str, Any]]:
-    for answers in batched(cache.answers(), _ROWS):
-        links = cache.links_of([answer.key for answer in answers])
+def _rows(
+    cache: TextCache, messages: bool, on_damage: Callable[[DamagedAnswer], None] | None
+) -> Iterator[dict[str, Any]]:
+    for answers in batched(cache.answers(on_damage), _ROWS):
+        links = cache.links_since([answer.key for answer in answers])
         for answer in answers:
             row = {name: getattr(answer, name, None) for name in _COLUMNS}
             row["parameters"] = None if answer.parameters is None else json.dumps(dict(answer.parameters))
             row["messages"] = json.dumps(list(answer.messages)) if messages else None
-            for link in links.get(answer.key, [None]):
-                yield row if link is None else row | _owner(link)
+            owners = links.get(answer.key)
+            yield from [row] if owners is None else (row | _owner(*owner) for owner in owners)
 
 
-def _owner(link: Link) -> dict[str, Any]:
+def _owner(link: Link, since: str) -> dict[str, Any]:
     """The columns that say whose an answer is. The kind of knowledge is the column `source`, as it always was."""
     fields = link._asdict()
-    return {"source": fields.pop("knowledge"), **fields, "entity_id": json.dumps(link.entity_id)}
+    return {"source": fields.pop("knowledge"), **fields, "entity_id": json.dumps(link.entity_id), "updated": since}
 
 
-def _store(rows: list[dict[str, Any]], cache: TextCache) -> int:
-    answers: dict[str, tuple[Answer, list[Link]]] = {}
-    for row in rows:
-        link = None
-        if row.get("source") is not None:
-            link = Link(row["source"], json.loads(row["entity_id"]), row["key"], row["prompt_version"], row["as_of"])
-        answers.setdefault(row["key"], (_answer(row), []))[1].extend([link] if link else [])
-    there = cache.answered(answers)
-    cache.put_many(pair for key, pair in answers.items() if key not in there)
-    cache.link(link for key in there for link in answers[key][1])
-    return len(answers) - len(there)
+def _incoming(row: Mapping[str, Any]) -> Incoming:
+    answer, links = _answer(row), []
+    if row.get("source") is not None:
+        link = Link(row["source"], json.loads(row["entity_id"]), row["key"], row["prompt_version"], row["as_of"])
+        links.append((link, row.get("updated") or answer.created))
+    return answer, links
 
 
-def _answer(row: dict[str, Any]) -> Answer:
+def _answer(row: Mapping[str, Any]) -> Answer:
     return Answer(
         row["key"],
         row["status"],

@@ -48,6 +48,7 @@ answers = sa.Table(
     sa.Column("tier", sa.Text),  # "", "flex" or "batch": what it was charged by
     sa.Column("cost", sa.Float),  # US dollars; NULL where the model's price is not known
     sa.Column("raw", sa.LargeBinary),  # the response as it came, zlib
+    sa.Column("checksum", sa.Text),  # of text and raw; NULL in rows of formats 1 and 2
 )
 knowledge = sa.Table(
     "knowledge",
@@ -148,6 +149,7 @@ FROM_VERSION_1 = (
 )
 # Until format 2 what was spent was the cost of the answers that are stored.
 FROM_VERSION_2 = (
+    "ALTER TABLE answers ADD COLUMN checksum TEXT",
     "ALTER TABLE workers ADD COLUMN started TEXT",
     "INSERT INTO ledger (key, owner, model, source, tier, state, reserved, surplus, cost, prompt_tokens, "
     "completion_tokens, created) SELECT key, '', model, "

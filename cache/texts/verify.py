@@ -17,8 +17,8 @@ import sqlalchemy as sa
 
 from kar_aug._batched import batched
 from kar_aug.cache.texts import tables
-from kar_aug.cache.texts.cache import Answer, Link, TextCache, answer_key
-from kar_aug.cache.texts.status import Status
+from kar_aug.cache.texts.cache import Answer, DamagedAnswer, Link, TextCache, answer_key
+from kar_aug.cache.texts.status import STATUSES, Status
 from kar_aug.data.cells import SEPARATOR, is_list, text_of, values_of
 
 KINDS = (
@@ -68,7 +68,8 @@ def verify(cache: TextCache, *, metadata: Metadata | None = None, language: str 
     for line in cache.database.check():
         yield Flag("damaged", "", None, None, f"{cache.name}: {line}")
     seen: dict[bytes, str] = {}
-    for answers in batched(cache.answers(), _ROWS):
+    damaged: list[DamagedAnswer] = []
+    for answers in batched(cache.answers(damaged.append), _ROWS):
         links = cache.links_of([answer.key for answer in answers])
         for answer in answers:
             owners: list[Link | None] = [*links.get(answer.key, [])] or [None]
@@ -81,6 +82,13 @@ def verify(cache: TextCache, *, metadata: Metadata | None = None, language: str 
                 if owner is not None:
                     row = metadata(owner.knowledge, owner.entity_id)
                     yield from (_flag("contradiction", answer, owner, d) for d in contradictions(answer.text, row))
+    for some in batched(damaged, _ROWS):
+        links = cache.links_of([each.key for each in some])
+        for each in some:
+            whose: list[Link | None] = [*links.get(each.key, [])] or [None]
+            yield from (_flag("damaged", each, owner, each.why) for owner in whose)
+    for knowledge, entity_id, key, why in cache.damaged_links():
+        yield Flag("damaged", key, knowledge, entity_id, why)
 
 
 def exclude(cache: TextCache, keys: Collection[str]) -> None:
@@ -91,7 +99,7 @@ def exclude(cache: TextCache, keys: Collection[str]) -> None:
             connection.execute(statement.values(status=Status.REFUSED))
 
 
-def _flag(kind: str, answer: Answer, owner: Link | None, detail: str) -> Flag:
+def _flag(kind: str, answer: Answer | DamagedAnswer, owner: Link | None, detail: str) -> Flag:
     return Flag(kind, answer.key, owner.knowledge if owner else None, owner.entity_id if owner else None, detail)
 
 
@@ -100,6 +108,8 @@ def _wrong(answer: Answer, language: str | None, seen: dict[bytes, str], name: s
     known = parameters is not None and answer.messages
     if known and answer_key(answer.model, answer.messages, parameters or {}) != answer.key:
         yield "damaged", "the key is not that of the question"
+    if answer.status not in STATUSES:
+        yield "damaged", f"there is no status {answer.status!r}"
     if answer.prompt_was_cut:
         yield "cut_prompt", f"the server read {answer.prompt_tokens:,} tokens of the prompt, and there were more"
     if answer.status == Status.MALFORMED:

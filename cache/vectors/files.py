@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ MANIFEST = "manifest.json"
 AGAIN = "run kar-aug encode again: the texts are in the text cache."
 _BLOCK = 1 << 22
 _DTYPES = ("float16", "float32")
+_NAME = re.compile(r"[0-9a-z][0-9a-z-]*")  # of a group, or a kind of file: nothing that leads out of the folder
 
 Array = npt.NDArray[Any]
 
@@ -80,6 +82,10 @@ class Group:
     name: str
     rows: int
     files: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if not all(map(_NAME.fullmatch, (self.name, *self.files))):
+            raise ValueError(f"{self.name!r} is no name of files that a writer gives")
 
     @property
     def deletes(self) -> bool:
@@ -154,7 +160,9 @@ class Manifest:
             raise StoreError(
                 f"{folder} is not a vector store: there is no {MANIFEST}. Make it with: kar-aug encode", path=folder
             ) from None
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except OSError as error:  # a folder, or another user's
+            raise StoreError(f"{path} cannot be read: {error.strerror}.", path=path) from None
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise StoreError(f"{path} is damaged ({error}). Delete {folder} and {AGAIN}", path=path) from None
 
     def publish(self, folder: Path) -> Manifest:
@@ -220,15 +228,26 @@ def check_sum(folder: Path, group: Group, kind: str) -> int:
     Raises:
         StoreError: A byte has changed, or the file is gone.
     """
+    try:
+        return check_now(folder, group, kind)
+    except OSError as error:
+        path = folder / f"{group.name}.{kind}.npy"
+        raise StoreError(f"{path} cannot be read ({error}). Delete {folder} and {AGAIN}", path=path) from None
+
+
+def check_now(folder: Path, group: Group, kind: str) -> int:
+    """The same where a file may be gone since the manifest was read.
+
+    Raises:
+        OSError: It is gone, or cannot be read.
+        StoreError: A byte has changed.
+    """
     path = folder / f"{group.name}.{kind}.npy"
     digest, size = hashlib.sha256(), 0
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-                size += len(block)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error}). Delete {folder} and {AGAIN}", path=path) from None
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
     if digest.hexdigest() != group.files[kind]:
         raise StoreError(
             f"{path} is damaged: its checksum is not the manifest's. Delete {folder} and {AGAIN}",

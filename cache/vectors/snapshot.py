@@ -11,11 +11,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug.cache.vectors.files import AGAIN, Group, Manifest, StoreSpec, read_array
+from kar_aug.cache.vectors.files import AGAIN, Group, Manifest, StoreSpec, check_now, read_array
 from kar_aug.cache.vectors.index import EntityId, IdIndex, given_ids, given_text
 from kar_aug.errors import StoreError
 
 Array = npt.NDArray[Any]
+_SMALL_INDEX = 1 << 18  # ids: some megabytes, which take some milliseconds
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class _Part:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A published state of a store, read-only. Opening maps its files and reads none of them."""
+    """A published state of a store, read-only. Opening maps its files, and reads of them a small index alone, which is
+    compared with its checksum.
+    """
 
     path: Path
     manifest: Manifest
@@ -102,6 +105,17 @@ class Snapshot:
     def ids(self) -> list[EntityId]:
         """The ids that have a vector, in the order of their rows."""
         return given_ids(self._index.ids[np.argsort(self._index.rows)])
+
+    @property
+    def live_rows(self) -> Array:
+        """The rows that are an id's: those neither superseded nor deleted."""
+        return self._index.rows
+
+    def ids_at(self, rows: Array) -> list[EntityId]:
+        """The ids of rows of the store."""
+        ids = [part.ids for part in self._vector_parts]
+        width = max((part.dtype.itemsize for part in ids), default=1)
+        return given_ids(self._at(rows, ids, (), np.int64 if self.id_kind == "i" else f"S{width}"))
 
     @property
     def keys(self) -> dict[EntityId, str]:
@@ -188,6 +202,9 @@ def _map(path: Path, manifest: Manifest) -> tuple[tuple[_Part | Array, ...], IdI
         parts.append(_Part(vectors, ids, read_array(path, group, "keys", f"S ({group.rows},)")))
     if manifest.index is None:
         return tuple(parts), None
+    if manifest.index.rows <= _SMALL_INDEX:
+        for kind in manifest.index.files:
+            check_now(path, manifest.index, kind)
     length = f"({manifest.index.rows},)"
     ids = read_array(path, manifest.index, "ids", f"{id_type or 'S'} {length}")
     return tuple(parts), IdIndex(ids, read_array(path, manifest.index, "rows", f"int64 {length}"))

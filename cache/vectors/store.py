@@ -40,7 +40,9 @@ _CHECKED_ROWS = 65_536
 
 
 class VectorStore(Snapshot):
-    """A published state of a store, read-only. Opening maps its files and reads none of them."""
+    """A published state of a store, read-only. Opening maps its files, and reads of them a small index alone, which is
+    compared with its checksum; `verify` compares all.
+    """
 
     @property
     def projection(self) -> Array | None:

@@ -47,6 +47,11 @@ class Audit:
         return [finding for check in self.checks for finding in check.unproved]
 
     @property
+    def damaged(self) -> int:
+        """How many stored answers could not be read."""
+        return sum(finding.count for finding in self.unproved if finding.kind == "damaged")
+
+    @property
     def verdict(self) -> str:
         """One line."""
         found = f"{len(self.leaks)} leaks" if self.leaks else "no leak"
@@ -94,7 +99,7 @@ def audit(workspace: Workspace) -> Audit:
     """
     config, data, asking = workspace.config.data, workspace.data, workspace.asking
     tables, parts, samples = data.feature_tables, data.split, data.samples
-    answers = knowledge.read(workspace)
+    answers, damaged = knowledge.read(workspace)
     checks = [
         split.history_before_samples(parts),
         split.parts_apart(parts, config.protocol),
@@ -113,6 +118,8 @@ def audit(workspace: Workspace) -> Audit:
         checks.append(knowledge.as_of_times(entity, stored[entity], parts))
         checks.append(knowledge.vectors(entity, stored[entity], workspace))
     checks.append(knowledge.prompts(stored["user"], workspace))
+    if damaged:
+        checks.append(knowledge.whole(damaged))
     return Audit(tuple(checks))
 
 

@@ -21,6 +21,7 @@ REMEDIES = {
     "fitted": "the samples were not made by this kar-aug from this data: make them again",
     "statistic": "leave the column out, or compute it from events before the test part only",
     "vectors": "encode again: kar-aug encode",
+    "damaged": "take them out, and ask again: kar-aug cache verify --exclude damaged",
 }
 
 

@@ -14,7 +14,8 @@ from kar_aug._batched import batched
 from kar_aug._times import dates
 from kar_aug.audit.findings import Check, Finding, found, shown
 from kar_aug.audit.split import event_key, samples_of
-from kar_aug.cache import Answer, VectorStore, answer_key, text_key
+from kar_aug.cache import STATUSES, Answer, VectorStore, answer_key, text_key
+from kar_aug.cache.texts.cache import DamagedAnswer
 from kar_aug.cache.vectors.index import EntityId
 from kar_aug.data import as_of
 from kar_aug.data.cells import text_of
@@ -50,19 +51,20 @@ class Stored:
     summaries: bool = False
 
 
-def read(workspace: Workspace) -> dict[str, list[Stored]]:
-    """All knowledge in the text cache, by what it is called."""
+def read(workspace: Workspace) -> tuple[dict[str, list[Stored]], list[DamagedAnswer]]:
+    """All knowledge in the text cache, by what it is called; and the answers that cannot be read."""
+    damaged: list[DamagedAnswer] = []
     stored: dict[str, list[Stored]] = {workspace.paths.knowledge(entity): [] for entity in ENTITIES}
-    with workspace.paths.open_cache() as cache:
-        if next(iter(cache.answers()), None) is None:
-            return stored
+    with workspace.paths.open_cache(reading=True) as cache:
+        if not any(cache.counts()[status] for status in STATUSES):
+            return stored, []
         blind = workspace.asking.blind()
         rendered = {
             (prompt.knowledge, prompt.entity_id): _question(prompt.messages)
             for entity in ENTITIES
             for prompt in blind.prompts(entity, everyone=True)
         }
-        for answers in batched(cache.answers(), _BATCH):
+        for answers in batched(cache.answers(damaged.append), _BATCH):
             links = cache.links_of([answer.key for answer in answers])
             for answer in answers:
                 question, key = _question(answer.messages[:2]), text_key(answer.text)
@@ -73,7 +75,14 @@ def read(workspace: Workspace) -> dict[str, list[Stored]]:
                     stored.setdefault(link.knowledge, []).append(
                         Stored(link.entity_id, link.as_of, key, proved, text, summaries and not proved)
                     )
-    return stored
+    return stored, damaged
+
+
+def whole(damaged: Sequence[DamagedAnswer]) -> Check:
+    """Answers that cannot be read: nobody can tell what they know."""
+    text = f"{len(damaged):,} stored answers are damaged, and were not looked at. See: kar-aug cache verify"
+    finding = Finding("damaged", len(damaged), text, str(damaged[0]) if damaged else "")
+    return Check("stored answers are what was stored", len(damaged), "answers", (), found(finding))
 
 
 def _question(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -308,8 +317,8 @@ def _superseded(stale: Sequence[EntityId], keys: Mapping[EntityId, str], workspa
     for id in stale:
         owners.setdefault(keys[id], []).append(id)
     asked: dict[EntityId, str] = {}
-    with workspace.paths.open_cache() as cache:
-        for answer in cache.answers():
+    with workspace.paths.open_cache(reading=True) as cache:
+        for answer in cache.answers(lambda damaged: None):
             for id in owners.get(text_key(answer.text), ()):
                 asked[id], _ = _asked(answer)
     leaked = list(_seen_in(asked, _titles(workspace), workspace.data.split))

@@ -64,8 +64,9 @@ def import_(config: str, where: str, text: str | None, author: str | None) -> No
     """Bring in texts that you have, or the answers of another cache.
 
     WHERE is a table (Parquet, CSV, JSON lines ...) with item_id or user_id and a column of texts, which become the
-    knowledge of these items or users; or a Parquet file of answers that `cache export` wrote; or another cache: a file,
-    or a postgresql:// URL.
+    knowledge of these items or users; or a Parquet file of answers that `cache export` wrote; or a .jsonl file of
+    answers that a job could not store; or another cache: a file, or a postgresql:// URL. An answer that is newer here
+    stays.
 
     \b
     Example:
@@ -76,7 +77,7 @@ def import_(config: str, where: str, text: str | None, author: str | None) -> No
     if text or author or holds_texts(where):
         _print_texts(answers.import_texts(where, text=text or "text", author=author))
     else:
-        tell(f"{answers.import_answers(where):,} answers are new")
+        tell(answers.import_answers(where))
 
 
 def _print_texts(done: Imported) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from kar_aug import _interrupts
+from kar_aug._addresses import masked
 from kar_aug._files import write_atomic
 from kar_aug._toml import edited
 from kar_aug._version import __version__
@@ -19,7 +21,8 @@ from kar_aug.cli.factors import factors
 from kar_aug.cli.generation import generate
 from kar_aug.cli.inspecting import inspect
 from kar_aug.cli.options import model_options
-from kar_aug.cli.progress import Terminal, notes, results, stage, table, tell
+from kar_aug.cli.progress import Terminal, say, stage, table, tell
+from kar_aug.cli.progress import output as output_text
 from kar_aug.cli.prompting import prompts, write_scenario
 from kar_aug.cli.stages import audit, compare, encode, export, prepare, print_comparison
 from kar_aug.config import Config
@@ -33,20 +36,16 @@ class _Cli(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with _interrupts.raised():
+                return super().invoke(context)
         except KarError as error:
-            notes.print(f"kar-aug: {error}", markup=False, soft_wrap=True)
+            say(masked(f"kar-aug: {error}"))
             sys.exit(2)
         except OSError as error:  # a file that cannot be written, a full disk
-            notes.print(
-                f"kar-aug: {error.filename or 'a file'}: {error.strerror or error}", markup=False, soft_wrap=True
-            )
+            say(masked(f"kar-aug: {error.filename or 'a file'}: {error.strerror or error}"))
             sys.exit(2)
         except KeyboardInterrupt as interrupt:
-            notes.print(
-                f"\nInterrupted. {interrupt}\nNothing finished is lost: run the same command to go on.",
-                markup=False,
-            )
+            say(f"\nInterrupted. {interrupt}\nNothing finished is lost: run the same command to go on.")
             sys.exit(130)
 
 
@@ -91,21 +90,21 @@ def init(output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: s
         raise ConfigError(f"{more[0]}: files are named after --data.")
     if paths:
         started = start((*paths, *more), output, scenario=scenario, force=force)
-        results.print(str(started), markup=False, soft_wrap=True)
+        output_text(started)
         return
     content = template()
     if scenario is not None:
         content = edited(content, lambda settings: settings["prompts"].update(scenario=f"{scenario}.toml"))
         write_scenario(scenario, Path(output), force=force)
         if Path(output).exists() and not force:
-            results.print(f'{output} is there already. Set in it: [prompts] scenario = "{scenario}.toml"', markup=False)
+            output_text(f'{output} is there already. Set in it: [prompts] scenario = "{scenario}.toml"')
             return
     if Path(output).exists() and not force:
         raise ConfigError(f"{output} is there already. Name another with --output, or give --force.")
     write_atomic(Path(output), content)
     if scenario not in (None, "movies"):
-        results.print(f"{output} names MovieLens in [data]: put your own tables there, or give --data.", markup=False)
-    results.print(f"Wrote {output}. Next: kar-aug prompts", markup=False)
+        output_text(f"{output} names MovieLens in [data]: put your own tables there, or give --data.")
+    output_text(f"Wrote {output}. Next: kar-aug prompts")
 
 
 @main.command()

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from kar_aug._foreign import harmless
 from kar_aug.pipeline.watch import Show, Watch
 
 _PIPE_WIDTH = 140
@@ -57,7 +58,7 @@ def bar(title: str, total: int) -> Iterator[Show]:
     )
     with Progress(*columns, console=notes) as progress:
         task = progress.add_task(title, total=total, note="")
-        yield lambda done, note: progress.update(task, completed=done, note=note)
+        yield lambda done, note: progress.update(task, completed=done, note=harmless(note))
 
 
 def _plain(title: str, total: int) -> Show:
@@ -72,7 +73,7 @@ def _plain(title: str, total: int) -> Show:
             shown = now
             left = (now - started) * (total - done) / (done - first) if done > first else None
             ending = "" if left is None else f", {_duration(left)} left"
-            notes.print(f"{title}: {done}/{total} {note}{ending}", markup=False)
+            notes.print(harmless(f"{title}: {done}/{total} {note}{ending}"), markup=False)
 
     return show
 
@@ -92,9 +93,11 @@ def stage(title: str, seconds: dict[str, float]) -> Iterator[None]:
     seconds[title] = time.monotonic() - started
 
 
-def say(sentence: str) -> None:
-    """Print a sentence for the person at the terminal."""
-    notes.print(sentence, markup=False, soft_wrap=True)
+def say(sentence: str, style: str | None = None) -> None:
+    """Print a sentence for the person at the terminal. What of it others wrote, a server or a table, drives nothing
+    there; and so below.
+    """
+    notes.print(harmless(sentence), markup=False, soft_wrap=True, style=style)
 
 
 def tell(result: object) -> None:
@@ -104,7 +107,7 @@ def tell(result: object) -> None:
 
 def output(text: object) -> None:
     """Print what was asked for, on standard output."""
-    results.print(str(text), markup=False, soft_wrap=True)
+    results.print(harmless(str(text)), markup=False, soft_wrap=True)
 
 
 class Terminal(Watch):
@@ -128,11 +131,13 @@ def table(
     Args:
         folded: columns of text, to the left too, that go on in the next line where the terminal is too narrow.
     """
-    printed = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    printed = Table(
+        title=escape(harmless(title)), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False
+    )
     for number, column in enumerate(columns):
         is_text = column in folded
         side: Literal["left", "right"] = "right" if number and not is_text else "left"
         printed.add_column(column, justify=side, no_wrap=not is_text, overflow="fold" if is_text else "ellipsis")
     for row in rows:
-        printed.add_row(*map(escape, row))
+        printed.add_row(*(escape(harmless(cell)) for cell in row))
     results.print(printed)

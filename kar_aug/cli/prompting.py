@@ -9,7 +9,7 @@ import click
 
 from kar_aug._files import write_atomic
 from kar_aug.cli.options import opened
-from kar_aug.cli.progress import notes, output, results, table, tell
+from kar_aug.cli.progress import output, say, table, tell
 from kar_aug.errors import ConfigError
 from kar_aug.pipeline.prompting import Prompts
 from kar_aug.pipeline.workspace import ENTITIES
@@ -77,17 +77,16 @@ def write_scenario(name: str, settings: Path, *, force: bool) -> None:
     if path.exists() and not force:
         raise ConfigError(f"{path} is there already. Move it, or give --force to write over it.")
     write_atomic(path, content)
-    results.print(f"Wrote {path}: factors, fields and templates, to edit.", markup=False)
+    output(f"Wrote {path}: factors, fields and templates, to edit.")
 
 
 def _print_prompt(prompts: Prompts, id: str | None) -> None:
     prompt = prompts.of(id)
     shortened = f"; shortened: {', '.join(prompt.cut)}" if prompt.cut else ""
     as_of = f", as of {prompt.as_of}" if prompt.as_of else ""
-    notes.print(
+    say(
         f"{prompt.knowledge} {prompt.entity_id} (version {prompt.version}{as_of}, "
         f"{prompts.tokens(prompt):,} tokens{shortened})",
-        markup=False,
         style="bold",
     )
     output(prompt.text + "\n")
@@ -97,10 +96,9 @@ def _print_difference(prompts: Prompts, id: str | None, other: str) -> None:
     found = prompts.difference(id, other)
     old, new = found.old, found.new
     before, after = prompts.tokens(old), prompts.tokens(new)
-    notes.print(
+    say(
         f"{new.knowledge} {new.entity_id}: version {old.version} -> {new.version}, {before:,} -> {after:,} tokens "
         f"({after - before:+,})",
-        markup=False,
         style="bold",
     )
     for line in found.lines:

@@ -152,7 +152,7 @@ def compare(
         on_event: called after each epoch, and when a unit is finished.
 
     Raises:
-        StoreError: Vectors are missing; the message says which command makes them.
+        StoreError: Vectors are missing, or damaged; the message says which command makes them.
         DataError: A part has no rows to train or test on, or rows of one class alone.
     """
     experiment = Experiment(workspace)
@@ -160,6 +160,7 @@ def compare(
     chosen = arms(config)
     for arm in chosen:  # what is missing is said before hours of training, not after
         experiment.tables(arm, 0)
+    experiment.check_vectors()
     _name_small_parts(experiment.samples(0))
     to_beat = rivals(experiment.samples(0), experiment.folder, experiment.data_fingerprint(0))
     book = Book(experiment.folder / BOOK)

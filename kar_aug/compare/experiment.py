@@ -72,6 +72,16 @@ class Experiment:
             self._stores[path] = VectorStore.open(path)
         return self._stores[path]
 
+    def check_vectors(self) -> None:
+        """Compare the stores that were opened so far with their checksums, unless [compare] says not to.
+
+        Raises:
+            StoreError: One is damaged; the message names the file.
+        """
+        if self.config.check_vectors:
+            for store in self._stores.values():
+                store.verify()
+
     def tables(self, arm: Arm, seed: int) -> dict[str, KnowledgeTable]:
         """What the layer of an arm looks up: source -> vectors. Controls are drawn anew for each seed.
 

@@ -37,11 +37,12 @@ def export_model(workspace: Workspace, backbone: str, seed: int, folder: Path, a
         arm: another one, by its name in the tables of results: the plain backbone, or one with knowledge.
 
     Raises:
-        StoreError: `compare` trained none on this data and knowledge.
+        StoreError: `compare` trained none on this data and knowledge, or this is damaged.
     """
     experiment = Experiment(workspace)
     chosen = _fullest(experiment, backbone) if arm is None else _named(experiment, arm)
     run, _ = _latest(experiment, chosen, seed)
+    experiment.check_vectors()
     do([Exporting(run, folder)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
 
 

@@ -104,12 +104,20 @@ class Edition:
 def _load(name: str, folder: Path, path: Path | str | None) -> Tables:
     edition = EDITIONS[name]
     if path is not None:
-        tables, origin = edition.read(Files(Path(path))), str(path)
+        tables, origin = _read(edition, Path(path)), str(path)
     else:
         folder = folder / name
         tables, origin = kept(folder, lambda: _fetch(edition)), f"{folder} (delete that folder to fetch it again)"
     _check_counts(edition, tables, origin)
     return tables
+
+
+def _read(edition: Edition, path: Path) -> Tables:
+    try:
+        return edition.read(Files(path))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # files of these names, of something else
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path} does not hold {edition.title} as it was published ({reason}).", path=path) from None
 
 
 def _fetch(edition: Edition) -> Tables:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ _WINDOW_TEXTS = 32_768
 # Texts between two publications: what a killed run does again.
 _PUBLISH_TEXTS = 256
 _PCA_TEXTS = 4096
+_log = logging.getLogger("kar_aug")
 
 
 def encode(
@@ -34,6 +36,7 @@ def encode(
     truncate_dim: int | None = None,
     pca: int | None = None,
     on_progress: Callable[[int], None] = lambda rows: None,
+    on_taken: Callable[[int], None] | None = None,
 ) -> VectorStore:
     """Bring a store up to date with texts. Killed and started again, it encodes what is still missing.
 
@@ -44,9 +47,11 @@ def encode(
         truncate_dim: keep the first so many numbers of each vector.
         pca: reduce to so many numbers by a PCA, fitted on up to 4,096 texts when the store is made and kept in it.
         on_progress: called with the number of texts that were just finished, old ones included.
+        on_taken: if given, vectors of entities that no text is about, any more, are taken away, and it is called with
+            how many these are; else they stay.
 
     Raises:
-        EncodingError: There is no text, or the encoder gave a vector that is not finite.
+        EncodingError: There is no text, or the encoder gave a vector that is not finite; the message names the entity.
         StoreError: The store was made with another encoder, prompt version or language model.
         ValueError: `truncate_dim` or `pca` does not fit the encoder, or both are given.
     """
@@ -82,8 +87,12 @@ def encode(
     with VectorStore.writer(store, spec) as writer:
         reduce = _reduction(writer, encoder, seen.sample, spec, truncate_dim, pca)
         present = VectorStore.open(store) if writer.manifest.generation else None
+        others = _Others(present)
         for window in batched(texts, _WINDOW_TEXTS):
             _encode_window(window, present, writer, encoder, reduce, on_progress)
+            others.leave(window)
+        if on_taken is not None:
+            on_taken(writer.delete(others.ids))
         writer.index()
         writer.prune()
     return VectorStore.open(store)
@@ -126,6 +135,26 @@ def _survey(texts: Iterable[Knowledge]) -> _Survey:
         elif entry > smallest[0]:
             heapq.heappushpop(smallest, entry)
     return _Survey(count, tuple(sorted(versions)), tuple(sorted(models)), sorted({text for _, text in smallest}))
+
+
+class _Others:
+    """The entities of a store that no text was about so far; a bit each."""
+
+    def __init__(self, store: VectorStore | None) -> None:
+        self._store = store
+        self._rows = np.zeros(0 if store is None else store.manifest.rows, bool)
+        if store is not None:
+            self._rows[store.live_rows] = True
+
+    def leave(self, texts: Sequence[Knowledge]) -> None:
+        """There are texts about these."""
+        if self._store is not None:
+            rows = self._store.rows([text.entity_id for text in texts])
+            self._rows[rows[rows >= 0]] = False
+
+    @property
+    def ids(self) -> list[int | str]:
+        return [] if self._store is None else self._store.ids_at(np.flatnonzero(self._rows))
 
 
 Reduce = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
@@ -171,7 +200,7 @@ def _encode_window(
             missing.setdefault(key, []).append(text)
     on_progress(len(window) - sum(map(len, missing.values())))
     for batch in batched(sorted(missing.items(), key=lambda item: len(item[1][0].text)), _PUBLISH_TEXTS):
-        vectors = reduce(_encoded(encoder, [same[0].text for _, same in batch]))
+        vectors = reduce(_encoded(encoder, [same[0].text for _, same in batch], [same[0] for _, same in batch]))
         row_of = np.repeat(np.arange(len(batch)), [len(same) for _, same in batch])
         owners = [text for _, same in batch for text in same]
         try:
@@ -184,12 +213,35 @@ def _encode_window(
         on_progress(len(owners))
 
 
-def _encoded(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[Any]:
-    vectors = np.asarray(encoder.encode(texts))
+def _encoded(encoder: Encoder, texts: Sequence[str], owners: Sequence[Knowledge] = ()) -> npt.NDArray[Any]:
+    """Args:
+    owners: of the texts, to be named in errors; () where they are not known.
+    """
+    try:
+        vectors = np.asarray(encoder.encode(texts))
+    except EncodingError as error:
+        if error.position is None:
+            raise
+        text = texts[error.position]
+        owner = owners[error.position] if owners else None
+        who = f"the text {text[:40]!r}" if owner is None else f"{owner.knowledge} {owner.entity_id!r}"
+        raise EncodingError(
+            f"{who}: {error}",
+            encoder=encoder.name,
+            entity_id=owner.entity_id if owner else None,
+            position=error.position,
+        ) from None
     if vectors.shape != (len(texts), encoder.dimension):
         raise EncodingError(
             f"{encoder.name} gave vectors of shape {vectors.shape} for {len(texts)} texts; "
             f"({len(texts)}, {encoder.dimension}) is what it announced.",
             encoder=encoder.name, left=(len(texts), encoder.dimension), right=vectors.shape,
+        )  # fmt: skip
+    zeros = np.flatnonzero(~vectors.any(axis=1))
+    if len(zeros) and owners:
+        first = owners[int(zeros[0])]
+        _log.warning(
+            "%s: %d vectors are all zeros, and say nothing. The first is that of %s %r.",
+            encoder.name, len(zeros), first.knowledge, first.entity_id,
         )  # fmt: skip
     return vectors

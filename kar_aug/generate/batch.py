@@ -24,7 +24,7 @@ from kar_aug.cache import Answer, Batch, BatchBook, Claims, Request, TextCache
 from kar_aug.cache.texts import tables
 from kar_aug.config import LanguageModel
 from kar_aug.errors import ConfigError, GenerationError, Hopeless, LimitReached
-from kar_aug.generate.addresses import client_options, effective, normalised
+from kar_aug.generate.addresses import client_options, normalised, shown
 from kar_aug.generate.cost import Prices
 from kar_aug.generate.faults import Expired, Fault, Faults, Passing, Unavailable, Unreachable, client_errors
 from kar_aug.generate.intake import BATCH, LOST, Intake
@@ -157,10 +157,12 @@ class _Batches:
         self.made: dict[str, float] = {}  # when, by marker, those of this run
         self.reached = False
         self.faults = Faults(model, key)
+        cache.database.patience = model.give_up_after
         options = client_options(model.base_url, key)
         self.client = import_openai().OpenAI(timeout=model.timeout, max_retries=0, **options)
 
     def close(self) -> None:
+        self.cache.database.patience = 0.0
         self.client.close()
 
     # Submitting
@@ -238,7 +240,7 @@ class _Batches:
         if not requests:
             return
         orders = [self.intake.order(question_of(request), tier=_TIER) for request in requests]
-        batch = self.book.prepare(requests, effective(self.model.base_url), orders, self.model.max_cost)
+        batch = self.book.prepare(requests, shown(self.model.base_url), orders, self.model.max_cost)
         if batch.requests < len(requests):
             self.limit = self.limit or self._cost_reached()
         if batch.requests:

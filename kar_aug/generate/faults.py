@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kar_aug._addresses import masked, without_login
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
 from kar_aug.generate.addresses import effective
@@ -117,10 +118,10 @@ def of_status(status: int, reason: str) -> Fault:
 
 def server_name(model: LanguageModel) -> str:
     """The server, as errors call it."""
-    if model.base_url:
-        return model.base_url
     url = effective(None)
-    return "The OpenAI API" if url is None else f"The server at OPENAI_BASE_URL ({url})"
+    if model.base_url or url is None:
+        return without_login(model.base_url) if model.base_url else "The OpenAI API"
+    return f"The server at OPENAI_BASE_URL ({masked(url)})"
 
 
 class Faults:
@@ -139,6 +140,8 @@ class Faults:
         causes = _causes(error)  # with aiohttp, the client calls every fault of a connection a time-out
         if not causes.isdisjoint(_UNREACHABLE):
             return Unreachable("the server cannot be reached")
+        if "TooLarge" in causes:
+            return Passing("the answer was larger than any of max_tokens can be")
         if isinstance(error, (openai.APITimeoutError, TimeoutError)) and causes.isdisjoint(_BROKEN):
             return Passing("no answer in time")
         if isinstance(error, (openai.APIConnectionError, *transport_errors())):

@@ -304,9 +304,14 @@ class Intake:
         if self._claims is None:
             self._cache.put_many(kept, owner=owner)
             return Reservation()
-        with self._cache.database.writing() as connection:
-            self._cache.put_within(connection, kept, owner)
-            return self._claims.reserve(connection, orders, self._model.max_cost)
+        claims = self._claims
+
+        def commit() -> Reservation:
+            with self._cache.database.writing() as connection:
+                self._cache.put_within(connection, kept, owner)
+                return claims.reserve(connection, orders, self._model.max_cost)
+
+        return self._cache.database.patiently(commit)
 
     def answered(self, question: Question, answer: Answer, late: Sequence[Link] = ()) -> Question | None:
         """What follows from an answer that is stored. Returns the question that is to be asked because of it, if any.

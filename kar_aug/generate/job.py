@@ -15,13 +15,15 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from kar_aug._batched import batched
 from kar_aug._loops import run
-from kar_aug.cache import Answer, Claims, Link, Reservation, Status, TextCache
+from kar_aug.cache import Answer, Claims, Link, Order, Reservation, Status, TextCache
 from kar_aug.cache.texts.claims import awake
 from kar_aug.cache.texts.ledger import RELEASED, UNKNOWN
+from kar_aug.cache.texts.spilt import Spill
 from kar_aug.config import LanguageModel, longest_answer
 from kar_aug.errors import GenerationError, Hopeless, LimitReached, StoreError
 from kar_aug.generate.cost import Prices, estimated_tokens
@@ -70,6 +72,8 @@ def generate(
         LimitReached: The next request would cross max_cost or max_requests; what was answered is stored.
         GenerationError: The server cannot be reached, or refuses one request after the other (wrong key, unknown model,
             a parameter that it does not take), at any time; none of these questions counts as failed.
+        StoreError: The cache took nothing for `give_up_after` seconds; answers that came meanwhile are in a file that
+            the message names.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; the requests in flight were finished and stored first.
     """
     prices = prices or Prices()
@@ -112,7 +116,8 @@ class _Job:
         self.queue: asyncio.Queue[Question | None] = asyncio.Queue(self.model.concurrency)
         self.gate = Gate(self.model.concurrency, self.model.rpm, self.model.tpm)
         self.intake.reserve_for_batches()
-        self.writer = _Writer(self.intake, self.waiting, self.model.max_cost)
+        self.writer = _Writer(self.intake, self.waiting, self.model.max_cost, Spill(self.cache.database.file))
+        self.cache.database.patience = self.model.give_up_after
         with ExitStack() as stack:
             stack.enter_context(self.claims)
             stack.enter_context(self._drain_on_signals())
@@ -125,10 +130,13 @@ class _Job:
                     await self._record(self.streak.end())
             finally:
                 teller.cancel()
+                self.cache.database.patience = 0.0
                 await self.server.close()
                 await self.writer.close()
         if isinstance(self.stopped, KeyboardInterrupt):
-            raise KeyboardInterrupt(str(self.progress))
+            raise KeyboardInterrupt(". ".join(filter(None, [str(self.progress), str(self.writer.spill)])))
+        if (refused := self.writer.refused) is not None:
+            raise StoreError(f"{refused} {self.writer.spill}", path=refused.path)
         if self.stopped is not None:
             raise self.stopped
         return self.progress
@@ -167,7 +175,7 @@ class _Job:
         return self._claim_again(new)
 
     def _claim_again(self, questions: Sequence[Question]) -> list[Question]:
-        mine = self.intake.claim(questions)
+        mine = self.cache.database.patiently(partial(self.intake.claim, questions))
         keys = {question.key for question in mine}
         self.deferred += [question for question in questions if question.key not in keys]
         return mine
@@ -182,7 +190,7 @@ class _Job:
         self._report()
 
     def _settle(self, questions: dict[str, Question]) -> list[Question]:
-        found = self.intake.elsewhere(questions)
+        found = self.cache.database.patiently(partial(self.intake.elsewhere, questions))
         followed = [
             self.intake.answered_elsewhere(questions[key].for_all(self.waiting.pop(key)), status)
             for key, status in found.items()
@@ -389,6 +397,7 @@ class _Job:
         if self.stopped is None or isinstance(self.stopped, LimitReached):
             self.stopped = why
         self.progress.stopping = True
+        self.cache.database.patience = 0.0  # whoever waits for the cache does so no longer
         self.on_progress(self.progress)
         for task in self.tasks:
             if task not in self.sending and task is not asyncio.current_task():
@@ -486,13 +495,19 @@ class _Writer:
     """Commits for all slots, in a thread: answers, and with them the reservations of what is asked next. What comes
     while one commit runs goes into the next.
 
+    Args:
+        max_cost: as in `Ledger.reserve`.
+        spill: where answers go that the cache does not take.
+
     Attributes:
+        refused: why the cache takes no more; None while it does.
         unsent: keys of questions that are reserved, and were not sent, or refused without charge.
         surplus: that reservations have, or will have when the answers so far are committed.
     """
 
-    def __init__(self, intake: Intake, waiting: _Waiting, max_cost: float | None) -> None:
-        self._intake, self._waiting, self._max_cost = intake, waiting, max_cost
+    def __init__(self, intake: Intake, waiting: _Waiting, max_cost: float | None, spill: Spill) -> None:
+        self._intake, self._waiting, self._max_cost, self.spill = intake, waiting, max_cost, spill
+        self.refused: StoreError | None = None
         self._loop = asyncio.get_running_loop()
         self._pending: list[tuple[Question, Answer, asyncio.Future[Question | None]]] = []
         self._orders: list[_Sending] = []
@@ -561,7 +576,7 @@ class _Writer:
         answers = [(question.for_all(self._waiting.of(question.key)), answer) for question, answer in answers]
         wanted = [self._intake.order(each.question, before=each.before) for each in orders]
         self._looked = awake()
-        reserved = self._intake.store(answers, wanted)
+        reserved = self._store(answers, wanted)
         followed = []
         for question, answer in answers:
             # Until here the question was on its way, so that it was not asked again: some more may wait for it.
@@ -569,6 +584,17 @@ class _Writer:
             late = everybody[len(question.links) :]
             followed.append(self._intake.answered(question.for_all(everybody), answer, late))
         return followed, reserved
+
+    def _store(self, answers: list[tuple[Question, Answer]], orders: Sequence[Order]) -> Reservation:
+        """Into the cache; once that was waited for in vain, these and all that come are spilt, and nothing is asked."""
+        if self.refused is None:
+            try:
+                return self._intake.store(answers, orders)
+            except StoreError as error:
+                self.refused = error
+        if answers:
+            self.spill.add([(answer, question.links) for question, answer in answers])
+        raise self.refused
 
     def _end(
         self,

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kar_aug._responses import bounded_async, most_bytes
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError, MissingDependencyError
 from kar_aug.generate.addresses import client_options
@@ -53,7 +54,10 @@ class Server:
         self.faults = Faults(model, key)
         # The client's own retries would count neither tries nor money.
         self._client = openai.AsyncOpenAI(
-            timeout=model.timeout, max_retries=0, **client_options(model.base_url, key), **_transport(model.concurrency)
+            timeout=model.timeout,
+            max_retries=0,
+            http_client=bounded_async(_transport(model.concurrency), most_bytes(model.max_tokens)),
+            **client_options(model.base_url, key),
         )
         # The library imports this half of itself on first use: now, not while requests queue behind it and then burst.
         self._create = self._client.chat.completions.with_raw_response.create
@@ -95,13 +99,13 @@ def import_openai() -> Any:
     return openai
 
 
-def _transport(concurrency: int) -> dict[str, Any]:
+def _transport(concurrency: int) -> Any:
     """Aiohttp where it is installed: the client's default looks at all its connections for every request."""
     import openai
 
     most = concurrency + 8  # one a slot, and kept open
     limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most)
     try:
-        return {"http_client": openai.DefaultAioHttpClient(limits=limits)}
+        return openai.DefaultAioHttpClient(limits=limits)
     except (AttributeError, RuntimeError):  # an older client, or no aiohttp
-        return {}
+        return openai.DefaultAsyncHttpxClient(limits=limits)

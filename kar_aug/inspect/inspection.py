@@ -34,13 +34,19 @@ class Inspection:
         return self.entity("item", id)
 
     def entity(self, entity: str, id: EntityId) -> Known:
-        """What is known about a "user" or an "item"."""
-        with self.workspace.paths.open_cache() as cache:
-            ids = [known for known in self.workspace.data.tables.ids(entity) if str(known) == str(id)]
+        """What is known about a "user" or an "item".
+
+        Raises:
+            ConfigError: There is none of this id.
+        """
+        ids = [known for known in self.workspace.data.tables.ids(entity) if str(known) == str(id)]
+        if not ids:
+            raise ConfigError(f"There is no {entity} {id!r} in the data.")
+        with self.workspace.paths.open_cache(reading=True) as cache:
             name = self.workspace.paths.knowledge(entity)
-            link = cache.linked(name, ids[:1]).get(ids[0]) if ids else None
+            link = cache.linked(name, ids[:1]).get(ids[0])
             answer = cache.get(link.key) if link else None
-            failures = [f for f in cache.failures() if ids and (f.knowledge, f.entity_id) == (name, ids[0])]
+            failures = [f for f in cache.failures() if (f.knowledge, f.entity_id) == (name, ids[0])]
         return Known(entity, id, failures, link, answer)
 
     def data(self) -> DataView:
@@ -49,7 +55,7 @@ class Inspection:
 
     def answers(self) -> dict[str, int]:
         """How many answers of each status there are, and their tokens."""
-        with self.workspace.paths.open_cache() as cache:
+        with self.workspace.paths.open_cache(reading=True) as cache:
             return cache.counts()
 
     def vectors(self) -> Vectors:

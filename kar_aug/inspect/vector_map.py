@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kar_aug._foreign import harmless
 from kar_aug.cache import VectorStore
 from kar_aug.cache.vectors.index import EntityId
 from kar_aug.cache.vectors.reduction import fit_pca, project
@@ -39,8 +40,10 @@ def vector_map(store: VectorStore, label: Mapping[EntityId, str]) -> Any:
         axes.scatter(places[rest, 0], places[rest, 1], s=6, color="#bbbbbb", label="other" if rest.any() else None)
         for number, name in enumerate(common):
             mine = places[labels == name]
-            axes.scatter(mine[:, 0], mine[:, 1], s=8, color=colormaps["tab10"](number), alpha=0.7, label=name)
-        axes.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+            axes.scatter(mine[:, 0], mine[:, 1], s=8, color=colormaps["tab10"](number), alpha=0.7, label=harmless(name))
+        legend = axes.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        for text in legend.get_texts():  # a category as it is: "$5" begins no formula
+            text.set_parse_math(False)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)

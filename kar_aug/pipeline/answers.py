@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from kar_aug.cache import Batch, BatchBook, Spending, TextCache, VectorStore, merge
+from kar_aug.cache.texts.cache import DamagedAnswer
 from kar_aug.cache.texts.imported import Imported, import_texts
+from kar_aug.cache.texts.incoming import Brought
 from kar_aug.cache.texts.parquet import export_parquet, import_parquet
+from kar_aug.cache.texts.spilt import import_spilt, is_spilt
 from kar_aug.cache.texts.verify import KINDS, Flag, exclude, verify, vocabularies
 from kar_aug.data.reading import is_table
 from kar_aug.errors import StoreError
@@ -32,7 +35,7 @@ class Answers:
 
     def stats(self) -> Stats:
         """Count answers, tokens and dollars."""
-        with self._open() as cache:
+        with self._open(reading=True) as cache:
             names = map(self._workspace.paths.knowledge, ENTITIES)
             linked = {name: cache.count_linked(name) for name in names}
             spent = Costs(cache.ledger.history()).by_model
@@ -43,9 +46,15 @@ class Answers:
 
         Args:
             messages: whether with the prompts, which show rows of the data.
+
+        Raises:
+            StoreError: Some are damaged; all others are in the file.
         """
-        with self._open() as cache:
-            return export_parquet(cache, Path(path), messages=messages)
+        damaged: list[DamagedAnswer] = []
+        with self._open(reading=True) as cache:
+            rows = export_parquet(cache, Path(path), messages=messages, on_damage=damaged.append)
+        _require_none(damaged, f"are not in {path}, where all others are")
+        return rows
 
     def import_texts(self, path: Path | str, *, text: str = "text", author: str | None = None) -> Imported:
         """Make a table's texts the knowledge of its items or users: see `kar_aug.cache.texts.imported`.
@@ -59,19 +68,25 @@ class Answers:
         with self._open() as cache:
             return import_texts(Path(path), cache, known, text=text, author=author)
 
-    def import_answers(self, where: Path | str) -> int:
-        """Bring in the answers of a Parquet file that `export` wrote, or of another cache; how many are new.
+    def import_answers(self, where: Path | str) -> Brought:
+        """Bring in the answers of a Parquet file that `export` wrote, of a file of JSON lines that a job wrote whose
+        cache took no answers, or of another cache. What is newer here stays.
 
         Raises:
-            StoreError: There is no such file, or it is neither.
+            StoreError: There is no such file, or it is none of these; or some of it are damaged, and all others are in.
         """
+        damaged: list[DamagedAnswer] = []
         with self._open() as cache:
             if str(where).endswith(".parquet"):
                 return import_parquet(Path(where), cache)
-            if not str(where).startswith("postgresql") and not Path(where).is_file():
+            if "://" not in str(where) and not Path(where).is_file():
                 raise StoreError(f"{where}: there is no such file.")
-            with TextCache(where) as other:
-                return merge(other, cache)
+            if "://" not in str(where) and is_spilt(Path(where)):
+                return import_spilt(Path(where), cache)
+            with TextCache(where, reading=True) as other:
+                done = merge(other, cache, damaged.append)
+        _require_none(damaged, f"were left out; {done}")
+        return done
 
     def verify(self, exclude_kinds: Sequence[str] = ()) -> Verified:
         """Flag answers that are damaged, empty, refused, cut off, duplicated, in another language, or plainly wrong.
@@ -80,7 +95,7 @@ class Answers:
             exclude_kinds: take answers flagged so out of the knowledge; they count as refused.
         """
         language = _LANGUAGES.get(self._workspace.asking.scenario.language.lower())
-        with self._open() as cache:
+        with self._open(reading=not exclude_kinds) as cache:
             flags = list(verify(cache, metadata=_Metadata(self._workspace), language=language))
             answers = sum(count for status, count in cache.counts().items() if status not in _NO_ANSWERS)
             exclude(cache, {flag.key for flag in flags if flag.kind in exclude_kinds})
@@ -99,7 +114,7 @@ class Answers:
 
     def superseded(self) -> int:
         """How many answers a newer prompt has superseded, or were never anybody's."""
-        with self._open() as cache:
+        with self._open(reading=True) as cache:
             return cache.count_superseded()
 
     def prune(self) -> int:
@@ -107,8 +122,17 @@ class Answers:
         with self._open() as cache:
             return cache.prune()
 
-    def _open(self) -> TextCache:
-        return self._workspace.paths.open_cache()
+    def _open(self, *, reading: bool = False) -> TextCache:
+        return self._workspace.paths.open_cache(reading=reading)
+
+
+def _require_none(damaged: Sequence[DamagedAnswer], what: str) -> None:
+    if damaged:
+        first = damaged[0]
+        raise StoreError(
+            f"{len(damaged):,} damaged answers {what}. The first is {first.key} ({first.why}). All of them: "
+            "kar-aug cache verify"
+        )
 
 
 @dataclass(frozen=True)
@@ -162,7 +186,10 @@ class Verified:
     def require_sound(self) -> None:
         """Raise StoreError if answers are damaged."""
         if damaged := self.counts["damaged"]:
-            raise StoreError(f"{damaged:,} answers are damaged. Take them out: kar-aug cache verify --exclude damaged")
+            raise StoreError(
+                f"{damaged:,} answers are damaged. Take them out: kar-aug cache verify --exclude damaged; and ask for "
+                "them again: kar-aug generate --retry-failed"
+            )
 
     def __str__(self) -> str:
         found = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items() if count)
@@ -183,7 +210,7 @@ def holds_texts(where: str) -> bool:
     import pyarrow.parquet as pq
 
     if not where.lower().endswith(".parquet"):
-        return is_table(where)
+        return is_table(where) and not is_spilt(Path(where))
     try:
         return "key" not in pq.read_schema(where).names
     except (pa.ArrowException, OSError):

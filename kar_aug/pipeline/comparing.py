@@ -194,7 +194,7 @@ def _vector_maps(workspace: Workspace) -> dict[str, Any]:
 def _provenance(workspace: Workspace) -> dict[str, str]:
     """How the knowledge was made, and what it cost."""
     paths = workspace.paths
-    with paths.open_cache() as cache:
+    with paths.open_cache(reading=True) as cache:
         counts, usage = cache.counts(), cache.usage()
     stores = [VectorStore.open(path) for entity in ENTITIES if (path := paths.store(entity)).exists()]
     models = sorted({model for store in stores for model in store.spec.language_models})

@@ -30,6 +30,7 @@ class Store:
         title: what it holds, as a person says it: "users", "item:tags", "items' metadata".
         long_texts: how many texts were longer than the encoder's window, and averaged over their pieces.
         groups: how many groups' vectors were mixed with its entities' own; 0 where none were.
+        taken: how many vectors were taken away, since nothing is known of their entities any more.
     """
 
     title: str
@@ -39,13 +40,17 @@ class Store:
     encoder: str
     long_texts: int = 0
     groups: int = 0
+    taken: int = 0
 
     def __str__(self) -> str:
         if self.groups:
             return f"{self.title}: {self.vectors} vectors mixed with those of {self.groups} groups"
-        cut = f"; {self.long_texts} texts were longer than its window: averaged over their pieces"
         text = f"{self.title}: {self.vectors} vectors of {self.dimension} by {self.encoder}"
-        return text + (cut if self.long_texts else "")
+        if self.long_texts:
+            text += f"; {self.long_texts} texts were longer than its window: averaged over their pieces"
+        if self.taken:
+            text += f"; {self.taken:,} vectors were taken away, whose texts are no knowledge any more"
+        return text
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ class Encoded:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row a store: what, vectors, dimension, encoder, long_texts, groups, path."""
-        names = ("title", "vectors", "dimension", "encoder", "long_texts", "groups", "path")
+        """A row a store: what, vectors, dimension, encoder, long_texts, groups, taken, path."""
+        names = ("title", "vectors", "dimension", "encoder", "long_texts", "groups", "taken", "path")
         rows = [[getattr(store, name) for name in names] for store in self.stores]
         return pd.DataFrame(rows, columns=pd.Index(["what", *names[1:]]))
 
@@ -115,7 +120,8 @@ def _encoder(workspace: Workspace) -> Encoder:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     config = workspace.config.encode
-    encoder = load_encoder(config.encoder, long_texts=config.long_texts, base_url=config.base_url)
+    options = {name: getattr(config, name) for name in ("long_texts", "base_url", "rpm", "tpm", "give_up_after")}
+    encoder = load_encoder(config.encoder, **options)
     for name, dimension in (("truncate_dim", config.truncate_dim), ("pca", config.pca)):
         if dimension is not None and dimension >= encoder.dimension:
             raise ConfigError(f"[encode] {name} must be below the {encoder.dimension} numbers of {encoder.name}.")
@@ -137,17 +143,21 @@ class _Encoding:
         """Encode all knowledge that there is; of which entities there is some."""
         paths, asking = self.workspace.paths, self.workspace.asking
         names = {entity: paths.all_knowledge(entity) for entity in ENTITIES}
-        with paths.open_cache() as cache:
+        with paths.open_cache(reading=True) as cache:
             texts = {n: Texts(partial(asking.knowledge, cache, n)) for entity in ENTITIES for n in names[entity]}
             some = [name for name in texts if next(iter(texts[name]), None) is not None]
+            for name in texts:
+                if name not in some and paths.vectors(name).exists():
+                    self.nothing_left(_title(name), paths.vectors(name))
             for name in some or names[ENTITIES[0]]:  # without any, the first says what to do
-                self.texts(f"{name}s" if name in ENTITIES else name, texts[name], paths.vectors(name))
+                self.texts(_title(name), texts[name], paths.vectors(name))
         return [entity for entity in ENTITIES if any(name in some for name in names[entity])]
 
     def texts(self, title: str, texts: Iterable[Knowledge], path: Path) -> None:
         """Encode texts into the store at `path`."""
         config, encoder = self.workspace.config.encode, self.encoder
         before, done = _long_texts(encoder), 0
+        taken: list[int] = []
         with self.watch.bar(f"vectors of {title}", sum(1 for _ in texts)) as show:
 
             def count(rows: int) -> None:
@@ -163,8 +173,17 @@ class _Encoding:
                 truncate_dim=config.truncate_dim,
                 pca=config.pca,
                 on_progress=count,
+                on_taken=taken.append,
             )
-        self._add(title, store, long_texts=_long_texts(encoder) - before)
+        self._add(title, store, long_texts=_long_texts(encoder) - before, taken=sum(taken))
+
+    def nothing_left(self, title: str, path: Path) -> None:
+        """Take all vectors away: none of their texts is knowledge any more."""
+        store = VectorStore.open(path)
+        with VectorStore.writer(path, store.spec) as writer:
+            taken = writer.delete(store.ids)
+        if taken:
+            self._add(title, VectorStore.open(path), taken=taken)
 
     def mixed(self, entity: str) -> None:
         """Give each entity its group's vector, mixed with its own."""
@@ -193,6 +212,10 @@ class _Encoding:
 def _long_texts(encoder: Encoder) -> int:
     """How many texts beyond its window an encoder met so far."""
     return getattr(encoder, "split", 0)
+
+
+def _title(knowledge: str) -> str:
+    return f"{knowledge}s" if knowledge in ENTITIES else knowledge
 
 
 def _nothing(entity: str) -> str:

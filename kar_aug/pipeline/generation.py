@@ -256,7 +256,7 @@ class DryRun:
 
 def dry_run(job: Job) -> DryRun:
     """Count what would be asked, and cost."""
-    with job.workspace.paths.open_cache() as cache:
+    with job.workspace.paths.open_cache(reading=True) as cache:
         summaries = StoredSummaries(cache, job.model, stand_in=True)
         prompts, prices = job.prompts(summaries), job.prices()
         found = run_estimate(prompts, cache, job.model, prices=prices, retry_failed=job.retry_failed)
@@ -293,7 +293,7 @@ class Status:
 
 def status(job: Job) -> Status:
     """See where the job stands, without asking."""
-    with job.workspace.paths.open_cache() as cache:
+    with job.workspace.paths.open_cache(reading=True) as cache:
         summaries = StoredSummaries(cache, job.model, stand_in=True)
         found = run_estimate(job.prompts(summaries), cache, job.model, prices=job.prices())
         counts, failures, running = cache.counts(), cache.failures(), BatchBook(cache).batches()
@@ -327,7 +327,7 @@ class Exported:
 
 def export_requests(job: Job, path: Path) -> Exported:
     """Write what is to be asked as JSON lines, for providers that take files."""
-    with job.workspace.paths.open_cache() as cache:
+    with job.workspace.paths.open_cache(reading=True) as cache:
         summaries = StoredSummaries(cache, job.model)
         files, progress = export_jsonl(job.prompts(summaries), cache, job.model, path, retry_failed=job.retry_failed)
     return Exported(files, progress, summaries.waiting)

@@ -97,7 +97,7 @@ class Prompts:
         return _counter(self.workspace.config.generate.model)[0]
 
     def _rendered(self, *, everyone: bool = False) -> Iterator[Prompt]:
-        with self.workspace.paths.open_cache() as cache:
+        with self.workspace.paths.open_cache(reading=True) as cache:
             answers = StoredSummaries(cache, self.workspace.config.generate, stand_in=True)
             yield from self.workspace.asking.prompts(self.entity, everyone=everyone, answers=answers)
 
@@ -108,7 +108,7 @@ class Prompts:
 
     def _asked(self, prompt: Prompt) -> Prompt:
         """The same entity's prompt as it was last answered."""
-        with self.workspace.paths.open_cache() as cache:
+        with self.workspace.paths.open_cache(reading=True) as cache:
             link = cache.linked(prompt.knowledge, [prompt.entity_id]).get(prompt.entity_id)
             answer = cache.get(link.key) if link else None
         if link is None or answer is None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jinja2
 
+from kar_aug._addresses import masked_in
 from kar_aug._files import write_atomic
 from kar_aug.compare import Comparison, by_slice, decomposition, headlines, leading, verdicts
 from kar_aug.compare.arms import Arm, fullest
@@ -103,7 +104,7 @@ def write_report(
         knowledge=knowledge,
         sections=sections,
         reproduce=reproduce,
-        settings=json.dumps(comparison.experiment.workspace.config.as_dict(), indent=1),
+        settings=json.dumps(masked_in(comparison.experiment.workspace.config.as_dict()), indent=1),
         fingerprints={
             "data": run.data,
             **dict(item for arm in best for item in comparison.runs[arm][0].knowledge.items()),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kar_aug._foreign import harmless
 from kar_aug.compare import Comparison, Ladder
 from kar_aug.compare.arms import Arm, fullest
 from kar_aug.compare.metrics import calibration as calibration_of
@@ -110,15 +111,26 @@ def calibration(comparison: Comparison, best: Sequence[Arm]) -> dict[str, str]:
 
 
 def svg(figure: Any) -> str:
-    """A Matplotlib figure as an element of an HTML page. Its text stays text."""
+    """A Matplotlib figure as an element of an HTML page. Its text stays text: no dollar in it begins a formula, and
+    what XML cannot hold is escaped.
+    """
     import matplotlib as mpl
+    from matplotlib.text import Text
 
     buffer = io.StringIO()
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_text(harmless(text.get_text()))
     with mpl.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": f"kar-aug {next(_numbers)}", "font.family": "sans-serif"}
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": f"kar-aug {next(_numbers)}",
+            "font.family": "sans-serif",
+            "text.parse_math": False,  # of labels that are made only now
+        }
     ):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    return buffer.getvalue().split("?>", 1)[1].split(">", 1)[1]  # without the XML and DOCTYPE lines
+    return harmless(buffer.getvalue().split("?>", 1)[1].split(">", 1)[1])  # without the XML and DOCTYPE lines
 
 
 def _short(arm: Arm) -> str:

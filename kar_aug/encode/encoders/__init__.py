@@ -44,22 +44,27 @@ class Options:
         long_texts: what to do with texts beyond the encoder's window: "average" splits them and averages the pieces
             by their tokens, "cut" leaves the rest out.
         base_url: of the endpoint, for "openai:" only.
+        rpm, tpm: most requests and tokens a minute of an endpoint; None for as many as it takes.
+        give_up_after: seconds without any answer of an endpoint after which it is given up.
     """
 
     long_texts: str = "average"
     base_url: str | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+    give_up_after: float = 600.0
 
 
-def load_encoder(encoder: str, *, long_texts: str = "average", base_url: str | None = None) -> Encoder:
+def load_encoder(encoder: str, **options: Any) -> Encoder:
     """The encoder that a string names; see the table above, or "module:attribute" of a function of `Options`.
 
     Args:
-        long_texts, base_url: see `Options`.
+        options: those of `Options`, by name.
 
     Raises:
         ConfigError: The string names no kind of encoder.
         EncodingError: The model cannot be loaded, or the endpoint not reached.
         MissingDependencyError: Its package is not installed.
     """
-    loaded: Encoder = ENCODERS.load(encoder_name(encoder))(Options(long_texts, base_url))
+    loaded: Encoder = ENCODERS.load(encoder_name(encoder))(Options(**options))
     return loaded

@@ -1,90 +1,279 @@
-"""An OpenAI-compatible embeddings endpoint. The key is read from OPENAI_API_KEY and kept nowhere."""
+"""An OpenAI-compatible embeddings endpoint. The key is read from OPENAI_API_KEY and kept nowhere.
+
+Servers differ in how many texts they take at once, and in what they send back where something is wrong: the number is
+found out, and what is no vector of a text is said, with the text that it should have been of.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import email.utils
+import json
+import logging
 import os
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._batched import batched
+from kar_aug._addresses import client_address, without_login
+from kar_aug._responses import TooLarge, bounded
 from kar_aug.encode.encoders import Options
 from kar_aug.encode.encoders.long_texts import encode_in_pieces, words_as_tokens
 from kar_aug.errors import EncodingError, MissingDependencyError
 
 _BATCH = 64
 _WINDOW = 8000
-_TRIES = 6
+_CHARACTERS = 3  # that count as a token: fewer than any token has on the mean
+_TOO_MUCH = (400, 413, 422)  # what servers say to more texts, or longer ones, than they take
+_BUSY = (408, 409, 425, 429)
+_TRIES_AT_FIRST = 3  # to make a connection where there never was one: is the server running?
+_PAUSES = (0.5, 60.0)  # first and longest, in seconds, where the server names none
+_SAID_SECONDS = 30.0  # between two lines that say what is waited for
+_SHOWN = 300  # characters of a server's own words
+_log = logging.getLogger("kar_aug")
 
 
 class EndpointEncoder:
-    """Embeddings from a server; requests that fail for a while are tried again with growing pauses.
+    """Embeddings from a server. Requests that fail for a while are tried again with growing pauses; where a server
+    takes fewer texts at once than it is sent, it is sent half as many from then on.
 
     Args:
         model: its name at the server.
         base_url: of the server; OpenAI's own if None.
         long_texts: "average" splits texts beyond 8,000 tokens (counted as three characters each), "cut" leaves it to
             the server what it does with them.
+        rpm, tpm: most requests and tokens a minute; None for as many as the server takes.
+        give_up_after: seconds without any answer after which it is given up.
 
     Raises:
-        EncodingError: The server refuses or cannot be reached, or OPENAI_API_KEY is not set.
+        EncodingError: The server refuses or cannot be reached, or OPENAI_API_KEY is not set; or it sent what is no
+            vector of a text, which is at `position`.
         MissingDependencyError: openai is not installed.
     """
 
     pooling, normalized = "the server's", False
 
-    def __init__(self, model: str, base_url: str | None = None, *, long_texts: str = "average") -> None:
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None = None,
+        *,
+        long_texts: str = "average",
+        rpm: float | None = None,
+        tpm: float | None = None,
+        give_up_after: float = 600.0,
+    ) -> None:
         try:
             import openai
         except ImportError:
             raise MissingDependencyError("openai", "offline") from None
-        key = os.environ.get("OPENAI_API_KEY")
-        if not key and base_url is None:
+        self._key = os.environ.get("OPENAI_API_KEY")
+        if not self._key and base_url is None:
             raise EncodingError("There is no key for the embeddings endpoint. Set OPENAI_API_KEY.")
-        self._client = openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=_TRIES)
-        self._errors: Any = openai.OpenAIError
+        self._client = openai.OpenAI(
+            **client_address(base_url),
+            api_key=self._key or "none",
+            max_retries=0,  # which would know nothing of `give_up_after`
+            http_client=bounded(openai.DefaultHttpxClient()),
+        )
+        self._errors = openai
         self._model = model
-        url = self._client.base_url
-        self._where = f"{url.scheme}://{url.host}{f':{url.port}' if url.port else ''}{url.path}".rstrip(
-            "/"
-        )  # no password
+        self._where = without_login(str(self._client.base_url)).rstrip("/")
+        self._pace = _Pace(rpm, tpm)
+        self._give_up_after = give_up_after
+        self._most = _BATCH
         self.name = f"{model}@{self._where}"
         self.long_texts = "averaged" if long_texts == "average" else "cut"
         self.split = 0
+        self.dimension = 0  # which the first answer says
         self.dimension = self._encode(["dimension"]).shape[1]
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[Any]:
         """Vectors of shape (len(texts), dimension), float32."""
         if self.long_texts == "cut":
             return self._encode(list(texts))
-        vectors, split = encode_in_pieces(texts, words_as_tokens(), _WINDOW, self._encode, normalized=False)
+        vectors, split = encode_in_pieces(texts, words_as_tokens(_CHARACTERS), _WINDOW, self._encode, normalized=False)
         self.split += split
         return vectors
 
     def _encode(self, texts: list[str]) -> npt.NDArray[Any]:
-        vectors: list[Any] = []
-        for batch in batched(texts, _BATCH):
-            # A server refuses an empty text; not every one knows the packed form that the client would ask for.
-            request = [text if text.strip() else "-" for text in batch]
+        vectors: list[npt.NDArray[Any]] = []
+        while len(vectors) < len(texts):
+            start = len(vectors)
+            vectors += self._of_batch(texts[start : start + self._most], start)
+        return np.asarray(vectors, np.float32).reshape(len(texts), self.dimension or -1)
+
+    def _of_batch(self, texts: list[str], start: int) -> list[npt.NDArray[Any]]:
+        """Vectors of the first of some texts: of as many as the server takes."""
+        while True:
             try:
-                answer = self._client.embeddings.create(model=self._model, input=request, encoding_format="float")
-            except self._errors as error:
-                key = os.environ.get("OPENAI_API_KEY")
-                reason = str(error).replace(key, "********") if key else str(error)
-                raise EncodingError(
-                    f"{self._where} gave no embeddings by {self._model!r}: {reason}", encoder=self._model
-                ) from None
-            if len(answer.data) != len(batch):
-                raise EncodingError(
-                    f"{self._where} gave {len(answer.data)} embeddings of {len(batch)} texts.",
-                    encoder=self._model, left=len(batch), right=len(answer.data),
-                )  # fmt: skip
-            vectors += [found.embedding for found in sorted(answer.data, key=lambda found: found.index)]
-        return np.asarray(vectors, np.float32)
+                return self._read(self._ask(texts), len(texts), start)
+            except _Refused as refused:
+                if len(texts) == 1:
+                    raise self._error(str(refused), start) from None
+                self._most = len(texts) // 2
+                texts = texts[: self._most]
+
+    # Asking
+
+    def _ask(self, texts: list[str]) -> bytes:
+        """The body that the server answers with.
+
+        Raises:
+            _Refused: These are too many texts for it, or one is too long.
+            EncodingError: It refuses any, or answered nothing for too long.
+        """
+        # A server refuses an empty text; not every one knows the packed form that the client would ask for.
+        request = [text if text.strip() else "-" for text in texts]
+        since = said = time.monotonic()
+        tries = 0
+        while True:
+            self._pace.wait(sum(len(text) // _CHARACTERS + 1 for text in request))
+            try:
+                create = self._client.embeddings.with_raw_response.create
+                return create(model=self._model, input=request, encoding_format="float").content
+            except self._errors.OpenAIError as error:
+                reason = self._reason(error)
+                status = getattr(error, "status_code", None)
+                if status in _TOO_MUCH:
+                    raise _Refused(reason) from None
+                for_good = status is not None and status < 500 and status not in _BUSY
+                nobody = status is None and not self.dimension and tries >= _TRIES_AT_FIRST
+                if for_good or nobody or isinstance(error.__cause__, TooLarge):
+                    raise self._error(reason) from None
+                wait = _retry_after(error.response.headers) if isinstance(error, self._errors.APIStatusError) else None
+            now, tries = time.monotonic(), tries + 1
+            wait, left = _pause(tries) if wait is None else wait, self._give_up_after - (now - since)
+            if wait > left:
+                raise self._error(f"{reason}, and so on beyond [encode] give_up_after = {self._give_up_after:g}")
+            if now - said >= _SAID_SECONDS:
+                said = now
+                _log.warning("%s: %s. Trying again for %.0f s.", self._where, reason, left)
+            time.sleep(wait)
+
+    def _reason(self, error: Exception) -> str:
+        """The error in one line, without the key."""
+        body = getattr(error, "body", None)
+        words = str(error) if body is None or isinstance(error, self._errors.APIConnectionError) else _words(body)
+        status = f"it answered {error.status_code}" if isinstance(error, self._errors.APIStatusError) else ""
+        text = ": ".join(filter(None, [status, " ".join(words.split())[:_SHOWN]]))
+        return text.replace(self._key, "********") if self._key else text
+
+    def _error(self, reason: str, position: int | None = None) -> EncodingError:
+        return EncodingError(
+            f"{self._where} gave no embeddings by {self._model!r}: {reason}", encoder=self._model, position=position
+        )
+
+    # Reading
+
+    def _read(self, body: bytes, count: int, start: int) -> list[npt.NDArray[Any]]:
+        """A vector for each of `count` texts, of which the first is at `start`.
+
+        Raises:
+            EncodingError: One has none, or another has two.
+        """
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError):
+            raise self._error(f"it answered what is no JSON: {_beginning(body)}") from None
+        data = document.get("data") if isinstance(document, dict) else None
+        if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
+            raise self._error(f"it answered what holds no vectors: {_words(document)[:_SHOWN]}")
+        if len(data) != count:
+            raise EncodingError(
+                f"{self._where} gave {len(data)} embeddings of {count} texts.",
+                encoder=self._model, left=count, right=len(data),
+            )  # fmt: skip
+        vectors: list[npt.NDArray[Any] | None] = [None] * count
+        for place, each in enumerate(data):
+            index = each.get("index", place) if any("index" in other for other in data) else place
+            if type(index) is not int or not 0 <= index < count:
+                raise self._error(f"there is no text number {index!r} among {count}", start + place)
+            if vectors[index] is not None:
+                raise self._error(f"it gave two vectors of one text (index {index})", start + index)
+            vectors[index] = self._vector(each.get("embedding"), start + index)
+        return [vector for vector in vectors if vector is not None]
+
+    def _vector(self, given: Any, position: int) -> npt.NDArray[Any]:
+        """The numbers of a vector, given as such or, packed, in base64."""
+        try:
+            if isinstance(given, str):
+                vector = np.frombuffer(base64.b64decode(given, validate=True), "<f4")
+            else:
+                vector = np.asarray(given, np.float32)
+        except (TypeError, ValueError, binascii.Error):
+            vector = np.empty(0)
+        if vector.ndim != 1 or not len(vector):
+            raise self._error(f"its vector is {_words(given)[:40]}", position)
+        if self.dimension and len(vector) != self.dimension:
+            raise self._error(f"its vector has {len(vector)} numbers, others have {self.dimension}", position)
+        return vector
+
+
+class _Refused(Exception):
+    """A request that asks too much at once; in the server's words."""
+
+
+class _Pace:
+    """Requests evenly spaced, so that no more are sent, and no more tokens, than a minute may have."""
+
+    def __init__(self, rpm: float | None, tpm: float | None) -> None:
+        self._request_seconds, self._token_seconds = 60.0 / rpm if rpm else 0.0, 60.0 / tpm if tpm else 0.0
+        self._next = 0.0
+
+    def wait(self, tokens: int) -> None:
+        """Wait until a request of so many tokens may be sent."""
+        now = time.monotonic()
+        time.sleep(max(0.0, self._next - now))
+        self._next = max(now, self._next) + max(self._request_seconds, tokens * self._token_seconds)
+
+
+def _pause(tries: int) -> float:
+    first, longest = _PAUSES
+    return random.uniform(0.5, 1.0) * min(longest, first * 2.0**tries)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, given as a number or a date (RFC 9110, 10.2.3); None where that is not said."""
+    given = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(given))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(given).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _words(given: Any) -> str:
+    """What a server says, whatever its form: an error's message, or the whole."""
+    if isinstance(given, dict):
+        for name in ("error", "message", "detail"):
+            if given.get(name):
+                return _words(given[name])
+    if isinstance(given, list) and len(given) == 1:
+        return _words(given[0])
+    return given if isinstance(given, str) else json.dumps(given, default=str)
+
+
+def _beginning(body: bytes) -> str:
+    text = " ".join(body[:_SHOWN].decode("utf-8", "replace").split())
+    return repr(text[:80]) if text else "nothing"
 
 
 def load(name: str, options: Options) -> EndpointEncoder:
     """For the registry."""
-    return EndpointEncoder(name, options.base_url, long_texts=options.long_texts)
+    return EndpointEncoder(
+        name,
+        options.base_url,
+        long_texts=options.long_texts,
+        rpm=options.rpm,
+        tpm=options.tpm,
+        give_up_after=options.give_up_after,
+    )

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kar_aug.errors import EncodingError
+
 # The places of a text where its tokens begin.
 Tokens = Callable[[Sequence[str]], list[list[int]]]
 
@@ -39,7 +41,12 @@ def encode_in_pieces(
             pieces.append(piece)
             owner.append(number)
             weight.append(size)
-    vectors = np.asarray(encode(pieces), np.float32)
+    try:
+        vectors = np.asarray(encode(pieces), np.float32)
+    except EncodingError as error:
+        if error.position is not None:  # of a piece
+            error.position = owner[error.position]
+        raise
     if len(pieces) == len(texts):
         return vectors, 0
     averaged = np.zeros((len(texts), vectors.shape[1]), np.float32)

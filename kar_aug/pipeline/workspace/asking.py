@@ -56,7 +56,9 @@ class Asking:
         """
         with ExitStack() as stack:
             if answers is None and self._asks_for_summaries(entity):
-                answers = StoredSummaries(stack.enter_context(self.paths.open_cache()), self.paths.config.generate)
+                answers = StoredSummaries(
+                    stack.enter_context(self.paths.open_cache(reading=True)), self.paths.config.generate
+                )
             yield from self._own_prompts(entity, everyone, scenario, answers)
         clusters, count = self.clusters(entity), self.paths.groups(entity)
         if scenario is None and clusters is not None and count is not None:

@@ -127,7 +127,7 @@ class Data:
         data, tables = self.config, self.tables
         if not any("." in name for name in (*data.user_features, *data.item_features)):
             return tables
-        with self.paths.open_cache() as cache:
+        with self.paths.open_cache(reading=True) as cache:
             answers = partial(cache.knowledge, accept=self._accepted)
             users = add_attributes(tables.users, "user", data.user_features, self._recipe, answers)
             items = add_attributes(tables.items, "item", data.item_features, self._recipe, answers)
@@ -163,7 +163,7 @@ class Data:
         named = dict(zip(ENTITIES, (self.config.user_features, self.config.item_features), strict=True))
         if made is None or not any("." in name for names in named.values() for name in names):
             return made
-        with self.paths.open_cache() as cache:
+        with self.paths.open_cache(reading=True) as cache:
             answers = partial(cache.knowledge, accept=self._accepted)
             return made | {
                 "answers": {e: answers_fingerprint(e, names, self._recipe, answers) for e, names in named.items()}

@@ -245,11 +245,13 @@ def mix(
     ids = list(dict.fromkeys([*cluster_of, *(own.ids if own is not None else [])]))
     with VectorStore.writer(path, spec) as writer:
         present = VectorStore.open(path) if writer.manifest.generation else None
+        gone = [] if present is None else list(set(present.ids) - set(ids))
         for batch in batched(ids, _ROWS):
             group_keys = groups.keys_of([cluster_of.get(id, -1) for id in batch])
             own_keys = own.keys_of(batch) if own is not None else [None] * len(batch)
             old = present.keys_of(batch) if present is not None else [None] * len(batch)
             keys = [_key(a, b, own_share) for a, b in zip(own_keys, group_keys, strict=True)]
+            gone += [id for id, key in zip(batch, keys, strict=True) if key is None]
             todo = [i for i, key in enumerate(keys) if key is not None and key != old[i]]
             mine = _vectors(own, [batch[i] for i in todo], spec.dimension)
             shared = _vectors(groups, [cluster_of.get(batch[i]) for i in todo], spec.dimension)
@@ -259,7 +261,6 @@ def mix(
             if spec.normalized:
                 mixed /= np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-12)
             writer.append([batch[i] for i in todo], [keys[i] or "" for i in todo], mixed, as_of=as_of)
-        gone = [id for id in (present.ids if present is not None else []) if id not in set(ids)]
         writer.delete(gone)
         writer.index()
         writer.prune()

@@ -56,9 +56,9 @@ class Paths:
             return self.config.work / "answers.sqlite"
         return where if "://" in where else self.config.path(where)
 
-    def open_cache(self) -> TextCache:
-        """The text cache, open."""
-        return TextCache(self.cache)
+    def open_cache(self, *, reading: bool = False) -> TextCache:
+        """The text cache, open; perhaps only to be read, where nothing is made and nothing need be writable."""
+        return TextCache(self.cache, reading=reading)
 
     def vectors(self, knowledge: str) -> Path:
         """The folder of the vectors of one kind of knowledge."""
