@@ -46,6 +46,7 @@ def test_stats_count_answers_tokens_and_dollars(folder: Path, chat_server: ChatS
     day = datetime.now(UTC).date().isoformat()
     assert done.exit_code == 0 and all(found in done.output for found in (day, "item", "280", "120", "0.5200"))
     assert "test-model: 40 requests, $0.5200 settled, $0.0000 reserved, $0.0000 unknown" in done.output
+    assert max(map(len, done.output.splitlines())) <= 80 and "…" not in done.output, "in a usual terminal"
     shutil.rmtree(".kar")
     assert "nothing was asked" in kar_aug("cost").output
 

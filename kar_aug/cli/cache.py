@@ -8,7 +8,7 @@ import click
 
 from kar_aug.cache.texts.imported import Imported
 from kar_aug.cache.texts.verify import KINDS
-from kar_aug.cli.costs import COUNTED, counted
+from kar_aug.cli.costs import spending_table
 from kar_aug.cli.options import opened
 from kar_aug.cli.progress import output as print_output
 from kar_aug.cli.progress import table, tell
@@ -40,7 +40,7 @@ def stats(config: str) -> None:
         for model, tier, n, asked, answered, cost in found.usage
     ]
     table("Usage", ("model", "tier", "answers", "prompt tokens", "completion tokens", "US dollars"), rows)
-    table("Spending: kar-aug cost", ("model", *COUNTED), [(row.model, *counted(row)) for row in found.spent])
+    spending_table("Spending (by day: kar-aug cost)", ("model",), [(row.model,) for row in found.spent], found.spent)
     if found.running:
         tell(f"{len(found.running)} batches run: kar-aug generate --status")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import click
 
 from kar_aug.cache import Spending
 from kar_aug.cli.options import opened
 from kar_aug.cli.progress import table, tell
-
-MONEY = ("settled", "reserved", "unknown")
-COUNTED = ("requests", "prompt tokens", "completion tokens", *(f"{kind} $" for kind in MONEY))
 
 
 @click.command()
@@ -26,13 +25,31 @@ def cost(config: str, cache: str | None) -> None:
       kar-aug cost
     """
     found = opened(config, generate={"cache": cache}).cost()
-    rows = [(row.day, row.model, row.knowledge or "", *counted(row)) for row in found.rows]
-    table("US dollars by day (UTC)", ("day", "model", "knowledge", *COUNTED), rows)
+    names = [(row.day, row.model, row.knowledge or "") for row in found.rows]
+    spending_table("Spending by day (UTC)", ("day", "model", "knowledge"), names, found.rows)
     tell(found)
 
 
-def counted(row: Spending) -> tuple[str, ...]:
-    """Requests, tokens and dollars; these are empty where the model's price is not known."""
-    dollars = (getattr(row, kind) for kind in MONEY)
-    numbers = (row.requests, row.prompt_tokens, row.completion_tokens)
-    return (*(f"{number:,}" for number in numbers), *("" if each is None else f"{each:,.4f}" for each in dollars))
+def spending_table(
+    title: str, columns: tuple[str, ...], names: Sequence[tuple[str, ...]], rows: Sequence[Spending]
+) -> None:
+    """Print what was spent: requests, tokens, and those dollars that there are; empty where a price is not known.
+
+    Args:
+        columns: of the names, which say whose row each is.
+    """
+    kinds = [kind for kind in ("settled", "reserved", "unknown") if kind == "settled" or any(_dollars(rows, kind))]
+    cells = [
+        (
+            *name,
+            *(f"{number:,}" for number in (row.requests, row.prompt_tokens, row.completion_tokens)),
+            *("" if each is None else f"{each:,.4f}" for each in _dollars([row], *kinds)),
+        )
+        for name, row in zip(names, rows, strict=True)
+    ]
+    counted = ("requests", "asked", "answered", *(f"$ {kind}" for kind in kinds))
+    table(f"{title}; tokens asked and answered", (*columns, *counted), cells, folded=columns[-2:])
+
+
+def _dollars(rows: Iterable[Spending], *kinds: str) -> list[float | None]:
+    return [getattr(row, kind) for row in rows for kind in kinds]

@@ -45,7 +45,7 @@ class Costs:
 
 def costs(workspace: Workspace) -> Costs:
     """Add the ledger up."""
-    with workspace.paths.open_cache() as cache:
+    with workspace.paths.open_cache(reading=True) as cache:
         return Costs(cache.ledger.history())
 
 
