@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast bench lint format clean
+.PHONY: help demo test test-fast bench storms lint format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ bench: $(VENV)/.installed  ## Measure, a table each; the answers of `make demo` 
 	$(BIN)/python benchmarks/join.py --rows 200000
 	test ! -f .kar/demo/answers.sqlite || $(BIN)/python benchmarks/encoding.py
 	TF_USE_LEGACY_KERAS=1 $(BIN)/python benchmarks/training.py --backbones DeepFM --dimensions 384 --batch-sizes 4096
+
+storms: $(VENV)/.installed  ## Kill, stop, starve and deceive the offline half, and count what is lost or paid twice
+	$(BIN)/python benchmarks/reliability.py --quick
 
 lint: $(VENV)/.installed  ## Check formatting, lint and types
 	$(BIN)/ruff format --check .
