@@ -305,6 +305,8 @@ class EncodeConfig:
         base_url: of the embeddings endpoint, for "openai:" encoders; OpenAI itself if not given.
         rpm, tpm: most requests and tokens a minute of such an endpoint.
         give_up_after: seconds without any answer of it after which the stage stops.
+        max_cost: US dollars that all embeddings by this model may cost: other runs, and requests that were lost,
+            included. Prices are those of [generate] prices.
         long_texts: "average" splits texts beyond the encoder's window and averages the pieces, "cut" drops the rest.
         truncate_dim: keep the first so many numbers of a vector, for encoders trained for that.
         pca: reduce vectors to so many numbers.
@@ -316,6 +318,7 @@ class EncodeConfig:
     rpm: float | None = setting(None, least=0.001)
     tpm: float | None = setting(None, least=0.001)
     give_up_after: float = setting(600.0, least=0.001)
+    max_cost: float | None = setting(None, least=0)
     long_texts: str = setting("average", among=LONG_TEXTS)
     truncate_dim: int | None = setting(None, least=1)
     pca: int | None = setting(None, least=1)
@@ -323,7 +326,7 @@ class EncodeConfig:
     def __post_init__(self) -> None:
         check("encode", self)
         kind, colon, _ = encoder_name(self.encoder).partition(":")
-        for name in ("base_url", "rpm", "tpm"):
+        for name in ("base_url", "rpm", "tpm", "max_cost"):
             if getattr(self, name) is not None and kind + colon in ENCODERS.names() and kind != "openai":
                 raise ConfigError(f"[encode] {name} is for encoders that begin with 'openai:' only.")
         if self.base_url is not None:

@@ -5,18 +5,27 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import shutil
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
-from kar_aug.cache import Knowledge
+from kar_aug.cache import Answer, Claims, Knowledge, Link, TextCache, VectorStore, answer_key
+from kar_aug.cli import main
 from kar_aug.config import EncodeConfig
 from kar_aug.encode import encode, load_encoder
 from kar_aug.encode.encoders import endpoint
 from kar_aug.errors import ConfigError, EncodingError
+from kar_aug.generate import Prices
+from kar_aug.generate.cost import Price, most_tokens
+from kar_aug.pipeline.bill import LedgerBill
 from kar_aug.testing.embeddings import EmbeddingServer, embeddings, hashed
 
 
@@ -137,3 +146,151 @@ def test_no_more_requests_and_tokens_are_sent_than_a_minute_may_have() -> None:
     with pytest.raises(ConfigError, match=r"\[encode\] rpm is for encoders that begin with 'openai:'"):
         EncodeConfig(rpm=5)
     EncodeConfig(encoder="openai:m", rpm=5, tpm=100, give_up_after=3)
+
+
+# What it costs
+
+
+def charging(server: Any, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+    """A token for four bytes, as providers charge."""
+    status, headers, body = hashed(server, request, number)
+    tokens = sum(len(text.encode()) // 4 for text in request["input"])
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return status, dict(headers), json.dumps({**json.loads(body), "usage": usage}).encode()
+
+
+def charged(server: EmbeddingServer) -> float:
+    """US dollars for all requests, at $1000 a million tokens."""
+    return sum(len(text.encode()) // 4 for request in server.requests for text in request["input"]) / 1000
+
+
+@pytest.fixture
+def project(own_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Forty items with knowledge, and a price of the embeddings that are made of it, eight at once."""
+    shutil.copytree(own_tables, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(endpoint, "_BATCH", 8)
+    Path("prices.toml").write_text('[models]\n"m" = { prompt = 1000, completion = 0 }\n')
+    with TextCache(".kar/answers.sqlite") as cache:
+        for i in range(40):
+            messages = [{"role": "user", "content": f"Movie {i}?"}]
+            key = answer_key("chat", messages, {})
+            cache.put(Answer(key, "ok", f"Film {i} is a comedy.", "chat", messages), [Link("item", i, key, "v1")])
+    return tmp_path / "project"
+
+
+def run(command: str, base_url: str = "http://127.0.0.1:9/v1", limit: str = "", prices: str = "prices.toml") -> Result:
+    """Run a command, with these settings."""
+    others = Path("kar.toml").read_text().partition("[generate]")[0]
+    encode = f'[encode]\nencoder = "openai:m"\nbase_url = "{base_url}"\n{limit}\n'
+    Path("kar.toml").write_text(f'{others}[generate]\nprices = "{prices}"\n{encode}')
+    return CliRunner().invoke(main, command.split())
+
+
+def test_max_cost_holds_over_all_runs_and_a_larger_one_goes_on(project: Path) -> None:
+    with EmbeddingServer(charging) as server:
+        for _ in range(2):
+            done = run("encode", server.base_url, "max_cost = 0.35")
+            assert done.exit_code == 2 and "Stopped at [encode] max_cost 0.35: $0.1" in done.output, done.output
+            assert 0.1 < charged(server) <= 0.35 and len(VectorStore.open(".kar/vectors/item").ids) == 24
+        assert run("encode", server.base_url, "max_cost = 9").exit_code == 0
+        asked = [text for request in server.requests for text in request["input"] if text != "dimension"]
+    assert len(asked) == len(set(asked)) == 80, "items' knowledge and metadata, and nothing is paid twice"
+    shown = run("cost").output
+    assert f"{charged(server):.4f}" in shown and "embeddings" in shown and "$0.0000 unknown" in shown, shown
+    assert f"{charged(server):.4f}" in run("cache stats").output
+
+
+def test_max_cost_needs_the_price_before_anything_is_sent(project: Path) -> None:
+    Path("others.toml").write_text('[models]\n"other" = { prompt = 1, completion = 0 }\n')
+    with EmbeddingServer() as server:
+        done = run("encode", server.base_url, "max_cost = 1", prices="others.toml")
+        assert done.exit_code == 2 and "[encode] max_cost needs the price of 'm'" in done.output, done.output
+        assert server.requests == []
+    with pytest.raises(ConfigError, match=r"\[encode\] max_cost is for encoders that begin with 'openai:'"):
+        EncodeConfig(max_cost=5)
+    assert all(Prices().of(f"text-embedding-{name}") is not None for name in ("3-small", "3-large", "ada-002"))
+
+
+def test_what_a_killed_process_had_sent_counts_at_its_most(project: Path) -> None:
+    is_over = threading.Event()
+
+    def hanging(server: Any, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        if number == 2:
+            is_over.wait(60)
+        return charging(server, request, number)
+
+    with EmbeddingServer(hanging) as server:
+        run("cost", server.base_url)  # writes the settings
+        code = "from kar_aug.encode.encoders import endpoint; endpoint._BATCH = 8; from kar_aug.cli import main; main()"
+        with subprocess.Popen([sys.executable, "-c", code, "encode"], cwd=project) as process:
+            while len(server.requests) < 3:
+                assert process.poll() is None
+                time.sleep(0.02)
+            with TextCache(".kar/answers.sqlite") as cache:
+                (row,) = cache.ledger.history()
+                assert row.reserved and not row.unknown, "it is on its way"
+            process.kill()
+        is_over.set()
+        with TextCache(".kar/answers.sqlite") as cache:
+            (row,) = cache.ledger.history()
+        most = most_tokens([{"content": text} for text in server.requests[2]["input"]]) / 1000
+        assert (row.reserved, row.unknown, row.requests) == (0.0, pytest.approx(most), 3)
+        assert charged(server) <= (row.settled or 0) + most
+
+
+def unread(server: Any, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+    return 200, {}, json.dumps({**json.loads(hashed(server, request, number)[2]), "usage": None}).encode()
+
+
+def first(status: int) -> Any:
+    """The first request after that for the dimension has another end: it is lost if that is 0."""
+
+    def answer(server: Any, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        if number == 1 and not status:
+            raise ConnectionResetError
+        return (status, {}, b"{}") if number == 1 else charging(server, request, number)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "requests", "settled", "unknown"),
+    [
+        (charging, 2, 2, 0),
+        (unread, 2, 0, 2),
+        (first(0), 3, 2, 1),
+        (first(500), 3, 2, 1),
+        (first(429), 2, 2, 0),
+        (first(413), 3, 3, 0),  # two halves
+    ],
+)
+def test_each_request_counts_by_what_became_of_it(
+    cache: TextCache, behaviour: Any, requests: int, settled: int, unknown: int
+) -> None:
+    with EmbeddingServer(behaviour) as server, Claims(cache) as process:
+        bill = LedgerBill(cache, process.owner, "m", Price(1000, 0, 1000))
+        load_encoder("openai:m", base_url=server.base_url, bill=bill).encode(["a film of 1996"] * 8)
+    (row,) = cache.ledger.history()
+    one, eight = (most_tokens([{"content": text}] * n) / 1000 for text, n in (("dimension", 1), ("a film of 1996", 8)))
+    lost = {0: 0.0, 1: eight, 2: one + eight}[unknown]
+    assert (row.requests, row.knowledge, row.reserved) == (requests, "embeddings", 0.0)
+    assert row.unknown == pytest.approx(lost)
+    assert row.settled == pytest.approx((2 + 8 * 3) / 1000 if settled else 0.0)
+    assert row.settled + row.unknown == pytest.approx(cache.spent("m"))
+
+
+def test_an_encoder_without_a_price_is_written_down_by_its_tokens(cache: TextCache) -> None:
+    with EmbeddingServer(charging) as server, Claims(cache) as process:
+        bill = LedgerBill(cache, process.owner, "m", None)
+        load_encoder("openai:m", base_url=server.base_url, bill=bill).encode(["a film of 1996"] * 8)
+    (row,) = cache.ledger.history()
+    assert (row.requests, row.prompt_tokens, row.settled) == (2, 2 + 8 * 3, None)
+
+
+def test_what_never_left_costs_nothing(cache: TextCache) -> None:
+    bill = LedgerBill(cache, "this process", "m", Price(1000, 0, 1000), 1.0)
+    with pytest.raises(EncodingError, match="Connection error"):
+        load_encoder("openai:m", base_url="http://127.0.0.1:9/v1", bill=bill)
+    assert cache.ledger.history() == [] and cache.spent("m") == 0

@@ -28,6 +28,8 @@ from kar_aug.pipeline.comparing import TITLE, Compared
 def encode(config: str, /, encoder: str | None, collaborative: bool, **recipes: Any) -> None:
     """Turn the answers into knowledge vectors; those that are up to date stay.
 
+    What an endpoint ("openai:NAME") charges is shown by kar-aug cost, and limited by [encode] max_cost.
+
     \b
     Example:
       kar-aug encode --encoder sentence-transformers/all-MiniLM-L6-v2

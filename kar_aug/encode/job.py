@@ -52,6 +52,7 @@ def encode(
 
     Raises:
         EncodingError: There is no text, or the encoder gave a vector that is not finite; the message names the entity.
+        LimitReached: The encoder's bill may not grow; what is encoded is published.
         StoreError: The store was made with another encoder, prompt version or language model.
         ValueError: `truncate_dim` or `pca` does not fit the encoder, or both are given.
     """
@@ -200,17 +201,34 @@ def _encode_window(
             missing.setdefault(key, []).append(text)
     on_progress(len(window) - sum(map(len, missing.values())))
     for batch in batched(sorted(missing.items(), key=lambda item: len(item[1][0].text)), _PUBLISH_TEXTS):
-        vectors = reduce(_encoded(encoder, [same[0].text for _, same in batch], [same[0] for _, same in batch]))
-        row_of = np.repeat(np.arange(len(batch)), [len(same) for _, same in batch])
-        owners = [text for _, same in batch for text in same]
+        vectors: list[npt.NDArray[Any]] = []
         try:
-            writer.append(
-                [text.entity_id for text in owners], [batch[row][0] for row in row_of], vectors[row_of],
-                as_of=latest(text.as_of for text in owners),
-            )  # fmt: skip
-        except StoreError as error:
-            raise EncodingError(f"{encoder.name}: {error}", encoder=encoder.name, path=writer.path) from None
-        on_progress(len(owners))
+            while left := batch[len(vectors) :]:
+                texts = [same[0] for _, same in left[: getattr(encoder, "at_once", _PUBLISH_TEXTS)]]
+                vectors += list(reduce(_encoded(encoder, [text.text for text in texts], texts)))
+        finally:  # what was encoded may have been paid for: it is kept, whatever stops the rest
+            on_progress(_publish(batch[: len(vectors)], vectors, writer, encoder))
+
+
+def _publish(
+    batch: Sequence[tuple[str, list[Knowledge]]],
+    vectors: Sequence[npt.NDArray[Any]],
+    writer: StoreWriter,
+    encoder: Encoder,
+) -> int:
+    """Append the vectors of different texts, each for all that have it. Returns how many these are."""
+    if not batch:
+        return 0
+    row_of = np.repeat(np.arange(len(batch)), [len(same) for _, same in batch])
+    owners = [text for _, same in batch for text in same]
+    try:
+        writer.append(
+            [text.entity_id for text in owners], [key for key, same in batch for _ in same], np.stack(vectors)[row_of],
+            as_of=latest(text.as_of for text in owners),
+        )  # fmt: skip
+    except StoreError as error:
+        raise EncodingError(f"{encoder.name}: {error}", encoder=encoder.name, path=writer.path) from None
+    return len(owners)
 
 
 def _encoded(encoder: Encoder, texts: Sequence[str], owners: Sequence[Knowledge] = ()) -> npt.NDArray[Any]:

@@ -22,11 +22,13 @@ def requests_reached(most: int, sent: int) -> LimitReached:
     )
 
 
-def cost_reached(most: float, short: Shortage) -> LimitReached:
-    """The error that ends a job whose next request could cost more than is left."""
+def cost_reached(most: float, short: Shortage, limit: str = "--max-cost") -> LimitReached:
+    """The error that ends a job whose next request could cost more than is left of a `limit`, by the name that its user
+    gives it.
+    """
     reserved = f" and ${short.reserved:.4f} reserved (see kar-aug cost)" if short.reserved else ""
     return LimitReached(
-        f"Stopped at --max-cost {most:g}: ${short.spent:.4f} are spent{reserved}, and the next request "
+        f"Stopped at {limit} {most:g}: ${short.spent:.4f} are spent{reserved}, and the next request "
         f"can cost up to ${short.most:.4f}. Raise it to go on; what is answered stays.",
         setting="max_cost",
         limit=most,

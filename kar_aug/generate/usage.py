@@ -45,7 +45,7 @@ def read_usage(document: Mapping[str, Any], *, empty: bool = False) -> Usage | N
     Args:
         empty: whether the answer holds nothing: then 0 tokens of it can be.
     """
-    said = next((found for place in _PLACES if isinstance(found := document.get(place), Mapping)), document)
+    said = _said(document)
     prompt, completion, total = (_count(said, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
     if not prompt:
         return None
@@ -56,6 +56,18 @@ def read_usage(document: Mapping[str, Any], *, empty: bool = False) -> Usage | N
         return None
     details = next((found for name in _DETAILS if isinstance(found := said.get(name), Mapping)), {})
     return Usage(prompt, billed, min(prompt, beside + (_count(details, _CACHED) or 0)))
+
+
+def read_prompt_tokens(document: Any) -> int | None:
+    """The tokens that a response was charged by which completes nothing, as one of embeddings; None as above."""
+    if not isinstance(document, Mapping):
+        return None
+    said = _said(document)
+    return max(_count(said, _PROMPT) or 0, _count(said, _TOTAL) or 0) or None
+
+
+def _said(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((found for place in _PLACES if isinstance(found := document.get(place), Mapping)), document)
 
 
 def _count(said: Mapping[str, Any], names: tuple[str, ...]) -> int | None:

@@ -6,5 +6,5 @@ generation   asking, and what can be seen of it      frames       DataFrames as 
 factors      a scenario's factors, proposed          encoding     answers into vectors
 answers      the text cache                          preparation  what models read, ready on the disk
 costs        what was spent, and when                comparing    trainings, verdicts, report; export
-starting     the kar.toml that a person begins with
+bill         embeddings that cost money, entered     starting     the kar.toml that a person begins with
 """

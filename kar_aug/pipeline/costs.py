@@ -14,7 +14,8 @@ from kar_aug.pipeline.workspace import Workspace
 
 @dataclass(frozen=True)
 class Costs:
-    """What was spent by day, model and kind of knowledge ("item:tags": about items, by the recipe tags).
+    """What was spent by day, model and kind of knowledge ("item:tags": about items, by the recipe tags; "embeddings":
+    texts into vectors, by an endpoint).
 
     Dollars are None where a model's price is not known. `settled` is what answers cost; `reserved` what requests and
     batches that are on their way can cost at most; `unknown` likewise what was sent, and nobody knows what became of

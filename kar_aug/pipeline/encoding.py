@@ -14,7 +14,9 @@ import pandas as pd
 from kar_aug.cache import Knowledge, VectorStore
 from kar_aug.encode import Encoder, Texts, load_encoder
 from kar_aug.encode import encode as run_encode
+from kar_aug.encode.encoders import Bill
 from kar_aug.errors import ConfigError
+from kar_aug.pipeline.bill import open_bill
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.pipeline.workspace import collaborative as behaviour
@@ -79,13 +81,18 @@ def encode(workspace: Workspace, watch: Watch = SILENT, *, collaborative: bool =
             others where they are among the controls.
 
     Raises:
-        ConfigError: [encode] does not fit its encoder, or groups have no knowledge yet.
+        ConfigError: [encode] does not fit its encoder, has a max_cost and no price, or groups have no knowledge yet.
+        LimitReached: The endpoint's next request would cross [encode] max_cost; what is encoded is stored.
         EncodingError: There is no knowledge at all, or the encoder gave a vector that is not finite.
         StoreError: A store was made with another encoder, prompt version or language model.
     """
     if collaborative:
         return Encoded([_collaborative(workspace, watch)], [])
-    encoding = _Encoding(workspace, _encoder(workspace), watch)
+    with open_bill(workspace) as bill:
+        return _encode(workspace, _Encoding(workspace, _encoder(workspace, bill), watch), watch)
+
+
+def _encode(workspace: Workspace, encoding: _Encoding, watch: Watch) -> Encoded:
     grouped = [entity for entity in ENTITIES if workspace.paths.groups(entity) is not None]
     if workspace.config.encode.pca is not None and grouped:
         raise ConfigError("[encode] pca is fitted to one store, and groups have their own: use truncate_dim.")
@@ -116,12 +123,12 @@ def _collaborative(workspace: Workspace, watch: Watch) -> Store:
     return store
 
 
-def _encoder(workspace: Workspace) -> Encoder:
+def _encoder(workspace: Workspace, bill: Bill | None) -> Encoder:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     config = workspace.config.encode
     options = {name: getattr(config, name) for name in ("long_texts", "base_url", "rpm", "tpm", "give_up_after")}
-    encoder = load_encoder(config.encoder, **options)
+    encoder = load_encoder(config.encoder, bill=bill, **options)
     for name, dimension in (("truncate_dim", config.truncate_dim), ("pca", config.pca)):
         if dimension is not None and dimension >= encoder.dimension:
             raise ConfigError(f"[encode] {name} must be below the {encoder.dimension} numbers of {encoder.name}.")

@@ -216,6 +216,7 @@ class Project:
 
         Raises:
             EncodingError: There is no knowledge at all.
+            LimitReached: The endpoint's next request would cross [encode] max_cost.
             StoreError: A store was made with another encoder, prompt version or language model.
         """
         return encoding.encode(self.workspace, self.watch, collaborative=collaborative)

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,8 +25,9 @@ from kar_aug.registry import ENCODERS
 class Encoder(Protocol):
     """Turns texts into vectors. `name` says which encoder and revision; it pins the store.
 
-    An encoder may also say `pooling`, `normalized` and `long_texts` (see `StoreSpec`), and count in `split` the texts
-    that were longer than its window.
+    An encoder may also say `pooling`, `normalized` and `long_texts` (see `StoreSpec`), count in `split` the texts that
+    were longer than its window, and say in `at_once` how many texts it is best given at once: what it gave is kept if
+    it fails at the next.
     """
 
     name: str
@@ -33,6 +35,30 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[Any]:
         """Vectors of shape (len(texts), dimension)."""
+        ...
+
+
+class Entry(Protocol):
+    """A request on a bill, before it is sent. If neither of these is called, it counts at the most that it can cost."""
+
+    def settle(self, document: Any) -> None:
+        """It was answered with this, in which the server says what it charges; if not readably, it counts likewise."""
+        ...
+
+    def release(self) -> None:
+        """It was not sent, or surely not charged."""
+        ...
+
+
+class Bill(Protocol):
+    """What an encoder writes down that costs money: each request, before it is sent."""
+
+    def entry(self, texts: Sequence[str]) -> AbstractContextManager[Entry]:
+        """Enter a request about texts; it is over when the context is left.
+
+        Raises:
+            LimitReached: It may not be sent.
+        """
         ...
 
 
@@ -46,6 +72,7 @@ class Options:
         base_url: of the endpoint, for "openai:" only.
         rpm, tpm: most requests and tokens a minute of an endpoint; None for as many as it takes.
         give_up_after: seconds without any answer of an endpoint after which it is given up.
+        bill: where an endpoint's requests are written down; None for nowhere.
     """
 
     long_texts: str = "average"
@@ -53,6 +80,7 @@ class Options:
     rpm: float | None = None
     tpm: float | None = None
     give_up_after: float = 600.0
+    bill: Bill | None = None
 
 
 def load_encoder(encoder: str, **options: Any) -> Encoder:

@@ -14,7 +14,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from kar_aug._addresses import client_address, without_login
 from kar_aug._responses import TooLarge, bounded
-from kar_aug.encode.encoders import Options
+from kar_aug.encode.encoders import Bill, Entry, Options
 from kar_aug.encode.encoders.long_texts import encode_in_pieces, words_as_tokens
 from kar_aug.errors import EncodingError, MissingDependencyError
 
@@ -31,6 +32,8 @@ _WINDOW = 8000
 _CHARACTERS = 3  # that count as a token: fewer than any token has on the mean
 _TOO_MUCH = (400, 413, 422)  # what servers say to more texts, or longer ones, than they take
 _BUSY = (408, 409, 425, 429)
+_TURNED_AWAY = (429, 503, 529)  # surely without charge, as all is that is refused for good
+_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")  # httpx's names for: there was no connection
 _TRIES_AT_FIRST = 3  # to make a connection where there never was one: is the server running?
 _PAUSES = (0.5, 60.0)  # first and longest, in seconds, where the server names none
 _SAID_SECONDS = 30.0  # between two lines that say what is waited for
@@ -49,8 +52,10 @@ class EndpointEncoder:
             the server what it does with them.
         rpm, tpm: most requests and tokens a minute; None for as many as the server takes.
         give_up_after: seconds without any answer after which it is given up.
+        bill: where each request is written down before it is sent, and what it came to after; None for nowhere.
 
     Raises:
+        LimitReached: The bill may not grow by the next request.
         EncodingError: The server refuses or cannot be reached, or OPENAI_API_KEY is not set; or it sent what is no
             vector of a text, which is at `position`.
         MissingDependencyError: openai is not installed.
@@ -67,6 +72,7 @@ class EndpointEncoder:
         rpm: float | None = None,
         tpm: float | None = None,
         give_up_after: float = 600.0,
+        bill: Bill | None = None,
     ) -> None:
         try:
             import openai
@@ -86,12 +92,18 @@ class EndpointEncoder:
         self._where = without_login(str(self._client.base_url)).rstrip("/")
         self._pace = _Pace(rpm, tpm)
         self._give_up_after = give_up_after
+        self._bill: Bill = _NoBill() if bill is None else bill
         self._most = _BATCH
         self.name = f"{model}@{self._where}"
         self.long_texts = "averaged" if long_texts == "average" else "cut"
         self.split = 0
         self.dimension = 0  # which the first answer says
         self.dimension = self._encode(["dimension"]).shape[1]
+
+    @property
+    def at_once(self) -> int:
+        """Texts of one request."""
+        return self._most
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[Any]:
         """Vectors of shape (len(texts), dimension), float32."""
@@ -121,12 +133,13 @@ class EndpointEncoder:
 
     # Asking
 
-    def _ask(self, texts: list[str]) -> bytes:
-        """The body that the server answers with.
+    def _ask(self, texts: list[str]) -> Any:
+        """The document that the server answers with.
 
         Raises:
             _Refused: These are too many texts for it, or one is too long.
-            EncodingError: It refuses any, or answered nothing for too long.
+            EncodingError: It refuses any, answered nothing for too long, or what is no JSON.
+            LimitReached: The bill may not grow so much.
         """
         # A server refuses an empty text; not every one knows the packed form that the client would ask for.
         request = [text if text.strip() else "-" for text in texts]
@@ -135,8 +148,7 @@ class EndpointEncoder:
         while True:
             self._pace.wait(sum(len(text) // _CHARACTERS + 1 for text in request))
             try:
-                create = self._client.embeddings.with_raw_response.create
-                return create(model=self._model, input=request, encoding_format="float").content
+                return self._send(request)
             except self._errors.OpenAIError as error:
                 reason = self._reason(error)
                 status = getattr(error, "status_code", None)
@@ -156,6 +168,23 @@ class EndpointEncoder:
                 _log.warning("%s: %s. Trying again for %.0f s.", self._where, reason, left)
             time.sleep(wait)
 
+    def _send(self, texts: list[str]) -> Any:
+        """Send one request, once, and write it down; see `_ask`."""
+        with self._bill.entry(texts) as entry:
+            try:
+                create = self._client.embeddings.with_raw_response.create
+                body = create(model=self._model, input=texts, encoding_format="float").content
+            except self._errors.OpenAIError as error:
+                if _is_free(error):
+                    entry.release()
+                raise
+            try:
+                document = json.loads(body)
+            except (ValueError, RecursionError):
+                raise self._error(f"it answered what is no JSON: {_beginning(body)}") from None
+            entry.settle(document)
+        return document
+
     def _reason(self, error: Exception) -> str:
         """The error in one line, without the key."""
         body = getattr(error, "body", None)
@@ -171,16 +200,12 @@ class EndpointEncoder:
 
     # Reading
 
-    def _read(self, body: bytes, count: int, start: int) -> list[npt.NDArray[Any]]:
+    def _read(self, document: Any, count: int, start: int) -> list[npt.NDArray[Any]]:
         """A vector for each of `count` texts, of which the first is at `start`.
 
         Raises:
             EncodingError: One has none, or another has two.
         """
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError):
-            raise self._error(f"it answered what is no JSON: {_beginning(body)}") from None
         data = document.get("data") if isinstance(document, dict) else None
         if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
             raise self._error(f"it answered what holds no vectors: {_words(document)[:_SHOWN]}")
@@ -219,6 +244,20 @@ class _Refused(Exception):
     """A request that asks too much at once; in the server's words."""
 
 
+class _NoBill:
+    """The bill of whoever counts no money; each of its entries is itself."""
+
+    @contextmanager
+    def entry(self, texts: Sequence[str]) -> Iterator[Entry]:
+        yield self
+
+    def settle(self, document: Any) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+
 class _Pace:
     """Requests evenly spaced, so that no more are sent, and no more tokens, than a minute may have."""
 
@@ -231,6 +270,14 @@ class _Pace:
         now = time.monotonic()
         time.sleep(max(0.0, self._next - now))
         self._next = max(now, self._next) + max(self._request_seconds, tokens * self._token_seconds)
+
+
+def _is_free(error: Exception) -> bool:
+    """Whether a request that ended so was surely not charged."""
+    status = getattr(error, "status_code", None)
+    if status is None:
+        return type(error.__cause__).__name__ in _NOT_SENT
+    return status in _TURNED_AWAY or (400 <= status < 500 and status not in _BUSY)
 
 
 def _pause(tries: int) -> float:
@@ -276,4 +323,5 @@ def load(name: str, options: Options) -> EndpointEncoder:
         rpm=options.rpm,
         tpm=options.tpm,
         give_up_after=options.give_up_after,
+        bill=options.bill,
     )
