@@ -166,7 +166,7 @@ def test_a_server_whose_answers_cannot_be_read_is_not_paid_on(cache: TextCache) 
     with saying(completion("A film.", "who_knows")) as server:
         with pytest.raises(GenerationError, match=r"gave 5 answers in a row.*'who_knows'"):
             ask(server, cache, 1000, concurrency=64)
-        assert server.answered <= 16 and cache.counts()["unfinished"] == server.answered
+        assert server.answered <= 16 and cache.counts()["unfinished"] == server.answered, "of 1,000"
 
 
 def test_each_kind_is_told_by_name_once_with_the_setting_that_mends_it_and_counted(cache: TextCache) -> None:

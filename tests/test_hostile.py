@@ -50,7 +50,7 @@ def test_an_answer_with_escapes_is_shown_without(
     toml = (own_tables / "kar.toml").read_text()
     folder = tmp_path / "project"
     folder.mkdir()
-    for table in own_tables.iterdir():
+    for table in filter(Path.is_file, own_tables.iterdir()):
         (folder / table.name).write_bytes(table.read_bytes())
     (folder / "kar.toml").write_text(f'workdir = "{tmp_path / "work"}"\n{toml}')
     with TextCache(tmp_path / "work" / "answers.sqlite") as cache:

@@ -335,12 +335,15 @@ class _Job:
         self.proven |= not useless
         sent = self.sent_at.pop(question.key)
         rejected = [] if useless else self.streak.end(sent)
+        if useless:
+            try:
+                self._refused(question, Fault(why_unfinished(answer)))
+            except Hopeless as error:  # before it is stored: others would be sent meanwhile
+                self._stop(error)
         followed = await self.writer.put(question, answer)
         await self._record(rejected)
         if self.intake.hopeless is not None:
             raise self.intake.hopeless
-        if useless:
-            self._refused(question, Fault(why_unfinished(answer)))
         return [] if followed is None else await asyncio.to_thread(self._claim, [followed])
 
     async def _failed(self, question: Question, fault: Fault) -> None:

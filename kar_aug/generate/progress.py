@@ -91,5 +91,5 @@ class Progress:
             text += f"; ${self.cost:,.4f}"
         text += "".join(f"; {count:,} x {reason}" for reason, count in self.reasons.items())
         if self.no_knowledge:
-            text += "; no knowledge: " + ", ".join(f"{n:,} {status}" for status, n in self.no_knowledge.items())
+            text += "; no knowledge: " + ", ".join(f"{n:,} {status}" for status, n in sorted(self.no_knowledge.items()))
         return text + "".join(f"; {count:,} x {remark}" for remark, count in self.remarks.items())
