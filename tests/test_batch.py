@@ -529,3 +529,34 @@ def test_ids_of_half_characters_and_answers_after_errors_cost_nothing(cache: Tex
 
     with BatchServer(odd) as server:
         assert ask(server, cache, 3).asked == 3 and settled(cache) and len(server.batches) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "said"),
+    [
+        (
+            400,
+            "Unknown parameter: seed",
+            "rejects every request .the server answered 400: Unknown parameter: seed.*omit",
+        ),
+        (402, "no funds", None),
+        (403, "account suspended", None),
+        (404, "no such deployment", None),
+    ],
+)
+def test_a_batch_that_is_refused_as_a_whole_rejects_no_prompt_for_good(
+    cache: TextCache, status: int, words: str, said: str | None
+) -> None:
+    def refusing(requests: list[Line]) -> Outcome:
+        return "completed", [], [refused(r, status, words) for r in requests]
+
+    with BatchServer(refusing) as server:
+        if said is None:
+            assert ask(server, cache, 6).reasons == {f"the server answered {status}: {words}": 6}
+        else:
+            with pytest.raises(GenerationError, match=said):
+                ask(server, cache, 6)
+        assert len(server.batches) == 1 and not any(failure.permanent for failure in cache.failures())
+        assert cache.spent() == 0 and settled(cache)
+        server.outcome = completed
+        assert ask(server, cache, 6).asked == 6 and texts(cache) == complete(6)
