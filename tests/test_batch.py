@@ -560,3 +560,23 @@ def test_a_batch_that_is_refused_as_a_whole_rejects_no_prompt_for_good(
         assert cache.spent() == 0 and settled(cache)
         server.outcome = completed
         assert ask(server, cache, 6).asked == 6 and texts(cache) == complete(6)
+
+
+def test_a_damaged_request_of_a_batch_costs_itself_alone(cache: TextCache) -> None:
+    """And a server may say COMPLETED, and name no file by ""."""
+    with BatchServer() as server:
+        server.polls = 10**6
+        ask(server, cache, 6, wait=False)
+        with cache.database.writing() as connection:
+            keys = connection.execute(sqlalchemy.text("SELECT key FROM batch_requests ORDER BY key")).scalars().all()
+            for column, broken, key in (("question", '{"model": ', keys[0]), ("links", "[[", keys[1])):
+                connection.execute(
+                    sqlalchemy.text(f"UPDATE batch_requests SET {column} = :broken WHERE key = :key"),
+                    {"broken": broken, "key": key},
+                )
+        server.polls = 0
+        look = server._look
+        server._look = lambda batch: look(batch) | {"status": look(batch)["status"].upper(), "error_file_id": ""}  # type: ignore[method-assign]
+        assert ask(server, cache, 6).asked >= 5 and settled(cache)
+        assert ask(server, cache, 6).failed == 0 and texts(cache) == complete(6)
+    assert sum(server.charged.values()) == 7

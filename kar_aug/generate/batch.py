@@ -341,7 +341,7 @@ class _Batches:
                 there = self._try(partial(self.client.batches.retrieve, batch.batch_id or ""), gone=_GONE)
                 if batch.state == tables.LOST:
                     self.running[self.running.index(batch)] = batch = self._noted(batch, state="running")
-                if there.status in _OVER:
+                if _status(there) in _OVER:
                     self._collect(batch, there)
                     self.running.remove(batch)
                 elif there.request_counts:
@@ -372,15 +372,15 @@ class _Batches:
         before, misfits = self.progress.asked, len(self.misfits)
         self.rejected = []
         for file_id in (there.output_file_id, there.error_file_id):
-            if file_id is not None:
+            if file_id:
                 with tempfile.TemporaryFile() as file:
                     self._try(partial(self._download, file_id, file), gone=_GONE)
                     self._store(batch, file, f"results of {batch.batch_id}")
-        self.on_note(f"batch {batch.batch_id}: {there.status}, {self.progress.asked - before:,} answers")
+        self.on_note(f"batch {batch.batch_id}: {_status(there)}, {self.progress.asked - before:,} answers")
         self._reject(batch, answered=self.progress.asked - before + len(self.misfits) - misfits)
-        if there.status != "completed":  # what it did not answer is not charged
+        if _status(there) != "completed":  # what it did not answer is not charged
             self.free.update(request.key for request in self.book.requests(batch.marker))
-        if there.status == "failed":
+        if _status(there) == "failed":
             self._close(batch, there)
             errors = there.errors.data if there.errors and there.errors.data else []
             words = "; ".join(sorted({self.faults.words({"message": e.message}).strip(": ") for e in errors}))
@@ -389,11 +389,11 @@ class _Batches:
                 "Nothing of it was charged; its prompts will be asked by the next run."
             )
             return
-        if there.status == "cancelled" or self.intake.hopeless is not None:  # what is asked again would cost, too
+        if _status(there) == "cancelled" or self.intake.hopeless is not None:  # what is asked again would cost, too
             left = list(self.book.requests(batch.marker))
             for request in left:
                 self._came_back(request)
-            why = "was cancelled" if there.status == "cancelled" else "was answered by another model"
+            why = "was cancelled" if _status(there) == "cancelled" else "was answered by another model"
             self.on_note(f"batch {batch.batch_id} {why}; {len(left):,} prompts are left for the next run")
         else:
             self._ask_again(batch)
@@ -547,6 +547,10 @@ class _Batches:
                 f"{self.faults.server}: {fault.reason}. Does it have the Batch API? Nothing stored is lost."
             ) from None
         return fault
+
+
+def _status(there: Any) -> str:
+    return str(there.status).lower()  # of some servers COMPLETED
 
 
 def _line(question: Question) -> bytes:
