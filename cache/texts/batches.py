@@ -168,7 +168,7 @@ class BatchBook:
         with self._database.writing() as connection:
             there = connection.execute(found.order_by(requests.c.key).with_for_update()).all()
             for key, stored in there:
-                before = _links(stored)
+                before = list(_links(stored))
                 after = list(dict.fromkeys([*before, *wanted[key]]))
                 if after != before:
                     connection.execute(sa.update(requests).where(requests.c.key == key).values(links=json.dumps(after)))
