@@ -54,6 +54,8 @@ PARTS = [{"type": "thinking", "thinking": [{"text": "Hm"}]}, {"type": "text", "t
         ("<think>Hm, a film?</think>\n\nA comedy.", "stop", ("ok", "A comedy.")),
         ("Hm, a film?\n</think>\n\nA comedy.", "stop", ("ok", "A comedy.")),
         ("[THINK]Hm[/THINK]A comedy.", "stop", ("ok", "A comedy.")),
+        ("<|START_THINKING|>Hm<|END_THINKING|>A comedy.", "stop", ("ok", "A comedy.")),
+        ("<seed:think>Hm</seed:think>A comedy.", "stop", ("ok", "A comedy.")),
         ("<think>a</think>One <think>b</think>two.", "stop", ("ok", "One two.")),
         ("<think>Hm, a film? I would", "length", ("empty", "")),
         ("<think>Hm, a film? I would", "stop", ("empty", "")),

@@ -529,3 +529,54 @@ def test_ids_of_half_characters_and_answers_after_errors_cost_nothing(cache: Tex
 
     with BatchServer(odd) as server:
         assert ask(server, cache, 3).asked == 3 and settled(cache) and len(server.batches) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "said"),
+    [
+        (
+            400,
+            "Unknown parameter: seed",
+            "rejects every request .the server answered 400: Unknown parameter: seed.*omit",
+        ),
+        (402, "no funds", None),
+        (403, "account suspended", None),
+        (404, "no such deployment", None),
+    ],
+)
+def test_a_batch_that_is_refused_as_a_whole_rejects_no_prompt_for_good(
+    cache: TextCache, status: int, words: str, said: str | None
+) -> None:
+    def refusing(requests: list[Line]) -> Outcome:
+        return "completed", [], [refused(r, status, words) for r in requests]
+
+    with BatchServer(refusing) as server:
+        if said is None:
+            assert ask(server, cache, 6).reasons == {f"the server answered {status}: {words}": 6}
+        else:
+            with pytest.raises(GenerationError, match=said):
+                ask(server, cache, 6)
+        assert len(server.batches) == 1 and not any(failure.permanent for failure in cache.failures())
+        assert cache.spent() == 0 and settled(cache)
+        server.outcome = completed
+        assert ask(server, cache, 6).asked == 6 and texts(cache) == complete(6)
+
+
+def test_a_damaged_request_of_a_batch_costs_itself_alone(cache: TextCache) -> None:
+    """And a server may say COMPLETED, and name no file by ""."""
+    with BatchServer() as server:
+        server.polls = 10**6
+        ask(server, cache, 6, wait=False)
+        with cache.database.writing() as connection:
+            keys = connection.execute(sqlalchemy.text("SELECT key FROM batch_requests ORDER BY key")).scalars().all()
+            for column, broken, key in (("question", '{"model": ', keys[0]), ("links", "[[", keys[1])):
+                connection.execute(
+                    sqlalchemy.text(f"UPDATE batch_requests SET {column} = :broken WHERE key = :key"),
+                    {"broken": broken, "key": key},
+                )
+        server.polls = 0
+        look = server._look
+        server._look = lambda batch: look(batch) | {"status": look(batch)["status"].upper(), "error_file_id": ""}  # type: ignore[method-assign]
+        assert ask(server, cache, 6).asked >= 5 and settled(cache)
+        assert ask(server, cache, 6).failed == 0 and texts(cache) == complete(6)
+    assert sum(server.charged.values()) == 7

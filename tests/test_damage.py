@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -324,3 +326,49 @@ def test_commands_that_only_read_make_no_cache(own_tables: Path, tmp_path: Path)
         done = kar_aug("--config", str(tmp_path / "project" / "kar.toml"), *command)
         assert done.exit_code == 0, done.output
     assert not (tmp_path / "project" / ".kar").exists()
+
+
+def test_a_damaged_answer_that_does_not_fit_stops_no_job(tmp_path: Path) -> None:
+    """Its body is needed to ask for another. Nor does a failure whose id is lost."""
+    path = tmp_path / "answers.sqlite"
+    schema = {"type": "object", "required": ["a"], "properties": {"a": {"type": "string"}}}
+    asked = [replace(prompt, schema=schema) for prompt in prompts(3)]
+    with ChatServer() as server, TextCache(path) as cache:
+        settings = LanguageModel(model="m", base_url=server.base_url)
+        assert generate(asked[:2], cache, settings, key=KEY).failed == 2
+        change(path, "UPDATE answers SET raw = x'78da00'")
+        change(path, "UPDATE failures SET entity_id = '{'")
+        assert {failure.entity_id for failure in cache.failures()} == {None}
+        done = generate(asked, cache, settings, key=KEY)
+        assert (done.skipped, done.failed) == (2, 1)
+
+
+def test_a_spilt_answer_settles_what_its_job_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is not paid for once more; the last line of a job that was killed costs nothing but itself."""
+    put = TextCache.put_within
+
+    def full(self: TextCache, connection: Any, answers: Any, owner: str = "") -> None:
+        if answers:
+            raise StoreError("The disk is full.", passing=True)
+
+    with ChatServer() as server, TextCache(tmp_path / "answers.sqlite") as cache:
+        settings = LanguageModel(
+            base_url=server.base_url, give_up_after=0.2, model="gpt-4o-mini", served_model="gpt-4o-mini"
+        )
+        monkeypatch.setattr(TextCache, "put_within", full)
+        with pytest.raises(StoreError, match="not-stored"):
+            generate(prompts(8), cache, settings, key=KEY)
+        monkeypatch.setattr(TextCache, "put_within", put)
+        reserved, spilt = cache.spent(), next(tmp_path.glob("*.jsonl"))
+        lines = spilt.read_bytes()
+        for torn in (lines[: len(lines) // 2 - 9], b'{"kar_aug_answer": 1, "links": []}'):
+            with spilt.open("ab") as file:
+                file.write(torn + b"\n")
+        for _ in range(2):
+            with pytest.raises(StoreError, match=r"line \d+: this is no answer"):
+                import_spilt(spilt, cache)
+        counted = cache.counts()["ok"]
+        assert counted == lines.count(b"\n") > 0
+        rows = cache.ledger.history()
+        assert sum(row.requests for row in rows) == counted and sum(row.settled or 0 for row in rows) == cache.spent()
+        assert 0 < cache.spent() < reserved / 3

@@ -229,7 +229,16 @@ def with_texts(lines: bytes) -> bytes:
     return b"".join(json.dumps(document).encode() + b"\n" for document in documents)
 
 
-@pytest.mark.parametrize("form", [packed, of_powershell, as_array, with_texts])
+def bare(lines: bytes) -> bytes:
+    """The answer itself as the response, or with no status worth the name."""
+    documents = [json.loads(line) for line in lines.splitlines()]
+    for number, document in enumerate(documents[:3]):
+        body = document["response"]["body"]
+        document["response"] = body if number == 0 else {"status_code": (None, 201)[number - 1], "body": body}
+    return b"".join(json.dumps(document).encode() + b"\n" for document in documents)
+
+
+@pytest.mark.parametrize("form", [packed, of_powershell, as_array, with_texts, bare])
 def test_responses_are_read_in_the_forms_that_people_have_them(cache: TextCache, tmp_path: Path, form: Any) -> None:
     requests = export(cache, tmp_path / "out.jsonl", 4)
     answers = [answered(request, f"a film\u2028\u00e9 {i}") for i, request in enumerate(requests[:3])]

@@ -271,3 +271,33 @@ def test_a_shared_cache_of_format_2_is_brought_up_to_date_too(postgresql: str) -
     for _ in range(2):
         with TextCache(postgresql) as cache, Claims(cache) as claims:
             assert sums(cache) == (0.5, 0.0, 0.0) and claims.claim(["a"]) == {"a"}
+
+
+# Money that nothing is waiting for
+
+
+def test_refusals_that_are_held_back_hold_no_money(cache: TextCache, prices: Prices) -> None:
+    """Or the next question waits for them, and they for its answer."""
+
+    def mostly(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        is_refused = number % 3 > 0
+        return (422, {}, b'{"detail": "no"}') if is_refused else reply({"prompt_tokens": 7, "completion_tokens": 1})
+
+    most = 0.08  # of one request: some more than its 10 tokens of answer and 40 of prompt
+    with ChatServer(mostly) as server:
+        done = generate(prompts(9), cache, model(server, max_cost=2.5 * most, concurrency=1), key=KEY, prices=prices)
+    assert (done.asked, done.failed) == (3, 6) and sums(cache) == (pytest.approx(3 * 0.009), 0.0, 0.0)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_a_question_that_is_reserved_is_sent_before_one_that_is_short_of_money(
+    cache: TextCache, prices: Prices, concurrency: int
+) -> None:
+    """A slot has the next question when it is to ask for an answer that fits: the latter costs more."""
+    asked = [replace(prompt, schema=SCHEMA) for prompt in prompts(20)]
+    with ChatServer(lambda *_: reply({"prompt_tokens": 7, "completion_tokens": 10}, "No JSON.")) as server:
+        settings = model(server, max_cost=0.6, concurrency=concurrency)
+        with pytest.raises(LimitReached):
+            generate(asked, cache, settings, key=KEY, prices=prices)
+    charged = len(server.requests) * 0.027
+    assert sums(cache) == (pytest.approx(charged), 0.0, 0.0) and 0.05 < charged <= 0.6

@@ -34,6 +34,16 @@ PLAIN = {"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70}
             Usage(50, 50),
         ),
         ({"prompt_eval_count": 50, "eval_count": 20}, Usage(50, 20)),
+        ({"usage": PLAIN | {"completion_tokens_details": {"reasoning_tokens": 15}}}, Usage(50, 20)),
+        (
+            {"usage": {"prompt_tokens": 50, "completion_tokens": 2, "output_tokens_details": {"reasoning_tokens": 90}}},
+            Usage(50, 92),
+        ),
+        ({"usageMetadata": {"promptTokenCount": 50, "candidatesTokenCount": 2, "thoughtsTokenCount": 5}}, Usage(50, 7)),
+        (
+            {"usage": PLAIN | {"prompt_tokens_details": {"cached_tokens": 40}, "cache_read_input_tokens": 40}},
+            Usage(50, 20, 40),
+        ),
     ],
 )  # fmt: skip
 def test_tokens_are_understood_in_every_spelling(said: dict[str, Any], read: Usage) -> None:

@@ -22,6 +22,7 @@ from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.cache import Link, TextCache
 from kar_aug.cache.texts.ledger import Order
 
+_ASKED = {"model", "messages", "parameters"}
 _ROWS = 256  # keys in one statement: SQLite takes 32,766 at most
 
 
@@ -131,7 +132,9 @@ class BatchBook:
             connection.execute(sa.update(tables.batches).where(tables.batches.c.marker == marker).values(**changes))
 
     def requests(self, marker: str, keys: Collection[str] | None = None) -> Iterator[Request]:
-        """The requests of a batch that are still without an answer, in the order of their keys; a stream."""
+        """The requests of a batch that are still without an answer, in the order of their keys; a stream. One whose row
+        is damaged is left out; where only its links are, its answer is nobody's until a run asks for it.
+        """
         requests = tables.batch_requests.c
         statement = sa.select(requests.key, requests.question, requests.links, requests.rounds)
         statement = statement.where(requests.marker == marker).order_by(requests.key)
@@ -139,7 +142,9 @@ class BatchBook:
             statement = statement.where(requests.key.in_(list(keys)))
         with self._database.reading() as connection:
             for key, question, links, rounds in connection.execution_options(yield_per=256).execute(statement):
-                yield Request(key, json.loads(question), tuple(Link(*link) for link in json.loads(links)), rounds)
+                asked = _document(question)
+                if isinstance(asked, dict) and asked.keys() >= _ASKED:
+                    yield Request(key, asked, _links(links), rounds)
 
     def lost(self, keys: Collection[str]) -> set[str]:
         """Those of the questions that are in a batch which is lost."""
@@ -163,7 +168,7 @@ class BatchBook:
         with self._database.writing() as connection:
             there = connection.execute(found.order_by(requests.c.key).with_for_update()).all()
             for key, stored in there:
-                before = [Link(*link) for link in json.loads(stored)]
+                before = list(_links(stored))
                 after = list(dict.fromkeys([*before, *wanted[key]]))
                 if after != before:
                     connection.execute(sa.update(requests).where(requests.c.key == key).values(links=json.dumps(after)))
@@ -184,6 +189,21 @@ class BatchBook:
                 connection.execute(sa.delete(table).where(table.c.marker == marker))
             self._ledger.release(connection, marker, free)
             self._ledger.lose(connection, marker)
+
+
+def _links(stored: str) -> tuple[Link, ...]:
+    try:
+        return tuple(Link(*link) for link in _document(stored) or ())
+    except TypeError:
+        return ()
+
+
+def _document(stored: str) -> Any:
+    """What was stored as JSON; None if it is none any more."""
+    try:
+        return json.loads(stored)
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def _drop(connection: sa.Connection, keys: Iterable[str]) -> None:

@@ -451,7 +451,7 @@ class TextCache:
             statement = statement.where(failures.key.in_(list(keys)))
         with self.database.reading() as connection:
             return [
-                Failure(row.key, row.reason, row.attempts, row.permanent, row.knowledge, _entity(row.entity_id))
+                Failure(row.key, row.reason, row.attempts, row.permanent, row.knowledge, _entity_or_none(row.entity_id))
                 for row in connection.execute(statement)
             ]
 
@@ -584,17 +584,13 @@ def _answer(row: Any) -> Answer:
         raise DamagedAnswer(row.key, str(error)) from None
 
 
-def _entity_or_none(stored: str) -> int | str | None:
+def _entity_or_none(stored: str | None) -> int | str | None:
     """The id; None where what is stored is none."""
     try:
-        id = json.loads(stored)
-    except ValueError:
+        id = json.loads(stored or "null")
+    except (ValueError, TypeError, RecursionError):
         return None
     return id if isinstance(id, (int, str)) else None
-
-
-def _entity(stored: str | None) -> int | str | None:
-    return None if stored is None else json.loads(stored)
 
 
 def _storable(text: str) -> str:

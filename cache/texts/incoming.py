@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -14,8 +15,14 @@ from kar_aug.cache.texts.cache import Answer, DamagedAnswer, Link, TextCache
 from kar_aug.cache.texts.status import Status
 
 _ROWS = 256
-# An answer, and whose it is since when.
-Incoming = tuple[Answer, Sequence[tuple[Link, str]]]
+
+
+class Incoming(NamedTuple):
+    """An answer, and whose it is since when. `owner` is who had reserved what it cost, where that was in this cache."""
+
+    answer: Answer
+    links: Sequence[tuple[Link, str]]
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,12 @@ def bring(answers: Iterable[Incoming], cache: TextCache) -> Brought:
     """
     new = kept = 0
     for some in batched(answers, _ROWS):
-        found: dict[str, tuple[Answer, list[tuple[Link, str]]]] = {}
-        for answer, links in some:
-            found.setdefault(answer.key, (answer, []))[1].extend(links)
-        there = _staying({key: answer for key, (answer, _) in found.items()}, cache)
-        cache.put_many((answer, ()) for key, (answer, _) in found.items() if key not in there)
-        incoming = [pair for _, links in found.values() for pair in links]
+        found = {each.answer.key: each for each in reversed(some)}
+        there = _staying({key: each.answer for key, each in found.items()}, cache)
+        for owner in sorted({each.owner for each in found.values()}):
+            put = [(each.answer, ()) for key, each in found.items() if each.owner == owner and key not in there]
+            cache.put_many(put, owner=owner)
+        incoming = [pair for each in some for pair in each.links]
         newer, older = _newer(incoming, cache)
         cache.link_as_of(newer)
         new, kept = new + len(found) - len(there), kept + older
@@ -58,7 +65,7 @@ def merge(source: TextCache, target: TextCache, on_damage: Callable[[DamagedAnsw
     def answers() -> Iterable[Incoming]:
         for some in batched(source.answers(on_damage), _ROWS):
             links = source.links_since([answer.key for answer in some])
-            yield from ((answer, links.get(answer.key, ())) for answer in some)
+            yield from (Incoming(answer, links.get(answer.key, ())) for answer in some)
 
     return bring(answers(), target)
 

@@ -116,7 +116,7 @@ def _incoming(row: Mapping[str, Any]) -> Incoming:
     if row.get("source") is not None:
         link = Link(row["source"], json.loads(row["entity_id"]), row["key"], row["prompt_version"], row["as_of"])
         links.append((link, row.get("updated") or answer.created))
-    return answer, links
+    return Incoming(answer, links)
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:

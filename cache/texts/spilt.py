@@ -19,6 +19,7 @@ from typing import Any
 
 from kar_aug.cache.texts.cache import Answer, Link, TextCache
 from kar_aug.cache.texts.incoming import Brought, Incoming, bring
+from kar_aug.cache.texts.status import STATUSES
 from kar_aug.errors import StoreError
 
 _FORMAT = 1
@@ -31,14 +32,16 @@ class Spill:
     Args:
         beside: the cache's file; where nothing can be written beside it, or it is none, it is the folder for temporary
             files.
+        owner: of the job, as the ledger knows it: what answers cost is reserved already.
 
     Attributes:
         path: of the file; None before the first answer.
         kept, lost: how many answers are in it, and how many could not be written there either.
     """
 
-    def __init__(self, beside: Path | None) -> None:
+    def __init__(self, beside: Path | None, owner: str = "") -> None:
         self.path: Path | None = None
+        self._owner = owner
         self.kept = self.lost = 0
         name = f"{beside.stem if beside else 'answers'}-not-stored-{uuid.uuid4().hex[:8]}.jsonl"
         folders = [beside.parent] if beside else []
@@ -47,7 +50,7 @@ class Spill:
     def add(self, answers: Sequence[tuple[Answer, Sequence[Link]]]) -> None:
         """Write answers, and whose they are; durable when this returns."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        content = b"".join(_line(answer, links, now) for answer, links in answers)
+        content = b"".join(_line(answer, links, self._owner, now) for answer, links in answers)
         for path in [self.path] if self.path else self._places:
             if _appended(path, content):
                 self.path = path
@@ -96,12 +99,21 @@ def import_spilt(path: Path, cache: TextCache) -> Brought:
     """Bring the answers of such a file into a cache: see `kar_aug.cache.texts.incoming`.
 
     Raises:
-        StoreError: A line of it is no answer.
+        StoreError: A line of it is no answer: the last, say, of a job that was killed in writing it. The others are in
+            the cache then.
     """
-    return bring(_read(path), cache)
+    wrong: list[int] = []
+    brought = bring(_read(path, wrong), cache)
+    if wrong:
+        raise StoreError(
+            f"{path}, line {wrong[0]}: this is no answer ({len(wrong):,} such lines). Of the others, {brought}.",
+            path=path,
+            row=wrong[0],
+        )
+    return brought
 
 
-def _line(answer: Answer, links: Sequence[Link], now: str) -> bytes:
+def _line(answer: Answer, links: Sequence[Link], owner: str, now: str) -> bytes:
     document = {
         _MARK: _FORMAT,
         **answer.__dict__,
@@ -110,22 +122,44 @@ def _line(answer: Answer, links: Sequence[Link], now: str) -> bytes:
         "created": answer.created or now,
         "raw": base64.b64encode(answer.raw).decode(),
         "links": [list(link) for link in links],
+        "owner": owner,
     }
     return json.dumps(document).encode() + b"\n"
 
 
-def _read(path: Path) -> Iterator[Incoming]:
+def _read(path: Path, wrong: list[int]) -> Iterator[Incoming]:
+    """The answers; the numbers of lines that are none go into `wrong`."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 yield _incoming(json.loads(line))
             except (ValueError, LookupError, TypeError, RecursionError):
-                raise StoreError(f"{path}, line {number}: this is no answer.", path=path, row=number) from None
+                wrong.append(number)
 
 
 def _incoming(document: dict[str, Any]) -> Incoming:
     if document.pop(_MARK) > _FORMAT:
         raise StoreError("It was written by a newer kar-aug. Upgrade kar-aug: pip install -U kar-aug")
     links = [Link(*link) for link in document.pop("links")]
+    owner = document.pop("owner", "")
     answer = Answer(**{**document, "raw": base64.b64decode(document["raw"])})
-    return answer, [(link, answer.created) for link in links]
+    if not (_storable(answer, links) and isinstance(owner, str)):
+        raise TypeError
+    return Incoming(answer, [(link, answer.created) for link in links], owner)
+
+
+def _storable(answer: Answer, links: Sequence[Link]) -> bool:
+    """Whether every part is what it is in answers."""
+    words = (answer.key, answer.text, answer.model, answer.created, answer.served_model, answer.tier)
+    counts = (answer.prompt_tokens, answer.completion_tokens)
+    numbers = (answer.seconds, 0 if answer.cost is None else answer.cost)
+    return (
+        answer.status in STATUSES
+        and all(isinstance(word, str) for word in (*words, *(word for link in links for word in (link[0], *link[2:4]))))
+        and all(isinstance(count, int) and 0 <= count < 2**31 for count in counts)
+        and all(isinstance(number, int | float) for number in numbers)
+        and all(isinstance(link.entity_id, int | str) for link in links)
+        and isinstance(answer.messages, list)
+        and all(isinstance(message, dict) for message in answer.messages)
+        and isinstance(answer.parameters, dict | None)
+    )

@@ -26,7 +26,17 @@ from kar_aug.config import LanguageModel
 from kar_aug.errors import ConfigError, GenerationError, Hopeless, LimitReached
 from kar_aug.generate.addresses import client_options, normalised, shown
 from kar_aug.generate.cost import Prices
-from kar_aug.generate.faults import Expired, Fault, Faults, Passing, Unavailable, Unreachable, client_errors
+from kar_aug.generate.faults import (
+    Barred,
+    Expired,
+    Fault,
+    Faults,
+    Passing,
+    Rejected,
+    Unavailable,
+    Unreachable,
+    client_errors,
+)
 from kar_aug.generate.intake import BATCH, LOST, Intake
 from kar_aug.generate.jsonl import MOST_BYTES, MOST_REQUESTS, Response, answer_of, read_responses, request_line
 from kar_aug.generate.limits import pause, requests_reached
@@ -45,6 +55,7 @@ _GONE = (403, 404, 410)  # what is not there any more, or is of another project'
 _YOUNG_SECONDS = 60.0  # in which a server may not find yet what it has just made
 _SAY_SECONDS = 30.0  # between two lines that say what is waited for
 _TRIES_UNREACHED = 3
+_IN_A_BATCH = 5  # requests refused, and none answered: it was not for the prompts
 T = TypeVar("T")
 
 
@@ -152,6 +163,7 @@ class _Batches:
         self.claimed: set[str] = set()
         self.misfits: list[Question] = []
         self.free: set[str] = set()
+        self.rejected: list[tuple[Request, Rejected]] = []  # of the batch that is being collected
         self.limit: LimitReached | None = None
         self.refused: GenerationError | None = None
         self.made: dict[str, float] = {}  # when, by marker, those of this run
@@ -329,7 +341,7 @@ class _Batches:
                 there = self._try(partial(self.client.batches.retrieve, batch.batch_id or ""), gone=_GONE)
                 if batch.state == tables.LOST:
                     self.running[self.running.index(batch)] = batch = self._noted(batch, state="running")
-                if there.status in _OVER:
+                if _status(there) in _OVER:
                     self._collect(batch, there)
                     self.running.remove(batch)
                 elif there.request_counts:
@@ -357,16 +369,18 @@ class _Batches:
 
     def _collect(self, batch: Batch, there: Any) -> None:
         """Store what a batch answered, whatever its state: one that expired has answers too, and they are charged."""
-        before = self.progress.asked
+        before, misfits = self.progress.asked, len(self.misfits)
+        self.rejected = []
         for file_id in (there.output_file_id, there.error_file_id):
-            if file_id is not None:
+            if file_id:
                 with tempfile.TemporaryFile() as file:
                     self._try(partial(self._download, file_id, file), gone=_GONE)
                     self._store(batch, file, f"results of {batch.batch_id}")
-        self.on_note(f"batch {batch.batch_id}: {there.status}, {self.progress.asked - before:,} answers")
-        if there.status != "completed":  # what it did not answer is not charged
+        self.on_note(f"batch {batch.batch_id}: {_status(there)}, {self.progress.asked - before:,} answers")
+        self._reject(batch, answered=self.progress.asked - before + len(self.misfits) - misfits)
+        if _status(there) != "completed":  # what it did not answer is not charged
             self.free.update(request.key for request in self.book.requests(batch.marker))
-        if there.status == "failed":
+        if _status(there) == "failed":
             self._close(batch, there)
             errors = there.errors.data if there.errors and there.errors.data else []
             words = "; ".join(sorted({self.faults.words({"message": e.message}).strip(": ") for e in errors}))
@@ -375,15 +389,28 @@ class _Batches:
                 "Nothing of it was charged; its prompts will be asked by the next run."
             )
             return
-        if there.status == "cancelled" or self.intake.hopeless is not None:  # what is asked again would cost, too
+        if _status(there) == "cancelled" or self.intake.hopeless is not None:  # what is asked again would cost, too
             left = list(self.book.requests(batch.marker))
             for request in left:
                 self._came_back(request)
-            why = "was cancelled" if there.status == "cancelled" else "was answered by another model"
+            why = "was cancelled" if _status(there) == "cancelled" else "was answered by another model"
             self.on_note(f"batch {batch.batch_id} {why}; {len(left):,} prompts are left for the next run")
         else:
             self._ask_again(batch)
         self._close(batch, there)
+
+    def _reject(self, batch: Batch, *, answered: int) -> None:
+        """What a batch was refused is the fault of each prompt; not where it answered nothing, and refused many."""
+        fault = self.rejected[0][1] if self.rejected else None
+        if fault is not None and not answered and len(self.rejected) >= _IN_A_BATCH:
+            for request, _ in self.rejected:
+                self._came_back(request)
+            self.free.update(request.key for request, _ in self.rejected)
+            self.book.drop([request.key for request, _ in self.rejected])
+            self.refused = self.faults.refusing(fault, len(self.rejected), self.rejected[0][0].key, proven=False)
+            return
+        for request, fault in self.rejected:
+            self._failed(batch, request, fault)
 
     def _close(self, batch: Batch, there: Any) -> None:
         """The batch is over. Its files at the provider are deleted last: without them it could not be collected."""
@@ -425,8 +452,10 @@ class _Batches:
         try:
             return answer_of(response, question_of(request), self.intake, tier=_TIER)
         except Fault as fault:
-            if fault.permanent or request.rounds >= _ROUNDS:
-                said = type(fault)(self.faults.clean(fault.reason))
+            said = type(fault)(self.faults.clean(fault.reason))
+            if isinstance(fault, Rejected) and not fault.of_prompt:
+                self.rejected.append((request, Rejected(said.reason)))
+            elif fault.permanent or isinstance(fault, Barred) or request.rounds >= _ROUNDS:
                 self._failed(batch, request, said)
             elif fault.free:
                 self.free.add(request.key)
@@ -518,6 +547,10 @@ class _Batches:
                 f"{self.faults.server}: {fault.reason}. Does it have the Batch API? Nothing stored is lost."
             ) from None
         return fault
+
+
+def _status(there: Any) -> str:
+    return str(there.status).lower()  # of some servers COMPLETED
 
 
 def _line(question: Question) -> bytes:

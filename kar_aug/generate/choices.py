@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from kar_aug.generate.usage import read_usage
 from kar_aug.generate.words import page_title, words_of
 
 # By the letters alone, so that MAX_TOKENS, max_tokens and FINISH_REASON_MAX_TOKENS are one.
@@ -28,6 +29,7 @@ _REFUSED = re.compile(
 _TAGS = (
     ("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"), ("[THINK]", "[/THINK]"),
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    ("<seed:think>", "</seed:think>"), ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )  # fmt: skip
 _THINKING_PARTS = ("thinking", "reasoning", "redacted_thinking", "thought", "reasoning_text", "summary_text")
@@ -80,7 +82,7 @@ def no_completion(body: bytes) -> str | None:
         return "an empty body"
     document = document_of(body)
     if isinstance(document, dict):
-        if "choices" in document or document.get("usage"):
+        if "choices" in document or document.get("usage") or read_usage(document):
             return None
         words = words_of(document)
         return f"an error: {words}" if words else "no chat completion"

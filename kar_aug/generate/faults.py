@@ -4,6 +4,7 @@ Passing      this request failed, the next may not: 5xx, a time-out
 NoCompletion the server said 200, and something else than an answer: a web page, an error
 Unavailable  nobody's request gets through just now: 429, 503, no connection. All slots wait
 Rejected     this question will always be refused: 400, 413, 422
+Barred       likewise, as a line of a batch says it: 401, 402, 403, 404. The next run asks the question again
 Hopeless     no question will ever be answered: a wrong key, an unknown model, no credit left (`kar_aug.errors`)
 """
 
@@ -101,6 +102,12 @@ class Expired(Passing):
     free = True
 
 
+class Barred(Passing):
+    """Not the question was refused, but whoever asks: the key, the account, the model. Asked again by another run."""
+
+    free = True
+
+
 class Rejected(Fault):
     """The question itself is refused, or the form of every request; `of_prompt` says that the words are of this one."""
 
@@ -113,7 +120,10 @@ class Rejected(Fault):
 
 def of_status(status: int, reason: str) -> Fault:
     """What an HTTP status other than 200 means for the question, where nothing else is known of it."""
-    return Passing(reason) if status >= 500 or status in _BUSY else Rejected(reason, bool(_OF_PROMPT.search(reason)))
+    of_prompt = bool(_OF_PROMPT.search(reason))
+    if (status in _HOPELESS or status == 403 or (status == 400 and _NO_CREDIT_SAID.search(reason))) and not of_prompt:
+        return Barred(reason)
+    return Passing(reason) if status >= 500 or status in _BUSY else Rejected(reason, of_prompt)
 
 
 def server_name(model: LanguageModel) -> str:
@@ -209,8 +219,8 @@ class Faults:
             return Unavailable(reason, wait)
         if status in (503, 529):
             return NotReady(reason + words, wait) if wait is None else Unavailable(reason, wait)
-        fault = of_status(status, reason)
-        return Rejected(reason + words, of_prompt or status == 413) if fault.permanent else fault
+        fault = of_status(status, reason + words)
+        return Rejected(reason + words, of_prompt or status == 413) if fault.permanent else type(fault)(reason)
 
     def said(self, error: Any) -> str:
         """The status of an error response, and the server's words."""

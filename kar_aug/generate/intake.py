@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from kar_aug._batched import batched
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Reservation, Status, TextCache
+from kar_aug.cache.texts.cache import DamagedAnswer
 from kar_aug.cache.texts.ledger import billionths
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
@@ -133,7 +134,10 @@ class Survey:
         return statuses, judged
 
     def _repaired(self, question: Question) -> Question:
-        answer = self._cache.get(question.key)
+        try:
+            answer = self._cache.get(question.key)
+        except DamagedAnswer:  # `retry_failed` asks it anew, as it asks for all that is of no use
+            return question
         return question if answer is None else question.repaired(answer.text)
 
     def _linked(self, wanted: Sequence[Link]) -> list[Link | None]:
@@ -258,9 +262,13 @@ class Intake:
         return 0 if most is None else max(0, (billionths(answer.cost) or 0) - most)
 
     def give_back(self, keys: Collection[str]) -> None:
-        """Requests for these questions, which are reserved, were not sent."""
-        with self._cache.database.writing() as connection:
-            self._cache.ledger.release(connection, self._owner, keys)
+        """Requests for these questions, which are reserved, were not sent, or refused without charge."""
+
+        def release() -> None:
+            with self._cache.database.writing() as connection:
+                self._cache.ledger.release(connection, self._owner, keys)
+
+        self._cache.database.patiently(release)
 
     def reserve_for_batches(self) -> None:
         """Batches of a kar-aug without a ledger run on: reserve what they can cost still."""

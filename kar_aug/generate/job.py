@@ -116,7 +116,8 @@ class _Job:
         self.queue: asyncio.Queue[Question | None] = asyncio.Queue(self.model.concurrency)
         self.gate = Gate(self.model.concurrency, self.model.rpm, self.model.tpm)
         self.intake.reserve_for_batches()
-        self.writer = _Writer(self.intake, self.waiting, self.model.max_cost, Spill(self.cache.database.file))
+        spill = Spill(self.cache.database.file, self.claims.owner)
+        self.writer = _Writer(self.intake, self.waiting, self.model.max_cost, spill)
         self.cache.database.patience = self.model.give_up_after
         with ExitStack() as stack:
             stack.enter_context(self.claims)
@@ -204,7 +205,7 @@ class _Job:
         while (question := await self.queue.get()) is not None:
             sendings = [self.writer.reserve(question)]
             while sendings and not self.stopped:
-                sending = sendings.pop()
+                sending = await _next_ready(sendings)
                 try:
                     answer = await self._ask(sending)
                 except _Taken:
@@ -212,7 +213,7 @@ class _Job:
                 except Fault as fault:
                     await self._failed(sending.question, fault)
                 else:
-                    sendings += self._next()
+                    sendings += [] if sendings else self._next()
                     sendings += map(self.writer.reserve, await self._answered(sending.question, answer))
                 self._report()
 
@@ -351,7 +352,8 @@ class _Job:
         if self.stopped:  # it was not tried to the end
             return
         if fault.permanent:
-            self._refused(question, fault)  # which holds it back
+            self._refused(question, fault)  # which holds it back, but not the money
+            await asyncio.to_thread(self.intake.give_back, [question.key])
         else:
             await asyncio.to_thread(self._record_failure, question, fault)
 
@@ -494,6 +496,15 @@ class _Reserved(NamedTuple):
     surplus: int
 
 
+async def _next_ready(sendings: list[_Sending]) -> _Sending:
+    """Take out the one to send, the latest that may be. What is reserved never waits for one short of money, which
+    would wait for it, too.
+    """
+    if len(sendings) > 1:
+        await asyncio.wait([each.reserved for each in sendings], return_when=asyncio.FIRST_COMPLETED)
+    return sendings.pop(max((row for row, each in enumerate(sendings) if each.reserved.done()), default=-1))
+
+
 class _Writer:
     """Commits for all slots, in a thread: answers, and with them the reservations of what is asked next. What comes
     while one commit runs goes into the next.
@@ -596,7 +607,8 @@ class _Writer:
             except StoreError as error:
                 self.refused = error
         if answers:
-            self.spill.add([(answer, question.links) for question, answer in answers])
+            nobodys = Status.INVALID
+            self.spill.add([(answer, () if answer.status == nobodys else q.links) for q, answer in answers])
         raise self.refused
 
     def _end(

@@ -74,14 +74,16 @@ def _response(key: str, document: Mapping[str, Any]) -> Response:
     status, body = response.get("status_code", 200), response.get("body")
     if isinstance(status, str) and status.isdecimal():
         status = int(status[:4])
+    if body is None and "choices" in response:  # of Fireworks
+        body = response
     if isinstance(body, str):  # JSON as a text: of some gateways
         with contextlib.suppress(ValueError, RecursionError):
             body = json.loads(body)
-    if status == 200:
+    is_error = isinstance(status, int) and status >= 400
+    if status == 200 or (not is_error and isinstance(body, dict) and "choices" in body):
         return Response(key, json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     words = without_keys(words_of(body))[:_SHOWN]
     reason = f"the server answered {status}{': ' if words else ''}{words}"
-    is_error = isinstance(status, int) and status >= 400
     return Response(key, None, of_status(status, reason) if is_error else Passing(reason))
 
 

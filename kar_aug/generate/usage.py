@@ -5,10 +5,13 @@
                  eval_count
     both         total_tokens, totalTokens, total_token_count, totalTokenCount
     of the first, from a prefix cache: cached_tokens in prompt_tokens_details or input_tokens_details;
-                 cache_read_input_tokens and cache_creation_input_tokens, which input_tokens does not hold, are added
+                 cache_read_input_tokens and cache_creation_input_tokens, which input_tokens does not hold, are added,
+                 unless prompt_tokens_details say that they are in it (LiteLLM)
+    of thinking  reasoning_tokens in completion_tokens_details or output_tokens_details, thoughtsTokenCount
 
 in `usage`, `usageMetadata`, `usage_metadata`, or beside the answer. A count may be written as 7, 7.0 or "7". Thinking
-is charged as completion, and not every server counts it there: completion is at least what is left of the total.
+is charged as completion, and not every server counts it there: completion is at least what is left of the total; where
+there is more thinking than completion, it comes on top of that.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ _COMPLETION = (
 _TOTAL = ("total_tokens", "totalTokens", "total_token_count", "totalTokenCount")
 _DETAILS = ("prompt_tokens_details", "input_tokens_details")
 _CACHED = ("cached_tokens",)
+_THINKING_DETAILS = ("completion_tokens_details", "output_tokens_details")
+_THINKING = ("reasoning_tokens",)
+_THOUGHTS = ("thoughtsTokenCount", "thoughts_token_count")  # which are never among the candidates' tokens
 _MOST = 2**31  # what a database's column can hold
 
 
@@ -49,13 +55,23 @@ def read_usage(document: Mapping[str, Any], *, empty: bool = False) -> Usage | N
     prompt, completion, total = (_count(said, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
     if not prompt:
         return None
+    cached = _count(_first(said, _DETAILS), _CACHED) or 0
     beside = _count(said, ("cache_read_input_tokens",)) or 0
-    prompt += beside + (_count(said, ("cache_creation_input_tokens",)) or 0)
-    billed = max(completion or 0, (total or 0) - prompt)
-    if billed == 0 and not (empty and completion == 0):
+    if "prompt_tokens" in said and 0 < beside <= cached:
+        beside = 0
+    else:
+        prompt += beside + (_count(said, ("cache_creation_input_tokens",)) or 0)
+    none_said = completion == 0
+    completion = (completion or 0) + (_count(said, _THOUGHTS) or 0)
+    thinking = _count(_first(said, _THINKING_DETAILS), _THINKING) or 0
+    billed = max(completion + (thinking if thinking > completion else 0), (total or 0) - prompt)
+    if billed == 0 and not (empty and none_said):
         return None
-    details = next((found for name in _DETAILS if isinstance(found := said.get(name), Mapping)), {})
-    return Usage(prompt, billed, min(prompt, beside + (_count(details, _CACHED) or 0)))
+    return Usage(prompt, billed, min(prompt, beside + cached))
+
+
+def _first(said: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
+    return next((found for name in names if isinstance(found := said.get(name), Mapping)), {})
 
 
 def read_prompt_tokens(document: Any) -> int | None:
