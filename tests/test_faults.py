@@ -437,3 +437,16 @@ def test_an_address_of_the_environment_is_named(cache: TextCache, monkeypatch: p
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         with pytest.raises(GenerationError, match=r"The server at OPENAI_BASE_URL \(http://127.*answered 401"):
             stage.generate(prompts(1), cache, LanguageModel("test-model"), key=KEY)
+
+
+def test_refusals_at_the_very_end_may_be_the_servers_and_are_asked_again(cache: TextCache) -> None:
+    """Of eight prompts the last two or three are refused, too few for a streak."""
+
+    def closed(server: ChatServer, request: dict[str, Any], number: int) -> Response:
+        return echo(server, request, number) if number < 6 else (400, {}, error("this project takes no requests"))
+
+    with ChatServer(closed) as server:
+        done = generate(server, cache, 8, concurrency=2)
+        assert (done.asked, done.failed) == (6, 2) and not any(failure.permanent for failure in cache.failures())
+        server.behaviour = echo
+        assert generate(server, cache, 8).asked == 2

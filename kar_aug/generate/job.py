@@ -27,7 +27,7 @@ from kar_aug.cache.texts.spilt import Spill
 from kar_aug.config import LanguageModel, longest_answer
 from kar_aug.errors import GenerationError, Hopeless, LimitReached, StoreError
 from kar_aug.generate.cost import Prices, estimated_tokens
-from kar_aug.generate.faults import Fault, NoCompletion, NotReady, Passing, Unavailable, Unreachable
+from kar_aug.generate.faults import Barred, Fault, NoCompletion, NotReady, Passing, Unavailable, Unreachable
 from kar_aug.generate.intake import BATCH, Intake
 from kar_aug.generate.limits import Gate, cost_reached, pause, requests_reached
 from kar_aug.generate.progress import Progress
@@ -128,7 +128,7 @@ class _Job:
                 while self.deferred and self.stopped is None:  # taken from a slot, when all prompts were read
                     await self._work(())
                 if self.stopped is None:
-                    await self._record(self.streak.end())
+                    await self._record(self._unresolved())
             finally:
                 teller.cancel()
                 self.cache.database.patience = 0.0
@@ -362,13 +362,21 @@ class _Job:
         if self.streak.goes_on(question, fault, proven=self.proven, in_flight=self.gate.concurrency):
             raise self.server.faults.refusing(fault, len(self.streak), question.key, proven=self.proven)
 
+    def _unresolved(self) -> list[Refusal]:
+        """The refusals that no answer came after, when all was asked. One is that question's own fault; of several it
+        may be the server that answers nobody any more: they are asked again by the next run, which costs nothing.
+        """
+        rest = self.streak.end()
+        return rest if len(rest) == 1 else [refusal._replace(fault=Barred(refusal.fault.reason)) for refusal in rest]
+
     async def _record(self, rejected: Iterable[Refusal]) -> None:
         for question, fault, _ in rejected:
             await asyncio.to_thread(self._record_failure, question, fault)
 
     def _record_failure(self, question: Question, fault: Fault) -> None:
         question = question.for_all(self.waiting.of(question.key))
-        self.intake.failed(question, fault, 1 if fault.permanent else self.model.tries)
+        once = fault.permanent or isinstance(fault, Barred)
+        self.intake.failed(question, fault, 1 if once else self.model.tries)
         # Until here the question was on its way, so that it was not asked again: some more may have waited for it.
         late = self.waiting.pop(question.key)[len(question.links) :]
         self.intake.postponed(question.for_all(late), fault.reason)
