@@ -124,6 +124,15 @@ class Database:
                     _log.warning("%s Trying again for %.0f s.", error, max(0.0, self.patience - (now - since)))
                 time.sleep(min(_PAUSES[1], _PAUSES[0] * 2.0**tries))
 
+    def committed(self, work: Callable[[sa.Connection], T]) -> T:
+        """What `work` returns, all of it in one commit; begun anew as `patiently` says."""
+
+        def commit() -> T:
+            with self.writing() as connection:
+                return work(connection)
+
+        return self.patiently(commit)
+
     def _check_file(self) -> None:
         if self.file is None:
             return

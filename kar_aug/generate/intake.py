@@ -17,6 +17,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import sqlalchemy as sa
+
 from kar_aug._batched import batched
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Reservation, Status, TextCache
 from kar_aug.cache.texts.cache import DamagedAnswer
@@ -263,12 +265,8 @@ class Intake:
 
     def give_back(self, keys: Collection[str]) -> None:
         """Requests for these questions, which are reserved, were not sent, or refused without charge."""
-
-        def release() -> None:
-            with self._cache.database.writing() as connection:
-                self._cache.ledger.release(connection, self._owner, keys)
-
-        self._cache.database.patiently(release)
+        ledger = self._cache.ledger
+        self._cache.database.committed(lambda connection: ledger.release(connection, self._owner, keys))
 
     def reserve_for_batches(self) -> None:
         """Batches of a kar-aug without a ledger run on: reserve what they can cost still."""
@@ -314,12 +312,11 @@ class Intake:
             return Reservation()
         claims = self._claims
 
-        def commit() -> Reservation:
-            with self._cache.database.writing() as connection:
-                self._cache.put_within(connection, kept, owner)
-                return claims.reserve(connection, orders, self._model.max_cost)
+        def commit(connection: sa.Connection) -> Reservation:
+            self._cache.put_within(connection, kept, owner)
+            return claims.reserve(connection, orders, self._model.max_cost)
 
-        return self._cache.database.patiently(commit)
+        return self._cache.database.committed(commit)
 
     def answered(self, question: Question, answer: Answer, late: Sequence[Link] = ()) -> Question | None:
         """What follows from an answer that is stored. Returns the question that is to be asked because of it, if any.

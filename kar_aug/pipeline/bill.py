@@ -7,7 +7,7 @@ and stays where nobody knows what became of it: a lost request, a killed process
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -81,7 +81,9 @@ class LedgerBill:
         finally:
             if not entry.is_over:
                 with suppress(StoreError):  # it is unknown, then, as soon as this process is gone
-                    self._write(lambda connection: self._cache.ledger.lose(connection, self._owner, [key]))
+                    self._cache.database.committed(
+                        lambda connection: self._cache.ledger.lose(connection, self._owner, [key])
+                    )
 
     def settle(self, key: str, tokens: int | None) -> None:
         """What the request came to; None for what the server did not say."""
@@ -90,29 +92,22 @@ class LedgerBill:
         charge = Charge(
             key, self._model, cost, tokens or 0, known=tokens is not None, knowledge=EMBEDDINGS, created=created
         )
-        self._write(lambda connection: self._cache.ledger.settle(connection, self._owner, [charge]))
+        self._cache.database.committed(lambda connection: self._cache.ledger.settle(connection, self._owner, [charge]))
 
     def release(self, key: str) -> None:
         """It costs nothing."""
-        self._write(lambda connection: self._cache.ledger.release(connection, self._owner, [key]))
+        self._cache.database.committed(lambda connection: self._cache.ledger.release(connection, self._owner, [key]))
 
     def _reserve(self, order: Order) -> None:
         def reserve(connection: sa.Connection) -> Any:
             return self._cache.ledger.reserve(connection, self._owner, [order], self._max_cost)
 
-        short = self._write(reserve).shortage
+        short = self._cache.database.committed(reserve).shortage
         if short is not None and self._max_cost is not None:
             raise cost_reached(self._max_cost, short, "[encode] max_cost")
 
     def _dollars(self, tokens: int) -> float | None:
         return None if self._price is None else self._price.of(tokens, 0)
-
-    def _write(self, work: Callable[[sa.Connection], Any]) -> Any:
-        def commit() -> Any:
-            with self._cache.database.writing() as connection:
-                return work(connection)
-
-        return self._cache.database.patiently(commit)
 
 
 class _Entry:
