@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from kar_aug._addresses import checked
+from kar_aug._servers.addresses import checked
 from kar_aug._settings import check, check_known, read_section, read_value, setting
 from kar_aug.errors import ConfigError
 from kar_aug.registry import ADAPTORS, BACKBONES, CONTROLS, DATASETS, ENCODERS, INJECTIONS, PROTOCOLS, SELECTIONS

@@ -88,9 +88,9 @@ def cache(tmp_path: Path) -> Iterator[TextCache]:
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries wait for moments, not for seconds."""
-    from kar_aug.generate import limits
+    from kar_aug._servers import waits
 
-    monkeypatch.setattr(limits, "_PAUSES", (0.01, 0.05))
+    monkeypatch.setattr(waits, "_PAUSES", (0.01, 0.05))
 
 
 @pytest.fixture(scope="session")

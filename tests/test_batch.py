@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import threading
@@ -200,6 +201,17 @@ def test_lines_that_are_nobodys_and_line_separators_in_answers_disturb_nothing(c
     assert all("A\u2028film\u2029by\x85" in text for text in texts(cache).values()) and len(texts(cache)) == 5
     assert sum("no response with a custom_id" in note for note in notes) == 4
     assert "somebody else's" not in cache
+
+
+def test_a_line_that_breaks_off_is_kept_as_what_it_is_and_not_paid_for_again(cache: TextCache) -> None:
+    def cut(requests: list[Line]) -> Outcome:
+        whole = [json.dumps(answered(r, "A film.")) for r in requests]
+        return "completed", [*whole[:-1], whole[-1][:-40]], []
+
+    with BatchServer(cut) as server:
+        done = ask(server, cache, 5)
+        assert done.asked == 5 and done.no_knowledge["malformed"] == 1
+        assert ask(server, cache, 5).asked == 0 and len(server.batches) == 1
 
 
 def test_answers_that_are_no_knowledge_are_kept_apart(cache: TextCache) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from kar_aug._servers import waits
 from kar_aug.cache import Answer, Claims, Knowledge, Link, TextCache, VectorStore, answer_key
 from kar_aug.cli import main
 from kar_aug.config import EncodeConfig
@@ -35,7 +37,7 @@ def texts(count: int) -> list[Knowledge]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "_PAUSES", (0.01, 0.05))
+    monkeypatch.setattr(waits, "_PAUSES", (0.01, 0.05))
 
 
 @pytest.mark.parametrize("status", [413, 422, 400])
@@ -134,6 +136,35 @@ def test_a_server_is_waited_for_as_it_asks_and_given_up_in_the_end() -> None:
             load_encoder("openai:never", base_url=server.base_url, give_up_after=5)
     with pytest.raises(EncodingError, match="Connection error"):
         load_encoder("openai:m", base_url="http://127.0.0.1:9/v1")
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        (429, {"message": "You exceeded your quota", "code": "insufficient_quota"}, "429: You exceeded your quota"),
+        (400, {"message": "Your credit balance is too low"}, "400: Your credit balance is too low"),
+    ],
+)
+def test_an_account_that_can_pay_nothing_is_not_waited_for(status: int, error: Any, said: str) -> None:
+    with EmbeddingServer(lambda server, request, number: (status, {}, json.dumps({"error": error}).encode())) as server:
+        with pytest.raises(EncodingError, match=said):
+            load_encoder("openai:m", base_url=server.base_url)
+        assert len(server.requests) == 1
+
+
+def test_an_address_with_a_query_sends_it_with_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    class Azure(EmbeddingServer):
+        def reply(self, request: Any) -> Any:
+            seen.append((request.route, request.query, request.headers.get("api-key")))
+            return super().reply(replace(request, route="POST /embeddings"))
+
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    with Azure() as server:
+        base_url = server.base_url.removesuffix("/v1") + "/openai/deployments/d?api-version=2024-10-21"
+        assert load_encoder("openai:m", base_url=base_url).dimension == 8
+    assert seen == [("POST /openai/deployments/d/embeddings", {"api-version": ["2024-10-21"]}, "secret")]
 
 
 def test_no_more_requests_and_tokens_are_sent_than_a_minute_may_have() -> None:

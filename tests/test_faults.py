@@ -432,6 +432,21 @@ def test_an_address_with_a_query_keeps_it_apart_and_sends_it_with_each_request(c
     assert seen == [("POST /openai/deployments/d/chat/completions", {"api-version": ["2024-10-21"]}, KEY)]
 
 
+def test_prompts_are_sent_on_within_a_host_and_to_no_other(cache: TextCache) -> None:
+    with ChatServer() as there:
+
+        def sent_on(server: ChatServer, request: dict[str, Any], number: int) -> Response:
+            return 307, {"Location": f"{there.base_url.replace('127.0.0.1', host)}/chat/completions"}, b""
+
+        with ChatServer(sent_on) as server:
+            host = "localhost"
+            with pytest.raises(GenerationError, match=r"sends requests on to another host, localhost .*--base-url"):
+                generate(server, cache, 20)
+            assert len(server.requests) <= 2 and not there.requests
+            host = "127.0.0.1"
+            assert generate(server, cache, 2).asked == 2
+
+
 def test_an_address_of_the_environment_is_named(cache: TextCache, monkeypatch: pytest.MonkeyPatch) -> None:
     with ChatServer(lambda server, request, number: (401, {}, b"{}")) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)

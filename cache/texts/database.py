@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from kar_aug._database import Format, reading_engine, reason, sqlite_engine
+from kar_aug._servers.waits import SAY_SECONDS
 from kar_aug.cache.texts import tables
 from kar_aug.errors import ConfigError, MissingDependencyError, StoreError
 
@@ -29,7 +30,6 @@ _SECRETS = ("password", "sslpassword", "passfile")  # that a URL may name after 
 # What SQLite says, in the first words of its codes, where the next try may do better.
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_PROTOCOL")
 _PAUSES = (0.1, 5.0)  # first and longest, in seconds, between two tries
-_SAID_SECONDS = 30.0  # between two lines that say what is waited for
 _log = logging.getLogger("kar_aug")
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -119,7 +119,7 @@ class Database:
                 is_over = now - since >= self.patience and not (self.postgresql and tries == 1)
                 if is_over or not error.passing:
                     raise
-                if tries == 1 or now - said >= _SAID_SECONDS:
+                if tries == 1 or now - said >= SAY_SECONDS:
                     said = now
                     _log.warning("%s Trying again for %.0f s.", error, max(0.0, self.patience - (now - since)))
                 time.sleep(min(_PAUSES[1], _PAUSES[0] * 2.0**tries))

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from kar_aug import _interrupts
-from kar_aug._addresses import masked
 from kar_aug._files import write_atomic
+from kar_aug._servers.addresses import masked
 from kar_aug._toml import edited
 from kar_aug._version import __version__
 from kar_aug.cli.cache import cache

@@ -20,11 +20,13 @@ from functools import partial
 from typing import IO, Any, TypeVar
 
 from kar_aug._batched import batched
+from kar_aug._servers.addresses import client_options, normalised, shown
+from kar_aug._servers.responses import bounded
+from kar_aug._servers.waits import SAY_SECONDS, pause
 from kar_aug.cache import Answer, Batch, BatchBook, Claims, Request, TextCache
 from kar_aug.cache.texts import tables
 from kar_aug.config import LanguageModel
 from kar_aug.errors import ConfigError, GenerationError, Hopeless, LimitReached
-from kar_aug.generate.addresses import client_options, normalised, shown
 from kar_aug.generate.cost import Prices
 from kar_aug.generate.faults import (
     Barred,
@@ -39,7 +41,7 @@ from kar_aug.generate.faults import (
 )
 from kar_aug.generate.intake import BATCH, LOST, Intake
 from kar_aug.generate.jsonl import MOST_BYTES, MOST_REQUESTS, Response, answer_of, read_responses, request_line
-from kar_aug.generate.limits import pause, requests_reached
+from kar_aug.generate.limits import requests_reached
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question, question_of, request_of
 from kar_aug.generate.server import api_key, import_openai
@@ -53,7 +55,6 @@ _CLOCKS_SECONDS = 86_400  # by which the server's clock and ours surely do not d
 _OVER = ("completed", "expired", "cancelled", "failed")
 _GONE = (403, 404, 410)  # what is not there any more, or is of another project's key
 _YOUNG_SECONDS = 60.0  # in which a server may not find yet what it has just made
-_SAY_SECONDS = 30.0  # between two lines that say what is waited for
 _TRIES_UNREACHED = 3
 _IN_A_BATCH = 5  # requests refused, and none answered: it was not for the prompts
 T = TypeVar("T")
@@ -170,8 +171,13 @@ class _Batches:
         self.reached = False
         self.faults = Faults(model, key)
         cache.database.patience = model.give_up_after
-        options = client_options(model.base_url, key)
-        self.client = import_openai().OpenAI(timeout=model.timeout, max_retries=0, **options)
+        openai = import_openai()
+        self.client = openai.OpenAI(
+            timeout=model.timeout,
+            max_retries=0,
+            http_client=bounded(openai.DefaultHttpxClient(), math.inf),
+            **client_options(model.base_url, key),
+        )
 
     def close(self) -> None:
         self.cache.database.patience = 0.0
@@ -527,7 +533,7 @@ class _Batches:
                     f"{self.faults.server}: {fault}{asks}. Batches that run go on; run the same command to collect "
                     "them."
                 )
-            if time.monotonic() + seconds - said > _SAY_SECONDS:
+            if time.monotonic() + seconds - said > SAY_SECONDS:
                 said = time.monotonic()
                 self.on_note(f"{self.faults.server}: {fault}; waiting for {said - since:,.0f} s, batches go on")
             time.sleep(seconds)

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from kar_aug._servers.words import page_title, words_of
 from kar_aug.generate.usage import read_usage
-from kar_aug.generate.words import page_title, words_of
 
 # By the letters alone, so that MAX_TOKENS, max_tokens and FINISH_REASON_MAX_TOKENS are one.
 _WHOLE = {"stop", "endturn", "eos", "eostoken", "stopsequence", "stopstring", "complete", "completed", "finished"}

@@ -10,20 +10,18 @@ Hopeless     no question will ever be answered: a wrong key, an unknown model, n
 
 from __future__ import annotations
 
-import email.utils
 import functools
 import importlib
-import math
 import re
-import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kar_aug._addresses import masked, without_login
+from kar_aug._servers.addresses import effective, masked, without_login
+from kar_aug._servers.responses import Elsewhere
+from kar_aug._servers.statuses import BUSY, without_credit
+from kar_aug._servers.waits import retry_after
+from kar_aug._servers.words import without_keys, words_of
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
-from kar_aug.generate.addresses import effective
-from kar_aug.generate.words import words_of
 
 if TYPE_CHECKING:
     import openai
@@ -33,12 +31,6 @@ _HOPELESS = {
     402: "there is no credit left",
     404: "there is no such model or address",
 }
-_NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
-_NO_CREDIT_SAID = re.compile(
-    r"credit balance|(insufficient|not enough|out of|no) (credit|balance|funds|quota)|exceeded your current quota"
-    r"|key limit exceeded|hard limit|payment required|billing",
-    re.IGNORECASE,
-)
 # Words of a refusal that are about one prompt, and say nothing of others.
 _OF_PROMPT = re.compile(
     r"context.{0,3}(length|window|size)|too (long|large|many tokens)|maximum .{0,30}(length|tokens)"
@@ -48,8 +40,6 @@ _OF_PROMPT = re.compile(
 )
 _VERSION = re.compile(r"api.?version", re.IGNORECASE)
 _SET_VERSION = 'Set the version in base_url: "https://.../deployments/NAME?api-version=...".'
-_BUSY = (408, 409, 425, 429)  # of the client's errors (4xx), those that are not the question's
-_SECRET = re.compile(r"\b(sk|key|pk)-[\w*-]{6,}")
 # Errors of httpx and aiohttp: no connection could be made at all; one was, and ended early.
 _UNREACHABLE = ("ConnectError", "ClientConnectorError", "ClientConnectorDNSError")
 _BROKEN = ("ServerDisconnectedError", "ClientOSError", "ClientPayloadError")
@@ -121,9 +111,9 @@ class Rejected(Fault):
 def of_status(status: int, reason: str) -> Fault:
     """What an HTTP status other than 200 means for the question, where nothing else is known of it."""
     of_prompt = bool(_OF_PROMPT.search(reason))
-    if (status in _HOPELESS or status == 403 or (status == 400 and _NO_CREDIT_SAID.search(reason))) and not of_prompt:
+    if (status in (*_HOPELESS, 403) or without_credit(status, None, reason)) and not of_prompt:
         return Barred(reason)
-    return Passing(reason) if status >= 500 or status in _BUSY else Rejected(reason, of_prompt)
+    return Passing(reason) if status >= 500 or status in BUSY else Rejected(reason, of_prompt)
 
 
 def server_name(model: LanguageModel) -> str:
@@ -147,7 +137,10 @@ class Faults:
 
         if isinstance(error, openai.APIStatusError):
             return self._of_response(error, key)
-        causes = _causes(error)  # with aiohttp, the client calls every fault of a connection a time-out
+        behind = _causes(error)
+        causes = {type(each).__name__ for each in behind}  # with aiohttp, the client calls every fault a time-out
+        if elsewhere := next((each for each in behind if isinstance(each, Elsewhere)), None):
+            return self.hopeless(str(elsewhere), key, advice="If it is yours, name it: --base-url.")
         if not causes.isdisjoint(_UNREACHABLE):
             return Unreachable("the server cannot be reached")
         if "TooLarge" in causes:
@@ -199,23 +192,19 @@ class Faults:
 
     def _of_response(self, error: openai.APIStatusError, key: str | None) -> Fault | Hopeless:
         status, words = error.status_code, self.words(error.body) or self.words(error.response.text)
-        wait = _retry_after(error.response.headers)
+        wait = retry_after(error.response.headers)
         reason = f"the server answered {status}"
         of_prompt = bool(_OF_PROMPT.search(words))
-        if status in (400, 403) and _NO_CREDIT_SAID.search(words):
-            return self._without_credit(status, words, key)
+        if without_credit(status, error.body, words):
+            advice = "Add credit at the provider, then run the same command."
+            return self.hopeless(f"answered {status}: there is no credit left{words}", key, advice=advice)
         if status in (401, 403) and not of_prompt:
             why = f": {_HOPELESS[401]}{words}" if status == 401 else words or ": access was refused"
             return self.hopeless(f"answered {status}{why}", key, advice=f"Check {self._model.api_key_env}.")
-        if status == 402:
-            return self._without_credit(status, words, key)
         if status == 404:
             advice = _SET_VERSION if _VERSION.search(words) else ""
             return self.hopeless(f"answered 404: {_HOPELESS[404]}{words}", key, advice=advice)
         if status == 429:
-            body = error.body if isinstance(error.body, dict) else {}
-            if body.get("code") in _NO_CREDIT or body.get("type") in _NO_CREDIT:
-                return self._without_credit(status, words, key)
             return Unavailable(reason, wait)
         if status in (503, 529):
             return NotReady(reason + words, wait) if wait is None else Unavailable(reason, wait)
@@ -226,10 +215,6 @@ class Faults:
         """The status of an error response, and the server's words."""
         return f"{error.status_code}{self.words(error.body) or self.words(error.response.text)}"
 
-    def _without_credit(self, status: int, words: str, key: str | None) -> Hopeless:
-        advice = "Add credit at the provider, then run the same command."
-        return self.hopeless(f"answered {status}: there is no credit left{words}", key, advice=advice)
-
     def words(self, body: Any) -> str:
         """What the server says of an error, without anything that could be the key."""
         message = words_of(body)
@@ -237,12 +222,7 @@ class Faults:
 
     def clean(self, text: str) -> str:
         """A server's words in one line, without anything that could be the key."""
-        return without_keys(text.replace(self._key, "[key]"))
-
-
-def without_keys(text: str) -> str:
-    """In one line, without what looks like an API key."""
-    return " ".join(_SECRET.sub("[key]", text).split())
+        return without_keys(text, self._key)
 
 
 @functools.cache
@@ -266,25 +246,9 @@ def transport_errors() -> tuple[type[Exception], ...]:
     return (httpx.HTTPError, aiohttp.ClientError)
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by `retry-after-ms` or `Retry-After`, which is a number or a date (RFC 9110, 10.2.3)."""
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers[name]) / unit
-        except (KeyError, ValueError):
-            continue
-        return None if math.isnan(seconds) else max(0.0, seconds)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
-    except (KeyError, ValueError, TypeError, OverflowError, OSError):  # of a day with 20 digits, say
-        return None
-
-
-def _causes(error: BaseException) -> set[str]:
-    """The names of an error's type, and of the types of all that caused it."""
-    names: set[str] = set()
-    seen: BaseException | None = error
-    while seen is not None:
-        names.add(type(seen).__name__)
-        seen = seen.__cause__ or seen.__context__
-    return names
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error, and all that caused it."""
+    found = [error]
+    while (cause := found[-1].__cause__ or found[-1].__context__) is not None:
+        found.append(cause)
+    return found

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from kar_aug._batched import batched
+from kar_aug._servers.words import without_keys
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Reservation, Status, TextCache
 from kar_aug.cache.texts.cache import DamagedAnswer
 from kar_aug.cache.texts.ledger import billionths
@@ -28,7 +29,7 @@ from kar_aug.errors import Hopeless
 from kar_aug.generate.answers import read_answer
 from kar_aug.generate.choices import no_completion
 from kar_aug.generate.cost import Prices, most_cost
-from kar_aug.generate.faults import Fault, NoCompletion, Rejected, server_name, without_keys
+from kar_aug.generate.faults import Fault, NoCompletion, Rejected, server_name
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question, question_of
 from kar_aug.generate.remarks import remarks_on

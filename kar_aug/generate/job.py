@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from kar_aug._batched import batched
 from kar_aug._loops import run
+from kar_aug._servers.waits import SAY_SECONDS, pause
 from kar_aug.cache import Answer, Claims, Link, Order, Reservation, Status, TextCache
 from kar_aug.cache.texts.claims import awake
 from kar_aug.cache.texts.ledger import RELEASED, UNKNOWN
@@ -29,7 +30,7 @@ from kar_aug.errors import GenerationError, Hopeless, LimitReached, StoreError
 from kar_aug.generate.cost import Prices, estimated_tokens
 from kar_aug.generate.faults import Barred, Fault, NoCompletion, NotReady, Passing, Unavailable, Unreachable
 from kar_aug.generate.intake import BATCH, Intake
-from kar_aug.generate.limits import Gate, cost_reached, pause, requests_reached
+from kar_aug.generate.limits import Gate, cost_reached, requests_reached
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question
 from kar_aug.generate.remarks import why_unfinished
@@ -40,7 +41,6 @@ from kar_aug.prompts import Prompt
 _MOST_DEFERRED = 10_000  # questions that another process is asking, kept in memory to look after them later
 _LOOK_SECONDS = 0.5  # between two looks whether another process has answered, or spent less than it could
 _NO_ANSWERS = (Status.MALFORMED, Status.UNFINISHED)  # one after the other, they are a fault of the server
-_SAY_SECONDS = 30.0  # between two lines that say what is waited for
 
 
 def generate(
@@ -384,7 +384,7 @@ class _Job:
     async def _tell_of_waiting(self) -> None:
         """A line now and then while the server answers nobody: a terminal would show a bar that stands still."""
         while True:
-            await asyncio.sleep(_SAY_SECONDS)
+            await asyncio.sleep(SAY_SECONDS)
             if seconds := self.gate.silent_seconds():
                 self.on_note(
                     f"{self.server.faults.server}: no answer for {seconds:,.0f} s ({self.waited_for}); waiting for up "

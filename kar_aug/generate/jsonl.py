@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +15,22 @@ from typing import Any
 
 from kar_aug._batched import batched
 from kar_aug._files import atomic_path
+from kar_aug._servers.words import without_keys, words_of
 from kar_aug.cache import Answer, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.generate.cost import Prices
-from kar_aug.generate.faults import Expired, Fault, Passing, of_status, without_keys
+from kar_aug.generate.faults import Expired, Fault, Passing, of_status
 from kar_aug.generate.intake import BATCH, Intake, Survey
 from kar_aug.generate.line_files import as_lines
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question
 from kar_aug.generate.structured import sent
-from kar_aug.generate.words import words_of
 from kar_aug.prompts import Prompt
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000  # of one file, by OpenAI's documentation
 _ONCE = "the answer does not fit the schema: --export-jsonl writes the question that asks for another"
 _SHOWN = 200  # characters of a server's own words
+_KEY = re.compile(rb'"custom_id"\s*:\s*"([\w-]+)"')  # one of ours, which holds no other characters
 _EXPIRED = ("batch_expired", "batch_cancelled")
 
 
@@ -49,7 +51,9 @@ def request_line(key: str, model: str, messages: Sequence[Mapping[str, Any]], pa
 
 
 def read_responses(lines: Iterable[bytes | str], name: str) -> Iterator[Response | str]:
-    """The responses in a file; a line that is none comes as a sentence that says so, and where."""
+    """The responses in a file; a line that is none comes as a sentence that says so, and where. A line that cannot be
+    read, but tells its question, is that one's response as it is: it was paid for.
+    """
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -61,7 +65,11 @@ def read_responses(lines: Iterable[bytes | str], name: str) -> Iterator[Response
             key.encode()  # half a character is in no key, and no database takes it
             yield _response(key, document)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            yield f"{name}, line {number}: no response with a custom_id"
+            raw = line.encode() if isinstance(line, str) else line
+            if told := _KEY.search(raw):
+                yield Response(told[1].decode(), raw)
+            else:
+                yield f"{name}, line {number}: no response with a custom_id"
 
 
 def _response(key: str, document: Mapping[str, Any]) -> Response:

@@ -6,10 +6,9 @@ import asyncio
 import random
 import time
 
+from kar_aug._servers.waits import pause
 from kar_aug.cache import Shortage
 from kar_aug.errors import LimitReached
-
-_PAUSES = (0.5, 60.0)  # first and longest pause, in seconds, where the server names none
 
 
 def requests_reached(most: int, sent: int) -> LimitReached:
@@ -34,12 +33,6 @@ def cost_reached(most: float, short: Shortage, limit: str = "--max-cost") -> Lim
         limit=most,
         spent=short.spent + short.reserved,
     )
-
-
-def pause(attempt: int) -> float:
-    """Seconds to wait after the `attempt`-th failure in a row: exponential, with jitter."""
-    first, longest = _PAUSES
-    return random.uniform(0.5, 1.0) * min(longest, first * 2.0**attempt)
 
 
 class Gate:

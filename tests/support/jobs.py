@@ -132,15 +132,16 @@ def _child(order: dict[str, Any]) -> int:
     import signal
     import traceback
 
+    from kar_aug._servers import waits
     from kar_aug.cache import TextCache
     from kar_aug.config import LanguageModel
     from kar_aug.errors import KarError
-    from kar_aug.generate import generate, generate_batches, limits
+    from kar_aug.generate import generate, generate_batches
 
     file = os.open(order["output"], os.O_WRONLY | os.O_APPEND)
     for number in (1, 2):
         os.dup2(file, number)
-    limits._PAUSES = (0.02, 0.1)
+    waits._PAUSES = (0.02, 0.1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests behind it has it ignored
     if order["most_bytes"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["most_bytes"], order["most_bytes"]))

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import base64
 import binascii
-import email.utils
 import json
 import logging
 import os
-import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._addresses import client_address, without_login
-from kar_aug._responses import TooLarge, bounded
+from kar_aug._servers.addresses import client_options, without_login
+from kar_aug._servers.responses import Elsewhere, TooLarge, bounded
+from kar_aug._servers.statuses import BUSY, without_credit
+from kar_aug._servers.waits import SAY_SECONDS, pause, retry_after
+from kar_aug._servers.words import without_keys, words_of
 from kar_aug.encode.encoders import Bill, Entry, Options
 from kar_aug.encode.encoders.long_texts import encode_in_pieces, words_as_tokens
 from kar_aug.errors import EncodingError, MissingDependencyError
@@ -31,12 +32,9 @@ _BATCH = 64
 _WINDOW = 8000
 _CHARACTERS = 3  # that count as a token: fewer than any token has on the mean
 _TOO_MUCH = (400, 413, 422)  # what servers say to more texts, or longer ones, than they take
-_BUSY = (408, 409, 425, 429)
 _TURNED_AWAY = (429, 503, 529)  # surely without charge, as all is that is refused for good
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")  # httpx's names for: there was no connection
 _TRIES_AT_FIRST = 3  # to make a connection where there never was one: is the server running?
-_PAUSES = (0.5, 60.0)  # first and longest, in seconds, where the server names none
-_SAID_SECONDS = 30.0  # between two lines that say what is waited for
 _SHOWN = 300  # characters of a server's own words
 _log = logging.getLogger("kar_aug")
 
@@ -82,8 +80,7 @@ class EndpointEncoder:
         if not self._key and base_url is None:
             raise EncodingError("There is no key for the embeddings endpoint. Set OPENAI_API_KEY.")
         self._client = openai.OpenAI(
-            **client_address(base_url),
-            api_key=self._key or "none",
+            **client_options(base_url, self._key or "none"),
             max_retries=0,  # which would know nothing of `give_up_after`
             http_client=bounded(openai.DefaultHttpxClient()),
         )
@@ -152,18 +149,19 @@ class EndpointEncoder:
             except self._errors.OpenAIError as error:
                 reason = self._reason(error)
                 status = getattr(error, "status_code", None)
-                if status in _TOO_MUCH:
+                poor = status is not None and without_credit(status, getattr(error, "body", None), reason)
+                if status in _TOO_MUCH and not poor:
                     raise _Refused(reason) from None
-                for_good = status is not None and status < 500 and status not in _BUSY
+                for_good = poor or (status is not None and status < 500 and status not in BUSY)
                 nobody = status is None and not self.dimension and tries >= _TRIES_AT_FIRST
-                if for_good or nobody or isinstance(error.__cause__, TooLarge):
+                if for_good or nobody or isinstance(error.__cause__, (Elsewhere, TooLarge)):
                     raise self._error(reason) from None
-                wait = _retry_after(error.response.headers) if isinstance(error, self._errors.APIStatusError) else None
+                wait = retry_after(error.response.headers) if isinstance(error, self._errors.APIStatusError) else None
             now, tries = time.monotonic(), tries + 1
-            wait, left = _pause(tries) if wait is None else wait, self._give_up_after - (now - since)
+            wait, left = pause(tries) if wait is None else wait, self._give_up_after - (now - since)
             if wait > left:
                 raise self._error(f"{reason}, and so on beyond [encode] give_up_after = {self._give_up_after:g}")
-            if now - said >= _SAID_SECONDS:
+            if now - said >= SAY_SECONDS:
                 said = now
                 _log.warning("%s: %s. Trying again for %.0f s.", self._where, reason, left)
             time.sleep(wait)
@@ -187,11 +185,11 @@ class EndpointEncoder:
 
     def _reason(self, error: Exception) -> str:
         """The error in one line, without the key."""
-        body = getattr(error, "body", None)
-        words = str(error) if body is None or isinstance(error, self._errors.APIConnectionError) else _words(body)
-        status = f"it answered {error.status_code}" if isinstance(error, self._errors.APIStatusError) else ""
-        text = ": ".join(filter(None, [status, " ".join(words.split())[:_SHOWN]]))
-        return text.replace(self._key, "********") if self._key else text
+        if not isinstance(error, self._errors.APIStatusError):
+            cause = error.__cause__ if isinstance(error.__cause__, Elsewhere) else error
+            return without_keys(str(cause), self._key or "")[:_SHOWN]
+        words = without_keys(words_of(error.body) or words_of(error.response.text), self._key or "")
+        return ": ".join(filter(None, [f"it answered {error.status_code}", words[:_SHOWN]]))
 
     def _error(self, reason: str, position: int | None = None) -> EncodingError:
         return EncodingError(
@@ -208,7 +206,7 @@ class EndpointEncoder:
         """
         data = document.get("data") if isinstance(document, dict) else None
         if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
-            raise self._error(f"it answered what holds no vectors: {_words(document)[:_SHOWN]}")
+            raise self._error(f"it answered what holds no vectors: {_said(document)}")
         if len(data) != count:
             raise EncodingError(
                 f"{self._where} gave {len(data)} embeddings of {count} texts.",
@@ -234,7 +232,7 @@ class EndpointEncoder:
         except (TypeError, ValueError, binascii.Error):
             vector = np.empty(0)
         if vector.ndim != 1 or not len(vector):
-            raise self._error(f"its vector is {_words(given)[:40]}", position)
+            raise self._error(f"its vector is {_said(given)[:40]}", position)
         if self.dimension and len(vector) != self.dimension:
             raise self._error(f"its vector has {len(vector)} numbers, others have {self.dimension}", position)
         return vector
@@ -277,36 +275,12 @@ def _is_free(error: Exception) -> bool:
     status = getattr(error, "status_code", None)
     if status is None:
         return type(error.__cause__).__name__ in _NOT_SENT
-    return status in _TURNED_AWAY or (400 <= status < 500 and status not in _BUSY)
+    return status in _TURNED_AWAY or (400 <= status < 500 and status not in BUSY)
 
 
-def _pause(tries: int) -> float:
-    first, longest = _PAUSES
-    return random.uniform(0.5, 1.0) * min(longest, first * 2.0**tries)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, given as a number or a date (RFC 9110, 10.2.3); None where that is not said."""
-    given = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(given))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(given).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _words(given: Any) -> str:
-    """What a server says, whatever its form: an error's message, or the whole."""
-    if isinstance(given, dict):
-        for name in ("error", "message", "detail"):
-            if given.get(name):
-                return _words(given[name])
-    if isinstance(given, list) and len(given) == 1:
-        return _words(given[0])
-    return given if isinstance(given, str) else json.dumps(given, default=str)
+def _said(document: Any) -> str:
+    """What a server says in place of vectors: its words, or else all of it."""
+    return (words_of(document) or json.dumps(document, default=str))[:_SHOWN]
 
 
 def _beginning(body: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What a server says of an error, whatever the form: one line."""
+"""What a server says of an error, whatever the form: one line, in which no key is."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _SAYING = ("message", "detail", "msg", "error_description", "description", "titl
 _SHORT = ("code", "type", "status")
 _MOST = 2_000  # characters that are looked at; far fewer are shown
 _DEEPEST = 5
+_SECRET = re.compile(r"\b(sk|key|pk)-[\w*-]{6,}")
 _PAGE = re.compile(r"\s*(<!doctype|<html|<head|<body|<\?xml|<!--)", re.IGNORECASE)
 _TITLES = tuple(re.compile(rf"<{tag}\b[^>]*>(.*?)</{tag}", re.IGNORECASE | re.DOTALL) for tag in ("title", "h1", "h2"))
 
@@ -19,6 +20,11 @@ _TITLES = tuple(re.compile(rf"<{tag}\b[^>]*>(.*?)</{tag}", re.IGNORECASE | re.DO
 def words_of(body: Any) -> str:
     """The words in an error's body, "" if none: OpenAI's, a list of these, FastAPI's details, a text, a web page."""
     return " ".join(_words(body, 0)[:_MOST].split())
+
+
+def without_keys(text: str, key: str = "") -> str:
+    """In one line, without a key and what looks like one."""
+    return " ".join(_SECRET.sub("[key]", text.replace(key, "[key]") if key else text).split())
 
 
 def page_title(text: str) -> str:

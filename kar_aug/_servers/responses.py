@@ -1,10 +1,13 @@
-"""Responses bounded in size, however much they inflate: half a megabyte of gzip may be gigabytes."""
+"""Responses within bounds. Of size, however much they inflate: half a megabyte of gzip may be gigabytes. And of place:
+what is asked holds users' data, and goes to no other host than the one that it was meant for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 _MOST = 64_000_000
 _LEAST, _A_TOKEN = 4_000_000, 16_000  # bytes: of any response; of a token with the likeliest others beside it
@@ -14,15 +17,20 @@ class TooLarge(ValueError):
     """A response went on beyond any honest one."""
 
 
+class Elsewhere(ValueError):
+    """A server sends requests on to another host."""
+
+
 def most_bytes(tokens: int) -> int:
     """What a response of so many tokens can have in any form, generously."""
     return min(_MOST, _LEAST + tokens * _A_TOKEN)
 
 
-def bounded(client: Any, most: int = _MOST) -> Any:
-    """An HTTP client, httpx's or one like it, that reads no more than so many bytes of a response."""
+def bounded(client: Any, most: float = _MOST) -> Any:
+    """An HTTP client, httpx's or one like it, that stays at a host and reads so many bytes of a response at most."""
 
     def read(response: Any) -> None:
+        _stay(response)
         whole = response.iter_bytes
 
         def parts(chunk_size: int | None = None) -> Iterator[bytes]:
@@ -37,10 +45,11 @@ def bounded(client: Any, most: int = _MOST) -> Any:
     return client
 
 
-def bounded_async(client: Any, most: int = _MOST) -> Any:
+def bounded_async(client: Any, most: float = _MOST) -> Any:
     """The same for a client of an event loop."""
 
     async def read(response: Any) -> None:
+        _stay(response)
         whole = response.aiter_bytes
 
         async def parts(chunk_size: int | None = None) -> AsyncGenerator[bytes, None]:
@@ -56,7 +65,19 @@ def bounded_async(client: Any, most: int = _MOST) -> Any:
     return client
 
 
-def _grown(size: int, part: bytes, most: int) -> int:
+def _stay(response: Any) -> None:
+    """What is sent is sent on within its host only: to https, or to a path with a slash more. What is fetched, the
+    files of a batch say, may lie elsewhere.
+    """
+    if not response.has_redirect_location or response.request.method == "GET":
+        return
+    asked = str(response.url)
+    there = urlsplit(urljoin(asked, response.headers["location"])).hostname
+    if there != urlsplit(asked).hostname:
+        raise Elsewhere(f"sends requests on to another host, {there}")
+
+
+def _grown(size: int, part: bytes, most: float) -> int:
     if size + len(part) > most:
         raise TooLarge(f"a response of more than {most:,} bytes")
     return size + len(part)

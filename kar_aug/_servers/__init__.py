@@ -1,0 +1,1 @@
+"""What both clients, of language models and of embeddings, know of servers: addresses, words, waits, sizes."""
