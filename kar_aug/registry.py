@@ -192,3 +192,13 @@ SELECTIONS = Registry(
         "summarised": "kar_aug.prompts.histories.select:by_time",
     },
 )
+PLACES = Registry(
+    "kind of place",
+    "kar_aug.places",
+    {
+        "parquet": "kar_aug.online.places.parquet:Parquet",
+        "redis": "kar_aug.online.places.redis:Redis",
+        "lance": "kar_aug.online.places.lance:Lance",
+        "faiss": "kar_aug.online.places.faiss:Faiss",
+    },
+)

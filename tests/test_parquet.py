@@ -26,7 +26,7 @@ def filled(path: Path, count: int = 20) -> TextCache:
         key = f"{i:032x}"
         answer = Answer(key, "ok", f"About {i}", "m", messages, 7, 3, 0.5, parameters={"seed": 0}, cost=0.25)
         cache.put(answer, [Link("item", i, key, "v1"), Link("user", f"u{i}", key, "v2", "1998-01-01")])
-    cache.put(Answer("f" * 32, "refused", "", "m", []))
+    cache.put(Answer("f" * 32, "refused", "", "m", [], created="2026-01-01T00:00:00+00:00"))  # of all caches
     return cache
 
 

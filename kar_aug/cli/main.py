@@ -25,6 +25,7 @@ from kar_aug.cli.progress import Terminal, say, stage, table, tell
 from kar_aug.cli.progress import output as output_text
 from kar_aug.cli.prompting import prompts, write_scenario
 from kar_aug.cli.stages import audit, compare, encode, export, prepare, print_comparison
+from kar_aug.cli.vectors import vectors
 from kar_aug.config import Config
 from kar_aug.errors import ConfigError, KarError, MissingDependencyError
 from kar_aug.pipeline.project import Project
@@ -158,7 +159,7 @@ def demo(
     table("", ("stage", "seconds"), [(name, f"{value:.0f}") for name, value in seconds.items()])
 
 
-for command in (audit, cache, compare, cost, encode, export, factors, generate, inspect, prepare, prompts):
+for command in (audit, cache, compare, cost, encode, export, factors, generate, inspect, prepare, prompts, vectors):
     main.add_command(command)
 
 

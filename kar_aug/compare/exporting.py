@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.compare.arms import Arm, arms, fullest
 from kar_aug.compare.book import BOOK, Book, Run
 from kar_aug.compare.experiment import Experiment
@@ -66,6 +67,51 @@ class Exporting:
         model, samples = restored(experiment, self.run), experiment.samples(self.run.seed)
         preprocessing = Preprocessing(samples, input_names(model), inputs(experiment.workspace.config.data))
         export(model, self.folder, _stores(experiment, self.run.arm), preprocessing=preprocessing)
+
+
+def augmented_vectors(
+    workspace: Workspace, backbone: str, seed: int, entity: str, arm: str | None = None
+) -> VectorStore:
+    """The augmented vectors by the experts of that model, of all users or items that have knowledge.
+
+    Raises:
+        StoreError: `compare` trained none on this data and knowledge, or it has no experts of this entity.
+    """
+    experiment = Experiment(workspace)
+    chosen = _fullest(experiment, backbone) if arm is None else _named(experiment, arm)
+    run, _ = _latest(experiment, chosen, seed)
+    experiment.check_vectors()
+    folder = workspace.config.work / "vectors" / "augmented" / f"{run.identity}-{entity}"
+    do([Augmenting(run, entity, folder)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
+    return VectorStore.open(folder)
+
+
+@dataclass(frozen=True)
+class Augmenting:
+    """The task: to bring the augmented vectors of a run up to date."""
+
+    run: Run
+    entity: str
+    folder: Path
+
+    def wanted_keras(self) -> str:
+        """That of the run."""
+        return self.run.keras
+
+    def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
+        """Build the model again, and send all knowledge through its experts."""
+        from kar_aug.layers import KnowledgeAugmentation
+        from kar_aug.models.augmented import augmented_store
+
+        model, stores = restored(experiment, self.run), _stores(experiment, self.run.arm)
+        layers = (layer for layer in model.layers if isinstance(layer, KnowledgeAugmentation))
+        layer = next((layer for layer in layers if self.entity in layer.sources), None)
+        if layer is None or self.entity not in stores:
+            raise StoreError(
+                f"{self.run.arm.name} has no experts for knowledge of {self.entity}s, and so no augmented vectors. "
+                "Name another arm, or export the knowledge vectors themselves (raw)."
+            )
+        augmented_store(layer, self.entity, stores[self.entity], self.folder)
 
 
 def _named(experiment: Experiment, name: str) -> Arm:

@@ -14,7 +14,8 @@ from kar_aug.errors import ConfigError
 from kar_aug.generate.jsonl import MOST_REQUESTS
 from kar_aug.inspect import Inspection
 from kar_aug.inspect import inspect as look_at
-from kar_aug.pipeline import comparing, costs, encoding, factors, generation, preparation
+from kar_aug.online import Checked, Published
+from kar_aug.pipeline import comparing, costs, encoding, factors, generation, preparation, vectors
 from kar_aug.pipeline.answers import Answers
 from kar_aug.pipeline.comparing import Compared
 from kar_aug.pipeline.costs import Costs
@@ -265,6 +266,43 @@ class Project:
         backbone = backbone or compare.backbones[0]
         workspace = self.workspace.changed(compare=replace(compare, backbones=(backbone,)))
         return comparing.export(workspace, output, backbone, seed)
+
+    def export_vectors(
+        self, where: Path | str, *, entity: str = "item", what: str = "raw", backbone: str | None = None,
+        arm: str | None = None, seed: int = 0, kind: str | None = None, whole: bool = False,
+    ) -> Published:  # fmt: skip
+        """Bring a place up to date with the vectors of users, or items: what is new or changed is written, what is gone
+        is taken away.
+
+        Args:
+            where: a folder of Parquet files, a .parquet, .lance or .faiss, or a redis:// URL.
+            what: "raw", as they were encoded, or "augmented", as the experts of a trained model made them: of
+                `backbone` (the first of the settings if None), or of `arm`, by its name in the tables of results.
+            kind: of the place: a name of `kar_aug.registry.PLACES`, by default what `where` says.
+            whole: write all, also what is there already.
+
+        Raises:
+            StoreError: There are no such vectors, or the place cannot be read or written.
+        """
+        return vectors.export_vectors(
+            self.workspace, entity, where, augmented_by=self._experts(what, backbone, arm, seed), kind=kind, whole=whole
+        )
+
+    def check_vectors(
+        self, where: Path | str, *, entity: str = "item", what: str = "raw", backbone: str | None = None,
+        arm: str | None = None, seed: int = 0, kind: str | None = None,
+    ) -> Checked:  # fmt: skip
+        """Compare a place with the vectors, number by number; the arguments are those of `export_vectors`."""
+        return vectors.check_vectors(
+            self.workspace, entity, where, augmented_by=self._experts(what, backbone, arm, seed), kind=kind
+        )
+
+    def _experts(
+        self, what: str, backbone: str | None, arm: str | None, seed: int
+    ) -> tuple[str, int, str | None] | None:
+        if what not in vectors.KINDS:
+            raise ValueError(f"`what` must be one of {vectors.KINDS}. Received: {what!r}")
+        return None if what == "raw" else (backbone or self.config.compare.backbones[0], seed, arm)
 
     @property
     def inspect(self) -> Inspection:

@@ -1,0 +1,1 @@
+"""One kind of place a file. `kar_aug.registry.PLACES` names them."""

@@ -1,0 +1,66 @@
+"""A Lance dataset: a version a write, and an index over vectors where its owner makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from kar_aug.errors import MissingDependencyError
+from kar_aug.online.rows import SIZE, Rows
+
+try:
+    import lance
+except ImportError:
+    raise MissingDependencyError("lance", "lance") from None
+
+
+class Lance:
+    """The rows of one entity, one an id, in a folder that ends in .lance."""
+
+    def __init__(self, where: str, id_column: str) -> None:
+        self._where, self._ids = where, id_column
+
+    def state(self) -> pd.DataFrame:
+        """See `Place`."""
+        if not Path(self._where).exists():
+            return pd.DataFrame({"version": [], "key": []})
+        table: Any = lance.dataset(self._where).to_table(columns=[self._ids, "version", "key"])
+        return table.to_pandas().set_index(self._ids)
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """See `Place`."""
+        return iter(lance.dataset(self._where).to_batches(batch_size=SIZE))
+
+    def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
+        """See `Place`. A reader sees each version of the dataset before or after, never between."""
+        dimension = rows.store.spec.dimension
+        fixed = rows.schema.set(4, pa.field("vector", pa.list_(pa.float32(), dimension)))
+        gone: list[Any] = []
+
+        def living() -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                if batch.column("vector").null_count:
+                    gone.extend(batch.column(self._ids).to_pylist())
+                else:
+                    yield pa.RecordBatch.from_arrays(
+                        [*batch.columns[:4], batch.column("vector").cast(fixed.field(4).type)], schema=fixed
+                    )
+
+        reader = pa.RecordBatchReader.from_batches(fixed, living())
+        if whole or not Path(self._where).exists():
+            lance.write_dataset(reader, self._where, mode="overwrite")
+            return
+        dataset = lance.dataset(self._where)
+        merge = dataset.merge_insert(self._ids).when_matched_update_all().when_not_matched_insert_all()
+        merge.execute(reader)
+        for start in range(0, len(gone), SIZE):
+            chosen = ", ".join(_literal(each) for each in gone[start : start + SIZE])
+            lance.dataset(self._where).delete(f"{self._ids} IN ({chosen})")
+
+
+def _literal(id: int | str) -> str:
+    return str(id) if isinstance(id, int) else "'" + id.replace("'", "''") + "'"

@@ -1,0 +1,93 @@
+"""A folder of Parquet files, which Feast and every data warehouse read: the first holds all, each later one what
+changed. The rows of all files are the history of every entity, each from its event_timestamp on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kar_aug._files import atomic_path
+from kar_aug.errors import StoreError
+from kar_aug.online.rows import SIZE, Rows
+
+_PATTERN = "[0-9]*.parquet"
+
+
+class Parquet:
+    """The files of one entity; or a single file, by a path that ends in .parquet, which is always written whole."""
+
+    def __init__(self, where: str, id_column: str) -> None:
+        self._path, self._ids = Path(where), id_column
+
+    def state(self) -> pd.DataFrame:
+        """See `Place`."""
+        if self._single or not self._files:
+            return pd.DataFrame({"version": [], "key": []})
+        latest = self._latest()
+        return latest[latest["key"].notna()][["version", "key"]]
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """See `Place`."""
+        if not self._files:
+            raise StoreError(f"{self._path} holds no vectors. Write some: kar-aug vectors export", path=self._path)
+        latest = self._latest()
+        for number, path in enumerate(self._files):
+            live = latest.index[(latest["file"] == number) & latest["key"].notna()]
+            with self._reading(path) as file:
+                for batch in file.iter_batches(SIZE):
+                    wanted = pd.Index(batch.column(self._ids).to_pylist()).isin(live)
+                    if wanted.any():
+                        yield batch.filter(pa.array(wanted))
+
+    def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
+        """See `Place`. Older files stay until the new one is there."""
+        older = self._files
+        number = 1 + max((int(path.stem) for path in older if not self._single), default=-1)
+        target = self._path if self._single else self._path / f"{number:05d}.parquet"
+        first = next(batches, None)
+        if first is None and not (whole or self._single):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        said = {"kar_aug": json.dumps({"version": rows.version, "entity": rows.entity})}
+        schema = rows.schema.with_metadata(said)
+        with atomic_path(target) as temporary, pq.ParquetWriter(temporary, schema) as file:
+            for batch in () if first is None else (first, *batches):
+                file.write_table(pa.Table.from_batches([batch]).replace_schema_metadata(said))
+
+    @property
+    def _single(self) -> bool:
+        return self._path.suffix == ".parquet"
+
+    @property
+    def _files(self) -> list[Path]:
+        if self._single:
+            return [self._path] if self._path.exists() else []
+        return sorted(self._path.glob(_PATTERN), key=lambda path: int(path.stem))
+
+    def _latest(self) -> pd.DataFrame:
+        """Of each id the last row: version, key and the number of the file. A row without a vector has no key."""
+        frames = []
+        for number, path in enumerate(self._files):
+            with self._reading(path) as file:
+                frame = file.read(columns=[self._ids, "version", "key"]).to_pandas()
+            frames.append(frame.assign(file=number))
+        rows = pd.concat(frames, ignore_index=True)
+        return rows.drop_duplicates(self._ids, keep="last").set_index(self._ids)
+
+    def _reading(self, path: Path) -> pq.ParquetFile:
+        try:
+            file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"{path} is no Parquet file of vectors ({error}).", path=path) from None
+        if not {self._ids, "version", "key", "vector"} <= set(file.schema_arrow.names):
+            raise StoreError(
+                f"{path} holds no vectors of {self._ids}: its columns are {', '.join(file.schema_arrow.names)}.",
+                path=path,
+            )
+        return file

@@ -1,0 +1,176 @@
+"""Bring a place up to date with a store of vectors, and compare the two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from kar_aug.online.rows import SIZE, Rows
+from kar_aug.registry import PLACES
+
+_ULPS = 1e-5  # by which float32 may differ where it was float64, or text, in between
+
+
+class Place(Protocol):
+    """Where vectors of one entity are kept for others. Made with (where it is, the name of the column of ids)."""
+
+    def state(self) -> pd.DataFrame:
+        """What is there, a row an id that has a vector: the index is of ids, columns version and key."""
+        ...
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """All rows that are there, the latest of each id."""
+        ...
+
+    def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
+        """Write rows; a null vector takes away what there was. All of them are seen afterwards, or none.
+
+        Args:
+            whole: in place of all that is there.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Published:
+    """What `publish` did: rows written, entities taken away, and rows that were there already."""
+
+    where: str
+    version: str
+    written: int
+    taken: int
+    unchanged: int
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.written:,} vectors of version {self.version} written, {self.unchanged:,} unchanged"
+        return f"{text}, {self.taken:,} taken away" if self.taken else text
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` found. `current` rows are the store's own; `outdated` encode an older text, `other_version` are of
+    another encoder or adaptor, `different` have other numbers under the same key; `missing` are not in the place, and
+    `gone` not in the store.
+    """
+
+    where: str
+    version: str
+    current: int = 0
+    outdated: int = 0
+    other_version: int = 0
+    different: int = 0
+    missing: int = 0
+    gone: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether the place holds the store's vectors, and no others."""
+        return not (self.outdated or self.other_version or self.different or self.missing or self.gone)
+
+    def __str__(self) -> str:
+        wrong = {
+            "of another version": self.other_version,
+            "of an older text": self.outdated,
+            "with other numbers": self.different,
+            "missing": self.missing,
+            "of entities that are gone": self.gone,
+        }
+        text = f"{self.where}: {self.current:,} vectors are those of version {self.version}"
+        return "; ".join([text, *(f"{count:,} {words}" for words, count in wrong.items() if count)])
+
+
+def open_place(where: str, id_column: str, kind: str | None = None) -> Place:
+    """The place that an address names.
+
+    Args:
+        where: a folder or file, or a redis:// URL.
+        kind: a name of `kar_aug.registry.PLACES`; by default what the address says.
+
+    Raises:
+        ConfigError: There is no such kind.
+    """
+    if kind is None:
+        kind = next(
+            (name for name in PLACES if where.startswith(f"{name}://") or where.endswith(f".{name}")), "parquet"
+        )
+    if kind not in PLACES:
+        raise PLACES.unknown(kind)
+    place: Place = PLACES.load(kind)(where, id_column)
+    return place
+
+
+def publish(rows: Rows, where: str, kind: str | None = None, *, whole: bool = False) -> Published:
+    """Write the vectors that are not there yet: new ones, those of changed texts, all where the version is another;
+    and take away those of entities that the store does not know any more.
+
+    Args:
+        where, kind: see `open_place`.
+        whole: write all, whatever is there.
+
+    Raises:
+        StoreError: The place holds vectors of ids of another type, or cannot be read or written.
+    """
+    place = open_place(where, rows.id_column, kind)
+    state = place.state()
+    whole = whole or bool((state["version"] != rows.version).any())  # two versions side by side are worse than either
+    there = state["key"].iloc[: 0 if whole else None]
+    done = {"written": 0, "taken": 0, "unchanged": 0}
+
+    def changes() -> Iterator[pa.RecordBatch]:
+        for ids, keys, vectors in rows.blocks():
+            changed = np.flatnonzero(there.reindex(ids).to_numpy(object) != np.asarray(keys, object))
+            done["written"] += len(changed)
+            done["unchanged"] += len(ids) - len(changed)
+            if len(changed):
+                yield rows.batch([ids[i] for i in changed], [keys[i] for i in changed], vectors[changed])
+        gone = list(state.index[rows.store.rows(list(state.index)) < 0])
+        done["taken"] = len(gone)
+        for start in range(0, len(gone), SIZE):
+            part = gone[start : start + SIZE]
+            yield rows.batch(part, [None] * len(part), None)
+
+    place.write(changes(), rows, whole=whole)
+    return Published(where, rows.version, **done)
+
+
+def check(rows: Rows, where: str, kind: str | None = None) -> Checked:
+    """Compare what is in a place with a store, number by number.
+
+    Raises:
+        StoreError: The place cannot be read.
+    """
+    counts = dict.fromkeys(("current", "outdated", "other_version", "different", "gone"), 0)
+    seen = 0
+    for batch in open_place(where, rows.id_column, kind).read():
+        for name, count in _compared(rows, batch).items():
+            counts[name] += count
+        seen += batch.num_rows
+    return Checked(where, rows.version, **counts, missing=len(rows.store) - (seen - counts["gone"]))
+
+
+def _compared(rows: Rows, batch: pa.RecordBatch) -> dict[str, int]:
+    """How many rows of a batch are what; see `Checked`."""
+    ids: list[Any] = batch.column(rows.id_column).to_pylist()
+    versions, keys = (np.asarray(batch.column(name).to_pylist(), object) for name in ("version", "key"))
+    places = rows.store.rows(ids)
+    known = places >= 0
+    other = known & (versions != rows.version)
+    outdated = known & ~other & (np.asarray(rows.store.keys_of(ids), object) != keys)
+    rest = np.flatnonzero(known & ~other & ~outdated)
+    theirs, ours = batch.column("vector").take(pa.array(rest)).to_pylist(), rows.store.vectors_at(places[rest])
+    same = [
+        len(a) == len(b) and np.allclose(a, b, rtol=_ULPS, atol=_ULPS)
+        for a, b in zip(theirs, ours.astype(np.float32), strict=True)
+    ]
+    return {
+        "current": sum(same),
+        "different": len(same) - sum(same),
+        "outdated": int(outdated.sum()),
+        "other_version": int(other.sum()),
+        "gone": int((~known).sum()),
+    }

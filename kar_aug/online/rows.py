@@ -1,0 +1,114 @@
+"""What other systems are given of a vector: whose it is, since when it may be used, and which version it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kar_aug.cache.vectors.files import StoreSpec
+from kar_aug.cache.vectors.index import EntityId
+from kar_aug.cache.vectors.store import VectorStore
+from kar_aug.errors import MissingDependencyError, StoreError
+
+try:
+    import pyarrow as pa
+except ImportError:
+    raise MissingDependencyError("pyarrow", "parquet") from None
+
+SIZE = 16_384  # rows of a batch
+
+
+def version_of(spec: StoreSpec) -> str:
+    """8 hex digits over what all vectors of a store have in common: a model that learnt to read vectors of one version
+    reads noise in those of another. It stays when entities come, go and change.
+    """
+    return hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a store's vectors: columns `{entity}_id`, event_timestamp, version, key, vector.
+
+    `event_timestamp` is the time of the latest event that any of the texts knew: a point-in-time join that takes the
+    last row before a sample looks ahead nowhere. Texts that know no time (facts about items) are of 1970. `key` is that
+    of the text which the vector encodes. A row whose vector is null says that nothing is known of the entity any more.
+
+    Args:
+        entity: "user" or "item".
+    """
+
+    store: VectorStore
+    entity: str
+
+    @property
+    def id_column(self) -> str:
+        """The name of the column of ids."""
+        return f"{self.entity}_id"
+
+    @property
+    def version(self) -> str:
+        """That of all rows."""
+        return version_of(self.store.spec)
+
+    @property
+    def moment(self) -> datetime:
+        """That of all rows.
+
+        Raises:
+            StoreError: The store's as-of time is no time.
+        """
+        said = self.store.manifest.as_of
+        try:
+            moment = datetime.fromtimestamp(0, UTC) if said is None else datetime.fromisoformat(said)
+        except ValueError:
+            raise StoreError(
+                f"{self.store.path} knows texts as of {said!r}, which is no time: nobody could tell since when its "
+                "vectors may be used.",
+                path=self.store.path,
+            ) from None
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of all batches."""
+        ids = pa.string() if self.store.id_kind == "U" else pa.int64()
+        return pa.schema(
+            {
+                self.id_column: ids,
+                "event_timestamp": pa.timestamp("us", tz="UTC"),
+                "version": pa.string(),
+                "key": pa.string(),
+                "vector": pa.list_(pa.float32()),
+            }
+        )
+
+    def batch(
+        self, ids: Sequence[EntityId], keys: Sequence[str | None], vectors: npt.NDArray[Any] | None
+    ) -> pa.RecordBatch:
+        """Rows of some ids; without vectors, rows that say that there is none any more."""
+        count = len(ids)
+        if vectors is None:
+            lists = pa.nulls(count, pa.list_(pa.float32()))
+        else:
+            flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
+            starts = pa.array(np.arange(count + 1, dtype=np.int32) * vectors.shape[1])
+            lists = pa.ListArray.from_arrays(starts, flat)
+        columns = [
+            pa.array(ids, self.schema.field(0).type),
+            pa.array([self.moment] * count, self.schema.field(1).type),
+            pa.array([self.version] * count),
+            pa.array(keys, pa.string()),
+            lists,
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    def blocks(self) -> Iterator[tuple[list[EntityId], list[str], npt.NDArray[Any]]]:
+        """All ids, keys and vectors, some at a time."""
+        return self.store.blocks(SIZE)

@@ -1,0 +1,209 @@
+"""Vectors at the places that serve them: Parquet, Lance, faiss, and a real Redis server."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset as arrow
+import pytest
+from click.testing import CliRunner, Result
+from support.workspaces import LEARNING
+
+from kar_aug import KnowledgeAugmentation, Project
+from kar_aug._keras import IS_KERAS_3
+from kar_aug.cache import VectorStore
+from kar_aug.cache.vectors.files import StoreSpec
+from kar_aug.cli import main
+from kar_aug.compare.arms import arms, fullest
+from kar_aug.compare.book import BOOK, Book
+from kar_aug.compare.experiment import Experiment
+from kar_aug.compare.saved import restored
+from kar_aug.errors import ConfigError, StoreError
+from kar_aug.models import augmented_store
+from kar_aug.online import Rows, check, publish
+from kar_aug.online.publishing import open_place
+
+SPEC = StoreSpec("test encoder", 4)
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if shutil.which("redis-server") is None:
+        pytest.skip("there is no redis-server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("redis")
+    server = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--save", "", "--dir", str(folder)], stdout=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", port), 0.1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(params=["parquet", "lance", "faiss", "redis"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "redis":
+        return f"{request.getfixturevalue('redis_url')}?prefix={tmp_path.name}"
+    return str(tmp_path / ("folder" if request.param == "parquet" else f"items.{request.param}"))
+
+
+def vector(id: int | str, text: str) -> list[float]:
+    return list(np.random.default_rng(abs(hash((id, text))) % 2**32).normal(size=4))
+
+
+def store(path: Path, texts: dict[int | str, str], spec: StoreSpec = SPEC, as_of: str | None = None) -> Rows:
+    """A store of these texts' vectors: what it holds of other ids is taken away."""
+    with VectorStore.writer(path, spec) as writer:
+        there = VectorStore.open(path).keys if (path / "manifest.json").exists() else {}
+        changed = [id for id, text in texts.items() if there.get(id) != text]
+        vectors = np.array([vector(id, texts[id]) for id in changed]).reshape(-1, 4)
+        writer.append(changed, [texts[id] for id in changed], vectors, as_of=as_of)
+        writer.delete([id for id in there if id not in texts])
+    return Rows(VectorStore.open(path), "item")
+
+
+@pytest.mark.parametrize("ids", [range(5), ["tt1", "it's", "ü", "a:b", "7"]], ids=["integers", "strings"])
+def test_a_place_is_brought_up_to_date_by_what_changed_and_checked(
+    where: str, ids: list[int | str], tmp_path: Path
+) -> None:
+    whole = where.endswith(".faiss")
+    a, b, c, d, e = ids
+    rows = store(tmp_path / "s", {a: "one", b: "two", c: "three", d: "four"})
+    done = publish(rows, where)
+    assert (done.written, done.taken, done.unchanged) == (4, 0, 0)
+    found = check(rows, where)
+    assert found.sound and found.current == 4
+
+    rows = store(tmp_path / "s", {a: "one", b: "new", c: "three", e: "five"})
+    found = check(rows, where)
+    assert not found.sound
+    assert (found.current, found.outdated, found.missing, found.gone) == (2, 1, 1, 1)
+    assert "1 of an older text; 1 missing; 1 of entities that are gone" in str(found)
+    done = publish(rows, where)
+    assert (done.written, done.taken, done.unchanged) == ((4, 0, 0) if whole else (2, 1, 2))
+    assert check(rows, where).sound and check(rows, where).current == 4
+    again = publish(rows, where)
+    assert again.written == (4 if whole else 0) and again.taken == 0 and check(rows, where).sound
+
+
+def test_vectors_of_another_version_take_the_place_of_all(where: str, tmp_path: Path) -> None:
+    publish(store(tmp_path / "s", {1: "one", 2: "two"}), where)
+    other = store(tmp_path / "t", {2: "two", 3: "three"}, StoreSpec("another encoder", 4))
+    assert (check(other, where).other_version, check(other, where).gone, check(other, where).missing) == (1, 1, 1)
+    assert publish(other, where).written == 2
+    assert check(other, where).sound
+
+
+def test_other_numbers_under_the_same_key_are_found(where: str, tmp_path: Path) -> None:
+    rows = store(tmp_path / "s", {1: "one", 2: "two"})
+    publish(rows, where)
+    with VectorStore.writer(tmp_path / "s", SPEC) as writer:
+        writer.append([2], ["two"], np.ones((1, 4)))
+    found = check(Rows(VectorStore.open(tmp_path / "s"), "item"), where)
+    assert (found.current, found.different) == (1, 1)
+
+
+def test_rows_of_parquet_are_a_history_by_the_times_that_texts_knew(tmp_path: Path) -> None:
+    publish(store(tmp_path / "s", {1: "one", 2: "two"}, as_of="2000-01-01"), str(tmp_path / "p"))
+    publish(store(tmp_path / "s", {1: "newer", 2: "two"}, as_of="2000-02-01T10:00+02:00"), str(tmp_path / "p"))
+    table = arrow.dataset(tmp_path / "p").to_table().to_pandas().sort_values(["item_id", "event_timestamp"])
+    assert table["event_timestamp"].astype(str).tolist() == [
+        "2000-01-01 00:00:00+00:00", "2000-02-01 08:00:00+00:00", "2000-01-01 00:00:00+00:00",
+    ]  # fmt: skip
+    assert table["key"].tolist() == ["one", "newer", "two"] and table["version"].nunique() == 1
+    np.testing.assert_allclose(table["vector"].iloc[1], vector(1, "newer"), atol=1e-2)
+    timeless = publish(store(tmp_path / "t", {1: "one"}), str(tmp_path / "one.parquet"))
+    assert timeless.written == 1
+    assert arrow.dataset(tmp_path / "one.parquet").to_table()["event_timestamp"].to_pylist()[0].year == 1970
+    with pytest.raises(StoreError, match="which is no time"):
+        publish(store(tmp_path / "u", {1: "one"}, as_of="lately"), str(tmp_path / "q"))
+
+
+def test_what_is_no_place_is_told(tmp_path: Path) -> None:
+    rows = store(tmp_path / "s", {1: "one"})
+    (tmp_path / "x.parquet").write_text("no table")
+    with pytest.raises(StoreError, match=r"x\.parquet is no Parquet file of vectors"):
+        check(rows, str(tmp_path / "x.parquet"))
+    with pytest.raises(StoreError, match=r"holds no vectors\. Write some"):
+        check(rows, str(tmp_path / "nowhere"))
+    with pytest.raises(StoreError, match=r"redis://user:\*\*\*@127\.0\.0\.1:9"):
+        publish(rows, "redis://user:secret@127.0.0.1:9/0")
+    with pytest.raises(ConfigError, match="there is no kind of place 'abacus'"):
+        open_place("x", "item_id", "abacus")
+
+
+@pytest.mark.skipif(IS_KERAS_3, reason="a comparison chooses the Keras of its processes itself")
+def test_augmented_vectors_of_a_trained_model_are_those_that_it_computes(
+    own_tables: Path, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "work")
+    changes: dict[str, Any] = {"workdir": str(tmp_path / "work"), "data": {"item_features": []}}
+    settings = {**LEARNING, "controls": ["metadata"], "seeds": 2}
+    project = Project.open(own_tables / "kar.toml", compare=settings, **changes)
+    place = tmp_path / "augmented"
+    assert project.export_vectors(place, what="augmented").written == 40
+    assert project.check_vectors(place, what="augmented").sound
+    assert project.check_vectors(place).other_version == 40, "they are no knowledge vectors"
+
+    experiment = Experiment(project.workspace)
+    arm = fullest(arms(experiment.config), "DeepFM")
+    assert arm is not None
+    run = Book(experiment.folder / BOOK).latest(
+        arm, 0, experiment.data_fingerprint(0), experiment.knowledge_fingerprint(arm)
+    )
+    assert run is not None
+    layer = next(layer for layer in restored(experiment, run).layers if isinstance(layer, KnowledgeAugmentation))
+    store = VectorStore.open(project.workspace.paths.store("item"))
+    rows = arrow.dataset(place).to_table().to_pandas().set_index("item_id")["vector"]
+    expected = layer.adapt("item", store.gather(list(rows.index)))
+    np.testing.assert_allclose(np.stack(rows.to_list()), expected, rtol=1e-5, atol=1e-6)
+
+    with VectorStore.writer(store.path, store.spec) as writer:  # an item that came after the training, and one changed
+        writer.append([999, 3], ["new", "changed"], np.eye(4)[:2])
+    augmented = augmented_store(layer, "item", VectorStore.open(store.path), tmp_path / "a")
+    np.testing.assert_allclose(augmented.gather([999, 3]), layer.adapt("item", np.eye(4)[:2]), rtol=1e-5, atol=1e-6)
+    done = publish(Rows(augmented, "item"), str(place))
+    assert (done.written, done.unchanged) == (2, 39)
+
+
+def test_the_commands_say_what_they_did_and_exit_by_what_they_found(
+    own_tables: Path, truth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shutil.copytree(truth, tmp_path / "work")
+    config = tmp_path / "kar.toml"
+    text = (own_tables / "kar.toml").read_text().replace("[data]", 'workdir = "work"\n[data]', 1)
+    for table in ("interactions.parquet", "items.csv", "users.csv"):
+        text = text.replace(f'"{table}"', f'"{own_tables / table}"')
+    config.write_text(text)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["-c", str(config), "vectors", *arguments])
+
+    place = str(tmp_path / "p")
+    assert run("check", place).exit_code == 2
+    done = run("export", place, "--entity", "user")
+    assert done.exit_code == 0 and "60 vectors of version" in done.stderr + done.stdout
+    assert run("check", place, "--entity", "user").exit_code == 0
+    no_items = run("check", place)
+    assert no_items.exit_code == 2 and "holds no vectors of item_id" in no_items.stderr
+    shutil.rmtree(tmp_path / "work/vectors")
+    missing = run("export", place)
+    assert missing.exit_code == 2 and "Make it with: kar-aug encode" in missing.stderr
