@@ -193,6 +193,8 @@ class LanguageModel:
         tries: how often one question is asked before it is listed as failed.
         give_up_after: seconds without any answer after which the job stops.
         accept_truncated: whether answers cut off by `max_tokens` count as knowledge.
+        replace_imported: whether entities whose knowledge is a text that was imported are asked about, too; the answer
+            takes its place.
         delete_batch_files: whether what was uploaded for a batch, and its results, are deleted at the provider when the
             answers are stored.
         max_cost: US dollars that all that is asked of this model may cost: other runs and jobs, batches that run and
@@ -220,6 +222,7 @@ class LanguageModel:
     tries: int = setting(5, least=1)
     give_up_after: float = setting(600.0, least=0.001)
     accept_truncated: bool = False
+    replace_imported: bool = False
     delete_batch_files: bool = True
     max_cost: float | None = setting(None, least=0)
     max_requests: int | None = setting(None, least=1)

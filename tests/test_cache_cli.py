@@ -131,6 +131,25 @@ def test_texts_that_one_has_become_knowledge(folder: Path, chat_server: ChatServ
     assert "cannot be proved: 4 texts about items have no as-of time" in done.output, done.output
 
 
+def test_texts_of_ones_own_are_neither_asked_for_nor_replaced(folder: Path, chat_server: ChatServer) -> None:
+    texts = pd.DataFrame({"item_id": range(10), "text": [f"My words on {i}." for i in range(10)]})
+    texts.to_csv("texts.csv", index=False)
+    assert kar_aug("cache", "import", "texts.csv").exit_code == 0
+    ask = ("generate", "--only", "item", "--base-url", chat_server.base_url)
+    dry = kar_aug(*ask, "--dry-run")
+    assert "30 new, 0 changed, 10 unchanged" in dry.output, dry.output
+    done = kar_aug(*ask)
+    assert done.exit_code == 0 and len(chat_server.requests) == 30, done.output
+
+    def own() -> int:
+        with TextCache(".kar/answers.sqlite") as cache:
+            return sum(k.prompt_version == "imported" for k in cache.knowledge("item"))
+
+    assert own() == 10
+    assert kar_aug(*ask).exit_code == 0 and len(chat_server.requests) == 30 and own() == 10
+    assert kar_aug(*ask, "--replace-imported").exit_code == 0 and len(chat_server.requests) == 40 and own() == 0
+
+
 def test_texts_with_an_as_of_time_are_audited(folder: Path) -> None:
     known = pd.DataFrame({"user_id": [1, 2], "text": "x", "as_of": [pd.Timestamp("1990-01-01"), pd.NaT]})
     known.to_parquet("texts.parquet")

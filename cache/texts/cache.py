@@ -101,6 +101,9 @@ class DamagedAnswer(StoreError):
         return type(self), (self.key, self.why)
 
 
+IMPORTED = "imported"  # in place of the prompt's version: a text of the user's own
+
+
 class Link(NamedTuple):
     """Whose knowledge an answer is. `knowledge` is its kind: "user", "item", by another recipe than "kar" "item:tags";
     `as_of` the time of the last event that the prompt saw.

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kar_aug._batched import batched
 from kar_aug._times import dates
-from kar_aug.cache.texts.cache import Answer, Link, TextCache, answer_key
+from kar_aug.cache.texts.cache import IMPORTED, Answer, Link, TextCache, answer_key
 from kar_aug.cache.texts.status import Status
 from kar_aug.data.cells import is_list, mended, text_of, values_of
 from kar_aug.data.ids import ids, ids_of_text
@@ -21,7 +21,6 @@ from kar_aug.data.times import times
 from kar_aug.data.types import plain_column
 from kar_aug.errors import StoreError
 
-VERSION = "imported"  # in place of a prompt version
 _ROWS = 1000
 
 
@@ -106,4 +105,4 @@ def _answered(
     entity: str, entity_id: int | str, text: str, as_of: str | None, author: str
 ) -> tuple[Answer, tuple[Link, ...]]:
     key = answer_key(author, [], {"text": text})  # equal texts of one author are one answer
-    return Answer(key, Status.OK, text, author, []), (Link(entity, entity_id, key, VERSION, as_of),)
+    return Answer(key, Status.OK, text, author, []), (Link(entity, entity_id, key, IMPORTED, as_of),)

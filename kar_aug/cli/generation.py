@@ -33,6 +33,9 @@ _INCOMPLETE = 3  # the exit code where the job went through and some prompts hav
 @click.option("--dry-run", is_flag=True, help="Count prompts, tokens and dollars; send nothing.")
 @click.option("--status", is_flag=True, help="Show what is answered, and what failed and why; send nothing.")
 @click.option("--retry-failed", is_flag=True, help="Ask again what was rejected, refused or answered with nothing.")
+@click.option(
+    "--replace-imported", is_flag=True, default=None, help="Ask also about those whose knowledge is a text of yours."
+)
 @click.option("--batch", is_flag=True, help="Use the Batch API: half the price, within a day.")
 @click.option("--batch-size", type=click.IntRange(1), default=50_000, show_default=True, help="Requests of one batch.")
 @click.option("--no-wait", is_flag=True, help="With --batch: do not wait; the same command later collects.")

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from kar_aug._batched import batched
 from kar_aug._servers.words import without_keys
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Reservation, Status, TextCache
-from kar_aug.cache.texts.cache import DamagedAnswer
+from kar_aug.cache.texts.cache import IMPORTED, DamagedAnswer
 from kar_aug.cache.texts.ledger import billionths
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
@@ -55,13 +55,15 @@ def accepted(model: LanguageModel) -> tuple[Status, ...]:
 
 class Found(NamedTuple):
     """What is known of a prompt: its question, with the status of its answer; whether it was rejected before; and what
-    its entity has. `judged` is its stored answer by today's rules, where it was worth something else.
+    its entity has. `judged` is its stored answer by today's rules, where it was worth something else; `imported` says
+    that its entity has a text of the user's own, which no answer is to replace.
     """
 
     question: Question
     rejected: bool
     linked: Link | None
     judged: tuple[Answer, Status] | None = None
+    imported: bool = False
 
 
 class Survey:
@@ -92,12 +94,14 @@ class Survey:
         missing = {question.key for question in questions} - statuses.keys()
         rejected = {f.key for f in self._cache.failures(missing) if f.permanent} if missing else set()
         linked = self._linked([question.links[0] for question in questions])
+        imported = self._imported(linked)
         found = [
             Found(
                 replace(question, status=statuses.get(question.key)),
                 question.key in rejected,
                 link,
                 judged.get(question.key),
+                link is not None and link.key in imported,
             )
             for question, link in zip(questions, linked, strict=True)
         ]
@@ -108,6 +112,8 @@ class Survey:
     def is_open(self, found: Found) -> bool:
         """Whether it is to be asked: it has no answer and was not rejected, or is to be tried again."""
         status = found.question.status
+        if found.imported:
+            return False
         if self._retry:
             return status is None or status in _UNUSABLE
         return status is None and not found.rejected
@@ -153,6 +159,13 @@ class Survey:
             there.update({(knowledge, id): link for id, link in self._cache.linked(knowledge, ids).items()})
         return [there.get((link.knowledge, link.entity_id)) for link in wanted]
 
+    def _imported(self, linked: Sequence[Link | None]) -> set[str]:
+        """The keys of texts that were imported, are knowledge still, and are not to be replaced."""
+        keys = {link.key for link in linked if link is not None and link.prompt_version == IMPORTED}
+        if self._model.replace_imported or not keys:
+            return set()
+        return {key for key, status in self._cache.answered(keys).items() if status == Status.OK}
+
     def _count(self, found: Found) -> None:
         progress, linked = self._progress, found.linked
         progress.total += 1
@@ -160,8 +173,9 @@ class Survey:
             progress.new += 1
         else:
             self._seen[linked.knowledge] = self._seen.get(linked.knowledge, 0) + 1
-            progress.unchanged += linked.key == found.question.key
-            progress.changed += linked.key != found.question.key
+            same = found.imported or linked.key == found.question.key
+            progress.unchanged += same
+            progress.changed += not same
 
 
 class Intake:
@@ -215,7 +229,9 @@ class Intake:
             question = found.question
             if found.judged is not None:
                 judged[question.key] = found.judged
-            if self._survey.is_open(found) or (though_rejected and question.status is None):
+            if found.imported:
+                cached += 1
+            elif self._survey.is_open(found) or (though_rejected and question.status is None):
                 known = questions.get(question.key)
                 questions[question.key] = question.for_all([*known.links, *question.links]) if known else question
             elif question.status in (None, Status.INVALID):
