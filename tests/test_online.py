@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -134,6 +135,50 @@ def test_rows_of_parquet_are_a_history_by_the_times_that_texts_knew(tmp_path: Pa
     assert arrow.dataset(tmp_path / "one.parquet").to_table()["event_timestamp"].to_pylist()[0].year == 1970
     with pytest.raises(StoreError, match="which is no time"):
         publish(store(tmp_path / "u", {1: "one"}, as_of="lately"), str(tmp_path / "q"))
+
+
+FEAST = """
+import sys
+from datetime import UTC, datetime, timedelta
+import pandas as pd
+from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
+from feast.types import Array, Float32, String
+
+folder = sys.argv[1]
+item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.INT64)
+view = FeatureView(
+    name="k", entities=[item], ttl=timedelta(0), schema=[Field(name="vector", dtype=Array(Float32))],
+    source=FileSource(path=folder + "/p", timestamp_field="event_timestamp"),
+)
+store = FeatureStore(config=RepoConfig(
+    project="kar", provider="local", registry=folder + "/registry.db", entity_key_serialization_version=3,
+    online_store={"type": "sqlite", "path": folder + "/online.db"}, offline_store={"type": "file"},
+))
+store.apply([item, view])
+times = pd.to_datetime(["2000-01-15", "2000-03-01"] * 2, utc=True)
+rows = pd.DataFrame({"item_id": [1, 1, 2, 2], "event_timestamp": times})
+joined = store.get_historical_features(rows, ["k:vector"]).to_df().sort_values(["item_id", "event_timestamp"])
+print([None if v is None else round(float(v[0]), 1) for v in joined["vector"]])
+store.materialize(datetime(1990, 1, 1, tzinfo=UTC), datetime(2001, 1, 1, tzinfo=UTC))
+found = store.get_online_features(["k:vector"], [{"item_id": 2}, {"item_id": 1}]).to_dict()["vector"]
+print([v if v is None else round(v[0], 1) for v in found])
+"""
+
+
+@pytest.mark.skipif("FEAST_PYTHON" not in os.environ, reason="FEAST_PYTHON names no interpreter that has feast")
+def test_feast_joins_each_sample_with_what_was_known_then(tmp_path: Path) -> None:
+    where = str(tmp_path / "p")
+    for as_of, vectors in (("2000-01-01", {1: 1.0, 2: 2.0}), ("2000-02-01", {2: 3.0})):
+        with VectorStore.writer(tmp_path / "s", SPEC) as writer:
+            keys = [f"{id} as of {as_of}" for id in vectors]
+            writer.append(list(vectors), keys, np.array([[v] * 4 for v in vectors.values()]), as_of=as_of)
+            writer.delete([] if 1 in vectors else [1])
+        publish(Rows(VectorStore.open(tmp_path / "s"), "item"), where)
+    command = [os.environ["FEAST_PYTHON"], "-W", "ignore", "-c", FEAST, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert lines == ["[1.0, None, 2.0, 3.0]", "[3.0, None]"], "item 1 is taken away"
 
 
 def test_what_is_no_place_is_told(tmp_path: Path) -> None:
