@@ -40,13 +40,14 @@ def test_knowledge_of_items_alone_is_enough(folder: Path) -> None:
     items = pd.read_csv(folder / "items.csv")
     items.assign(text="About " + items["title"]).to_csv(folder / "texts.csv", index=False)
     settings = (folder / "kar.toml").read_text()
-    (folder / "kar.toml").write_text(settings.replace("controls = []", 'knowledge = ["item"]\ncontrols = ["metadata"]'))
+    (folder / "kar.toml").write_text(settings.replace("controls = []", 'controls = ["metadata"]'))
     assert kar_aug(folder, "cache", "import", "texts.csv").returncode == 0
     encoded = kar_aug(folder, "encode", *HASHES)
     assert encoded.returncode == 0 and "users: no knowledge, nothing to encode" in encoded.stderr, encoded.stderr
     assert not (folder / ".kar/vectors/user").exists()
     compared = kar_aug(folder, "compare", "--seeds", "1")
     assert compared.returncode == 0, compared.stderr
+    assert "knowledge of items alone: it is compared in place of" in compared.stderr, compared.stderr
     assert "DeepFM + item knowledge" in compared.stdout and "DeepFM + metadata text" in compared.stdout
     assert "item" in kar_aug(folder, "inspect", "--vectors").stdout
 

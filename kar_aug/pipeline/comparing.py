@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,12 +126,25 @@ def compare(workspace: Workspace, watch: Watch = SILENT, *, unaudited: bool = Fa
     choose_keras()  # before anything imports it
     from kar_aug.compare import compare as run
 
+    workspace = with_what_is_known(workspace, watch)
     audited = None if unaudited else require_clean(workspace)
     provenance = _provenance(workspace)
     with ExitStack() as stack:
         bar = _TrainingBar(watch, stack)
         comparison = run(workspace, on_start=bar.start, on_event=bar.progress)
     return Compared(workspace, comparison, audited, provenance)
+
+
+def with_what_is_known(workspace: Workspace, watch: Watch = SILENT) -> Workspace:
+    """The same, with knowledge of items alone in place of "both" where nothing is known of users; and so for users."""
+    wanted = workspace.config.compare.knowledge
+    known = [entity for entity in ENTITIES if workspace.paths.store(entity).exists()]
+    if "both" not in wanted or len(known) != 1:
+        return workspace
+    (entity,) = known
+    watch.note(f'There is knowledge of {entity}s alone: it is compared in place of "both" ([compare] knowledge)')
+    names = dict.fromkeys(entity if name == "both" else name for name in wanted)
+    return workspace.changed(compare=replace(workspace.config.compare, knowledge=tuple(names)))
 
 
 class _TrainingBar:
@@ -164,6 +177,7 @@ def export(workspace: Workspace, output: Path | str, backbone: str, seed: int = 
     choose_keras()  # before anything imports it
     from kar_aug.compare import export_model
 
+    workspace = with_what_is_known(workspace)
     export_model(workspace, backbone, seed, Path(output), arm)
     return Path(output)
 

@@ -8,6 +8,7 @@ from kar_aug._tensorflow import choose_keras
 from kar_aug.cache import VectorStore
 from kar_aug.errors import ConfigError
 from kar_aug.online import Checked, Published, Rows, check, publish
+from kar_aug.pipeline.comparing import with_what_is_known
 from kar_aug.pipeline.workspace import Workspace
 
 KINDS = ("raw", "augmented")
@@ -46,4 +47,5 @@ def _store(workspace: Workspace, entity: str, augmented_by: tuple[str, int, str 
     choose_keras()  # before anything imports it
     from kar_aug.compare.exporting import augmented_vectors
 
+    workspace = with_what_is_known(workspace)
     return augmented_vectors(workspace, backbone, seed, entity, arm)
