@@ -143,6 +143,8 @@ class PromptConfig:
         min_events: users with a shorter history are not asked about.
         fallback: what is said of these, at no cost: "none"; "profile"; "average" (what most users like).
         max_users, max_items: ask about so many only, those with most history first; all if not given.
+        whole_catalogue: whether items are asked about, too, that have no event at all: a comparison reads nothing of
+            them, and a model that serves may.
         user_clusters, item_clusters: ask also about so many groups of users, or items, and give each entity its group's
             knowledge (see `kar_aug.pipeline.workspace.groups`).
         cluster_by: what groups have in common: "interactions" of the histories, or "vectors" of the items' own
@@ -159,6 +161,7 @@ class PromptConfig:
     fallback: str = setting("none", among=FALLBACKS)
     max_users: int | None = setting(None, least=0)
     max_items: int | None = setting(None, least=0)
+    whole_catalogue: bool = False
     user_clusters: int | None = setting(None, least=1)
     item_clusters: int | None = setting(None, least=1)
     cluster_by: str = setting("interactions", among=("interactions", "vectors"))

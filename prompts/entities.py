@@ -95,8 +95,10 @@ def item_prompts(
     *,
     limit: int | None = None,
     recipe: Recipe | None = None,
+    whole_catalogue: bool = True,
 ) -> Iterator[Prompt]:
-    """Prompts of the items, those most often in users' histories first; with `limit`, only so many.
+    """Prompts of the items, those most often in users' histories first; with `limit`, only so many; of the whole
+    catalogue, or of those items alone that have an event in any part, which are all that a comparison reads.
 
     Popularity is counted in the histories alone: which items have knowledge must not tell what was clicked later.
     An item without one of the scenario's `item.required` fields is left out: a language model could only invent.
@@ -107,7 +109,10 @@ def item_prompts(
     counted = split.loc[split["part"] == "history", "item_id"]
     ordered = _most_frequent(counted[counted.isin(rows.keys())], None)
     seen = set(ordered)
-    ordered += [item_id for item_id in tables.items["item_id"].tolist() if item_id not in seen]
+    others = tables.items["item_id"]
+    if not whole_catalogue:
+        others = others[others.isin(split["item_id"])]
+    ordered += [item_id for item_id in others.tolist() if item_id not in seen]
     required = scenario.item.get("required", [])
     asked: list[int | str] = []
     nameless: list[int | str] = []

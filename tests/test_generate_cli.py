@@ -96,6 +96,18 @@ def test_a_dry_run_sends_nothing_and_names_the_bill(folder: Path, chat_server: C
     assert re.search(r"to ask\s+40\b", output) and re.search(r"by answers so far\s+120\b", output)
 
 
+def test_items_without_events_are_asked_about_on_request_alone(folder: Path, chat_server: ChatServer) -> None:
+    items = pd.read_csv(folder / "items.csv")
+    more = items.iloc[:3].assign(item_id=[100, 101, 102], title=["One", "Two", "Three"])
+    pd.concat([items, more]).to_csv(folder / "items.csv", index=False)
+    output = run(chat_server, "--dry-run", "--only", "item").output
+    assert re.search(r"to ask\s+40\b", output) and "3 items without any event are not asked about" in output
+    settings_file = folder / "kar.toml"
+    settings_file.write_text(settings_file.read_text() + "\n[prompts]\nwhole_catalogue = true\n")
+    output = run(chat_server, "--dry-run", "--only", "item").output
+    assert re.search(r"to ask\s+43\b", output) and "without any event" not in output
+
+
 def test_status_lists_what_failed_and_retry_failed_asks_it_again(folder: Path, chat_server: ChatServer) -> None:
     def some_fail(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
         content = request["messages"][-1]["content"]

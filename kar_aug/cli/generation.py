@@ -146,6 +146,11 @@ def _print_dry_run(done: DryRun) -> None:
     else:
         table(f"US dollars, by prices of {found.price_date}", ("", "at most", "likely"), _costs(done))
     tell(f"prompt tokens are {found.counted}")
+    if done.without_events:
+        tell(
+            f"{done.without_events:,} items without any event are not asked about: "
+            "[prompts] whole_catalogue = true asks about them, too"
+        )
     if done.waiting:
         tell(
             f"{done.waiting:,} users with long histories have summaries that are still to be asked: prompts that will "

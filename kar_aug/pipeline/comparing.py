@@ -137,11 +137,15 @@ def compare(workspace: Workspace, watch: Watch = SILENT, *, unaudited: bool = Fa
 
 def with_what_is_known(workspace: Workspace, watch: Watch = SILENT) -> Workspace:
     """The same, with knowledge of items alone in place of "both" where nothing is known of users; and so for users."""
-    wanted = workspace.config.compare.knowledge
-    known = [entity for entity in ENTITIES if workspace.paths.store(entity).exists()]
+    wanted, paths = workspace.config.compare.knowledge, workspace.paths
+    known = [entity for entity in ENTITIES if paths.store(entity).exists()]
     if "both" not in wanted or len(known) != 1:
         return workspace
     (entity,) = known
+    (other,) = set(ENTITIES) - {entity}
+    with paths.open_cache(reading=True) as cache:
+        if any(map(cache.count_linked, paths.all_knowledge(other))):
+            return workspace  # it is to be encoded
     watch.note(f'There is knowledge of {entity}s alone: it is compared in place of "both" ([compare] knowledge)')
     names = dict.fromkeys(entity if name == "both" else name for name in wanted)
     return workspace.changed(compare=replace(workspace.config.compare, knowledge=tuple(names)))

@@ -230,11 +230,13 @@ class DryRun:
 
     Args:
         waiting: users with long histories whose prompts will show summaries that are still to be asked.
+        without_events: items that are not asked about, since they have no event ([prompts] whole_catalogue).
     """
 
     model: LanguageModel
     estimate: Estimate
     waiting: int
+    without_events: int = 0
 
     @property
     def costs(self) -> list[tuple[str, float | None, float | None]]:
@@ -260,7 +262,8 @@ def dry_run(job: Job) -> DryRun:
         summaries = StoredSummaries(cache, job.model, stand_in=True)
         prompts, prices = job.prompts(summaries), job.prices()
         found = run_estimate(prompts, cache, job.model, prices=prices, retry_failed=job.retry_failed)
-    return DryRun(job.model, found, summaries.waiting)
+    left_out = job.workspace.asking.without_events if "item" in job.entities else 0
+    return DryRun(job.model, found, summaries.waiting, left_out)
 
 
 @dataclass(frozen=True)

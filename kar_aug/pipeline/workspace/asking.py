@@ -77,7 +77,8 @@ class Asking:
         scenario = scenario or self.scenario
         if entity == "item":
             most = None if everyone else limits.max_items
-            return item_prompts(scenario, tables, split, limit=most, recipe=recipe)
+            whole = everyone or limits.whole_catalogue
+            return item_prompts(scenario, tables, split, limit=most, recipe=recipe, whole_catalogue=whole)
         vectors, vectors_version = self._item_vectors() if needs_vectors(limits.selection) else (None, "")
         return user_prompts(
             scenario,
@@ -105,11 +106,18 @@ class Asking:
         """How many prompts there are, without rendering them; a few fewer where required fields are empty."""
         limits = self.paths.config.prompts
         if entity == "item":
-            count, limit = len(self.data.tables.items), limits.max_items
+            count, limit = len(self.data.tables.items) - self.without_events, limits.max_items
         else:
             users = users_with_history(self.data.split_with_samples, limits.min_events)
             count, limit = len(users), limits.max_users
         return (count if limit is None else min(count, limit)) + (self.paths.groups(entity) or 0)
+
+    @property
+    def without_events(self) -> int:
+        """Items of the catalogue that are not asked about, since they have no event."""
+        if self.paths.config.prompts.whole_catalogue:
+            return 0
+        return int((~self.data.tables.items["item_id"].isin(self.data.split["item_id"])).sum())
 
     def summaries(self, entity: str) -> list[int]:
         """How many questions about parts of long histories each level has; [] where none are summarised."""
