@@ -54,12 +54,12 @@ def tables() -> dict[str, np.ndarray]:
     return {name: random.normal(size=(9, width)).astype("float32") for name, width in SOURCES.items()}
 
 
-def model(adaptor: Any, **options: Any) -> Any:
+def model(adaptor: Any, *, eagerly: bool = True, **options: Any) -> Any:
     ids = {name: keras.Input((1,), name=name, dtype="int32") for name in SOURCES}
     fields = KnowledgeAugmentation(tables(), adaptor=adaptor, name="kar", **options)(ids)
     joined = keras.layers.Concatenate()(list(fields.values()))
     built = keras.Model(ids, keras.layers.Dense(1, activation="sigmoid")(joined))
-    return ready(built)
+    return ready(built, eagerly=eagerly)
 
 
 def inputs() -> dict[str, Any]:
@@ -98,7 +98,7 @@ def test_a_single_source_uses_the_very_layer() -> None:
 
 @pytest.mark.parametrize("name", ADAPTORS)
 def test_every_weight_learns_and_losses_of_the_layer_count(name: str) -> None:
-    built = model(ADAPTORS[name]())
+    built = model(ADAPTORS[name](), eagerly=False)
     before = built.get_weights()
     built.fit(inputs(), np.arange(32) % 2, epochs=3, verbose=0)
     frozen = {id(weight) for weight in built.non_trainable_weights}
@@ -162,7 +162,7 @@ def test_a_trained_model_is_augmented_with_a_layer_of_ones_own() -> None:
     before = predicted(base, rows)
     augmented = augment(base, KnowledgeAugmentation({"item": tables()["item"]}, adaptor=sequential()))
     np.testing.assert_allclose(predicted(augmented, rows), before, atol=1e-6)
-    ready(augmented, loss="mse").fit(rows, np.ones(9), verbose=0)
+    ready(augmented, loss="mse", eagerly=True).fit(rows, np.ones(9), verbose=0)
     np.testing.assert_allclose(predicted(prestore(augmented), rows), predicted(augmented, rows), atol=1e-5)
 
 

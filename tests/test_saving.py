@@ -63,7 +63,7 @@ def model(store: VectorStore, **options: Any) -> Any:
     fields = augmentation({"item": item, "raw": raw})
     joined = keras.layers.Concatenate()([fields["item"], fields["raw"]])
     built = keras.Model({"item": item, "raw": raw}, keras.layers.Dense(1, activation="sigmoid")(joined))
-    return ready(built)
+    return ready(built, eagerly=True)
 
 
 def inputs() -> dict[str, Any]:

@@ -122,7 +122,7 @@ def test_a_model_survives_a_change_of_coverage() -> None:
     layer = KnowledgeAugmentation({"item": before}, expert_units=(8, 4))
     ids = keras.Input((1,), name="item", dtype="int32")
     model = keras.Model(ids, keras.layers.Dense(1, activation="sigmoid")(layer({"item": ids})["item"]))
-    ready(model, 0.001)
+    ready(model, 0.001, eagerly=True)
     rows = np.arange(20, dtype="int32")[:, None]
     model.fit(rows, random.integers(0, 2, 20), epochs=3, verbose=0)
     more = refresh(model, {"item": vectors})
@@ -158,7 +158,7 @@ def test_gate_usage_is_logged_for_tensorboard(tmp_path: Path) -> None:
     layer = KnowledgeAugmentation({"item": np.eye(4, dtype="float32")}, expert_units=(8, 4))
     ids = keras.Input((1,), name="item", dtype="int32")
     model = keras.Model(ids, keras.layers.Dense(1)(layer({"item": ids})["item"]))
-    ready(model, 0.001, "mse")
+    ready(model, 0.001, "mse", eagerly=True)
     rows = np.arange(4, dtype="int32")[:, None]
     callback = GateUsage(layer, {"item": rows}, tmp_path)
     model.fit(rows, np.ones(4), epochs=2, verbose=0, callbacks=[callback])
