@@ -120,16 +120,14 @@ def test_the_knowledge_vectors_are_no_weights_and_not_in_the_file(
     assert stores["item_id"].vectors.tobytes() not in (tmp_path / "model.keras").read_bytes()
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_a_saved_model_predicts_the_same_and_trains_on(
-    stores: dict[str, VectorStore], tmp_path: Path, suffix: str
-) -> None:
+def test_a_saved_model_predicts_the_same_and_trains_on(stores: dict[str, VectorStore], tmp_path: Path) -> None:
     built, inputs = model(layer(stores)), batch()
-    built.fit(inputs, np.ones(64), verbose=0)
-    built.save(str(tmp_path / f"model{suffix}"))
-    again = load_model(tmp_path / f"model{suffix}")
-    np.testing.assert_array_equal(predicted(built, inputs), predicted(again, inputs))
-    ready(again, eagerly=True).fit(inputs, np.ones(64), verbose=0)
+    built.fit(inputs, np.ones(64), batch_size=64, verbose=0)
+    for suffix in (".keras", ".h5"):
+        built.save(str(tmp_path / f"model{suffix}"))
+        again = load_model(tmp_path / f"model{suffix}")
+        np.testing.assert_array_equal(predicted(built, inputs), predicted(again, inputs))
+        ready(again, eagerly=True).fit(inputs, np.ones(64), batch_size=64, verbose=0)
 
 
 def test_a_changed_store_is_refused_and_a_moved_one_can_be_named(
@@ -226,7 +224,8 @@ def test_augment_changes_no_prediction_until_trained(
     before = predicted(base, inputs)
     augmented = augment(base, layer(stores), at=at)
     np.testing.assert_allclose(predicted(augmented, inputs), before, atol=1e-6)
-    ready(augmented, eagerly=True).fit(inputs, np.random.default_rng(0).integers(0, 2, 64), epochs=3, verbose=0)
+    label = np.random.default_rng(0).integers(0, 2, 64)
+    ready(augmented, eagerly=True).fit(inputs, label, batch_size=64, epochs=3, verbose=0)
     after = predicted(augmented, inputs)
     assert np.abs(after - before).max() > 1e-3
     augmented.save(str(tmp_path / "augmented.keras"))
@@ -250,7 +249,9 @@ def test_augment_can_freeze_the_old_weights(stores: dict[str, VectorStore]) -> N
     base, inputs = plain_model(), plain_batch()
     before = base.get_weights()
     augmented = augment(base, layer(stores), trainable=False)
-    ready(augmented, eagerly=True).fit(inputs, np.random.default_rng(0).integers(0, 2, 64), epochs=2, verbose=0)
+    ready(augmented, eagerly=True).fit(
+        inputs, np.random.default_rng(0).integers(0, 2, 64), batch_size=64, epochs=2, verbose=0
+    )
     for old, new in zip(before, base.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     assert np.abs(augmented.get_layer("knowledge_projection").get_weights()[0]).max() > 0
@@ -289,7 +290,7 @@ def test_augment_on_a_keras_rs_model(stores: dict[str, VectorStore], tmp_path: P
     assert augmented.knowledge_attached_to == (at or "deep")
     np.testing.assert_allclose(predicted(augmented, inputs), before, atol=1e-6)
     label = np.random.default_rng(0).integers(0, 2, 64)
-    ready(augmented, 0.05, eagerly=True).fit(inputs, label, epochs=5, verbose=0)
+    ready(augmented, 0.05, eagerly=True).fit(inputs, label, batch_size=64, epochs=3, verbose=0)
     after = predicted(augmented, inputs)
     assert np.abs(after - before).max() > 1e-3
     augmented.save(str(tmp_path / "model.keras"))

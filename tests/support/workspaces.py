@@ -24,8 +24,9 @@ def counted(frame, shares):
 
 
 def opened(tables: Path, workdir: Path, data: dict[str, Any] | None = None, **compare: Any) -> Workspace:
-    """The settings beside some tables, for models that know nothing of items but ids; in another workdir, [data] and
-    [compare] changed.
+    """The settings beside some tables, for models that know nothing of items but ids, and of events but their items:
+    the fewer inputs, the sooner a model is built; in another workdir, [data] and [compare] changed.
     """
-    config = Config.load(tables / "kar.toml", {"compare": compare, "data": {"item_features": [], **(data or {})}})
+    few = {"item_features": [], "event_features": []}
+    config = Config.load(tables / "kar.toml", {"compare": compare, "data": {**few, **(data or {})}})
     return Workspace(replace(config, workdir=str(workdir)))
