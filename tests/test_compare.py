@@ -415,7 +415,7 @@ from support.workspaces import opened
 from kar_aug.compare import compare
 if __name__ == "__main__":
     counted = {"protocol": "counting:counted"}
-    workspace = opened(Path(tables), Path(workdir), counted, knowledge=[], jobs=2, seeds=3, epochs=15, patience=15)
+    workspace = opened(Path(tables), Path(workdir), counted, knowledge=[], jobs=2, seeds=3, epochs=6, patience=6)
     compare(workspace, on_event=lambda event: print(event.done, flush=True))
 """
 
@@ -448,7 +448,7 @@ def test_killed_runs_leave_whole_rows_no_processes_and_the_rest_to_do(
         assert connection.execute("SELECT count(*) FROM runs").fetchone()[0] == kept
     assert 1 <= kept < 3
     counted = Workspace(replace(workspace.config, data=replace(workspace.config.data, protocol="counting:counted")))
-    here, done = run(counted, knowledge=(), seeds=3, epochs=15, patience=15)
+    here, done = run(counted, knowledge=(), seeds=3, epochs=6, patience=6)
     assert done == 3 - kept and here.seeds == 3, "side by side or here, it is the same run"
     assert split.read_text() == "split\n", "all four processes read what the first had prepared"
 

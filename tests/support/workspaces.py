@@ -10,7 +10,7 @@ from kar_aug.config import Config
 from kar_aug.pipeline.workspace import Workspace
 
 # [compare]: long enough to learn what the vectors of the fixture `truth` say.
-LEARNING = {"epochs": 10, "patience": 10, "learning_rate": 0.02, "batch_size": 64}
+LEARNING = {"epochs": 4, "patience": 4, "learning_rate": 0.05, "batch_size": 32}
 # A module `counting` with a protocol `counted`, which leaves a line in the file $COUNTED for each split it makes.
 COUNTING = """
 import os
