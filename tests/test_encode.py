@@ -94,6 +94,7 @@ def test_the_real_encoder_finds_like_meaning() -> None:
     assert crime @ murder > crime @ cartoon + 0.1
 
 
+@pytest.mark.slow
 def test_an_encoder_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(EncodingError, match="empty' cannot be loaded"):

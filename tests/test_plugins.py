@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import script
 
 from kar_aug._keras import IS_KERAS_3
 
@@ -140,8 +142,13 @@ def project(own_tables: Path, tmp_path: Path) -> Path:
 
 
 def run(project: Path, *arguments: str) -> dict[str, Any]:
+    """In a process that is new: entry points are read once."""
+    environment = {**os.environ, "PYTHONPATH": str(project.parent / "installed")}
     (project / "script.py").write_text(SCRIPT)
-    done = script(project, project / "script.py", *arguments, PYTHONPATH=str(project.parent / "installed"))
+    done = subprocess.run(
+        [sys.executable, "script.py", *arguments],
+        cwd=project, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 

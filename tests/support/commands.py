@@ -26,9 +26,9 @@ def kar_aug(folder: Path, *arguments: str, key: str | None = KEY, one_core: bool
     return _done(folder, ["-m", "kar_aug", *arguments], {"OPENAI_API_KEY": key}, one_core=one_core)
 
 
-def script(folder: Path, path: Path, *arguments: str, **environment: str) -> CompletedProcess[str]:
+def script(folder: Path, path: Path, *arguments: str) -> CompletedProcess[str]:
     """`python PATH ARGUMENTS` in a folder, to its end."""
-    return _done(folder, [str(path), *arguments], environment)
+    return _done(folder, [str(path), *arguments], {})
 
 
 def _done(
@@ -91,7 +91,6 @@ def _child(order: dict[str, Any]) -> int:
     os.chdir(order["folder"])
     if order["one_core"]:
         use_one_core()
-    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     try:
         _run(*order["arguments"])
     except SystemExit as end:
