@@ -12,9 +12,10 @@ help:  ## Show this list
 demo: $(VENV)/.installed  ## Run everything on MovieLens-100K with a small local language model
 	$(BIN)/kar-aug demo
 
-# A process a core, each on one thread. A file is one process's, so that what its tests share is made once; the files go
-# out in the order of conftest.py, the longest first.
-PYTEST = TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+# Processes by the cores, each on one thread. A file is one process's, so that what its tests share is made once; the
+# files go out in the order of conftest.py, the longest first. What the many processes import is compiled once.
+PYTEST = TF_USE_LEGACY_KERAS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile \
+	--no-loadscope-reorder
 
 test: $(VENV)/.installed  ## Run the tests, on both Keras APIs where it matters
 	$(PYTEST)

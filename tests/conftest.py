@@ -36,12 +36,12 @@ from kar_aug.cache import TextCache
 from kar_aug.testing import ChatServer
 
 # What `make test-fast` leaves out, beside tests with the mark `slow` and those that run on both Keras APIs: files whose
-# tests train, start processes or load large models, and tests with a fixture that does.
+# tests train, start processes or import TensorFlow, and tests with a fixture that does.
 SLOW_FILES = {
-    "test_audit", "test_backbones", "test_checkpoint", "test_cli", "test_collective", "test_compare",
+    "test_audit", "test_backbones", "test_batches", "test_checkpoint", "test_cli", "test_collective", "test_compare",
     "test_decomposition", "test_demo", "test_docs", "test_encoders", "test_exporting", "test_generate_cli",
-    "test_golden", "test_imports", "test_keras_3", "test_local", "test_packaging", "test_plugins", "test_prepared",
-    "test_project", "test_report",
+    "test_golden", "test_imports", "test_join", "test_keras_3", "test_local", "test_packaging", "test_plugins",
+    "test_prepared", "test_preprocessing", "test_project", "test_prompting_cli", "test_report",
 }  # fmt: skip
 SLOW_FIXTURES = {"new_database", "nursery", "trained"}
 # What takes longest begins first: else one process is still at it when the other has nothing left to do.
@@ -60,10 +60,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make test-fast` does not even import files of which it runs nothing: TensorFlow takes longer than a file."""
+    if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
+        return None
+    slow = collection_path.stem in SLOW_FILES or "\npytestmark = pytest.mark.both_keras" in collection_path.read_text()
+    return slow or None
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Processes of `-n auto`: one a core, but no more than 2 GB each allow on a large machine."""
-    return min(8, cores())
+    """Processes of `-n auto`: one more than there are cores, for many tests wait for servers, pauses and processes; but
+    no more than 2 GB each allow on a large machine.
+    """
+    return min(8, cores() + 1)
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ def a_model() -> Any:
     inputs = keras.Input((4,))
     hidden = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(keras.layers.Dense(8)(inputs)))
     model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(hidden))
-    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
+    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     return model
 

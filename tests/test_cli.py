@@ -40,6 +40,7 @@ def test_knowledge_of_items_alone_is_enough(folder: Path) -> None:
     items = pd.read_csv(folder / "items.csv")
     items.assign(text="About " + items["title"]).to_csv(folder / "texts.csv", index=False)
     settings = (folder / "kar.toml").read_text()
+    settings = settings.replace("[data]", "[data]\nevent_features = []")
     (folder / "kar.toml").write_text(settings.replace("controls = []", 'controls = ["metadata"]'))
     assert kar_aug(folder, "cache", "import", "texts.csv").returncode == 0
     encoded = kar_aug(folder, "encode", *HASHES)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from support.workspaces import LEARNING, opened
+from support.workspaces import COUNTING, LEARNING, opened
 
 from kar_aug._keras import IS_KERAS_3
 
@@ -414,14 +414,22 @@ sys.path.insert(0, tests)
 from support.workspaces import opened
 from kar_aug.compare import compare
 if __name__ == "__main__":
-    workspace = opened(Path(tables), Path(workdir), knowledge=[], jobs=2, seeds=3, epochs=15, patience=15)
+    counted = {"protocol": "counting:counted"}
+    workspace = opened(Path(tables), Path(workdir), counted, knowledge=[], jobs=2, seeds=3, epochs=6, patience=6)
     compare(workspace, on_event=lambda event: print(event.done, flush=True))
 """
 
 
-def test_killed_runs_leave_whole_rows_no_processes_and_the_rest_to_do(workspace: Workspace, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
+def test_killed_runs_leave_whole_rows_no_processes_and_the_rest_to_do(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, split = tmp_path / "script.py", tmp_path / "split"
     script.write_text(_SCRIPT)
+    (tmp_path / "counting.py").write_text(COUNTING)
+    monkeypatch.setenv("COUNTED", str(split))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "counting", raising=False)  # another test's
     arguments = [workspace.config.folder, workspace.config.work, Path(__file__).parent]
     command = [sys.executable, str(script), *map(str, arguments)]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -439,8 +447,10 @@ def test_killed_runs_leave_whole_rows_no_processes_and_the_rest_to_do(workspace:
         kept = connection.execute("SELECT count(*) FROM runs JOIN predictions USING (identity)").fetchone()[0]
         assert connection.execute("SELECT count(*) FROM runs").fetchone()[0] == kept
     assert 1 <= kept < 3
-    here, done = run(workspace, knowledge=(), seeds=3, epochs=15, patience=15)
+    counted = Workspace(replace(workspace.config, data=replace(workspace.config.data, protocol="counting:counted")))
+    here, done = run(counted, knowledge=(), seeds=3, epochs=6, patience=6)
     assert done == 3 - kept and here.seeds == 3, "side by side or here, it is the same run"
+    assert split.read_text() == "split\n", "all four processes read what the first had prepared"
 
 
 def _alive(session: int) -> bool:

@@ -181,6 +181,7 @@ def test_encode_takes_away_what_is_no_knowledge_any_more_and_says_how_much(proje
 # A cache that takes nothing
 
 
+@pytest.mark.slow
 def test_connections_to_postgresql_that_are_cut_are_made_again_and_no_answer_is_lost(postgresql: str) -> None:
     ended = threading.Event()
 

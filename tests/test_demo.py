@@ -14,7 +14,7 @@ from pathlib import Path
 
 from support.commands import kar_aug, use_one_core
 
-DEMO = ["demo", "--users", "4", "--items", "14", "--seeds", "1", "--epochs", "2", "--max-tokens", "8"]
+DEMO = ["demo", "--users", "4", "--items", "14", "--seeds", "1", "--epochs", "1", "--max-tokens", "8"]
 
 
 def answers(folder: Path) -> int:

@@ -80,6 +80,7 @@ def test_no_knowledge_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
         encode([], tmp_path / "store", CountingEncoder())
 
 
+@pytest.mark.slow
 def test_the_real_encoder_finds_like_meaning() -> None:
     encoder = SentenceTransformerEncoder()
     assert encoder.name.startswith(MINILM + "@") and encoder.dimension == 384
@@ -93,6 +94,7 @@ def test_the_real_encoder_finds_like_meaning() -> None:
     assert crime @ murder > crime @ cartoon + 0.1
 
 
+@pytest.mark.slow
 def test_an_encoder_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(EncodingError, match="empty' cannot be loaded"):
@@ -181,6 +183,7 @@ def test_a_vector_that_is_not_finite_is_an_error_that_names_the_encoder(tmp_path
         encode(knowledge({1: "a"}), tmp_path / "store", Broken())
 
 
+@pytest.mark.slow
 def test_killed_it_encodes_only_what_is_missing(tmp_path: Path) -> None:
     code = """
 import sys

@@ -244,6 +244,7 @@ def test_max_cost_needs_the_price_before_anything_is_sent(project: Path) -> None
     assert all(Prices().of(f"text-embedding-{name}") is not None for name in ("3-small", "3-large", "ada-002"))
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_had_sent_counts_at_its_most(project: Path) -> None:
     is_over = threading.Event()
 

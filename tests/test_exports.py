@@ -40,6 +40,7 @@ def test_a_name_that_is_not_there_is_an_error() -> None:
         from kar_aug import nowhere  # noqa: F401
 
 
+@pytest.mark.slow
 def test_packages_called_after_what_they_do_can_be_called_however_they_were_imported() -> None:
     code = f"""
 import kar_aug.compare.arms, kar_aug.generate.limits, kar_aug.audit, kar_aug.encode.job, kar_aug.inspect.nearest

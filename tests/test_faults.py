@@ -47,6 +47,7 @@ def date(seconds: float) -> str:
 # Slowing down
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(
     "header",
@@ -75,6 +76,7 @@ def test_one_slow_down_holds_all_slots_until_the_server_takes_requests_again(
     assert came <= 8, "more came while they were to wait than were on their way"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_overrun_is_asked_by_fewer_and_then_by_more_again(cache: TextCache) -> None:
     refusing = False
     in_flight: list[tuple[bool, int]] = []
@@ -145,6 +147,7 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.delattr(openai, "DefaultAioHttpClient")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize(
     "fault", ["500", "408", "reset", "half", "bad header", "empty body", "not json", "an error", "list", "hang"]
@@ -336,6 +339,7 @@ def test_an_error_of_the_prompts_ends_the_job_and_keeps_the_answers(chat_server:
 # A server that refuses, at any time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [

@@ -216,6 +216,7 @@ events = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(rows=events, length=st.integers(1, 5), history=st.integers(0, 4), clicks=st.booleans())
 def test_a_sequence_is_the_latest_events_strictly_before(
@@ -241,6 +242,7 @@ def test_a_sequence_is_the_latest_events_strictly_before(
         )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(seconds=st.lists(st.integers(0, 10**9), min_size=1, max_size=20))
 def test_since_grows_by_one_as_the_time_doubles(seconds: list[int]) -> None:

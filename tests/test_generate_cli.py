@@ -257,9 +257,10 @@ def everywhere(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and KEY[3:20].encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize("shown", [KEY, KEY[:12] + "*" * 8, f"Bearer {KEY}"])
 @pytest.mark.parametrize("status", [400, 401, 403, 429, 500])
-def test_a_key_that_the_server_echoes_is_shown_and_stored_nowhere(folder: Path, status: int, shown: str) -> None:
+def test_a_key_that_the_server_echoes_is_shown_and_stored_nowhere(folder: Path, status: int) -> None:
+    shown = f"{KEY[:12]}********, {KEY}, Bearer {KEY}"
+
     def echoing(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
         if number and status in (400, 500):
             return echo(server, request, number)

@@ -10,12 +10,13 @@ import pytest
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, load_model, prestore
-from kar_aug._keras import keras, tf
+from kar_aug._keras import IS_KERAS_3, keras, tf
 from kar_aug.backbones import Injected, Settings, embed
 from kar_aug.backbones.injections.events import Events
 from kar_aug.backbones.injections.fields import Fields
 from kar_aug.backbones.protocol import Injection, nothing
 from kar_aug.data.features import Feature
+from kar_aug.errors import ConfigError
 from kar_aug.layers import CandidateAndEvents, MaskedMean
 from kar_aug.registry import INJECTIONS
 
@@ -136,9 +137,9 @@ def test_a_model_in_plain_keras_learns_with_any_injection_and_survives_saving_an
     augmentation = None if injection is nothing else knowledge()
     settings = Settings(embedding_dim=WIDTH, hidden_units=(8,), l2_embedding=1e-4)
     model = two_tower(FEATURES, settings, augmentation, injection)
-    ready(model, 0.05)
+    ready(model, 0.05, eagerly=not isinstance(injection, Events))
     label = np.asarray([1.0, 0.0, 1.0], "float32")
-    losses = model.fit(ROWS, label, epochs=12, verbose=0).history["loss"]
+    losses = model.fit(ROWS, label, epochs=6, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     expected = predicted(model, ROWS)
     keras.Model(model.inputs, model.outputs).save(tmp_path / "model.keras")
@@ -146,3 +147,13 @@ def test_a_model_in_plain_keras_learns_with_any_injection_and_survives_saving_an
     np.testing.assert_allclose(predicted(loaded, ROWS), expected, rtol=1e-6)
     if augmentation is not None:
         np.testing.assert_allclose(predicted(prestore(loaded), ROWS), expected, atol=1e-5)
+
+
+@pytest.mark.skipif(not IS_KERAS_3, reason="they work on the other one")
+def test_whoever_wants_a_backbone_of_deepctr_on_keras_3_is_told_the_remedy() -> None:
+    with pytest.raises(ConfigError) as refused:
+        from kar_aug.backbones import DeepFM  # noqa: F401
+    assert str(refused.value) == (
+        "DeepCTR 0.9.4 does not work on Keras 3: set the environment variable TF_USE_LEGACY_KERAS=1 before "
+        "TensorFlow is imported, and install tf-keras."
+    )

@@ -147,6 +147,7 @@ def test_the_command_prints_all_of_it(tmp_path: Path, monkeypatch: pytest.Monkey
     assert CliRunner().invoke(main, ["inspect", "--data", "--item", "3"]).exit_code == 2
 
 
+@pytest.mark.slow
 def test_it_needs_no_tensorflow(tmp_path: Path) -> None:
     news(tmp_path)
     code = """

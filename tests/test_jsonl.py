@@ -79,6 +79,7 @@ def test_nothing_to_ask_writes_no_file(cache: TextCache, tmp_path: Path) -> None
     assert export_jsonl([], cache, MODEL, tmp_path / "out.jsonl")[0] == [] and not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_garbage_unknown_ids_and_errors_in_files_lose_no_answer(cache: TextCache, tmp_path: Path) -> None:
     requests = export(cache, tmp_path / "out.jsonl", 6)
     one = write(

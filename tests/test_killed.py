@@ -35,6 +35,7 @@ def check_answers(where: Path | str, count: int) -> None:
         assert cache.database.check() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "count", "kills"), [("sqlite", 2000, 20), ("postgresql", 500, 5)], indirect=["where"]
 )

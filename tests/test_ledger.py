@@ -74,6 +74,7 @@ BEHAVIOURS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_no_number_of_runs_crosses_the_limit_whatever_becomes_of_answers(
     cache: TextCache, prices: Prices, behaviour: str

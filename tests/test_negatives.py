@@ -23,6 +23,7 @@ def clicks(rows: list[tuple[int, int, int]]) -> pd.DataFrame:
     return split
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 9)), min_size=3, max_size=40),

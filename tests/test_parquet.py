@@ -53,6 +53,7 @@ def test_prompts_can_be_left_out(tmp_path: Path) -> None:
     assert len(list(copy.knowledge("item"))) == 20
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(ENTITY, TEXT, st.sampled_from(STATUSES)), max_size=8, unique_by=lambda row: repr(row[0])))
 def test_any_answer_comes_back(

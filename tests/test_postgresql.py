@@ -92,6 +92,7 @@ def test_knowledge_comes_in_the_same_order_from_both_databases(postgresql: str, 
     assert orders[0] == orders[1] and len(orders[0]) == len(ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to_postgresql", [True, False])
 def test_shards_are_merged_between_databases(postgresql: str, tmp_path: Path, to_postgresql: bool) -> None:
     addresses: list[Path | str] = [tmp_path / "answers.sqlite", postgresql]
@@ -106,6 +107,7 @@ def test_shards_are_merged_between_databases(postgresql: str, tmp_path: Path, to
         assert server.answered == 320
 
 
+@pytest.mark.slow
 def test_claims_of_many_are_no_deadlock(postgresql: str) -> None:
     """All claim and answer the same questions, each in another order."""
     import random

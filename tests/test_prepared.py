@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from support import every_kind
 from support.commands import kar_aug, refused
 from support.small_tables import EVENTS, ITEMS, samples
+from support.workspaces import COUNTING
 
 from kar_aug import Project
 from kar_aug.audit import audit
@@ -36,15 +37,6 @@ from kar_aug.data.samples import Column, Samples
 from kar_aug.errors import DataError
 from kar_aug.pipeline.workspace import Workspace
 
-PROTOCOL = """
-import os
-from kar_aug.data.split import by_user
-
-def counted(frame, shares):
-    with open(os.environ["COUNTED"], "a") as file:
-        file.write("split\\n")
-    return by_user(frame, shares)
-"""
 DATASET = """
 import pandas as pd
 from kar_aug.data import Tables
@@ -274,7 +266,7 @@ def folder(own_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in ("interactions.parquet", "items.csv"):
         shutil.copy(own_tables / name, tmp_path)
     (tmp_path / "kar.toml").write_text(SETTINGS)
-    (tmp_path / "counting.py").write_text(PROTOCOL)
+    (tmp_path / "counting.py").write_text(COUNTING)
     for name in ("counting", "of_others"):  # another test's
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -320,18 +312,6 @@ def test_several_processes_at_once_make_them_once(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_processes_that_train_share_what_was_prepared(folder: Path) -> None:
-    """Two of them, and this one, which prepares nothing either: it was done before."""
-    from kar_aug._keras import IS_KERAS_3
-
-    if IS_KERAS_3:
-        pytest.skip("DeepCTR works on the legacy API only")
-    kar_aug(folder, "prepare")
-    compared = Project.open("kar.toml").compare(unaudited=True)
-    assert len(compared.table()) == 2 and splits(folder) == 1
-
-
-@pytest.mark.slow
 def test_a_training_on_what_was_prepared_comes_to_the_same(folder: Path) -> None:
     from kar_aug._keras import IS_KERAS_3
 
@@ -361,7 +341,7 @@ def test_whoever_changes_what_samples_are_made_of_has_others(folder: Path, chang
     elif change == "settings":
         data = {"history_length": 7}
     elif change == "protocol":
-        Path("counting.py").write_text(PROTOCOL + "\n# changed\n")
+        Path("counting.py").write_text(COUNTING + "\n# changed\n")
     else:
         Path("parts").mkdir()
         interactions.to_parquet("parts/1.parquet")

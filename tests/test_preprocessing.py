@@ -40,6 +40,7 @@ def sent_for(preprocessing: Preprocessing, split: pd.DataFrame, rows: Any) -> di
     return request(split, list(rows), [raw.as_dict() for raw in preprocessing.inputs], dict(READ.sequences))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ids", "times"), [(str, "dates"), (int, "seconds")])
 def test_raw_columns_become_what_the_model_was_trained_on(ids: type, times: str) -> None:
     samples, split = built(tables(ids, times))

@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.commands import script
 
 from kar_aug import ConfigError, DataError, GenerationError, LeakageError, Project, VectorStore, Watch
 from kar_aug.cache import Answer, Link, TextCache, answer_key
@@ -69,16 +70,13 @@ def test_the_readmes_lines_and_the_example_do_the_whole_job(folder: Path, server
     """As scripts without `if __name__ == "__main__"`, though trainings run in processes of their own."""
     settings = (folder / "kar.toml").read_text()
     address = f'[generate]\nbase_url = "{server.base_url}"\n'
-    (folder / "kar.toml").write_text(settings.replace("[generate]\n", address).replace("jobs = 1", "jobs = 2"))
+    few = "[data]\nevent_features = []\n"  # the fewer inputs, the sooner a model is built
+    settings = settings.replace("[data]\n", few).replace("jobs = 1", "jobs = 2")
+    (folder / "kar.toml").write_text(settings.replace("[generate]\n", address))
     items = pd.read_csv("items.csv")
     items.loc[7, "title"] = "Fargo (1996)"
     items.to_csv("items.csv", index=False)
-    example = subprocess.run(
-        [sys.executable, ROOT / "examples" / "the_whole_job.py", "kar.toml"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    example = script(folder, ROOT / "examples" / "the_whole_job.py", "kar.toml")
     assert example.returncode == 0, example.stderr
     assert "100 asked, 0 already cached" in example.stdout and "items: 40 vectors of 26 by letters" in example.stdout
     assert "no leak found by" in example.stdout
@@ -89,7 +87,7 @@ def test_the_readmes_lines_and_the_example_do_the_whole_job(folder: Path, server
         r"```python\n(from kar_aug import Project\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
     )
     (folder / "ten_lines.py").write_text(lines)
-    readme = subprocess.run([sys.executable, "ten_lines.py"], capture_output=True, text=True, check=False)
+    readme = script(folder, folder / "ten_lines.py")
     assert readme.returncode == 0, readme.stderr
     assert "0 asked, 100 already cached" in readme.stdout and server.answered == 100, "nothing is asked twice"
     verdict = re.findall("DeepFM [+] knowledge beats .*", example.stdout)
@@ -109,7 +107,7 @@ def test_results_are_objects_with_data_frames_and_nothing_is_printed(
     audit = project.audit()
     assert set(audit.frame["result"]) == {"ok", "nothing"} and str(audit).endswith(audit.verdict)
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    compared = opened(server, compare={"jobs": 1}).compare()
+    compared = opened(server, compare={"jobs": 1}, data={"event_features": []}).compare()
     assert compared.table()["arm"].tolist() == ["DeepFM", "DeepFM + knowledge"]
     (verdict,) = compared.verdicts
     assert str(compared.verdicts) == verdict.text and compared.verdicts.frame["seeds"].tolist() == [1]

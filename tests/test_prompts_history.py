@@ -34,6 +34,7 @@ def frames() -> tuple[Tables, pd.DataFrame]:
     return Tables(events, items=items, users=users), split_interactions(events)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @settings(max_examples=40, deadline=None)
 @given(history=st.lists(st.tuples(st.integers(0, 14), st.integers(1, 5)), max_size=30), count=st.integers(1, 12))

@@ -80,6 +80,7 @@ def digests(scenario: Scenario) -> dict[str, str]:
     return {name: _digest(rendered) for name, rendered in renderings(scenario)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", scenario_names())
 def test_no_message_that_was_ever_paid_for_changes(name: str) -> None:
     assert digests(Scenario.load(name)) == json.loads(PINNED.read_text())[name]

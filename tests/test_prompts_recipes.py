@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -18,8 +19,14 @@ ALL = [(source, name) for source in ("user", "item") for name in recipe_names(so
 TAGS = Path(__file__).parent.parent / "prompts" / "recipes" / "tags.toml"
 
 
+@cache
+def tables_of(scenario: str, value: str) -> tuple[Tables, pd.DataFrame]:
+    """Read by many tests, changed by none."""
+    return tables(Scenario.load(scenario), value)
+
+
 def asked(scenario: Scenario, recipe: Recipe, source: str, value: str = "A Title") -> list[Prompt]:
-    data, split = tables(scenario, value)
+    data, split = tables_of(scenario.name, value)
     ask = user_prompts if source == "user" else item_prompts
     return list(ask(scenario, data, split, recipe=recipe))
 

@@ -305,6 +305,7 @@ def test_batches_of_json_lines_hold_what_the_frame_holds(
         pd.testing.assert_frame_equal(by_column(path), read_table(path))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(*[st.sampled_from(["", "1", "-7", "2.5", "x", "True", "001"])] * 3), min_size=1, max_size=9),

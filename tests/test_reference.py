@@ -82,7 +82,7 @@ def reference(layer: Any, name: str, table: KnowledgeTable, ids: np.ndarray, slo
     return np.asarray(outputs).reshape(*slopes.shape), gradients
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_values_and_gradients_equal_numpy(data: Any) -> None:
     draw = data.draw

@@ -78,6 +78,7 @@ assert not {"tensorflow", "sentence_transformers", "torch", "pandas", "sqlalchem
 
 
 @pytest.mark.parametrize("name", REGISTRIES)
+@pytest.mark.slow
 def test_every_name_of_ours_leads_somewhere(name: str) -> None:
     for choice in REGISTRIES[name]:
         assert callable(REGISTRIES[name].load(f"{choice}x" if choice.endswith(":") else choice))

@@ -190,6 +190,7 @@ def test_a_schema_that_servers_would_refuse_is_found_when_read(tmp_path: Path, s
     assert message in str(raised.value)
 
 
+@pytest.mark.slow
 def test_what_was_said_as_json_becomes_features_of_the_model(folder: Path) -> None:
     text = (folder / "kar.toml").read_text()
     (folder / "kar.toml").write_text(

@@ -126,6 +126,7 @@ def test_a_long_history_is_asked_about_level_by_level_and_no_part_of_it_is_knowl
     assert all(title.partition(" rated")[0] in metadata[0] for title in shown), "what was summarised, without a model"
 
 
+@pytest.mark.slow
 def test_what_was_stopped_goes_on_and_asks_nothing_twice(folder: Path) -> None:
     with ChatServer(said) as server:
         for _ in range(5):
@@ -138,6 +139,7 @@ def test_what_was_stopped_goes_on_and_asks_nothing_twice(folder: Path) -> None:
         assert len(server.requests) == ASKED
 
 
+@pytest.mark.slow
 def test_a_history_that_grows_asks_about_its_new_part_only(folder: Path) -> None:
     with ChatServer(said) as server:
         new: list[list[str]] = []
@@ -185,6 +187,7 @@ def test_shards_have_the_parts_of_their_own_users(folder: Path) -> None:
     assert owners[0] | owners[1] == {"0", "1", "2"} and not owners[0] & owners[1]
 
 
+@pytest.mark.slow
 def test_batches_and_files_go_level_by_level(folder: Path) -> None:
     with BatchServer() as server:
         settings = {"base_url": server.base_url}
@@ -209,6 +212,7 @@ def test_batches_and_files_go_level_by_level(folder: Path) -> None:
     assert sizes == [9 + 7 + 7, 1 + 2, 1] and set(knowledge(workspace())) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_the_audit_proves_a_prompt_by_the_prompts_of_its_parts(folder: Path) -> None:
     def edit(change: Callable[[str], str]) -> None:
         Path("kar.toml").write_text(change(Path("kar.toml").read_text()))

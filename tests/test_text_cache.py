@@ -250,6 +250,7 @@ def writer(path: Path, start: int, limit: int = 0) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_processes_killed_again_and_again_lose_no_acknowledged_answer(path: Path) -> None:
     acknowledged: list[int] = []
     TextCache(path).close()
@@ -281,6 +282,7 @@ for i in range(20):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_make_one_cache(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _OPENER, str(tmp_path)]
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)

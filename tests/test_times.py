@@ -53,6 +53,7 @@ WRITTEN: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", WRITTEN)
 @settings(max_examples=25, deadline=None)
 @given(given=st.lists(MOMENTS, min_size=1, max_size=5))

@@ -53,6 +53,7 @@ def contents(draw: st.DrawFn) -> tuple[list[Any], Vectors]:
     return ids, draw(arrays(dtype, shape, elements={"allow_nan": False, "allow_infinity": False}))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(contents())
 def test_what_was_stored_comes_back(content: tuple[list[Any], Vectors]) -> None:
@@ -236,6 +237,7 @@ def start_writer(path: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_the_last_published_state(tmp_path: Path) -> None:
     for kill in range(5):
         job = start_writer(tmp_path)
@@ -297,6 +299,7 @@ def histories(draw: st.DrawFn) -> list[Operation]:
     return draw(st.lists(operation, min_size=1, max_size=30))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(histories())
 def test_a_store_behaves_like_a_dictionary_whatever_is_done_to_it(history: list[Operation]) -> None:

@@ -18,7 +18,7 @@ from kar_aug.data.place import Place, first, spread
 _log = logging.getLogger("kar_aug")
 _EXACT = 2**53  # beyond it a decimal number is that of several integers
 _INTEGER = r"\s*[+-]?[0-9]+(\.0+)?\s*"
-_PADDED = r"-?0[0-9]+"
+_PADDED = r"-?0[0-9]+|-0"
 AS_STRINGS = '[data] id_type = "string"'
 
 

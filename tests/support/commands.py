@@ -1,5 +1,5 @@
-"""The command line in processes of its own, forked from one that has imported what commands need: a start takes
-milliseconds, not ten seconds. Run as a module, this file is that process."""
+"""The command line, and scripts, in processes of their own, forked from one that has imported what they need: a start
+takes milliseconds, not ten seconds. Run as a module, this file is that process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import runpy
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -22,9 +23,19 @@ def kar_aug(folder: Path, *arguments: str, key: str | None = KEY, one_core: bool
     Args:
         one_core: as if there were one. What it computes on several it would share with the tests beside it.
     """
-    environment = {**os.environ, "OPENAI_API_KEY": key or ""}
-    if key is None:
-        del environment["OPENAI_API_KEY"]
+    return _done(folder, ["-m", "kar_aug", *arguments], {"OPENAI_API_KEY": key}, one_core=one_core)
+
+
+def script(folder: Path, path: Path, *arguments: str) -> CompletedProcess[str]:
+    """`python PATH ARGUMENTS` in a folder, to its end."""
+    return _done(folder, [str(path), *arguments], {})
+
+
+def _done(
+    folder: Path, arguments: list[str], changes: Mapping[str, str | None], *, one_core: bool = False
+) -> CompletedProcess[str]:
+    """`python ARGUMENTS` with some variables changed, or taken away."""
+    environment = {name: value for name, value in {**os.environ, **changes}.items() if value is not None}
     with tempfile.TemporaryDirectory() as written:
         files = [Path(written, name) for name in ("output", "errors")]
         order = {
@@ -34,7 +45,7 @@ def kar_aug(folder: Path, *arguments: str, key: str | None = KEY, one_core: bool
         pid = int(_nursery().order(**order))
         code = int(_nursery().order(wait=pid))
         output, errors = (file.read_text() for file in files)
-    return CompletedProcess(["kar-aug", *arguments], code, output, errors)
+    return CompletedProcess(["python", *arguments], code, output, errors)
 
 
 def refused(done: CompletedProcess[str]) -> str:
@@ -80,10 +91,8 @@ def _child(order: dict[str, Any]) -> int:
     os.chdir(order["folder"])
     if order["one_core"]:
         use_one_core()
-    sys.argv = ["kar-aug", *order["arguments"]]
-    sys.path[0] = order["folder"]  # as `python -m kar_aug` has it
     try:
-        runpy.run_module("kar_aug", run_name="__main__", alter_sys=True)
+        _run(*order["arguments"])
     except SystemExit as end:
         code = end.code
         return code if isinstance(code, int) else int(code is not None)
@@ -94,6 +103,18 @@ def _child(order: dict[str, Any]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
     return 0
+
+
+def _run(first: str, *further: str) -> None:
+    """As Python does, with its arguments: `-m MODULE ...` or `SCRIPT ...`."""
+    if first == "-m":
+        sys.argv = list(further)
+        sys.path[0] = os.getcwd()
+        runpy.run_module(further[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = [first, *further]
+        sys.path[0] = str(Path(first).parent)
+        runpy.run_path(first, run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,16 @@ import numpy as np
 from kar_aug._keras import keras
 
 
-def ready(model: Any, learning_rate: float = 0.01, loss: str = "binary_crossentropy") -> Any:
+def ready(model: Any, learning_rate: float = 0.01, loss: str = "binary_crossentropy", *, eagerly: bool = False) -> Any:
     """The model, compiled with an Adam that is made now: one that the first step makes has this step traced twice.
 
     Without XLA, which Keras 3 would choose: it takes seconds to compile what is trained in milliseconds, and has a test
     of its own (`test_execution`).
+
+    Args:
+        eagerly: step by step, where a few steps come before what is tested: a graph takes longer to trace.
     """
-    model.compile(keras.optimizers.Adam(learning_rate), loss, jit_compile=False)
+    model.compile(keras.optimizers.Adam(learning_rate), loss, jit_compile=False, run_eagerly=eagerly)
     model.optimizer.build(model.trainable_variables)
     return model
 
