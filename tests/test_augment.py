@@ -64,7 +64,7 @@ def test_embeddings_that_two_branches_share_are_saved_and_train_on_as_one(suffix
     again = load_model(tmp_path / f"model{suffix}")
     for each in (model, again):
         assert len(each.trainable_weights) == weights
-        each.compile(keras.optimizers.SGD(0.5), "mse", jit_compile=False)
+        each.compile(keras.optimizers.SGD(0.5), keras.losses.MeanSquaredError(), jit_compile=False)
         each.fit(INPUTS, LABEL, batch_size=ROWS, verbose=0)
     np.testing.assert_allclose(predicted(again, INPUTS), predicted(model, INPUTS), atol=1e-7)
     serving = prestore(model)

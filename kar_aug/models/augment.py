@@ -12,7 +12,7 @@ from kar_aug._keras import keras, tensors_behind, tf
 from kar_aug.backbones.protocol import Injection, key_of
 from kar_aug.layers import KnowledgeAdded, KnowledgeAugmentation, MaskedMean
 from kar_aug.layers.lookup import concatenate
-from kar_aug.models.graph import input_name, maker_of, with_changed
+from kar_aug.models.graph import input_name, maker_of, structure_of, with_changed
 from kar_aug.models.places import INTO_A_CLASS, Place, attachment_points, default_place, named_place
 from kar_aug.registry import INJECTIONS
 
@@ -170,8 +170,8 @@ def _several(given: Any) -> list[Any]:
 
 def _inputs_of(model: Any) -> dict[str, Any]:
     """A model's inputs by name, and by the keys of its dictionary of inputs where these differ."""
-    keyed = model.input if isinstance(model.input, dict) else {}
-    return {**keyed, **{input_name(tensor): tensor for tensor in model.inputs}}
+    inputs, _ = structure_of(model)
+    return {**(inputs if isinstance(inputs, dict) else {}), **{input_name(tensor): tensor for tensor in model.inputs}}
 
 
 def _input(own: Mapping[str, Any], source: str, name: str) -> Any:

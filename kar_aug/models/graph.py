@@ -29,8 +29,9 @@ def with_changed(model: Any, changes: Mapping[int, Callable[[Any], Any]], furthe
     told = [layer for layer in model.layers if type(layer).__name__ in (_LOSSES, _METRICS)]
     told_of = {id(layer): tensors_read(layer._inbound_nodes[-1])[0] for layer in told}
     made = _made_again([*model.outputs, *told_of.values()], changes)
-    outputs = tf.nest.map_structure(lambda tensor: made.get(id(tensor), tensor), model.output)
-    changed = make(_with_inputs(model.input, further), outputs, name)
+    inputs, outputs = structure_of(model)
+    outputs = tf.nest.map_structure(lambda tensor: made.get(id(tensor), tensor), outputs)
+    changed = make(_with_inputs(inputs, further), outputs, name)
     for layer in told:
         tensor = made.get(id(told_of[id(layer)]), told_of[id(layer)])
         if type(layer).__name__ == _LOSSES:
@@ -53,7 +54,7 @@ def maker_of(model: Any) -> Callable[[Any, Any, str], Any]:
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     others = [p.name for p in signature.parameters.values() if p.kind not in variable and p.name not in _ASKED]
     try:
-        signature.bind(model, model.input, model.output, name=model.name)
+        signature.bind(model, *structure_of(model), name=model.name)
     except TypeError:
         others = others or ["no inputs and outputs"]
     if others:
@@ -63,6 +64,13 @@ def maker_of(model: Any) -> Callable[[Any, Any, str], Any]:
             f"make a {kind.__name__} of the result's `input` and `output`."
         )
     return lambda inputs, outputs, name: kind(inputs, outputs, name=name)
+
+
+def structure_of(model: Any) -> tuple[Any, Any]:
+    """A model's inputs and its outputs, as it was made of them: a tensor, a list or a dictionary of tensors."""
+    if isinstance(model, keras.Sequential):  # on Keras 3 it knows them only once it was called
+        return model.inputs[0], model.outputs[0]
+    return model.input, model.output
 
 
 def _with_inputs(structure: Any, further: Sequence[Any]) -> Any:
