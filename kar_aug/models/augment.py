@@ -241,6 +241,8 @@ def _injected(
     own = _inputs_of(model)
     named = dict(own)
     for name, given in inputs.items():
+        if isinstance(given, list | tuple):
+            raise ValueError(f'Several inputs for {name!r} go with injection="fields". Name one for this.')
         named[name] = _input(own, name, given) if isinstance(given, str) else given
     bring: Injection = INJECTIONS.load(injection)() if isinstance(injection, str) else injection
     injected = bring(augmentation, named)
