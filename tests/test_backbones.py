@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from support.training import predicted, ready
 
-from kar_aug import KnowledgeAugmentation, augment, load_model, prestore
-from kar_aug._keras import IS_KERAS_3, keras
+from kar_aug import KnowledgeAugmentation, augment, export, load_model, prestore
+from kar_aug._keras import IS_KERAS_3, keras, tf
 
 if IS_KERAS_3:
     pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)
@@ -220,13 +220,31 @@ def test_deepfm_refuses_unknown_places(inject: list[str]) -> None:
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_augment_leaves_a_trained_deepctr_model_as_it_predicts(backbone: str) -> None:
+def test_augment_leaves_a_trained_deepctr_model_as_it_predicts(backbone: str, tmp_path: Path) -> None:
     model = getattr(deepctr.models, backbone)(*arguments(backbone))
     before = predict(model)
     augmented = augment(model, knowledge(7))
     np.testing.assert_allclose(predict(augmented), before, atol=1e-6)
     ready(augmented, eagerly=True).fit(batch(), np.random.default_rng(3).integers(0, 2, 64), epochs=2, verbose=0)
     assert np.abs(predict(augmented) - before).max() > 1e-4
+    augmented.save(tmp_path / "model.keras")
+    again = load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(predict(again), predict(augmented))
+    assert len(again.trainable_weights) == len(augmented.trainable_weights), "what was shared is still one"
+
+
+def test_augment_gives_all_experts_of_a_multi_task_model_its_knowledge(tmp_path: Path) -> None:
+    model, augmentation = deepctr.models.MMOE([*COLUMNS[:3]], task_names=("ctr", "cvr")), knowledge()
+    inputs = {name: tf.constant(batch()[name][:, np.newaxis]) for name in model.input_names}
+    augmented = augment(model, augmentation)
+    for before, after in zip(model(inputs), augmented(inputs), strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-6)
+    readers = [node.layer.name for node in augmented.get_layer("knowledge_added").outbound_nodes]
+    assert len(readers) == 3 + 2, f"three experts, and the gates of two tasks: {readers}"
+    assert augmented.output_names == ["ctr", "cvr"]
+    served = tf.saved_model.load(str(export(augmented, tmp_path / "mmoe"))).signatures["serving_default"](**inputs)
+    for name, expected in zip(("ctr", "cvr"), augmented(inputs), strict=True):
+        np.testing.assert_allclose(served[name], expected, atol=1e-6)
 
 
 IDS = [SparseFeat("user_id", USERS, WIDTH), SparseFeat("item_id", ITEMS, WIDTH)]

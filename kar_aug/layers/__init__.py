@@ -1,7 +1,8 @@
 """The Keras layers.
 
 Knowledge as fields: adaptors (`Adaptor`), `KnowledgeAugmentation`, and its form for serving, `PrestoredAugmentation`.
-Its adapted vectors of events: `CandidateAndEvents`, `HistoryPooling`, `MaskedMean`.
+Its adapted vectors of events: `CandidateAndEvents`, `HistoryPooling`, `MaskedMean`. What `augment` puts them into a
+model with: `KnowledgeAdded`.
 The candidate against events, in frozen vectors: `KnowledgeVectors`, `KnowledgeSimilarity`; what is made of those,
 `SimilarityFeatures`, `MostSimilar`, `KnowledgeAttention`; and against a user's text, `BilinearSimilarity`.
 """
@@ -12,6 +13,7 @@ from kar_aug.layers.candidate_and_events import CandidateAndEvents
 from kar_aug.layers.event_values import EventMask, EventValues
 from kar_aug.layers.history_pooling import HistoryPooling
 from kar_aug.layers.hybrid_expert_adaptor import HybridExpertAdaptor
+from kar_aug.layers.knowledge_added import KnowledgeAdded
 from kar_aug.layers.knowledge_attention import KnowledgeAttention
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.knowledge_similarity import KnowledgeSimilarity
@@ -32,6 +34,7 @@ __all__ = [
     "EventValues",
     "HistoryPooling",
     "HybridExpertAdaptor",
+    "KnowledgeAdded",
     "KnowledgeAttention",
     "KnowledgeAugmentation",
     "KnowledgeSimilarity",

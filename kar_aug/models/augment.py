@@ -3,136 +3,265 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from kar_aug._keras import keras, only_input, tensors_behind, tf
-from kar_aug.backbones.protocol import Injection
-from kar_aug.layers import KnowledgeAugmentation
+from kar_aug._keras import keras, tensors_behind, tf
+from kar_aug.backbones.protocol import Injection, key_of
+from kar_aug.layers import KnowledgeAdded, KnowledgeAugmentation, MaskedMean
 from kar_aug.layers.lookup import concatenate
+from kar_aug.models.graph import input_name, maker_of, structure_of, with_changed
+from kar_aug.models.places import INTO_A_CLASS, Place, attachment_points, default_place, named_place
 from kar_aug.registry import INJECTIONS
 
+__all__ = ["attachment_points", "augment"]
 logger = logging.getLogger(__name__)
-
-# The layers that read a model's features all at once, in the order in which they are looked for.
-_FEATURE_READERS = ("DNN", "Dense")
 
 
 def augment(
     model: Any,
     augmentation: KnowledgeAugmentation,
     *,
-    at: str | None = None,
+    at: str | Mapping[str, str] | None = None,
     inputs: Mapping[str, Any] | None = None,
     trainable: bool = True,
     injection: Injection | str = "fields",
 ) -> Any:
     """Add knowledge to a functional model that exists; its predictions are unchanged until it is trained on.
 
-    A linear projection of what the injection brings, zero at first, is added to the input of one layer: which is what
-    concatenating it to that input would do, without a new shape for the layer's kernel.
+    A linear projection of what the injection brings, zero at first, is added to what one layer reads: which is what
+    concatenating it to that input would do, without a new shape for the layer's kernel. Other layers that read the same
+    tensor (the experts of a multi-task model, a cross network beside the deep part) read it with the knowledge, too.
+
+    One id a row gives one vector, which is added at every position of a tensor (batch, list, width). The ids of a list,
+    (batch, list), at a place that has these positions, (batch, list, width), are added position by position. At any
+    other place a sequence of ids, (batch, length), of any length, gives the mean of its vectors, of those whose id is
+    not padding (0 or the empty string).
+
+    Example:
+        >>> model = augment(two_towers, augmentation, at={"user_id": "user_dense", "item_id": "item_dense"})
 
     Args:
         model: a built functional model. It is not copied: the new model shares its layers and weights.
         augmentation: its sources are found among the model's inputs by name.
         at: name of the layer whose input receives the knowledge, one of `attachment_points(model)`. By default
-            the first of them: the model's first `DNN` (DeepCTR's name for its deep part) or else its first `Dense`.
+            the first of them that reads all inputs that the knowledge is looked up by: a `DNN` (DeepCTR's name for its
+            deep part), or else a `Dense`. Or source, or name of an input -> such a layer, for all of them.
         inputs: source, or input that the injection reads -> name of the model's input, where they differ; or a
-            `keras.Input` that the model does not have yet, and will.
+            `keras.Input` that the model does not have yet, and will; or, for "fields", several of these, which one
+            table and one set of experts serve: {"item_id": ["item_id", "hist_item_id"]}.
         trainable: False freezes the old weights, so that only the new path is trained. It sets `trainable` on
             `model` itself.
         injection: what enters: a name of `kar_aug.registry.INJECTIONS`, or an `Injection`. "fields" is the augmented
             vector of each source.
 
     Returns:
-        A new, uncompiled model with the inputs of the old one, and those that `inputs` adds. Its attribute
-        `knowledge_attached_to` names the layer that receives the knowledge (also logged);
-        `model.get_layer("knowledge_projection")` is the projection.
+        A new, uncompiled model of the same class, with the inputs of the old one, and those that `inputs` adds, and its
+        outputs, under their names. Its attribute `knowledge_attached_to` names the layer that receives the knowledge
+        (also logged), or the layers, with commas between;
+        `model.get_layer("knowledge_projection")` is the projection, and "knowledge_projection_1" that of another place.
 
     Raises:
-        ValueError: The model is not functional, or a name is not found; the message lists what there is.
+        ValueError: The model is not functional, or is of a class that cannot be made of inputs and outputs; or a name
+            is not found, or no layer can be chosen by default: the message lists what there is.
     """
     if not getattr(model, "inputs", None) or not hasattr(model, "get_layer"):
-        raise ValueError("`augment` needs a built functional Keras model: one that knows its inputs and layers.")
-    named = _named_inputs(model, augmentation, inputs or {}, needed=injection == "fields")
-    points = attachment_points(model)
-    if at is None and not any(reader for _, reader in points):
         raise ValueError(
-            f"Model {model.name!r} has neither a DNN nor a Dense layer. Say which layer's input gets the knowledge: "
-            f"at=..., one of: {', '.join(name for name, _ in points)}"
+            f"`augment` needs a built functional Keras model: one that knows its inputs and layers. {INTO_A_CLASS}"
         )
-    if at is not None and at not in [name for name, _ in points]:
-        raise ValueError(
-            f"Knowledge cannot be added to the input of {at!r}: there is no such layer, or it does not read one float "
-            f"tensor. Choose one of: {', '.join(name for name, _ in points)}"
-        )
-    layer = model.get_layer(at or points[0][0])
-    target = only_input(layer, tensors_behind(model.outputs))
+    maker_of(model)
+    names, given = _Names(model, augmentation), dict(inputs or {})
+    if injection == "fields":
+        entering = _fields(model, augmentation, at, given, names)
+    else:
+        entering = _injected(model, augmentation, at, given, injection)
     if not trainable:
         model.trainable = False
-    bring: Injection = INJECTIONS.load(injection)() if isinstance(injection, str) else injection
-    injected = bring(augmentation, named)
-    values = [*injected.vectors(), *injected.dense]
-    joined = concatenate([keras.layers.Flatten()(each) for each in values], name="knowledge")
-    projection = keras.layers.Dense(
-        target.shape[-1], use_bias=False, kernel_initializer="zeros", name="knowledge_projection"
-    )(joined)
-    changed = keras.layers.Add(name="knowledge_added")([target, _of_rank(projection, len(target.shape))])
-    used = tensors_behind(model.outputs, stop=target)
-    other_inputs = [tensor for tensor in model.inputs if id(tensor) in used]
-    rest = keras.Model([target, *other_inputs], model.outputs, name=f"{model.name}_after_knowledge")
-    outputs = rest([changed, *other_inputs])
-    logger.info("knowledge of %s was added to the input of layer %r", ", ".join(augmentation.sources), layer.name)
-    further = [given for given in (inputs or {}).values() if not isinstance(given, str)]
-    augmented = keras.Model([*model.inputs, *further], outputs, name=f"{model.name}_augmented")
-    augmented.knowledge_attached_to = layer.name
+    changes = {id(place.tensor): partial(_with_knowledge, vectors, names) for place, vectors in entering}
+    attached = [place.layer for place, _ in entering]
+    sources = ", ".join(augmentation.sources)
+    logger.info("knowledge of %s was added to the input of layer %s", sources, ", ".join(map(repr, attached)))
+    own = {id(tensor) for tensor in model.inputs}
+    further = {id(each): each for given in given.values() for each in _several(given) if not isinstance(each, str)}
+    name = f"{model.name.removesuffix('_augmented')}_augmented"
+    augmented = with_changed(model, changes, [each for key, each in further.items() if key not in own], name)
+    augmented.knowledge_attached_to = ", ".join(attached)
     return augmented
 
 
-def _named_inputs(
-    model: Any, augmentation: KnowledgeAugmentation, inputs: Mapping[str, Any], *, needed: bool
-) -> dict[str, Any]:
-    """The model's inputs, and those of `inputs`, as the injection calls them.
+Entering = list[tuple[Place, list[Any]]]  # where what enters: vectors, (batch, width) or (batch, list, width)
+
+
+class _Names:
+    """Names for new layers, which no layer of the model has."""
+
+    def __init__(self, model: Any, augmentation: KnowledgeAugmentation) -> None:
+        self._taken = {layer.name for layer in model.layers}
+        if augmentation.name in self._taken and not any(layer is augmentation for layer in model.layers):
+            raise ValueError(
+                f"Model {model.name!r} has a layer {augmentation.name!r} already. Give this one a name of its own: "
+                "KnowledgeAugmentation(..., name=...)"
+            )
+
+    def __call__(self, name: str) -> str:
+        free = next(each for each in (name, *(f"{name}_{i}" for i in range(1, 10**6))) if each not in self._taken)
+        self._taken.add(free)
+        return free
+
+
+# What each source's ids give
+
+
+@dataclass(frozen=True)
+class Read:
+    """An input by which ids of a source come.
 
     Args:
-        needed: whether there must be one of each source.
+        name: of the input.
+        ids: the input, (batch,), (batch, 1), (batch, length) or of a higher rank.
     """
-    input_of = {tensor.name.split(":")[0]: tensor for tensor in model.inputs}
-    named = dict(input_of)
-    for source in [*inputs, *(name for name in augmentation.sources if name not in inputs)]:
-        given = inputs.get(source, source)
-        if not isinstance(given, str):
-            named[source] = given
-        elif given in input_of:
-            named[source] = input_of[given]
-        elif needed or source in inputs:
+
+    source: str
+    name: str
+    ids: Any
+
+
+def _fields(
+    model: Any, augmentation: KnowledgeAugmentation, at: Any, inputs: Mapping[str, Any], names: _Names
+) -> Entering:
+    """The augmented vectors of each source, at its place. The layer is called once for each place, so that a tower that
+    is taken out of the model takes its own ids alone along.
+    """
+    reads = [read for source in augmentation.sources for read in _reads(model, source, inputs.get(source))]
+    entering = []
+    for place, here in _chosen(model, reads, at):
+        vectors = []
+        for together in _calls(here):
+            found = augmentation({source: read.ids for source, read in together.items()})
+            vectors += [_pooled(read, found[source], place, names) for source, read in together.items()]
+        entering.append((place, vectors))
+    return entering
+
+
+def _reads(model: Any, source: str, given: Any) -> list[Read]:
+    """The inputs of a source: what `inputs` says, else the one of its name."""
+    own = _inputs_of(model)
+    default = source if source in own else key_of(source)
+    reads = []
+    for each in _several(default if given is None else given):
+        if isinstance(each, str):
+            reads.append(Read(source, each, _input(own, source, each)))
+        else:
+            reads.append(Read(source, input_name(each), each))
+    for read in reads:
+        if getattr(read.ids, "ragged", False) or isinstance(getattr(read.ids, "type_spec", None), tf.RaggedTensorSpec):
             raise ValueError(
-                f"The model has no input {given!r} for knowledge source {source!r}. It has: {', '.join(input_of)}. "
-                "Say which one it is: inputs={'" + source + "': ...}"
+                f"Input {read.name!r} is ragged, which knowledge is not looked up by: let the model read padded ids "
+                "(`ids.to_tensor()`), 0 or the empty string where there is none."
             )
-    return named
+    return reads
 
 
-def attachment_points(model: Any) -> list[tuple[str, bool]]:
-    """Layers of a functional model to whose input `augment` can add knowledge: (name, whether it is a feature reader).
-
-    The feature readers, `DNN` then `Dense`, come first; the first of all is what `augment` takes by default.
-    """
-    used = tensors_behind(model.outputs)
-    points = [layer for layer in model.layers if _reads_one_float_tensor(layer, used)]
-    kinds = [*_FEATURE_READERS, None]
-    kind_of = {id(p): kind if (kind := type(p).__name__) in _FEATURE_READERS else None for p in points}
-    points.sort(key=lambda layer: kinds.index(kind_of[id(layer)]))  # stable: the model's order within a kind
-    return [(layer.name, kind_of[id(layer)] is not None) for layer in points]
+def _several(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
-def _reads_one_float_tensor(layer: Any, used: set[int]) -> bool:
-    tensor = None if isinstance(layer, keras.layers.InputLayer) else only_input(layer, used)
-    if tensor is None or len(tensor.shape) < 2 or tensor.shape[-1] is None:
-        return False
-    return bool(tf.as_dtype(tensor.dtype).is_floating)
+def _inputs_of(model: Any) -> dict[str, Any]:
+    """A model's inputs by name, and by the keys of its dictionary of inputs where these differ."""
+    inputs, _ = structure_of(model)
+    return {**(inputs if isinstance(inputs, dict) else {}), **{input_name(tensor): tensor for tensor in model.inputs}}
 
 
-def _of_rank(tensor: Any, rank: int) -> Any:
-    """(batch, width) as (batch, 1, ..., width), to be added to a tensor of higher rank."""
-    return tensor if rank == 2 else keras.layers.Reshape((*[1] * (rank - 2), tensor.shape[-1]))(tensor)
+def _input(own: Mapping[str, Any], source: str, name: str) -> Any:
+    if name not in own:
+        raise ValueError(
+            f"The model has no input {name!r} for knowledge source {source!r}. It has: {', '.join(own)}. "
+            "Say which one it is: inputs={'" + source + "': ...}"
+        )
+    return own[name]
+
+
+def _chosen(model: Any, reads: Sequence[Read], at: Any) -> list[tuple[Place, list[Read]]]:
+    """Each place with what is read for it."""
+    if at is None:
+        return [(default_place(model, {read.name: read.ids for read in reads}), list(reads))]
+    if isinstance(at, str):
+        return [(named_place(model, at), list(reads))]
+    known = {name for read in reads for name in (read.source, read.name)}
+    wrong = [name for name in at if name not in known]
+    lacking = [read.name for read in reads if read.name not in at and read.source not in at]
+    if wrong or lacking:
+        raise ValueError(
+            f"`at` must name a layer for each source, or input of one: {', '.join(read.name for read in reads)}. "
+            + (f"There is none for {lacking[0]!r}." if lacking else f"There is no {wrong[0]!r}.")
+        )
+    found: dict[int, tuple[Place, list[Read]]] = {}
+    for read in reads:
+        place = named_place(model, at.get(read.name, at.get(read.source)))
+        found.setdefault(id(place.tensor), (place, []))[1].append(read)
+    return list(found.values())
+
+
+def _calls(reads: Iterable[Read]) -> list[dict[str, Read]]:
+    """What one call of the layer takes: one input a source."""
+    calls: list[dict[str, Read]] = []
+    for read in reads:
+        call = next((each for each in calls if read.source not in each), None)
+        if call is None:
+            calls.append(call := {})
+        call[read.source] = read
+    return calls
+
+
+def _pooled(read: Read, vectors: Any, place: Place, names: _Names) -> Any:
+    """Vectors of a place's positions, (batch, list, width), or of a row, (batch, width): means of what lies beyond."""
+    axes = len(vectors.shape) - 2
+    common = place.positions_of(read.ids) if axes else 0
+    if axes == common:
+        return vectors
+    ids = read.ids
+    if axes > common + 1:
+        kept = tuple(ids.shape)[1 : common + 1]
+        ids = keras.layers.Reshape((*kept, -1), name=names(f"{read.name}_flat"))(ids)
+        vectors = keras.layers.Reshape((*kept, -1, vectors.shape[-1]), name=names(f"{read.name}_knowledge"))(vectors)
+    return MaskedMean(name=names(f"{read.name}_knowledge_mean"))([ids, vectors])
+
+
+# What another injection brings
+
+
+def _injected(
+    model: Any, augmentation: KnowledgeAugmentation, at: Any, inputs: Mapping[str, Any], injection: Injection | str
+) -> Entering:
+    """What an injection brings, at one place."""
+    if at is not None and not isinstance(at, str):
+        raise ValueError('A layer for each source, at={...}, goes with injection="fields". Name one layer for this.')
+    own = _inputs_of(model)
+    named = dict(own)
+    for name, given in inputs.items():
+        if isinstance(given, list | tuple):
+            raise ValueError(f'Several inputs for {name!r} go with injection="fields". Name one for this.')
+        named[name] = _input(own, name, given) if isinstance(given, str) else given
+    bring: Injection = INJECTIONS.load(injection)() if isinstance(injection, str) else injection
+    injected = bring(augmentation, named)
+    values = [*injected.vectors(), *injected.dense]
+    behind = tensors_behind(values)
+    read = {name: tensor for name, tensor in named.items() if id(tensor) in behind}
+    place = default_place(model, read) if at is None else named_place(model, at)
+    return [(place, [keras.layers.Flatten()(each) for each in values])]
+
+
+# How it enters
+
+
+def _with_knowledge(vectors: Sequence[Any], names: _Names, tensor: Any) -> Any:
+    """A tensor of the model, with a projection of vectors added: of those of a row, and of those of its positions."""
+    projections = []
+    for rank in sorted({len(each.shape) for each in vectors}):
+        joined = concatenate([each for each in vectors if len(each.shape) == rank], name=names("knowledge"))
+        options = {"use_bias": False, "kernel_initializer": "zeros", "name": names("knowledge_projection")}
+        projections.append(keras.layers.Dense(tensor.shape[-1], **options)(joined))
+    dtype = tf.as_dtype(tensor.dtype).name
+    return KnowledgeAdded(name=names("knowledge_added"), dtype=dtype)([tensor, *projections])

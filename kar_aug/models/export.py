@@ -7,21 +7,23 @@ import io
 import json
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kar_aug._keras import tf
+from kar_aug._keras import keras, tf
 from kar_aug._version import __version__
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.layers import KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation
 from kar_aug.models.change import prestore
+from kar_aug.models.graph import input_name
 
 if TYPE_CHECKING:  # it needs pandas, and what a model of one's own is exported with does not
     from kar_aug.models.preprocessing import Preprocessing
 
 NOTE, ENCODINGS = "kar_aug.json", "encodings.json"
-_CTR = "the probability of a click"
+_ONE, _CTR = "ctr", "the probability of a click"
 _SERVED = (PrestoredAugmentation, KnowledgeVectors)
 
 
@@ -36,8 +38,10 @@ def export(
     """Write a model with knowledge for serving: augmented vectors prestored, inputs and output by name.
 
     The signature `serving_default` takes the model's inputs by their names, or the raw columns that `preprocessing`
-    makes them of, and returns {"ctr": (batch, 1)}. The file assets.extra/kar_aug.json names the stores' fingerprints
-    and describes the raw columns; encodings.json beside it has the vocabularies, buckets and scales that are inside.
+    makes them of, and returns its outputs by theirs: the keys of a dictionary of outputs, or else the names of the
+    layers that they come from. The output of a model with one, which is no dictionary, is "ctr", whatever its layer is
+    called. The file assets.extra/kar_aug.json names the stores' fingerprints and describes the raw columns;
+    encodings.json beside it has the vocabularies, buckets and scales that are inside.
 
     Args:
         model: a model with a `KnowledgeAugmentation`, or one that `prestore` returned, or one whose knowledge is in
@@ -49,17 +53,19 @@ def export(
     """
     path = Path(path)
     serving = model if _is_fit_for_serving(model, preprocessing) else prestore(model, dtype=dtype)
-    module = _module(serving, preprocessing)
     note: dict[str, Any] = {"kar_aug": __version__, "stores": _fingerprints(serving, stores or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         with contextlib.redirect_stdout(io.StringIO()):
-            tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
+            _archive(serving, preprocessing).write_out(folder)
         extra = Path(folder) / "assets.extra"
         extra.mkdir(exist_ok=True)
         if preprocessing is not None:
             note["inputs"] = [raw.as_dict() for raw in preprocessing.inputs]
-            note["outputs"] = [{"name": "ctr", "dtype": "float32", "shape": ["rows", 1], "meaning": _CTR}]
+            note["outputs"] = [
+                {"name": name, "dtype": "float32", "shape": ["rows", 1], "meaning": _CTR if name == _ONE else ""}
+                for name in _named(serving, serving.output)
+            ]
             known = {name: encoding.as_dict() for name, encoding in preprocessing.encodings.items()}
             (extra / ENCODINGS).write_text(json.dumps(known), encoding="utf-8")
         (extra / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
@@ -71,41 +77,51 @@ def export(
 
 def _is_fit_for_serving(model: Any, preprocessing: Preprocessing | None) -> bool:
     """Whether no experts are left in a model, but tables. One without knowledge is there for what goes before it."""
-    if any(isinstance(layer, KnowledgeAugmentation) for layer in model.layers):
+    layers = list(model._flatten_layers())
+    if any(isinstance(layer, KnowledgeAugmentation) for layer in layers):
         return False
-    return preprocessing is not None or any(isinstance(layer, _SERVED) for layer in model.layers)
+    return preprocessing is not None or any(isinstance(layer, _SERVED) for layer in layers)
 
 
-def _module(serving: Any, preprocessing: Preprocessing | None) -> Any:
-    """What is saved: the function that serves, and all that it looks up."""
+def _archive(serving: Any, preprocessing: Preprocessing | None) -> Any:
+    """What is saved, as Keras saves it: the function that serves, and all that it looks up."""
     if preprocessing is None:
-        names = {_name(tensor): tensor for tensor in serving.inputs}
+        names = {input_name(tensor): tensor for tensor in serving.inputs}
         specs = {name: tf.TensorSpec(tensor.shape, tensor.dtype, name) for name, tensor in names.items()}
     else:
         specs = {raw.name: raw.spec for raw in preprocessing.inputs}
 
-    @tf.function(input_signature=[specs])
     def serve(features: dict[str, Any]) -> dict[str, Any]:
         read = features if preprocessing is None else preprocessing(features)
-        inputs = tf.nest.map_structure(lambda tensor: read[_name(tensor)], serving.input)
-        return {"ctr": serving(inputs, training=False)}
+        inputs = tf.nest.map_structure(lambda tensor: read[input_name(tensor)], serving.input)
+        return _named(serving, serving(inputs, training=False))
 
-    module = tf.Module()
-    module.variables_of_model = serving.weights
-    module.preprocessing = [] if preprocessing is None else preprocessing.tracked
-    module.serve = serve
-    return module
+    archive = keras.export.ExportArchive()
+    for each in [serving, *([] if preprocessing is None else preprocessing.tracked)]:
+        archive.track(each)
+    archive.add_endpoint("serve", serve, [specs])
+    return archive
+
+
+def _named(model: Any, outputs: Any) -> dict[str, Any]:
+    """Outputs of a model by name."""
+    if isinstance(outputs, dict) and not any(tf.nest.is_nested(output) for output in outputs.values()):
+        return dict(outputs)
+    flat = tf.nest.flatten(outputs)
+    if len(flat) == 1:
+        return {_ONE: flat[0]}
+    seen: Counter[str] = Counter()  # one layer may give several outputs
+    named = {}
+    for name, output in zip(model.output_names, flat, strict=True):
+        named[f"{name}_{seen[name]}" if seen[name] else name] = output
+        seen[name] += 1
+    return named
 
 
 def _fingerprints(serving: Any, stores: Mapping[str, VectorStore]) -> dict[str, str]:
     return {name: store.fingerprint for name, store in stores.items()} or {
         name: store["fingerprint"]
-        for layer in serving.layers
+        for layer in serving._flatten_layers()
         if isinstance(layer, _SERVED)
         for name, store in layer.stores.items()
     }
-
-
-def _name(tensor: Any) -> str:
-    """Of a model's input."""
-    return str(tensor.name).split(":")[0]
