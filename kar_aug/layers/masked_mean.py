@@ -14,9 +14,10 @@ class MaskedMean(keras.layers.Layer):
     """The mean of a sequence's vectors, of those alone whose id is not padding.
 
     Input shape:
-        [ids, (batch, length), 0 or "" where padded; vectors, (batch, length, width)].
+        [ids, (batch, length), 0 or "" where padded; vectors, (batch, length, width)], or with more axes before them, as
+        (batch, list, length).
     Output shape:
-        (batch, width), zeros where the sequence is empty.
+        (batch, width), or (batch, list, width); zeros where the sequence is empty.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -25,11 +26,12 @@ class MaskedMean(keras.layers.Layer):
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         ids, vectors = inputs
-        there = tf.cast(not_padding(ids)[:, :, tf.newaxis], vectors.dtype)
-        return tf.reduce_sum(vectors * there, axis=1) / tf.maximum(tf.reduce_sum(there, axis=1), 1)
+        there = tf.cast(not_padding(ids)[..., tf.newaxis], vectors.dtype)
+        return tf.reduce_sum(vectors * there, axis=-2) / tf.maximum(tf.reduce_sum(there, axis=-2), 1)
 
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> None:
         return None
 
     def compute_output_shape(self, input_shape: Sequence[Any]) -> tuple[Any, ...]:
-        return (input_shape[1][0], input_shape[1][2])
+        *outer, _, width = tuple(input_shape[1])
+        return (*outer, width)
