@@ -39,7 +39,7 @@ def as_table(name: str, vectors: Any, dtype: str) -> npt.NDArray[Any]:
     largest = np.abs(vectors).max(initial=0) if dtype == "float16" else 0
     if largest > _LARGEST_HALF:
         raise StoreError(
-            f"{name}: a vector holds {largest:,.6g}, and float16 ends at {_LARGEST_HALF:,.0f}. Keep it as float32.",
+            f"{name}: a vector holds {largest:,.0f}, and float16 ends at {_LARGEST_HALF:,.0f}. Keep it as float32.",
             source=name, left=_LARGEST_HALF, right=float(largest),
         )  # fmt: skip
     return vectors.astype(dtype, copy=False)
