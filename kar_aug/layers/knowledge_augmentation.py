@@ -203,13 +203,13 @@ class KnowledgeAugmentation(keras.layers.Layer):
     def _augment(self, name: str, given: Any, mask: Any) -> Any:
         source, several = self._source(name), is_several(given)
         source.check()
-        inputs = [as_ids(name, ids, source.kind) for ids in (given if several else [given])]
-        places = [tf.reshape(source.places(ids), [-1]) for ids in inputs]
-        together = tf.concat(places, axis=0) if several else places[0]  # so that an id of two inputs is adapted once
-        augmented = look_up_distinct(together, partial(self._augment_places, source))
-        parts = tf.split(augmented, [tf.size(each) for each in places]) if several else [augmented]
-        masks = (mask or [None] * len(inputs)) if several else [mask]
-        shaped = [shape_like(ids, part, self._mask(ids, m)) for ids, part, m in zip(inputs, parts, masks, strict=True)]
+        ids = [as_ids(name, each, source.kind) for each in (given if several else [given])]
+        masks = mask if several and mask else [mask] * len(ids)
+        augmented = look_up_distinct([source.places(each) for each in ids], partial(self._augment_places, source))
+        shaped = [
+            shape_like(each, vectors, self._mask(each, own))
+            for each, vectors, own in zip(ids, augmented, masks, strict=True)
+        ]
         return shaped if several else shaped[0]
 
     def _source(self, name: str) -> Source:

@@ -53,13 +53,15 @@ def positions(ids: Any, size: int, keys: Any = None) -> Any:
     return tf.reshape(tf.where(tf.gather(keys, place) == flat, place, size), tf.shape(ids))
 
 
-def look_up_distinct(places: Any, function: Callable[[Any], Any]) -> Any:
-    """`function` of the flattened places, (number of ids, width), computed once for each distinct one.
+def look_up_distinct(places: Sequence[Any], function: Callable[[Any], Any]) -> list[Any]:
+    """`function` of the places of each input, flattened: (number of ids, width), computed once for each distinct one.
 
     CTR batches repeat their ids: popular items, active users, the padding of histories.
     """
-    distinct, position = tf.unique(tf.reshape(places, [-1]))
-    return tf.gather(function(distinct), position)
+    flat = [tf.reshape(each, [-1]) for each in places]
+    distinct, position = tf.unique(tf.concat(flat, axis=0) if len(flat) > 1 else flat[0])
+    found = tf.gather(function(distinct), position)
+    return tf.split(found, [tf.size(each) for each in flat]) if len(flat) > 1 else [found]
 
 
 def sequence_mask(ids: Any, mask: Any, mask_zero: bool) -> Any:
