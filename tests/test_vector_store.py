@@ -104,7 +104,7 @@ def test_a_vocabulary_is_aligned_with_its_vectors(path: Path) -> None:
             with pytest.raises(StoreError, match=f"are integers, but.*{named}"):
                 store.align(vocabulary)
     with pytest.raises(StoreError, match=r"None of the 2 ids of the vocabulary \(98, 99 ...\) has a vector"):
-        store.matrix([None, 98, float("nan"), 99])
+        store.align([None, 98, float("nan"), 99])
     assert store.align([]).coverage == 0 and store.coverage([]) == 0 and store.coverage([20, 20, 99, "20"]) == 0.5
     with pytest.raises(StoreError, match="has no vector of 99"):
         store.gather([20, 99])

@@ -81,11 +81,8 @@ class VectorStore(Snapshot):
     def matrix(self, vocabulary: Sequence[EntityId | None] | Array) -> tuple[Array, npt.NDArray[np.bool_]]:
         """The vectors of a vocabulary in its own order, (vocabulary, dimension), zeros where there is none; and
         (vocabulary,) whether there is one. Reads only the rows that it returns.
-
-        Raises:
-            StoreError: As `align`.
         """
-        rows = rows_of(self, vocabulary)
+        rows = self._index.find(vocabulary)
         return self.vectors_at(rows), rows >= 0
 
     def coverage(self, ids: Sequence[EntityId] | Array) -> float:

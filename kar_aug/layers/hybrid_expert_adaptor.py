@@ -64,6 +64,7 @@ class HybridExpertAdaptor(Adaptor):
         layer_norm: whether the units of every expert layer are normalised before its activation.
 
     Example:
+        >>> from kar_aug import KnowledgeAugmentation
         >>> adaptor = HybridExpertAdaptor(["user_id", "item_id"], dropout=0.1, kernel_regularizer="l2", layer_norm=True)
         >>> KnowledgeAugmentation({"user_id": users, "item_id": items}, adaptor=adaptor).width
         32
