@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kar_aug import KnowledgeAugmentation
 from kar_aug._keras import keras, tf
 from kar_aug.layers import HybridExpertAdaptor
 
@@ -143,17 +144,43 @@ def test_experts_start_with_the_spread_of_separate_dense_layers() -> None:
 
 
 def test_config_round_trips_to_the_constructor_arguments() -> None:
-    adaptor = HybridExpertAdaptor(["a", "b"], 1, 4, (7, 3), activation="tanh", name="mine")
+    options = {"activation": "tanh", "dropout": 0.1, "kernel_regularizer": "l2", "layer_norm": True}
+    adaptor = HybridExpertAdaptor(["a", "b"], 1, 4, (7, 3), name="mine", **options)
     again = HybridExpertAdaptor.from_config(adaptor.get_config())
     assert again.get_config() == adaptor.get_config()
     assert (again.sources, again.expert_units, again.name) == (["a", "b"], [7, 3], "mine")
+
+
+def test_a_normalised_layer_is_what_its_formula_says() -> None:
+    adaptor = build(["user"], 4, shared_experts=0, dedicated_experts=1, expert_units=(6, 3), layer_norm=True)
+    w, x = weights_by_name(adaptor), np.random.default_rng(0).normal(size=(5, 4))
+    hidden = x
+    for layer in (0, 1):
+        z = hidden @ w[f"dedicated_user_kernel_{layer}"][0]
+        normalised = (z - z.mean(1, keepdims=True)) / np.sqrt(z.var(1, keepdims=True) + 1e-3)
+        scale, bias = (w[f"dedicated_user_{kind}_{layer}"][0] for kind in ("scale", "bias"))
+        hidden = np.maximum(normalised * scale + bias, 0)
+    np.testing.assert_allclose(np.asarray(adaptor({"user": x.astype("float32")})["user"]), hidden, rtol=1e-3, atol=1e-5)
+
+
+def test_dropout_is_for_training_and_a_regularizer_for_kernels() -> None:
+    adaptor = build(["user"], 4, dropout=0.5, kernel_regularizer=keras.regularizers.L2(0.1))
+    layer = KnowledgeAugmentation({"user": np.ones((3, 4), "float32")}, adaptor=adaptor)
+    ids = keras.Input((1,), dtype="int32")
+    model, batch = keras.Model(ids, layer({"user": ids})["user"]), np.asarray([[0], [0], [1]], "int32")
+    still, moved = (np.asarray(model(batch, training=training)) for training in (False, True))
+    np.testing.assert_array_equal(still, np.asarray(model(batch)))
+    assert not np.allclose(moved, still) and np.array_equal(moved[0], moved[1]), "rows of one id have the same zeros"
+    kernels = [np.asarray(w) for w in adaptor.weights if "kernel" in w.name and "gate" not in w.name]
+    assert float(sum(model.losses)) == pytest.approx(0.1 * sum((k**2).sum() for k in kernels), rel=1e-5)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])
 def test_saving_and_loading_keeps_every_weight(tmp_path: Path, suffix: str) -> None:
     def model() -> Any:
         inputs = {name: keras.Input((4,), name=name) for name in ("user", "item")}
-        outputs = HybridExpertAdaptor(["user", "item"], expert_units=(6, 3))(inputs)
+        options = {"activation": "gelu", "dropout": 0.2, "kernel_regularizer": "l2", "layer_norm": True}
+        outputs = HybridExpertAdaptor(["user", "item"], expert_units=(6, 3), **options)(inputs)
         return keras.Model(list(inputs.values()), [outputs["user"], outputs["item"]])
 
     first, path = model(), str(tmp_path / f"model{suffix}")
@@ -186,6 +213,7 @@ def test_shapes_are_as_declared() -> None:
         ({"shared_experts": -1}, "at least one expert"),
         ({"expert_units": ()}, "`expert_units` must be positive"),
         ({"expert_units": (8, 0)}, "`expert_units` must be positive"),
+        ({"dropout": 1.0}, "`dropout` must be a share"),
     ],
 )
 def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> None:

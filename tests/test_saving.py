@@ -192,6 +192,14 @@ def test_a_model_that_an_older_version_saved_predicts_what_it_did() -> None:
     ]
 
 
+def test_a_model_that_an_older_version_prestored_predicts_what_it_did() -> None:
+    """Tables of augmented vectors, of raw ids among them, and frozen vectors. The file does not say what ids are."""
+    built = load_model(DATA / f"{'keras_3' if IS_KERAS_3 else 'tf_keras'}_prestored.keras")
+    raw, history = tf.constant([["i0"], ["zz"], ["i7"]]), tf.reshape(tf.range(15) % 9, [3, 5])
+    output = built([tf.constant([[1], [2], [20]]), raw, history])
+    np.testing.assert_allclose(np.ravel(output), [0.5002055, -0.24975677, 0.59745115], rtol=1e-5)
+
+
 def test_where_stores_are_is_said_for_a_block_and_one_thread(store: VectorStore, tmp_path: Path) -> None:
     model(store).save(str(tmp_path / "model.keras"))
     moved = store.path.rename(tmp_path / "moved")

@@ -99,6 +99,13 @@ def test_a_vocabulary_is_aligned_with_its_vectors(path: Path) -> None:
     assert table.rows.dtype == np.int32 and table.rows.tolist() == [-1, 4, -1, 3] and table.coverage == 0.5
     assert table.vectors[table.rows[[1, 3]]].tolist() == [[4, 4], [5, 5]]
     assert (table.store, table.fingerprint) == (str(path.resolve()), store.fingerprint)
+    # What could only be a mistake is refused: ids of another kind, and those of another store.
+    for wrong, named in ((["20"], "'20'"), ([20.0, 40.0], "20.0"), ([None, 20, "?"], r"vocabulary\[2\] is '\?'")):
+        for vocabulary in (wrong, np.asarray(wrong, object)):
+            with pytest.raises(StoreError, match=f"are integers, but.*{named}"):
+                store.align(vocabulary)
+    with pytest.raises(StoreError, match=r"None of the 2 ids of the vocabulary \(98, 99 ...\) has a vector"):
+        store.align([None, 98, float("nan"), 99])
     assert store.align([]).coverage == 0 and store.coverage([]) == 0 and store.coverage([20, 20, 99, "20"]) == 0.5
     with pytest.raises(StoreError, match="has no vector of 99"):
         store.gather([20, 99])

@@ -9,17 +9,15 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug.cache.vectors.index import EntityId
 from kar_aug.cache.vectors.snapshot import Snapshot
+from kar_aug.cache.vectors.vocabulary import Vocabulary, rows_of
 from kar_aug.errors import StoreError
-
-Vocabulary = Sequence[EntityId | None] | npt.NDArray[Any]
 
 
 def join(
@@ -43,7 +41,8 @@ def join(
         batches are prepared ahead.
 
     Raises:
-        StoreError: A store's dimension is not the expected one.
+        StoreError: A store's dimension is not the expected one; or a vocabulary has ids of another kind than its
+            store's, or none that has a vector.
         MissingDependencyError: TensorFlow is not installed.
     """
     from kar_aug._keras import tf
@@ -73,7 +72,7 @@ class _Gatherer:
                 f"{name}. Encode with the encoder that the model was made for.",
                 path=store.path, source=name, left=dimension, right=store.spec.dimension,
             )  # fmt: skip
-        self.store, self._rows = store, store.rows(vocabulary)
+        self.store, self._rows = store, rows_of(store, vocabulary)
 
     def __call__(self, ids: npt.NDArray[Any]) -> tuple[Any, Any]:
         inside = (ids >= 0) & (ids < len(self._rows))

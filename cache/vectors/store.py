@@ -29,6 +29,7 @@ from kar_aug.cache.vectors.index import EntityId, IdIndex
 from kar_aug.cache.vectors.join import join
 from kar_aug.cache.vectors.snapshot import Snapshot
 from kar_aug.cache.vectors.table import KnowledgeTable
+from kar_aug.cache.vectors.vocabulary import rows_of
 from kar_aug.cache.vectors.writer import StoreWriter, open_writer
 from kar_aug.errors import StoreError
 
@@ -69,8 +70,13 @@ class VectorStore(Snapshot):
         return self.vectors_at(rows)
 
     def align(self, vocabulary: Sequence[EntityId | None] | Array) -> KnowledgeTable:
-        """The knowledge of a model's vocabulary: `vocabulary[i]` is the id that the model calls i, or None."""
-        return KnowledgeTable(self.vectors, self.rows(vocabulary), str(self.path.resolve()), self.fingerprint)
+        """The knowledge of a model's vocabulary: `vocabulary[i]` is the id that the model calls i, or None.
+
+        Raises:
+            StoreError: An id is of another kind than the store's, or none has a vector.
+        """
+        rows = rows_of(self, vocabulary)
+        return KnowledgeTable(self.vectors, rows, str(self.path.resolve()), self.fingerprint)
 
     def matrix(self, vocabulary: Sequence[EntityId | None] | Array) -> tuple[Array, npt.NDArray[np.bool_]]:
         """The vectors of a vocabulary in its own order, (vocabulary, dimension), zeros where there is none; and

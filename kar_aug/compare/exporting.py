@@ -102,9 +102,10 @@ class Augmenting:
         """Build the model again, and send all knowledge through its experts."""
         from kar_aug.layers import KnowledgeAugmentation
         from kar_aug.models.augmented import augmented_store
+        from kar_aug.models.find import knowledge_layers
 
         model, stores = restored(experiment, self.run), _stores(experiment, self.run.arm)
-        layers = (layer for layer in model.layers if isinstance(layer, KnowledgeAugmentation))
+        layers = knowledge_layers(model, (KnowledgeAugmentation,))
         layer = next((layer for layer in layers if self.entity in layer.sources), None)
         if layer is None or self.entity not in stores:
             raise StoreError(

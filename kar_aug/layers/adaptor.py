@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kar_aug._keras import keras
+from kar_aug._keras import keras, tf
+from kar_aug.layers.lookup import sizes_of
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,10 @@ class Adaptor(keras.layers.Layer):
     """Turns the knowledge vectors of several sources into augmented vectors of one width.
 
     Input shape:
-        Dictionary of some or all source names to (batch, knowledge dimension); `build` takes all of them.
+        Dictionary of some or all source names to (batch, knowledge dimension), or of more axes, such as (batch, length,
+        knowledge dimension); `build` takes all of them.
     Output shape:
-        Dictionary of the same names to (batch, width).
+        Dictionary of the same names to (batch, width), or (batch, length, width).
     """
 
     sources: list[str]
@@ -62,16 +64,27 @@ class Adaptor(keras.layers.Layer):
         raise NotImplementedError
 
     def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {source: self.adapt(source, vectors)[0] for source, vectors in inputs.items()}
+        return {source: self._adapt(source, vectors)[0] for source, vectors in inputs.items()}
+
+    def _adapt(self, source: str, vectors: Any) -> tuple[Any, Any]:
+        """`adapt`, of vectors of any number of axes."""
+        vectors = tf.convert_to_tensor(vectors)
+        if vectors.shape.rank == 2:
+            return self.adapt(source, vectors)
+        augmented, gate = self.adapt(source, tf.reshape(vectors, [-1, vectors.shape[-1]]))
+        sizes = sizes_of(vectors)[:-1]
+        if gate is not None:
+            gate = tf.reshape(gate, [*sizes, gate.shape[-1]])
+        return tf.reshape(augmented, [*sizes, self.width]), gate
 
     def gate(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The gate's weights: source name to (batch, experts), rows that sum to 1.
+        """The gate's weights: source name to (batch, experts), or (batch, length, experts), rows that sum to 1.
 
         Raises:
             ValueError: There is no gate.
         """
         self.check_gate()
-        return {source: self.adapt(source, vectors)[1] for source, vectors in inputs.items()}
+        return {source: self._adapt(source, vectors)[1] for source, vectors in inputs.items()}
 
     def check_gate(self) -> None:
         """Raise ValueError unless there is a gate to watch or to balance."""
@@ -93,4 +106,4 @@ class Adaptor(keras.layers.Layer):
             )
 
     def compute_output_shape(self, input_shape: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: (shape[0], self.width) for name, shape in input_shape.items()}
+        return {name: (*tuple(shape)[:-1], self.width) for name, shape in input_shape.items()}

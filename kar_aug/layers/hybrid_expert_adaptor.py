@@ -8,6 +8,8 @@ from typing import Any
 from kar_aug._keras import keras, tf, track_weights
 from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
 
+_VARIANCE = 1e-3  # added to that of a layer's units, as Keras does
+
 
 def hybrid_expert(settings: AdaptorSettings) -> HybridExpertAdaptor:
     """The paper's: experts that all sources share, and experts of their own."""
@@ -44,6 +46,9 @@ class HybridExpertAdaptor(Adaptor):
         gate      = softmax(x W_s + b_s)                        one weight an expert
         augmented = sum_e gate[e] * expert_e(x)                 expert_e: Dense + ReLU for each of `expert_units`
 
+    With `layer_norm`, each such layer is activation(normalised(x K) * scale + bias), its units of mean 0 and variance 1
+    before they are scaled.
+
     Every source must be adapted under the name it was built with; a call may adapt some of them only. A single expert
     needs no gate, and has none.
 
@@ -53,12 +58,22 @@ class HybridExpertAdaptor(Adaptor):
         dedicated_experts: experts that each source has to itself; 0 or more, at least one expert in all.
         expert_units: widths of an expert's layers; the last is the width of an augmented vector.
         activation: of every expert layer, the last one included.
+        dropout: share of the units of every expert layer but the last that are set to zero while training. In
+            `KnowledgeAugmentation`, all rows of a batch with the same id have the same zeros.
+        kernel_regularizer: of the kernels of the experts; not of their biases, nor of the gates.
+        layer_norm: whether the units of every expert layer are normalised before its activation.
+
+    Example:
+        >>> from kar_aug import KnowledgeAugmentation
+        >>> adaptor = HybridExpertAdaptor(["user_id", "item_id"], dropout=0.1, kernel_regularizer="l2", layer_norm=True)
+        >>> KnowledgeAugmentation({"user_id": users, "item_id": items}, adaptor=adaptor).width
+        32
 
     Input shape:
-        Dictionary of source name to (batch, knowledge dimension). The dimensions may differ: the first layer of a
-        shared expert has one kernel for each dimension, all else of it is shared.
+        Dictionary of source name to (batch, knowledge dimension), or (batch, length, knowledge dimension). Dimensions
+        may differ: the first layer of a shared expert has one kernel for each dimension, all else of it is shared.
     Output shape:
-        Dictionary of the same names to (batch, expert_units[-1]).
+        Dictionary of the same names to (batch, expert_units[-1]), or (batch, length, expert_units[-1]).
 
     Source:
         KAR, arXiv:2306.10933, section 3.4, "hybrid-expert adaptor". The number and widths of the experts follow its
@@ -73,6 +88,9 @@ class HybridExpertAdaptor(Adaptor):
         dedicated_experts: int = 3,
         expert_units: Sequence[int] = (128, 32),
         activation: Any = "relu",
+        dropout: float = 0.0,
+        kernel_regularizer: Any = None,
+        layer_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -85,11 +103,18 @@ class HybridExpertAdaptor(Adaptor):
             )
         if not expert_units or min(expert_units) < 1:
             raise ValueError(f"`expert_units` must be positive widths. Received: expert_units={expert_units}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"`dropout` must be a share of the units, less than 1. Received: dropout={dropout}")
         self.sources = list(sources)
         self.shared_experts = shared_experts
         self.dedicated_experts = dedicated_experts
         self.expert_units = list(expert_units)
         self.activation = keras.activations.get(activation)
+        self.dropout = dropout
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.layer_norm = layer_norm
+        # The vectors' type is whatever it is given: `KnowledgeAugmentation` has chosen it.
+        self._drop = keras.layers.Dropout(dropout, autocast=False, name="dropout") if dropout else None
 
     def build(self, input_shape: Mapping[str, Any]) -> None:
         dimensions = {name: int(tuple(shape)[-1]) for name, shape in input_shape.items()}
@@ -133,32 +158,51 @@ class HybridExpertAdaptor(Adaptor):
         return self.expert_units[-1]
 
     @property
+    def _per_layer(self) -> int:
+        """Weights of an expert's layer."""
+        return 3 if self.layer_norm else 2
+
+    @property
     def experts(self) -> int:
         """Experts that a source passes through: the shared ones and its own."""
         return self.shared_experts + self.dedicated_experts
 
     def _kernels(self, name: str, experts: int, inputs: int, units: int) -> Any:
-        return self.add_weight(name=name, shape=(experts, inputs, units), initializer=_separate_kernels)
+        return self.add_weight(
+            name=name,
+            shape=(experts, inputs, units),
+            initializer=_separate_kernels,
+            regularizer=self.kernel_regularizer,
+        )
 
     def _later_weights(self, name: str, experts: int) -> list[Any]:
-        """All weights of `experts` experts side by side but the first kernel: bias, kernel, bias, kernel, bias ..."""
+        """All weights of `experts` experts side by side but the first kernel: bias, kernel, bias, kernel, bias ...
+
+        With `layer_norm`, a scale stands before each bias.
+        """
         if not experts:
             return []
         weights = []
         for layer, units in enumerate(self.expert_units):
             if layer:
                 weights.append(self._kernels(f"{name}_kernel_{layer}", experts, self.expert_units[layer - 1], units))
+            if self.layer_norm:
+                scale = self.add_weight(name=f"{name}_scale_{layer}", shape=(experts, units), initializer="ones")
+                weights.append(scale)
             weights.append(self.add_weight(name=f"{name}_bias_{layer}", shape=(experts, units), initializer="zeros"))
         return weights
 
     def adapt(self, source: str, vectors: Any) -> tuple[Any, Any]:
         vectors = tf.convert_to_tensor(vectors)
-        kernel, *later = self._weights_of(source, vectors.dtype)
-        hidden = tf.matmul(vectors[tf.newaxis], kernel)  # (experts, batch, units)
-        for bias, kernel in zip(later[::2], [*later[1::2], None], strict=True):
+        hidden, weights = vectors[tf.newaxis], self._weights_of(source, vectors.dtype)
+        for layer in range(len(self.expert_units)):
+            kernel, *scale, bias = weights[layer * self._per_layer :][: self._per_layer]
+            if layer and self._drop is not None:
+                hidden = self._drop(hidden)
+            hidden = tf.matmul(hidden, kernel)  # (experts, batch, units)
+            if scale:
+                hidden = _normalised(hidden) * scale[0][:, tf.newaxis]
             hidden = self.activation(hidden + bias[:, tf.newaxis])
-            if kernel is not None:
-                hidden = tf.matmul(hidden, kernel)
         if not self._gates:
             return hidden[0], tf.ones_like(hidden[0, :, :1])
         position = self.sources.index(source)
@@ -167,8 +211,10 @@ class HybridExpertAdaptor(Adaptor):
         return tf.reduce_sum(hidden * tf.transpose(gate)[:, :, tf.newaxis], axis=0), gate
 
     def _weights_of(self, source: str, dtype: Any) -> list[Any]:
-        """Kernel, bias, kernel, bias ... of a source's experts, the shared ones first; each (experts, ...)."""
-        position, per_source = self.sources.index(source), 2 * len(self.expert_units) - 1
+        """Kernel, bias, kernel, bias ... of a source's experts, the shared ones first; each (experts, ...). With
+        `layer_norm`, a scale before each bias.
+        """
+        position, per_source = self.sources.index(source), self._per_layer * len(self.expert_units) - 1
         groups = []
         if self.shared_experts:
             groups.append([self._shared_kernels[self._entrance[position]], *self._shared])
@@ -186,7 +232,17 @@ class HybridExpertAdaptor(Adaptor):
             "dedicated_experts": self.dedicated_experts,
             "expert_units": self.expert_units,
             "activation": keras.activations.serialize(self.activation),
+            "dropout": self.dropout,
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "layer_norm": self.layer_norm,
         }
+
+
+def _normalised(hidden: Any) -> Any:
+    """Of mean 0 and variance 1 along the last axis, computed in 32 bits."""
+    wide = tf.cast(hidden, tf.float32)
+    mean, variance = tf.nn.moments(wide, -1, keepdims=True)
+    return tf.cast((wide - mean) * tf.math.rsqrt(variance + _VARIANCE), hidden.dtype)
 
 
 def _separate_kernels(shape: Sequence[int], dtype: Any = None, **_: Any) -> Any:

@@ -75,7 +75,7 @@ class KnowledgeAttention(KnowledgeVectors):
         super().build(input_shape)
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
-        candidate, events = map(tf.convert_to_tensor, inputs[:2])
+        candidate, events = map(self._ids, inputs[:2])
         values, there = (tf.cast(each, self.compute_dtype) for each in inputs[2:])
         scores, null = self._scores(candidate, events, there)
         weights = tf.nn.softmax(tf.concat([null, scores], axis=2))  # (batch, heads, 1 + length)

@@ -10,12 +10,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import deserialized, keras, serialized, tf, track_weights
+from kar_aug._keras import IS_KERAS_3, deserialized, keras, serialized, tf, track_weights
 from kar_aug.cache.vectors.table import KnowledgeTable
 from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
+from kar_aug.layers.ids import Kind, as_ids, check_symbolic
 from kar_aug.layers.layer_adaptor import LayerAdaptor
-from kar_aug.layers.lookup import constant, look_up_distinct, output_shape, sequence_mask, shape_like
-from kar_aug.layers.source import Given, Source, as_int64, read
+from kar_aug.layers.lookup import (
+    constant,
+    is_several,
+    look_up_distinct,
+    of_each,
+    output_shape,
+    sequence_mask,
+    shape_like,
+    values_of,
+)
+from kar_aug.layers.source import Given, Source, read
 from kar_aug.registry import ADAPTORS
 
 
@@ -52,17 +62,24 @@ class KnowledgeAugmentation(keras.layers.Layer):
             arXiv:1701.06538, equation 7). 0 adds no loss.
 
     Input shape:
-        Dictionary of some or all source names to ids, (batch,), (batch, 1) or (batch, length).
+        Dictionary of some or all source names to ids: (batch,), (batch, 1), (batch, length), or of more axes, such as
+        (batch, list, length). The ids of several inputs that are of one source are a list:
+        {"item_id": [item_id, hist_item_id]}; an id that is in both is adapted once. Two sources in one input are two
+        slices of it: {"user_id": pairs[:, 0], "item_id": pairs[:, 1]}.
     Output shape:
-        Dictionary of the same names to (batch, width), or (batch, length, width) for sequences; width is the
-        adaptor's, expert_units[-1] unless it is a layer of your own.
+        Dictionary of the same names to (batch, width) for one id a row, else to the ids' shape + (width,); a list where
+        a list came. Width is the adaptor's, expert_units[-1] unless it is a layer of your own.
 
     A saved model holds the name and fingerprint of each store, not its vectors; it loads where the store is
-    unchanged (`load_model(path, stores=...)` if it moved). Vectors given as an array are saved with the model.
+    unchanged (`load_model(path, stores=...)` if it moved). Vectors given as an array are saved with the model. What
+    `clone_model` or `from_config` makes knows what the layer knows whose config it is, while that lives.
 
     Raises:
         StoreError: A vector holds NaN or a row points past the vectors; or, on loading, the store is gone or is
-            another one than the model was trained with.
+            another one than the model was trained with; or, when it is called, it is a copy that was never given
+            knowledge, or its weights were set to those of a layer with another store.
+        ValueError: When it is called: ids are of another kind than the source's, or come in a type that cannot tell all
+            of them apart (float32 above 16,777,216), or are ragged.
     """
 
     def __init__(
@@ -103,7 +120,8 @@ class KnowledgeAugmentation(keras.layers.Layer):
         records = [(self._sources[name], found) for name, found in given.items()]
         with tf.name_scope(self.name):
             if not self.adaptor.built:
-                with tf.name_scope("adaptor"):
+                # Keras 3 names weights by its own scopes, and adds the adaptor's itself.
+                with keras.name_scope(self.name) if IS_KERAS_3 else tf.name_scope("adaptor"):
                     self.adaptor.build({source.name: (None, source.dimension) for source, _ in records})
             for source, found in records:
                 rows = np.append(found.table.rows, -1).astype(np.int32)
@@ -111,9 +129,8 @@ class KnowledgeAugmentation(keras.layers.Layer):
             for source, found in records:
                 if found.keys is not None:
                     source.keys = self._frozen(f"{source.name}_keys", found.keys)
-            for source, _ in records:
-                fingerprint = as_int64(source.identity.fingerprint)
-                source.fingerprint = self._frozen(f"{source.name}_fingerprint", fingerprint)
+            for source, found in records:
+                source.fingerprint = self._frozen(f"{source.name}_fingerprint", found.fingerprint)
             for source, _ in records:
                 name = f"{source.name}_default"
                 source.default = self.add_weight(name=name, shape=(self.width,), initializer="zeros")
@@ -154,15 +171,22 @@ class KnowledgeAugmentation(keras.layers.Layer):
         """Per source, the length of a knowledge vector."""
         return {name: source.dimension for name, source in self._sources.items()}
 
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """Per source, the kind of its ids (`ids.Kind`)."""
+        return {name: source.kind for name, source in self._sources.items()}
+
     def keys(self) -> dict[str, npt.NDArray[np.int64]]:
         """Per source with raw ids, their keys (`lookup.sorted_keys`) in the order of the vocabulary."""
-        return {name: np.asarray(source.keys) for name, source in self._sources.items() if source.identity.raw}
+        return {name: values_of(source.keys) for name, source in self._sources.items() if source.identity.raw}
+
+    def given(self, name: str) -> Given:
+        """What is known of a source: its table, and of raw ids their keys and kind."""
+        return self._source(name).given
 
     def table(self, name: str) -> KnowledgeTable:
         """A source's knowledge vectors, as they were given; of raw ids in the order of their `keys`."""
-        source = self._source(name)
-        vectors, rows = np.asarray(source.vectors), np.asarray(source.rows)[:-1]
-        return KnowledgeTable(vectors, rows, source.identity.store, source.identity.fingerprint)
+        return self.given(name).table
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -171,12 +195,22 @@ class KnowledgeAugmentation(keras.layers.Layer):
         return {name: self._augment(name, ids, (mask or {}).get(name)) for name, ids in inputs.items()}
 
     def compute_mask(self, inputs: Mapping[str, Any], mask: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return {name: sequence_mask(ids, (mask or {}).get(name), self.mask_zero) for name, ids in inputs.items()}
+        return {name: of_each(self._mask, ids, (mask or {}).get(name)) for name, ids in inputs.items()}
 
-    def _augment(self, name: str, ids: Any, mask: Any) -> Any:
-        source, ids = self._source(name), tf.convert_to_tensor(ids)
-        augmented = look_up_distinct(source.places(ids), partial(self._augment_places, source))
-        return shape_like(ids, augmented, sequence_mask(ids, mask, self.mask_zero))
+    def _mask(self, ids: Any, mask: Any) -> Any:
+        return sequence_mask(ids, mask, self.mask_zero)
+
+    def _augment(self, name: str, given: Any, mask: Any) -> Any:
+        source, several = self._source(name), is_several(given)
+        source.check()
+        ids = [as_ids(name, each, source.kind) for each in (given if several else [given])]
+        masks = mask if several and mask else [mask] * len(ids)
+        augmented = look_up_distinct([source.places(each) for each in ids], partial(self._augment_places, source))
+        shaped = [
+            shape_like(each, vectors, self._mask(each, own))
+            for each, vectors, own in zip(ids, augmented, masks, strict=True)
+        ]
+        return shaped if several else shaped[0]
 
     def _source(self, name: str) -> Source:
         if name not in self._sources:
@@ -193,8 +227,9 @@ class KnowledgeAugmentation(keras.layers.Layer):
     def augmented_vectors(self, name: str, *, batch_size: int = 4096) -> Any:
         """The augmented vector of every id of a source's vocabulary, then the default: (vocabulary + 1, width)."""
         source = self._source(name)
+        source.check()
         size = source.identity.vocabulary
-        table = np.tile(np.asarray(source.default).astype(np.float32), (size + 1, 1))
+        table = np.tile(values_of(source.default).astype(np.float32), (size + 1, 1))
         for start in range(0, size, batch_size):
             end = min(start + batch_size, size)
             vectors, known = source.vectors_at(tf.range(start, end), self.compute_dtype)
@@ -221,7 +256,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
             raise ValueError(f"The experts read vectors of {self.dimensions}. Received: {layer.dimensions}")
         layer.adaptor.set_weights(self.adaptor.get_weights())
         for name, source in layer._sources.items():
-            source.default.assign(np.asarray(self._sources[name].default))
+            source.default.assign(values_of(self._sources[name].default))
         return layer
 
     def gate_usage(self, ids: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
@@ -235,7 +270,8 @@ class KnowledgeAugmentation(keras.layers.Layer):
         usage = {}
         for name, values in ids.items():
             source = self._source(name)
-            places = tf.reshape(source.places(tf.convert_to_tensor(values)), [-1])
+            source.check()
+            places = tf.reshape(source.places(as_ids(name, values, source.kind)), [-1])
             vectors, known = source.vectors_at(places, self.compute_dtype)
             gate = self.adaptor.gate({name: vectors[known]})[name]
             usage[name] = np.asarray(tf.reduce_mean(tf.cast(gate, "float32"), axis=0))
@@ -244,11 +280,16 @@ class KnowledgeAugmentation(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Mapping[str, Any]) -> dict[str, Any]:
         return {name: output_shape(shape, self.width) for name, shape in input_shape.items()}
 
+    def compute_output_spec(self, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Keras 3 asks this while a graph is made, instead of `call`."""
+        check_symbolic(inputs, {name: self._source(name).kind for name in inputs})
+        return super().compute_output_spec(inputs, *args, **kwargs)
+
     def load_own_variables(self, store: Any) -> None:
         """Keras calls this for .keras and .weights.h5 files."""
         super().load_own_variables(store)
         for source in self._sources.values():
-            source.check_fingerprint()
+            source.check()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> KnowledgeAugmentation:
@@ -263,7 +304,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
         named = self.adaptor_name in ADAPTORS.names()
         return {
             **super().get_config(),
-            "sources": {name: asdict(source.identity) for name, source in self._sources.items()},
+            "sources": {name: asdict(source.saved) for name, source in self._sources.items()},
             "shared_experts": self.shared_experts,
             "dedicated_experts": self.dedicated_experts,
             "expert_units": self.expert_units,

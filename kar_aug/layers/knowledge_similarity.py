@@ -27,7 +27,7 @@ class KnowledgeSimilarity(KnowledgeVectors):
     suffix = "similarity"
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
-        candidate, events = map(tf.convert_to_tensor, inputs)
+        candidate, events = map(self._ids, inputs)
         return tf.ensure_shape(
             self._products(self._of_candidates(candidate)[:, tf.newaxis], events)[:, 0], events.shape
         )

@@ -12,10 +12,12 @@ import numpy.typing as npt
 from kar_aug._keras import keras, tf, track_weights
 from kar_aug.cache.vectors.preparation import Preparation
 from kar_aug.layers.by_blocks import by_blocks
+from kar_aug.layers.copies import check_known, found, offered
+from kar_aug.layers.ids import Kind, as_ids
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
-from kar_aug.layers.lookup import constant, is_sequence, not_padding, output_shape, positions, shape_like
-from kar_aug.layers.new_ids import NO_KEY, matrix_of, placed
-from kar_aug.layers.source import Given, read
+from kar_aug.layers.lookup import constant, is_sequence, not_padding, output_shape, positions, shape_like, values_of
+from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed
+from kar_aug.layers.source import Given, note_loaded, read
 
 _SPARE = "Make room when the layer is made: spare=..."
 Array = npt.NDArray[Any]
@@ -50,12 +52,14 @@ class KnowledgeVectors(keras.layers.Layer):
         like: a layer whose mean and directions are taken, instead of fitting anew.
 
     Input shape:
-        ids, (batch,), (batch, 1) or (batch, length); in a sequence, 0 or "" is padding.
+        ids, (batch,), (batch, 1), (batch, length), or of more axes; in a sequence, 0 or "" is padding.
     Output shape:
-        (batch, width), or (batch, length, width) for sequences; width is `components`, or all numbers.
+        (batch, width), or the ids' shape + (width,) for sequences; width is `components`, or all numbers.
 
     Raises:
-        StoreError: A vector holds NaN or a row points past the vectors.
+        StoreError: A vector holds NaN or a row points past the vectors, or does not fit into float16; or, when it is
+            called, it is a copy that was never given knowledge.
+        ValueError: When it is called, ids are of another kind than the source's.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class KnowledgeVectors(keras.layers.Layer):
         self.supports_masking = True
         if isinstance(source, Mapping):
             self._saved = dict(source)
+            note_loaded([self.source_name])
             table, keys, preparation = self._room()
         else:
             given = source if isinstance(source, Given) else read(self.source_name, source, embedded=True)
@@ -89,7 +94,7 @@ class KnowledgeVectors(keras.layers.Layer):
             self._saved = self._identity(given, preparation)
             table, keys = self._filled(given, preparation)
         with tf.name_scope(self.name):
-            self._table = self._frozen("vectors", table, table_dtype)
+            self._table = self._frozen("vectors", as_table(self.source_name, table, table_dtype), table_dtype)
             self._keys = None if keys is None else self._frozen("keys", keys)
             self._mean = self._frozen("mean", preparation.mean)
             directions = preparation.directions
@@ -117,7 +122,7 @@ class KnowledgeVectors(keras.layers.Layer):
     @staticmethod
     def given_by(augmentation: KnowledgeAugmentation, name: str) -> Given:
         """What an augmentation knows of a source."""
-        return Given(augmentation.table(name), augmentation.keys().get(name))
+        return augmentation.given(name)
 
     @property
     def vector_width(self) -> int:
@@ -136,22 +141,37 @@ class KnowledgeVectors(keras.layers.Layer):
         return {self.source_name: {"store": store, "fingerprint": fingerprint}} if store else {}
 
     @property
+    def kind(self) -> Kind:
+        """Of the ids that it is looked up by (`ids.Kind`)."""
+        return self._saved.get("ids") if self._saved["raw"] else int(self._saved["vocabulary"]) - 1
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of its vocabulary that has knowledge, when the layer was made; None in files of version 0.1."""
+        return self._saved.get("coverage")
+
+    @property
     def preparation(self) -> Preparation:
         """What makes a knowledge vector ready."""
-        directions = None if self._directions is None else np.asarray(self._directions)
-        return Preparation(np.asarray(self._mean), directions, self.unit)
+        directions = None if self._directions is None else values_of(self._directions)
+        return Preparation(values_of(self._mean), directions, self.unit)
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        ids = tf.convert_to_tensor(inputs)
+        ids = self._ids(inputs)
         places = self._places(ids, is_sequence(ids.shape))
         vectors = tf.gather(tf.convert_to_tensor(self._table), tf.reshape(places, [-1]))
         return shape_like(ids, tf.cast(vectors, self.compute_dtype))
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         return None
+
+    def _ids(self, given: Any) -> Any:
+        """Ids as a tensor, of a layer that knows something."""
+        check_known(self, self._table)
+        return as_ids(self.source_name, given, self.kind)
 
     def _places(self, ids: Any, padded: bool) -> Any:
         """Per id its row of the table; the last is that of ids that have none, and of padding, where there is some."""
@@ -197,9 +217,9 @@ class KnowledgeVectors(keras.layers.Layer):
                 Nothing is changed then.
         """
         vectors = self.preparation(matrix_of(self.source_name, knowledge, self.dimension))
-        keys = None if self._keys is None else np.asarray(self._keys)
-        table, keys = placed(self.source_name, list(knowledge), vectors, np.array(self._table), keys, _SPARE)
-        self._table.assign(table)
+        keys = None if self._keys is None else values_of(self._keys)
+        table, keys = placed(self.source_name, list(knowledge), vectors, values_of(self._table).copy(), keys, _SPARE)
+        self._table.assign(as_table(self.source_name, table, self.table_dtype))
         if self._keys is not None:
             self._keys.assign(keys)
 
@@ -244,15 +264,28 @@ class KnowledgeVectors(keras.layers.Layer):
             "reduced": preparation.directions is not None,
             "store": given.table.store,
             "fingerprint": given.table.fingerprint,
+            "ids": given.ids,
+            "coverage": given.table.coverage,
         }
 
     def _room(self) -> tuple[Array, Array | None, Preparation]:
-        """Zeros for a saved model's table, keys and preparation."""
+        """A saved model's table, keys and preparation: those that a layer of this process holds of the same content. If
+        there is none, NaN in the table, until it is loaded.
+        """
+        like = found(KnowledgeVectors, self._saved.pop("content", ""))
+        if like is not None:
+            keys = None if like._keys is None else values_of(like._keys)
+            return values_of(like._table), keys, like.preparation
         size, width, dimension = self._saved["vocabulary"] + self.spare, self._saved["width"], self._saved["dimension"]
         keys = np.full(size, NO_KEY) if self._saved["raw"] else None
         directions = np.zeros((width, dimension), np.float32) if self._saved["reduced"] else None
         preparation = Preparation(np.zeros(dimension, np.float32), directions, self.unit)
-        return np.zeros((size + 1, width), np.float32), keys, preparation
+        return np.full((size + 1, width), np.nan, np.float32), keys, preparation
+
+    def held(self) -> list[Array]:
+        """What a copy of the layer needs beside its config."""
+        weights = (self._table, self._keys, self._mean, self._directions)
+        return [values_of(weight) for weight in weights if weight is not None]
 
     def _filled(self, given: Given, preparation: Preparation) -> tuple[Array, Array | None]:
         """The table, spare rows and that of unknown ids behind the vocabulary, and the keys of raw ids."""
@@ -269,7 +302,7 @@ class KnowledgeVectors(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "source": self._saved,
+            "source": {**self._saved, "content": offered(self)},
             "components": self.components,
             "centre": self.centre,
             "whiten": self.whiten,

@@ -53,17 +53,19 @@ def positions(ids: Any, size: int, keys: Any = None) -> Any:
     return tf.reshape(tf.where(tf.gather(keys, place) == flat, place, size), tf.shape(ids))
 
 
-def look_up_distinct(places: Any, function: Callable[[Any], Any]) -> Any:
-    """`function` of the flattened places, (number of ids, width), computed once for each distinct one.
+def look_up_distinct(places: Sequence[Any], function: Callable[[Any], Any]) -> list[Any]:
+    """`function` of the places of each input, flattened: (number of ids, width), computed once for each distinct one.
 
     CTR batches repeat their ids: popular items, active users, the padding of histories.
     """
-    distinct, position = tf.unique(tf.reshape(places, [-1]))
-    return tf.gather(function(distinct), position)
+    flat = [tf.reshape(each, [-1]) for each in places]
+    distinct, position = tf.unique(tf.concat(flat, axis=0) if len(flat) > 1 else flat[0])
+    found = tf.gather(function(distinct), position)
+    return tf.split(found, [tf.size(each) for each in flat]) if len(flat) > 1 else [found]
 
 
 def sequence_mask(ids: Any, mask: Any, mask_zero: bool) -> Any:
-    """(batch, length), False where a sequence is padded; None for single ids and where nothing says what padding is."""
+    """Of the ids' shape, False where a sequence is padded; None for single ids, or if nothing says what padding is."""
     if not is_sequence(ids.shape) or (mask is None and not mask_zero):
         return None
     own = not_padding(ids) if mask_zero else None
@@ -82,30 +84,55 @@ def not_padding(ids: Any) -> Any:
 
 
 def is_sequence(shape: Any) -> bool:
-    """(batch, length) of ids is a sequence; (batch,) and (batch, 1) are one id a row."""
+    """(batch, length) of ids is a sequence, and so is all of more axes; (batch,) and (batch, 1) are one id a row."""
     shape = tuple(shape)
-    return len(shape) > 1 and shape[1] != 1
+    return len(shape) > 2 or (len(shape) == 2 and shape[1] != 1)
 
 
 def shape_like(ids: Any, vectors: Any, mask: Any = None) -> Any:
-    """Flat `vectors`, (number of ids, width), as (batch, width) for one id a row, else (batch, length, width); zeros
-    where `mask` is False.
+    """Flat `vectors`, (number of ids, width), as (batch, width) for one id a row, else as the ids' shape + (width,);
+    zeros where `mask` is False.
     """
-    if not is_sequence(ids.shape):
+    if ids.shape.rank and not is_sequence(ids.shape):
         return vectors
-    vectors = tf.reshape(vectors, [-1, ids.shape[1] or tf.shape(ids)[1], vectors.shape[-1]])
+    vectors = tf.reshape(vectors, [*sizes_of(ids), vectors.shape[-1]])
     return vectors if mask is None else tf.where(mask[..., tf.newaxis], vectors, tf.zeros_like(vectors))
 
 
-def output_shape(shape: Any, width: int) -> tuple[Any, ...]:
-    """Shape of the augmented vectors of ids of `shape`."""
+def sizes_of(tensor: Any) -> list[Any]:
+    """A tensor's shape, known before anything is computed where it can be: tf.reshape keeps what is."""
+    sizes = tf.shape(tensor)
+    return [sizes[axis] if size is None else size for axis, size in enumerate(tensor.shape)]
+
+
+def output_shape(shape: Any, width: int) -> Any:
+    """Shape of the augmented vectors of ids of `shape`, or a list of it for shapes of several inputs."""
     shape = tuple(shape)
-    return (*shape, width) if is_sequence(shape) else (shape[0], width)
+    if shape and not any(size is None or isinstance(size, int) for size in shape):
+        return [output_shape(each, width) for each in shape]
+    return (*shape, width) if is_sequence(shape) else (*shape[:1], width)
+
+
+def is_several(ids: Any) -> bool:
+    """Whether a source's ids are those of several inputs: a list of tensors, [(batch, 1), (batch, length)] say."""
+    return isinstance(ids, (list, tuple)) and bool(ids) and all(len(getattr(each, "shape", ())) for each in ids)
+
+
+def of_each(function: Callable[[Any, Any], Any], ids: Any, mask: Any) -> Any:
+    """`function` of ids and their mask, or a list of it where they are those of several inputs."""
+    if not is_several(ids):
+        return function(ids, mask)
+    return [function(*each) for each in zip(ids, mask or [None] * len(ids), strict=True)]
 
 
 def constant(values: Any) -> Any:
     """An initializer with these very values."""
     return lambda shape, dtype=None, **_: tf.constant(np.asarray(values), dtype=dtype)
+
+
+def values_of(weight: Any) -> npt.NDArray[Any]:
+    """A weight's values, or a tensor's; of a mirrored weight too."""
+    return np.asarray(tf.convert_to_tensor(weight))
 
 
 def concatenate(vectors: list[Any], name: str | None = None) -> Any:

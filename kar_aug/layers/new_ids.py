@@ -12,6 +12,7 @@ from kar_aug.errors import StoreError
 from kar_aug.layers.lookup import keys_of
 
 NO_KEY = np.iinfo(np.int64).max  # of a free row, so that it comes last
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def matrix_of(name: str, vectors: Mapping[Any, Any], dimension: int) -> npt.NDArray[np.float32]:
@@ -26,6 +27,22 @@ def matrix_of(name: str, vectors: Mapping[Any, Any], dimension: int) -> npt.NDAr
                 f"{name}: the vector of id {id!r} must be {dimension} finite numbers.", source=name, entity_id=id
             )
     return np.asarray(list(vectors.values()), np.float32).reshape(len(vectors), dimension)
+
+
+def as_table(name: str, vectors: Any, dtype: str) -> npt.NDArray[Any]:
+    """Vectors of a source as they are kept.
+
+    Raises:
+        StoreError: One has a number that float16 cannot hold, which would become infinity.
+    """
+    vectors = np.asarray(vectors)
+    largest = np.abs(vectors).max(initial=0) if dtype == "float16" else 0
+    if largest > _LARGEST_HALF:
+        raise StoreError(
+            f"{name}: a vector holds {largest:,.0f}, and float16 ends at {_LARGEST_HALF:,.0f}. Keep it as float32.",
+            source=name, left=_LARGEST_HALF, right=float(largest),
+        )  # fmt: skip
+    return vectors.astype(dtype, copy=False)
 
 
 def placed(

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kar_aug._keras import keras, tf, track_weights
+from kar_aug.layers.copies import check_known, found, offered
+from kar_aug.layers.ids import Kind, as_ids, check_symbolic
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
-from kar_aug.layers.lookup import constant, output_shape, positions, sequence_mask, shape_like
-from kar_aug.layers.new_ids import NO_KEY, matrix_of, placed
+from kar_aug.layers.lookup import constant, of_each, output_shape, positions, sequence_mask, shape_like, values_of
+from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed
+from kar_aug.layers.source import note_loaded
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
 class PrestoredAugmentation(keras.layers.Layer):
-    """The augmented vectors of a trained `KnowledgeAugmentation` as tables: same inputs, same outputs.
+    """The augmented vectors of a trained `KnowledgeAugmentation` as tables: same inputs, same outputs, same errors.
 
     Args:
         tables: source name -> (vocabulary + 1, width) float array; the last row is the default vector, for ids
             without knowledge or outside the vocabulary. Or, as `get_config` writes it, the shapes alone.
         keys: for sources with raw ids, source name -> (vocabulary,) ascending keys (`lookup.sorted_keys`).
-        table_dtype: "float32" or "float16": half the memory, about three decimal digits.
+        table_dtype: "float32" or "float16": half the memory, about three decimal digits, and nothing above 65,504.
         mask_zero: as `KnowledgeAugmentation` has it.
-        stores: what `KnowledgeAugmentation.stores` says, kept with the model.
+        stores, coverage, kinds: what the properties of `KnowledgeAugmentation` say, kept with the model. Coverage is
+            that of the moment: `update` does not count. Both are empty, and kinds of ids are not checked, in models
+            that version 0.1 saved.
+
+    Raises:
+        StoreError: A vector does not fit into float16.
 
     Source:
         KAR, arXiv:2306.10933, section 3.5: augmented vectors are prestored for fast inference.
@@ -36,12 +46,15 @@ class PrestoredAugmentation(keras.layers.Layer):
         table_dtype: str = "float32",
         mask_zero: bool = False,
         stores: Mapping[str, Any] | None = None,
+        coverage: Mapping[str, float] | None = None,
+        kinds: Mapping[str, Kind] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if table_dtype not in ("float32", "float16"):
             raise ValueError(f"`table_dtype` must be float32 or float16. Received: {table_dtype!r}")
-        arrays = {name: np.zeros(t, "float32") if isinstance(t, list) else np.asarray(t) for name, t in tables.items()}
+        # What a config has are shapes: until the tables are loaded, nothing is known, and never zeros.
+        arrays = {n: np.full(t, np.nan, "float32") if isinstance(t, list) else np.asarray(t) for n, t in tables.items()}
         raw = {name: np.zeros(k, "int64") if isinstance(k, list) else k for name, k in (keys or {}).items()}
         self.shapes = {name: list(array.shape) for name, array in arrays.items()}
         self.key_shapes = {name: list(array.shape) for name, array in raw.items()}
@@ -49,9 +62,13 @@ class PrestoredAugmentation(keras.layers.Layer):
         self.mask_zero = mask_zero
         self.supports_masking = True
         self.stores = {name: dict(store) for name, store in (stores or {}).items()}
+        self.coverage = dict(coverage or {})
+        self.kinds = dict(kinds or {})
         self._augmentation = _Hidden(None)
         with tf.name_scope(self.name):
-            self._tables = [self._frozen(name, array, table_dtype) for name, array in arrays.items()]
+            self._tables = [
+                self._frozen(name, as_table(name, array, table_dtype), table_dtype) for name, array in arrays.items()
+            ]
             self._keys = [self._frozen(f"{name}_keys", array, "int64") for name, array in raw.items()]
         track_weights(self)
 
@@ -77,6 +94,8 @@ class PrestoredAugmentation(keras.layers.Layer):
             table_dtype,
             augmentation.mask_zero,
             augmentation.stores,
+            augmentation.coverage,
+            augmentation.kinds,
             name=f"{augmentation.name}_prestored",
         )
         layer._augmentation.value = augmentation
@@ -86,18 +105,24 @@ class PrestoredAugmentation(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: Mapping[str, Any], mask: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return {name: self._look_up(name, ids, (mask or {}).get(name)) for name, ids in inputs.items()}
+        check_known(self, self._tables[0])
+        return {
+            name: of_each(partial(self._look_up, name), ids, (mask or {}).get(name)) for name, ids in inputs.items()
+        }
 
     def compute_mask(self, inputs: Mapping[str, Any], mask: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return {name: sequence_mask(ids, (mask or {}).get(name), self.mask_zero) for name, ids in inputs.items()}
+        return {name: of_each(self._mask, ids, (mask or {}).get(name)) for name, ids in inputs.items()}
+
+    def _mask(self, ids: Any, mask: Any) -> Any:
+        return sequence_mask(ids, mask, self.mask_zero)
 
     def _look_up(self, name: str, ids: Any, mask: Any) -> Any:
-        ids = tf.convert_to_tensor(ids)
+        ids = as_ids(name, ids, self.kinds.get(name))
         table = tf.convert_to_tensor(self._tables[list(self.shapes).index(name)])
         keys = self._keys_of(name)
         places = positions(ids, self.shapes[name][0] - 1, None if keys is None else tf.convert_to_tensor(keys))
         vectors = tf.cast(tf.gather(table, tf.reshape(places, [-1])), self.compute_dtype)
-        return shape_like(ids, vectors, sequence_mask(ids, mask, self.mask_zero))
+        return shape_like(ids, vectors, self._mask(ids, mask))
 
     def _keys_of(self, name: str) -> Any:
         return self._keys[list(self.key_shapes).index(name)] if name in self.key_shapes else None
@@ -123,7 +148,7 @@ class PrestoredAugmentation(keras.layers.Layer):
         if augmentation is None:
             raise ValueError("This model was loaded: give `update` the trained KnowledgeAugmentation as well.")
         for name, table, keys in [self._updated(*item, augmentation) for item in knowledge.items()]:
-            self._tables[list(self.shapes).index(name)].assign(table)
+            self._tables[list(self.shapes).index(name)].assign(as_table(name, table, self.table_dtype))
             if keys is not None:
                 self._keys_of(name).assign(keys)
 
@@ -132,12 +157,31 @@ class PrestoredAugmentation(keras.layers.Layer):
         if name not in self.shapes:
             raise ValueError(f"There is no knowledge source {name!r}. The sources are: {', '.join(self.shapes)}")
         matrix = matrix_of(name, vectors, augmentation.dimensions[name])
-        rows = self._tables[list(self.shapes).index(name)].numpy().copy()
-        keys = self._keys_of(name).numpy() if name in self.key_shapes else None
+        rows = values_of(self._tables[list(self.shapes).index(name)]).copy()
+        keys = values_of(self._keys_of(name)) if name in self.key_shapes else None
         return name, *placed(name, list(vectors), augmentation.adapt(name, matrix), rows, keys, _SPARE)
 
     def compute_output_shape(self, input_shape: Mapping[str, Any]) -> dict[str, Any]:
         return {name: output_shape(shape, self.shapes[name][1]) for name, shape in input_shape.items()}
+
+    def compute_output_spec(self, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Keras 3 asks this while a graph is made, instead of `call`."""
+        check_symbolic(inputs, self.kinds)
+        return super().compute_output_spec(inputs, *args, **kwargs)
+
+    def held(self) -> list[npt.NDArray[Any]]:
+        """What a copy of the layer needs beside its config: tables, then keys."""
+        return [values_of(weight) for weight in (*self._tables, *self._keys)]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> PrestoredAugmentation:
+        config = dict(config)
+        note_loaded(config["tables"])
+        like = found(cls, config.pop("content", ""))
+        if like is not None:
+            arrays = iter(like.held())
+            config |= {kind: dict(zip(config[kind], arrays, strict=False)) for kind in ("tables", "keys")}
+        return cls(**config)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -147,6 +191,9 @@ class PrestoredAugmentation(keras.layers.Layer):
             "table_dtype": self.table_dtype,
             "mask_zero": self.mask_zero,
             "stores": self.stores,
+            "coverage": self.coverage,
+            "kinds": self.kinds,
+            "content": offered(self),
         }
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,12 @@ from kar_aug._keras import tf
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.cache.vectors.table import KnowledgeTable
 from kar_aug.errors import StoreError
-from kar_aug.layers.lookup import positions, sorted_keys
+from kar_aug.layers.copies import found, is_sketched, nothing_known, offered
+from kar_aug.layers.ids import Kind, kind_of
+from kar_aug.layers.lookup import positions, sorted_keys, values_of
 
 _CHECKED_ROWS = 65_536
+_NOT_YET = np.asarray(-1, np.int64)  # the fingerprint of a layer without knowledge, which waits for weights
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Identity:
         raw: whether it reads the ids of the store itself, not places in a vocabulary.
         vectors: shape of all vectors, [count, dimension].
         dtype: of the vectors.
+        ids: the kind of raw ids (`ids.Kind`), None where they are places.
+        content: under which copies of the layer find it in the same process (`copies.offered`).
     """
 
     store: str | None
@@ -39,13 +44,23 @@ class Identity:
     raw: bool
     vectors: list[int]
     dtype: str
+    ids: Kind = None
+    content: str = ""
 
 
 class Given(NamedTuple):
-    """A source's knowledge as it was given, or as a saved model asks for it."""
+    """A source's knowledge as it was given, or as a saved model asks for it.
+
+    Args:
+        keys: of its raw ids (`lookup.sorted_keys`), None where ids are places.
+        ids: their kind, None where they are places.
+        is_known: False where there is only room, for weights that are to be loaded.
+    """
 
     table: KnowledgeTable
-    keys: npt.NDArray[np.int64] | None  # of its raw ids (`lookup.sorted_keys`), None where ids are places
+    keys: npt.NDArray[np.int64] | None
+    ids: Kind = None
+    is_known: bool = True
 
     @property
     def identity(self) -> Identity:
@@ -58,7 +73,13 @@ class Given(NamedTuple):
             self.keys is not None,
             list(vectors.shape),
             vectors.dtype.name,
+            self.ids,
         )
+
+    @property
+    def fingerprint(self) -> npt.NDArray[np.int64]:
+        """As a weight: the store's, 0 for none."""
+        return as_int64(self.table.fingerprint) if self.is_known else _NOT_YET
 
 
 @dataclass(eq=False)
@@ -89,9 +110,35 @@ class Source:
         return self.identity.vectors[1]
 
     @property
+    def kind(self) -> Kind:
+        """Of the ids that it is looked up by."""
+        return self.identity.ids if self.identity.raw else self.identity.vocabulary - 1
+
+    @property
     def coverage(self) -> float:
         """Share of the vocabulary that has knowledge."""
-        return float(np.mean(np.asarray(self.rows)[:-1] >= 0))
+        self.check()
+        return float(np.mean(values_of(self.rows)[:-1] >= 0))
+
+    @property
+    def given(self) -> Given:
+        """Its knowledge, of raw ids in the order of their keys."""
+        self.check()
+        vectors, rows = values_of(self.vectors), values_of(self.rows)[:-1]
+        table = KnowledgeTable(vectors, rows, self.identity.store, self.identity.fingerprint)
+        return Given(table, None if self.keys is None else values_of(self.keys), self.identity.ids)
+
+    @property
+    def saved(self) -> Identity:
+        """What a config says of it. Copies that are made of the config get its knowledge in this process."""
+        if int(values_of(self.fingerprint)) == int(_NOT_YET):
+            return self.identity
+        return replace(self.identity, content=offered(self))
+
+    def held(self) -> list[npt.NDArray[Any]]:
+        """What no store can tell a copy: rows, keys, and vectors that were given as an array."""
+        weights = [self.fingerprint, self.rows, self.keys, self.vectors if self.identity.store is None else None]
+        return [values_of(weight) for weight in weights if weight is not None]
 
     def places(self, ids: Any) -> Any:
         """Per id its place in the vocabulary, and the place behind the last for an id outside it."""
@@ -104,9 +151,20 @@ class Source:
         vectors = tf.gather(tf.convert_to_tensor(self.vectors), tf.maximum(row, 0))
         return tf.cast(vectors, dtype), row >= 0
 
-    def check_fingerprint(self) -> None:
-        """Raise StoreError if the weights that were loaded say another store than the layer was built with."""
-        loaded, ours = int(np.asarray(self.fingerprint)), self.identity.fingerprint
+    def check(self) -> None:
+        """Raise StoreError if the weights say another store than the layer was built with, or were never loaded.
+
+        It is asked when the layer is called from Python or traced, which is after weights were set and before they are
+        used; of a graph that is only sketched, they may come yet.
+        """
+        if is_sketched():
+            return
+        with tf.init_scope():
+            if not tf.executing_eagerly():
+                return
+            loaded, ours = int(values_of(self.fingerprint)), self.identity.fingerprint
+        if loaded == int(_NOT_YET):
+            raise nothing_known(f"Source {self.name!r}")
         if loaded != int(as_int64(ours)):
             raise StoreError(
                 f"The weights were trained with {self.name} from a store with fingerprint {loaded % 2**64:016x}, but "
@@ -131,20 +189,30 @@ def read(name: str, source: Any, embedded: bool) -> Given:
     """
     if isinstance(source, Mapping):
         return _saved(name, Identity(**source), embedded)
-    keys = None
+    keys, kind = None, None
     if isinstance(source, VectorStore):
-        keys, order = sorted_keys(source.ids)
-        source = source.align([source.ids[i] for i in order])
+        ids = source.ids
+        keys, order = sorted_keys(ids)
+        source, kind = source.align([ids[i] for i in order]), kind_of(ids)
     table = source if isinstance(source, KnowledgeTable) else KnowledgeTable.from_array(source)
     _check(name, table)
-    return Given(table, keys)
+    return Given(table, keys, kind)
 
 
-_locations: ContextVar[Mapping[str, str]] = ContextVar("store_locations")
+@dataclass(frozen=True)
+class _Locations:
+    """Where stores are, and by which names models asked: one set for each block."""
+
+    folders: Mapping[str, str] = field(default_factory=dict)
+    asked: tuple[set[str], ...] = ()
+
+
+_NOWHERE = _Locations()
+_locations: ContextVar[_Locations] = ContextVar("store_locations")
 
 
 @contextmanager
-def store_locations(stores: Mapping[str, Path | str]) -> Iterator[None]:
+def store_locations(stores: Mapping[str, Path | str]) -> Iterator[set[str]]:
     """Where vector stores are that moved since a model was saved, for all models loaded inside the block.
 
     Example:
@@ -153,27 +221,63 @@ def store_locations(stores: Mapping[str, Path | str]) -> Iterator[None]:
 
     Args:
         stores: source name -> folder. Another block around this one is still heard for other sources.
+
+    Yields:
+        The names of the sources that the models loaded inside have: filled as they are loaded.
     """
-    token = _locations.set({**_locations.get({}), **{name: str(folder) for name, folder in stores.items()}})
+    outer, asked = _locations.get(_NOWHERE), set[str]()
+    folders = {**outer.folders, **{name: str(folder) for name, folder in stores.items()}}
+    token = _locations.set(_Locations(folders, (*outer.asked, asked)))
     try:
-        yield
+        yield asked
     finally:
         _locations.reset(token)
 
 
+def note_loaded(sources: Iterable[str]) -> None:
+    """Say that a layer with these sources is made from a config."""
+    for asked in _locations.get(_NOWHERE).asked:
+        asked.update(sources)
+
+
 def _saved(name: str, identity: Identity, embedded: bool) -> Given:
-    """What a saved model asks for: its store's vectors, and room for all that is a weight, which is loaded later."""
-    rows = np.full(identity.vocabulary, -1, np.int32)
-    keys = np.zeros(identity.vocabulary, np.int64) if identity.raw else None
-    if identity.store is None or embedded:
-        vectors = np.zeros(identity.vectors, identity.dtype)
+    """What a saved model asks for: its store's vectors, and what a layer of this process holds of the same content. If
+    there is none, room for all that is a weight, which is loaded later.
+    """
+    note_loaded([name])
+    like, store = found(Source, identity.content), identity.store
+    if like is None:
+        rows = np.full(identity.vocabulary, -1, np.int32)
+        keys = np.zeros(identity.vocabulary, np.int64) if identity.raw else None
     else:
-        vectors = _stored_vectors(name, identity)
-    return Given(KnowledgeTable(vectors, rows, identity.store, identity.fingerprint), keys)
+        rows, keys = like.given.table.rows, like.given.keys
+    if store is None or embedded:
+        vectors = np.zeros(identity.vectors, identity.dtype) if like is None else values_of(like.vectors)
+    else:
+        opened = _opened(name, identity)
+        vectors, store = opened.vectors, str(opened.path.resolve())
+    table = KnowledgeTable(vectors, rows, store, identity.fingerprint)
+    return Given(table, keys, identity.ids, is_known=like is not None)
 
 
-def _stored_vectors(name: str, identity: Identity) -> npt.NDArray[Any]:
-    store = VectorStore.open(_locations.get({}).get(name) or str(identity.store))
+def _opened(name: str, identity: Identity) -> VectorStore:
+    """The store that a saved model names, or where it is now.
+
+    Raises:
+        StoreError: There is none, or it is another one.
+    """
+    folders = _locations.get(_NOWHERE).folders
+    try:
+        store = VectorStore.open(folders.get(name) or str(identity.store))
+    except StoreError as error:
+        if not folders or name in folders:
+            raise
+        raise StoreError(
+            f"The model knows {name!r} from {identity.store}, and `stores` says only where {', '.join(folders)} is. "
+            f"Say where it is now: stores={{'{name}': ...}}. {error}",
+            path=error.path,
+            source=name,
+        ) from None
     if store.fingerprint != identity.fingerprint:
         raise StoreError(
             f"The model knows {name} from store {identity.store} with fingerprint {identity.fingerprint}, "
@@ -183,7 +287,7 @@ def _stored_vectors(name: str, identity: Identity) -> npt.NDArray[Any]:
             left=identity.fingerprint,
             right=store.fingerprint,
         )
-    return store.vectors
+    return store
 
 
 def _check(name: str, table: KnowledgeTable) -> None:

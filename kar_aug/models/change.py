@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kar_aug._keras import keras
 from kar_aug.layers import KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation, store_locations
+from kar_aug.models.find import knowledge_layers, replaced
 
 
 def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
     """The model for serving: each `KnowledgeAugmentation` replaced by tables of its augmented vectors.
 
-    The other layers are shared with `model`, not copied. An id costs one look-up. What compares frozen vectors
-    (`KnowledgeVectors`) is fit for serving as it is.
+    The other layers are shared with `model`, not copied; functional models inside it, towers say, are made anew where
+    there is such a layer in them. An id costs one look-up. What compares frozen vectors (`KnowledgeVectors`) is fit for
+    serving as it is.
 
     Args:
+        model: a functional model. What to do with one that has a `call` of its own, the error says.
         dtype: of the tables. "float32": predictions agree to rounding; "float16": half the memory, 1e-2 relative.
         spare: rows a source kept free for ids that `PrestoredAugmentation.update` adds later.
 
     Raises:
-        ValueError: There is no `KnowledgeAugmentation` in the model.
+        ValueError: There is no `KnowledgeAugmentation` in the model, or it is inside a layer or model with a `call` of
+            its own; the message says where.
+        StoreError: A vector does not fit into float16.
     """
     kinds = (KnowledgeAugmentation,)
     _check(model, kinds, "prestore")
-    return _replaced(model, kinds, lambda layer: PrestoredAugmentation.of(layer, table_dtype=dtype, spare=spare))
+    return replaced(
+        model,
+        kinds,
+        lambda layer: PrestoredAugmentation.of(layer, table_dtype=dtype, spare=spare),
+        by="PrestoredAugmentation.of({})",
+    )
 
 
 def refresh(model: Any, tables: Mapping[str, Any]) -> Any:
@@ -39,23 +49,18 @@ def refresh(model: Any, tables: Mapping[str, Any]) -> Any:
         tables: for every source what `KnowledgeAugmentation` takes, of the encoder it was trained with.
 
     Raises:
-        ValueError: There is no `KnowledgeAugmentation` in the model, or the vectors have another dimension.
+        ValueError: There is no `KnowledgeAugmentation` in the model, or it is inside a layer or model with a `call` of
+            its own; or the vectors have another dimension.
     """
-    _check(model, (KnowledgeAugmentation, KnowledgeVectors), "refresh")
-    return _replaced(model, (KnowledgeAugmentation, KnowledgeVectors), lambda layer: layer.refreshed(tables))
+    kinds = (KnowledgeAugmentation, KnowledgeVectors)
+    _check(model, kinds, "refresh")
+    return replaced(model, kinds, lambda layer: layer.refreshed(tables), by="{}.refreshed(tables)")
 
 
 def _check(model: Any, kinds: tuple[type, ...], purpose: str) -> None:
     """Raise ValueError unless the model has a layer of one of these kinds."""
-    if not any(isinstance(layer, kinds) for layer in model.layers):
+    if not knowledge_layers(model, kinds):
         raise ValueError(f"Model {model.name!r} has no KnowledgeAugmentation layer: there is nothing to {purpose}.")
-
-
-def _replaced(model: Any, kinds: tuple[type, ...], replacement: Callable[[Any], Any]) -> Any:
-    def replace(layer: Any) -> Any:
-        return replacement(layer) if isinstance(layer, kinds) else layer
-
-    return keras.models.clone_model(model, clone_function=replace)
 
 
 def load_model(
@@ -69,14 +74,22 @@ def load_model(
     Args:
         path: a .keras or .h5 file.
         stores: source name -> folder, for vector stores that are elsewhere now than when the model was made; see
-            `kar_aug.layers.store_locations`.
+            `kar_aug.layers.store_locations`. When the model is saved again, that is where they are.
         custom_objects: layers of your own by name, where they are not registered with Keras.
 
     Raises:
         StoreError: A store is missing, or is not the one the model was trained with.
+        ValueError: `stores` names what is no source of the model.
     """
-    with store_locations(stores or {}):
-        return keras.models.load_model(str(path), custom_objects={**_deepctr_layers(), **(custom_objects or {})})
+    with store_locations(stores or {}) as sources:
+        model = keras.models.load_model(str(path), custom_objects={**_deepctr_layers(), **(custom_objects or {})})
+    wrong = [name for name in stores or {} if name not in sources]
+    if wrong:
+        raise ValueError(
+            f"`stores` names {wrong[0]!r}, which is no knowledge source of {path}. Its sources are: "
+            f"{', '.join(sorted(sources)) or 'none'}"
+        )
+    return model
 
 
 def _deepctr_layers() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from kar_aug._version import __version__
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.layers import KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation
 from kar_aug.models.change import prestore
+from kar_aug.models.find import knowledge_layers
 from kar_aug.models.graph import input_name
 
 if TYPE_CHECKING:  # it needs pandas, and what a model of one's own is exported with does not
@@ -77,10 +78,9 @@ def export(
 
 def _is_fit_for_serving(model: Any, preprocessing: Preprocessing | None) -> bool:
     """Whether no experts are left in a model, but tables. One without knowledge is there for what goes before it."""
-    layers = list(model._flatten_layers())
-    if any(isinstance(layer, KnowledgeAugmentation) for layer in layers):
+    if knowledge_layers(model, (KnowledgeAugmentation,)):
         return False
-    return preprocessing is not None or any(isinstance(layer, _SERVED) for layer in layers)
+    return preprocessing is not None or bool(knowledge_layers(model, _SERVED))
 
 
 def _archive(serving: Any, preprocessing: Preprocessing | None) -> Any:
@@ -121,7 +121,6 @@ def _named(model: Any, outputs: Any) -> dict[str, Any]:
 def _fingerprints(serving: Any, stores: Mapping[str, VectorStore]) -> dict[str, str]:
     return {name: store.fingerprint for name, store in stores.items()} or {
         name: store["fingerprint"]
-        for layer in serving._flatten_layers()
-        if isinstance(layer, _SERVED)
+        for layer in knowledge_layers(serving, _SERVED)
         for name, store in layer.stores.items()
     }

@@ -1,0 +1,66 @@
+"""Where in a model its layers with knowledge are, and models with others in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kar_aug._keras import keras
+
+
+def knowledge_layers(model: Any, kinds: tuple[type, ...]) -> list[Any]:
+    """The layers of these kinds, wherever they are: in a functional model within it, or an attribute of a layer."""
+    if not isinstance(model, keras.layers.Layer):  # Keras 3 has steps in its graphs that are no layers: slices
+        return []
+    return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
+
+
+def replaced(model: Any, kinds: tuple[type, ...], replacement: Callable[[Any], Any], *, by: str) -> Any:
+    """The model with other layers in the place of those of these kinds. All other layers are shared with it, but for
+    functional models that have such a layer inside: these are made anew.
+
+    Args:
+        by: how the replacement of a layer is written, "{}" being the layer: for the error.
+
+    Raises:
+        ValueError: Such a layer is held by one with a `call` of its own, which nobody else can make anew.
+    """
+    made: dict[int, Any] = {}
+
+    def replace(layer: Any) -> Any:
+        if id(layer) not in made:
+            made[id(layer)] = changed(layer)
+        return made[id(layer)]
+
+    def changed(layer: Any) -> Any:
+        if isinstance(layer, kinds):
+            return replacement(layer)
+        held = knowledge_layers(layer, kinds)
+        if not held:
+            return layer
+        if not is_functional(layer):
+            raise ValueError(_advice(layer, held[0], by))
+        return keras.models.clone_model(layer, clone_function=replace)
+
+    return changed(model)
+
+
+def is_functional(model: Any) -> bool:
+    """Whether Keras knows which of a model's layers reads what, so that it can be made anew of other layers."""
+    return any(kind.__name__ in ("Functional", "Sequential") for kind in type(model).__mro__)
+
+
+def _advice(holder: Any, layer: Any, by: str) -> str:
+    """What to do about a layer that is held by one with a `call` of its own."""
+    kind, place = type(holder).__name__, _attribute(holder, layer)
+    return (
+        f"{kind} {holder.name!r} has a `call` of its own, so that nobody else can put another layer in the place of "
+        f"{layer.name!r} in it. Make a second {kind} with {by.format(place)} there, and give it the trained layers of "
+        "the first: serving.hidden = model.hidden ..."
+    )
+
+
+def _attribute(holder: Any, layer: Any) -> str:
+    """How a layer is reached from its holder."""
+    names = [name for name, value in vars(holder).items() if value is layer and not name.startswith("_")]
+    return f"model.{names[0]}" if names else f"the layer {layer.name!r}"
