@@ -68,6 +68,7 @@ def load_model(
     *,
     stores: Mapping[str, Path | str] | None = None,
     custom_objects: Mapping[str, Any] | None = None,
+    safe_mode: bool = True,
 ) -> Any:
     """Load a saved model that holds kar-aug's or DeepCTR's layers.
 
@@ -76,13 +77,16 @@ def load_model(
         stores: source name -> folder, for vector stores that are elsewhere now than when the model was made; see
             `kar_aug.layers.store_locations`. When the model is saved again, that is where they are.
         custom_objects: layers of your own by name, where they are not registered with Keras.
+        safe_mode: False loads code that is in the file, too (`Lambda` layers, which DeepCTR's MMOE and PLE have): for
+            files that you made yourself.
 
     Raises:
         StoreError: A store is missing, or is not the one the model was trained with.
         ValueError: `stores` names what is no source of the model.
     """
     with store_locations(stores or {}) as sources:
-        model = keras.models.load_model(str(path), custom_objects={**_deepctr_layers(), **(custom_objects or {})})
+        objects = {**_deepctr_layers(), **(custom_objects or {})}
+        model = keras.models.load_model(str(path), custom_objects=objects, safe_mode=safe_mode)
     wrong = [name for name in stores or {} if name not in sources]
     if wrong:
         raise ValueError(
