@@ -496,7 +496,7 @@ def test_a_batch_that_the_server_does_not_find_yet_is_waited_for(cache: TextCach
 
 
 def test_an_outage_while_batches_run_is_waited_out_and_said(cache: TextCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "_SAY_SECONDS", 0.1)
+    monkeypatch.setattr(batch, "SAY_SECONDS", 0.1)
     notes: list[str] = []
     down = iter([(503, {"error": {"message": "maintenance"}})] * 20)
     with BatchServer() as server:

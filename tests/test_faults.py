@@ -389,7 +389,7 @@ def test_a_server_that_is_not_ready_is_waited_for_and_said(
 ) -> None:
     from kar_aug.generate import job
 
-    monkeypatch.setattr(job, "_SAY_SECONDS", 0.1)
+    monkeypatch.setattr(job, "SAY_SECONDS", 0.1)
     ready: list[float] = []
     notes: list[str] = []
 

@@ -9,13 +9,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.dataset as arrow
 import pytest
 from click.testing import CliRunner, Result
-from support.workspaces import LEARNING
+from support.workspaces import LEARNING, opened
 
 from kar_aug import KnowledgeAugmentation, Project
 from kar_aug._keras import IS_KERAS_3
@@ -199,9 +198,7 @@ def test_augmented_vectors_of_a_trained_model_are_those_that_it_computes(
     own_tables: Path, trained: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(trained, tmp_path / "work")
-    changes: dict[str, Any] = {"workdir": str(tmp_path / "work"), "data": {"item_features": []}}
-    settings = {**LEARNING, "controls": ["metadata"], "seeds": 2}
-    project = Project.open(own_tables / "kar.toml", compare=settings, **changes)
+    project = Project(opened(own_tables, tmp_path / "work", **LEARNING, controls=["metadata"], seeds=2).config)
     place = tmp_path / "augmented"
     assert project.export_vectors(place, what="augmented").written == 40
     assert project.check_vectors(place, what="augmented").sound

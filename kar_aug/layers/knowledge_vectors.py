@@ -85,9 +85,9 @@ class KnowledgeVectors(keras.layers.Layer):
         self.source_name = source_name or self.name
         self.supports_masking = True
         if isinstance(source, Mapping):
-            self._saved = dict(source)
+            self._saved = {name: value for name, value in source.items() if name != "content"}
             note_loaded([self.source_name])
-            table, keys, preparation = self._room()
+            table, keys, preparation = self._room(source.get("content", ""))
         else:
             given = source if isinstance(source, Given) else read(self.source_name, source, embedded=True)
             preparation = like.preparation if like is not None else self._fitted(given)
@@ -268,11 +268,11 @@ class KnowledgeVectors(keras.layers.Layer):
             "coverage": given.table.coverage,
         }
 
-    def _room(self) -> tuple[Array, Array | None, Preparation]:
+    def _room(self, content: str) -> tuple[Array, Array | None, Preparation]:
         """A saved model's table, keys and preparation: those that a layer of this process holds of the same content. If
         there is none, NaN in the table, until it is loaded.
         """
-        like = found(KnowledgeVectors, self._saved.pop("content", ""))
+        like = found(KnowledgeVectors, content)
         if like is not None:
             keys = None if like._keys is None else values_of(like._keys)
             return values_of(like._table), keys, like.preparation

@@ -41,7 +41,8 @@ def augment(
     not padding (0 or the empty string).
 
     Example:
-        >>> model = augment(two_towers, augmentation, at={"user_id": "user_dense", "item_id": "item_dense"})
+        >>> towers = {"user_id": "user_dense", "item_id": "item_dense"}
+        >>> model = augment(two_towers, augmentation, at=towers)  # doctest: +SKIP
 
     Args:
         model: a built functional model. It is not copied: the new model shares its layers and weights.
