@@ -108,6 +108,17 @@ def test_garbage_unknown_ids_and_errors_in_files_lose_no_answer(cache: TextCache
     assert kept is not None and kept.text == "of an older prompt", "it was paid for"
 
 
+def test_a_whole_file_brings_what_was_torn_in_its_part(cache: TextCache, tmp_path: Path) -> None:
+    requests = export(cache, tmp_path / "out.jsonl", 3)
+    whole = write(tmp_path / "whole.jsonl", *map(answered, requests))
+    part = tmp_path / "part.jsonl"
+    part.write_bytes(whole.read_bytes()[:-40])
+    import_jsonl(prompts(3), [part], cache, MODEL)
+    assert len(texts(cache)) == 2 and cache.counts()["malformed"] == 1
+    assert import_jsonl(prompts(3), [whole, part], cache, MODEL).asked == 1
+    assert len(texts(cache)) == 3
+
+
 def test_an_answer_outweighs_an_error_whatever_comes_last(cache: TextCache, tmp_path: Path) -> None:
     (request,) = export(cache, tmp_path / "out.jsonl", 1)
     lines = (refused(request, 500), answered(request), refused(request, 429))

@@ -124,8 +124,8 @@ def test_rows_of_parquet_are_a_history_by_the_times_that_texts_knew(tmp_path: Pa
     publish(store(tmp_path / "s", {1: "one", 2: "two"}, as_of="2000-01-01"), str(tmp_path / "p"))
     publish(store(tmp_path / "s", {1: "newer", 2: "two"}, as_of="2000-02-01T10:00+02:00"), str(tmp_path / "p"))
     table = arrow.dataset(tmp_path / "p").to_table().to_pandas().sort_values(["item_id", "event_timestamp"])
-    assert table["event_timestamp"].astype(str).tolist() == [
-        "2000-01-01 00:00:00+00:00", "2000-02-01 08:00:00+00:00", "2000-01-01 00:00:00+00:00",
+    assert table["event_timestamp"].dt.strftime("%Y-%m-%d %H:%M:%S.%f").tolist() == [
+        "2000-01-02 00:00:00.000000", "2000-02-01 08:00:00.000001", "2000-01-02 00:00:00.000000",
     ]  # fmt: skip
     assert table["key"].tolist() == ["one", "newer", "two"] and table["version"].nunique() == 1
     np.testing.assert_allclose(table["vector"].iloc[1], vector(1, "newer"), atol=1e-2)
@@ -147,7 +147,7 @@ folder = sys.argv[1]
 item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.INT64)
 view = FeatureView(
     name="k", entities=[item], ttl=timedelta(0), schema=[Field(name="vector", dtype=Array(Float32))],
-    source=FileSource(path=folder + "/p", timestamp_field="event_timestamp"),
+    source=FileSource(path=folder + "/p", timestamp_field="event_timestamp", created_timestamp_column="created"),
 )
 store = FeatureStore(config=RepoConfig(
     project="kar", provider="local", registry=folder + "/registry.db", entity_key_serialization_version=3,
@@ -187,6 +187,11 @@ def test_what_is_no_place_is_told(tmp_path: Path) -> None:
         check(rows, str(tmp_path / "x.parquet"))
     with pytest.raises(StoreError, match=r"holds no vectors\. Write some"):
         check(rows, str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match=r"s3://bucket/items is no place"):
+        publish(rows, "s3://bucket/items")
+    publish(rows, str(tmp_path / "p"))
+    with pytest.raises(StoreError, match="holds vectors of ids that are integers"):
+        publish(store(tmp_path / "t", {"a": "one"}), str(tmp_path / "p"))
     with pytest.raises(StoreError, match=r"redis://user:\*\*\*@127\.0\.0\.1:9"):
         publish(rows, "redis://user:secret@127.0.0.1:9/0")
     with pytest.raises(ConfigError, match="there is no kind of place 'abacus'"):

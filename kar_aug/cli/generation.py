@@ -11,7 +11,7 @@ import click
 from kar_aug.cli.options import model_options, opened, recipe_options
 from kar_aug.cli.progress import output, table, tell
 from kar_aug.errors import ConfigError
-from kar_aug.pipeline.generation import DryRun, Exported, Generated, Status, batch_line
+from kar_aug.pipeline.generation import DryRun, Exported, Generated, Status, batch_line, left_out
 from kar_aug.pipeline.workspace import ENTITIES
 
 _LISTED = 20  # failures shown one by one
@@ -147,10 +147,7 @@ def _print_dry_run(done: DryRun) -> None:
         table(f"US dollars, by prices of {found.price_date}", ("", "at most", "likely"), _costs(done))
     tell(f"prompt tokens are {found.counted}")
     if done.without_events:
-        tell(
-            f"{done.without_events:,} items without any event are not asked about: "
-            "[prompts] whole_catalogue = true asks about them, too"
-        )
+        tell(left_out(done.without_events))
     if done.waiting:
         tell(
             f"{done.waiting:,} users with long histories have summaries that are still to be asked: prompts that will "

@@ -438,11 +438,11 @@ class _Batches:
     def _store(self, batch: Batch, file: IO[bytes], name: str) -> None:
         file.seek(0)
         for lines in batched(read_responses(file, name), BATCH):
-            responses = {}
+            responses: dict[str, Response] = {}
             for line in lines:
                 if isinstance(line, str):
                     self.on_note(line)
-                elif line.body is not None or line.key not in responses:  # an answer outweighs an error
+                elif line.key not in responses or line.worth >= responses[line.key].worth:
                     responses[line.key] = line
             requests = {request.key: request for request in self.book.requests(batch.marker, responses.keys())}
             answers: list[tuple[Question, Answer]] = []

@@ -48,6 +48,10 @@ _UNUSABLE = (
 _READ_AGAIN = (Status.EMPTY, Status.UNFINISHED, Status.MALFORMED, Status.WRONG_MODEL, Status.INVALID)
 
 
+# What a file of responses may bring in whole, though nothing is to be asked.
+_MAY_COME_WHOLE = (None, Status.MALFORMED, Status.UNFINISHED)
+
+
 def accepted(model: LanguageModel) -> tuple[Status, ...]:
     """Statuses of answers that count as knowledge."""
     return (Status.OK, Status.TRUNCATED) if model.accept_truncated else (Status.OK,)
@@ -219,7 +223,8 @@ class Intake:
         are linked.
 
         Args:
-            though_rejected: also those that were rejected before: where answers are there already, and nothing is sent.
+            though_rejected: also those that were rejected before, or whose answers broke off: where answers are there
+                already, and nothing is sent.
         """
         questions: dict[str, Question] = {}
         answered: list[Link] = []
@@ -231,7 +236,7 @@ class Intake:
                 judged[question.key] = found.judged
             if found.imported:
                 cached += 1
-            elif self._survey.is_open(found) or (though_rejected and question.status is None):
+            elif self._survey.is_open(found) or (though_rejected and question.status in _MAY_COME_WHOLE):
                 known = questions.get(question.key)
                 questions[question.key] = question.for_all([*known.links, *question.links]) if known else question
             elif question.status in (None, Status.INVALID):

@@ -36,11 +36,19 @@ _EXPIRED = ("batch_expired", "batch_cancelled")
 
 @dataclass(frozen=True)
 class Response:
-    """One line of a response file. `body` is the response as it came, None if there is none; then `fault` says why."""
+    """One line of a response file. `body` is the response as it came, None if there is none; then `fault` says why. Of
+    a line that is `torn`, it is the line.
+    """
 
     key: str
     body: bytes | None
     fault: Fault | None = None
+    torn: bool = False
+
+    @property
+    def worth(self) -> int:
+        """Which of several with one key counts: a whole answer before one that breaks off, this before an error."""
+        return 0 if self.body is None else 1 if self.torn else 2
 
 
 def request_line(key: str, model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> bytes:
@@ -67,7 +75,7 @@ def read_responses(lines: Iterable[bytes | str], name: str) -> Iterator[Response
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raw = line.encode() if isinstance(line, str) else line
             if told := _KEY.search(raw):
-                yield Response(told[1].decode(), raw)
+                yield Response(told[1].decode(), raw, torn=True)
             else:
                 yield f"{name}, line {number}: no response with a custom_id"
 
@@ -194,13 +202,14 @@ def _import(
     """The same, given for each file one that holds its lines."""
     # Where each response stands, so that not all of them are in memory.
     where: dict[str, tuple[Path, int]] = {}
+    worth: dict[str, int] = {}
     for path, lines in paths.items():
         for position, line in _lines(lines):
             for response in read_responses([line], str(path)):
                 if isinstance(response, str):
                     on_note(f"{path}, byte {position}: no response with a custom_id")
-                elif response.body is not None or response.key not in where:  # an answer outweighs an error
-                    where[response.key] = (lines, position)
+                elif response.worth >= worth.get(response.key, 0):
+                    where[response.key], worth[response.key] = (lines, position), response.worth
     progress = Progress()
     intake = Intake(cache, model, progress, prices, on_note=on_note)
     for batch in batched(prompts, BATCH):

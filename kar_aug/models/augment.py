@@ -92,6 +92,7 @@ def augment(
     return augmented
 
 
+_SLICES = 'augmentation({"user_id": pairs[:, 0], "item_id": pairs[:, 1]}).'
 Entering = list[tuple[Place, list[Any]]]  # where what enters: vectors, (batch, width) or (batch, list, width)
 
 
@@ -136,6 +137,13 @@ def _fields(
     is taken out of the model takes its own ids alone along.
     """
     reads = [read for source in augmentation.sources for read in _reads(model, source, inputs.get(source))]
+    for read in reads:
+        others = (each for each in reads if each.ids is read.ids and key_of(each.source) != key_of(read.source))
+        if (other := next(others, None)) is not None:
+            raise ValueError(
+                f"Input {read.name!r} is named for {read.source!r} and for {other.source!r}, which have ids of their "
+                "own. Where it has a column of each, build the model with the layer from the start: " + _SLICES
+            )
     entering = []
     for place, here in _chosen(model, reads, at):
         vectors = []
@@ -157,12 +165,21 @@ def _reads(model: Any, source: str, given: Any) -> list[Read]:
         else:
             reads.append(Read(source, input_name(each), each))
     for read in reads:
+        if not any(read.ids is each for each in own.values()) and not _is_input(read.ids):
+            raise ValueError(
+                f"`inputs` names a tensor for {source!r} that is no input. Where one input has a column of each id, "
+                "build the model with the layer from the start: " + _SLICES
+            )
         if getattr(read.ids, "ragged", False) or isinstance(getattr(read.ids, "type_spec", None), tf.RaggedTensorSpec):
             raise ValueError(
                 f"Input {read.name!r} is ragged, which knowledge is not looked up by: let the model read padded ids "
                 "(`ids.to_tensor()`), 0 or the empty string where there is none."
             )
     return reads
+
+
+def _is_input(tensor: Any) -> bool:
+    return isinstance(tensor._keras_history[0], keras.layers.InputLayer)
 
 
 def _several(given: Any) -> list[Any]:

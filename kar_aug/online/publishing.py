@@ -10,9 +10,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from kar_aug._servers.addresses import masked
+from kar_aug.errors import ConfigError, StoreError
 from kar_aug.online.rows import SIZE, Rows
 from kar_aug.registry import PLACES
 
+_OF_REDIS = ("redis", "rediss", "unix")  # as its client takes them
 _ULPS = 1e-5  # by which float32 may differ where it was float64, or text, in between
 
 
@@ -92,12 +95,16 @@ def open_place(where: str, id_column: str, kind: str | None = None) -> Place:
         kind: a name of `kar_aug.registry.PLACES`; by default what the address says.
 
     Raises:
-        ConfigError: There is no such kind.
+        ConfigError: There is no such kind, or nothing at such an address.
     """
+    scheme, address, _ = where.partition("://")
+    if not address:
+        where = where.rstrip("/")  # as a shell completes a folder
+    elif kind is None and scheme not in (*PLACES, *_OF_REDIS):
+        raise ConfigError(f"{masked(where)} is no place for vectors. Name a folder, a file or a redis:// address.")
     if kind is None:
-        kind = next(
-            (name for name in PLACES if where.startswith(f"{name}://") or where.endswith(f".{name}")), "parquet"
-        )
+        named = (name for name in PLACES if where.endswith(f".{name}"))
+        kind = "redis" if scheme in _OF_REDIS else scheme if address else next(named, "parquet")
     if kind not in PLACES:
         raise PLACES.unknown(kind)
     place: Place = PLACES.load(kind)(where, id_column)
@@ -117,6 +124,7 @@ def publish(rows: Rows, where: str, kind: str | None = None, *, whole: bool = Fa
     """
     place = open_place(where, rows.id_column, kind)
     state = place.state()
+    _check_ids(state, rows, where)
     whole = whole or bool((state["version"] != rows.version).any())  # two versions side by side are worse than either
     there = state["key"].iloc[: 0 if whole else None]
     done = {"written": 0, "taken": 0, "unchanged": 0}
@@ -135,7 +143,17 @@ def publish(rows: Rows, where: str, kind: str | None = None, *, whole: bool = Fa
             yield rows.batch(part, [None] * len(part), None)
 
     place.write(changes(), rows, whole=whole)
-    return Published(where, rows.version, **done)
+    return Published(masked(where), rows.version, **done)
+
+
+def _check_ids(state: pd.DataFrame, rows: Rows, where: str) -> None:
+    kind = pd.api.types.infer_dtype(state.index)
+    if len(state) and rows.store.id_kind and (kind == "string") != (rows.store.id_kind == "U"):
+        raise StoreError(
+            f"{masked(where)} holds vectors of ids that are {kind}s, and {rows.store.path} has others. Name another "
+            "place.",
+            path=where,
+        )
 
 
 def check(rows: Rows, where: str, kind: str | None = None) -> Checked:
@@ -145,12 +163,13 @@ def check(rows: Rows, where: str, kind: str | None = None) -> Checked:
         StoreError: The place cannot be read.
     """
     counts = dict.fromkeys(("current", "outdated", "other_version", "different", "gone"), 0)
-    seen = 0
+    seen: set[int] = set()  # rows of the store
     for batch in open_place(where, rows.id_column, kind).read():
         for name, count in _compared(rows, batch).items():
             counts[name] += count
-        seen += batch.num_rows
-    return Checked(where, rows.version, **counts, missing=len(rows.store) - (seen - counts["gone"]))
+        found = rows.store.rows(batch.column(rows.id_column).to_pylist())
+        seen.update(found[found >= 0].tolist())
+    return Checked(masked(where), rows.version, **counts, missing=len(rows.store) - len(seen))
 
 
 def _compared(rows: Rows, batch: pa.RecordBatch) -> dict[str, int]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ except ImportError:
     raise MissingDependencyError("pyarrow", "parquet") from None
 
 SIZE = 16_384  # rows of a batch
+_DAY = len("2000-01-31")
 
 
 def version_of(spec: StoreSpec) -> str:
@@ -34,11 +35,13 @@ def version_of(spec: StoreSpec) -> str:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a store's vectors: columns `{entity}_id`, event_timestamp, version, key, vector.
+    """The rows of a store's vectors: columns `{entity}_id`, event_timestamp, created, version, key, vector.
 
-    `event_timestamp` is the time of the latest event that any of the texts knew: a point-in-time join that takes the
-    last row before a sample looks ahead nowhere. Texts that know no time (facts about items) are of 1970. `key` is that
-    of the text which the vector encodes. A row whose vector is null says that nothing is known of the entity any more.
+    `event_timestamp` is just after the latest event that any of the texts knew (a day after, where only days are
+    known): a point-in-time join that takes the last row at or before a sample looks ahead nowhere. Texts that know no
+    time (facts about items) are of 1970. `created` is when the row was written, and tells rows of one event_timestamp
+    apart. `key` is that of the text which the vector encodes. A row whose vector is null says that nothing is known of
+    the entity any more.
 
     Args:
         entity: "user" or "item".
@@ -73,6 +76,9 @@ class Rows:
                 "vectors may be used.",
                 path=self.store.path,
             ) from None
+        if said is None:
+            return moment
+        moment += timedelta(days=1) if len(said) == _DAY else timedelta(microseconds=1)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
     @property
@@ -83,6 +89,7 @@ class Rows:
             {
                 self.id_column: ids,
                 "event_timestamp": pa.timestamp("us", tz="UTC"),
+                "created": pa.timestamp("us", tz="UTC"),
                 "version": pa.string(),
                 "key": pa.string(),
                 "vector": pa.list_(pa.float32()),
@@ -103,6 +110,7 @@ class Rows:
         columns = [
             pa.array(ids, self.schema.field(0).type),
             pa.array([self.moment] * count, self.schema.field(1).type),
+            pa.array([datetime.now(UTC)] * count, self.schema.field(2).type),
             pa.array([self.version] * count),
             pa.array(keys, pa.string()),
             lists,

@@ -71,10 +71,27 @@ class Job:
         """Questions about parts of long histories, level by level."""
         return self.workspace.asking.summaries("user") if "user" in self.entities else []
 
+    @property
+    def without_events(self) -> int:
+        """Items that are not asked about, since they have no event."""
+        return self.workspace.asking.without_events if "item" in self.entities else 0
+
+    def say_left_out(self, watch: Watch) -> None:
+        """Say so, where there are such."""
+        if self.without_events:
+            watch.note(left_out(self.without_events))
+
     def prices(self) -> Prices:
         """The prices of kar-aug, under those of the user's file."""
         path = self.model.prices
         return Prices(self.workspace.config.path(path) if path else None)
+
+
+def left_out(count: int) -> str:
+    """What is said of items that are not asked about."""
+    return (
+        f"{count:,} items without any event are not asked about: [prompts] whole_catalogue = true asks about them, too"
+    )
 
 
 @dataclass(frozen=True)
@@ -137,6 +154,7 @@ def ask(job: Job, watch: Watch = SILENT) -> Generated:
             )
 
         done = _level_by_level(job, model, cache, run, watch)
+    job.say_left_out(watch)
     if _hopeless(done.progress):
         watch.result(str(done))
         raise GenerationError(f"No prompt could be answered: {'; '.join(done.progress.reasons)}")
@@ -262,8 +280,7 @@ def dry_run(job: Job) -> DryRun:
         summaries = StoredSummaries(cache, job.model, stand_in=True)
         prompts, prices = job.prompts(summaries), job.prices()
         found = run_estimate(prompts, cache, job.model, prices=prices, retry_failed=job.retry_failed)
-    left_out = job.workspace.asking.without_events if "item" in job.entities else 0
-    return DryRun(job.model, found, summaries.waiting, left_out)
+    return DryRun(job.model, found, summaries.waiting, job.without_events)
 
 
 @dataclass(frozen=True)

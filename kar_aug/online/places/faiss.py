@@ -43,6 +43,7 @@ class Faiss:
             raise StoreError(f"{self._path} is no index of vectors with its ids beside it ({error}).") from None
         if index.ntotal != names.num_rows:
             raise StoreError(f"{self._path} has {index.ntotal:,} vectors, and {self._names} {names.num_rows:,} ids.")
+        self._check(names.schema)
         start = 0
         for batch in names.to_batches(SIZE):
             vectors: Any = index.reconstruct_n(start, batch.num_rows)
@@ -51,11 +52,17 @@ class Faiss:
                 [*batch.columns, pa.array(list(vectors))], names=[*batch.schema.names, "vector"]
             )
 
+    def _check(self, schema: pa.Schema) -> None:
+        if self._ids not in schema.names:
+            raise StoreError(f"{self._path} holds no vectors of {self._ids}.", path=self._path)
+
     def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
         """See `Place`."""
         index: Any = faiss.IndexFlatIP(rows.store.spec.dimension)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        names = pa.schema(list(rows.schema)[:4])
+        if self._names.exists():
+            self._check(pq.read_schema(self._names))
+        names = pa.schema(list(rows.schema)[:5])
         with atomic_path(self._names) as beside, atomic_path(self._path) as temporary:
             with pq.ParquetWriter(beside, names) as file:
                 for batch in batches:

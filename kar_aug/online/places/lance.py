@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from kar_aug.errors import MissingDependencyError
+from kar_aug.errors import MissingDependencyError, StoreError
 from kar_aug.online.rows import SIZE, Rows
 
 try:
@@ -28,17 +28,17 @@ class Lance:
         """See `Place`."""
         if not Path(self._where).exists():
             return pd.DataFrame({"version": [], "key": []})
-        table: Any = lance.dataset(self._where).to_table(columns=[self._ids, "version", "key"])
-        return table.to_pandas().set_index(self._ids)
+        table: Any = self._dataset().to_table(columns=[self._ids, "version", "key"])
+        return table.to_pandas().drop_duplicates(self._ids).set_index(self._ids)
 
     def read(self) -> Iterator[pa.RecordBatch]:
         """See `Place`."""
-        return iter(lance.dataset(self._where).to_batches(batch_size=SIZE))
+        return iter(self._dataset().to_batches(batch_size=SIZE))
 
     def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
         """See `Place`. A reader sees each version of the dataset before or after, never between."""
         dimension = rows.store.spec.dimension
-        fixed = rows.schema.set(4, pa.field("vector", pa.list_(pa.float32(), dimension)))
+        fixed = rows.schema.set(5, pa.field("vector", pa.list_(pa.float32(), dimension)))
         gone: list[Any] = []
 
         def living() -> Iterator[pa.RecordBatch]:
@@ -47,19 +47,28 @@ class Lance:
                     gone.extend(batch.column(self._ids).to_pylist())
                 else:
                     yield pa.RecordBatch.from_arrays(
-                        [*batch.columns[:4], batch.column("vector").cast(fixed.field(4).type)], schema=fixed
+                        [*batch.columns[:5], batch.column("vector").cast(fixed.field(5).type)], schema=fixed
                     )
 
         reader = pa.RecordBatchReader.from_batches(fixed, living())
         if whole or not Path(self._where).exists():
             lance.write_dataset(reader, self._where, mode="overwrite")
             return
-        dataset = lance.dataset(self._where)
+        dataset = self._dataset()
         merge = dataset.merge_insert(self._ids).when_matched_update_all().when_not_matched_insert_all()
         merge.execute(reader)
         for start in range(0, len(gone), SIZE):
             chosen = ", ".join(_literal(each) for each in gone[start : start + SIZE])
             lance.dataset(self._where).delete(f"{self._ids} IN ({chosen})")
+
+    def _dataset(self) -> Any:
+        try:
+            dataset: Any = lance.dataset(self._where)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self._where} is no Lance dataset of vectors ({error}).", path=self._where) from None
+        if self._ids not in dataset.schema.names:
+            raise StoreError(f"{self._where} holds no vectors of {self._ids}.", path=self._where)
+        return dataset
 
 
 def _literal(id: int | str) -> str:

@@ -5,18 +5,20 @@ changed. The rows of all files are the history of every entity, each from its ev
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from kar_aug._files import atomic_path
 from kar_aug.errors import StoreError
 from kar_aug.online.rows import SIZE, Rows
 
-_PATTERN = "[0-9]*.parquet"
+_NAME = re.compile(r"\d{5,}\.parquet")
 
 
 class Parquet:
@@ -38,16 +40,23 @@ class Parquet:
             raise StoreError(f"{self._path} holds no vectors. Write some: kar-aug vectors export", path=self._path)
         latest = self._latest()
         for number, path in enumerate(self._files):
-            live = latest.index[(latest["file"] == number) & latest["key"].notna()]
+            live = latest["file"].where(latest["key"].notna(), -1)
             with self._reading(path) as file:
                 for batch in file.iter_batches(SIZE):
-                    wanted = pd.Index(batch.column(self._ids).to_pylist()).isin(live)
+                    wanted = live.reindex(batch.column(self._ids).to_pylist()).to_numpy() == number
                     if wanted.any():
                         yield batch.filter(pa.array(wanted))
 
     def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
-        """See `Place`. Older files stay until the new one is there."""
+        """See `Place`. Older files stay until the new one is there; and then, if it is not in place of all."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._path.with_name(f".{self._path.name}.lock")):  # two exports would take one number
+            self._write(batches, rows, whole=whole)
+
+    def _write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
         older = self._files
+        if self._single and older:
+            self._reading(self._path).close()  # it is of the same entity
         number = 1 + max((int(path.stem) for path in older if not self._single), default=-1)
         target = self._path if self._single else self._path / f"{number:05d}.parquet"
         first = next(batches, None)
@@ -59,6 +68,8 @@ class Parquet:
         with atomic_path(target) as temporary, pq.ParquetWriter(temporary, schema) as file:
             for batch in () if first is None else (first, *batches):
                 file.write_table(pa.Table.from_batches([batch]).replace_schema_metadata(said))
+        for path in older if whole and not self._single else ():
+            path.unlink()
 
     @property
     def _single(self) -> bool:
@@ -68,7 +79,7 @@ class Parquet:
     def _files(self) -> list[Path]:
         if self._single:
             return [self._path] if self._path.exists() else []
-        return sorted(self._path.glob(_PATTERN), key=lambda path: int(path.stem))
+        return sorted(path for path in self._path.glob("*.parquet") if _NAME.fullmatch(path.name))
 
     def _latest(self) -> pd.DataFrame:
         """Of each id the last row: version, key and the number of the file. A row without a vector has no key."""

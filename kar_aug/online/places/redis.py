@@ -7,6 +7,7 @@ and id, as JSON, which says whether it is a number.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,7 +40,10 @@ class Redis:
         prefix = query.pop("prefix", "kar")
         self._where, self._ids = masked(where), id_column
         self._prefix = f"{prefix}:{id_column.removesuffix('_id')}:"
-        self._client: Any = redis.Redis.from_url(urlunsplit(parts._replace(query=urlencode(query))))
+        try:
+            self._client: Any = redis.Redis.from_url(urlunsplit(parts._replace(query=urlencode(query))))
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{self._where} is no address of a Redis server: {error}", path=self._where) from None
 
     def state(self) -> pd.DataFrame:
         """See `Place`."""
@@ -82,7 +86,8 @@ class Redis:
     def _all(self, fields: tuple[str, ...]) -> Iterator[list[bytes]]:
         """Fields of every hash that is ours."""
         with self._errors():
-            names = set(self._client.scan_iter(f"{self._prefix}*", count=_AT_ONCE))  # a scan may meet one twice
+            pattern = re.sub(r"([\[\]*?\\^-])", r"\\\1", self._prefix) + "*"
+            names = set(self._client.scan_iter(pattern, count=_AT_ONCE))  # a scan may meet one twice
             for part in batched(names, _AT_ONCE):
                 with self._client.pipeline(transaction=False) as pipeline:
                     for name in part:
