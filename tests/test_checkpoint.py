@@ -69,7 +69,7 @@ def test_a_training_stopped_within_an_epoch_comes_to_the_same(
     from kar_aug.config import Config, TrainingConfig
     from kar_aug.pipeline.workspace import Workspace
 
-    samples = Workspace(Config.load(own_tables / "kar.toml")).samples
+    samples = Workspace(Config.load(own_tables / "kar.toml", {"workdir": str(tmp_path)})).samples
     settings = TrainingConfig(embedding_dim=4, hidden_units=(8,), batch_size=32, epochs=3)
     monkeypatch.setattr(training, "_PIECE", 1)
 

@@ -322,7 +322,7 @@ def test_reading_works_where_nothing_can_be_written(shared: Path, monkeypatch: p
 
 
 def test_commands_that_only_read_make_no_cache(own_tables: Path, tmp_path: Path) -> None:
-    shutil.copytree(own_tables, tmp_path / "project")
+    shutil.copytree(own_tables, tmp_path / "project", ignore=shutil.ignore_patterns(".kar"))
     for command in (["prompts"], ["cache", "stats"], ["generate", "--dry-run"], ["generate", "--status"]):
         done = kar_aug("--config", str(tmp_path / "project" / "kar.toml"), *command)
         assert done.exit_code == 0, done.output

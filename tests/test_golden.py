@@ -43,8 +43,9 @@ SETTINGS = TrainingConfig(
 
 
 @pytest.fixture(scope="module")
-def samples(own_tables: Path) -> Samples:
-    return Workspace(Config.load(own_tables / "kar.toml")).samples
+def samples(own_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    workdir = str(tmp_path_factory.mktemp("golden"))  # what is prepared is not left among the tables
+    return Workspace(Config.load(own_tables / "kar.toml", {"workdir": workdir})).samples
 
 
 @pytest.fixture(scope="module")
