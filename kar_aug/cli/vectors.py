@@ -9,6 +9,7 @@ import click
 
 from kar_aug.cli.options import opened
 from kar_aug.cli.progress import tell
+from kar_aug.pipeline.vectors import KINDS
 from kar_aug.pipeline.workspace import ENTITIES
 from kar_aug.registry import PLACES
 
@@ -31,7 +32,7 @@ def _whose(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--entity", type=click.Choice(ENTITIES), default="item", show_default=True, help="Whose vectors."),
         click.option(
             "--what",
-            type=click.Choice(["raw", "augmented"]),
+            type=click.Choice(KINDS),
             default="raw",
             show_default=True,
             help="As they were encoded, or as a trained model's experts made them.",

@@ -40,10 +40,7 @@ def export_model(workspace: Workspace, backbone: str, seed: int, folder: Path, a
     Raises:
         StoreError: `compare` trained none on this data and knowledge, or this is damaged.
     """
-    experiment = Experiment(workspace)
-    chosen = _fullest(experiment, backbone) if arm is None else _named(experiment, arm)
-    run, _ = _latest(experiment, chosen, seed)
-    experiment.check_vectors()
+    experiment, run = _sound(workspace, backbone, seed, arm)
     do([Exporting(run, folder)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
 
 
@@ -77,10 +74,7 @@ def augmented_vectors(
     Raises:
         StoreError: `compare` trained none on this data and knowledge, or it has no experts of this entity.
     """
-    experiment = Experiment(workspace)
-    chosen = _fullest(experiment, backbone) if arm is None else _named(experiment, arm)
-    run, _ = _latest(experiment, chosen, seed)
-    experiment.check_vectors()
+    experiment, run = _sound(workspace, backbone, seed, arm)
     folder = workspace.config.work / "vectors" / "augmented" / f"{run.identity}-{entity}"
     do([Augmenting(run, entity, folder)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
     return VectorStore.open(folder)
@@ -113,6 +107,15 @@ class Augmenting:
                 "Name another arm, or export the knowledge vectors themselves (raw)."
             )
         augmented_store(layer, self.entity, stores[self.entity], self.folder)
+
+
+def _sound(workspace: Workspace, backbone: str, seed: int, arm: str | None) -> tuple[Experiment, Run]:
+    """The latest run of an arm by its name, or of a backbone with the fullest knowledge; its vectors are sound."""
+    experiment = Experiment(workspace)
+    chosen = _fullest(experiment, backbone) if arm is None else _named(experiment, arm)
+    run, _ = _latest(experiment, chosen, seed)
+    experiment.check_vectors()
+    return experiment, run
 
 
 def _named(experiment: Experiment, name: str) -> Arm:

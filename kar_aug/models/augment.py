@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -146,11 +146,12 @@ def _fields(
             )
     entering = []
     for place, here in _chosen(model, reads, at):
-        vectors = []
-        for together in _calls(here):
-            found = augmentation({source: read.ids for source, read in together.items()})
-            vectors += [_pooled(read, found[source], place, names) for source, read in together.items()]
-        entering.append((place, vectors))
+        ids: dict[str, list[Any]] = {}
+        for read in here:
+            ids.setdefault(read.source, []).append(read.ids)
+        found = augmentation({source: several if len(several) > 1 else several[0] for source, several in ids.items()})
+        of_source = {source: iter(_several(vectors)) for source, vectors in found.items()}
+        entering.append((place, [_pooled(read, next(of_source[read.source]), place, names) for read in here]))
     return entering
 
 
@@ -220,17 +221,6 @@ def _chosen(model: Any, reads: Sequence[Read], at: Any) -> list[tuple[Place, lis
         place = named_place(model, at.get(read.name, at.get(read.source)))
         found.setdefault(id(place.tensor), (place, []))[1].append(read)
     return list(found.values())
-
-
-def _calls(reads: Iterable[Read]) -> list[dict[str, Read]]:
-    """What one call of the layer takes: one input a source."""
-    calls: list[dict[str, Read]] = []
-    for read in reads:
-        call = next((each for each in calls if read.source not in each), None)
-        if call is None:
-            calls.append(call := {})
-        call[read.source] = read
-    return calls
 
 
 def _pooled(read: Read, vectors: Any, place: Place, names: _Names) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -165,18 +166,17 @@ def check(rows: Rows, where: str, kind: str | None = None) -> Checked:
     counts = dict.fromkeys(("current", "outdated", "other_version", "different", "gone"), 0)
     seen: set[int] = set()  # rows of the store
     for batch in open_place(where, rows.id_column, kind).read():
-        for name, count in _compared(rows, batch).items():
+        ids = batch.column(rows.id_column).to_pylist()
+        places = rows.store.rows(ids)
+        seen.update(places[places >= 0].tolist())
+        for name, count in _compared(rows, batch, ids, places).items():
             counts[name] += count
-        found = rows.store.rows(batch.column(rows.id_column).to_pylist())
-        seen.update(found[found >= 0].tolist())
     return Checked(masked(where), rows.version, **counts, missing=len(rows.store) - len(seen))
 
 
-def _compared(rows: Rows, batch: pa.RecordBatch) -> dict[str, int]:
-    """How many rows of a batch are what; see `Checked`."""
-    ids: list[Any] = batch.column(rows.id_column).to_pylist()
+def _compared(rows: Rows, batch: pa.RecordBatch, ids: list[Any], places: npt.NDArray[np.int32]) -> dict[str, int]:
+    """How many rows of a batch, of these ids and at these places of the store, are what; see `Checked`."""
     versions, keys = (np.asarray(batch.column(name).to_pylist(), object) for name in ("version", "key"))
-    places = rows.store.rows(ids)
     known = places >= 0
     other = known & (versions != rows.version)
     outdated = known & ~other & (np.asarray(rows.store.keys_of(ids), object) != keys)

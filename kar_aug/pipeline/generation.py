@@ -78,8 +78,8 @@ class Job:
 
     def say_left_out(self, watch: Watch) -> None:
         """Say so, where there are such."""
-        if self.without_events:
-            watch.note(left_out(self.without_events))
+        if count := self.without_events:
+            watch.note(left_out(count))
 
     def prices(self) -> Prices:
         """The prices of kar-aug, under those of the user's file."""

@@ -39,8 +39,8 @@ class Parquet:
         if not self._files:
             raise StoreError(f"{self._path} holds no vectors. Write some: kar-aug vectors export", path=self._path)
         latest = self._latest()
+        live = latest["file"].where(latest["key"].notna(), -1)
         for number, path in enumerate(self._files):
-            live = latest["file"].where(latest["key"].notna(), -1)
             with self._reading(path) as file:
                 for batch in file.iter_batches(SIZE):
                     wanted = live.reindex(batch.column(self._ids).to_pylist()).to_numpy() == number
@@ -48,7 +48,7 @@ class Parquet:
                         yield batch.filter(pa.array(wanted))
 
     def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
-        """See `Place`. Older files stay until the new one is there; and then, if it is not in place of all."""
+        """See `Place`. Older files stay until the new one is there, and for good unless it is in place of all."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self._path.with_name(f".{self._path.name}.lock")):  # two exports would take one number
             self._write(batches, rows, whole=whole)
