@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -252,7 +253,7 @@ class LanguageModel:
                 setting="[generate] extra",
             ) from None
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, Any]:
         """The sampling parameters, as sent and as hashed. Reasoning models take other names, and no temperature."""
         if _REASONING.match(self.model.rsplit("/", 1)[-1]):

@@ -42,11 +42,13 @@ _NOBODYS = ~sa.exists().where(tables.knowledge.c.key == tables.answers.c.key) & 
     tables.answers.c.status != Status.INVALID
 )
 _WHOLE = (Status.OK,)
+# Of what is equal, the same text. Made once: `json.dumps` makes an encoder for every question.
+_in_one_form = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
 
 def answer_key(model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> str:
     """32 hex digits of SHA-256 over everything that changes the answer: model, messages, sampling parameters."""
-    question = json.dumps([model, list(messages), dict(parameters)], sort_keys=True, ensure_ascii=False)
+    question = _in_one_form([model, list(messages), dict(parameters)])
     return hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -176,7 +178,7 @@ class TextCache:
         answers = tables.answers.c
         with self.database.reading() as connection:
             found = connection.execute(sa.select(answers.key, answers.status).where(answers.key.in_(list(keys))))
-            return {row.key: row.status for row in found}
+            return {row.key: row.status for row in found.all()}
 
     def texts(self, keys: Collection[str], *, accept: Sequence[str] = _WHOLE) -> dict[str, str]:
         """The texts of those of the questions that have an answer of these statuses."""
@@ -335,11 +337,11 @@ class TextCache:
         """The links of those entities that have one, for this kind of knowledge."""
         links = tables.knowledge.c
         columns = (links.entity_id, links.key, links.prompt_version, links.as_of)
-        wanted = [json.dumps(entity_id) for entity_id in entity_ids]
+        wanted = {str(id) if type(id) is int else json.dumps(id): id for id in entity_ids}
         statement = sa.select(*columns).where(links.knowledge == knowledge, links.entity_id.in_(wanted))
         with self.database.reading() as connection:
-            found = (Link(knowledge, json.loads(id), *rest) for id, *rest in connection.execute(statement))
-            return {link.entity_id: link for link in found}
+            found = connection.execute(statement).all()
+        return {wanted[id]: Link(knowledge, wanted[id], *rest) for id, *rest in found}
 
     @patient
     def count_linked(self, knowledge: str) -> int:

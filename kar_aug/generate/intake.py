@@ -101,7 +101,7 @@ class Survey:
         imported = self._imported(linked)
         found = [
             Found(
-                replace(question, status=statuses.get(question.key)),
+                question.with_status(statuses.get(question.key)),
                 question.key in rejected,
                 link,
                 judged.get(question.key),
