@@ -1,6 +1,6 @@
 """Storms over asking and encoding: what is lost, paid twice, corrupt or overspent.
 
-    python benchmarks/reliability.py           # about 6 minutes on 2 cores
+    python benchmarks/reliability.py           # about 10 minutes on 2 cores
     python benchmarks/reliability.py --quick   # about 1 minute
 
 A real server on this machine counts what it answered, and charges for it. Jobs are processes of their own, which are
