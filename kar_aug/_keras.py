@@ -1,32 +1,55 @@
-"""The one place that knows which Keras is running: Keras 3, or tf-keras (TF_USE_LEGACY_KERAS=1).
+"""The one place that knows which Keras is running: Keras 3, or tf-keras (TF_USE_LEGACY_KERAS=1); and what it runs on.
 
-The layers use only what `tf.keras` has in both.
+Keras 3 runs on TensorFlow, JAX or torch (KERAS_BACKEND). TensorFlow is imported where it is the one, and only then.
+The layers use what Keras has in all of them, and `kar_aug._ops.ops`.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kar_aug.errors import MissingDependencyError
+from kar_aug.errors import ConfigError, MissingDependencyError
+
+
+def _running() -> tuple[Any, str]:
+    """Keras, and what it runs on."""
+    if os.environ.get("TF_USE_LEGACY_KERAS") not in ("true", "True", "1"):  # what TensorFlow asks for
+        keras = importlib.import_module("keras")
+        backend: str = keras.backend.backend()
+        if backend != "tensorflow":
+            return keras, backend
+    return importlib.import_module("tensorflow").keras, "tensorflow"
+
 
 try:
-    import tensorflow as tf
+    keras, BACKEND = _running()
 except ImportError:
     raise MissingDependencyError("tensorflow", "online") from None
+if BACKEND == "tensorflow":
+    tf: Any = importlib.import_module("tensorflow")
 
-keras: Any = tf.keras
 IS_KERAS_3 = hasattr(keras, "ops")
+ON_TENSORFLOW = BACKEND == "tensorflow"
+# Functions of nested structures of tensors.
+nest: Any = tf.nest if ON_TENSORFLOW else keras.tree
 
 # tf-keras reads its older form in files of every format, its newer form only in .keras.
 _FORM: dict[str, Any] = {} if IS_KERAS_3 else {"use_legacy_format": True}
 
 __all__ = [
+    "BACKEND",
     "IS_KERAS_3",
+    "ON_TENSORFLOW",
     "called_again",
     "deserialized",
+    "dtype_name",
+    "is_ragged",
     "keras",
+    "nest",
     "node_of",
     "only_input",
     "serialized",
@@ -38,6 +61,15 @@ __all__ = [
 ]
 
 
+def __getattr__(name: str) -> Any:
+    if name != "tf":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise ConfigError(
+        f"This part of kar-aug works on TensorFlow alone, but Keras runs on {BACKEND} here. Set the environment "
+        "variable KERAS_BACKEND=tensorflow before Keras is imported; models saved as .keras load on either."
+    )
+
+
 def serialized(layer: Any) -> dict[str, Any]:
     """A layer as a part of another's config."""
     return keras.layers.serialize(layer, **_FORM)
@@ -46,6 +78,18 @@ def serialized(layer: Any) -> dict[str, Any]:
 def deserialized(config: Any) -> Any:
     """The layer that `serialized` wrote, with new weights."""
     return keras.layers.deserialize(config, **_FORM)
+
+
+def dtype_name(dtype: Any) -> str:
+    """Of a type of tensors: "float32", "bool", "string"."""
+    return str(tf.as_dtype(dtype).name if ON_TENSORFLOW else keras.backend.standardize_dtype(dtype))
+
+
+def is_ragged(tensor: Any) -> bool:
+    """Whether a symbolic tensor has rows of unequal length."""
+    if IS_KERAS_3:
+        return bool(getattr(tensor, "ragged", False))
+    return isinstance(getattr(tensor, "type_spec", None), tf.RaggedTensorSpec)
 
 
 def node_of(tensor: Any) -> Any:
@@ -61,7 +105,7 @@ def tensors_read(node: Any) -> list[Any]:
 
 def tensors_made(node: Any) -> list[Any]:
     """The symbolic tensors that a call of a layer returned."""
-    return list(node.output_tensors if IS_KERAS_3 else tf.nest.flatten(node.outputs))
+    return list(node.output_tensors if IS_KERAS_3 else nest.flatten(node.outputs))
 
 
 def called_again(node: Any, instead: Mapping[int, Any]) -> list[Any]:
@@ -79,9 +123,9 @@ def called_again(node: Any, instead: Mapping[int, Any]) -> list[Any]:
 
     if IS_KERAS_3:
         args, kwargs = node.arguments.convert(read)
-        return list(tf.nest.flatten(node.operation(*args, **kwargs)))
-    args, kwargs = (tf.nest.map_structure(read, given) for given in (node.call_args, node.call_kwargs))
-    return list(tf.nest.flatten(node.layer(*args, **kwargs)))
+        return list(nest.flatten(node.operation(*args, **kwargs)))
+    args, kwargs = (nest.map_structure(read, given) for given in (node.call_args, node.call_kwargs))
+    return list(nest.flatten(node.layer(*args, **kwargs)))
 
 
 def tensors_behind(outputs: Iterable[Any], *, read: Callable[[Any], Iterable[Any]] = tensors_read) -> set[int]:
@@ -105,7 +149,7 @@ def only_input(layer: Any, used: set[int]) -> Any:
     more or none.
     """
     nodes = [node for node in layer._inbound_nodes if any(id(tensor) in used for tensor in tensors_made(node))]
-    inputs = [tensor for node in nodes for tensor in tensors_read(node) if tf.as_dtype(tensor.dtype) != tf.bool]
+    inputs = [tensor for node in nodes for tensor in tensors_read(node) if dtype_name(tensor.dtype) != "bool"]
     return inputs[0] if len(nodes) == len(inputs) == 1 else None
 
 
@@ -114,7 +158,7 @@ def track_weights(layer: Any) -> None:
 
     Weights of one name, which layers of the user's own may have, are numbered in their order.
     """
-    if IS_KERAS_3:
+    if IS_KERAS_3 and ON_TENSORFLOW:
         seen: Counter[str] = Counter()
         for weight in layer.weights:
             again = f"_{seen[weight.name]}" if seen[weight.name] else ""

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kar_aug._keras import keras, tf
-from kar_aug.layers.lookup import sizes_of
+from kar_aug._keras import keras
+from kar_aug._ops import ops
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ class Adaptor(keras.layers.Layer):
 
     def _adapt(self, source: str, vectors: Any) -> tuple[Any, Any]:
         """`adapt`, of vectors of any number of axes."""
-        vectors = tf.convert_to_tensor(vectors)
-        if vectors.shape.rank == 2:
+        vectors = ops.convert_to_tensor(vectors)
+        if len(vectors.shape) == 2:
             return self.adapt(source, vectors)
-        augmented, gate = self.adapt(source, tf.reshape(vectors, [-1, vectors.shape[-1]]))
-        sizes = sizes_of(vectors)[:-1]
+        augmented, gate = self.adapt(source, ops.reshape(vectors, [-1, vectors.shape[-1]]))
+        sizes = ops.sizes_of(vectors)[:-1]
         if gate is not None:
-            gate = tf.reshape(gate, [*sizes, gate.shape[-1]])
-        return tf.reshape(augmented, [*sizes, self.width]), gate
+            gate = ops.reshape(gate, [*sizes, gate.shape[-1]])
+        return ops.reshape(augmented, [*sizes, self.width]), gate
 
     def gate(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The gate's weights: source name to (batch, experts), or (batch, length, experts), rows that sum to 1.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import keras
+from kar_aug._ops import ops
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
@@ -43,7 +44,7 @@ class BilinearSimilarity(keras.layers.Layer):
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         left, right = inputs
-        return tf.einsum("bd,hde,be->bh", left, tf.cast(self._kernel, left.dtype), right)
+        return ops.einsum("bd,hde,be->bh", left, ops.cast(self._kernel, left.dtype), right)
 
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> None:
         return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import keras
+from kar_aug._ops import ops
 from kar_aug.layers.lookup import not_padding
 
 
@@ -29,7 +30,7 @@ class CandidateAndEvents(keras.layers.Layer):
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> list[Any]:
         ids, vectors = inputs
-        return [vectors[:, 0], vectors[:, 1:], tf.cast(not_padding(ids)[:, 1:], vectors.dtype)]
+        return [vectors[:, 0], vectors[:, 1:], ops.cast(not_padding(ids)[:, 1:], vectors.dtype)]
 
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> list[None]:
         return [None, None, None]

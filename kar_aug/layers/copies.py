@@ -14,9 +14,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import tf
+from kar_aug._ops import ops
 from kar_aug.errors import StoreError
-from kar_aug.layers.lookup import values_of
 
 
 class Holder(Protocol):
@@ -54,11 +53,13 @@ def _digest(holder: Holder) -> str:
 
 def check_known(layer: Any, table: Any) -> None:
     """Raise StoreError if a layer was made of a config and never given the table that it looks up: NaN, until then."""
-    if is_sketched() or getattr(layer, "is_known", False):
+    if getattr(layer, "is_known", False):
         return
-    with tf.init_scope():
-        if tf.executing_eagerly() and np.isnan(values_of(table)[-1, 0]):
-            raise nothing_known(f"Layer {layer.name!r}")
+    values = ops.value_now(table)
+    if values is None:
+        return
+    if np.isnan(values[-1, 0]):
+        raise nothing_known(f"Layer {layer.name!r}")
     layer.is_known = True
 
 
@@ -68,14 +69,3 @@ def nothing_known(whose: str) -> StoreError:
         f"{whose} has no knowledge: its layer was made of a config, which holds none, when the model that has it was "
         "gone, or in another process. Give it weights: copy.set_weights(model.get_weights()), or load_weights(path)."
     )
-
-
-def is_sketched() -> bool:
-    """Whether Keras only asks for shapes, as it does before it loads weights, and nothing is computed."""
-    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-    while graph is not None:
-        name = getattr(graph, "name", "")
-        if name == "build_graph" or "scratch_graph" in name:  # what both APIs call such graphs
-            return True
-        graph = getattr(graph, "outer_graph", None)
-    return False

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import keras
+from kar_aug._ops import ops
 from kar_aug.layers.lookup import not_padding
 
 
 def centred(values: Any, mask: Any) -> Any:
     """Values less their mean over what `mask` says is there, (batch, length) each; 0 elsewhere."""
-    total = tf.reduce_sum(values * mask, axis=1, keepdims=True)
-    mean = total / tf.maximum(tf.reduce_sum(mask, axis=1, keepdims=True), 1)
+    total = ops.sum(values * mask, axis=1, keepdims=True)
+    mean = total / ops.maximum(ops.sum(mask, axis=1, keepdims=True), 1)
     return (values - mean) * mask
 
 
@@ -31,7 +32,7 @@ class EventMask(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        return tf.cast(not_padding(tf.convert_to_tensor(inputs)), self.compute_dtype)
+        return ops.cast(not_padding(ops.convert_to_tensor(inputs)), self.compute_dtype)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         return None
@@ -61,9 +62,9 @@ class EventValues(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
-        values, there = (tf.cast(each, self.compute_dtype) for each in inputs)
+        values, there = (ops.cast(each, self.compute_dtype) for each in inputs)
         against_mean = centred(values, there)
-        return tf.stack([there, values * there, against_mean, tf.abs(against_mean)], axis=-1)
+        return ops.stack([there, values * there, against_mean, ops.abs(against_mean)], axis=-1)
 
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> None:
         return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import keras
+from kar_aug._ops import ops
 from kar_aug.layers.lookup import not_padding
 
 
@@ -29,9 +30,9 @@ class HistoryPooling(keras.layers.Layer):
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> list[Any]:
         ids, vectors = inputs
-        clicked = tf.cast(not_padding(ids)[:, 1:, tf.newaxis], vectors.dtype)
-        clicks = tf.maximum(tf.reduce_sum(clicked, axis=1), 1)
-        return [vectors[:, 0], tf.reduce_sum(vectors[:, 1:] * clicked, axis=1) / clicks]
+        clicked = ops.cast(not_padding(ids)[:, 1:, None], vectors.dtype)
+        clicks = ops.maximum(ops.sum(clicked, axis=1), 1)
+        return [vectors[:, 0], ops.sum(vectors[:, 1:] * clicked, axis=1) / clicks]
 
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> list[None]:
         return [None, None]

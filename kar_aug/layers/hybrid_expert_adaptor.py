@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import keras, tf, track_weights
+from kar_aug._keras import keras, track_weights
+from kar_aug._ops import ops
 from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
 
 _VARIANCE = 1e-3  # added to that of a layer's units, as Keras does
@@ -193,22 +194,22 @@ class HybridExpertAdaptor(Adaptor):
         return weights
 
     def adapt(self, source: str, vectors: Any) -> tuple[Any, Any]:
-        vectors = tf.convert_to_tensor(vectors)
-        hidden, weights = vectors[tf.newaxis], self._weights_of(source, vectors.dtype)
+        vectors = ops.convert_to_tensor(vectors)
+        hidden, weights = vectors[None], self._weights_of(source, vectors.dtype)
         for layer in range(len(self.expert_units)):
             kernel, *scale, bias = weights[layer * self._per_layer :][: self._per_layer]
             if layer and self._drop is not None:
                 hidden = self._drop(hidden)
-            hidden = tf.matmul(hidden, kernel)  # (experts, batch, units)
+            hidden = ops.matmul(hidden, kernel)  # (experts, batch, units)
             if scale:
-                hidden = _normalised(hidden) * scale[0][:, tf.newaxis]
-            hidden = self.activation(hidden + bias[:, tf.newaxis])
+                hidden = _normalised(hidden) * scale[0][:, None]
+            hidden = self.activation(hidden + bias[:, None])
         if not self._gates:
-            return hidden[0], tf.ones_like(hidden[0, :, :1])
+            return hidden[0], ops.ones_like(hidden[0, :, :1])
         position = self.sources.index(source)
-        gate_kernel, gate_bias = (tf.cast(w, vectors.dtype) for w in self._gates[2 * position : 2 * position + 2])
-        gate = tf.nn.softmax(tf.matmul(vectors, gate_kernel) + gate_bias, axis=-1)
-        return tf.reduce_sum(hidden * tf.transpose(gate)[:, :, tf.newaxis], axis=0), gate
+        gate_kernel, gate_bias = (ops.cast(w, vectors.dtype) for w in self._gates[2 * position : 2 * position + 2])
+        gate = ops.softmax(ops.matmul(vectors, gate_kernel) + gate_bias, axis=-1)
+        return ops.sum(hidden * ops.transpose(gate)[:, :, None], axis=0), gate
 
     def _weights_of(self, source: str, dtype: Any) -> list[Any]:
         """Kernel, bias, kernel, bias ... of a source's experts, the shared ones first; each (experts, ...). With
@@ -221,8 +222,8 @@ class HybridExpertAdaptor(Adaptor):
         if self.dedicated_experts:
             own = self._dedicated[position * per_source :][:per_source]
             groups.append([self._dedicated_kernels[position], *own])
-        cast = [[tf.cast(weight, dtype) for weight in group] for group in groups]
-        return [tf.concat(weights, axis=0) for weights in zip(*cast, strict=True)]
+        cast = [[ops.cast(weight, dtype) for weight in group] for group in groups]
+        return [ops.concatenate(weights, axis=0) for weights in zip(*cast, strict=True)]
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -240,9 +241,9 @@ class HybridExpertAdaptor(Adaptor):
 
 def _normalised(hidden: Any) -> Any:
     """Of mean 0 and variance 1 along the last axis, computed in 32 bits."""
-    wide = tf.cast(hidden, tf.float32)
-    mean, variance = tf.nn.moments(wide, -1, keepdims=True)
-    return tf.cast((wide - mean) * tf.math.rsqrt(variance + _VARIANCE), hidden.dtype)
+    wide = ops.cast(hidden, "float32")
+    mean, variance = ops.moments(wide, -1, keepdims=True)
+    return ops.cast((wide - mean) * ops.rsqrt(variance + _VARIANCE), hidden.dtype)
 
 
 def _separate_kernels(shape: Sequence[int], dtype: Any = None, **_: Any) -> Any:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import tf
+import numpy as np
+
+from kar_aug._keras import dtype_name
+from kar_aug._ops import ops
 
 # The kind of a source's ids: `STRINGS`, or the largest of its integers, their sign left out; None where a file of
 # version 0.1 does not say.
@@ -13,7 +16,7 @@ Kind = int | str | None
 STRINGS = "string"
 
 # Below these, floats tell all integers apart.
-_EXACT = {tf.float16: 2**11, tf.bfloat16: 2**8, tf.float32: 2**24, tf.float64: 2**53}
+_EXACT = {"float16": 2**11, "bfloat16": 2**8, "float32": 2**24, "float64": 2**53}
 
 
 def kind_of(ids: Sequence[int | str]) -> int | str:
@@ -29,10 +32,12 @@ def as_ids(source: str, given: Any, kind: Kind) -> Any:
     Raises:
         ValueError: They are ragged or sparse, or come in a type that cannot say ids of this kind.
     """
-    if isinstance(given, (tf.RaggedTensor, tf.SparseTensor)):
+    if not ops.is_dense(given):
         raise ValueError(_not_dense(source))
-    ids = tf.convert_to_tensor(given)
-    check_type(source, ids.dtype, kind)
+    if isinstance(given, np.ndarray) and given.dtype.kind in "OSU":  # which not all backends can make a tensor of
+        check_type(source, "string", kind)
+    ids = ops.convert_to_tensor(given)
+    check_type(source, ops.dtype_of(ids), kind)
     return ids
 
 
@@ -42,31 +47,36 @@ def check_symbolic(inputs: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None
         for ids in given if isinstance(given, (list, tuple)) else [given]:
             if getattr(ids, "ragged", False) or getattr(ids, "sparse", False):
                 raise ValueError(_not_dense(source))
-            check_type(source, tf.as_dtype(ids.dtype), kinds.get(source))
+            check_type(source, dtype_name(ids.dtype), kinds.get(source))
 
 
-def check_type(source: str, dtype: Any, kind: Kind) -> None:
+def check_type(source: str, dtype: str, kind: Kind) -> None:
     """Raise ValueError unless a tensor of this type can say all ids of a kind, and no other id passes for one."""
     if kind is None:
         return
     if kind == STRINGS:
-        if dtype != tf.string:
+        if dtype != "string":
             raise ValueError(
-                f"The ids of {source!r} are strings, as its store has them, but {dtype.name} came. Give its input "
+                f"The ids of {source!r} are strings, as its store has them, but {dtype} came. Give its input "
                 "dtype='string', or the layer a table for the model's integers: store.align(vocabulary)."
             )
         return
-    if dtype == tf.string:
+    if dtype == "string":
         raise ValueError(
             f"The ids of {source!r} are integers, but strings came. Turn them into these integers "
             "(keras.layers.StringLookup), or give the layer a VectorStore of strings itself."
         )
-    limit = int(dtype.max) + 1 if dtype.is_integer else _EXACT.get(dtype, 0)
+    limit = int(np.iinfo(dtype).max) + 1 if is_integer(dtype) else _EXACT.get(dtype, 0)
     if int(kind) >= limit:
         raise ValueError(
-            f"The ids of {source!r} go up to {kind:,}, but come as {dtype.name}, which tells integers apart below "
+            f"The ids of {source!r} go up to {kind:,}, but come as {dtype}, which tells integers apart below "
             f"{limit:,} only. Give its input a wider type: keras.Input(..., dtype='int64')."
         )
+
+
+def is_integer(dtype: str) -> bool:
+    """Whether a type of this name has integers alone."""
+    return dtype.startswith(("int", "uint"))
 
 
 def _not_dense(source: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import keras
+from kar_aug._ops import ops
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
@@ -27,7 +28,7 @@ class KnowledgeAdded(keras.layers.Layer):
         total, *vectors = inputs
         for each in vectors:
             while len(each.shape) < len(total.shape):
-                each = tf.expand_dims(each, -2)
+                each = ops.expand_dims(each, -2)
             total = total + each
         return total
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import keras
+from kar_aug._ops import ops
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.knowledge_vectors import KnowledgeVectors
-from kar_aug.layers.lookup import constant
+from kar_aug.layers.lookup import constant, values_of
 
 # Temperatures of the first and the last head before training: one asks the nearest events, the other all.
 _TEMPERATURES = (0.05, 0.3)
@@ -76,31 +77,31 @@ class KnowledgeAttention(KnowledgeVectors):
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         candidate, events = map(self._ids, inputs[:2])
-        values, there = (tf.cast(each, self.compute_dtype) for each in inputs[2:])
+        values, there = (ops.cast(each, self.compute_dtype) for each in inputs[2:])
         scores, null = self._scores(candidate, events, there)
-        weights = tf.nn.softmax(tf.concat([null, scores], axis=2))  # (batch, heads, 1 + length)
-        mixed = tf.matmul(weights[:, :, 1:], values) + weights[:, :, :1] * tf.cast(self._null, values.dtype)
-        flat = tf.reshape(mixed, [-1, self._kernel.shape[0]])  # (batch, heads * any)
-        return tf.matmul(flat, tf.cast(self._kernel, flat.dtype)) + tf.cast(self._bias, flat.dtype)
+        weights = ops.softmax(ops.concatenate([null, scores], axis=2))  # (batch, heads, 1 + length)
+        mixed = ops.matmul(weights[:, :, 1:], values) + weights[:, :, :1] * ops.cast(self._null, values.dtype)
+        flat = ops.reshape(mixed, [-1, self._kernel.shape[0]])  # (batch, heads * any)
+        return ops.matmul(flat, ops.cast(self._kernel, flat.dtype)) + ops.cast(self._bias, flat.dtype)
 
     def _scores(self, candidate: Any, events: Any, there: Any) -> tuple[Any, Any]:
         """Of the events, (batch, heads, length), and of the null event, (batch, heads, 1)."""
         vectors, width = self._of_candidates(candidate), self.vector_width
-        projection = tf.reshape(tf.transpose(tf.cast(self._projection, vectors.dtype), [1, 0, 2]), [width, -1])
-        asked = tf.reshape(tf.matmul(vectors, projection), [-1, self.heads, width])
+        projection = ops.reshape(ops.transpose(ops.cast(self._projection, vectors.dtype), [1, 0, 2]), [width, -1])
+        asked = ops.reshape(ops.matmul(vectors, projection), [-1, self.heads, width])
         alike = self._products(asked, events)  # 0 where nothing is known of one of the two
-        coldness = tf.exp(-tf.cast(self._log_temperature, alike.dtype))[:, tf.newaxis]
-        compared = (there[:, tf.newaxis] > 0) & (alike != 0)
-        null = tf.cast(self._level, alike.dtype)[:, tf.newaxis] * coldness
-        hidden = tf.where(compared, alike * coldness, alike.dtype.min / 2)
-        return hidden, tf.broadcast_to(null, [tf.shape(alike)[0], self.heads, 1])
+        coldness = ops.exp(-ops.cast(self._log_temperature, alike.dtype))[:, None]
+        compared = (there[:, None] > 0) & (alike != 0)
+        null = ops.cast(self._level, alike.dtype)[:, None] * coldness
+        hidden = ops.where(compared, alike * coldness, ops.lowest(alike) / 2)
+        return hidden, ops.broadcast_to(null, [ops.length_of(alike, 0), self.heads, 1])
 
     def _learn_from(self, other: KnowledgeVectors) -> None:
         assert isinstance(other, KnowledgeAttention)
         if other.built:
             self.build([None, None, other._shape_of_values, None])
             for own, trained in zip(self.trainable_weights, other.trainable_weights, strict=True):
-                own.assign(np.asarray(trained))
+                own.assign(values_of(trained))
 
     def compute_output_shape(self, input_shape: Sequence[Any]) -> tuple[Any, ...]:
         return (input_shape[2][0], self.width)
@@ -112,4 +113,4 @@ class KnowledgeAttention(KnowledgeVectors):
 def _near_identity(shape: Sequence[int], dtype: Any = None, **_: Any) -> Any:
     """(heads, d, d), the same matrix but for noise."""
     noise = keras.initializers.RandomNormal(stddev=_NOISE)(shape, dtype=dtype)
-    return noise + tf.eye(shape[1], dtype=dtype)
+    return noise + ops.eye(shape[1], dtype=dtype)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import IS_KERAS_3, deserialized, keras, serialized, tf, track_weights
+from kar_aug._keras import IS_KERAS_3, deserialized, keras, serialized, track_weights
+from kar_aug._ops import ops
 from kar_aug.cache.vectors.table import KnowledgeTable
 from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
 from kar_aug.layers.ids import Kind, as_ids, check_symbolic
@@ -118,10 +119,10 @@ class KnowledgeAugmentation(keras.layers.Layer):
         other, which is their order in every file.
         """
         records = [(self._sources[name], found) for name, found in given.items()]
-        with tf.name_scope(self.name):
+        with ops.name_scope(self.name):
             if not self.adaptor.built:
                 # Keras 3 names weights by its own scopes, and adds the adaptor's itself.
-                with keras.name_scope(self.name) if IS_KERAS_3 else tf.name_scope("adaptor"):
+                with keras.name_scope(self.name) if IS_KERAS_3 else ops.name_scope("adaptor"):
                     self.adaptor.build({source.name: (None, source.dimension) for source, _ in records})
             for source, found in records:
                 rows = np.append(found.table.rows, -1).astype(np.int32)
@@ -137,7 +138,8 @@ class KnowledgeAugmentation(keras.layers.Layer):
             for source, found in records:
                 vectors = np.asarray(found.table.vectors)
                 stored = source.identity.store is not None and not self.embed_tables
-                source.vectors = tf.constant(vectors) if stored else self._frozen(f"{source.name}_vectors", vectors)
+                constants = ops.convert_to_tensor if stored else partial(self._frozen, f"{source.name}_vectors")
+                source.vectors = constants(vectors)
         track_weights(self)
 
     def _frozen(self, name: str, values: npt.NDArray[Any]) -> Any:
@@ -205,7 +207,8 @@ class KnowledgeAugmentation(keras.layers.Layer):
         source.check()
         ids = [as_ids(name, each, source.kind) for each in (given if several else [given])]
         masks = mask if several and mask else [mask] * len(ids)
-        augmented = look_up_distinct([source.places(each) for each in ids], partial(self._augment_places, source))
+        places = [source.places(each) for each in ids]
+        augmented = look_up_distinct(places, source.identity.vocabulary, partial(self._augment_places, source))
         shaped = [
             shape_like(each, vectors, self._mask(each, own))
             for each, vectors, own in zip(ids, augmented, masks, strict=True)
@@ -222,7 +225,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
         adapted, gate = self.adaptor.adapt(source.name, vectors)  # (ids, width), (ids, experts)
         if self.load_balance:
             self.add_loss(self.load_balance * _imbalance(gate, known))
-        return tf.where(known[:, tf.newaxis], adapted, tf.cast(source.default, adapted.dtype))
+        return ops.where(known[:, None], adapted, ops.cast(source.default, adapted.dtype))
 
     def augmented_vectors(self, name: str, *, batch_size: int = 4096) -> Any:
         """The augmented vector of every id of a source's vocabulary, then the default: (vocabulary + 1, width)."""
@@ -232,14 +235,14 @@ class KnowledgeAugmentation(keras.layers.Layer):
         table = np.tile(values_of(source.default).astype(np.float32), (size + 1, 1))
         for start in range(0, size, batch_size):
             end = min(start + batch_size, size)
-            vectors, known = source.vectors_at(tf.range(start, end), self.compute_dtype)
-            table[start:end][np.asarray(known)] = self.adapt(name, vectors[known])
+            vectors, known = source.vectors_at(ops.arange(start, end), self.compute_dtype)
+            table[start:end][values_of(known)] = self.adapt(name, vectors[known])
         return table
 
     def adapt(self, name: str, vectors: Any) -> npt.NDArray[np.float32]:
         """Knowledge vectors of a source, (ids, knowledge dimension), as augmented vectors, (ids, width)."""
-        adapted, _ = self.adaptor.adapt(name, tf.cast(vectors, self.compute_dtype))
-        return np.asarray(adapted, np.float32)
+        adapted, _ = self.adaptor.adapt(name, ops.cast(vectors, self.compute_dtype))
+        return values_of(ops.cast(adapted, "float32"))
 
     def refreshed(self, tables: Mapping[str, Any]) -> KnowledgeAugmentation:
         """This layer with other knowledge: the same sources and trained weights, new vectors and coverage.
@@ -271,10 +274,10 @@ class KnowledgeAugmentation(keras.layers.Layer):
         for name, values in ids.items():
             source = self._source(name)
             source.check()
-            places = tf.reshape(source.places(as_ids(name, values, source.kind)), [-1])
+            places = ops.reshape(source.places(as_ids(name, values, source.kind)), [-1])
             vectors, known = source.vectors_at(places, self.compute_dtype)
             gate = self.adaptor.gate({name: vectors[known]})[name]
-            usage[name] = np.asarray(tf.reduce_mean(tf.cast(gate, "float32"), axis=0))
+            usage[name] = values_of(ops.mean(ops.cast(gate, "float32"), axis=0))
         return usage
 
     def compute_output_shape(self, input_shape: Mapping[str, Any]) -> dict[str, Any]:
@@ -333,5 +336,5 @@ def _adaptor(adaptor: Any, settings: AdaptorSettings) -> Adaptor:
 
 def _imbalance(gate: Any, known: Any) -> Any:
     """Squared coefficient of variation of the experts' total gate weight over known ids; 0 where there are none."""
-    total = tf.reduce_sum(tf.where(known[:, tf.newaxis], tf.cast(gate, "float32"), 0.0), axis=0)
-    return tf.math.divide_no_nan(tf.math.reduce_variance(total), tf.square(tf.reduce_mean(total)))
+    total = ops.sum(ops.where(known[:, None], ops.cast(gate, "float32"), 0.0), axis=0)
+    return ops.divide_no_nan(ops.var(total), ops.square(ops.mean(total)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import keras
+from kar_aug._ops import ops
 from kar_aug.layers.knowledge_vectors import KnowledgeVectors
 
 
@@ -28,9 +29,7 @@ class KnowledgeSimilarity(KnowledgeVectors):
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         candidate, events = map(self._ids, inputs)
-        return tf.ensure_shape(
-            self._products(self._of_candidates(candidate)[:, tf.newaxis], events)[:, 0], events.shape
-        )
+        return ops.fixed_shape(self._products(self._of_candidates(candidate)[:, None], events)[:, 0], events.shape)
 
     def compute_output_shape(self, input_shape: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(input_shape[1])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import keras, tf, track_weights
+from kar_aug._keras import keras, track_weights
+from kar_aug._ops import ops
 from kar_aug.cache.vectors.preparation import Preparation
-from kar_aug.layers.by_blocks import by_blocks
 from kar_aug.layers.copies import check_known, found, offered
 from kar_aug.layers.ids import Kind, as_ids
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
@@ -93,7 +93,7 @@ class KnowledgeVectors(keras.layers.Layer):
             preparation = like.preparation if like is not None else self._fitted(given)
             self._saved = self._identity(given, preparation)
             table, keys = self._filled(given, preparation)
-        with tf.name_scope(self.name):
+        with ops.name_scope(self.name):
             self._table = self._frozen("vectors", as_table(self.source_name, table, table_dtype), table_dtype)
             self._keys = None if keys is None else self._frozen("keys", keys)
             self._mean = self._frozen("mean", preparation.mean)
@@ -162,8 +162,8 @@ class KnowledgeVectors(keras.layers.Layer):
     def call(self, inputs: Any, mask: Any = None) -> Any:
         ids = self._ids(inputs)
         places = self._places(ids, is_sequence(ids.shape))
-        vectors = tf.gather(tf.convert_to_tensor(self._table), tf.reshape(places, [-1]))
-        return shape_like(ids, tf.cast(vectors, self.compute_dtype))
+        vectors = ops.rows_at(ops.convert_to_tensor(self._table), ops.reshape(places, [-1]))
+        return shape_like(ids, ops.cast(vectors, self.compute_dtype))
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         return None
@@ -176,35 +176,17 @@ class KnowledgeVectors(keras.layers.Layer):
     def _places(self, ids: Any, padded: bool) -> Any:
         """Per id its row of the table; the last is that of ids that have none, and of padding, where there is some."""
         size = self._saved["vocabulary"] + self.spare
-        places = positions(ids, size, None if self._keys is None else tf.convert_to_tensor(self._keys))
-        return tf.where(not_padding(ids), places, size) if padded else places
+        places = positions(ids, size, None if self._keys is None else ops.convert_to_tensor(self._keys))
+        return ops.where(not_padding(ids), places, size) if padded else places
 
     def _of_candidates(self, ids: Any) -> Any:
         """Vectors of one id a row, (batch,) or (batch, 1): (batch, width)."""
-        places = tf.reshape(self._places(ids, False), [-1])
-        return tf.cast(tf.gather(tf.convert_to_tensor(self._table), places), self.compute_dtype)
+        places = ops.reshape(self._places(ids, False), [-1])
+        return ops.cast(ops.rows_at(ops.convert_to_tensor(self._table), places), self.compute_dtype)
 
     def _products(self, queries: Any, ids: Any) -> Any:
-        """Products of queries, (batch, heads, width), with the vectors of a sequence of ids: (batch, heads, length).
-
-        The vectors are looked up and multiplied a block of rows at a time, forward and backward: written to memory
-        whole, those of 50 events of 4,096 rows are 52 MB a step, which takes longer than all else together.
-        """
-        table, places = tf.convert_to_tensor(self._table), self._places(ids, True)
-        bytes_of_a_row = tf.shape(places)[1] * self.vector_width * 4
-
-        def times_vectors(left: Any, *, transposed: bool) -> Any:
-            def of_some(some: Sequence[Any]) -> Any:
-                vectors = tf.cast(tf.gather(table, some[1]), left.dtype)  # (rows, length, width)
-                return tf.matmul(some[0], vectors, transpose_b=transposed)
-
-            return by_blocks(of_some, [left, places], bytes_of_a_row, left.dtype)
-
-        @tf.custom_gradient
-        def products(queries: Any) -> tuple[Any, Any]:
-            return times_vectors(queries, transposed=True), lambda slope: times_vectors(slope, transposed=False)
-
-        return products(queries)
+        """Products of queries, (batch, heads, width), with the vectors of a sequence of ids: (batch, heads, length)."""
+        return ops.products_with_rows(queries, ops.convert_to_tensor(self._table), self._places(ids, True))
 
     def update(self, knowledge: Mapping[Any, Any]) -> None:
         """Add ids, or replace their vectors, made ready as all others were.
@@ -277,7 +259,7 @@ class KnowledgeVectors(keras.layers.Layer):
             keys = None if like._keys is None else values_of(like._keys)
             return values_of(like._table), keys, like.preparation
         size, width, dimension = self._saved["vocabulary"] + self.spare, self._saved["width"], self._saved["dimension"]
-        keys = np.full(size, NO_KEY) if self._saved["raw"] else None
+        keys = np.full(size, NO_KEY, ops.KEYS) if self._saved["raw"] else None
         directions = np.zeros((width, dimension), np.float32) if self._saved["reduced"] else None
         preparation = Preparation(np.zeros(dimension, np.float32), directions, self.unit)
         return np.full((size + 1, width), np.nan, np.float32), keys, preparation
@@ -290,7 +272,7 @@ class KnowledgeVectors(keras.layers.Layer):
     def _filled(self, given: Given, preparation: Preparation) -> tuple[Array, Array | None]:
         """The table, spare rows and that of unknown ids behind the vocabulary, and the keys of raw ids."""
         free = np.zeros((self.spare + 1, preparation.width), np.float32)
-        keys = None if given.keys is None else np.concatenate([given.keys, np.full(self.spare, NO_KEY)])
+        keys = None if given.keys is None else np.concatenate([given.keys, np.full(self.spare, NO_KEY, ops.KEYS)])
         return np.concatenate([preparation.of_table(given.table), free]), keys
 
     def _frozen(self, name: str, values: Array, dtype: str | None = None) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import deserialized, keras, serialized, tf, track_weights
+from kar_aug._keras import deserialized, keras, serialized, track_weights
+from kar_aug._ops import ops
 from kar_aug.layers.adaptor import Adaptor
 
 
@@ -55,8 +56,8 @@ class LayerAdaptor(Adaptor):
         self.check_sources(dimensions)
         widths = {}
         for source, layer in zip(self.sources, self.parts, strict=True):
-            with tf.name_scope(source):  # unique weight names, which .h5 needs under legacy Keras
-                output = layer(tf.zeros((1, dimensions[source]), self.compute_dtype))
+            with ops.name_scope(source):  # unique weight names, which .h5 needs under legacy Keras
+                output = layer(ops.zeros((1, dimensions[source]), self.compute_dtype))
             shape = tuple(getattr(output, "shape", ()))
             if len(shape) != 2 or shape[0] != 1:
                 raise ValueError(
@@ -75,8 +76,8 @@ class LayerAdaptor(Adaptor):
         return self._width
 
     def adapt(self, source: str, vectors: Any) -> tuple[Any, None]:
-        vectors = tf.convert_to_tensor(vectors)
-        return tf.cast(self.parts[self.sources.index(source)](vectors), vectors.dtype), None
+        vectors = ops.convert_to_tensor(vectors)
+        return ops.cast(self.parts[self.sources.index(source)](vectors), vectors.dtype), None
 
     def get_config(self) -> dict[str, Any]:
         layers = {name: serialized(part) for name, part in zip(self.sources, self.parts, strict=True)}

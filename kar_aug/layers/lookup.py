@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import IS_KERAS_3, keras, tf
+from kar_aug._keras import keras
+from kar_aug._ops import ops
 from kar_aug.errors import StoreError
-
-_HASHES = 2**63 - 1
+from kar_aug.layers.ids import is_integer
 
 
 def keys_of(ids: Sequence[int | str]) -> npt.NDArray[np.int64]:
     """Raw ids as the integers under which the layers look them up: themselves, or a 64-bit hash of the text."""
     if len(ids) and isinstance(ids[0], str):
-        return np.asarray(tf.strings.to_hash_bucket_fast(list(ids), _HASHES))
-    return np.asarray(ids, np.int64)
+        return ops.keys_of_strings(ids)  # type: ignore[no-any-return]
+    keys = np.asarray(ids, np.int64)
+    if len(keys) and max(-int(keys.min()), int(keys.max())) > np.iinfo(ops.KEYS).max:
+        raise StoreError("Ids above 2,147,483,647 need integers of 64 bits, which JAX has with JAX_ENABLE_X64=1 alone.")
+    return keys.astype(ops.KEYS)
 
 
 def sorted_keys(ids: Sequence[int | str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
@@ -44,24 +47,26 @@ def positions(ids: Any, size: int, keys: Any = None) -> Any:
         keys: (size,) ascending keys of raw ids; None where ids are places already.
     """
     if keys is None:
-        ids = ids if ids.dtype.is_integer else tf.cast(ids, "int64")
+        ids = ids if is_integer(ops.dtype_of(ids)) else ops.cast(ids, ops.KEYS)
         # Compared in their own type: cast to 32 bits first, a large id would pass for a small one.
-        return tf.cast(tf.where((ids >= 0) & (ids < size), ids, tf.cast(size, ids.dtype)), "int32")
-    wanted = tf.strings.to_hash_bucket_fast(ids, _HASHES) if ids.dtype == tf.string else tf.cast(ids, "int64")
-    flat = tf.reshape(wanted, [-1])
-    place = tf.minimum(tf.searchsorted(keys, flat), size - 1)
-    return tf.reshape(tf.where(tf.gather(keys, place) == flat, place, size), tf.shape(ids))
+        return ops.cast(ops.where((ids >= 0) & (ids < size), ids, ops.cast(size, ids.dtype)), "int32")
+    flat = ops.reshape(ops.keys_of(ids), [-1])
+    place = ops.minimum(ops.searchsorted(keys, flat), size - 1)
+    return ops.reshape(ops.where(ops.rows_at(keys, place) == flat, place, size), ops.sizes_of(ids))
 
 
-def look_up_distinct(places: Sequence[Any], function: Callable[[Any], Any]) -> list[Any]:
+def look_up_distinct(places: Sequence[Any], size: int, function: Callable[[Any], Any]) -> list[Any]:
     """`function` of the places of each input, flattened: (number of ids, width), computed once for each distinct one.
 
     CTR batches repeat their ids: popular items, active users, the padding of histories.
+
+    Args:
+        size: of the table that they are places in, which is the place of an unknown id.
     """
-    flat = [tf.reshape(each, [-1]) for each in places]
-    distinct, position = tf.unique(tf.concat(flat, axis=0) if len(flat) > 1 else flat[0])
-    found = tf.gather(function(distinct), position)
-    return tf.split(found, [tf.size(each) for each in flat]) if len(flat) > 1 else [found]
+    flat = [ops.reshape(each, [-1]) for each in places]
+    distinct, position = ops.distinct(ops.concatenate(flat, axis=0) if len(flat) > 1 else flat[0], size)
+    found = ops.rows_at(function(distinct), position)
+    return ops.split(found, [ops.size(each) for each in flat]) if len(flat) > 1 else [found]
 
 
 def sequence_mask(ids: Any, mask: Any, mask_zero: bool) -> Any:
@@ -71,16 +76,16 @@ def sequence_mask(ids: Any, mask: Any, mask_zero: bool) -> Any:
     own = not_padding(ids) if mask_zero else None
     if mask is None or own is None:
         return own if mask is None else mask
-    return keras.ops.logical_and(own, mask) if IS_KERAS_3 else own & mask
+    return ops.logical_and(own, mask)
 
 
 def not_padding(ids: Any) -> Any:
     """Where a sequence of ids is neither 0 nor the empty string."""
-    if IS_KERAS_3 and isinstance(ids, keras.KerasTensor):  # a model's graph is being made: only Keras's own operations
+    if ops.is_symbolic(ids):  # a model's graph is being made: only Keras's own operations
         if ids.dtype == "string":
             raise ValueError("On Keras 3, `mask_zero` needs integer ids. Call the layer with mask={...} for strings.")
         return keras.ops.not_equal(ids, 0)
-    return tf.not_equal(ids, tf.constant("" if ids.dtype == tf.string else 0, ids.dtype))
+    return ops.not_equal(ids, ops.convert_to_tensor("" if ops.dtype_of(ids) == "string" else 0, ids.dtype))
 
 
 def is_sequence(shape: Any) -> bool:
@@ -93,16 +98,10 @@ def shape_like(ids: Any, vectors: Any, mask: Any = None) -> Any:
     """Flat `vectors`, (number of ids, width), as (batch, width) for one id a row, else as the ids' shape + (width,);
     zeros where `mask` is False.
     """
-    if ids.shape.rank and not is_sequence(ids.shape):
+    if len(ids.shape) and not is_sequence(ids.shape):
         return vectors
-    vectors = tf.reshape(vectors, [*sizes_of(ids), vectors.shape[-1]])
-    return vectors if mask is None else tf.where(mask[..., tf.newaxis], vectors, tf.zeros_like(vectors))
-
-
-def sizes_of(tensor: Any) -> list[Any]:
-    """A tensor's shape, known before anything is computed where it can be: tf.reshape keeps what is."""
-    sizes = tf.shape(tensor)
-    return [sizes[axis] if size is None else size for axis, size in enumerate(tensor.shape)]
+    vectors = ops.reshape(vectors, [*ops.sizes_of(ids), vectors.shape[-1]])
+    return vectors if mask is None else ops.where(mask[..., None], vectors, ops.zeros_like(vectors))
 
 
 def output_shape(shape: Any, width: int) -> Any:
@@ -127,12 +126,12 @@ def of_each(function: Callable[[Any, Any], Any], ids: Any, mask: Any) -> Any:
 
 def constant(values: Any) -> Any:
     """An initializer with these very values."""
-    return lambda shape, dtype=None, **_: tf.constant(np.asarray(values), dtype=dtype)
+    return lambda shape, dtype=None, **_: ops.convert_to_tensor(np.asarray(values), dtype=dtype)
 
 
 def values_of(weight: Any) -> npt.NDArray[Any]:
     """A weight's values, or a tensor's; of a mirrored weight too."""
-    return np.asarray(tf.convert_to_tensor(weight))
+    return ops.convert_to_numpy(weight)  # type: ignore[no-any-return]
 
 
 def concatenate(vectors: list[Any], name: str | None = None) -> Any:

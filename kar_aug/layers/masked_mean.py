@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import keras
+from kar_aug._ops import ops
 from kar_aug.layers.lookup import not_padding
 
 
@@ -25,8 +26,8 @@ class MaskedMean(keras.layers.Layer):
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         ids, vectors = inputs
-        there = tf.cast(not_padding(ids)[..., tf.newaxis], vectors.dtype)
-        return tf.reduce_sum(vectors * there, axis=-2) / tf.maximum(tf.reduce_sum(there, axis=-2), 1)
+        there = ops.cast(not_padding(ids)[..., None], vectors.dtype)
+        return ops.sum(vectors * there, axis=-2) / ops.maximum(ops.sum(there, axis=-2), 1)
 
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> None:
         return None

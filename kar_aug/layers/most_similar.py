@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kar_aug._keras import keras, tf
+from kar_aug._keras import keras
+from kar_aug._ops import ops
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
@@ -37,15 +38,15 @@ class MostSimilar(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> list[Any]:
-        similarity, there, *of_events = (tf.convert_to_tensor(each) for each in inputs)
-        length = similarity.shape[1] or tf.shape(similarity)[1]
-        hidden = tf.where(there > 0, similarity, similarity.dtype.min)
+        similarity, there, *of_events = (ops.convert_to_tensor(each) for each in inputs)
+        length = ops.sizes_of(similarity)[1]
+        hidden = ops.where(there > 0, similarity, ops.lowest(similarity))
         # Of equals, `top_k` takes the first: the latest, of a sequence that runs backwards.
-        chosen = tf.math.top_k(tf.reverse(hidden, [1]), tf.minimum(self.count, length), sorted=False).indices
-        in_time = tf.sort(length - 1 - chosen, axis=1)
-        kept = [tf.gather(each, in_time, batch_dims=1) for each in (there, *of_events)]
+        chosen = ops.top_k(ops.flip(hidden, [1]), ops.at_most(self.count, hidden, 1), sorted=False)[1]
+        in_time = ops.sort(length - 1 - chosen, axis=1)
+        kept = [ops.take_along(each, in_time) for each in (there, *of_events)]
         count = None if similarity.shape[1] is None else min(self.count, similarity.shape[1])
-        return [tf.ensure_shape(each, [each.shape[0], count, *each.shape[2:]]) for each in kept]
+        return [ops.fixed_shape(each, [each.shape[0], count, *each.shape[2:]]) for each in kept]
 
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> list[None]:
         return [None] * (len(inputs) - 1)

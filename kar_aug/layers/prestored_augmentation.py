@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import keras, tf, track_weights
+from kar_aug._keras import keras, track_weights
+from kar_aug._ops import ops
 from kar_aug.layers.copies import check_known, found, offered
 from kar_aug.layers.ids import Kind, as_ids, check_symbolic
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
@@ -55,7 +56,7 @@ class PrestoredAugmentation(keras.layers.Layer):
             raise ValueError(f"`table_dtype` must be float32 or float16. Received: {table_dtype!r}")
         # What a config has are shapes: until the tables are loaded, nothing is known, and never zeros.
         arrays = {n: np.full(t, np.nan, "float32") if isinstance(t, list) else np.asarray(t) for n, t in tables.items()}
-        raw = {name: np.zeros(k, "int64") if isinstance(k, list) else k for name, k in (keys or {}).items()}
+        raw = {name: np.zeros(k, ops.KEYS) if isinstance(k, list) else k for name, k in (keys or {}).items()}
         self.shapes = {name: list(array.shape) for name, array in arrays.items()}
         self.key_shapes = {name: list(array.shape) for name, array in raw.items()}
         self.table_dtype = table_dtype
@@ -65,11 +66,11 @@ class PrestoredAugmentation(keras.layers.Layer):
         self.coverage = dict(coverage or {})
         self.kinds = dict(kinds or {})
         self._augmentation = _Hidden(None)
-        with tf.name_scope(self.name):
+        with ops.name_scope(self.name):
             self._tables = [
                 self._frozen(name, as_table(name, array, table_dtype), table_dtype) for name, array in arrays.items()
             ]
-            self._keys = [self._frozen(f"{name}_keys", array, "int64") for name, array in raw.items()]
+            self._keys = [self._frozen(f"{name}_keys", array, np.dtype(ops.KEYS).name) for name, array in raw.items()]
         track_weights(self)
 
     def _frozen(self, name: str, values: Any, dtype: str) -> Any:
@@ -87,7 +88,7 @@ class PrestoredAugmentation(keras.layers.Layer):
             table = augmentation.augmented_vectors(name)
             tables[name] = np.concatenate([table, np.repeat(table[-1:], spare, axis=0)])
         for name, own in augmentation.keys().items():
-            keys[name] = np.concatenate([own, np.full(spare, NO_KEY)])
+            keys[name] = np.concatenate([own, np.full(spare, NO_KEY, ops.KEYS)])
         layer = cls(
             tables,
             keys,
@@ -118,10 +119,10 @@ class PrestoredAugmentation(keras.layers.Layer):
 
     def _look_up(self, name: str, ids: Any, mask: Any) -> Any:
         ids = as_ids(name, ids, self.kinds.get(name))
-        table = tf.convert_to_tensor(self._tables[list(self.shapes).index(name)])
+        table = ops.convert_to_tensor(self._tables[list(self.shapes).index(name)])
         keys = self._keys_of(name)
-        places = positions(ids, self.shapes[name][0] - 1, None if keys is None else tf.convert_to_tensor(keys))
-        vectors = tf.cast(tf.gather(table, tf.reshape(places, [-1])), self.compute_dtype)
+        places = positions(ids, self.shapes[name][0] - 1, None if keys is None else ops.convert_to_tensor(keys))
+        vectors = ops.cast(ops.rows_at(table, ops.reshape(places, [-1])), self.compute_dtype)
         return shape_like(ids, vectors, self._mask(ids, mask))
 
     def _keys_of(self, name: str) -> Any:

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kar_aug._keras import keras, tf
+import numpy as np
+
+from kar_aug._keras import keras
+from kar_aug._ops import ops
 from kar_aug.layers.event_values import centred
 from kar_aug.layers.lookup import constant
 
@@ -35,27 +38,27 @@ class Comparison:
     @classmethod
     def of(cls, similarity: Any, values: Any, mask: Any) -> Comparison:
         """What is compared, of what `SimilarityFeatures` reads."""
-        similarity, values, mask = (tf.cast(each, tf.float32) for each in (similarity, values, mask))
+        similarity, values, mask = (ops.cast(each, "float32") for each in (similarity, values, mask))
         value = centred(values, mask)
-        there = mask * tf.cast(similarity != 0, tf.float32)
-        liked = there * tf.cast(value > _ROUNDING, tf.float32)
-        return cls(similarity, value, there, tf.stack([liked, there - liked], axis=1))
+        there = mask * ops.cast(similarity != 0, "float32")
+        liked = there * ops.cast(value > _ROUNDING, "float32")
+        return cls(similarity, value, there, ops.stack([liked, there - liked], axis=1))
 
     @property
     def logarithm(self) -> Any:
         """That of 1 + length, by which counts are divided, so that they are of the order of 1."""
-        return tf.math.log1p(tf.cast(tf.shape(self.there)[1], tf.float32))
+        return ops.log1p(ops.cast(ops.length_of(self.there, 1), "float32"))
 
     def per_side(self, values: Any) -> Any:
         """Sums of (batch, length) over the events of each side, (batch, 2)."""
-        return tf.linalg.matvec(self.sides, values)
+        return ops.matvec(self.sides, values)
 
     def nearest(self, count: int) -> tuple[Any, Any]:
         """The similarities of a side's most similar events, and where there are so many, (batch, 2, count) each."""
-        hidden = tf.where(self.sides > 0, self.similarity[:, tf.newaxis], self.similarity.dtype.min)
-        found = tf.math.top_k(hidden, tf.minimum(count, tf.shape(hidden)[2])).values
-        there = tf.cast(found > hidden.dtype.min, hidden.dtype)
-        return tf.where(there > 0, found, 0.0), there
+        hidden = ops.where(self.sides > 0, self.similarity[:, None], ops.lowest(self.similarity))
+        found = ops.top_k(hidden, ops.at_most(count, hidden, 2))[0]
+        there = ops.cast(found > ops.lowest(hidden), hidden.dtype)
+        return ops.where(there > 0, found, 0.0), there
 
 
 # One feature a function, each (batch, columns).
@@ -68,13 +71,13 @@ def preference_and_evidence(comparison: Comparison, temperature: Any, level: Any
         w[e] = exp((s[e] - level) / temperature)
         preference = sum w[e] v[e] / (1 + sum w[e])        evidence = log(1 + sum w[e])
     """
-    exponent = (comparison.similarity[:, tf.newaxis] - level[:, tf.newaxis]) / temperature[:, tf.newaxis]
-    exponent = tf.where(comparison.there[:, tf.newaxis] > 0, exponent, exponent.dtype.min)
-    most = tf.stop_gradient(tf.maximum(tf.reduce_max(exponent, axis=2), 0.0))  # none, or no event, is beyond exp
-    weight = tf.exp(exponent - most[:, :, tf.newaxis])  # (batch, temperatures, length)
-    total = tf.exp(-most) + tf.reduce_sum(weight, axis=2)
-    evidence = (tf.math.log(total) + most) / comparison.logarithm
-    return tf.linalg.matvec(weight, comparison.value) / total, evidence
+    exponent = (comparison.similarity[:, None] - level[:, None]) / temperature[:, None]
+    exponent = ops.where(comparison.there[:, None] > 0, exponent, ops.lowest(exponent))
+    most = ops.stop_gradient(ops.maximum(ops.max(exponent, axis=2), 0.0))  # none, or no event, is beyond exp
+    weight = ops.exp(exponent - most[:, :, None])  # (batch, temperatures, length)
+    total = ops.exp(-most) + ops.sum(weight, axis=2)
+    evidence = (ops.log(total) + most) / comparison.logarithm
+    return ops.matvec(weight, comparison.value) / total, evidence
 
 
 def maximum(nearest: Any) -> Any:
@@ -84,27 +87,27 @@ def maximum(nearest: Any) -> Any:
 
 def mean_of_top(nearest: Any, there: Any) -> Any:
     """The mean of those of the most similar events of each side, of as many as there are."""
-    return tf.reduce_sum(nearest, axis=2) / tf.maximum(tf.reduce_sum(there, axis=2), 1)
+    return ops.sum(nearest, axis=2) / ops.maximum(ops.sum(there, axis=2), 1)
 
 
 def mean(comparison: Comparison) -> Any:
     """The mean similarity of each side."""
-    counts = tf.reduce_sum(comparison.sides, axis=2)
-    return comparison.per_side(comparison.similarity) / tf.maximum(counts, 1)
+    counts = ops.sum(comparison.sides, axis=2)
+    return comparison.per_side(comparison.similarity) / ops.maximum(counts, 1)
 
 
 def amount(comparison: Comparison) -> Any:
     """How many events could be compared, (batch, 1)."""
-    counts = tf.reduce_sum(comparison.there, axis=1, keepdims=True)
-    return tf.math.log1p(counts) / comparison.logarithm
+    counts = ops.sum(comparison.there, axis=1, keepdims=True)
+    return ops.log1p(counts) / comparison.logarithm
 
 
 def tiers(comparison: Comparison, bins: int) -> Any:
     """How many events of each side lie in each of `bins` equal parts of [-1, 1], those of a side together."""
-    place = tf.cast(tf.floor((comparison.similarity + 1) / 2 * bins), tf.int32)
-    there = tf.one_hot(tf.clip_by_value(place, 0, bins - 1), bins)  # (batch, length, bins)
-    counts = tf.matmul(comparison.sides, there)
-    return tf.reshape(tf.math.log1p(counts) / comparison.logarithm, [-1, len(SIDES) * bins])
+    place = ops.cast(ops.floor((comparison.similarity + 1) / 2 * bins), "int32")
+    there = ops.one_hot(ops.clip(place, 0, bins - 1), bins)  # (batch, length, bins)
+    counts = ops.matmul(comparison.sides, there)
+    return ops.reshape(ops.log1p(counts) / comparison.logarithm, [-1, len(SIDES) * bins])
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
@@ -158,7 +161,7 @@ class SimilarityFeatures(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         count = (len(self.temperatures),)
-        logarithms = constant([tf.math.log(each).numpy() for each in self.temperatures])
+        logarithms = constant(np.log(np.float32(self.temperatures)))
         self._log_temperature = self.add_weight(name="log_temperature", shape=count, initializer=logarithms)
         self._level = self.add_weight(name="level", shape=count, initializer=constant([_LEVEL] * count[0]))
         super().build(input_shape)
@@ -173,10 +176,10 @@ class SimilarityFeatures(keras.layers.Layer):
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         comparison = Comparison.of(*inputs)
-        temperature = tf.exp(tf.cast(self._log_temperature, tf.float32))
+        temperature = ops.exp(ops.cast(self._log_temperature, "float32"))
         nearest = comparison.nearest(self.top)
         columns = [
-            *preference_and_evidence(comparison, temperature, tf.cast(self._level, tf.float32)),
+            *preference_and_evidence(comparison, temperature, ops.cast(self._level, "float32")),
             maximum(nearest[0]),
             mean_of_top(*nearest),
             mean(comparison),
@@ -184,7 +187,7 @@ class SimilarityFeatures(keras.layers.Layer):
         ]
         if self.bins:
             columns.append(tiers(comparison, self.bins))
-        return tf.cast(tf.concat(columns, axis=1), self.compute_dtype)
+        return ops.cast(ops.concatenate(columns, axis=1), self.compute_dtype)
 
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> None:
         return None

@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import tf
+from kar_aug._ops import ops
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.cache.vectors.table import KnowledgeTable
 from kar_aug.errors import StoreError
-from kar_aug.layers.copies import found, is_sketched, nothing_known, offered
+from kar_aug.layers.copies import found, nothing_known, offered
 from kar_aug.layers.ids import Kind, kind_of
 from kar_aug.layers.lookup import positions, sorted_keys, values_of
 
 _CHECKED_ROWS = 65_536
-_NOT_YET = np.asarray(-1, np.int64)  # the fingerprint of a layer without knowledge, which waits for weights
+_NOT_YET = np.asarray(-1, ops.KEYS)  # the fingerprint of a layer without knowledge, which waits for weights
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Given(NamedTuple):
     @property
     def fingerprint(self) -> npt.NDArray[np.int64]:
         """As a weight: the store's, 0 for none."""
-        return as_int64(self.table.fingerprint) if self.is_known else _NOT_YET
+        return as_int64(self.table.fingerprint).astype(ops.KEYS) if self.is_known else _NOT_YET
 
 
 @dataclass(eq=False)
@@ -142,30 +142,28 @@ class Source:
 
     def places(self, ids: Any) -> Any:
         """Per id its place in the vocabulary, and the place behind the last for an id outside it."""
-        keys = None if self.keys is None else tf.convert_to_tensor(self.keys)
+        keys = None if self.keys is None else ops.convert_to_tensor(self.keys)
         return positions(ids, self.identity.vocabulary, keys)
 
     def vectors_at(self, places: Any, dtype: Any) -> tuple[Any, Any]:
         """Knowledge vectors at `places` (those without get another's, unused), and which are known."""
-        row = tf.gather(tf.convert_to_tensor(self.rows), places)
-        vectors = tf.gather(tf.convert_to_tensor(self.vectors), tf.maximum(row, 0))
-        return tf.cast(vectors, dtype), row >= 0
+        row = ops.rows_at(ops.convert_to_tensor(self.rows), places)
+        vectors = ops.rows_at(ops.convert_to_tensor(self.vectors), ops.maximum(row, 0))
+        return ops.cast(vectors, dtype), row >= 0
 
     def check(self) -> None:
         """Raise StoreError if the weights say another store than the layer was built with, or were never loaded.
 
-        It is asked when the layer is called from Python or traced, which is after weights were set and before they are
-        used; of a graph that is only sketched, they may come yet.
+        It is asked whenever the layer is called, and says nothing where the weights cannot be read yet.
         """
-        if is_sketched():
+        weight, ours = ops.value_now(self.fingerprint), self.identity.fingerprint
+        if weight is None:
             return
-        with tf.init_scope():
-            if not tf.executing_eagerly():
-                return
-            loaded, ours = int(values_of(self.fingerprint)), self.identity.fingerprint
+        loaded = int(weight)
         if loaded == int(_NOT_YET):
             raise nothing_known(f"Source {self.name!r}")
-        if loaded != int(as_int64(ours)):
+        whole = as_int64(ours)
+        if loaded not in (int(whole), int(whole.astype(np.int32))):  # JAX keeps 32 bits of it
             raise StoreError(
                 f"The weights were trained with {self.name} from a store with fingerprint {loaded % 2**64:016x}, but "
                 f"this layer has {self.identity.store} with {ours}. Build it with the unchanged store, then `refresh`.",
@@ -248,7 +246,7 @@ def _saved(name: str, identity: Identity, embedded: bool) -> Given:
     like, store = found(Source, identity.content), identity.store
     if like is None:
         rows = np.full(identity.vocabulary, -1, np.int32)
-        keys = np.zeros(identity.vocabulary, np.int64) if identity.raw else None
+        keys = np.zeros(identity.vocabulary, ops.KEYS) if identity.raw else None
     else:
         rows, keys = like.given.table.rows, like.given.keys
     if store is None or embedded:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from kar_aug._keras import keras, tensors_behind, tf
+from kar_aug._keras import dtype_name, is_ragged, keras, tensors_behind
 from kar_aug.backbones.protocol import Injection, key_of
 from kar_aug.layers import KnowledgeAdded, KnowledgeAugmentation, MaskedMean
 from kar_aug.layers.lookup import concatenate
@@ -171,7 +171,7 @@ def _reads(model: Any, source: str, given: Any) -> list[Read]:
                 f"`inputs` names a tensor for {source!r} that is no input. Where one input has a column of each id, "
                 "build the model with the layer from the start: " + _SLICES
             )
-        if getattr(read.ids, "ragged", False) or isinstance(getattr(read.ids, "type_spec", None), tf.RaggedTensorSpec):
+        if is_ragged(read.ids):
             raise ValueError(
                 f"Input {read.name!r} is ragged, which knowledge is not looked up by: let the model read padded ids "
                 "(`ids.to_tensor()`), 0 or the empty string where there is none."
@@ -271,5 +271,5 @@ def _with_knowledge(vectors: Sequence[Any], names: _Names, tensor: Any) -> Any:
         joined = concatenate([each for each in vectors if len(each.shape) == rank], name=names("knowledge"))
         options = {"use_bias": False, "kernel_initializer": "zeros", "name": names("knowledge_projection")}
         projections.append(keras.layers.Dense(tensor.shape[-1], **options)(joined))
-    dtype = tf.as_dtype(tensor.dtype).name
+    dtype = dtype_name(tensor.dtype)
     return KnowledgeAdded(name=names("knowledge_added"), dtype=dtype)([tensor, *projections])

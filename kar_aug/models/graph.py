@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import called_again, keras, node_of, tensors_made, tensors_read, tf
+from kar_aug._keras import called_again, keras, nest, node_of, tensors_made, tensors_read
 
 _ASKED = {"self", "inputs", "outputs", "name", "trainable"}  # by the constructor of a functional model
 _LOSSES, _METRICS = "AddLoss", "AddMetric"  # tf-keras's layers of what `model.add_loss` and `add_metric` were given
@@ -30,7 +30,7 @@ def with_changed(model: Any, changes: Mapping[int, Callable[[Any], Any]], furthe
     told_of = {id(layer): tensors_read(layer._inbound_nodes[-1])[0] for layer in told}
     made = _made_again([*model.outputs, *told_of.values()], changes)
     inputs, outputs = structure_of(model)
-    outputs = tf.nest.map_structure(lambda tensor: made.get(id(tensor), tensor), outputs)
+    outputs = nest.map_structure(lambda tensor: made.get(id(tensor), tensor), outputs)
     changed = make(_with_inputs(inputs, further), outputs, name)
     for layer in told:
         tensor = made.get(id(told_of[id(layer)]), told_of[id(layer)])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kar_aug._keras import keras, only_input, tensors_behind, tensors_read, tf
+from kar_aug._keras import dtype_name, keras, only_input, tensors_behind, tensors_read
 from kar_aug.layers.knowledge_added import KnowledgeAdded
 from kar_aug.models.graph import input_name
 
@@ -94,7 +94,7 @@ def places(model: Any) -> list[Place]:
 
 
 def _can_be_added_to(tensor: Any) -> bool:
-    return len(tensor.shape) >= 2 and tensor.shape[-1] is not None and bool(tf.as_dtype(tensor.dtype).is_floating)
+    return len(tensor.shape) >= 2 and tensor.shape[-1] is not None and "float" in dtype_name(tensor.dtype)
 
 
 def named_place(model: Any, name: str) -> Place:

@@ -1,0 +1,57 @@
+"""What JAX does otherwise than torch: shapes are known before values are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from kar_aug._ops.of_keras import *  # noqa: F403
+from kar_aug._ops.of_keras import convert_to_tensor
+
+# Integers have 32 bits unless the user chose JAX_ENABLE_X64.
+KEYS: Any = jnp.zeros((), jax.dtypes.canonicalize_dtype(np.int64)).dtype
+
+
+def keys_of(ids: Any) -> Any:
+    """Ids as the integers under which they are looked up."""
+    return ids.astype(KEYS)
+
+
+def rows_at(table: Any, places: Any) -> Any:
+    """Rows of a table, (rows, ...), at places that are all within it, of any shape."""
+    return jnp.take(convert_to_tensor(table), places, axis=0, mode="clip")
+
+
+def products_with_rows(queries: Any, table: Any, places: Any) -> Any:
+    """Products of queries, (batch, heads, width), with the rows of a table that is not trained at (batch, length)
+    places: (batch, heads, length).
+    """
+    return jnp.einsum("bhw,blw->bhl", queries, rows_at(table, places).astype(queries.dtype))
+
+
+def distinct(places: Any, size: int) -> tuple[Any, Any]:
+    """Distinct places, and which of these each of `places` is: `places == found[position]`.
+
+    How many there are is known too late. So it is as many as there can be, the smaller of the places' number and
+    size + 1, and what comes again is `size`, an unknown id: no sort, which on a GPU would take longer than the experts.
+
+    Args:
+        places: (count,) in [0, size], of which the last is that of an unknown id.
+    """
+    count = places.shape[0]
+    if count > size:
+        there = jnp.zeros(size + 1, bool).at[places].set(True)
+        return jnp.where(there, jnp.arange(size + 1, dtype=places.dtype), size), places
+    order = jnp.arange(count, dtype=places.dtype)
+    first = jnp.full(size + 1, count, places.dtype).at[places].min(order)[places]
+    return jnp.where(first == order, places, size), first
+
+
+def value_now(tensor: Any) -> npt.NDArray[Any] | None:
+    """A weight's value, None where it is not known yet: while a function is traced."""
+    value = convert_to_tensor(tensor)
+    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)

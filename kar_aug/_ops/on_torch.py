@@ -1,0 +1,48 @@
+"""What torch does otherwise than JAX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from kar_aug._ops.of_keras import *  # noqa: F403
+from kar_aug._ops.of_keras import convert_to_numpy, convert_to_tensor
+
+KEYS: Any = np.int64
+
+
+def keys_of(ids: Any) -> Any:
+    """Ids as the integers under which they are looked up."""
+    return ids.long()
+
+
+def rows_at(table: Any, places: Any) -> Any:
+    """Rows of a table, (rows, ...), at places that are all within it, of any shape."""
+    table = convert_to_tensor(table)
+    found = torch.index_select(table, 0, places.reshape(-1))
+    return found.reshape(*places.shape, *table.shape[1:])
+
+
+def distinct(places: Any, size: int) -> tuple[Any, Any]:
+    """Distinct places, and which of these each of `places` is: `places == found[position]`.
+
+    Args:
+        places: (count,) in [0, size], of which the last is that of an unknown id.
+    """
+    found, position = torch.unique(places, return_inverse=True)
+    return found, position
+
+
+def value_now(tensor: Any) -> npt.NDArray[Any] | None:
+    """A weight's value, None where it is not known yet: while Keras asks for shapes."""
+    value = convert_to_tensor(tensor)
+    return None if value.is_meta else convert_to_numpy(value)
+
+
+def top_k(tensor: Any, k: int, sorted: bool = True) -> tuple[Any, Any]:
+    """The k largest along the last axis, and where: of equals the first ones, which `torch.topk` does not promise."""
+    values, places = torch.sort(tensor, dim=-1, descending=True, stable=True)
+    return values[..., :k], places[..., :k]
