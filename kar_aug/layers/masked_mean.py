@@ -13,18 +13,24 @@ from kar_aug.layers.lookup import not_padding
 class MaskedMean(keras.layers.Layer):
     """The mean of a sequence's vectors, of those alone whose id is not padding.
 
+    Args:
+        mask_zero: False where 0 is an id like any other, and nothing is padding.
+
     Input shape:
         [ids, (batch, ..., length), 0 or "" where padded; vectors, (batch, ..., length, width)].
     Output shape:
         (batch, ..., width), zeros where the sequence is empty.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, mask_zero: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.mask_zero = mask_zero
         self.supports_masking = True
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         ids, vectors = inputs
+        if not self.mask_zero:
+            return tf.reduce_mean(vectors, axis=-2)
         there = tf.cast(not_padding(ids)[..., tf.newaxis], vectors.dtype)
         return tf.reduce_sum(vectors * there, axis=-2) / tf.maximum(tf.reduce_sum(there, axis=-2), 1)
 
@@ -34,3 +40,6 @@ class MaskedMean(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Sequence[Any]) -> tuple[Any, ...]:
         *before, _, width = input_shape[1]
         return (*before, width)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "mask_zero": self.mask_zero}
