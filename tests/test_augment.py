@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from support.training import predicted
 
-from kar_aug import KnowledgeAugmentation, attachment_points, augment, export, load_model, prestore
+from kar_aug import KnowledgeAugmentation, VectorStore, attachment_points, augment, export, load_model, prestore
 from kar_aug._keras import IS_KERAS_3, keras, tf
+from kar_aug.cache import StoreSpec
 
 pytestmark = pytest.mark.both_keras
 layers = keras.layers
@@ -102,6 +103,14 @@ def test_a_model_of_several_tasks_keeps_its_class_and_its_names() -> None:
     assert model.steps == 1 and len(model.losses) == len(base.losses)
 
 
+def test_what_was_set_on_a_model_of_a_class_of_ones_own_goes_with_it() -> None:
+    base = deepfm()
+    counting = Counting(base.input, base.output)
+    counting.steps, counting.cut, counting.other = 7, 0.5, layers.Dense(2)
+    model = augment(counting, knowledge())
+    assert (model.steps, model.cut) == (7, 0.5) and model.other is counting.other
+
+
 def test_a_class_that_is_made_otherwise_is_refused_with_a_way_out() -> None:
     class Tempered(keras.Model):
         def __init__(self, inputs: Any, outputs: Any, temperature: float = 1.0, **kwargs: Any) -> None:
@@ -173,6 +182,22 @@ def test_a_sequence_of_any_length_gives_its_mean_from_the_table_of_the_candidate
     np.testing.assert_allclose(predicted(prestore(model), given), short, atol=1e-5)
 
 
+def test_an_item_0_of_which_a_store_knows_is_no_padding(tmp_path: Path) -> None:
+    with VectorStore.writer(tmp_path / "s", StoreSpec("encoder", 5)) as writer:
+        writer.append(list(range(VOCABULARY)), ["k"] * VOCABULARY, np.eye(VOCABULARY, 5))
+    past = keras.Input((2,), name="item_id", dtype="int32")
+    read = layers.Flatten()(layers.Embedding(VOCABULARY, 4)(past))
+    base = keras.Model(past, layers.Dense(1)(read))
+    for mask_zero, is_padding in ((False, False), (True, True)):
+        source = VectorStore.open(tmp_path / "s")
+        layer = KnowledgeAugmentation({"item_id": source}, expert_units=(4, 3), mask_zero=mask_zero)
+        model = augment(base, layer)
+        model.get_layer("knowledge_projection").kernel.assign(tf.ones((3, 8)))
+        added = np.asarray(model(np.asarray([[1, 0]])) - base(np.asarray([[1, 0]])))
+        of_one = np.asarray(model(np.asarray([[1, 1]])) - base(np.asarray([[1, 1]])))
+        assert np.allclose(added, of_one, atol=1e-6) == is_padding
+
+
 def test_the_mask_of_what_knowledge_is_added_to_goes_on() -> None:
     ids = keras.Input((6,), name="item_id", dtype="int32")
     base = keras.Model(ids, layers.GRU(3, name="gru")(layers.Embedding(VOCABULARY, 4, mask_zero=True)(ids)))
@@ -225,3 +250,4 @@ def test_a_model_that_was_augmented_when_the_rest_was_nested_predicts_what_it_di
     model = load_model(OLD / f"augmented_{'keras_3' if IS_KERAS_3 else 'tf_keras'}.keras")
     output = model([tf.constant([[0], [2], [5], [3]]), tf.constant([[0.5], [-1.0], [0.0], [2.0]])])
     np.testing.assert_allclose(output[:, 0], [0.03004, 0.247061, 0.178887, 1.15353e-05], rtol=1e-5)
+    assert attachment_points(model) == [("flatten", False)], "what brings knowledge is no place for more"

@@ -8,10 +8,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as arrow
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from support.workspaces import LEARNING, opened
@@ -109,6 +112,67 @@ def test_vectors_of_another_version_take_the_place_of_all(where: str, tmp_path: 
     assert (check(other, where).other_version, check(other, where).gone, check(other, where).missing) == (1, 1, 1)
     assert publish(other, where).written == 2
     assert check(other, where).sound
+
+
+def test_a_reader_that_began_with_a_version_goes_on_with_it(redis_url: str, tmp_path: Path) -> None:
+    import redis
+
+    from kar_aug.online.places.redis import GRACE_SECONDS
+
+    where, client = f"{redis_url}?prefix=r", redis.Redis.from_url(redis_url)
+    client.hset("r:item:1", "vector", b"as it was written before there were versions")
+    rows = store(tmp_path / "s", {1: "one", 2: "two"})
+    publish(rows, where)
+    former = client.get("r:item").decode()
+    assert former == rows.version and 0 < client.ttl("r:item:1") <= GRACE_SECONDS
+
+    other = store(tmp_path / "t", {2: "two", 3: "three"}, StoreSpec("another encoder", 4))
+    place = open_place(where, "item_id")
+    seen = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield next(blocks)
+        seen.append((client.get("r:item").decode(), check(rows, where).sound))  # while it is written
+
+    blocks = (other.batch(*block) for block in other.blocks())
+    client.hset(f"r:item:{other.version}:9", "vector", b"left by whoever was killed")
+    place.write(batches(), other, whole=True)
+    assert seen == [(former, True)]
+    assert client.get("r:item").decode() == other.version and check(other, where).current == 2
+    assert not client.exists(f"r:item:{other.version}:9")
+    kept = np.frombuffer(client.hget(f"r:item:{former}:1", "vector"), "<f4")
+    np.testing.assert_allclose(kept, vector(1, "one"), atol=1e-2)
+    assert 0 < client.ttl(f"r:item:{former}:1") <= GRACE_SECONDS
+    assert publish(rows, where).written == 2 and check(rows, where).sound, "back to the former"
+    assert client.ttl(f"r:item:{former}:1") == -1
+
+
+def test_an_index_and_its_ids_change_in_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faiss = pytest.importorskip("faiss")
+    where = tmp_path / "items.faiss"
+    where.write_text("an index as it was written before")
+    publish(store(tmp_path / "s", {1: "one", 2: "two"}), str(where))
+    began = where.resolve()
+    with monkeypatch.context() as patch:
+        patch.setattr(faiss, "write_index", lambda *given: (_ for _ in ()).throw(OSError("the disk is full")))
+        with pytest.raises(OSError, match="the disk is full"):
+            publish(store(tmp_path / "s", {1: "one", 3: "three"}), str(where))
+    assert where.resolve() == began and check(store(tmp_path / "s", {1: "one", 2: "two"}), str(where)).sound
+    publish(store(tmp_path / "s", {1: "one", 2: "two", 3: "three"}), str(where))
+    assert faiss.read_index(str(began / "vectors.index")).ntotal == len(pq.read_table(began / "ids.parquet")) == 2
+    assert faiss.read_index(str(where / "vectors.index")).ntotal == len(pq.read_table(where / "ids.parquet")) == 3
+    publish(store(tmp_path / "s", {1: "one"}), str(where))
+    assert not began.exists() and len(list(tmp_path.glob(".items.faiss.0*"))) == 2
+
+
+def test_a_vector_that_is_there_twice_is_not_counted_twice(tmp_path: Path) -> None:
+    lance = pytest.importorskip("lance")
+    rows, where = store(tmp_path / "s", {1: "one", 2: "two"}), str(tmp_path / "items.lance")
+    publish(rows, where)
+    lance.write_dataset(lance.dataset(where).to_table().slice(0, 1), where, mode="append")
+    found = check(rows, where)
+    assert (found.current, found.repeated, found.sound) == (2, 1, False)
+    assert "1 of entities that it holds already" in str(found)
 
 
 def test_other_numbers_under_the_same_key_are_found(where: str, tmp_path: Path) -> None:
@@ -226,8 +290,16 @@ def test_augmented_vectors_of_a_trained_model_are_those_that_it_computes(
         writer.append([999, 3], ["new", "changed"], np.eye(4)[:2])
     augmented = augmented_store(layer, "item", VectorStore.open(store.path), tmp_path / "a")
     np.testing.assert_allclose(augmented.gather([999, 3]), layer.adapt("item", np.eye(4)[:2]), rtol=1e-5, atol=1e-6)
-    done = publish(Rows(augmented, "item"), str(place))
+    done = project.export_vectors(place, what="augmented")  # no training, though the knowledge is another now
     assert (done.written, done.unchanged) == (2, 39)
+    rows = arrow.dataset(place).to_table().to_pandas().drop_duplicates("item_id", keep="last").set_index("item_id")
+    np.testing.assert_allclose(np.stack(rows["vector"][[999, 3]]), augmented.gather([999, 3]), rtol=1e-5, atol=1e-6)
+
+    shutil.rmtree(store.path)
+    with VectorStore.writer(store.path, replace(store.spec, encoder="another")) as writer:
+        writer.append(store.ids, ["k"] * len(store), store.gather(store.ids))
+    with pytest.raises(StoreError, match=r"trained with vectors of version \w{8}, and .* experts cannot read"):
+        project.export_vectors(place, what="augmented")
 
 
 def test_the_commands_say_what_they_did_and_exit_by_what_they_found(

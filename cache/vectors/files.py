@@ -66,6 +66,13 @@ class StoreSpec:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**fields)
 
+    @property
+    def version(self) -> str:
+        """8 hex digits over all of it: a model that learnt to read vectors of one version reads noise in those of
+        another. It stays when entities come, go and change.
+        """
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
     def difference(self, other: StoreSpec) -> str:
         """In words, where this differs from `other`."""
         pairs = zip(asdict(self).items(), asdict(other).values(), strict=True)

@@ -21,12 +21,14 @@ class KnowledgeTable:
         vectors: (count, dimension) knowledge vectors in the store's own order.
         rows: (vocabulary size,) int32 row of `vectors`, or -1 where the id has no knowledge.
         store, fingerprint: where the vectors come from, None for vectors given as an array.
+        version: of the vectors (`StoreSpec.version`), likewise.
     """
 
     vectors: Array
     rows: npt.NDArray[np.int32]
     store: str | None = None
     fingerprint: str | None = None
+    version: str | None = None
 
     @classmethod
     def from_array(cls, vectors: npt.ArrayLike, known: npt.ArrayLike | None = None) -> KnowledgeTable:

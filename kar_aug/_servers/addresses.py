@@ -15,7 +15,12 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 # What stands between the user and the @ of an address; one with a "/" in it is no valid address, and a password still.
 _PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/?#@:]*:)(?:(?!\d+[/?#])[^\s'\"<>]*|[^\s/?#]*)@", re.IGNORECASE)
-_SECRET = re.compile(r"([?&](?:ssl)?(?:password|passfile|api[-_]?key|token|secret|sig)=)[^&\s'\"]+", re.IGNORECASE)
+# Whatever is called a key, a token, a signature: ?key=, ?api-key=, ?X-Amz-Signature=, ?client_secret=, ?sslpassword=.
+_SECRET = re.compile(
+    r"([?&](?:[\w.%-]*[-_.])?(?:ssl|api|access|private|account)?"
+    r"(?:password|passwd|passfile|pass|pwd|key|token|jwt|secret|signature|sig|credentials?|auth)=)[^&#\s'\"]+",
+    re.IGNORECASE,
+)
 
 
 def masked(text: str) -> str:

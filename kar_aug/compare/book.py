@@ -162,11 +162,14 @@ class Book:
 
     def latest(self, arm: Arm, seed: int, data: str, knowledge: Mapping[str, str]) -> Run | None:
         """The newest run of an arm with a seed on this data and knowledge, whatever its settings."""
-        newest = (
-            sa.select(_runs)
-            .where(_runs.c.seed == seed, _runs.c.data == data, _runs.c.knowledge == _dump(knowledge))
-            .order_by(_runs.c.created.desc(), sa.literal_column("rowid").desc())
-        )
+        return self._newest(arm, _runs.c.seed == seed, _runs.c.data == data, _runs.c.knowledge == _dump(knowledge))
+
+    def newest(self, arm: Arm, seed: int) -> Run | None:
+        """The same on whatever data and knowledge."""
+        return self._newest(arm, _runs.c.seed == seed)
+
+    def _newest(self, arm: Arm, *conditions: sa.ColumnElement[bool]) -> Run | None:
+        newest = sa.select(_runs).where(*conditions).order_by(_runs.c.created.desc(), sa.literal_column("rowid").desc())
         with self._transaction(self._reader) as connection:
             found = (Run(**_read(row)) for row in connection.execute(newest).mappings())
             return next((run for run in found if run.arm == arm), None)

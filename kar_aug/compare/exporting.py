@@ -10,7 +10,7 @@ from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.compare.arms import Arm, arms, fullest
 from kar_aug.compare.book import BOOK, Book, Run
 from kar_aug.compare.experiment import Experiment
-from kar_aug.compare.saved import file_of, is_kept, restored
+from kar_aug.compare.saved import experts_of, file_of, is_kept, restored
 from kar_aug.compare.tasks import OnEvent
 from kar_aug.compare.workers import do
 from kar_aug.data.inputs import inputs
@@ -71,51 +71,86 @@ def augmented_vectors(
 ) -> VectorStore:
     """The augmented vectors by the experts of that model, of all users or items that have knowledge.
 
+    Where there is no model for this data and knowledge, it is the latest for other ones: experts read the vectors of
+    whoever came after the training, as long as these are of the version that they learnt to read.
+
     Raises:
-        StoreError: `compare` trained none on this data and knowledge, or it has no experts of this entity.
+        StoreError: `compare` trained none, or none that read vectors of this version; or it has no experts of this
+            entity.
     """
-    experiment, run = _sound(workspace, backbone, seed, arm)
+    experiment = Experiment(workspace)
+    chosen = _chosen(experiment, backbone, arm)
+    run, is_of_now = _trained_ever(experiment, chosen, seed)
+    if entity in chosen.entities:
+        experiment.store(chosen, entity)
+    experiment.check_vectors()
     folder = workspace.config.work / "vectors" / "augmented" / f"{run.identity}-{entity}"
-    do([Augmenting(run, entity, folder)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
+    task = Augmenting(run, entity, folder, is_of_now)
+    do([task], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
     return VectorStore.open(folder)
 
 
 @dataclass(frozen=True)
 class Augmenting:
-    """The task: to bring the augmented vectors of a run up to date."""
+    """The task: to bring the augmented vectors of a run up to date.
+
+    Args:
+        is_of_now: whether the run is one on this data and knowledge, so that its model can be built again.
+    """
 
     run: Run
     entity: str
     folder: Path
+    is_of_now: bool = True
 
     def wanted_keras(self) -> str:
         """That of the run."""
         return self.run.keras
 
     def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
-        """Build the model again, and send all knowledge through its experts."""
+        """Send all knowledge through the experts of the model."""
         from kar_aug.layers import KnowledgeAugmentation
         from kar_aug.models.augmented import augmented_store
         from kar_aug.models.find import knowledge_layers
 
-        model, stores = restored(experiment, self.run), _stores(experiment, self.run.arm)
+        arm = self.run.arm
+        model = restored(experiment, self.run) if self.is_of_now else experts_of(experiment, self.run)
         layers = knowledge_layers(model, (KnowledgeAugmentation,))
         layer = next((layer for layer in layers if self.entity in layer.sources), None)
-        if layer is None or self.entity not in stores:
+        if layer is None or self.entity not in arm.entities:
             raise StoreError(
-                f"{self.run.arm.name} has no experts for knowledge of {self.entity}s, and so no augmented vectors. "
+                f"{arm.name} has no experts for knowledge of {self.entity}s, and so no augmented vectors. "
                 "Name another arm, or export the knowledge vectors themselves (raw)."
             )
-        augmented_store(layer, self.entity, stores[self.entity], self.folder)
+        store = experiment.store(arm, self.entity)
+        if not self.is_of_now:
+            _check_version(layer, self.entity, store, arm)
+        augmented_store(layer, self.entity, store, self.folder)
+
+
+def _check_version(layer: Any, entity: str, store: VectorStore, arm: Arm) -> None:
+    """Raise StoreError unless the experts were trained with vectors of the version that a store has now."""
+    learnt = layer.stores.get(entity, {}).get("version")
+    if learnt != store.spec.version:
+        raise StoreError(
+            f"The latest {arm.name} was trained with vectors of "
+            + (f"version {learnt}" if learnt else "a version that its file does not say")
+            + f", and {store.path} has version {store.spec.version} now, which its experts cannot read. "
+            "Run: kar-aug compare",
+            path=store.path, left=learnt, right=store.spec.version,
+        )  # fmt: skip
 
 
 def _sound(workspace: Workspace, backbone: str, seed: int, arm: str | None) -> tuple[Experiment, Run]:
     """The latest run of an arm by its name, or of a backbone with the fullest knowledge; its vectors are sound."""
     experiment = Experiment(workspace)
-    chosen = _fullest(experiment, backbone) if arm is None else _named(experiment, arm)
-    run, _ = _latest(experiment, chosen, seed)
+    run, _ = _latest(experiment, _chosen(experiment, backbone, arm), seed)
     experiment.check_vectors()
     return experiment, run
+
+
+def _chosen(experiment: Experiment, backbone: str, arm: str | None) -> Arm:
+    return _fullest(experiment, backbone) if arm is None else _named(experiment, arm)
 
 
 def _named(experiment: Experiment, name: str) -> Arm:
@@ -141,6 +176,17 @@ def _latest(experiment: Experiment, arm: Arm, seed: int) -> tuple[Run, Path]:
             f"There is no trained {arm.name} with seed {seed} for this data and knowledge. Run: kar-aug compare"
         )
     return run, path
+
+
+def _trained_ever(experiment: Experiment, arm: Arm, seed: int) -> tuple[Run, bool]:
+    """The latest run of an arm on this data and knowledge, or else on any; and whether it is the former."""
+    try:
+        return _latest(experiment, arm, seed)[0], True
+    except StoreError:
+        run = Book(experiment.folder / BOOK).newest(arm, seed)
+        if run is None or file_of(experiment.folder, run.identity) is None:
+            raise
+        return run, False
 
 
 def _stores(experiment: Experiment, arm: Arm) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from kar_aug.compare.experiment import Experiment
 from kar_aug.config import TrainingConfig
 from kar_aug.data.prepared import encodings_as_dict
 from kar_aug.data.samples import Samples
+from kar_aug.errors import StoreError
 
 # A whole model, as Keras writes it; or its weights alone, where its layers hold functions that Keras cannot write.
 _KINDS = (".keras", ".weights.h5")
@@ -68,6 +69,28 @@ def restored(experiment: Experiment, run: Run) -> Any:
     model, _ = build(run.arm, samples, tables, _settings(run.settings), run.seed)
     model.load_weights(path)
     return model
+
+
+def experts_of(experiment: Experiment, run: Run) -> Any:
+    """The model of a run on data or knowledge that are not there any more: its file as Keras reads it, without vectors.
+
+    Raises:
+        StoreError: Keras cannot read the file, or there are weights alone.
+    """
+    from kar_aug.layers.source import vectors_left_out
+    from kar_aug.models.change import load_model
+
+    path = file_of(experiment.folder, run.identity)
+    assert path is not None
+    try:
+        with vectors_left_out():
+            return load_model(path, safe_mode=False)  # its code is what [compare] named
+    except Exception as error:  # of many kinds, for layers may be anybody's
+        raise StoreError(
+            f"{path} was trained on other data or knowledge than there is now, and its experts cannot be read apart "
+            f"from it ({type(error).__name__}: {error}). Run: kar-aug compare",
+            path=path,
+        ) from error
 
 
 def _settings(kept: Mapping[str, Any]) -> TrainingConfig:

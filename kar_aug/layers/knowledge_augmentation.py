@@ -164,9 +164,11 @@ class KnowledgeAugmentation(keras.layers.Layer):
 
     @property
     def stores(self) -> dict[str, dict[str, Any]]:
-        """Per source that came from a store: {"store": its folder, "fingerprint": of its content}."""
+        """Per source that came from a store: {"store": its folder, "fingerprint": of its content}, and its "version"
+        (`StoreSpec.version`), but in files that do not say.
+        """
         identities = {name: source.identity for name, source in self._sources.items()}
-        return {name: {"store": i.store, "fingerprint": i.fingerprint} for name, i in identities.items() if i.store}
+        return {name: i.origin for name, i in identities.items() if i.store}
 
     @property
     def dimensions(self) -> dict[str, int]:

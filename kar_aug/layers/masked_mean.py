@@ -14,18 +14,24 @@ from kar_aug.layers.lookup import not_padding
 class MaskedMean(keras.layers.Layer):
     """The mean of a sequence's vectors, of those alone whose id is not padding.
 
+    Args:
+        mask_zero: False where 0 is an id like any other, and nothing is padding.
+
     Input shape:
         [ids, (batch, ..., length), 0 or "" where padded; vectors, (batch, ..., length, width)].
     Output shape:
         (batch, ..., width), zeros where the sequence is empty.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, mask_zero: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.mask_zero = mask_zero
         self.supports_masking = True
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         ids, vectors = inputs
+        if not self.mask_zero:
+            return ops.mean(vectors, axis=-2)
         there = ops.cast(not_padding(ids)[..., None], vectors.dtype)
         return ops.sum(vectors * there, axis=-2) / ops.maximum(ops.sum(there, axis=-2), 1)
 
@@ -35,3 +41,6 @@ class MaskedMean(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Sequence[Any]) -> tuple[Any, ...]:
         *before, _, width = input_shape[1]
         return (*before, width)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "mask_zero": self.mask_zero}

@@ -36,6 +36,7 @@ class Identity:
         dtype: of the vectors.
         ids: the kind of raw ids (`ids.Kind`), None where they are places.
         content: under which copies of the layer find it in the same process (`copies.offered`).
+        version: of the vectors (`StoreSpec.version`); None for an array, and in files that do not say.
     """
 
     store: str | None
@@ -46,6 +47,13 @@ class Identity:
     dtype: str
     ids: Kind = None
     content: str = ""
+    version: str | None = None
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where the vectors come from, in words for people and other programs."""
+        version = {"version": self.version} if self.version else {}
+        return {"store": self.store, "fingerprint": self.fingerprint, **version}
 
 
 class Given(NamedTuple):
@@ -74,6 +82,7 @@ class Given(NamedTuple):
             list(vectors.shape),
             vectors.dtype.name,
             self.ids,
+            version=self.table.version,
         )
 
     @property
@@ -125,8 +134,9 @@ class Source:
         """Its knowledge, of raw ids in the order of their keys."""
         self.check()
         vectors, rows = values_of(self.vectors), values_of(self.rows)[:-1]
-        table = KnowledgeTable(vectors, rows, self.identity.store, self.identity.fingerprint)
-        return Given(table, None if self.keys is None else values_of(self.keys), self.identity.ids)
+        identity = self.identity
+        table = KnowledgeTable(vectors, rows, identity.store, identity.fingerprint, identity.version)
+        return Given(table, None if self.keys is None else values_of(self.keys), identity.ids)
 
     @property
     def saved(self) -> Identity:
@@ -232,6 +242,21 @@ def store_locations(stores: Mapping[str, Path | str]) -> Iterator[set[str]]:
         _locations.reset(token)
 
 
+_vectors_left_out: ContextVar[bool] = ContextVar("vectors_left_out", default=False)
+
+
+@contextmanager
+def vectors_left_out() -> Iterator[None]:
+    """Models loaded inside the block have their experts, but not the vectors of stores, which may be gone or have
+    changed: such a model adapts vectors, and predicts nothing.
+    """
+    token = _vectors_left_out.set(True)
+    try:
+        yield
+    finally:
+        _vectors_left_out.reset(token)
+
+
 def note_loaded(sources: Iterable[str]) -> None:
     """Say that a layer with these sources is made from a config."""
     for asked in _locations.get(_NOWHERE).asked:
@@ -251,10 +276,12 @@ def _saved(name: str, identity: Identity, embedded: bool) -> Given:
         rows, keys = like.given.table.rows, like.given.keys
     if store is None or embedded:
         vectors = np.zeros(identity.vectors, identity.dtype) if like is None else values_of(like.vectors)
+    elif _vectors_left_out.get():
+        vectors = np.zeros((1, identity.vectors[1]), identity.dtype)
     else:
         opened = _opened(name, identity)
         vectors, store = opened.vectors, str(opened.path.resolve())
-    table = KnowledgeTable(vectors, rows, store, identity.fingerprint)
+    table = KnowledgeTable(vectors, rows, store, identity.fingerprint, identity.version)
     return Given(table, keys, identity.ids, is_known=like is not None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from kar_aug._keras import dtype_name, is_ragged, keras, tensors_behind
 from kar_aug.backbones.protocol import Injection, key_of
 from kar_aug.layers import KnowledgeAdded, KnowledgeAugmentation, MaskedMean
+from kar_aug.layers.ids import STRINGS
 from kar_aug.layers.lookup import concatenate
 from kar_aug.models.graph import input_name, maker_of, structure_of, with_changed
 from kar_aug.models.places import INTO_A_CLASS, Place, attachment_points, default_place, named_place
@@ -38,14 +39,15 @@ def augment(
     One id a row gives one vector, which is added at every position of a tensor (batch, list, width). The ids of a list,
     (batch, list), at a place that has these positions, (batch, list, width), are added position by position. At any
     other place a sequence of ids, (batch, length), of any length, gives the mean of its vectors, of those whose id is
-    not padding (0 or the empty string).
+    not padding: 0, unless the source's store knows an id 0 and its `mask_zero` is False, or the empty string.
 
     Example:
         >>> towers = {"user_id": "user_dense", "item_id": "item_dense"}
         >>> model = augment(two_towers, augmentation, at=towers)  # doctest: +SKIP
 
     Args:
-        model: a built functional model. It is not copied: the new model shares its layers and weights.
+        model: a built functional model. It is not copied: the new model shares its layers and weights, and what was
+            set on it as an attribute of your own.
         augmentation: its sources are found among the model's inputs by name.
         at: name of the layer whose input receives the knowledge, one of `attachment_points(model)`. By default
             the first of them that reads all inputs that the knowledge is looked up by: a `DNN` (DeepCTR's name for its
@@ -151,8 +153,21 @@ def _fields(
             ids.setdefault(read.source, []).append(read.ids)
         found = augmentation({source: several if len(several) > 1 else several[0] for source, several in ids.items()})
         of_source = {source: iter(_several(vectors)) for source, vectors in found.items()}
-        entering.append((place, [_pooled(read, next(of_source[read.source]), place, names) for read in here]))
+        means = {read.source: _mean_of(augmentation, read.source) for read in here}
+        entering.append(
+            (place, [_pooled(read, next(of_source[read.source]), place, names, means[read.source]) for read in here])
+        )
     return entering
+
+
+def _mean_of(augmentation: KnowledgeAugmentation, source: str) -> Callable[..., Any]:
+    """What makes the layer that takes the mean of a source's sequences. 0 is padding, but where a store says of an item
+    0 what it is.
+    """
+    given = augmentation.given(source)
+    rows = given.table.rows if given.keys is None else given.table.rows[given.keys == 0]
+    known = given.table.store is not None and given.ids != STRINGS and bool((rows[:1] >= 0).any())
+    return partial(MaskedMean, mask_zero=augmentation.mask_zero or not known)
 
 
 def _reads(model: Any, source: str, given: Any) -> list[Read]:
@@ -223,7 +238,7 @@ def _chosen(model: Any, reads: Sequence[Read], at: Any) -> list[tuple[Place, lis
     return list(found.values())
 
 
-def _pooled(read: Read, vectors: Any, place: Place, names: _Names) -> Any:
+def _pooled(read: Read, vectors: Any, place: Place, names: _Names, mean: Callable[..., Any]) -> Any:
     """Vectors of a place's positions, (batch, list, width), or of a row, (batch, width): means of what lies beyond."""
     axes = len(vectors.shape) - 2
     common = place.positions_of(read.ids) if axes else 0
@@ -234,7 +249,7 @@ def _pooled(read: Read, vectors: Any, place: Place, names: _Names) -> Any:
         kept = tuple(ids.shape)[1 : common + 1]
         ids = keras.layers.Reshape((*kept, -1), name=names(f"{read.name}_flat"))(ids)
         vectors = keras.layers.Reshape((*kept, -1, vectors.shape[-1]), name=names(f"{read.name}_knowledge"))(vectors)
-    return MaskedMean(name=names(f"{read.name}_knowledge_mean"))([ids, vectors])
+    return mean(name=names(f"{read.name}_knowledge_mean"))([ids, vectors])
 
 
 # What another injection brings

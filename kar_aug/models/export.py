@@ -41,8 +41,8 @@ def export(
     The signature `serving_default` takes the model's inputs by their names, or the raw columns that `preprocessing`
     makes them of, and returns its outputs by theirs: the keys of a dictionary of outputs, or else the names of the
     layers that they come from. The output of a model with one, which is no dictionary, is "ctr", whatever its layer is
-    called. The file assets.extra/kar_aug.json names the stores' fingerprints and describes the raw columns;
-    encodings.json beside it has the vocabularies, buckets and scales that are inside.
+    called. The file assets.extra/kar_aug.json names the stores' fingerprints and versions, and describes the raw
+    columns; encodings.json beside it has the vocabularies, buckets and scales that are inside.
 
     Args:
         model: a model with a `KnowledgeAugmentation`, or one that `prestore` returned, or one whose knowledge is in
@@ -54,7 +54,11 @@ def export(
     """
     path = Path(path)
     serving = model if _is_fit_for_serving(model, preprocessing) else prestore(model, dtype=dtype)
-    note: dict[str, Any] = {"kar_aug": __version__, "stores": _fingerprints(serving, stores or {})}
+    note: dict[str, Any] = {
+        "kar_aug": __version__,
+        "stores": _fingerprints(serving, stores or {}),
+        "versions": _versions(serving, stores or {}),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -116,6 +120,17 @@ def _named(model: Any, outputs: Any) -> dict[str, Any]:
         named[f"{name}_{seen[name]}" if seen[name] else name] = output
         seen[name] += 1
     return named
+
+
+def _versions(serving: Any, stores: Mapping[str, VectorStore]) -> dict[str, str]:
+    """Of the knowledge that the model learnt to read, as far as its file says."""
+    said = {
+        name: store["version"]
+        for layer in knowledge_layers(serving, _SERVED)
+        for name, store in layer.stores.items()
+        if "version" in store
+    }
+    return {**said, **{name: store.spec.version for name, store in stores.items()}}
 
 
 def _fingerprints(serving: Any, stores: Mapping[str, VectorStore]) -> dict[str, str]:

@@ -9,14 +9,18 @@ from typing import Any
 from kar_aug._keras import called_again, keras, nest, node_of, tensors_made, tensors_read
 
 _ASKED = {"self", "inputs", "outputs", "name", "trainable"}  # by the constructor of a functional model
+# What Keras sets on a model once it is compiled, or trained; and what `augment` itself does.
+_LATER = {"loss", "loss_weights", "optimizer", "history", "stop_training", "stop_evaluating", "stop_predicting"}
+_LATER |= {"compiled_loss", "compiled_metrics", "steps_per_execution", "jit_compile", "knowledge_attached_to"}
 _LOSSES, _METRICS = "AddLoss", "AddMetric"  # tf-keras's layers of what `model.add_loss` and `add_metric` were given
 
 
 def with_changed(model: Any, changes: Mapping[int, Callable[[Any], Any]], further: Sequence[Any], name: str) -> Any:
     """The model with other tensors in the place of some; its layers, and what else it shares with them, are the same.
 
-    It is of the same class, with the same structure of inputs and outputs and the same names of these. Whatever reads a
-    changed tensor reads the change; an output of the model that is itself such a tensor stays what it was.
+    It is of the same class, with the same structure of inputs and outputs and the same names of these, and with the
+    attributes that were set on the model since it was made. Whatever reads a changed tensor reads the change; an output
+    of the model that is itself such a tensor stays what it was.
 
     Args:
         changes: `id` of a symbolic tensor of the model -> what takes it to the one that is read in its place.
@@ -38,7 +42,21 @@ def with_changed(model: Any, changes: Mapping[int, Callable[[Any], Any]], furthe
             changed.add_loss(tensor)
         else:
             changed.add_metric(tensor, aggregation=layer.aggregation, name=layer.metric_name)
+    _bring_along(model, changed)
     return changed
+
+
+def _bring_along(model: Any, changed: Any) -> None:
+    """Set on a model made anew what people set on the former, but what its class sets by itself: layers, metrics and
+    the like are the same objects, numbers and words are what they were last.
+    """
+    made = keras.Sequential() if isinstance(model, keras.Sequential) else keras.Model(model.inputs, model.outputs)
+    of_keras = {*vars(made), *_LATER}
+    for name, value in vars(model).items():
+        if name.startswith("_") or name in of_keras:
+            continue
+        if name not in vars(changed) or isinstance(value, bool | int | float | str | None):
+            setattr(changed, name, value)
 
 
 def maker_of(model: Any) -> Callable[[Any, Any, str], Any]:

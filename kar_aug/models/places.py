@@ -64,7 +64,13 @@ class Place:
 def own_tensors_read(node: Any) -> list[Any]:
     """The tensors that a call reads, but none of the knowledge that `augment` added: the model as it was before."""
     read = tensors_read(node)
-    return read[:1] if read and isinstance(_layer_of(node), KnowledgeAdded) else read
+    return read[:1] if read and _adds_knowledge(_layer_of(node)) else read
+
+
+def _adds_knowledge(layer: Any) -> bool:
+    """Whether it is what `augment` adds knowledge with, which in files of version 0.1 is Keras's own."""
+    is_of_0_1 = isinstance(layer, keras.layers.Add) and layer.name == "knowledge_added"
+    return is_of_0_1 or isinstance(layer, KnowledgeAdded)
 
 
 def _layer_of(node: Any) -> Any:

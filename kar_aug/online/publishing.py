@@ -58,8 +58,8 @@ class Published:
 @dataclass(frozen=True)
 class Checked:
     """What `check` found. `current` rows are the store's own; `outdated` encode an older text, `other_version` are of
-    another encoder or adaptor, `different` have other numbers under the same key; `missing` are not in the place, and
-    `gone` not in the store.
+    another encoder or adaptor, `different` have other numbers under the same key; `repeated` are further rows of an
+    entity that the place holds already, whatever they say; `missing` are not in the place, and `gone` not in the store.
     """
 
     where: str
@@ -70,17 +70,20 @@ class Checked:
     different: int = 0
     missing: int = 0
     gone: int = 0
+    repeated: int = 0
 
     @property
     def sound(self) -> bool:
-        """Whether the place holds the store's vectors, and no others."""
-        return not (self.outdated or self.other_version or self.different or self.missing or self.gone)
+        """Whether the place holds the store's vectors, each once, and no others."""
+        wrong = (self.outdated, self.other_version, self.different, self.missing, self.gone, self.repeated)
+        return not any(wrong)
 
     def __str__(self) -> str:
         wrong = {
             "of another version": self.other_version,
             "of an older text": self.outdated,
             "with other numbers": self.different,
+            "of entities that it holds already": self.repeated,
             "missing": self.missing,
             "of entities that are gone": self.gone,
         }
@@ -163,15 +166,28 @@ def check(rows: Rows, where: str, kind: str | None = None) -> Checked:
     Raises:
         StoreError: The place cannot be read.
     """
-    counts = dict.fromkeys(("current", "outdated", "other_version", "different", "gone"), 0)
+    counts = dict.fromkeys(("current", "outdated", "other_version", "different", "gone", "repeated"), 0)
     seen: set[int] = set()  # rows of the store
     for batch in open_place(where, rows.id_column, kind).read():
         ids = batch.column(rows.id_column).to_pylist()
         places = rows.store.rows(ids)
-        seen.update(places[places >= 0].tolist())
-        for name, count in _compared(rows, batch, ids, places).items():
+        first = _first(places, seen)
+        counts["repeated"] += len(ids) - len(first)
+        some = batch.take(pa.array(first))
+        for name, count in _compared(rows, some, [ids[i] for i in first], places[first]).items():
             counts[name] += count
     return Checked(masked(where), rows.version, **counts, missing=len(rows.store) - len(seen))
+
+
+def _first(places: npt.NDArray[np.int32], seen: set[int]) -> npt.NDArray[np.intp]:
+    """Which of these rows of a store were not seen before, or are none of it; they are seen then."""
+    first = []
+    for i, place in enumerate(places.tolist()):
+        if place < 0 or place not in seen:
+            first.append(i)
+            if place >= 0:
+                seen.add(place)
+    return np.asarray(first, np.intp)
 
 
 def _compared(rows: Rows, batch: pa.RecordBatch, ids: list[Any], places: npt.NDArray[np.int32]) -> dict[str, int]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,10 +25,8 @@ _DAY = len("2000-01-31")
 
 
 def version_of(spec: StoreSpec) -> str:
-    """8 hex digits over what all vectors of a store have in common: a model that learnt to read vectors of one version
-    reads noise in those of another. It stays when entities come, go and change.
-    """
-    return hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:8]
+    """That of all vectors of a store: `StoreSpec.version`."""
+    return spec.version
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class Rows:
     @property
     def version(self) -> str:
         """That of all rows."""
-        return version_of(self.store.spec)
+        return self.store.spec.version
 
     @property
     def moment(self) -> datetime:

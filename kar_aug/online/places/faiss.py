@@ -1,10 +1,16 @@
-"""A faiss index of inner products, and beside it the ids of its rows: `items.faiss` and `items.faiss.parquet`.
+"""A faiss index of inner products with the ids of its rows: `items.faiss/vectors.index` and `items.faiss/ids.parquet`.
 
-An index holds numbers alone, and cannot take back single rows cheaply: it is always written whole.
+An index holds numbers alone, and cannot take back single rows cheaply: it is always written whole. `items.faiss` is a
+link to a folder that holds both files, `.items.faiss.00003`, and never changes; a write makes another, and the link
+leads there from one moment to the next. Who resolves the link once reads two files that belong together, for as long as
+the next write takes: the folder before the present one stays.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +19,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
-from kar_aug._files import atomic_path
 from kar_aug.errors import MissingDependencyError, StoreError
 from kar_aug.online.rows import SIZE, Rows
 
@@ -23,13 +29,15 @@ try:
 except ImportError:
     raise MissingDependencyError("faiss", "faiss") from None
 
+VECTORS, IDS = "vectors.index", "ids.parquet"
+
 
 class Faiss:
-    """The vectors of one entity, in a file that ends in .faiss."""
+    """The vectors of one entity, at a path that ends in .faiss."""
 
     def __init__(self, where: str, id_column: str) -> None:
         self._path, self._ids = Path(where), id_column
-        self._names = self._path.with_name(f"{self._path.name}.parquet")
+        self._folder = re.compile(rf"\.{re.escape(self._path.name)}\.(\d{{5,}})")
 
     def state(self) -> pd.DataFrame:
         """See `Place`: as if nothing were there, so that all is written."""
@@ -37,12 +45,13 @@ class Faiss:
 
     def read(self) -> Iterator[pa.RecordBatch]:
         """See `Place`."""
+        vectors_file, ids_file = self._files()
         try:
-            index, names = faiss.read_index(str(self._path)), pq.read_table(self._names)
+            index, names = faiss.read_index(str(vectors_file)), pq.read_table(ids_file)
         except (OSError, RuntimeError, pa.ArrowException) as error:
             raise StoreError(f"{self._path} is no index of vectors with its ids beside it ({error}).") from None
         if index.ntotal != names.num_rows:
-            raise StoreError(f"{self._path} has {index.ntotal:,} vectors, and {self._names} {names.num_rows:,} ids.")
+            raise StoreError(f"{self._path} has {index.ntotal:,} vectors, and {ids_file} {names.num_rows:,} ids.")
         self._check(names.schema)
         start = 0
         for batch in names.to_batches(SIZE):
@@ -52,21 +61,62 @@ class Faiss:
                 [*batch.columns, pa.array(list(vectors))], names=[*batch.schema.names, "vector"]
             )
 
+    def _files(self) -> tuple[Path, Path]:
+        """The index and its ids, which belong together: the link is resolved once."""
+        folder = self._path.resolve()
+        if folder.is_dir():
+            return folder / VECTORS, folder / IDS
+        return self._path, self._former_ids  # as they were written before there was a link
+
+    @property
+    def _former_ids(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.parquet")
+
     def _check(self, schema: pa.Schema) -> None:
         if self._ids not in schema.names:
             raise StoreError(f"{self._path} holds no vectors of {self._ids}.", path=self._path)
 
     def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
         """See `Place`."""
-        index: Any = faiss.IndexFlatIP(rows.store.spec.dimension)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._names.exists():
-            self._check(pq.read_schema(self._names))
+        with FileLock(self._path.with_name(f".{self._path.name}.lock")):  # two exports would take one folder
+            if self._files()[1].exists():
+                self._check(pq.read_schema(self._files()[1]))
+            before, former = self._path.resolve(), self._folders()
+            folder = self._path.with_name(f".{self._path.name}.{1 + max(former, default=-1):05d}")
+            try:
+                folder.mkdir()
+                self._fill(folder, batches, rows)
+                self._lead_to(folder)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            self._former_ids.unlink(missing_ok=True)
+            for path in former.values():
+                if path.resolve() != before:  # of older writes, or of one that was killed
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def _fill(self, folder: Path, batches: Iterator[pa.RecordBatch], rows: Rows) -> None:
+        index: Any = faiss.IndexFlatIP(rows.store.spec.dimension)
         names = pa.schema(list(rows.schema)[:5])
-        with atomic_path(self._names) as beside, atomic_path(self._path) as temporary:
-            with pq.ParquetWriter(beside, names) as file:
-                for batch in batches:
-                    flat = batch.column("vector").flatten().to_numpy()
-                    index.add(np.ascontiguousarray(flat.reshape(batch.num_rows, -1), np.float32))
-                    file.write_batch(batch.select(names.names))
-            faiss.write_index(index, str(temporary))
+        with pq.ParquetWriter(folder / IDS, names) as file:
+            for batch in batches:
+                flat = batch.column("vector").flatten().to_numpy()
+                index.add(np.ascontiguousarray(flat.reshape(batch.num_rows, -1), np.float32))
+                file.write_batch(batch.select(names.names))
+        faiss.write_index(index, str(folder / VECTORS))
+        for name in (VECTORS, IDS):
+            with (folder / name).open("r+b") as written:
+                os.fsync(written.fileno())
+
+    def _lead_to(self, folder: Path) -> None:
+        """The one moment at which readers see other vectors."""
+        link = folder.with_name(f"{folder.name}.link")
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder.name, target_is_directory=True)
+        os.replace(link, self._path)
+
+    def _folders(self) -> dict[int, Path]:
+        """Those that there are, by number."""
+        found = [(self._folder.fullmatch(path.name), path) for path in self._path.parent.iterdir()]
+        return {int(match[1]): path for match, path in found if match}

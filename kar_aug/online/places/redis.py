@@ -1,5 +1,9 @@
-"""A Redis server: a hash an entity, `kar:item:42` -> vector (float32, little-endian), version, key, event_timestamp,
-and id, as JSON, which says whether it is a number.
+"""A Redis server: `kar:item` -> the version that is served, 8 hex digits; and a hash an entity of that version,
+`kar:item:1a2b3c4d:42` -> vector (float32, little-endian), version, key, event_timestamp, and id, as JSON, which says
+whether it is a number.
+
+Vectors of another version are written beside the former, which are served meanwhile; then `kar:item` is set, once. Who
+reads the version first and then its hashes never meets two: the former ones stay for an hour.
 
 `redis://host:port/db?prefix=kar` names it; the prefix is ours, not Redis's.
 """
@@ -29,17 +33,18 @@ except ImportError:
 
 _FIELDS = ("id", "version", "key", "vector")
 _AT_ONCE = 1_000  # keys of one round trip
+GRACE_SECONDS = 3_600  # for which a reader may go on with the version that it began with
 
 
 class Redis:
-    """The vectors of one entity. A request that looks several up meets each before or after a write, never between."""
+    """The vectors of one entity."""
 
     def __init__(self, where: str, id_column: str) -> None:
         parts = urlsplit(where)
         query = dict(parse_qsl(parts.query))
         prefix = query.pop("prefix", "kar")
         self._where, self._ids = masked(where), id_column
-        self._prefix = f"{prefix}:{id_column.removesuffix('_id')}:"
+        self._pointer = f"{prefix}:{id_column.removesuffix('_id')}"
         try:
             self._client: Any = redis.Redis.from_url(urlunsplit(parts._replace(query=urlencode(query))))
         except (ValueError, TypeError) as error:
@@ -63,11 +68,23 @@ class Redis:
             yield pa.RecordBatch.from_arrays(columns, [self._ids, "version", "key", "vector"])
 
     def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
-        """See `Place`: an entity is seen before or after; all of them take as long as they take."""
+        """See `Place`. Within a version, an entity is seen before or after, and all of them take as long as they take;
+        another version is seen whole.
+        """
+        served = self._served()
+        if rows.version != served:
+            self._take_away(f"{self._pointer}:{rows.version}:")  # of a write that was killed, or of an earlier time
+        self._put(batches, f"{self._pointer}:{rows.version}:")
+        if rows.version != served:
+            with self._errors():
+                self._client.set(self._pointer, rows.version)
+            self._take_away(f"{self._pointer}:", but=f"{self._pointer}:{rows.version}:", seconds=GRACE_SECONDS)
+
+    def _put(self, batches: Iterator[pa.RecordBatch], prefix: str) -> None:
         for batch in batches:
             with self._errors(), self._client.pipeline(transaction=False) as pipeline:
                 for row in batch.to_pylist():
-                    name = f"{self._prefix}{row[self._ids]}"
+                    name = f"{prefix}{row[self._ids]}"
                     if row["vector"] is None:
                         pipeline.delete(name)
                         continue
@@ -83,16 +100,35 @@ class Redis:
                         pipeline.execute()
                 pipeline.execute()
 
-    def _all(self, fields: tuple[str, ...]) -> Iterator[list[bytes]]:
-        """Fields of every hash that is ours."""
+    def _served(self) -> str | None:
+        """The version that readers are led to; None if nothing was ever written."""
         with self._errors():
-            pattern = re.sub(r"([\[\]*?\\^-])", r"\\\1", self._prefix) + "*"
-            names = set(self._client.scan_iter(pattern, count=_AT_ONCE))  # a scan may meet one twice
-            for part in batched(names, _AT_ONCE):
+            said = self._client.get(self._pointer)
+            return None if said is None else str(said.decode())
+
+    def _all(self, fields: tuple[str, ...]) -> Iterator[list[bytes]]:
+        """Fields of every hash that is served."""
+        served = self._served()
+        with self._errors():
+            for part in batched(set() if served is None else self._names(f"{self._pointer}:{served}:"), _AT_ONCE):
                 with self._client.pipeline(transaction=False) as pipeline:
                     for name in part:
                         pipeline.hmget(name, fields)
                     yield from (values for values in pipeline.execute() if None not in values)
+
+    def _names(self, prefix: str) -> set[bytes]:
+        pattern = re.sub(r"([\[\]*?\\^-])", r"\\\1", prefix) + "*"
+        return set(self._client.scan_iter(pattern, count=_AT_ONCE))  # a scan may meet one twice
+
+    def _take_away(self, prefix: str, *, but: str | None = None, seconds: int = 0) -> None:
+        """Take away what is under a prefix, at once or some seconds from now."""
+        with self._errors():
+            for part in batched(self._names(prefix), _AT_ONCE):
+                with self._client.pipeline(transaction=False) as pipeline:
+                    for name in part:
+                        if but is None or not name.startswith(but.encode()):
+                            pipeline.expire(name, seconds)  # 0 seconds: now
+                    pipeline.execute()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
