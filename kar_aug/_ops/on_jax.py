@@ -13,7 +13,7 @@ from kar_aug._ops.of_keras import *  # noqa: F403
 from kar_aug._ops.of_keras import convert_to_tensor
 
 # Integers have 32 bits unless the user chose JAX_ENABLE_X64.
-KEYS: Any = jnp.zeros((), jax.dtypes.canonicalize_dtype(np.int64)).dtype
+KEYS: Any = jnp.asarray(np.int64(0)).dtype
 
 
 def keys_of(ids: Any) -> Any:

@@ -1,0 +1,46 @@
+"""A Keras model on JAX as plain functions of its state, which can be jitted, scanned and kept on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class State(NamedTuple):
+    """All that training changes."""
+
+    trained: list[Any]
+    other: list[Any]
+    optimizer: list[Any]
+
+
+def initial(model: Any, optimizer: Any) -> State:
+    """As the model was built; copies, so that what is donated is not the model's."""
+    optimizer.build(model.trainable_variables)
+    groups = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
+    return State(*([jnp.array(variable.value) for variable in group] for group in groups))
+
+
+def training_step(model: Any, optimizer: Any) -> Callable[[State, Any, Any], tuple[State, Any]]:
+    """State, inputs and labels, (batch, 1), to the next state and the loss."""
+
+    def loss_of(trained: list[Any], other: list[Any], inputs: Any, labels: Any) -> tuple[Any, Any]:
+        predicted, other, penalties = model.stateless_call(trained, other, inputs, training=True, return_losses=True)
+        chance = jnp.clip(predicted.astype("float32"), 1e-7, 1 - 1e-7)
+        entropy = -jnp.mean(labels * jnp.log(chance) + (1 - labels) * jnp.log1p(-chance))
+        return entropy + sum(penalties), other
+
+    def step(state: State, inputs: Any, labels: Any) -> tuple[State, Any]:
+        (loss, other), slopes = jax.value_and_grad(loss_of, has_aux=True)(state.trained, state.other, inputs, labels)
+        trained, optimizer_state = optimizer.stateless_apply(state.optimizer, slopes, state.trained)
+        return State(trained, other, optimizer_state), loss
+
+    return step
+
+
+def prediction(model: Any) -> Callable[[State, Any], Any]:
+    """State and inputs to click probabilities, (batch, 1)."""
+    return lambda state, inputs: model.stateless_call(state.trained, state.other, inputs, training=False)[0]
