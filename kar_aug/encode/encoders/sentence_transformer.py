@@ -12,7 +12,8 @@ from kar_aug.encode.encoders.locate import MINILM, locate
 from kar_aug.encode.encoders.long_texts import encode_in_pieces, token_starts
 from kar_aug.errors import EncodingError, MissingDependencyError
 
-_BATCH = 32
+# Texts a batch. A graphics card is fed by one Python process, which larger batches keep from its tokenizer less often.
+_BATCH, _BATCH_OF_A_CARD = 32, 128
 
 
 class SentenceTransformerEncoder:
@@ -33,6 +34,7 @@ class SentenceTransformerEncoder:
         self.dimension = int(self._model.get_embedding_dimension() or 0)
         self.pooling, self.normalized = pooling_of(self._model)
         self.split = 0
+        self._batch = _BATCH if self._model.device.type == "cpu" else _BATCH_OF_A_CARD
         self._window = window_of(self._model) if long_texts == "average" else None
         self.long_texts = "cut" if self._window is None else "averaged"
 
@@ -46,7 +48,7 @@ class SentenceTransformerEncoder:
         return vectors
 
     def _encode(self, texts: list[str]) -> npt.NDArray[Any]:
-        return self._model.encode(texts, batch_size=_BATCH, show_progress_bar=False)
+        return self._model.encode(texts, batch_size=self._batch, show_progress_bar=False)
 
 
 def load_sentence_transformer(name: str) -> tuple[Any, str]:
