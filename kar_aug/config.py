@@ -44,6 +44,10 @@ class DataConfig:
             alone under its name: { items = { item_id = "article" } }. "genres.name" takes a key of structs.
         id_type: "integer" or "string", where ids are to be these. In a CSV file '001' is 1, unless they are strings.
         separator, encoding: of text files; told from their content if not given.
+        shown, clicked: columns of lists, where a row of the interactions is an impression: the items that it showed,
+            and those of them that were clicked.
+        item_columns: columns of the interactions that are of the item, where there is no table of items: it is made of
+            them.
         user_features, item_features: columns of the tables that the CTR model reads, as categories. Also
             "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.pipeline.workspace`).
         context: columns of the interactions that are known when an impression is made; "hour" and "weekday" are made
@@ -80,6 +84,9 @@ class DataConfig:
     id_type: str | None = setting(None, among=ID_TYPES)
     separator: str | None = None
     encoding: str | None = None
+    shown: str | None = None
+    clicked: str | None = None
+    item_columns: tuple[str, ...] = ()
     user_features: tuple[str, ...] = ()
     item_features: tuple[str, ...] = ()
     context: tuple[str, ...] = ()
@@ -107,7 +114,7 @@ class DataConfig:
         check("data", self)
         if (self.dataset is None) == (self.interactions is None):
             raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
-        own = ("columns", "id_type", "separator", "encoding")
+        own = ("columns", "id_type", "separator", "encoding", "shown", "clicked", "item_columns")
         for name, needs in (("path", "dataset"), *((name, "interactions") for name in own)):
             if getattr(self, name) and getattr(self, needs) is None:
                 raise ConfigError(f"[data] {name} goes with {needs} = ... only.")
@@ -118,6 +125,10 @@ class DataConfig:
                 raise ConfigError('[data] columns must hold names of columns: { user_id = "uid", timestamp = "ts" }')
             if len(set(names.values())) < len(names):
                 raise ConfigError("[data] columns names one column of yours twice.")
+        if (self.shown is None) != (self.clicked is None):
+            raise ConfigError("[data] shown and clicked go together: the items of an impression, and those clicked.")
+        if self.item_columns and self.items:
+            raise ConfigError("[data] item_columns makes a table of items, and items = ... names one: give either.")
         if self.separator == "":
             raise ConfigError('[data] separator must be what stands between two cells: ";"')
         if self.encoding is not None and not _is_encoding(self.encoding):

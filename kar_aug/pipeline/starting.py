@@ -17,6 +17,7 @@ from kar_aug._files import write_atomic
 from kar_aug._toml import edited
 from kar_aug.data.guessing import Guess, Guessed, guess
 from kar_aug.errors import ConfigError
+from kar_aug.prompts.fitting import Shown, fitted
 from kar_aug.prompts.scenario import Scenario, scenario_text
 
 _WIDTH = 118
@@ -69,8 +70,8 @@ def start(
     Args:
         paths: files and folders, see `kar_aug.data.guessing.guess`.
         output: the file to write.
-        scenario: one of kar-aug's, to be written beside it; if None, it is guessed, and written only where its scale
-            of ratings is not that of the files.
+        scenario: one of kar-aug's, to be written beside it; if None, it is guessed, and written only where the files
+            have other columns than it shows, or another scale of ratings.
         force: write over files that are there.
 
     Raises:
@@ -88,7 +89,7 @@ def start(
     _check_free(output, force=force)
     found = guess(paths)
     name = scenario or found.scenario[0]
-    content = _scenario_text(name, found.scale)
+    content = _scenario_text(name, found)
     if scenario is None and content == scenario_text(name):
         write_atomic(output, settings(found, output.parent, name))
         return Started(output, None, found)
@@ -104,9 +105,38 @@ def _check_free(path: Path, *, force: bool) -> None:
         raise ConfigError(f"{path} is there already. Name another with --output, or give --force.", path=path)
 
 
-def _scenario_text(name: str, scale: tuple[float, float]) -> str:
-    """A scenario of kar-aug whose words are for ratings of a scale."""
-    content, told = scenario_text(name), Scenario.load(name)
+def _scenario_text(name: str, found: Guess) -> str:
+    """A scenario of kar-aug that shows what the tables have, in words for their scale of ratings."""
+    return _fitted(_scaled(scenario_text(name), Scenario.load(name), found.scale), Scenario.load(name), found)
+
+
+def _fitted(content: str, told: Scenario, found: Guess) -> str:
+    """The scenario for other columns, where it knows not all of them, or needs one that is not there."""
+    users, items, events, kind = (found.shown[part] for part in ("users", "items", "events", "kind"))
+    needs = set(told.item.get("required", ()))
+    is_known = {*items} <= {*told.item["fields"]} and {*users} <= {*told.user["fields"]} and needs <= {*items}
+    if not items or (is_known and not events and not kind):
+        return content
+    shown = Shown(
+        users=_in_order(users, told.user["fields"]),
+        items=_in_order(items, told.item["fields"]),
+        history=found.shown["history"],
+        events=events,
+        kind=kind[0] if kind else None,
+        required=next(iter(found.shown["required"]), None),
+        numbers=frozenset(found.shown["numbers"]),
+    )
+    things = told.words["items"]
+    return fitted(content, shown, f"{things[:1].upper()}{things[1:]} in order of time:")
+
+
+def _in_order(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Those that the scenario knows first, as it has them."""
+    return [*(name for name in known if name in names), *(name for name in names if name not in known)]
+
+
+def _scaled(content: str, told: Scenario, scale: tuple[float, float]) -> str:
+    """A scenario whose words are for ratings of a scale."""
     low, high = scale
     if told.ratings.low <= low and high <= told.ratings.high and (high > 1) == (told.ratings.high > 1):
         return content

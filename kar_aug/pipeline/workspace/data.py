@@ -79,6 +79,9 @@ class Data:
             separator=data.separator,
             encoding=data.encoding,
             label=data.label,
+            shown=data.shown,
+            clicked=data.clicked,
+            item_columns=data.item_columns,
             room=self.room,
         )
 
