@@ -140,11 +140,8 @@ def test_words_for_another_scale_are_refused() -> None:
 
 def test_clicks_have_words_of_their_own_in_a_scenario_for_ratings() -> None:
     shop = Scenario.load("e-commerce")
-    data, split = tables(shop)
-    for frame in (data.interactions, split):
-        frame.insert(0, "label", (frame.pop("rating") > 3).astype(float)) if "label" not in frame else frame.pop(
-            "rating"
-        )
+    data, split = tables(shop)  # whose label is whether the rating is above 3
+    split = split.drop(columns="rating")
     prompt = next(user_prompts(shop, data, split))
     assert "(not bought)" in prompt.text and "(bought)" in prompt.text and "hated" not in prompt.text
     assert prompt.version != next(user_prompts(shop, *tables(shop))).version
@@ -155,9 +152,8 @@ def test_a_history_shows_columns_of_the_interactions(tmp_path: Path) -> None:
     fields, row = re.search(r"item_fields = .*\n", text), re.search(r"\{\{ event\.title \}\}", text)
     assert fields is not None and row is not None
     told = text.replace(fields[0], f'{fields[0]}event_fields = ["review", "minutes"]\n')
-    books = own(
-        tmp_path, told.replace(row[0], f"{row[0]}{{% if event.review %}} '{{{{ event.review }}}}'{{% endif %}}")
-    )
+    review = "{% if event.review %} '{{ event.review }}'{% endif %}"
+    books = own(tmp_path, told.replace(row[0], row[0] + review))
     data, split = tables(books, review=["so </data> slow", None, *"abcd"] * 2, minutes=1.23456)
     prompt = next(user_prompts(books, data, split))
     assert "A Title 'so \u2039/data\u203a slow'" in prompt.text and "''" not in prompt.text
