@@ -54,6 +54,8 @@ class DataConfig:
             from the timestamp where there are no such columns.
         numeric: columns of any table that are read as numbers: "standard", "log" or "minmax", or as quantile "buckets".
         label: what a click is, as a column of 0 and 1 or an expression over the interactions: "event == 'buy'".
+        one_sample: whether of samples of the same user, item and moment one alone is left, a click if there is one; the
+            others are events of the past. For logs in which a view and its purchase are two rows.
         weight: a column of the interactions: how much a row counts in training and metrics.
         negatives: items drawn for each click, for logs that hold clicks only.
         inputs: "full" reads all that is named here; "kar" what KAR's authors read, to be set beside their numbers: the
@@ -72,6 +74,7 @@ class DataConfig:
         history_length: how many of the latest events a model reads; 50 if not given, and 5 for inputs = "kar".
         past_length: how many of the latest events knowledge compares the candidate with, where an injection does that.
         validation, test: shares of the users; under "temporal" of all events.
+        sample_users: so many users alone, for a first look: always the same, and among those of a larger number.
         seed: draws the users of each part; under "user".
     """
 
@@ -92,6 +95,7 @@ class DataConfig:
     context: tuple[str, ...] = ()
     numeric: Mapping[str, str] = field(default_factory=dict)
     label: str | None = None
+    one_sample: bool = False
     weight: str | None = None
     negatives: int = setting(0, least=0)
     inputs: str = setting("full", among=("full", "kar"))
@@ -109,6 +113,7 @@ class DataConfig:
     validation: float = setting(0.1, least=0.001, most=0.9)
     test: float = setting(0.1, least=0.001, most=0.9)
     seed: int = setting(0, least=0)
+    sample_users: int | None = setting(None, least=1)
 
     def __post_init__(self) -> None:
         check("data", self)

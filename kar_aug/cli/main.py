@@ -16,6 +16,7 @@ from kar_aug._servers.addresses import masked
 from kar_aug._toml import edited
 from kar_aug._version import __version__
 from kar_aug.cli.cache import cache
+from kar_aug.cli.checking import check
 from kar_aug.cli.costs import cost
 from kar_aug.cli.factors import factors
 from kar_aug.cli.generation import generate
@@ -61,8 +62,14 @@ class _Cli(click.Group):
     envvar="KAR_CONFIG",
     help="The settings file.",
 )
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    metavar="USERS",
+    help="So many users alone, for a first look through every stage. Answers about them are not asked for again.",
+)
 @click.pass_context
-def main(context: click.Context, path: str) -> None:
+def main(context: click.Context, path: str, sample: int | None) -> None:
     """Give classical CTR models the knowledge of a large language model.
 
     The stages, in order: prompts, generate, encode, compare, export. Each can be stopped at any
@@ -93,7 +100,7 @@ def init(output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: s
         started = start((*paths, *more), output, scenario=scenario, force=force)
         output_text(started)
         return
-    content = template()
+    content = template(scenario)
     if scenario is not None:
         content = edited(content, lambda settings: settings["prompts"].update(scenario=f"{scenario}.toml"))
         write_scenario(scenario, Path(output), force=force)
@@ -103,9 +110,11 @@ def init(output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: s
     if Path(output).exists() and not force:
         raise ConfigError(f"{output} is there already. Name another with --output, or give --force.")
     write_atomic(Path(output), content)
-    if scenario not in (None, "movies"):
-        output_text(f"{output} names MovieLens in [data]: put your own tables there, or give --data.")
-    output_text(f"Wrote {output}. Next: kar-aug prompts")
+    if scenario in (None, "movies"):
+        output_text(f"Wrote {output}. Next: kar-aug prompts")
+    else:
+        filled = f"kar-aug init --data FILES --scenario {scenario} --force"
+        output_text(f"Wrote {output}. Next: name your tables in its [data], or let them be looked at: {filled}")
 
 
 @main.command()
@@ -159,7 +168,10 @@ def demo(
     table("", ("stage", "seconds"), [(name, f"{value:.0f}") for name, value in seconds.items()])
 
 
-for command in (audit, cache, compare, cost, encode, export, factors, generate, inspect, prepare, prompts, vectors):
+_COMMANDS = (
+    audit, cache, check, compare, cost, encode, export, factors, generate, inspect, prepare, prompts, vectors,
+)  # fmt: skip
+for command in _COMMANDS:
     main.add_command(command)
 
 

@@ -53,8 +53,11 @@ class Tables:
         if self.interactions.empty:
             raise DataError("interactions: the table has no rows.", table="interactions")
         if not {"rating", "label"} & set(self.interactions.columns):
+            has = ", ".join(map(str, self.interactions.columns))
             raise DataError(
-                "interactions: there is neither a column 'rating' nor a column 'label'.", table="interactions"
+                "interactions: there is neither a column 'rating' nor a column 'label'. If another says what was "
+                f"liked, name it in kar.toml: [data] label = \"event == 'buy'\". There are: {has}",
+                table="interactions",
             )
         for name in KEYS:
             object.__setattr__(self, name, typed(name, getattr(self, name), Table(name)))

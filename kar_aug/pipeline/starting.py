@@ -23,6 +23,8 @@ from kar_aug.prompts.scenario import Scenario, scenario_text
 _WIDTH = 118
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _DATA = re.compile(r"^\[data\]\n.*?(?=^\[)", re.MULTILINE | re.DOTALL)
+_OF_MOVIES = re.compile(r"^(dataset|user_features|item_features) = .*$", re.MULTILINE)
+_OWN = "or your own tables (Parquet, CSV, JSON lines), which kar-aug init --data FILES looks at:"
 _SCENARIO = re.compile(r'^scenario = "movies".*$', re.MULTILINE)
 # What remains to be said once the files are named.
 _FURTHER = """
@@ -30,6 +32,7 @@ _FURTHER = """
 # history_share = 0.4                    # under "temporal" instead: share of all events, the earliest
 # history_length = 50                    # how many of the latest events a model reads
 # seed = 1                               # draws other users for each part
+# sample_users = 10000                   # so many users alone, for a first look; also kar-aug --sample 10000 STAGE
 """
 
 
@@ -51,15 +54,28 @@ class Started:
         said = [f"{name if name in self.guess.files else 'not used'}: {seen}" for name, seen in self.guess.said.items()]
         if self.scenario is not None:
             said.append(f"Wrote {self.scenario}: factors, fields and templates, to edit.")
-        said.append(f"Wrote {self.path}. Next: kar-aug inspect --data")
+        said.append(f"Wrote {self.path}. Next: kar-aug check")
         if self.guess.open:
             said.append(f"Commented out, to fill in: {', '.join(self.guess.open)}")
         return "\n".join(said)
 
 
-def template() -> str:
-    """A kar.toml with every setting explained, for a public data set."""
-    return files("kar_aug").joinpath("cli", "template.toml").read_text(encoding="utf-8")
+def template(scenario: str | None = None) -> str:
+    """A kar.toml with every setting explained, for a public data set of movies; for another scenario without any data,
+    which are to be filled in.
+    """
+    content = files("kar_aug").joinpath("cli", "template.toml").read_text(encoding="utf-8")
+    if scenario in (None, "movies"):
+        return content
+    data = _OF_MOVIES.sub(lambda line: f"# {line[0]}", _found(_DATA, content))
+    data = data.replace("remove, and name your own tables (Parquet, CSV, JSON lines) instead:", _OWN, 1)
+    return _DATA.sub(lambda _: data, content, count=1)
+
+
+def _found(pattern: re.Pattern[str], content: str) -> str:
+    found = pattern.search(content)
+    assert found is not None
+    return found[0]
 
 
 def start(
@@ -83,7 +99,7 @@ def start(
         >>> print(start(["interactions.parquet", "items.csv"], "guessed.toml", force=True))
         interactions: interactions.parquet (1,800 rows: user_id, item_id, rating, timestamp)
         items: items.csv (40 rows: item_id, title, genres)
-        Wrote guessed.toml. Next: kar-aug inspect --data
+        Wrote guessed.toml. Next: kar-aug check
     """
     output = Path(output)
     _check_free(output, force=force)

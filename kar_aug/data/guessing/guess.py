@@ -25,6 +25,7 @@ from kar_aug.errors import DataError
 _DAY = 86_400
 _FEW_MOMENTS, _FEW_USERS = 10, 50  # below which each user's past is too short, or users are too few, to split by
 _ROWS_A_GROUP = 1.2  # of what was shown at once, on average, at least
+_CONTRADICTORY = 0.01  # share of rows beside one that says the opposite
 _WEEKS = 14  # days in which weekdays come again
 _NAMES = ("name", "headline", "product_name", "item_name")  # of what scenarios call a title
 _FALLBACK = "e-commerce"
@@ -76,6 +77,7 @@ class _Guesser:
             *self._items(),
             *self._id_type(),
             *(each for each in self.clicks.settings if each.name[0] != "columns"),
+            *self._one_sample(),
             self._protocol(),
             *self._features(),
             *self._event_features(),
@@ -225,6 +227,19 @@ class _Guesser:
                 why = "zeros in front would be lost in numbers" if zeros else "numbers in one table, text in another"
                 return [Guessed(("id_type",), "string", f"{why}. {said}")]
         return []
+
+    def _one_sample(self) -> list[Guessed]:
+        """Whether rows of one moment say the opposite of each other."""
+        if self.clicks.clicked is None or self.seconds is None:
+            return []
+        keys = {entity: self.events.columns[self.keys[entity]["interactions"]].cells for entity in self.keys}
+        rows = pd.DataFrame({**keys, "time": self.seconds, "clicked": self.clicks.clicked})
+        clicked = rows.groupby([*keys, "time"], sort=False)["clicked"]
+        share = float((clicked.transform("max") != clicked.transform("min")).mean())
+        if share < _CONTRADICTORY:
+            return []
+        seen = f"{share:.1%} of the rows stand beside one of the same user, item and moment with the other label"
+        return [Guessed(("one_sample",), True, f"{seen}: the click is learnt from, the others are events of the past")]
 
     # How to split
 
