@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ from kar_aug.cli.options import model_options
 from kar_aug.cli.progress import Terminal, say, stage, table, tell
 from kar_aug.cli.progress import output as output_text
 from kar_aug.cli.prompting import prompts, write_scenario
-from kar_aug.cli.stages import audit, compare, encode, export, prepare, print_comparison
+from kar_aug.cli.stages import audit, compare, encode, export, prepare, print_comparison, print_results
 from kar_aug.cli.vectors import vectors
 from kar_aug.config import Config
 from kar_aug.errors import ConfigError, KarError, MissingDependencyError
 from kar_aug.pipeline.project import Project
 from kar_aug.pipeline.starting import start, template
+
+_FIRST_USERS, _FIRST_ITEMS = 20, 40  # of the demonstration, asked about before all others
 
 
 class _Cli(click.Group):
@@ -132,6 +135,8 @@ def demo(
 ) -> None:  # fmt: skip
     """Run every stage on MovieLens-100K, with a small language model on this machine.
 
+    The first table comes after some three minutes, of few answers and one seed; the report after all.
+
     \b
     Example:
       kar-aug demo
@@ -158,6 +163,11 @@ def demo(
     with stage("Fetch and split MovieLens-100K", seconds):
         parts = project.workspace.data.split["part"].value_counts()
         tell(", ".join(f"{parts[part]:,} {part}" for part in parts.index))
+    if (first := _first_look(project)) is not None:
+        with stage("A first look: a few answers, one seed", seconds):
+            tell(first.generate())
+            first.encode()
+            print_results(first.compare(), "First look: what a few answers bring")
     with stage(f"Ask {config.generate.model}", seconds):
         tell(project.generate())
     with stage("Encode the answers", seconds):
@@ -173,6 +183,18 @@ _COMMANDS = (
 )  # fmt: skip
 for command in _COMMANDS:
     main.add_command(command)
+
+
+def _first_look(project: Project) -> Project | None:
+    """The same with few answers, one seed and no controls, where the whole takes much longer: a result within minutes.
+    What it asks, encodes and trains is part of the whole.
+    """
+    if project.status().to_ask < 3 * (_FIRST_USERS + _FIRST_ITEMS):
+        return None
+    config = project.config
+    few = replace(config.prompts, max_users=_FIRST_USERS, max_items=_FIRST_ITEMS)
+    small = replace(config.compare, injections=config.compare.injections[-1:], controls=(), seeds=1)
+    return Project(replace(config, prompts=few, compare=small), watch=project.watch)
 
 
 def _packaged(name: str) -> str:

@@ -111,13 +111,18 @@ def compare(
 
 def print_comparison(done: Compared, report: Path, *, title: str, reproduce: str) -> None:
     """Print the table and what it says, and write the report with the tables beside it."""
+    print_results(done, title)
+    done.write(report, title=title, reproduce=reproduce)
+    print_output(f"Report: {report}; beside it results.csv and results.md")
+
+
+def print_results(done: Compared, title: str) -> None:
+    """Print the table and what it says."""
     from kar_aug.report import TERMINAL, rows
 
     table(title, TERMINAL, rows(done.comparison, TERMINAL))
     for sentence in [*done.headlines, *(verdict.text for verdict in done.verdicts)]:
         print_output(f"  {sentence}")
-    done.write(report, title=title, reproduce=reproduce)
-    print_output(f"Report: {report}; beside it results.csv and results.md")
 
 
 @click.command()
