@@ -128,10 +128,10 @@ def init(output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: s
 @click.option("--epochs", type=click.IntRange(1), help="Most epochs of a training.  [default: 10]")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer.  [default: 64]")
 @click.option("--workdir", help="Folder for all that is made.  [default: .kar/demo]")
-@click.option("--report", default="report.html", show_default=True, help="The HTML file to write.")
+@click.option("--report", type=click.Path(path_type=Path), help="The HTML file to write.  [default: in the workdir]")
 def demo(
     users: int | None, items: int | None, seeds: int | None, epochs: int | None, max_tokens: int | None,
-    workdir: str | None, report: str, **changes: Any,
+    workdir: str | None, report: Path | None, **changes: Any,
 ) -> None:  # fmt: skip
     """Run every stage on MovieLens-100K, with a small language model on this machine.
 
@@ -174,7 +174,7 @@ def demo(
         project.encode()
     with stage("Train and compare", seconds):
         title = f"MovieLens-100K, knowledge by {config.generate.model}"
-        print_comparison(project.compare(), Path(report), title=title, reproduce="kar-aug demo")
+        print_comparison(project.compare(), report, title=title, reproduce="kar-aug demo")
     table("", ("stage", "seconds"), [(name, f"{value:.0f}") for name, value in seconds.items()])
 
 
