@@ -434,3 +434,4 @@ def test_the_command_explains_and_compare_refuses(folder: Path) -> None:
     done = kar_aug("compare", "--unaudited")
     assert done.exit_code == 0, done.output
     assert "the comparison ran with --unaudited" in (folder / ".kar/report.html").read_text()
+    assert "The comparison ran with --unaudited" in (folder / ".kar/results.md").read_text()

@@ -300,6 +300,8 @@ def test_the_word_of_a_verdict_follows_the_corrected_t_test() -> None:
     assert word(0.004, float("nan")) == "one seed cannot tell"
     text = Verdict(BOTH, BASE, Estimate(0.0004, 0.001, 0.0011), 3, 5, 0.61, 0.6, 0.5).text
     assert text == "DeepFM + knowledge beats DeepFM: not shown, AUC +0.0004 ± 0.0011 (p = 0.610, up in 3 of 5 seeds)"
+    verdict = Verdict(BOTH, BASE, Estimate(0.0004, 0.001, 0.0011), 3, 5, 0.61, 0.6, 0.5, detectable=0.0021)
+    assert verdict.text.endswith("3 of 5 seeds); 5 seeds like these show gains from 0.0021 on")
 
 
 def test_slices_go_from_cold_to_warm_and_miss_no_row() -> None:

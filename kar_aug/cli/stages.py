@@ -106,7 +106,9 @@ def compare(
     training = {"backbones": backbone or None, "seeds": seeds, "tune": tune, "jobs": jobs}
     done = opened(config, prompts=recipes, compare=training).compare(unaudited=unaudited)
     chosen = "".join(f" --{name.replace('_', '-')} {value}" for name, value in recipes.items() if value)
-    print_comparison(done, report, title=TITLE, reproduce=f"kar-aug compare{chosen}")
+    sample = click.get_current_context().find_root().params["sample"]
+    some = "" if sample is None else f" --sample {sample}"
+    print_comparison(done, report, title=TITLE, reproduce=f"kar-aug{some} compare{chosen}")
 
 
 def print_comparison(done: Compared, report: Path | None, *, title: str, reproduce: str) -> None:

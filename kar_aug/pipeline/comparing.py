@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # they need what the offline half does not
     from kar_aug.compare import Comparison, Event, Verdict
     from kar_aug.report import Example, Section
 
+_UNAUDITED = "The comparison ran with --unaudited. It proves nothing."
 TITLE = "CTR models with and without knowledge"
 
 
@@ -112,7 +113,7 @@ class Compared:
         from kar_aug.report import write_report, write_tables
 
         report = Path(self.workspace.config.work / "report.html" if report is None else report)
-        write_tables(self.comparison, report.parent)
+        write_tables(self.comparison, report.parent, remarks=[_UNAUDITED] if self.audited is None else [])
         write_report(
             self.comparison,
             report,
@@ -208,7 +209,7 @@ def _section(audited: Audit | None) -> Section:
     from kar_aug.report import Section
 
     if audited is None:
-        return Section("Leakage audit", "None: the comparison ran with --unaudited. It proves nothing.")
+        return Section("Leakage audit", f"None: {_UNAUDITED[0].lower()}{_UNAUDITED[1:]}")
     text = f"{audited.verdict}. " + " ".join(f"Cannot be proved: {finding.text}" for finding in audited.unproved)
     return Section("Leakage audit", text, ("checked", "on", "result"), audited.rows)
 

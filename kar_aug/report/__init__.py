@@ -69,10 +69,14 @@ class Example:
     neighbours: Sequence[tuple[str, str]]
 
 
-def write_tables(comparison: Comparison, folder: Path) -> None:
-    """Write results.csv, a row a run, and results.md, the verdicts and a row an arm."""
+def write_tables(comparison: Comparison, folder: Path, *, remarks: Sequence[str] = ()) -> None:
+    """Write results.csv, a row a run, and results.md, the verdicts and a row an arm.
+
+    Args:
+        remarks: sentences at the head of results.md: that nothing was audited.
+    """
     write_atomic(folder / "results.csv", comparison.table().to_csv(index=False))
-    write_atomic(folder / "results.md", markdown(comparison))
+    write_atomic(folder / "results.md", "".join(f"{remark}\n\n" for remark in remarks) + markdown(comparison))
 
 
 def write_report(
