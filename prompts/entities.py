@@ -52,6 +52,8 @@ def user_prompts(
             before their user's own, which comes when all are answered: see `kar_aug.prompts.histories.summaries`.
         recipe: how to ask; the scenario's own question if None.
     """
+    if "rating" not in split:
+        scenario = scenario.for_clicks()
     recipe = recipe or Recipe.load(KAR)
     knowledge, schema = recipe.knowledge("user"), recipe.schema("user")
     version = recipe.version(scenario, "user")

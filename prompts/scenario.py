@@ -25,7 +25,7 @@ itself. It goes on working, with the same messages. To bring it into the new for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -43,6 +43,7 @@ from kar_aug.prompts.validate import read_scenario
 # Bump when rendering itself changes what the model sees, so that old and new answers are told apart.
 _RENDERING = 1
 _ENGLISH = "English"
+_CLICKS = (0, 1)
 # Where `prompt` shows the data.
 _PLACE = "{{ data }}"
 Fields = Mapping[str, Any]
@@ -116,6 +117,13 @@ class Scenario:
             options["limits"] = Limits(**data["limits"])
         return cls(data["name"], tuple(data["factors"]), data["user"], data["item"], **options)
 
+    def for_clicks(self) -> Scenario:
+        """The same in words for clicks, 0 and 1, where its own are for ratings: "bought" and "not bought"."""
+        if not self.tells_ratings or (self.ratings.low, self.ratings.high) == _CLICKS:
+            return self
+        verb = self.words["verb"]
+        return replace(self, ratings=Ratings(*_CLICKS, (f"not {verb}", verb)))
+
     def name_of(self, item: Mapping[str, Any]) -> str:
         """An item's name, where only that is shown: its first required field, or its first."""
         field = next(iter([*self.item.get("required", ()), *self.item["fields"]]), "")
@@ -145,8 +153,9 @@ class Scenario:
 
         Args:
             profile: the user's row; only the scenario's `user.fields` are shown.
-            history: events in order of time, each with date, rating and the scenario's `user.item_fields`. The template
-                gets them as days, each with `date` and `events`, because a repeated date costs tokens and says nothing.
+            history: events in order of time, each with date, rating and the scenario's `user.item_fields` and
+                `user.event_fields`. The template gets them as days, each with `date` and `events`, because a repeated
+                date costs tokens and says nothing.
             as_of: the time of the last event, kept with the answer.
             ask: another question about the data than the scenario's own: a recipe.
             head: lines at the head of the data: summaries of what was before.

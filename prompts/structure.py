@@ -36,7 +36,7 @@ SCENARIO = _section(
     {
         "name": _TEXT,
         "factors": _TEXTS,
-        "user": _section({"fields": _TEXTS, "item_fields": _TEXTS, **_TEMPLATES}, _ASKED),
+        "user": _section({"fields": _TEXTS, "item_fields": _TEXTS, "event_fields": _TEXTS, **_TEMPLATES}, _ASKED),
         "item": _section({"fields": _TEXTS, "required": _TEXTS, **_TEMPLATES}, _ASKED),
         "language": _TEXT,
         "words": _section(dict.fromkeys(WORDS, _TEXT), WORDS),

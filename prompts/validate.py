@@ -20,7 +20,7 @@ from kar_aug.prompts.structure import RECIPE, SCENARIO, WORDS, first_fault
 from kar_aug.prompts.templates import TemplateFault, check_names, render, uses
 from kar_aug.prompts.text import careful_tokens
 
-# What a template may read of an event, beside the scenario's user.item_fields.
+# What a template may read of an event, beside the scenario's user.item_fields and user.event_fields.
 EVENT_FIELDS = ("date", "rating", "stars", "verdict", "ago")
 DAY_FIELDS = ("date", "events")
 ENTITIES = ("user", "item")
@@ -92,6 +92,15 @@ def read_scenario(content: str, name: str) -> dict[str, Any]:
             document.fail("item", "required", f"'{field}' is not one of item.fields.")
     if "ratings" in data and not data["ratings"]["low"] < data["ratings"]["high"]:
         document.fail("ratings", "low", "must be below high.")
+    for field in data["user"].get("event_fields", []):
+        if field in EVENT_FIELDS or field in data["user"].get("item_fields", []):
+            said = "says itself" if field in EVENT_FIELDS else "reads of its item, by user.item_fields"
+            document.fail(
+                "user",
+                "event_fields",
+                f"'{field}' is what a history {said}. If your column means something else, give it another name: "
+                f'[data] columns = {{ interactions = {{ review_{field} = "{field}" }} }}',
+            )
     for entity in ENTITIES:
         _check_entity(document, data, entity)
     return data
@@ -193,7 +202,7 @@ def _known_of(section: Mapping[str, Any], entity: str) -> dict[str, Any]:
 
 
 def _event_fields(section: Mapping[str, Any]) -> tuple[str, ...]:
-    return (*section.get("item_fields", ()), *EVENT_FIELDS)
+    return (*section.get("item_fields", ()), *section.get("event_fields", ()), *EVENT_FIELDS)
 
 
 def _shown_on_trial(

@@ -430,7 +430,8 @@ def test_the_command_explains_and_compare_refuses(folder: Path) -> None:
     refused = kar_aug("compare")
     assert refused.exit_code == 2 and "Traceback" not in refused.output
     assert "The comparison would be worthless" in refused.output and "kar-aug audit" in refused.output
-    assert not (folder / "report.html").exists()
+    assert not (folder / ".kar/report.html").exists()
     done = kar_aug("compare", "--unaudited")
     assert done.exit_code == 0, done.output
-    assert "the comparison ran with --unaudited" in (folder / "report.html").read_text()
+    assert "the comparison ran with --unaudited" in (folder / ".kar/report.html").read_text()
+    assert "The comparison ran with --unaudited" in (folder / ".kar/results.md").read_text()

@@ -69,8 +69,10 @@ def test_the_whole_way_on_a_users_own_tables(folder: Path, chat_server: ChatServ
     assert (
         "DeepFM + knowledge beats DeepFM: nothing can be told over what does not beat" in compared.stdout
     )  # of 90 rows, two epochs
-    assert (folder / "report.html").read_text().count("<svg") == 4
-    assert (folder / "results.csv").read_text().count("\n") == 3 and "| DeepFM |" in (folder / "results.md").read_text()
+    assert (folder / ".kar/report.html").read_text().count("<svg") == 4
+    assert (folder / ".kar/results.csv").read_text().count("\n") == 3 and "| DeepFM |" in (
+        folder / ".kar/results.md"
+    ).read_text()
     assert "About:" in kar_aug(folder, "inspect", "--user", "5").stdout
     counts = kar_aug(folder, "inspect").stdout
     assert re.search(r"ok.*100", counts) and "all-MiniLM-L6-v2" in counts

@@ -250,7 +250,7 @@ def test_true_knowledge_raises_auc_and_the_comparison_says_where(own_tables: Pat
     assert comparison.coverage(BOTH) == {"user": 1.0, "item": 1.0}
     against = {verdict.against.knowledge: verdict for verdict in leading(comparison)}
     assert set(against) == {"base", "metadata"} and 0 <= against["metadata"].delong <= 1
-    assert headlines(comparison)[1].startswith("Knowledge beats metadata text on ")
+    assert headlines(comparison)[1].startswith("Knowledge beats metadata text: shown on ")
     found = by_slice(comparison, BOTH)
     assert {"training rows of the item", "has knowledge of"} <= {s.group for s in found}
     assert all(0 < s.share <= 1 for s in found), "slices of fewer than 10 clicks or 10 others are left out"
@@ -296,10 +296,12 @@ def test_the_word_of_a_verdict_follows_the_corrected_t_test() -> None:
     def word(mean: float, t: float) -> str:
         return Verdict(BOTH, BASE, Estimate(mean, 0.001, 0.0011), 5, 5, t, 0.06, 0.5).word
 
-    assert [word(0.004, 0.01), word(0.004, 0.2), word(-0.004, 0.01)] == ["yes", "no", "no, worse"]
+    assert [word(0.004, 0.01), word(0.004, 0.2), word(-0.004, 0.01)] == ["yes", "not shown", "no, worse"]
     assert word(0.004, float("nan")) == "one seed cannot tell"
     text = Verdict(BOTH, BASE, Estimate(0.0004, 0.001, 0.0011), 3, 5, 0.61, 0.6, 0.5).text
-    assert text == "DeepFM + knowledge beats DeepFM: no, AUC +0.0004 ± 0.0011 (p = 0.610, up in 3 of 5 seeds)"
+    assert text == "DeepFM + knowledge beats DeepFM: not shown, AUC +0.0004 ± 0.0011 (p = 0.610, up in 3 of 5 seeds)"
+    verdict = Verdict(BOTH, BASE, Estimate(0.0004, 0.001, 0.0011), 3, 5, 0.61, 0.6, 0.5, detectable=0.0021)
+    assert verdict.text.endswith("3 of 5 seeds); 5 seeds like these show gains from 0.0021 on")
 
 
 def test_slices_go_from_cold_to_warm_and_miss_no_row() -> None:

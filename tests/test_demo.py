@@ -52,7 +52,7 @@ def test_killed_and_started_again_it_goes_on_where_it_was(tmp_path: Path) -> Non
         for vectors in ("knowledge", "metadata text", "shuffled vectors"):
             assert re.search(rf"DeepFM \+ {vectors}{re.escape(way)}.*0\.[67]\d{{3}}", second.stdout), second.stdout
         assert f"DeepFM + knowledge{way} beats DeepFM: one seed cannot tell, AUC" in second.stdout
-    assert (tmp_path / "report.html").read_text().count("<svg") == 5  # what gains are made of, three more, and the map
+    assert (tmp_path / ".kar/demo/report.html").read_text().count("<svg") == 5  # gains, three more, the map
 
     trained = runs(tmp_path)
     third = kar_aug(tmp_path, *DEMO, one_core=True)

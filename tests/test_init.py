@@ -82,7 +82,8 @@ def test_a_shop_log_of_views_carts_and_purchases(tmp_path: Path) -> None:
     assert data.columns == {"item_id": "product_id", "timestamp": "event_time"} and data.items is None
     assert data.label == "event_type == 'purchase'"
     assert dict(data.sequences) == {f"{kind}s": f"event_type == '{kind}'" for kind in ("view", "cart", "purchase")}
-    assert data.context == ("hour", "weekday", "category_id", "category_code", "brand", "price")
+    assert data.item_columns == data.item_features == ("category_id", "category_code", "brand")
+    assert data.context == ("hour", "weekday", "price"), "which changes between rows of an item"
     assert data.numeric == {"price": "log"} and "event_type" in (data.event_features or ())
     assert config.prompts.scenario == "e-commerce.toml"
     ratings = tomllib.loads((tmp_path / "e-commerce.toml").read_text())["ratings"]
@@ -98,7 +99,9 @@ def test_ratings_with_texts(tmp_path: Path) -> None:
     assert data.item_features == ("store", "categories", "price") and data.numeric == {"price": "log"}
     assert data.click_above == 3 and data.protocol == "user" and data.context == ("hour", "weekday")
     assert data.event_features == ("rating", "store", "categories", "verified_purchase", "since")
-    assert config.prompts.scenario == "e-commerce"
+    assert config.prompts.scenario == "e-commerce.toml"
+    prompt = Project.open(tmp_path / "kar.toml").prompts("user").of().text
+    assert re.search(r"- \w.*, \w.* \((hated|disliked|found average|liked|loved)\); text: \w+ \w+", prompt)
 
 
 @pytest.mark.slow
@@ -146,7 +149,7 @@ def test_plays_alone_are_clicks_beside_which_items_are_drawn(tmp_path: Path) -> 
     log["artist"] = "A" + (log["track_id"] % 7).astype(str)
     data = guessed(tmp_path, log)
     assert data.negatives == 4 and data.context == ("hour", "weekday", "device")
-    assert "artist" in (data.event_features or ()), "what is of the item would tell it from those that are drawn"
+    assert data.item_features == data.item_columns == ("artist",), "which items that are drawn have, too"
     samples = Project.open(tmp_path / "kar.toml").workspace.samples
     assert 0.15 < samples.label.mean() < 0.25
 
@@ -161,15 +164,13 @@ def test_a_column_that_knows_the_click_tells_of_earlier_events_alone(tmp_path: P
 
 def test_columns_of_a_log_that_are_of_its_items_make_a_table(tmp_path: Path) -> None:
     started("shop", tmp_path)
-    said = " ".join((tmp_path / "kar.toml").read_text().replace("\n# ", " ").split())
-    table = "log.groupby('product_id', as_index=False)[['category_id', 'category_code', 'brand']].last()"
-    assert table in said
-    items = eval(table, {"log": pd.read_csv(tmp_path / "events.csv")})
-    items.to_csv(tmp_path / "items.csv", index=False)
-    start([tmp_path / "events.csv", tmp_path / "items.csv"], tmp_path / "kar.toml", force=True)
     project = Project.open(tmp_path / "kar.toml")
-    assert project.config.data.item_features == ("category_id", "category_code", "brand")
-    assert project.config.data.context == ("hour", "weekday", "price") and len(project.workspace.samples)
+    items, log = project.workspace.tables.items, pd.read_csv(tmp_path / "events.csv")
+    first = log.sort_values("event_time", kind="stable").drop_duplicates("product_id").set_index("product_id")
+    assert set(items["item_id"]) == set(first.index) and "brand" not in project.workspace.tables.interactions
+    assert (items.set_index("item_id")["brand"].dropna() == first["brand"].dropna().sort_index()).all()
+    assert project.prompts("item").of(int(items["item_id"][0])).text.count("Brand: ") <= 1
+    assert re.search(r"- \w.* \(view\)\n", project.prompts("user").of().text), "what it was, and not: not bought"
 
 
 def test_ids_with_zeros_in_front_stay_text(tmp_path: Path) -> None:
@@ -280,6 +281,24 @@ def test_columns_of_any_type_are_looked_at(tmp_path: Path) -> None:
     assert {"flag", "shelf", "price", "endless", "level", "two words", "a\nb"} < set(context)
     assert not {"nothing", "day", "raw", "nested", "details", "it's"} & set(context)
     assert len(project.inspect.data().features) and not project.audit().leaks
+
+
+def test_impressions_whose_items_stand_in_lists(tmp_path: Path) -> None:
+    news(tmp_path)
+    flat = pd.read_parquet(tmp_path / "behaviors.parquet")
+    of_one = ["impression_id", "user_id", "impression_time", "device_type"]
+    rows = flat.groupby(of_one, as_index=False, sort=False).agg(article_ids_inview=("article_id", list))
+    clicked = flat[flat["clicked"] == 1].groupby("impression_id")["article_id"].agg(list)
+    rows["article_ids_clicked"] = rows["impression_id"].map(clicked)  # missing, where nothing was clicked
+    rows.to_parquet(tmp_path / "behaviors.parquet")
+    data = Config.load(start([tmp_path], tmp_path / "kar.toml").path).data
+    assert (data.shown, data.clicked) == ("article_ids_inview", "article_ids_clicked")
+    assert {"device_type", "position"} < set(data.context) and data.item_features[:1] == ("category",)
+    read = Project.open(tmp_path / "kar.toml").workspace.tables.interactions
+    assert read["item_id"].tolist() == flat["article_id"].tolist()
+    assert read["position"].tolist() == flat["position"].tolist()
+    wanted = [set(clicked.get(i, ())) for i in flat["impression_id"]]
+    assert read["label"].tolist() == [float(a in liked) for a, liked in zip(flat["article_id"], wanted, strict=True)]
 
 
 # What cannot be told

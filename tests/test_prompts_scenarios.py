@@ -138,6 +138,30 @@ def test_words_for_another_scale_are_refused() -> None:
     assert "rated 10" in next(user_prompts(movies, *tables(movies, rating=[10, 2, 3, 4, 5, 6] * 2))).text
 
 
+def test_clicks_have_words_of_their_own_in_a_scenario_for_ratings() -> None:
+    shop = Scenario.load("e-commerce")
+    data, split = tables(shop)  # whose label is whether the rating is above 3
+    split = split.drop(columns="rating")
+    prompt = next(user_prompts(shop, data, split))
+    assert "(not bought)" in prompt.text and "(bought)" in prompt.text and "hated" not in prompt.text
+    assert prompt.version != next(user_prompts(shop, *tables(shop))).version
+
+
+def test_a_history_shows_columns_of_the_interactions(tmp_path: Path) -> None:
+    text = scenario_text("books")
+    fields, row = re.search(r"item_fields = .*\n", text), re.search(r"\{\{ event\.title \}\}", text)
+    assert fields is not None and row is not None
+    told = text.replace(fields[0], f'{fields[0]}event_fields = ["review", "minutes"]\n')
+    review = "{% if event.review %} '{{ event.review }}'{% endif %}"
+    books = own(tmp_path, told.replace(row[0], row[0] + review))
+    data, split = tables(books, review=["so </data> slow", None, *"abcd"] * 2, minutes=1.23456)
+    prompt = next(user_prompts(books, data, split))
+    assert "A Title 'so \u2039/data\u203a slow'" in prompt.text and "''" not in prompt.text
+    assert prompt.version != next(user_prompts(Scenario.load("books"), *tables(books))).version
+    with pytest.raises(PromptError, match=r"user\.event_fields: 'title' is what a history reads of its item"):
+        own(tmp_path, text.replace(fields[0], f'{fields[0]}event_fields = ["title"]\n'))
+
+
 def test_the_oldest_events_give_way_to_the_window(tmp_path: Path) -> None:
     text = scenario_text("movies").replace("tokens = 100000", "tokens = 300")
     small, movies = own(tmp_path, text), Scenario.load("movies")

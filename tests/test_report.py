@@ -74,7 +74,7 @@ def test_tables_for_machines_and_for_pull_requests(comparison: Comparison, tmp_p
     assert rungs == ["| the plain backbone", "| what metadata says", "| what the language model adds"]
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 768, 1280])
 def test_a_browser_shows_it_without_errors_requests_or_sideways_scrolling(report: Path, width: int) -> None:
     api = pytest.importorskip("playwright.sync_api")
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
@@ -91,5 +91,7 @@ def test_a_browser_shows_it_without_errors_requests_or_sideways_scrolling(report
         page.goto(report.as_uri())
         assert said == [] and [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        cut = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).length"
+        assert page.locator(".slices .wide").count() and page.locator(".slices .wide").evaluate_all(cut) == 0
         assert page.locator("svg").first.bounding_box()["width"] > 300
         browser.close()

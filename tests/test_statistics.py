@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kar_aug.compare import metrics
-from kar_aug.compare.statistics import delong, estimate, holm, paired_t, relative_improvement, wilcoxon
+from kar_aug.compare.statistics import delong, detectable, estimate, holm, paired_t, relative_improvement, wilcoxon
 
 
 def test_the_interval_of_a_mean_is_students() -> None:
@@ -28,6 +28,16 @@ def test_the_paired_t_test_gives_students_sleep_data_their_known_p() -> None:
     extra = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]
     assert paired_t(extra) == pytest.approx(0.002833, abs=1e-6)
     assert paired_t([0.0, 0.0]) == 1 and paired_t([0.1, 0.1]) == 0
+
+
+def test_the_gain_that_seeds_would_show_is_shown_by_four_of_five_such() -> None:
+    random = np.random.default_rng(0)
+    spread = random.normal(0, 0.002, 5)
+    sd = float(np.std(spread, ddof=1))
+    gain = detectable(list(spread))
+    shown = [paired_t(list(random.normal(gain, sd, 5))) < 0.05 for _ in range(2000)]
+    assert 0.75 < np.mean(shown) < 0.9
+    assert detectable(list(spread), tests=6) > gain and np.isnan(detectable([0.1]))
 
 
 def test_five_gains_of_five_cannot_be_better_than_one_in_sixteen_by_wilcoxon() -> None:

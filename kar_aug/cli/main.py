@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from kar_aug._servers.addresses import masked
 from kar_aug._toml import edited
 from kar_aug._version import __version__
 from kar_aug.cli.cache import cache
+from kar_aug.cli.checking import check
 from kar_aug.cli.costs import cost
 from kar_aug.cli.factors import factors
 from kar_aug.cli.generation import generate
@@ -24,12 +26,14 @@ from kar_aug.cli.options import model_options
 from kar_aug.cli.progress import Terminal, say, stage, table, tell
 from kar_aug.cli.progress import output as output_text
 from kar_aug.cli.prompting import prompts, write_scenario
-from kar_aug.cli.stages import audit, compare, encode, export, prepare, print_comparison
+from kar_aug.cli.stages import audit, compare, encode, export, prepare, print_comparison, print_results
 from kar_aug.cli.vectors import vectors
 from kar_aug.config import Config
 from kar_aug.errors import ConfigError, KarError, MissingDependencyError
 from kar_aug.pipeline.project import Project
 from kar_aug.pipeline.starting import start, template
+
+_FIRST_USERS, _FIRST_ITEMS = 20, 40  # of the demonstration, asked about before all others
 
 
 class _Cli(click.Group):
@@ -61,8 +65,14 @@ class _Cli(click.Group):
     envvar="KAR_CONFIG",
     help="The settings file.",
 )
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    metavar="USERS",
+    help="So many users alone, for a first look through every stage. Answers about them are not asked for again.",
+)
 @click.pass_context
-def main(context: click.Context, path: str) -> None:
+def main(context: click.Context, path: str, sample: int | None) -> None:
     """Give classical CTR models the knowledge of a large language model.
 
     The stages, in order: prompts, generate, encode, compare, export. Each can be stopped at any
@@ -93,7 +103,7 @@ def init(output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: s
         started = start((*paths, *more), output, scenario=scenario, force=force)
         output_text(started)
         return
-    content = template()
+    content = template(scenario)
     if scenario is not None:
         content = edited(content, lambda settings: settings["prompts"].update(scenario=f"{scenario}.toml"))
         write_scenario(scenario, Path(output), force=force)
@@ -103,9 +113,11 @@ def init(output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: s
     if Path(output).exists() and not force:
         raise ConfigError(f"{output} is there already. Name another with --output, or give --force.")
     write_atomic(Path(output), content)
-    if scenario not in (None, "movies"):
-        output_text(f"{output} names MovieLens in [data]: put your own tables there, or give --data.")
-    output_text(f"Wrote {output}. Next: kar-aug prompts")
+    if scenario in (None, "movies"):
+        output_text(f"Wrote {output}. Next: kar-aug prompts")
+    else:
+        filled = f"kar-aug init --data FILES --scenario {scenario} --force"
+        output_text(f"Wrote {output}. Next: name your tables in its [data], or let them be looked at: {filled}")
 
 
 @main.command()
@@ -116,12 +128,14 @@ def init(output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: s
 @click.option("--epochs", type=click.IntRange(1), help="Most epochs of a training.  [default: 10]")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer.  [default: 64]")
 @click.option("--workdir", help="Folder for all that is made.  [default: .kar/demo]")
-@click.option("--report", default="report.html", show_default=True, help="The HTML file to write.")
+@click.option("--report", type=click.Path(path_type=Path), help="The HTML file to write.  [default: in the workdir]")
 def demo(
     users: int | None, items: int | None, seeds: int | None, epochs: int | None, max_tokens: int | None,
-    workdir: str | None, report: str, **changes: Any,
+    workdir: str | None, report: Path | None, **changes: Any,
 ) -> None:  # fmt: skip
     """Run every stage on MovieLens-100K, with a small language model on this machine.
+
+    The first table comes after some three minutes, of few answers and one seed; the report after all.
 
     \b
     Example:
@@ -149,18 +163,38 @@ def demo(
     with stage("Fetch and split MovieLens-100K", seconds):
         parts = project.workspace.data.split["part"].value_counts()
         tell(", ".join(f"{parts[part]:,} {part}" for part in parts.index))
+    if (first := _first_look(project)) is not None:
+        with stage("A first look: a few answers, one seed", seconds):
+            tell(first.generate())
+            first.encode()
+            print_results(first.compare(), "First look: what a few answers bring")
     with stage(f"Ask {config.generate.model}", seconds):
         tell(project.generate())
     with stage("Encode the answers", seconds):
         project.encode()
     with stage("Train and compare", seconds):
         title = f"MovieLens-100K, knowledge by {config.generate.model}"
-        print_comparison(project.compare(), Path(report), title=title, reproduce="kar-aug demo")
+        print_comparison(project.compare(), report, title=title, reproduce="kar-aug demo")
     table("", ("stage", "seconds"), [(name, f"{value:.0f}") for name, value in seconds.items()])
 
 
-for command in (audit, cache, compare, cost, encode, export, factors, generate, inspect, prepare, prompts, vectors):
+_COMMANDS = (
+    audit, cache, check, compare, cost, encode, export, factors, generate, inspect, prepare, prompts, vectors,
+)  # fmt: skip
+for command in _COMMANDS:
     main.add_command(command)
+
+
+def _first_look(project: Project) -> Project | None:
+    """The same with few answers, one seed and no controls, where the whole takes much longer: a result within minutes.
+    What it asks, encodes and trains is part of the whole.
+    """
+    if project.status().to_ask < 3 * (_FIRST_USERS + _FIRST_ITEMS):
+        return None
+    config = project.config
+    few = replace(config.prompts, max_users=_FIRST_USERS, max_items=_FIRST_ITEMS)
+    small = replace(config.compare, injections=config.compare.injections[-1:], controls=(), seeds=1)
+    return Project(replace(config, prompts=few, compare=small), watch=project.watch)
 
 
 def _packaged(name: str) -> str:

@@ -13,7 +13,9 @@ from kar_aug.pipeline.workspace import ENTITIES
 
 
 def opened(config: str, **changes: Any) -> Project:
-    """The project of a settings file, with what options say over it."""
+    """The project of a settings file, with what options say over it, `kar-aug --sample` included."""
+    if (sample := click.get_current_context().find_root().params.get("sample")) is not None:
+        changes["data"] = {**changes.get("data", {}), "sample_users": sample}
     return Project.open(config, watch=Terminal(), **changes)
 
 

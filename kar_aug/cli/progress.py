@@ -10,19 +10,22 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, TextIO
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from kar_aug._foreign import harmless
+from kar_aug.cli.pace import Pace
 from kar_aug.pipeline.watch import Show, Watch
 
 _PIPE_WIDTH = 140
@@ -36,6 +39,29 @@ def _width(stream: TextIO) -> int | None:
 notes = Console(stderr=True, highlight=False, width=_width(sys.stderr))
 results = Console(highlight=False, width=_width(sys.stdout))
 _PLAIN_SECONDS = 10
+_BAR_WIDTH = 30
+
+
+class _Bar(Progress):
+    """A bar, and below it the note: beside each other they fit no terminal of 80 columns."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            yield Text(f"  {task.fields['note']}", no_wrap=True, overflow="ellipsis")
+
+
+class _Left(ProgressColumn):
+    """What is left, by the recent rate."""
+
+    max_refresh = 1.0
+
+    def __init__(self, pace: Pace) -> None:
+        super().__init__()
+        self._pace = pace
+
+    def render(self, task: Task) -> Text:
+        return Text(_left(self._pace), style="progress.remaining")
 
 
 @contextmanager
@@ -45,37 +71,45 @@ def bar(title: str, total: int) -> Iterator[Show]:
     Yields:
         A function of (done so far, a short note).
     """
+    pace = Pace(total)
     if not notes.is_terminal:
-        yield _plain(title, total)
+        yield _plain(title, pace)
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(_BAR_WIDTH),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        _Left(pace),
     )
-    with Progress(*columns, console=notes) as progress:
+    with _Bar(*columns, console=notes) as progress:
         task = progress.add_task(title, total=total, note="")
-        yield lambda done, note: progress.update(task, completed=done, note=harmless(note))
+
+        def show(done: int, note: str) -> None:
+            pace.hear(done)
+            progress.update(task, completed=done, note=harmless(note))
+
+        yield show
 
 
-def _plain(title: str, total: int) -> Show:
-    started = shown = time.monotonic()
-    first: int | None = None  # what was done already when this run began
+def _plain(title: str, pace: Pace) -> Show:
+    shown = time.monotonic()
 
     def show(done: int, note: str) -> None:
-        nonlocal shown, first
-        first = done if first is None else first
+        nonlocal shown
+        pace.hear(done)
         now = time.monotonic()
         if now - shown >= _PLAIN_SECONDS:
             shown = now
-            left = (now - started) * (total - done) / (done - first) if done > first else None
-            ending = "" if left is None else f", {_duration(left)} left"
-            notes.print(harmless(f"{title}: {done}/{total} {note}{ending}"), markup=False)
+            ending = f", {left}" if (left := _left(pace)) else ""
+            notes.print(harmless(f"{title}: {done}/{pace.total} {note}{ending}"), markup=False)
 
     return show
+
+
+def _left(pace: Pace) -> str:
+    seconds = pace.seconds_left
+    return "" if seconds is None else f"{_duration(seconds)} left"
 
 
 def _duration(seconds: float) -> str:

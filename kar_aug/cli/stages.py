@@ -85,13 +85,13 @@ def _print_audit(done: Audit) -> None:
 @click.option("--seeds", type=click.IntRange(1), help="Trainings an arm.")
 @click.option("--tune", type=click.IntRange(0), help="Trials an arm of the search for settings.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes that train side by side.  [default: one a core]")
-@click.option("--report", default="report.html", show_default=True, help="The HTML file to write.")
+@click.option("--report", type=click.Path(path_type=Path), help="The HTML file to write.  [default: in the workdir]")
 @click.option("--unaudited", is_flag=True, help="Compare though the audit may find leaks; the report says so.")
 @recipe_options
 @click.pass_obj
 def compare(
-    config: str, /, backbone: tuple[str, ...], report: str, unaudited: bool, seeds: int | None, tune: int | None,
-    jobs: int | None, **recipes: Any,
+    config: str, /, backbone: tuple[str, ...], report: Path | None, unaudited: bool, seeds: int | None,
+    tune: int | None, jobs: int | None, **recipes: Any,
 ) -> None:  # fmt: skip
     """Train each backbone with and without knowledge, and with controls; say which gain is real.
 
@@ -106,18 +106,26 @@ def compare(
     training = {"backbones": backbone or None, "seeds": seeds, "tune": tune, "jobs": jobs}
     done = opened(config, prompts=recipes, compare=training).compare(unaudited=unaudited)
     chosen = "".join(f" --{name.replace('_', '-')} {value}" for name, value in recipes.items() if value)
-    print_comparison(done, Path(report), title=TITLE, reproduce=f"kar-aug compare{chosen}")
+    sample = click.get_current_context().find_root().params["sample"]
+    some = "" if sample is None else f" --sample {sample}"
+    print_comparison(done, report, title=TITLE, reproduce=f"kar-aug{some} compare{chosen}")
 
 
-def print_comparison(done: Compared, report: Path, *, title: str, reproduce: str) -> None:
+def print_comparison(done: Compared, report: Path | None, *, title: str, reproduce: str) -> None:
     """Print the table and what it says, and write the report with the tables beside it."""
-    from kar_aug.report import TERMINAL, rows
+    print_results(done, title)
+    report = done.write(report, title=title, reproduce=reproduce)
+    print_output(f"Report: {report}; beside it results.csv and results.md")
+
+
+def print_results(done: Compared, title: str) -> None:
+    """Print the table and what it says."""
+    from kar_aug.report import LEGEND, TERMINAL, rows
 
     table(title, TERMINAL, rows(done.comparison, TERMINAL))
-    for sentence in [*done.headlines, *(verdict.text for verdict in done.verdicts)]:
+    print_output(f"  {LEGEND.format(seeds=done.comparison.seeds)} GAUC: within {done.comparison.grouped_by}s.")
+    for sentence in [*done.headlines, *(verdict.text for verdict in done.verdicts), *done.price]:
         print_output(f"  {sentence}")
-    done.write(report, title=title, reproduce=reproduce)
-    print_output(f"Report: {report}; beside it results.csv and results.md")
 
 
 @click.command()

@@ -95,6 +95,20 @@ class Comparison:
         return {name: len(samples.of(name)) for name in SAMPLE_PARTS}
 
     @property
+    def click_rates(self) -> dict[str, float]:
+        """Share of clicks a part, of the first seed."""
+        samples = self.experiment.samples(0)
+        return {name: float((samples.label[samples.of(name)] > 0).mean()) for name in SAMPLE_PARTS}
+
+    @property
+    def grouped_by(self) -> str:
+        """What GAUC is computed within: an "impression", where the log says which rows are one, else a "user"."""
+        samples = self.experiment.samples(0)
+        test = samples.of("test")
+        users = samples.places["user"][samples.rows[test]]
+        return "user" if len(np.unique(samples.group[test])) == len(np.unique(users)) else "impression"
+
+    @property
     def drawn(self) -> float:
         """Share of the test rows that are drawn negatives."""
         samples = self.experiment.samples(0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kar_aug.compare.additions import Control
 from kar_aug.compare.arms import Arm, decisive, pairs
 from kar_aug.compare.comparison import Comparison
-from kar_aug.compare.statistics import Estimate, delong, estimate, holm, paired_t, wilcoxon
+from kar_aug.compare.statistics import Estimate, delong, detectable, estimate, holm, paired_t, wilcoxon
 
 SIGNIFICANT = 0.05
 ALPHA = f"{SIGNIFICANT:.0%}"
@@ -19,6 +19,7 @@ ALPHA = f"{SIGNIFICANT:.0%}"
 class Verdict:
     """Does an arm beat another? `gain`: test AUC that it has more, over the seeds; `up`: seeds in which it has more;
     p-values are corrected (Holm) for all verdicts of their kind: those against plain backbones, those against controls;
+    `detectable`: the gain that these seeds would likely have shown (see `statistics.detectable`);
     `weakness`: what the plain backbone does not beat (see `kar_aug.compare.sanity`), so that no gain is called one.
 
     The word follows the paired t-test over seeds: it asks whether training again would show the gain again. DeLong's
@@ -34,27 +35,32 @@ class Verdict:
     wilcoxon: float
     delong: float
     weakness: str = ""
+    detectable: float = float("nan")
 
     @property
     def word(self) -> str:
-        """yes, no, "no, worse", that one seed cannot tell, or that nothing can be told over such a backbone."""
+        """yes, "not shown", "no, worse", that one seed cannot tell, or nothing can be told over such a backbone."""
         if self.weakness:
             return "nothing can be told"
         if math.isnan(self.t):
             return "one seed cannot tell"
         if self.t >= SIGNIFICANT:
-            return "no"
+            return "not shown"
         return "yes" if self.gain.mean > 0 else "no, worse"
 
     @property
     def text(self) -> str:
-        """As a person says it: "DeepFM + knowledge beats DeepFM + metadata text: no, AUC +0.0004 ± 0.0011"."""
+        """As a person says it: "DeepFM + knowledge beats DeepFM + metadata text: not shown, AUC +0.0004 ± 0.0011"."""
         spread = "" if math.isnan(self.gain.half) else f" ± {self.gain.half:.4f}"
         chance = "" if math.isnan(self.t) else f" (p = {p_value(self.t)}, up in {self.up} of {self.seeds} seeds)"
         over = f" over what does not beat {self.weakness}" if self.weakness else ""
-        return (
-            f"{self.arm.name} beats {self.against.name}: {self.word}{over}, AUC {self.gain.mean:+.4f}{spread}{chance}"
+        missed = (
+            ""
+            if self.word != "not shown" or math.isnan(self.detectable)
+            else (f"; {self.seeds} seeds like these show gains from {self.detectable:.4f} on")
         )
+        told = f"{self.word}{over}, AUC {self.gain.mean:+.4f}{spread}{chance}{missed}"
+        return f"{self.arm.name} beats {self.against.name}: {told}"
 
 
 def p_value(p: float) -> str:
@@ -84,7 +90,16 @@ def _family(comparison: Comparison, tested: Sequence[tuple[Arm, Arm]]) -> list[V
     signed_rank = holm([wilcoxon(values) for values in gains])
     by_rows = holm([_delong(comparison, arm, against) for arm, against in tested])
     return [
-        Verdict(arm, against, estimate(values), sum(v > 0 for v in values), len(values), *p, weak[arm.backbone])
+        Verdict(
+            arm,
+            against,
+            estimate(values),
+            sum(v > 0 for v in values),
+            len(values),
+            *p,
+            weak[arm.backbone],
+            detectable(values, len(tested)),
+        )
         for (arm, against), values, p in zip(tested, gains, zip(t, signed_rank, by_rows, strict=True), strict=True)
     ]
 
@@ -137,7 +152,7 @@ def _results(comparison: Comparison) -> list[str]:
         if comparison.seeds == 1:
             sentences.append(f"Against {name}{ours.special}: one seed cannot tell a gain from chance.")
             continue
-        sentence = f"{ours.words.capitalize()}{ours.special} beats {name} on {_listed(won, len(of_rival))}"
+        sentence = f"{ours.words.capitalize()}{ours.special} beats {name}: shown on {_listed(won, len(of_rival))}"
         sentences.append(sentence + (f", and is worse on {', '.join(lost)}." if lost else "."))
     if not any(isinstance(arm.addition, Control) and arm.addition.is_text for arm in comparison.arms):
         sentences.append("No control with metadata ran: this does not tell knowledge from any other text.")

@@ -15,7 +15,7 @@ that pandas or Arrow has: `kar_aug.data.types` says as what they are kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from kar_aug.data.labels import labelled
 from kar_aug.data.place import Place, Table, first
 from kar_aug.data.reading import read_table
 from kar_aug.data.room import MEMORY, Room, blocks, different
+from kar_aug.data.shapes import candidates, items_of
 from kar_aug.data.times import times
 from kar_aug.data.types import numbers, plain, take
 from kar_aug.errors import DataError
@@ -52,8 +53,11 @@ class Tables:
         if self.interactions.empty:
             raise DataError("interactions: the table has no rows.", table="interactions")
         if not {"rating", "label"} & set(self.interactions.columns):
+            has = ", ".join(map(str, self.interactions.columns))
             raise DataError(
-                "interactions: there is neither a column 'rating' nor a column 'label'.", table="interactions"
+                "interactions: there is neither a column 'rating' nor a column 'label'. If another says what was "
+                f"liked, name it in kar.toml: [data] label = \"event == 'buy'\". There are: {has}",
+                table="interactions",
             )
         for name in KEYS:
             object.__setattr__(self, name, typed(name, getattr(self, name), Table(name)))
@@ -104,6 +108,9 @@ def load_tables(
     separator: str | None = None,
     encoding: str | None = None,
     label: str | None = None,
+    shown: str | None = None,
+    clicked: str | None = None,
+    item_columns: Sequence[str] = (),
     room: Room = MEMORY,
 ) -> Tables:
     """Read the three tables from files: see `kar_aug.data.reading`.
@@ -116,6 +123,8 @@ def load_tables(
         id_type: "integer" or "string", where ids are to be these; as they are if None.
         separator, encoding: of text files; told from their content if None.
         label: what a click is: a column, or an expression (see `kar_aug.data.labels`).
+        shown, clicked: columns of lists, where a row is an impression: see `kar_aug.data.shapes`.
+        item_columns: of the interactions, which are of their items and make the table of them.
         room: where the columns of long tables are put.
 
     Raises:
@@ -139,10 +148,17 @@ def load_tables(
     tables = {}
     for name, frame in frames.items():
         there = {ours: theirs for ours, theirs in called[name].items() if _has(frame, theirs)}
-        renamed = _renamed(frame, there)
+        renamed, table = _renamed(frame, there), Table(str(paths[name]), there)
+        if shown is not None and clicked is not None and name == "interactions":
+            renamed = candidates(renamed, shown, clicked, table)
         if label is not None and name == "interactions":
             renamed = labelled(renamed, label)
-        tables[name] = typed(name, renamed, Table(str(paths[name]), there), id_type, room)
+        tables[name] = typed(name, renamed, table, id_type, room)
+    if item_columns:
+        _require(tables["interactions"], "interactions", ["item_id", "timestamp"])
+        tables["interactions"], tables["items"] = items_of(
+            tables["interactions"], item_columns, Table(str(interactions))
+        )
     return Tables(**tables)
 
 

@@ -53,6 +53,7 @@ def generate(
     retry_failed: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_note: Callable[[str], None] = lambda sentence: None,
+    costs_nothing: bool = False,
 ) -> Progress:
     """Ask every prompt that has no answer yet, and record whose knowledge each answer is.
 
@@ -62,6 +63,7 @@ def generate(
         prices: to know what answers cost; kar-aug's own table if None.
         retry_failed: ask again what was rejected, refused, or answered with nothing.
         on_progress: called after every prompt.
+        costs_nothing: whether requests are not worth finishing when Ctrl-C comes: of a model on this machine.
         on_note: called with a sentence for what a person should know: what is waited for, an answer that is cut off.
 
     Returns:
@@ -80,6 +82,7 @@ def generate(
     if model.max_cost is not None:
         prices.needed(model.model)
     job = _Job(cache, model, api_key(model) if key is None else key, prices, retry_failed, on_progress, on_note)
+    job.costs_nothing = costs_nothing
     return run(job.run(prompts), stop=lambda: job._stop(KeyboardInterrupt()))
 
 
@@ -110,6 +113,7 @@ class _Job:
         self.sent_at: dict[str, float] = {}  # by key, of the latest request
         self.proven = False  # whether the server has answered anything in this job
         self.waited_for = ""
+        self.costs_nothing = False
 
     async def run(self, prompts: Iterable[Prompt]) -> Progress:
         # Made here, inside the event loop that they belong to.
@@ -153,7 +157,9 @@ class _Job:
         """Look prompts up and queue what is to be asked; in a thread, so that requests go on meanwhile."""
         batches = batched(prompts, BATCH)
         while (batch := await asyncio.to_thread(next, batches, None)) is not None:
-            for question in await asyncio.to_thread(self._take_in, batch):
+            questions = await asyncio.to_thread(self._take_in, batch)
+            self._report()  # of what is there already, before the first answer
+            for question in questions:
                 await self.queue.put(question)
             self._report()
             while len(self.deferred) > _MOST_DEFERRED:
@@ -290,7 +296,7 @@ class _Job:
             return answer
         except BaseException as error:
             self.sending.discard(asyncio.current_task())
-            if isinstance(error, Hopeless) or (isinstance(error, Fault) and error.free):
+            if self.costs_nothing or isinstance(error, Hopeless) or (isinstance(error, Fault) and error.free):
                 self.writer.unsent.add(sending.question.key)
             raise
         finally:
@@ -412,8 +418,13 @@ class _Job:
         self.progress.stopping = True
         self.cache.database.patience = 0.0  # whoever waits for the cache does so no longer
         self.on_progress(self.progress)
+        kept = self.sending
+        if isinstance(why, KeyboardInterrupt):
+            kept = set() if self.costs_nothing else self.sending
+            waited = f" when the {len(kept)} requests in flight are answered; Ctrl-C again leaves them" if kept else ""
+            self.on_note(f"Stopping{waited} ...")
         for task in self.tasks:
-            if task not in self.sending and task is not asyncio.current_task():
+            if task not in kept and task is not asyncio.current_task():
                 task.cancel()
 
     def _report(self) -> None:

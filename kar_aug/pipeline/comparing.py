@@ -8,19 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from kar_aug._tensorflow import choose_keras
 from kar_aug.audit import Audit, require_clean
 from kar_aug.cache import VectorStore
 from kar_aug.data.cells import values_of
+from kar_aug.inspect import inspect as look_at
 from kar_aug.pipeline.watch import SILENT, Show, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 
 if TYPE_CHECKING:  # they need what the offline half does not
     from kar_aug.compare import Comparison, Event, Verdict
-    from kar_aug.report import Section
+    from kar_aug.report import Example, Section
 
+_UNAUDITED = "The comparison ran with --unaudited. It proves nothing."
 TITLE = "CTR models with and without knowledge"
 
 
@@ -61,12 +64,24 @@ class Compared:
         comparison: all runs, with their predictions.
         audited: the audit before; None where it was left out.
         provenance: how the knowledge was made and what it cost, label -> value.
+        dollars: what it cost; None where no price is known.
     """
 
     workspace: Workspace
     comparison: Comparison
     audited: Audit | None
     provenance: Mapping[str, str]
+    dollars: float | None = None
+
+    @property
+    def price(self) -> list[str]:
+        """What the knowledge cost beside what it brings, a sentence; none where no price is known."""
+        if self.dollars is None:
+            return []
+        gains = [v for v in self.verdicts if v.against.is_base and v.word == "yes"]
+        shares = [f"{self.dollars / v.gain.mean / 1000:,.2f} for each +0.001 of {v.arm.name}" for v in gains]
+        told = "; ".join(shares) or "no gain was shown that it would be the price of"
+        return [f"The knowledge cost {self.dollars:,.2f} US dollars: {told}."]
 
     @property
     def verdicts(self) -> Verdicts:
@@ -87,17 +102,18 @@ class Compared:
         return self.comparison.table()
 
     def write(
-        self, report: Path | str = "report.html", *, title: str = TITLE, reproduce: str = "kar-aug compare"
+        self, report: Path | str | None = None, *, title: str = TITLE, reproduce: str = "kar-aug compare"
     ) -> Path:
         """Write the report as one HTML file, and beside it results.csv and results.md.
 
         Args:
+            report: the file; report.html in the workdir if None.
             reproduce: the command that makes it again, as the report says.
         """
         from kar_aug.report import write_report, write_tables
 
-        report = Path(report)
-        write_tables(self.comparison, report.parent)
+        report = Path(self.workspace.config.work / "report.html" if report is None else report)
+        write_tables(self.comparison, report.parent, remarks=[_UNAUDITED] if self.audited is None else [])
         write_report(
             self.comparison,
             report,
@@ -106,6 +122,8 @@ class Compared:
             title=title,
             sections=[_section(self.audited)],
             maps=_vector_maps(self.workspace),
+            price=self.price,
+            example=_example(self.workspace),
         )
         return report
 
@@ -128,11 +146,11 @@ def compare(workspace: Workspace, watch: Watch = SILENT, *, unaudited: bool = Fa
 
     workspace = with_what_is_known(workspace, watch)
     audited = None if unaudited else require_clean(workspace)
-    provenance = _provenance(workspace)
+    provenance, dollars = _provenance(workspace)
     with ExitStack() as stack:
         bar = _TrainingBar(watch, stack)
         comparison = run(workspace, on_start=bar.start, on_event=bar.progress)
-    return Compared(workspace, comparison, audited, provenance)
+    return Compared(workspace, comparison, audited, provenance, dollars)
 
 
 def with_what_is_known(workspace: Workspace, watch: Watch = SILENT) -> Workspace:
@@ -191,7 +209,7 @@ def _section(audited: Audit | None) -> Section:
     from kar_aug.report import Section
 
     if audited is None:
-        return Section("Leakage audit", "None: the comparison ran with --unaudited. It proves nothing.")
+        return Section("Leakage audit", f"None: {_UNAUDITED[0].lower()}{_UNAUDITED[1:]}")
     text = f"{audited.verdict}. " + " ".join(f"Cannot be proved: {finding.text}" for finding in audited.unproved)
     return Section("Leakage audit", text, ("checked", "on", "result"), audited.rows)
 
@@ -209,8 +227,26 @@ def _vector_maps(workspace: Workspace) -> dict[str, Any]:
     return {f"Knowledge of items, by {features[0]}": vector_map(VectorStore.open(path), label)}
 
 
-def _provenance(workspace: Workspace) -> dict[str, str]:
-    """How the knowledge was made, and what it cost."""
+def _example(workspace: Workspace) -> Example | None:
+    """What is known of the item with most training events that has a vector: its prompt, answer and neighbours."""
+    from kar_aug.report import Example
+
+    path, samples = workspace.paths.store("item"), workspace.samples
+    if not path.exists():
+        return None
+    having = set(VectorStore.open(path).ids)
+    events = np.bincount(samples.places["item"][samples.rows[samples.of("train")]])
+    common = [samples.vocabulary["item"][place] for place in np.argsort(-events, kind="stable") if events[place]]
+    for item in (item for item in common if item in having):
+        known, near = look_at(workspace).item(item), look_at(workspace).nearest(item)
+        if known.answer is not None:
+            rows = [(title, f"{cosine:.3f}") for _, title, cosine in near.rows]
+            return Example(near.title, known.messages, known.summary, near.encoder, rows)
+    return None
+
+
+def _provenance(workspace: Workspace) -> tuple[dict[str, str], float | None]:
+    """How the knowledge was made, and what it cost, in words and in US dollars."""
     paths = workspace.paths
     with paths.open_cache(reading=True) as cache:
         counts, usage = cache.counts(), cache.usage()
@@ -219,7 +255,7 @@ def _provenance(workspace: Workspace) -> dict[str, str]:
     knowledge = tuple(paths.knowledge(entity) for entity in ENTITIES)
     asked = {"recipes": ", ".join(knowledge)} if knowledge != ENTITIES else {}
     priced = [cost for *_, cost in usage if cost is not None]
-    return {
+    told = {
         "language model": ", ".join(models),
         **asked,
         "encoder": ", ".join(sorted({store.spec.encoder for store in stores})),
@@ -227,3 +263,4 @@ def _provenance(workspace: Workspace) -> dict[str, str]:
         "tokens": f"{counts['prompt_tokens']:,} asked, {counts['completion_tokens']:,} answered",
         "cost of the knowledge": f"{sum(priced):,.2f} US dollars" if priced else "no price is known for this model",
     }
+    return told, sum(priced) if priced else None

@@ -151,6 +151,7 @@ def ask(job: Job, watch: Watch = SILENT) -> Generated:
                 retry_failed=job.retry_failed,
                 on_progress=lambda p: show(p.done, _note(p, started)),
                 on_note=watch.note,
+                costs_nothing=job.model.base_url == LOCAL,
             )
 
         done = _level_by_level(job, model, cache, run, watch)
@@ -378,6 +379,8 @@ def served(model: LanguageModel) -> Iterator[tuple[LanguageModel, str | None]]:
 
 
 def _note(progress: Progress, started: float) -> str:
+    if progress.stopping:
+        return "stopping"
     rate = progress.asked / max(1e-9, time.monotonic() - started)
     parts = [f"{rate:.1f}/s", f"{progress.prompt_tokens + progress.completion_tokens:,} tokens"]
     if progress.cost:
@@ -385,8 +388,6 @@ def _note(progress: Progress, started: float) -> str:
     parts.append(f"{progress.failed:,} failed")
     if progress.limited:
         parts.append(f"slowed down {progress.limited:,} times, {progress.concurrency} in flight")
-    if progress.stopping:
-        parts.append("finishing what is in flight (Ctrl-C again leaves it)")
     return ", ".join(parts)
 
 

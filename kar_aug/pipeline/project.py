@@ -15,8 +15,9 @@ from kar_aug.generate.jsonl import MOST_REQUESTS
 from kar_aug.inspect import Inspection
 from kar_aug.inspect import inspect as look_at
 from kar_aug.online import Checked, Published
-from kar_aug.pipeline import comparing, costs, encoding, factors, generation, preparation, vectors
+from kar_aug.pipeline import checking, comparing, costs, encoding, factors, generation, preparation, vectors
 from kar_aug.pipeline.answers import Answers
+from kar_aug.pipeline.checking import Outlook
 from kar_aug.pipeline.comparing import Compared
 from kar_aug.pipeline.costs import Costs
 from kar_aug.pipeline.encoding import Encoded
@@ -221,6 +222,10 @@ class Project:
             StoreError: A store was made with another encoder, prompt version or language model.
         """
         return encoding.encode(self.workspace, self.watch, collaborative=collaborative)
+
+    def check(self) -> Outlook:
+        """What a run will do and cost, and every trap that is sure to fail later. Nothing is sent, nothing trained."""
+        return checking.check(self.workspace)
 
     def prepare(self) -> Prepared:
         """Make what models read, in a folder that all trainings share; the first stage that needs it does so, too.

@@ -17,11 +17,14 @@ from kar_aug._files import write_atomic
 from kar_aug._toml import edited
 from kar_aug.data.guessing import Guess, Guessed, guess
 from kar_aug.errors import ConfigError
+from kar_aug.prompts.fitting import Shown, fitted
 from kar_aug.prompts.scenario import Scenario, scenario_text
 
 _WIDTH = 118
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _DATA = re.compile(r"^\[data\]\n.*?(?=^\[)", re.MULTILINE | re.DOTALL)
+_OF_MOVIES = re.compile(r"^(dataset|user_features|item_features) = .*$", re.MULTILINE)
+_OWN = "or your own tables (Parquet, CSV, JSON lines), which kar-aug init --data FILES looks at:"
 _SCENARIO = re.compile(r'^scenario = "movies".*$', re.MULTILINE)
 # What remains to be said once the files are named.
 _FURTHER = """
@@ -29,6 +32,7 @@ _FURTHER = """
 # history_share = 0.4                    # under "temporal" instead: share of all events, the earliest
 # history_length = 50                    # how many of the latest events a model reads
 # seed = 1                               # draws other users for each part
+# sample_users = 10000                   # so many users alone, for a first look; also kar-aug --sample 10000 STAGE
 """
 
 
@@ -50,15 +54,28 @@ class Started:
         said = [f"{name if name in self.guess.files else 'not used'}: {seen}" for name, seen in self.guess.said.items()]
         if self.scenario is not None:
             said.append(f"Wrote {self.scenario}: factors, fields and templates, to edit.")
-        said.append(f"Wrote {self.path}. Next: kar-aug inspect --data")
+        said.append(f"Wrote {self.path}. Next: kar-aug check")
         if self.guess.open:
             said.append(f"Commented out, to fill in: {', '.join(self.guess.open)}")
         return "\n".join(said)
 
 
-def template() -> str:
-    """A kar.toml with every setting explained, for a public data set."""
-    return files("kar_aug").joinpath("cli", "template.toml").read_text(encoding="utf-8")
+def template(scenario: str | None = None) -> str:
+    """A kar.toml with every setting explained, for a public data set of movies; for another scenario without any data,
+    which are to be filled in.
+    """
+    content = files("kar_aug").joinpath("cli", "template.toml").read_text(encoding="utf-8")
+    if scenario in (None, "movies"):
+        return content
+    data = _OF_MOVIES.sub(lambda line: f"# {line[0]}", _found(_DATA, content))
+    data = data.replace("remove, and name your own tables (Parquet, CSV, JSON lines) instead:", _OWN, 1)
+    return _DATA.sub(lambda _: data, content, count=1)
+
+
+def _found(pattern: re.Pattern[str], content: str) -> str:
+    found = pattern.search(content)
+    assert found is not None
+    return found[0]
 
 
 def start(
@@ -69,8 +86,8 @@ def start(
     Args:
         paths: files and folders, see `kar_aug.data.guessing.guess`.
         output: the file to write.
-        scenario: one of kar-aug's, to be written beside it; if None, it is guessed, and written only where its scale
-            of ratings is not that of the files.
+        scenario: one of kar-aug's, to be written beside it; if None, it is guessed, and written only where the files
+            have other columns than it shows, or another scale of ratings.
         force: write over files that are there.
 
     Raises:
@@ -82,13 +99,13 @@ def start(
         >>> print(start(["interactions.parquet", "items.csv"], "guessed.toml", force=True))
         interactions: interactions.parquet (1,800 rows: user_id, item_id, rating, timestamp)
         items: items.csv (40 rows: item_id, title, genres)
-        Wrote guessed.toml. Next: kar-aug inspect --data
+        Wrote guessed.toml. Next: kar-aug check
     """
     output = Path(output)
     _check_free(output, force=force)
     found = guess(paths)
     name = scenario or found.scenario[0]
-    content = _scenario_text(name, found.scale)
+    content = _scenario_text(name, found)
     if scenario is None and content == scenario_text(name):
         write_atomic(output, settings(found, output.parent, name))
         return Started(output, None, found)
@@ -104,9 +121,38 @@ def _check_free(path: Path, *, force: bool) -> None:
         raise ConfigError(f"{path} is there already. Name another with --output, or give --force.", path=path)
 
 
-def _scenario_text(name: str, scale: tuple[float, float]) -> str:
-    """A scenario of kar-aug whose words are for ratings of a scale."""
-    content, told = scenario_text(name), Scenario.load(name)
+def _scenario_text(name: str, found: Guess) -> str:
+    """A scenario of kar-aug that shows what the tables have, in words for their scale of ratings."""
+    return _fitted(_scaled(scenario_text(name), Scenario.load(name), found.scale), Scenario.load(name), found)
+
+
+def _fitted(content: str, told: Scenario, found: Guess) -> str:
+    """The scenario for other columns, where it knows not all of them, or needs one that is not there."""
+    users, items, events, kind = (found.shown[part] for part in ("users", "items", "events", "kind"))
+    needs = set(told.item.get("required", ()))
+    is_known = {*items} <= {*told.item["fields"]} and {*users} <= {*told.user["fields"]} and needs <= {*items}
+    if not items or (is_known and not events and not kind):
+        return content
+    shown = Shown(
+        users=_in_order(users, told.user["fields"]),
+        items=_in_order(items, told.item["fields"]),
+        history=found.shown["history"],
+        events=events,
+        kind=kind[0] if kind else None,
+        required=next(iter(found.shown["required"]), None),
+        numbers=frozenset(found.shown["numbers"]),
+    )
+    things = told.words["items"]
+    return fitted(content, shown, f"{things[:1].upper()}{things[1:]} in order of time:")
+
+
+def _in_order(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Those that the scenario knows first, as it has them."""
+    return [*(name for name in known if name in names), *(name for name in names if name not in known)]
+
+
+def _scaled(content: str, told: Scenario, scale: tuple[float, float]) -> str:
+    """A scenario whose words are for ratings of a scale."""
     low, high = scale
     if told.ratings.low <= low and high <= told.ratings.high and (high > 1) == (told.ratings.high > 1):
         return content

@@ -24,9 +24,11 @@ from kar_aug.report import plots
 from kar_aug.report.tables import (
     COLUMNS,
     LADDER,
+    LEGEND,
     SLICES,
     TERMINAL,
     TESTS,
+    clicks,
     gate_usage,
     ladder_rows,
     markdown,
@@ -35,7 +37,7 @@ from kar_aug.report.tables import (
     test_rows,
 )
 
-__all__ = ["COLUMNS", "TERMINAL", "Section", "rows", "write_report", "write_tables"]
+__all__ = ["COLUMNS", "LEGEND", "TERMINAL", "Example", "Section", "rows", "write_report", "write_tables"]
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,33 @@ class Section:
     rows: Sequence[Sequence[str]] = ()
 
 
-def write_tables(comparison: Comparison, folder: Path) -> None:
-    """Write results.csv, a row a run, and results.md, the verdicts and a row an arm."""
+@dataclass(frozen=True)
+class Example:
+    """What is known of one item.
+
+    Args:
+        title: what people call it.
+        messages: (who says it, what), of the prompt, then the answer.
+        summary: who answered, how, and for how much.
+        encoder: that made its vector of the answer.
+        neighbours: (title, cosine) of the items whose vectors are nearest.
+    """
+
+    title: str
+    messages: Sequence[tuple[str, str]]
+    summary: str
+    encoder: str
+    neighbours: Sequence[tuple[str, str]]
+
+
+def write_tables(comparison: Comparison, folder: Path, *, remarks: Sequence[str] = ()) -> None:
+    """Write results.csv, a row a run, and results.md, the verdicts and a row an arm.
+
+    Args:
+        remarks: sentences at the head of results.md: that nothing was audited.
+    """
     write_atomic(folder / "results.csv", comparison.table().to_csv(index=False))
-    write_atomic(folder / "results.md", markdown(comparison))
+    write_atomic(folder / "results.md", "".join(f"{remark}\n\n" for remark in remarks) + markdown(comparison))
 
 
 def write_report(
@@ -63,6 +88,8 @@ def write_report(
     title: str,
     sections: Sequence[Section] = (),
     maps: Mapping[str, Any] | None = None,
+    price: Sequence[str] = (),
+    example: Example | None = None,
 ) -> None:
     """Write the report as one HTML file.
 
@@ -71,6 +98,8 @@ def write_report(
         reproduce: the command that makes this report again.
         sections: further parts, shown before how to reproduce: the leakage audit.
         maps: pictures of the vectors (`vector_map`), by their captions.
+        price: sentences on what the knowledge cost beside what it brings.
+        example: an item's prompt, answer and neighbours.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -99,6 +128,11 @@ def write_report(
         calibration=plots.calibration(comparison, best),
         gates=gate_usage(comparison, best),
         maps={caption: plots.svg(figure) for caption, figure in (maps or {}).items()},
+        legend=LEGEND.format(seeds=comparison.seeds),
+        grouped_by=comparison.grouped_by,
+        clicks=clicks(comparison),
+        price=price,
+        example=example,
         parts=comparison.rows,
         coverage=_coverage(comparison, best),
         knowledge=knowledge,

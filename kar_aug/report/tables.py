@@ -13,17 +13,21 @@ from kar_aug.compare.statistics import Estimate
 from kar_aug.compare.verdicts import p_value
 
 Rows = list[tuple[str, ...]]
+LEGEND = (
+    "AUC: mean over {seeds} seeds (sd: standard deviation of one seed). "
+    "±: half the 95% interval of a mean gain over the seeds."
+)
 COLUMNS = ("model", "coverage", "AUC", "relative", "LogLoss", "GAUC", "ECE", "parameters", "seconds", "µs a row")
 TERMINAL = ("model", "coverage", "AUC", "LogLoss", "GAUC", "seconds")
 _OF_RIVALS = ("AUC", "LogLoss", "GAUC")
-TESTS = ("model", "against", "AUC gain", "95% interval", "paired t", "Wilcoxon", "DeLong", "beats it")
+TESTS = ("model", "against", "AUC gain", "95% interval", "paired t", "Wilcoxon", "DeLong", "beats it", "shows from")
 LADDER = ("what there is", "model", "AUC", "more than before", "95% interval")
-SLICES = ("rows", "share", "plain AUC", "AUC gain")
+SLICES = ("rows", "share", "plain AUC", "AUC gain ± 95% interval")
 
 
 def rows(comparison: Comparison, columns: Sequence[str] = COLUMNS) -> Rows:
-    """A row for what any model must beat, and a row an arm, some or all of `COLUMNS`: means over the seeds, ± standard
-    deviation for AUC.
+    """A row for what any model must beat, and a row an arm, some or all of `COLUMNS`: means over the seeds, with the
+    standard deviation of AUC.
     """
     table: Rows = [
         tuple(
@@ -40,7 +44,7 @@ def rows(comparison: Comparison, columns: Sequence[str] = COLUMNS) -> Rows:
         cells = (
             arm.name,
             " / ".join(f"{share:.0%}" for share in comparison.coverage(arm).values()),
-            plus_minus(comparison.estimate(arm)),
+            with_sd(comparison.estimate(arm)),
             "" if arm.is_base or math.isnan(improvement) else f"{improvement:+.1%}",
             f"{mean['logloss']:.4f}",
             f"{mean['gauc']:.4f}",
@@ -54,9 +58,9 @@ def rows(comparison: Comparison, columns: Sequence[str] = COLUMNS) -> Rows:
     return table
 
 
-def plus_minus(value: Estimate) -> str:
-    """A mean, ± the standard deviation over seeds where there are several."""
-    return f"{value.mean:.4f}" + ("" if math.isnan(value.sd) else f" ± {value.sd:.4f}")
+def with_sd(value: Estimate) -> str:
+    """A mean, with the standard deviation over seeds where there are several. "±" is kept for intervals."""
+    return f"{value.mean:.4f}" + ("" if math.isnan(value.sd) else f" (sd {value.sd:.4f})")
 
 
 def test_rows(verdicts: Sequence[Verdict]) -> Rows:
@@ -71,6 +75,7 @@ def test_rows(verdicts: Sequence[Verdict]) -> Rows:
             p_value(v.wilcoxon),
             p_value(v.delong),
             v.word,
+            "" if math.isnan(v.detectable) else f"{v.detectable:.4f}",
         )
         for v in verdicts
     ]
@@ -82,7 +87,7 @@ def ladder_rows(ladder: Ladder) -> Rows:
         (
             rung.what,
             rung.arm.name,
-            plus_minus(rung.auc),
+            with_sd(rung.auc),
             "" if rung.step is None else f"{rung.step.mean:+.4f}",
             "" if rung.step is None else _interval(rung.step),
         )
@@ -99,6 +104,11 @@ def slice_rows(slices: Sequence[Slice]) -> list[tuple[str, Rows]]:
 def _slice_row(s: Slice) -> tuple[str, ...]:
     spread = "" if math.isnan(s.gain.half) else f" ± {s.gain.half:.4f}"
     return s.label, f"{s.share:.0%}", f"{s.base.mean:.4f}", f"{s.gain.mean:+.4f}{spread}"
+
+
+def clicks(comparison: Comparison) -> str:
+    """The click rate of each part: what guessing "no click" is right by."""
+    return ", ".join(f"{share:.1%} of {part}" for part, share in comparison.click_rates.items())
 
 
 def gate_usage(comparison: Comparison, best: Sequence[Arm]) -> dict[str, list[tuple[str, list[tuple[str, float]]]]]:
@@ -136,5 +146,6 @@ def markdown(comparison: Comparison) -> str:
     for ladder in decomposition(comparison):
         lines += ["", f"What the gain is made of: {ladder.name}", "", "| " + " | ".join(LADDER) + " |"]
         lines += ["|" + " --- |" * len(LADDER), *("| " + " | ".join(row) + " |" for row in ladder_rows(ladder))]
-    lines += ["", f"AUC: mean ± standard deviation of {comparison.seeds} seeds. Relative: improvement of AUC - 0.5."]
+    lines += ["", f"{LEGEND.format(seeds=comparison.seeds)} Relative: improvement of AUC - 0.5."]
+    lines += [f"GAUC: mean AUC within {comparison.grouped_by}s. Clicks: {clicks(comparison)}."]
     return "\n".join(lines) + "\n"

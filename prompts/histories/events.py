@@ -36,6 +36,8 @@ class Events:
         self._spans = dict(zip(counts.index.tolist(), zip([0, *ends][:-1], ends, strict=True), strict=True))
         self._scenario = scenario
         self._fields = scenario.user.get("item_fields", [])
+        told = scenario.user.get("event_fields", [])
+        self._told = {name: _Values(split[name].iloc[rows]) for name in told if name in split}
         self._items: dict[Any, dict[str, Any]] = tables.items.set_index("item_id").to_dict("index")  # type: ignore[assignment]
         self._times = dates(split["timestamp"].iloc[rows])
         ratings = split["rating" if "rating" in split else "label"].iloc[rows]
@@ -50,9 +52,11 @@ class Events:
     def rows(self, positions: Iterable[int], last: int) -> list[dict[str, Any]]:
         """What a template may show of these events; recency is told from the one at `last`."""
         now, stars, verdict = self._times.iloc[last], self._scenario.ratings.stars, self._scenario.ratings.verdict
+        told = self._scenario.user.get("event_fields", [])
         return [
             {
                 **shown(self._items.get(self.item_ids[i], {}), self._fields),
+                **shown({name: _rounded(column[i]) for name, column in self._told.items()}, told),
                 "date": _day(time),
                 "rating": f"{rating:g}",
                 "stars": stars(rating),
@@ -71,6 +75,11 @@ class Events:
         """From the day of the event at `start` to that of the last before `end`."""
         first, last = (_day(self._times.iloc[place]) for place in (start, end - 1))
         return first if first == last else f"{first} to {last}"
+
+
+def _rounded(value: Any) -> Any:
+    """82.99126734113159 seconds as 82.99."""
+    return round(value, 2) if isinstance(value, float) else value
 
 
 def ago(days: int) -> str:

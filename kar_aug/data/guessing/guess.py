@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from kar_aug.data.guessing.clicks import Clicks, clicks
 from kar_aug.data.guessing.features import Use, is_of, use, use_in_events
 from kar_aug.data.guessing.guesses import Guess, Guessed
 from kar_aug.data.guessing.roles import Head, Roles, found_files, roles
+from kar_aug.data.guessing.seen import Seen, columns_of
+from kar_aug.data.guessing.showing import fields, of_events, short
 from kar_aug.data.guessing.words import GROUPS, IDS, SCENARIOS, words
 from kar_aug.data.inputs import RATING, SINCE
 from kar_aug.data.place import Place
@@ -22,6 +25,7 @@ from kar_aug.errors import DataError
 _DAY = 86_400
 _FEW_MOMENTS, _FEW_USERS = 10, 50  # below which each user's past is too short, or users are too few, to split by
 _ROWS_A_GROUP = 1.2  # of what was shown at once, on average, at least
+_CONTRADICTORY = 0.01  # share of rows beside one that says the opposite
 _WEEKS = 14  # days in which weekdays come again
 _NAMES = ("name", "headline", "product_name", "item_name")  # of what scenarios call a title
 _FALLBACK = "e-commerce"
@@ -46,14 +50,14 @@ def guess(paths: Sequence[Path | str]) -> Guess:
     said |= {head.path.name: f"{head.said}: {why}" for head, why in found.unused}
     files_of = {table: head.path for table, head in found.tables.items()}
     guesser = _Guesser(found)
-    return Guess(files_of, guesser.settings(), _scenario(heads), guesser.clicks.scale, said)
+    return Guess(files_of, guesser.settings(), _scenario(heads), guesser.clicks.scale, said, guesser.shown())
 
 
 class _Guesser:
     """Makes settings one by one."""
 
     def __init__(self, found: Roles) -> None:
-        self.tables, self.keys, self.why = found.tables, found.keys, found.why
+        self.tables, self.keys, self.why = dict(found.tables), {**found.keys}, found.why
         self.events = found.tables["interactions"]
         self.time = next(iter(self.events.times), None)
         taken = {self.keys[entity]["interactions"] for entity in self.keys} | ({self.time} if self.time else set())
@@ -61,14 +65,19 @@ class _Guesser:
         self.seconds = self._seconds()
         self.group = self._group()
         self.taken = taken | self.clicks.columns | ({self.group} if self.group else set())
+        self.in_the_log = [] if "items" in self.tables else self._columns_of_items()
+        if self.in_the_log:
+            self._take_items_apart()
         self.uses: dict[str, dict[str, Use]] = {table: self._uses(table) for table in self.tables}
 
     def settings(self) -> list[Guessed]:
         """All of them, in the order in which they should stand."""
         return [
+            *self._impressions(),
             *self._items(),
             *self._id_type(),
             *(each for each in self.clicks.settings if each.name[0] != "columns"),
+            *self._one_sample(),
             self._protocol(),
             *self._features(),
             *self._event_features(),
@@ -80,7 +89,45 @@ class _Guesser:
             ),
         ]
 
+    # What prompts show
+
+    def shown(self) -> dict[str, list[str]]:
+        """See `Guess.shown`."""
+        title, found = self._title(), {table: fields(self._columns_of(table), self.uses[table]) for table in self.uses}
+        items = {name: self._columns_of("items")[name] for name in found.get("items", ())}
+        if title is not None:
+            items = {title: self.tables["items"].columns[title], **items}
+        texts = [name for name, seen in items.items() if seen.kind == "text"]
+        required = title or ("title" if "title" in items else min(texts, key=lambda n: items[n].missing, default=None))
+        items = {name: items[name] for name in sorted(items, key=lambda name: name != required)}
+        # What is known of a whole impression says nothing of one of its items.
+        events = [] if self.events.impressions else of_events(self.events.columns, self.uses["interactions"])
+        events = [name for name in events if name not in items and name not in ("title", "date", "rating")]
+        kind = [self.clicks.kind] if self.clicks.kind and self.clicks.sequences else []
+        numbers = [
+            name
+            for columns in ({**self._columns_of("users")}, items, self.events.columns)
+            for name, seen in columns.items()
+            if seen.kind in ("integer", "number")
+        ]
+        told = {"users": found.get("users", []), "items": [*items], "history": short(items), "events": events}
+        told |= {"kind": kind, "required": [required] if required else [], "numbers": numbers}
+        return {part: ["title" if name == title else name for name in names] for part, names in told.items()}
+
+    def _columns_of(self, table: str) -> Mapping[str, Seen]:
+        return self.tables[table].columns if table in self.tables else {}
+
     # Columns of the interactions
+
+    def _impressions(self) -> list[Guessed]:
+        """Which columns say what an impression showed."""
+        if self.events.impressions is None:
+            return []
+        why = ("a row is an impression: each item that it showed becomes one", "and these of them are the clicks")
+        return [
+            Guessed((setting,), name, said)
+            for setting, name, said in zip(("shown", "clicked"), self.events.impressions, why, strict=True)
+        ]
 
     def _seconds(self) -> npt.NDArray[np.float64] | None:
         if self.time is None:
@@ -131,19 +178,33 @@ class _Guesser:
 
     def _items(self) -> list[Guessed]:
         """What to do where no file is the items."""
+        if self.in_the_log:
+            title = self._title()
+            names = ["title" if name == title else name for name in self.in_the_log]
+            why = (
+                "no file of items was found; an item has one value in each of these columns: they make a table of items"
+            )
+            return [Guessed(("item_columns",), names, why)]
         if "items" in self.tables:
             return []
-        key = self.keys["item"]["interactions"]
-        ids = self.events.columns[key].cells
-        own = [name for name, seen in self.events.columns.items() if name not in self.taken and is_of(ids, seen)]
         why = "no file of items was found, so that prompts can show nothing of them"
-        if own:
-            table = f"log.groupby({key!r}, as_index=False)[{own}].last()"
-            why += (
-                f". {', '.join(own)} seem to be of the item: in pandas, {table} is a table of items. Write it into a "
-            )
-            why += "file, and give both to init --data"
         return [Guessed(("items",), "items.parquet", why, is_sure=False)]
+
+    def _columns_of_items(self) -> list[str]:
+        """Columns of the log that say the same of an item in each of its rows."""
+        ids = self.events.columns[self.keys["item"]["interactions"]].cells
+        others = {name: seen for name, seen in self.events.columns.items() if name not in self.taken}
+        return [name for name, seen in others.items() if seen.distinct > 1 and is_of(ids, seen)]
+
+    def _take_items_apart(self) -> None:
+        """The items of the log as a table of their own, without a file."""
+        key = self.keys["item"]["interactions"]
+        log = pd.DataFrame({name: self.events.columns[name].cells for name in (key, *self.in_the_log)})
+        items = log.groupby(key, as_index=False).first()
+        rest = {name: seen for name, seen in self.events.columns.items() if name not in self.in_the_log}
+        self.events = replace(self.events, columns=rest)
+        self.tables |= {"interactions": self.events, "items": Head(self.events.path, columns_of(items), len(items))}
+        self.keys["item"] = {**self.keys["item"], "items": key}
 
     def _said_of_ids(self, entity: str) -> str:
         seen = self.events.columns[self.keys[entity]["interactions"]]
@@ -166,6 +227,19 @@ class _Guesser:
                 why = "zeros in front would be lost in numbers" if zeros else "numbers in one table, text in another"
                 return [Guessed(("id_type",), "string", f"{why}. {said}")]
         return []
+
+    def _one_sample(self) -> list[Guessed]:
+        """Whether rows of one moment say the opposite of each other."""
+        if self.clicks.clicked is None or self.seconds is None:
+            return []
+        keys = {entity: self.events.columns[self.keys[entity]["interactions"]].cells for entity in self.keys}
+        rows = pd.DataFrame({**keys, "time": self.seconds, "clicked": self.clicks.clicked})
+        clicked = rows.groupby([*keys, "time"], sort=False)["clicked"]
+        share = float((clicked.transform("max") != clicked.transform("min")).mean())
+        if share < _CONTRADICTORY:
+            return []
+        seen = f"{share:.1%} of the rows stand beside one of the same user, item and moment with the other label"
+        return [Guessed(("one_sample",), True, f"{seen}: the click is learnt from, the others are events of the past")]
 
     # How to split
 

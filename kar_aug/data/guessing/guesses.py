@@ -38,6 +38,9 @@ class Guess:
         settings: of [data], in the order in which they should stand, but for the files.
         scenario: that of kar-aug's which fits, and why.
         scale: the least and the largest rating; 0 and 1 of clicks.
+        shown: table ("users", "items"), "history" (items, told of each event) or "events" -> the columns that prompts
+            may show, under our names; "required" -> that of the items which each of them should have; "kind" -> that of
+            the kinds of event; "numbers" -> which of all these are numbers.
         said: what was seen of each of `files`; of those that are none of the tables, likewise, under their own names.
     """
 
@@ -46,6 +49,7 @@ class Guess:
     scenario: tuple[str, str]
     scale: tuple[float, float]
     said: Mapping[str, str]
+    shown: Mapping[str, Sequence[str]]
 
     @property
     def open(self) -> list[str]:

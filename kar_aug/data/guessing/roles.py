@@ -11,13 +11,15 @@ import pandas as pd
 
 from kar_aug.data.guessing.clicks import clicks
 from kar_aug.data.guessing.seen import Seen, columns_of
-from kar_aug.data.guessing.words import ENTITY, SHOWN, rank_as_id, rank_as_time, says, words
+from kar_aug.data.guessing.words import CLICKED, ENTITY, SHOWN, rank_as_id, rank_as_time, says, words
 from kar_aug.data.place import Table
 from kar_aug.data.reading import is_table, read_head
+from kar_aug.data.shapes import candidates
 from kar_aug.data.types import plain
 from kar_aug.errors import DataError
 
 ROWS = 100_000  # of a file that are looked at
+_IMPRESSIONS = 20_000  # of these, where a row shows several items
 _FOUND = 0.3  # share of the ids of one table that another must have, to be theirs
 _OLDEST = 10**8  # seconds: 1973
 _DATES = (19_000_101, 21_001_231)  # 20240131 written as a number
@@ -27,11 +29,17 @@ _SHOWN = 12  # columns
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """The first rows of a file."""
+    """The first rows of a file.
+
+    Args:
+        impressions: where a row is an impression, its columns of lists: what was shown, and what of it was clicked.
+            Then `columns` are those of the single items.
+    """
 
     path: Path
     columns: Mapping[str, Seen]
     rows: int
+    impressions: tuple[str, str] | None = None
 
     @classmethod
     def read(cls, path: Path) -> Head:
@@ -43,7 +51,16 @@ class Head:
         frame = read_head(path, ROWS)
         if not frame.columns.is_unique:
             raise DataError(f"{path}: column '{frame.columns[frame.columns.duplicated()][0]}' is there twice.")
-        return cls(path, columns_of(plain(frame, Table(str(path)))), len(frame))
+        frame = plain(frame, Table(str(path)))
+        whole = cls(path, columns_of(frame), len(frame))
+        lists = whole.lists_of_items
+        clicked = next((name for name in lists if says(name, CLICKED)), None)
+        shown = next((name for name in lists if _is_shown(name) and not says(name, CLICKED)), None)
+        if shown is None or clicked is None or not whole.ids("user"):
+            return whole
+        pages = frame.head(_IMPRESSIONS).drop(columns=[name for name in whole.ids("item") if name in frame])
+        columns = columns_of(candidates(pages, shown, clicked, Table(str(path))))
+        return cls(path, columns, len(frame), (shown, clicked))
 
     def ids(self, entity: str) -> list[str]:
         """Columns whose names and values are those of ids, the surest first."""
@@ -75,7 +92,7 @@ class Head:
     @property
     def said(self) -> str:
         """Its name, columns and rows."""
-        names = [*self.columns]
+        names = [*(self.impressions or ()), *self.columns]
         more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         rows = f"the first {self.rows:,} rows" if self.rows == ROWS else f"{self.rows:,} rows"
         return f"{self.path.name} ({rows}: {', '.join(names[:_SHOWN])}{more})"

@@ -49,6 +49,7 @@ WANTED = (
 )
 GROUPS = {"impression", "request", "query", "search", "slate", "pageview", "display"}
 SHOWN = {"inview", "shown", "displayed", "candidates", "impressions", "clicked"}
+CLICKED = {"clicked", "clicks"}
 # What is known before an event, and what only after it.
 CONTEXT = {
     "device", "platform", "os", "browser", "app", "page", "country", "region", "city", "locale", "language", "channel",

@@ -17,11 +17,13 @@ import pandas as pd
 from kar_aug.cache import Status
 from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.data.building import build_samples
+from kar_aug.data.contradictions import without_contradictions
 from kar_aug.data.inputs import inputs
 from kar_aug.data.labels import labelled
 from kar_aug.data.negatives import with_negatives
 from kar_aug.data.room import Room, blocks, different
 from kar_aug.data.samples import Samples
+from kar_aug.data.some_users import some_users
 from kar_aug.data.split import SAMPLE_PARTS, is_sample
 from kar_aug.errors import DataError
 from kar_aug.generate.intake import accepted
@@ -43,7 +45,7 @@ class Data:
         self.paths, self.config = paths, paths.config.data
         self.room = Room(paths.config.work / "room")
         self._is_given = tables is not None or split is not None
-        self._get_tables: Callable[[], Tables] = self._read_tables if tables is None else lambda: tables
+        self._get_tables: Callable[[], Tables] = self._users_wanted if tables is None else lambda: tables
         self._get_split: Callable[[], pd.DataFrame] = self._make_split if split is None else lambda: split
 
     def changed(self, paths: Paths) -> Data:
@@ -60,6 +62,10 @@ class Data:
     def tables(self) -> Tables:
         """The three tables, fetched or read."""
         return self._get_tables()
+
+    def _users_wanted(self) -> Tables:
+        tables, count = self._read_tables(), self.config.sample_users
+        return tables if count is None else some_users(tables, count, self.room)
 
     def _read_tables(self) -> Tables:
         data, config = self.config, self.paths.config
@@ -79,6 +85,9 @@ class Data:
             separator=data.separator,
             encoding=data.encoding,
             label=data.label,
+            shown=data.shown,
+            clicked=data.clicked,
+            item_columns=data.item_columns,
             room=self.room,
         )
 
@@ -107,6 +116,8 @@ class Data:
         for part in SAMPLE_PARTS:
             if not (split["part"] == part).any():
                 raise DataError(f"The {part} part has no events: there are too few to split by {data.protocol}.")
+        if data.one_sample:
+            split = without_contradictions(split)
         if data.negatives:
             split = with_negatives(split, data.negatives, data.seed)
         for part in SAMPLE_PARTS:

@@ -1,0 +1,248 @@
+"""What a run will do and cost, and every trap that is sure to fail later, before anything is sent or trained."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kar_aug.config import LOCAL, encoder_name
+from kar_aug.data.contradictions import contradictory
+from kar_aug.data.split import PARTS, is_sample
+from kar_aug.data.tables import Tables
+from kar_aug.errors import KarError
+from kar_aug.inspect.inputs import DataView
+from kar_aug.pipeline.generation import DryRun, Job, dry_run
+from kar_aug.pipeline.workspace import ENTITIES, Workspace
+
+FAULT, WARNING = "fault", "warning"
+_FEW = 0.5  # share of ids of the log that are in the table about them
+_CLASHES = 0.01  # share of rows that stand beside one that says the opposite
+_CLIENTS = {"openai:": "openai", "model2vec:": "model2vec", "openvino:": "openvino", "transformers:": "transformers"}
+
+
+@dataclass(frozen=True)
+class Trap:
+    """What will go wrong, or may: `kind` is "fault" (sure to fail, or to be worth nothing) or "warning"."""
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{'x' if self.kind == FAULT else '!'} {self.text}"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a run will do and cost.
+
+    Args:
+        steps: (stage, what it will do), in order; as far as it can be said.
+        traps: what will go wrong, the surest first.
+    """
+
+    steps: Sequence[tuple[str, str]]
+    traps: Sequence[Trap]
+
+    @property
+    def faults(self) -> list[Trap]:
+        """Those that are sure."""
+        return [trap for trap in self.traps if trap.kind == FAULT]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The traps, a row each: kind, text."""
+        return pd.DataFrame([(trap.kind, trap.text) for trap in self.traps], columns=pd.Index(["kind", "text"]))
+
+    def __str__(self) -> str:
+        width = max((len(stage) for stage, _ in self.steps), default=0)
+        return "\n".join([*(f"{stage:<{width}}  {text}" for stage, text in self.steps), *map(str, self.traps)])
+
+
+def check(workspace: Workspace) -> Outlook:
+    """Look ahead. The tables are read and what models read is prepared; nothing is sent, and nothing trained."""
+    steps: list[tuple[str, str]] = []
+    traps: list[Trap] = []
+    found = _tried(workspace, _data, steps, traps)
+    if found:
+        _tried(workspace, _asked, steps, traps)
+    _tried(workspace, _encoded, steps, traps)
+    _tried(workspace, _trained, steps, traps)
+    return Outlook(steps, sorted(traps, key=lambda trap: trap.kind))
+
+
+def _tried(
+    workspace: Workspace,
+    look: Callable[[Workspace, list[tuple[str, str]]], Iterator[Trap]],
+    steps: list[tuple[str, str]],
+    traps: list[Trap],
+) -> bool:
+    """Whether a part could be looked at; what it raises is a trap itself."""
+    try:
+        traps.extend(look(workspace, steps))
+    except KarError as error:
+        traps.append(Trap(FAULT, str(error)))
+        return False
+    return True
+
+
+def _data(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]:
+    """The tables, their split, and what models read."""
+    data, settings = workspace.data, workspace.config.data
+    tables = data.tables
+    log = tables.interactions
+    users, items = log["user_id"].nunique(), log["item_id"].nunique()
+    some = ", by sample_users," if settings.sample_users else ""
+    steps.append(("log", f"{len(log):,} events of {users:,} users{some} with {items:,} items"))
+    yield from _unmatched(tables)
+    split = data.split
+    counts = split["part"].value_counts()
+    clicked = split.loc[is_sample(split), "label"].mean()
+    parts = ", ".join(f"{counts[part]:,} {part}" for part in PARTS if counts.get(part, 0))
+    drawn = f", {int(split['drawn'].sum()):,} of them drawn" if "drawn" in split else ""
+    steps.append(("split", f'by "{settings.protocol}": {parts}{drawn}; {clicked:.1%} of the samples are clicks'))
+    yield from _contradictions(split)
+    view = DataView(data)
+    features = [feature.name for feature in data.samples.features if not feature.sequence]
+    steps.append(("read", f"{', '.join(features)}; of earlier events: {', '.join(_told(workspace))}"))
+    for warning in view.warnings:
+        yield Trap(WARNING, warning)
+
+
+def _told(workspace: Workspace) -> list[str]:
+    """What is read of earlier events, by the sequences' names."""
+    features = [feature for feature in workspace.samples.features if feature.sequence]
+    names = dict.fromkeys(feature.name.removeprefix(f"{feature.sequence}_") for feature in features)
+    return [*names] or ["nothing"]
+
+
+def _unmatched(tables: Tables) -> Iterator[Trap]:
+    """Ids of the log that are not in the table about them."""
+    for entity in ENTITIES:
+        table = tables.users if entity == "user" else tables.items
+        if table.empty:
+            if entity == "item":
+                yield Trap(
+                    WARNING, "there is no table of items: nothing is asked about items, and models know ids alone"
+                )
+            continue
+        ids = pd.Series(tables.interactions[f"{entity}_id"].unique())
+        known = ids.isin(table[f"{entity}_id"])
+        if known.mean() < _FEW:
+            kind = WARNING if known.any() else FAULT
+            example = ids[~known].iloc[0]
+            there = table[f"{entity}_id"].iloc[0]
+            yield Trap(
+                kind,
+                f"{known.mean():.0%} of the {entity}s of the log are in the table of {entity}s: {example} is not, and "
+                f"{there} is. Are they the same kind of id? [data] columns",
+            )
+
+
+def _contradictions(split: pd.DataFrame) -> Iterator[Trap]:
+    """Rows of the same user, item and moment with another label: a model reads the same of both."""
+    clash = contradictory(split)
+    share = clash.sum() / max(1, int(is_sample(split).sum()))
+    if share >= _CLASHES:
+        row = split.iloc[int(np.argmax(clash))]
+        yield Trap(
+            WARNING,
+            f"{share:.0%} of the samples stand beside one of the same user, item and moment with the other label (user "
+            f"{row['user_id']}, item {row['item_id']}): no model can tell them apart. [data] one_sample = true keeps "
+            "the click, and makes the others events of the past",
+        )
+
+
+def _asked(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]:
+    """What the language model is asked, and for how much."""
+    model, asking = workspace.config.generate, workspace.asking
+    yield from _unshown(workspace)
+    done = dry_run(Job(workspace))
+    about = " and ".join(f"{asking.count(entity):,} {entity}s" for entity in ENTITIES)
+    known = f", {done.estimate.found.cached:,} answered or equal to others" if done.estimate.found.cached else ""
+    steps.append(
+        (
+            "ask",
+            f"{model.model} about {about}{known}: {done.estimate.questions:,} requests, {_price(model.base_url, done)}",
+        )
+    )
+    if done.without_events:
+        steps.append(("", f"not about {done.without_events:,} items without any event ([prompts] whole_catalogue)"))
+    with workspace.paths.open_cache(reading=True) as cache:
+        texts = {entity: cache.count_linked(workspace.paths.knowledge(entity)) for entity in ENTITIES}
+    if any(texts.values()) and not all(texts.values()):
+        (there,) = [entity for entity, count in texts.items() if count]
+        yield Trap(
+            WARNING,
+            f"there is knowledge of {there}s alone so far: generate asks about the others, too; without, compare takes "
+            f'"{there}" in place of "both"',
+        )
+    needs_key = model.base_url != LOCAL and not model.api_key_file and not os.environ.get(model.api_key_env)
+    if needs_key and done.estimate.questions:
+        yield Trap(WARNING, f"generate needs a key for {model.model}: set {model.api_key_env}")
+    yield from _without(("openai",) if done.estimate.questions else (), "generate", "offline")
+
+
+def _price(base_url: str | None, done: DryRun) -> str:
+    found = done.estimate
+    tokens = f"{(found.prompt_tokens + found.most_completion_tokens) / 1e3:,.0f} thousand tokens at most"
+    if base_url == LOCAL:
+        return f"{tokens}, on this machine"
+    most, likely = found.cost(), found.cost(likely=True)
+    if most is None:
+        return f"{tokens}, whose price is not known ([generate] prices)"
+    return f"{tokens}, ${most:,.2f} at most" + (f", likely ${likely:,.2f}" if likely is not None else "")
+
+
+def _unshown(workspace: Workspace) -> Iterator[Trap]:
+    """What a scenario shows that the tables have not."""
+    scenario, tables = workspace.asking.scenario, workspace.tables
+    has = {"user": tables.users, "item": tables.items}
+    needed = [name for name in scenario.item.get("required", []) if name not in tables.items]
+    if needed and len(tables.items):
+        yield Trap(
+            FAULT,
+            f"the scenario {scenario.name} needs the {' and '.join(needed)} of an item, and there is no such column: "
+            f"none would be asked about. {_HELP}",
+        )
+    for entity, fields in (("item", scenario.item["fields"]), ("user", scenario.user.get("item_fields", []))):
+        what = "prompts about items show" if entity == "item" else "histories in prompts show"
+        missing = [name for name in fields if name not in has["item"]]
+        if fields and len(missing) == len(fields):
+            yield Trap(FAULT, f"{what} none of their fields: items have no {', '.join(missing)}. {_HELP}")
+    events = [name for name in scenario.user.get("event_fields", []) if name not in tables.interactions]
+    if events:
+        yield Trap(WARNING, f"histories in prompts show no {', '.join(events)}: the log has no such column. {_HELP}")
+
+
+_HELP = "kar-aug init --data FILES writes a scenario for the columns that are there, or [data] columns names them"
+
+
+def _encoded(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]:
+    name = workspace.config.encode.encoder
+    steps.append(("encode", f"texts and prompts' metadata by {name}"))
+    by_kind = {"sentence-transformers:": "sentence_transformers", **_CLIENTS}
+    packages = [package for kind, package in by_kind.items() if encoder_name(name).startswith(kind)]
+    yield from _without(packages, "encode", "offline")
+
+
+def _trained(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]:
+    from kar_aug.compare.arms import arms
+
+    settings = workspace.config.compare
+    found = arms(settings)
+    names = ", ".join(arm.name for arm in found[:4]) + (", ..." if len(found) > 4 else "")
+    tuned = f", each after {settings.tune} trials" if settings.tune else ""
+    trainings = f"{len(found) * settings.seeds:,} trainings{tuned}, of {settings.epochs} epochs at most"
+    steps.append(("train", f"{len(found)} models with {settings.seeds} seeds: {trainings} ({names})"))
+    yield from _without(("tensorflow", "deepctr"), "compare", "online")
+
+
+def _without(packages: Sequence[str], stage: str, extra: str) -> Iterator[Trap]:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            yield Trap(WARNING, f"{stage} needs the package {package}: pip install 'kar-aug[{extra}]'")

@@ -1,0 +1,134 @@
+"""kar-aug check: one screen of what a run will do and cost, and each trap that is sure to fail later; and --sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from support.logs import shop
+
+from kar_aug.cli import main
+from kar_aug.pipeline.checking import Outlook
+from kar_aug.pipeline.project import Project
+from kar_aug.pipeline.starting import start
+from kar_aug.testing import ChatServer
+
+DAY = 86_400
+
+
+def log(rows: int = 600, **columns: object) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    frame = {
+        "user_id": random.integers(0, 40, rows),
+        "item_id": random.integers(0, 30, rows),
+        "timestamp": np.arange(rows) * DAY / 10 + 10**9,
+        "label": random.integers(0, 2, rows),
+    }
+    return pd.DataFrame({**frame, **columns})
+
+
+def items(**columns: object) -> pd.DataFrame:
+    return pd.DataFrame({"item_id": range(30), "title": [f"Thing {i}" for i in range(30)], **columns})
+
+
+def outlook(tmp_path: Path, interactions: pd.DataFrame, things: pd.DataFrame, **sections: dict[str, object]) -> Outlook:
+    settings = {"workdir": str(tmp_path / "work"), "prompts": {"scenario": "e-commerce"}, **sections}
+    return Project(settings, interactions=interactions, items=things).check()
+
+
+def test_a_run_without_traps_says_what_it_will_do_and_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    done = outlook(tmp_path, log(6000), items(), compare={"backbones": ["DeepFM"], "seeds": 3})
+    assert [stage for stage, _ in done.steps] == ["log", "split", "read", "ask", "encode", "train"]
+    said = dict(done.steps)
+    assert said["log"] == "6,000 events of 40 users with 30 items"
+    assert said["ask"].startswith("gpt-4o-mini about 40 users and 30 items: 70 requests, ") and "$0.0" in said["ask"]
+    assert said["train"].startswith("4 models with 3 seeds: 12 trainings, of 10 epochs at most (DeepFM, DeepFM + know")
+    assert not done.faults
+
+
+@pytest.mark.parametrize(
+    ("interactions", "things", "sections", "trap"),
+    [
+        (log(label=1), items(), {}, "only clicks"),
+        (log(label=0), items(), {}, "no clicks"),
+        (
+            log(),
+            items().assign(item_id=range(1000, 1030)),
+            {},
+            "0% of the items of the log are in the table of ",
+        ),
+        (log(), items().drop(columns="title"), {}, "needs the title of an item, and there is no such column"),
+        (log(), items(made=[{"by": "x"}] * 30), {"data": {"item_features": ["made"]}}, "holds structs"),
+        (log(), items(), {"data": {"label": "event == 'buy'"}}, "cannot be evaluated"),
+        (
+            log().drop(columns="label").assign(event="view"),
+            items(),
+            {},
+            "There are: user_id, item_id, timestamp",
+        ),
+    ],
+)
+def test_what_is_sure_to_fail_is_said_before_it_costs(
+    interactions: pd.DataFrame, things: pd.DataFrame, sections: dict[str, dict[str, object]], trap: str, tmp_path: Path
+) -> None:
+    done = outlook(tmp_path, interactions, things, **sections)
+    assert any(trap in each.text for each in done.faults), str(done)
+    assert dict(done.steps)["train"], "all else is looked at, too"
+
+
+def test_rows_that_say_the_opposite_of_each_other_are_told_and_one_is_left(tmp_path: Path) -> None:
+    twice = pd.concat([log(), log().head(300).assign(label=lambda frame: 1 - frame["label"])])
+    (trap,) = [each for each in outlook(tmp_path, twice, items()).traps if "other label" in each.text]
+    assert "one_sample = true" in trap.text and " of the samples stand beside" in trap.text
+    kept = Project({"workdir": str(tmp_path), "data": {"one_sample": True}}, interactions=twice, items=items())
+    split = kept.workspace.data.split
+    samples = split[split["part"].isin(["train", "validation", "test"])]
+    assert not samples.duplicated(["user_id", "item_id", "moment"]).any()
+    assert samples.groupby(["user_id", "item_id", "moment"])["label"].max().mean() > 0.6, "the click is left"
+    assert (split["part"] == "unlabelled").any() and len(split) == len(twice), "the others are events of the past"
+
+
+def test_items_without_events_and_a_missing_key_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    more = pd.concat([items(), items().assign(item_id=lambda frame: frame["item_id"] + 100)])
+    said = str(outlook(tmp_path, log(), more))
+    assert "not about 30 items without any event" in said and "set OPENAI_API_KEY" in said
+
+
+def test_the_command_is_one_screen_and_its_exit_code_says_whether_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shop(tmp_path))
+    start(["events.csv"])
+    done = CliRunner().invoke(main, ["check"])
+    lines = done.output.splitlines()
+    assert done.exit_code == 0, done.output
+    assert len(lines) <= 24 and max(map(len, lines)) <= 118
+    sampled = CliRunner().invoke(main, ["--sample", "20", "check"])
+    assert " of 20 users, by sample_users, with " in sampled.output
+    Path("kar.toml").write_text(Path("kar.toml").read_text().replace('= "e-commerce.toml"', '= "books"'))
+    refused = CliRunner().invoke(main, ["check"])
+    assert refused.exit_code == 1 and "x the scenario books needs the title" in refused.output
+
+
+def test_answers_about_some_users_are_there_when_all_are_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    with ChatServer() as server:
+        for count, requests in ((10, 40), (20, 50), (None, 70), (10, 70)):
+            settings = {
+                "workdir": str(tmp_path),
+                "data": {"sample_users": count} if count else {},
+                "generate": {"base_url": server.base_url, "model": "any"},
+                "prompts": {"scenario": "e-commerce"},
+            }
+            project = Project(settings, interactions=log(3000), items=items())
+            assert project.generate().complete
+            assert len(server.requests) == requests
+            assert project.workspace.tables.interactions["user_id"].nunique() == (count or 40)
+            assert not project.audit().leaks
