@@ -214,7 +214,6 @@ def made(paths: list[Path], room: Room, read: Inputs, **split: Any) -> Samples:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kar_aug.data.room.BLOCK", 7)
     monkeypatch.setattr("kar_aug.data.reading.ROWS", 5)
 
 
@@ -231,21 +230,19 @@ def test_a_log_that_is_not_held_in_memory_makes_the_same_samples(
     for path, frame in zip(paths, frames.values(), strict=True):
         frame.to_parquet(path, index=False)
     chosen: dict[str, Any] = {"protocol": protocol, "history": 5, "validation": 0.2, "test": 0.2}
-    mapped = made(paths, Room(tmp_path / "room", most=0), every_kind.READ, **chosen)
+    mapped = made(paths, Room(tmp_path / "room", memory=7 << 10), every_kind.READ, **chosen)
     assert list((tmp_path / "room").iterdir()) == [], "its files have no names"
-    monkeypatch.setattr("kar_aug.data.room.BLOCK", 1 << 20)
     assert_equal(mapped, made(paths, MEMORY, every_kind.READ, **chosen))
 
 
 def test_a_longer_log_takes_hardly_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Python and NumPy hold at once: mapped files are the system's."""
-    monkeypatch.setattr("kar_aug.data.room.BLOCK", 4096)
     monkeypatch.setattr("kar_aug.data.reading.ROWS", 4096)
     few, many, peaks = 40_000, 160_000, []
     for rows in (few, many):
         path = events_of(rows, tmp_path)
         tracemalloc.start()
-        built = made([path], Room(tmp_path / "room", most=0), Inputs())
+        built = made([path], Room(tmp_path / "room", memory=4096 << 10), Inputs())
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len(built) > rows / 2
@@ -254,7 +251,7 @@ def test_a_longer_log_takes_hardly_more_memory(tmp_path: Path, monkeypatch: pyte
 
 def test_a_full_disk_is_an_error_before_anything_is_lost(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"space|large"):
-        Room(tmp_path, most=0).empty(1 << 50, np.int64)
+        Room(tmp_path, memory=0).empty(1 << 50, np.int64)
 
 
 # Of a project

@@ -330,7 +330,7 @@ def test_batches_of_cells_hold_what_the_frame_holds(
 
 def by_column(path: Path, **chosen: Any) -> pd.DataFrame:
     """As a file is read whose columns are not all held in memory."""
-    return read_table(path, room=Room(path.parent / "room", most=0), **chosen)
+    return read_table(path, room=Room(path.parent / "room", memory=7 << 10), **chosen)
 
 
 def outcome(read: Callable[..., pd.DataFrame], path: Path, **chosen: Any) -> Any:
