@@ -27,7 +27,6 @@ TABLES = ("interactions", "items", "users")
 ID_TYPES = ("integer", "string")
 _UNITS = {"MB": 1 << 20, "GB": 1 << 30}
 _BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|GB)\s*", re.IGNORECASE)
-LEAST_MEMORY = 64 << 20
 # Models of OpenAI that think before they answer.
 _REASONING = re.compile(r"(o\d|gpt-5)(\b|-)")
 # Parameters of a request that bound the tokens of its answer.
@@ -111,8 +110,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check("data", self)
-        if self.bytes < LEAST_MEMORY:
-            raise ConfigError(f'[data] memory must be at least 64 MB: "512 MB", "2 GB". It is {self.memory!r}.')
+        if self.bytes < _UNITS["MB"]:
+            raise ConfigError(f'[data] memory must be "512 MB", "2 GB" or the like, not {self.memory!r}.')
         if (self.dataset is None) == (self.interactions is None):
             raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
         own = ("columns", "id_type", "separator", "encoding")

@@ -235,6 +235,56 @@ def test_a_log_that_is_not_held_in_memory_makes_the_same_samples(
     assert_equal(mapped, made(paths, MEMORY, every_kind.READ, **chosen))
 
 
+WRITTEN = """
+[data]
+interactions = "events.csv"
+items = "items.csv"
+label = "event == 'buy'"
+weight = "weight"
+negatives = 2
+protocol = "{protocol}"
+history = 3
+item_features = ["genre"]
+context = ["device", "hour"]
+numeric = {{ price = "log", dwell = "buckets" }}
+event_features = ["event", "dwell", "since"]
+sequences = {{ views = "event == 'view'" }}
+memory = "{memory}"
+"""
+
+
+@pytest.mark.parametrize("protocol", ["user", "temporal"])
+def test_the_memory_that_may_be_taken_changes_nothing_of_what_is_prepared(protocol: str, tmp_path: Path) -> None:
+    random, rows = np.random.default_rng(0), 6000
+    events = pd.DataFrame(
+        {
+            "user_id": [f"u{i}" for i in random.integers(0, 150, rows)],
+            "item_id": [f"{i:03}" for i in random.integers(0, 80, rows)],
+            "timestamp": pd.to_datetime(random.integers(15 * 10**8, 17 * 10**8, rows), unit="s").strftime("%FT%TZ"),
+            "event": random.choice(["view", "buy"], rows),
+            "device": random.choice(["phone", "desk", ""], rows),
+            "price": random.exponential(9, rows).round(2),
+            "dwell": np.where(random.random(rows) < 0.1, np.nan, random.exponential(9, rows)),
+            "weight": random.integers(1, 4, rows),
+            "impression_id": random.integers(0, rows // 4, rows),
+        }
+    )
+    found = []
+    for memory in ("1 GB", "1 MB"):
+        folder = tmp_path / memory
+        folder.mkdir()
+        events.to_csv(folder / "events.csv", index=False)
+        items = pd.DataFrame({"item_id": [f"{i:03}" for i in range(80)], "genre": ["War", "Drama"] * 40})
+        items.to_csv(folder / "items.csv", index=False)
+        (folder / "kar.toml").write_text(WRITTEN.format(protocol=protocol, memory=memory))
+        found.append(Project.open(folder / "kar.toml").prepare().folder)
+    in_memory, mapped = found
+    assert in_memory.name == mapped.name
+    assert {file.name: file.read_bytes() for file in in_memory.iterdir()} == {
+        file.name: file.read_bytes() for file in mapped.iterdir()
+    }
+
+
 def test_a_longer_log_takes_hardly_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Python and NumPy hold at once: mapped files are the system's."""
     monkeypatch.setattr("kar_aug.data.reading.ROWS", 4096)

@@ -27,9 +27,13 @@ class Window:
 
     def read(self, padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A column of the events, as `Events.pad` made it: (samples, length), oldest first, zeros after."""
-        length = self.there.shape[1]
-        windows = np.lib.stride_tricks.sliding_window_view(padded, length)
-        return np.asarray(windows[self.start] * self.there.astype(padded.dtype, copy=False))
+        values = self.unmasked(padded)
+        return np.multiply(values, self.there, out=values)
+
+    def unmasked(self, padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The same, but for what stands after: anything."""
+        windows = np.lib.stride_tricks.sliding_window_view(padded, self.there.shape[1])
+        return np.asarray(windows[self.start])
 
 
 @dataclass(frozen=True)
