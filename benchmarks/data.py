@@ -1,12 +1,14 @@
 """What a log costs, stage by stage, up to one epoch of training: rows a second, and memory.
 
-    python benchmarks/data.py [--rows 5000000] [--stages prepare stream ...] [--folder /tmp/log] [--output table.md]
+    python benchmarks/data.py [--rows 5000000] [--text] [--memory "1 GB"] [--stages prepare stream ...]
+                              [--folder /tmp/log] [--output table.md]
 
-The log is synthetic and skewed: few users and items have most of the events. Each stage is a process of its own, whose
-memory is told beyond that of the imported libraries, at its peak: "own" is what nobody else can have, and what must fit
-into the machine; "with mapped" has the pages of mapped files too, which the system writes out or forgets when memory is
-short, and which all processes that read a prepared folder share. On a busy machine the seconds that the cores worked
-("of all cores") say more than the others. prompts and dry-run are told in prompts, not rows.
+The log is synthetic and skewed: few users and items have most of the events. It is Parquet with integers, or with
+--text CSV with ids and times as text, which take the most memory of all that is read. Each stage is a process of its
+own, whose memory is told beyond that of the imported libraries, at its peak: "own" is what nobody else can have, and
+what must fit into the machine; "with mapped" has the pages of mapped files too, which the system writes out or forgets
+when memory is short, and which all processes that read a prepared folder share. On a busy machine the seconds that the
+cores worked ("of all cores") say more than the others. prompts and dry-run are told in prompts, not rows.
 """
 
 from __future__ import annotations
@@ -29,45 +31,56 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from kar_aug import Project
-from kar_aug.compare import Arm
-from kar_aug.compare.batches import shuffled
-from kar_aug.compare.training import train
+from kar_aug.compare.order import Order
 from kar_aug.pipeline.workspace import Workspace
 
 _CHUNK = 1 << 20
 _BATCH = 4096
-_MOST_STREAMED = 3_000_000
+_MOST_STREAMED = 3_000_000  # of an epoch
 _ITEMS = 50_000
 _GENRES = ["Action", "Comedy", "Documentary", "Drama", "Horror", "Romance", "Sci-Fi", "War"]
 _MB = 1e6
 _SECONDS = 0.02  # between two looks at the memory
 
 
-def write_log(folder: Path, rows: int) -> None:
+def write_log(folder: Path, rows: int, text: bool, memory: str) -> None:
     """The tables, and a kar.toml beside them."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     quality, users = random.random(_ITEMS), max(100, rows // 100)
+    name = "interactions.csv" if text else "interactions.parquet"
     columns = ("user_id", "item_id", "rating", "timestamp")
-    schema = pa.schema([(name, pa.int64()) for name in columns])
-    with pq.ParquetWriter(folder / "interactions.parquet", schema) as writer:
+    schema = pa.schema([(each, pa.string() if text and each != "rating" else pa.int64()) for each in columns])
+    with (csv.CSVWriter if text else pq.ParquetWriter)(folder / name, schema) as writer:
         for start in range(0, rows, _CHUNK):
             count = min(_CHUNK, rows - start)
             user = (users * random.random(count) ** 2).astype(np.int64)
             item = (_ITEMS * random.random(count) ** 4).astype(np.int64)
             rating = 1 + (5 * np.clip(quality[item] + random.normal(0, 0.3, count), 0, 0.999)).astype(np.int64)
             timestamp = random.integers(1_500_000_000, 1_700_000_000, count)
-            writer.write_table(pa.table(dict(zip(columns, (user, item, rating, timestamp), strict=True)), schema))
+            values: tuple[Any, ...] = (user, item, rating, timestamp)
+            if text:
+                times = np.datetime_as_string(timestamp.astype("datetime64[s]"))
+                values = (_named("u", user), _named("i", item), rating, times)
+            writer.write_table(pa.table(dict(zip(columns, values, strict=True)), schema))
     genres = ["|".join(random.choice(_GENRES, 1 + i % 3, replace=False)) for i in range(_ITEMS)]
-    items = pd.DataFrame({"item_id": np.arange(_ITEMS), "genres": genres, "year": random.integers(1950, 2024, _ITEMS)})
+    ids = np.arange(_ITEMS)
+    items = pd.DataFrame({"item_id": _named("i", ids) if text else ids, "genres": genres})
+    items["year"] = random.integers(1950, 2024, _ITEMS)
     items["title"] = [f"Film {i}" for i in range(_ITEMS)]
     items.to_parquet(folder / "items.parquet")
     (folder / "kar.toml").write_text(
-        '[data]\ninteractions = "interactions.parquet"\nitems = "items.parquet"\nitem_features = ["genres", "year"]\n'
+        f'[data]\ninteractions = "{name}"\nitems = "items.parquet"\nitem_features = ["genres", "year"]\n'
+        f'memory = "{memory}"\n'
     )
+
+
+def _named(letter: str, ids: Any) -> pd.Series:
+    return letter + pd.Series(ids).astype(str)
 
 
 def prepare(folder: Path) -> dict[str, Any]:
@@ -90,23 +103,26 @@ def prompts(folder: Path) -> dict[str, Any]:
 
 def dry_run(folder: Path) -> dict[str, Any]:
     """The prompts of users and items, and what they would cost."""
-    return {"rows": Project.open(folder / "kar.toml").dry_run().found.total}
+    return {"rows": Project.open(folder / "kar.toml").dry_run().estimate.found.total}
 
 
 def stream(folder: Path) -> dict[str, Any]:
     """Batches of a training's order, with all that a model can read; nothing is trained."""
     samples = _opened(folder).samples
-    of_part = samples.of("train")
-    order = of_part[shuffled(len(of_part), np.random.default_rng(0))][:_MOST_STREAMED]
+    order = Order(samples.of("train"), 0)
     names = {feature.name for feature in (*samples.features, *samples.keys)}
     started = time.monotonic(), time.process_time()
-    for _ in samples.batches(order, _BATCH, names):
-        pass
-    return {"rows": len(order), "seconds": time.monotonic() - started[0], "cpu": time.process_time() - started[1]}
+    count = min(len(order), _MOST_STREAMED)
+    for first in range(0, count, _BATCH):
+        samples.read(order[first : min(first + _BATCH, count)], names)
+    return {"rows": count, "seconds": time.monotonic() - started[0], "cpu": time.process_time() - started[1]}
 
 
 def epoch(folder: Path) -> dict[str, Any]:
     """A DeepFM's first epoch, and its validation."""
+    from kar_aug.compare import Arm  # which takes TensorFlow with it
+    from kar_aug.compare.training import train
+
     workspace = _opened(folder)
     samples = workspace.samples
     settings = replace(workspace.config.compare.training, epochs=1, batch_size=_BATCH)
@@ -170,6 +186,8 @@ def _memory() -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=5_000_000, help="of the log: 5000000, or 50000000")
+    parser.add_argument("--text", action="store_true", help="CSV, with ids and times as text")
+    parser.add_argument("--memory", default="1 GB", help="[data] memory")
     parser.add_argument("--folder", type=Path, help="of the log; a temporary one if not given")
     parser.add_argument("--output", type=Path, help="a Markdown file to write the table into")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=[*STAGES], help="which, in this order")
@@ -185,7 +203,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         if not (folder / "kar.toml").exists():
-            write_log(folder, options.rows)
+            write_log(folder, options.rows, options.text, options.memory)
         for stage in options.stages:
             found = _measured(stage, folder)
             rates = (found["rows"] / found["seconds"], found["rows"] / found["cpu"])
@@ -195,7 +213,8 @@ def main() -> None:
             print(lines[-1], flush=True)
         size = sum(file.stat().st_size for file in (folder / ".kar" / "prepared").rglob("*") if file.is_file()) / _MB
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {date.today()}"
-    command = f"python benchmarks/data.py --rows {options.rows} --stages {' '.join(options.stages)}"
+    command = f"python benchmarks/data.py --rows {options.rows} --memory '{options.memory}'"
+    command += f"{' --text' if options.text else ''} --stages {' '.join(options.stages)}"
     lines += ["", f"On disk, prepared: {size:,.0f} MB. {machine}: `{command}`"]
     table = "\n".join(lines) + "\n"
     print(table)

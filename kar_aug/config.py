@@ -26,6 +26,8 @@ FALLBACKS = ("none", "profile", "average")
 LONG_TEXTS = ("average", "cut")
 TABLES = ("interactions", "items", "users")
 ID_TYPES = ("integer", "string")
+_UNITS = {"MB": 1 << 20, "GB": 1 << 30}
+_BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|GB)\s*", re.IGNORECASE)
 # Models of OpenAI that think before they answer.
 _REASONING = re.compile(r"(o\d|gpt-5)(\b|-)")
 # Parameters of a request that bound the tokens of its answer.
@@ -77,6 +79,8 @@ class DataConfig:
         validation, test: shares of the users; under "temporal" of all events.
         sample_users: so many users alone, for a first look: always the same, and among those of a larger number.
         seed: draws the users of each part; under "user".
+        memory: what a process may take for itself, about, while a long log is read, split and prepared: "512 MB". What
+            is longer lies in files of the workdir meanwhile. Changes what it takes, and never what comes out.
     """
 
     dataset: str | None = setting(None, among=DATASETS)
@@ -115,9 +119,12 @@ class DataConfig:
     test: float = setting(0.1, least=0.001, most=0.9)
     seed: int = setting(0, least=0)
     sample_users: int | None = setting(None, least=1)
+    memory: str = "1 GB"
 
     def __post_init__(self) -> None:
         check("data", self)
+        if self.bytes < _UNITS["MB"]:
+            raise ConfigError(f'[data] memory must be "512 MB", "2 GB" or the like, not {self.memory!r}.')
         if (self.dataset is None) == (self.interactions is None):
             raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
         own = ("columns", "id_type", "separator", "encoding", "shown", "clicked", "item_columns")
@@ -143,6 +150,12 @@ class DataConfig:
             if not all(isinstance(value, str) for value in getattr(self, name).values()):
                 example = {"numeric": 'price = "log"', "sequences": "views = \"event == 'view'\""}[name]
                 raise ConfigError(f"[data] {name} must hold texts: {{ {example} }}")
+
+    @property
+    def bytes(self) -> int:
+        """What `memory` says; 0 where it says nothing."""
+        said = _BYTES.fullmatch(self.memory)
+        return int(float(said[1]) * _UNITS[said[2].upper()]) if said else 0
 
 
 @dataclass(frozen=True)

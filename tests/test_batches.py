@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.small_tables import EVENTS, ITEMS
 
-from kar_aug.compare.batches import Batches, TrainingBatches, shuffled
+from kar_aug.compare.batches import Batches, TrainingBatches
+from kar_aug.compare.order import Order
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.building import build_samples
 from kar_aug.data.encodings import FIRST, UNKNOWN
@@ -56,7 +57,7 @@ def test_each_epoch_has_every_sample_once_in_an_order_of_its_own() -> None:
     for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0)):
         batches = TrainingBatches(built, NAMES, 16, seed)
         batches.start(epoch)
-        assert sorted(batches.order) == train.tolist()
+        assert sorted(batches.order[:]) == train.tolist()
         orders.append(rows(batches))
     same = [all(np.array_equal(orders[0][n], other[n]) for n in orders[0]) for other in orders]
     assert same == [True, False, False, True]
@@ -66,7 +67,7 @@ def test_a_share_of_the_ids_is_given_as_unknown_and_knowledge_of_them_stays() ->
     built = samples()
     batches = TrainingBatches(built, NAMES, 16, 0, unknown_share=0.5)
     batches.start(3)
-    found, plain = rows(batches), built.read(batches.order, NAMES)
+    found, plain = rows(batches), built.read(batches.order[:], NAMES)
     known = plain["hist_item_id"] >= FIRST
     assert 0.3 < (found["hist_item_id"][known] == UNKNOWN).mean() < 0.7
     assert 0.2 < (found["item_id"] == UNKNOWN).mean() < 0.8
@@ -89,13 +90,16 @@ def test_weights_come_with_the_batches_where_there_are_some() -> None:
     seed=st.integers(0, 9),
 )
 def test_shuffling_in_pools_of_blocks_loses_nothing(count: int, pool: int, block: int, seed: int) -> None:
-    found = shuffled(count, np.random.default_rng(seed), pool, block)
-    assert sorted(found) == list(range(count))
-    np.testing.assert_array_equal(found, shuffled(count, np.random.default_rng(seed), pool, block))
+    order = Order(np.arange(count) * 2, seed, pool, block)
+    found = order[:]
+    assert sorted(found) == list(range(0, 2 * count, 2))
+    pieces = [order[start : start + 7] for start in range(0, count, 7)]
+    np.testing.assert_array_equal(found, np.concatenate([found[:0], *pieces]))
+    np.testing.assert_array_equal(found[13:29], Order(np.arange(count) * 2, seed, pool, block)[13:29])
 
 
 def test_what_does_not_fit_into_a_pool_is_read_in_long_pieces() -> None:
-    found = shuffled(4096, np.random.default_rng(0), pool=512, block=64)
+    found = Order(np.arange(4096), 0, pool=512, block=64)[:]
     blocks = [set((found[start : start + 512] // 64).tolist()) for start in range(0, 4096, 512)]
     assert all(len(each) == 8 for each in blocks), "a pool holds whole blocks"
     assert len(np.unique(found[:64] // 64)) > 4, "and mixes them"

@@ -122,6 +122,7 @@ def test_options_of_the_command_line_go_over_the_file() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (DATA + "memory = '2 gold'", '[data] memory must be "512 MB", "2 GB" or the like, not \'2 gold\'.'),
         (DATA + "histroy = 3", "there is no setting 'histroy' in [data]. Did you mean 'history'?"),
         (DATA + "[generate]\nmax_token = 3", "'max_token' in [generate]. Did you mean 'max_tokens'?"),
         (DATA + "[generation]\nmodel = 'm'", "'generation' at the top level. Did you mean 'generate'?"),

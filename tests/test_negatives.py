@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.building import build_samples
 from kar_aug.data.negatives import with_negatives
+from kar_aug.data.room import Room
 from kar_aug.errors import DataError
 
 
@@ -33,7 +36,9 @@ def clicks(rows: list[tuple[int, int, int]]) -> pd.DataFrame:
 def test_nothing_is_drawn_that_the_user_had_clicked(rows: list[tuple[int, int, int]], count: int, seed: int) -> None:
     split = clicks(rows)
     both = with_negatives(split, count, seed)
-    pd.testing.assert_frame_equal(both, with_negatives(split, count, seed))
+    with tempfile.TemporaryDirectory() as folder:
+        by_blocks = with_negatives(split, count, seed, Room(Path(folder), memory=7 << 10))
+        pd.testing.assert_frame_equal(both, by_blocks)
     drawn, real = both[both["drawn"]], both[~both["drawn"]]
     assert real.drop(columns="drawn").reset_index(drop=True).equals(split), "the events stay as they were"
     assert (drawn["label"] == 0).all() and (drawn["part"] == "train").all() and (drawn["device"] == "phone").all()

@@ -214,7 +214,6 @@ def made(paths: list[Path], room: Room, read: Inputs, **split: Any) -> Samples:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kar_aug.data.room.BLOCK", 7)
     monkeypatch.setattr("kar_aug.data.reading.ROWS", 5)
 
 
@@ -231,21 +230,69 @@ def test_a_log_that_is_not_held_in_memory_makes_the_same_samples(
     for path, frame in zip(paths, frames.values(), strict=True):
         frame.to_parquet(path, index=False)
     chosen: dict[str, Any] = {"protocol": protocol, "history": 5, "validation": 0.2, "test": 0.2}
-    mapped = made(paths, Room(tmp_path / "room", most=0), every_kind.READ, **chosen)
+    mapped = made(paths, Room(tmp_path / "room", memory=7 << 10), every_kind.READ, **chosen)
     assert list((tmp_path / "room").iterdir()) == [], "its files have no names"
-    monkeypatch.setattr("kar_aug.data.room.BLOCK", 1 << 20)
     assert_equal(mapped, made(paths, MEMORY, every_kind.READ, **chosen))
+
+
+WRITTEN = """
+[data]
+interactions = "events.csv"
+items = "items.csv"
+label = "event == 'buy'"
+weight = "weight"
+negatives = 2
+protocol = "{protocol}"
+history = 3
+item_features = ["genre"]
+context = ["device", "hour"]
+numeric = {{ price = "log", dwell = "buckets" }}
+event_features = ["event", "dwell", "since"]
+sequences = {{ views = "event == 'view'" }}
+memory = "{memory}"
+"""
+
+
+@pytest.mark.parametrize("protocol", ["user", "temporal"])
+def test_the_memory_that_may_be_taken_changes_nothing_of_what_is_prepared(protocol: str, tmp_path: Path) -> None:
+    random, rows = np.random.default_rng(0), 6000
+    events = pd.DataFrame(
+        {
+            "user_id": [f"u{i}" for i in random.integers(0, 150, rows)],
+            "item_id": [f"{i:03}" for i in random.integers(0, 80, rows)],
+            "timestamp": pd.to_datetime(random.integers(15 * 10**8, 17 * 10**8, rows), unit="s").strftime("%FT%TZ"),
+            "event": random.choice(["view", "buy"], rows),
+            "device": random.choice(["phone", "desk", ""], rows),
+            "price": random.exponential(9, rows).round(2),
+            "dwell": np.where(random.random(rows) < 0.1, np.nan, random.exponential(9, rows)),
+            "weight": random.integers(1, 4, rows),
+            "impression_id": random.integers(0, rows // 4, rows),
+        }
+    )
+    found = []
+    for memory in ("1 GB", "1 MB"):
+        folder = tmp_path / memory
+        folder.mkdir()
+        events.to_csv(folder / "events.csv", index=False)
+        items = pd.DataFrame({"item_id": [f"{i:03}" for i in range(80)], "genre": ["War", "Drama"] * 40})
+        items.to_csv(folder / "items.csv", index=False)
+        (folder / "kar.toml").write_text(WRITTEN.format(protocol=protocol, memory=memory))
+        found.append(Project.open(folder / "kar.toml").prepare().folder)
+    in_memory, mapped = found
+    assert in_memory.name == mapped.name
+    assert {file.name: file.read_bytes() for file in in_memory.iterdir()} == {
+        file.name: file.read_bytes() for file in mapped.iterdir()
+    }
 
 
 def test_a_longer_log_takes_hardly_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Python and NumPy hold at once: mapped files are the system's."""
-    monkeypatch.setattr("kar_aug.data.room.BLOCK", 4096)
     monkeypatch.setattr("kar_aug.data.reading.ROWS", 4096)
     few, many, peaks = 40_000, 160_000, []
     for rows in (few, many):
         path = events_of(rows, tmp_path)
         tracemalloc.start()
-        built = made([path], Room(tmp_path / "room", most=0), Inputs())
+        built = made([path], Room(tmp_path / "room", memory=4096 << 10), Inputs())
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len(built) > rows / 2
@@ -254,7 +301,7 @@ def test_a_longer_log_takes_hardly_more_memory(tmp_path: Path, monkeypatch: pyte
 
 def test_a_full_disk_is_an_error_before_anything_is_lost(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"space|large"):
-        Room(tmp_path, most=0).empty(1 << 50, np.int64)
+        Room(tmp_path, memory=0).empty(1 << 50, np.int64)
 
 
 # Of a project

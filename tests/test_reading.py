@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -330,7 +331,7 @@ def test_batches_of_cells_hold_what_the_frame_holds(
 
 def by_column(path: Path, **chosen: Any) -> pd.DataFrame:
     """As a file is read whose columns are not all held in memory."""
-    return read_table(path, room=Room(path.parent / "room", most=0), **chosen)
+    return read_table(path, room=Room(path.parent / "room", memory=7 << 10), **chosen)
 
 
 def outcome(read: Callable[..., pd.DataFrame], path: Path, **chosen: Any) -> Any:
@@ -356,6 +357,31 @@ def test_batches_of_parquet_and_arrow_hold_what_the_frame_holds(tmp_path: Path, 
     batches = list(read_batches(path, 3))
     assert max(map(len, batches)) == 3
     pd.testing.assert_frame_equal(pa.Table.from_batches(batches).to_pandas(), frame)
+
+
+def test_columns_of_any_type_that_are_not_held_in_memory_are_the_same(tmp_path: Path) -> None:
+    columns: dict[str, pa.Array] = {
+        "whole": pa.array(range(40)),
+        "gaps": pa.array([None, 2**53 + 1, 3, 4] * 10),
+        "late gap": pa.array([*range(39), None]),
+        "decimals": pa.array([1.5, None, float("nan"), 2.0] * 10),
+        "short": pa.array([1, 2] * 20, pa.uint8()),
+        "text": pa.array(["a", None, "", "é"] * 10),
+        "long text": pa.array(["b"] * 40, pa.large_string()),
+        "coded": pa.array(["x", "y"] * 20).dictionary_encode(),
+        "moment": pa.array([1, None] * 20, pa.timestamp("ms")),
+        "zoned": pa.array([1, None] * 20, pa.timestamp("us", "Europe/Berlin")),
+        "day": pa.array([1, None] * 20, pa.date32()),
+        "true": pa.array([True, False] * 20),
+        "perhaps": pa.array([True, None] * 20),
+        "lists": pa.array([["a"], None] * 20),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "arrow.parquet", row_group_size=16)
+    frame = pd.DataFrame({"nullable": [1, None] * 20, "text": ["a", None] * 20}).convert_dtypes()
+    frame.to_parquet(tmp_path / "pandas.parquet")
+    for name in ("arrow", "pandas"):
+        path = tmp_path / f"{name}.parquet"
+        pd.testing.assert_frame_equal(by_column(path), read_table(path))
 
 
 EVENTS = pd.DataFrame({"user_id": [1, 1, 2], "item_id": [1, 2, 1], "timestamp": [10, 20, 30], "rating": [1, 5, 3]})

@@ -19,6 +19,7 @@ from kar_aug._times import latest
 from kar_aug.cache import Knowledge, StoreSpec, VectorStore
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.place import Place, Table
+from kar_aug.data.room import MEMORY, Room
 from kar_aug.data.times import times
 from kar_aug.data.types import plain
 from kar_aug.encode import encode
@@ -125,6 +126,33 @@ def test_what_is_no_time_is_shown_with_its_row(values: list[Any], message: str) 
     with pytest.raises(DataError) as raised:
         times(pd.Series(values), PLACE)
     assert str(raised.value).startswith("events.csv: 'ts' ") and message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series(1_600_000_000_123 + np.arange(40) * 7),
+        pd.Series([20240131, None] * 20),
+        pd.Series([f"{i}" for i in range(1_600_000_000, 1_600_000_040)]),
+        pd.Series(
+            [*(f"2024-01-{day:02}T00:00:00Z" for day in range(1, 31)), None, "2024-02-01 00:00:00.123456789 UTC"]
+        ),
+        pd.Series(["2024-01-01"] * 30 + ["1600000000", "yesterday"]),
+        pd.Series([1.5e18] * 20 + [1.5e9]),
+    ],
+    ids=["milliseconds", "dates as numbers", "text of seconds", "text of dates", "no date", "two units"],
+)
+def test_a_column_that_is_not_held_in_memory_holds_the_same_times(column: pd.Series, tmp_path: Path) -> None:
+    found: list[Any] = []
+    for room in (MEMORY, Room(tmp_path, memory=7 << 10)):
+        try:
+            found.append(times(column, PLACE, room))
+        except DataError as error:
+            found.append(str(error))
+    if isinstance(found[0], str):
+        assert found[0] == found[1] and "Row" in found[0]
+    else:
+        pd.testing.assert_series_equal(*found)
 
 
 def test_equal_moments_give_equal_prompts_wherever_they_were_stored() -> None:

@@ -1,7 +1,7 @@
 """Samples as a model reads them: batches of the inputs that it has, gathered when they are due.
 
-Of samples that are mapped into memory a training holds which they are and in which order, 16 bytes a row (and as much
-while it shuffles), and the batches that are due.
+Of samples that are mapped into memory a training holds which they are, 8 bytes a row, the pool of them that it is at
+(see `kar_aug.compare.order`), and the batches that are due.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug._keras import tf
+from kar_aug.compare.order import Order
 from kar_aug.data.encodings import FIRST, UNKNOWN
 from kar_aug.data.features import Feature
 from kar_aug.data.room import blocks
 from kar_aug.data.samples import Samples
 
 _PREDICTED_ROWS = 8192
-# Rows that are shuffled at a time: all of what fits, and of more, blocks that lie together, so that what is read from
-# a disk is read in long pieces.
-_POOL = 2**22
-_BLOCK = 2**12
 _IDS = ("user_id", "item_id")
 Positions = npt.NDArray[np.int64]
 
@@ -42,7 +39,7 @@ class Batches:
         self.inputs = [feature for feature in (*samples.features, *samples.keys) if feature.name in names]
         self._names = {feature.name for feature in self.inputs}
         self.weighted = any((samples.weight[of[block]] != 1).any() for block in blocks(len(of)))
-        self.order = of
+        self.order: Positions | Order = of
 
     @property
     def steps(self) -> int:
@@ -98,7 +95,7 @@ class TrainingBatches(Batches):
     def start(self, epoch: int) -> None:
         """Shuffle for an epoch."""
         self._epoch = epoch
-        self.order = self.of[shuffled(len(self.of), np.random.default_rng([self._seed, 11, epoch]))]
+        self.order = Order(self.of, [self._seed, 11, epoch])
 
     def changed(self, read: dict[str, Any], step: int) -> dict[str, Any]:
         if not self._unknown_share:
@@ -108,23 +105,6 @@ class TrainingBatches(Batches):
             forgotten = (random.random(read[name].shape, np.float32) < self._unknown_share) & (read[name] >= FIRST)
             read[name] = np.where(forgotten, np.int32(UNKNOWN), read[name])
         return read
-
-
-def shuffled(rows: int, random: np.random.Generator, pool: int = _POOL, block: int = _BLOCK) -> Positions:
-    """0 ... rows - 1 in another order: any, where all are one pool; else pools of drawn blocks, shuffled each.
-
-    Args:
-        pool: rows that are shuffled among each other.
-        block: rows that lie together, of more than one pool.
-    """
-    if rows <= pool:
-        return random.permutation(rows)
-    starts = random.permutation(np.arange(0, rows, block))
-    pools = []
-    for first in range(0, len(starts), pool // block):
-        together = (starts[first : first + pool // block, np.newaxis] + np.arange(block)).ravel()
-        pools.append(random.permutation(together[together < rows]))
-    return np.concatenate(pools)
 
 
 def _dtype(feature: Feature) -> Any:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.util import hash_pandas_object
 
 from kar_aug.data.cells import SEPARATOR, values_of
 from kar_aug.data.encodings import MISSING, SCALES, Buckets, Categories, Encoding, Scale, missing_of, numbers_of
 from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import RATING, SINCE, Inputs
 from kar_aug.data.labels import where
-from kar_aug.data.room import MEMORY, Room, blocks, blocks_of_users, series
+from kar_aug.data.room import MEMORY, Room, series
 from kar_aug.data.samples import ENTITIES, PAST_VALUE, SINCE_SIZE, Array, Column, Samples
 from kar_aug.data.sequences import Events, Positions, events_before
 from kar_aug.data.split import in_training, is_sample, part_codes
@@ -56,7 +57,7 @@ class _Builder:
     def __init__(self, tables: Tables, split: pd.DataFrame, inputs: Inputs, room: Room) -> None:
         self.tables, self.split, self.inputs, self.room = tables, split, inputs, room
         self.trained = in_training(split, room)
-        self.vocabulary: dict[str, list[int | str | None]] = {e: [None, *tables.ids(e)] for e in ENTITIES}
+        self.vocabulary: dict[str, list[int | str | None]] = {e: [None, *tables.ids(e, room)] for e in ENTITIES}
         self.places = {e: _places(self.vocabulary[e], split[f"{e}_id"], room) for e in ENTITIES}
         timestamp = split["timestamp"]
         self.timestamps = room.filled(len(split), np.float64, lambda block: seconds(timestamp.iloc[block]))
@@ -105,34 +106,46 @@ class _Builder:
             return self.room.filled(len(rows), np.float32, lambda block: 1)
         if name not in self.split:
             raise DataError(f"weight: interactions have no column {name!r}.", table="interactions", column=name)
-        weight = pd.to_numeric(self.split[name], errors="coerce").to_numpy(np.float32, na_value=np.nan)[rows]
-        if not (np.isfinite(weight) & (weight >= 0)).all() or not weight.any():
+        cells = self.split[name]
+
+        def numbers(block: slice) -> npt.NDArray[np.float32]:
+            return pd.to_numeric(cells.iloc[rows[block]], errors="coerce").to_numpy(np.float32, na_value=np.nan)
+
+        weight = self.room.filled(len(rows), np.float32, numbers)
+        if not 0 <= weight.min(initial=0) <= weight.max(initial=0) < np.inf or not weight.any():
             raise DataError(
                 f"weight: {name!r} must hold a number of at least 0 in each sample, and not 0 in all.",
                 table="interactions",
                 column=name,
             )
-        return weight / weight.mean()
+        mean = weight.mean()
+        return self.room.filled(len(rows), np.float32, lambda block: weight[block] / mean)
 
     def _group(self) -> npt.NDArray[np.int64]:
         if "impression_id" in self.split:
-            return pd.factorize(self.split["impression_id"])[0].astype(np.int64, copy=False)
+            return _numbered(self.split["impression_id"], self.room)
         user, group, last = self.places["user"], self.room.empty(len(self.split), np.int64), 0
-        for block in blocks_of_users(user):
+        for block in self.room.blocks_of_users(user):
             group[block] = last + np.cumsum(np.r_[False, user[block][1:] != user[block][:-1]])
             last = group[block.stop - 1] + 1
         self.room.let_go()
         return group
 
     def _drawn(self) -> npt.NDArray[np.bool_]:
-        return self.split["drawn"].to_numpy(bool) if "drawn" in self.split else np.zeros(len(self.split), bool)
+        if "drawn" in self.split:
+            return self.split["drawn"].to_numpy(bool)
+        return self.room.filled(len(self.split), bool, lambda block: False)
+
+    def _happened(self) -> npt.NDArray[np.bool_]:
+        drawn = self._drawn()
+        return self.room.filled(len(drawn), bool, lambda block: ~drawn[block])
 
     # Features of the sample itself
 
     def _add_ids(self) -> None:
         for entity in ENTITIES:
             name = f"{entity}_id"
-            ids = (cells[shown] for _, cells, shown in _parts(self.split[name], self.trained))
+            ids = (cells[shown] for _, cells, shown in _parts(self.split[name], self.trained, self.room))
             encoding = Categories.fit(ids, fewest=self.inputs.fewest)
             codes = np.r_[MISSING, encoding.encode(pd.Series(self.vocabulary[entity][1:]))].astype(np.int32)
             self.columns[name], self.encodings[name] = Column(codes, entity), encoding
@@ -176,11 +189,11 @@ class _Builder:
         if name in self.inputs.numeric:
             self._add_number(name, cells, shown, entity)
             return
-        values = _Values(cells, first=self.inputs.first_values)
+        values = _Values(cells, self.room, first=self.inputs.first_values)
         encoding = values.fit(shown)
         length = values.most
         if length == 1:
-            codes = values.first_codes(encoding, self.room)
+            codes = values.first_codes(encoding)
         else:
             codes = self.room.empty((len(cells), length), np.int32)
             for block, owner, found in values:
@@ -195,11 +208,11 @@ class _Builder:
         if how not in SCALES:
             raise DataError(f"numeric: {name!r} is to be {how!r}, which is unknown. Known: {', '.join(SCALES)}")
         if how == "buckets":
-            buckets = Buckets.fit(cells[shown])
+            buckets = Buckets.fit(cells, shown, room=self.room)
             self._keep(name, self._encoded(cells, buckets), buckets, entity, MISSING)
             self.features.append(Feature(name, buckets.size))
             return
-        scale = Scale.fit(cells[shown], how, may_miss=self._lacks_rows(entity))
+        scale = Scale.fit(cells, how, shown, may_miss=self._lacks_rows(entity), room=self.room)
         self._keep(name, self._encoded(cells, scale), scale, entity, scale.missing)
         self.features.append(Feature(name))
         if scale.may_miss:
@@ -226,13 +239,15 @@ class _Builder:
     # Features of earlier events
 
     def _add_sequences(self) -> None:
-        happened = ~self._drawn()
-        clicks = happened & (self.split["label"] > 0).to_numpy() if self.inputs.events == "clicks" else happened
-        chosen = {HIST: clicks}
+        happened, label = self._happened(), self.split["label"].to_numpy()
+        chosen = {HIST: happened}
+        if self.inputs.events == "clicks":
+            chosen[HIST] = self.room.filled(len(label), bool, lambda block: happened[block] & (label[block] > 0))
         for name, expression in self.inputs.sequences.items():
             if name in (HIST, PAST, *ENTITIES):
                 raise DataError(f"sequences: {name!r} is a name of kar-aug's own. Choose another.")
-            chosen[name] = happened & where(self.split, expression, f"sequences: {name}").to_numpy(bool)
+            true = where(self.split, expression, f"sequences: {name}").to_numpy(bool)
+            chosen[name] = self.room.filled(len(true), bool, lambda block: happened[block] & true[block])  # noqa: B023
         moment = self.split["moment"].to_numpy(np.int64)
         for name, rows in chosen.items():
             self.sequences[name] = events_before(
@@ -245,7 +260,7 @@ class _Builder:
 
     def _add_past(self) -> None:
         """All events, and what each was worth: its rating; where there are none, its label."""
-        happened, known = ~self._drawn(), self.sequences.get(HIST)
+        happened, known = self._happened(), self.sequences.get(HIST)
         if known is not None and self.inputs.events == "all":
             past = replace(known, length=self.inputs.past_length)
         else:
@@ -253,18 +268,20 @@ class _Builder:
             past = events_before(self.places["user"], moment, happened, self.inputs.past_length, self.room)
         told_by = RATING if RATING in self.split else "label"
         worth = self.split[told_by]
-        scale = self._standard(worth, self.trained & happened)
+        scale = self._standard(worth, happened)
         values = self.room.filled(len(worth), np.float32, lambda block: scale.encode(worth.iloc[block]))
         self.sequences[PAST], self.encodings[PAST_VALUE] = past, scale
         self.columns[f"{PAST}_item"] = Column(past.pad(self.places["item"], room=self.room))
         self.columns[PAST_VALUE] = Column(past.pad(values, room=self.room), derived=told_by)
 
-    def _standard(self, cells: pd.Series, shown: npt.NDArray[np.bool_]) -> Scale:
-        """The scale of those that are shown, on which their mean, and what is missing, is 0, and their deviation 1."""
-        numbers = self.room.filled(len(cells), np.float64, lambda block: numbers_of(cells.iloc[block]))
-        known = shown & np.isfinite(numbers)
+    def _standard(self, cells: pd.Series, happened: npt.NDArray[np.bool_]) -> Scale:
+        """The scale of the training part's, on which their mean, and what is missing, is 0, and their deviation 1."""
+        rows, room = len(cells), self.room
+        shown = room.filled(rows, bool, lambda block: self.trained[block] & happened[block])
+        numbers = room.filled(rows, np.float64, lambda block: numbers_of(cells.iloc[block]))
+        known = room.filled(rows, bool, lambda block: shown[block] & np.isfinite(numbers[block]))
         mean = float(np.mean(numbers, where=known)) if known.any() else 0.0
-        away = self.room.filled(len(cells), np.float64, lambda block: np.square(numbers[block] - mean))
+        away = room.filled(rows, np.float64, lambda block: np.square(numbers[block] - mean))
         deviation = float(np.sqrt(np.sum(away, where=known) / max(1, int(np.count_nonzero(shown)))))
         return Scale(False, mean, deviation if deviation > 0 else 1.0, 0.0, False)
 
@@ -343,7 +360,7 @@ class _Builder:
     def _shown(self, entity: str) -> npt.NDArray[np.bool_]:
         """Which rows of an entity's table the training part shows."""
         places, seen = self.places[entity], np.zeros(len(self.vocabulary[entity]), bool)
-        for block in blocks(len(places)):
+        for block in self.room.blocks(len(places)):
             seen[places[block][self.trained[block]]] = True
         return np.asarray(seen[_places(self.vocabulary[entity], self._table(entity)[f"{entity}_id"])])
 
@@ -360,13 +377,13 @@ class _Values:
         first: of several values in a cell, the first alone.
     """
 
-    def __init__(self, cells: pd.Series, *, first: bool = False) -> None:
-        self._cells, self._first, self._kind = cells, first, _kind(cells)
+    def __init__(self, cells: pd.Series, room: Room = MEMORY, *, first: bool = False) -> None:
+        self._cells, self._room, self._first, self._kind = cells, room, first, _kind(cells, room)
         self.most = 1  # values in a cell; known when all were gone through
 
     def __iter__(self) -> Iterator[tuple[slice, Positions, pd.Series]]:
         """(which cells, of each value the place of its cell among these, the value)."""
-        for block in blocks(len(self._cells)):
+        for block in self._room.blocks(len(self._cells)):
             owner, values = self._of(self._cells.iloc[block])
             self.most = max(self.most, int(np.bincount(owner).max(initial=1)))
             yield block, owner, values
@@ -375,13 +392,13 @@ class _Values:
         """The values of the cells that are shown."""
         return Categories.fit(values[shown[block][owner]] for block, owner, values in self)
 
-    def first_codes(self, encoding: Categories | Buckets, room: Room) -> npt.NDArray[np.int32]:
+    def first_codes(self, encoding: Categories | Buckets) -> npt.NDArray[np.int32]:
         """Integers of the cells, where each holds one value at most."""
-        codes = room.empty(len(self._cells), np.int32)
+        codes = self._room.empty(len(self._cells), np.int32)
         for block, owner, values in self:
             codes[block] = MISSING
             codes[block][owner] = encoding.encode(values)
-        room.let_go()
+        self._room.let_go()
         return codes
 
     def _of(self, cells: pd.Series) -> tuple[Positions, pd.Series]:
@@ -405,9 +422,9 @@ def exploded(cells: pd.Series) -> pd.Series:
     return pd.concat(found, ignore_index=True) if found else pd.Series(dtype=object)
 
 
-def _kind(cells: pd.Series) -> str:
+def _kind(cells: pd.Series, room: Room) -> str:
     """What the cells of a column hold: "integers", or "text", one value each; or "lists"."""
-    parts = [cells.iloc[block] for block in blocks(len(cells))]
+    parts = [cells.iloc[block] for block in room.blocks(len(cells))]
     if pd.api.types.is_bool_dtype(cells) or pd.api.types.is_integer_dtype(cells):
         return "integers"
     if pd.api.types.is_float_dtype(cells) and all(bool((part.dropna() % 1 == 0).all()) for part in parts):
@@ -418,9 +435,33 @@ def _kind(cells: pd.Series) -> str:
     return "lists" if several else "text"
 
 
-def _parts(cells: pd.Series, mask: npt.NDArray[np.bool_]) -> Iterator[tuple[slice, pd.Series, npt.NDArray[np.bool_]]]:
+def _parts(
+    cells: pd.Series, mask: npt.NDArray[np.bool_], room: Room
+) -> Iterator[tuple[slice, pd.Series, npt.NDArray[np.bool_]]]:
     """A column and a mask of it, a block at a time."""
-    return ((block, cells.iloc[block], mask[block]) for block in blocks(len(cells)))
+    return ((block, cells.iloc[block], mask[block]) for block in room.blocks(len(cells)))
+
+
+def _numbered(cells: pd.Series, room: Room) -> npt.NDArray[np.int64]:
+    """The values of a column as 0, 1, ... in the order of their first rows, -1 where one is missing: as `pd.factorize`
+    does, which has to remember all of them at once. Equal values are told here among those of one hash.
+    """
+    count = room.parts(len(cells))
+    if count <= 1:
+        return pd.factorize(cells)[0].astype(np.int64, copy=False)
+    part = room.filled(len(cells), np.uint16, lambda block: hash_pandas_object(cells.iloc[block], index=False) % count)
+    first = room.empty(len(cells), np.int64)  # of each row, the first that holds the same
+    for rows in room.gathered(part):
+        codes = pd.factorize(cells.iloc[rows])[0]
+        _, at = np.unique(codes[codes >= 0], return_index=True)
+        first[rows] = np.r_[rows[codes >= 0][at], -1][codes]
+    room.let_go()
+    number, numbers = 0, room.empty(len(cells), np.int64)
+    for block in room.blocks(len(cells)):
+        new = first[block] == np.arange(block.start, block.stop)
+        numbers[block] = number - 1 + np.cumsum(new)
+        number += int(np.count_nonzero(new))
+    return room.filled(len(cells), np.int64, lambda block: np.where(first[block] < 0, -1, numbers[first[block]]))
 
 
 def _place_within(owner: Positions) -> Positions:
@@ -438,11 +479,11 @@ def _told(
     """
     encoding: Categories | Buckets
     if not _are_numbers(cells):
-        encoding = _Values(cells, first=True).fit(shown)
-    elif _are_many(cells, shown):
-        encoding = Buckets.fit(cells[shown])
+        encoding = _Values(cells, room, first=True).fit(shown)
+    elif _are_many(cells, shown, room):
+        encoding = Buckets.fit(cells, shown, room=room)
     else:
-        encoding = Categories.fit(cells[shown] for _, cells, shown in _parts(cells, shown))
+        encoding = Categories.fit(cells[shown] for _, cells, shown in _parts(cells, shown, room))
     return encoding, told_codes(cells, encoding, room)
 
 
@@ -450,12 +491,12 @@ def told_codes(cells: pd.Series, encoding: Categories | Buckets, room: Room = ME
     """The integers that events are told with: of several values in a cell that of the first."""
     if _are_numbers(cells):
         return room.filled(len(cells), np.int32, lambda block: encoding.encode(cells.iloc[block]))
-    return _Values(cells, first=True).first_codes(encoding, room)
+    return _Values(cells, room, first=True).first_codes(encoding)
 
 
-def _are_many(numbers: pd.Series, shown: npt.NDArray[np.bool_]) -> bool:
+def _are_many(numbers: pd.Series, shown: npt.NDArray[np.bool_], room: Room) -> bool:
     different: set[float] = set()
-    for _, part, mask in _parts(numbers, shown):
+    for _, part, mask in _parts(numbers, shown, room):
         different |= set(part[mask].dropna().unique().tolist())
         if len(different) > _FEW_NUMBERS:
             return True

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kar_aug.data.room import MEMORY, Room
 from kar_aug.data.times import seconds
 from kar_aug.errors import DataError
 
@@ -31,6 +32,8 @@ MOST = 1e6  # beyond it a number on a scale is cut off: the training part's may 
 _BUCKETS = 20
 Codes = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
+Floats64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,18 @@ class Buckets:
     edges: tuple[float, ...]
 
     @classmethod
-    def fit(cls, values: pd.Series, *, count: int = _BUCKETS) -> Self:
-        """Up to `count` buckets with about as many of `values` each."""
-        known = _finite(values)
-        quantiles = np.quantile(known, np.arange(1, count) / count) if len(known) else np.empty(0)
-        edges = np.unique(quantiles)
-        return cls(tuple(float(edge) for edge in edges if len(known) and edge > known.min()))
+    def fit(cls, values: pd.Series, shown: Mask | None = None, *, count: int = _BUCKETS, room: Room = MEMORY) -> Self:
+        """Up to `count` buckets with about as many of `values` each.
+
+        Args:
+            shown: which of the values; all by default.
+            room: where a column as long is put meanwhile.
+        """
+        known = _finite(values, shown, room)
+        least = known.min() if len(known) else 0.0
+        wanted = np.arange(1, count) / count
+        quantiles = np.quantile(known, wanted, overwrite_input=True) if len(known) else np.empty(0)
+        return cls(tuple(float(edge) for edge in np.unique(quantiles) if edge > least))
 
     @property
     def size(self) -> int:
@@ -117,21 +126,29 @@ class Scale:
     may_miss: bool
 
     @classmethod
-    def fit(cls, values: pd.Series, how: str, *, may_miss: bool = False) -> Self:
+    def fit(
+        cls, values: pd.Series, how: str, shown: Mask | None = None, *, may_miss: bool = False, room: Room = MEMORY
+    ) -> Self:
         """A scale of the kind "standard", "log" or "minmax".
 
         Args:
+            shown: which of the values it is of; all by default.
             may_miss: whether numbers may be missing of which `values` show nothing.
+            room: where columns as long are put meanwhile.
         """
-        numbers = _finite(values)
-        spread = _logarithm(numbers) if how == "log" else numbers
-        if not len(spread):
+        numbers = _finite(values, shown, room)
+        if not len(numbers):
             return cls(how == "log", 0.0, 1.0, 0.0, True)
-        low, high = float(spread.min()), float(spread.max())
-        mean, deviation = float(spread.mean()), float(spread.std())
-        shift, width = (low, high - low) if how == "minmax" else (mean, deviation)
+        count = len(values) if shown is None else int(np.count_nonzero(shown))
+        spread = numbers
+        if how == "log":
+            spread = room.filled(len(numbers), np.float64, lambda block: _logarithm(numbers[block]))
+        low, high, mean = float(spread.min()), float(spread.max()), spread.mean()
+        # As NumPy has it; but that makes two more columns in memory.
+        squares = room.filled(len(spread), np.float64, lambda block: np.square(spread[block] - mean))
+        shift, width = (low, high - low) if how == "minmax" else (float(mean), float(np.sqrt(squares.mean())))
         width = width if width > 0 else 1.0
-        return cls(how == "log", shift, width, (mean - shift) / width, may_miss or len(numbers) < len(values))
+        return cls(how == "log", shift, width, (float(mean) - shift) / width, may_miss or len(numbers) < count)
 
     def encode(self, values: pd.Series) -> Floats:
         """`values` on the scale, one each."""
@@ -184,9 +201,16 @@ def missing_of(values: pd.Series) -> Floats:
     return (~np.isfinite(numbers_of(values))).astype(np.float32)
 
 
-def _finite(values: pd.Series) -> npt.NDArray[np.float64]:
-    numbers = numbers_of(values)
-    return numbers[np.isfinite(numbers)]
+def _finite(values: pd.Series, shown: Mask | None, room: Room) -> Floats64:
+    """Those of the shown values that are numbers, as an array of its own."""
+    numbers, done = room.empty(len(values), np.float64), 0
+    for block in room.blocks(len(values)):
+        part = numbers_of(values.iloc[block] if shown is None else values.iloc[block][shown[block]])
+        known = part[np.isfinite(part)]
+        numbers[done : done + len(known)] = known
+        done += len(known)
+    room.let_go()
+    return numbers[:done]
 
 
 def _logarithm(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

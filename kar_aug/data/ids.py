@@ -14,6 +14,7 @@ import pandas as pd
 
 from kar_aug.config import ID_TYPES
 from kar_aug.data.place import Place, first, spread
+from kar_aug.data.room import MEMORY, Room
 
 _log = logging.getLogger("kar_aug")
 _EXACT = 2**53  # beyond it a decimal number is that of several integers
@@ -22,7 +23,7 @@ _PADDED = r"-?0[0-9]+|-0"
 AS_STRINGS = '[data] id_type = "string"'
 
 
-def ids(column: pd.Series, place: Place, id_type: str | None = None) -> pd.Series:
+def ids(column: pd.Series, place: Place, id_type: str | None = None, room: Room = MEMORY) -> pd.Series:
     """A column of plain type (see `kar_aug.data.types.plain`) as ids; what is missing stays so.
 
     Whole decimals, which integers become where one is missing, are integers again. What is of no such kind is left as
@@ -30,6 +31,7 @@ def ids(column: pd.Series, place: Place, id_type: str | None = None) -> pd.Serie
 
     Args:
         id_type: "integer" or "string", where they are to be these; as they are if None.
+        room: where they are put.
 
     Raises:
         DataError: A value is not what `id_type` says, or has lost digits.
@@ -38,13 +40,13 @@ def ids(column: pd.Series, place: Place, id_type: str | None = None) -> pd.Serie
     if kind in ("floating", "decimal", "mixed-integer-float"):
         column = _whole(column, place)
     if id_type == "string" and kind != "string":
-        return _strings(column, place)
+        return _strings(column, place, room)
     if id_type == "integer" and kind == "string":
-        return _integers(column, place)
+        return _integers(column, place, room)
     return column
 
 
-def ids_of_text(column: pd.Series, place: Place, id_type: str | None = None) -> pd.Series:
+def ids_of_text(column: pd.Series, place: Place, id_type: str | None = None, room: Room = MEMORY) -> pd.Series:
     """The same for a column of a text file, that was read as text.
 
     Raises:
@@ -55,11 +57,11 @@ def ids_of_text(column: pd.Series, place: Place, id_type: str | None = None) -> 
     there = column.dropna()
     if there.empty or (id_type is None and not there.str.fullmatch(_INTEGER).all()):
         return column
-    integers = _integers(column, place)
+    integers = _integers(column, place, room)
     if not pd.api.types.is_integer_dtype(integers):
         return column  # longer than 64 bits
     if id_type is None:
-        _check_zeros(column, integers, place)
+        _check_zeros(column, integers, place, room)
     return integers
 
 
@@ -98,21 +100,28 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float, Decimal)) else None
 
 
-def _strings(column: pd.Series, place: Place) -> pd.Series:
+def _strings(column: pd.Series, place: Place, room: Room) -> pd.Series:
     there = column.dropna()
-    wrong = there.map(lambda value: isinstance(value, bool) or not isinstance(value, (int, np.integer, str)))
+    wrong = room.made(there, lambda part: part.map(_is_no_id))
     if wrong.any():
         raise place.error(f"must hold integers or strings. {first(column, wrong)}")
-    return spread(there.map(str), column)
+    if room.holds(there.nbytes):
+        return spread(there.map(str), column)
+    parts = (there.iloc[block].map(str) for block in room.blocks(len(there)))
+    return spread(room.text(parts, there.iloc[:0].map(str)), column)
 
 
-def _integers(column: pd.Series, place: Place) -> pd.Series:
+def _is_no_id(value: object) -> bool:
+    return isinstance(value, bool) or not isinstance(value, (int, np.integer, str))
+
+
+def _integers(column: pd.Series, place: Place, room: Room) -> pd.Series:
     """Texts as integers; of no integer type, where one has more than 64 bits."""
     there = column.dropna()
     wrong = ~there.str.fullmatch(_INTEGER)
     if wrong.any():
         raise place.error(f"must hold integers. {first(column, wrong)}")
-    integers = _digits(there).map(int)
+    integers = room.made(there, lambda part: _digits(part).map(int))
     if len(there) < len(column) and pd.api.types.is_integer_dtype(integers):
         integers = integers.astype("Int64")
     return spread(integers, column)
@@ -122,13 +131,16 @@ def _digits(texts: pd.Series) -> pd.Series:
     return texts.str.strip().str.removeprefix("+").str.replace(r"\.0+$", "", regex=True)
 
 
-def _check_zeros(column: pd.Series, integers: pd.Series, place: Place) -> None:
+def _check_zeros(column: pd.Series, integers: pd.Series, place: Place, room: Room) -> None:
     """Leading zeros are lost in integers: that is said, and an error where it makes two ids one."""
-    texts = _digits(column.dropna())
-    padded = texts.str.fullmatch(_PADDED)
+    there, integers = column.dropna(), integers.dropna()
+    padded = room.made(there, lambda part: _digits(part).str.fullmatch(_PADDED))
     if not padded.any():
         return
-    pairs = pd.DataFrame({"text": texts, "integer": integers.dropna()}).drop_duplicates()
+    pairs = pd.DataFrame()
+    for block in room.blocks(len(there)):
+        more = pd.DataFrame({"text": _digits(there.iloc[block]), "integer": integers.iloc[block]}).drop_duplicates()
+        pairs = pd.concat([pairs, more]).drop_duplicates()
     same = pairs[pairs["integer"].duplicated(keep=False)].sort_values("integer", kind="stable")["text"].tolist()
     if same:
         raise place.error(

@@ -53,6 +53,8 @@ class Table:
 def spread(values: pd.Series, column: pd.Series) -> pd.Series:
     """Values of those rows of a column that are not missing, in the place of that column."""
     there = column.notna().to_numpy(bool)
+    if there.all():
+        return values.set_axis(column.index)
     places = np.where(there, np.cumsum(there) - 1, -1)
     return values.reset_index(drop=True).reindex(places).set_axis(column.index)
 

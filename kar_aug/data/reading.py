@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -33,7 +35,7 @@ from kar_aug.data.ids import ids_of_text
 from kar_aug.data.json_lines import JsonLines
 from kar_aug.data.opening import OPENERS, faults, inner_name, opened
 from kar_aug.data.place import Place
-from kar_aug.data.room import MEMORY, Room, series
+from kar_aug.data.room import MEMORY, Room, is_arrow_text, series
 from kar_aug.errors import DataError
 
 _JSON = (".jsonl", ".ndjson", ".json")
@@ -75,7 +77,9 @@ def read_table(
             with tempfile.TemporaryDirectory(dir=room.folder) as folder:
                 frame = _Parquet(_as_parquet(source, Path(folder))).by_column(room)
         texts = [name for name in source.texts if name in frame]
-        return frame.assign(**{n: room.column(ids_of_text(frame[n], Place(str(path), n), id_type)) for n in texts})
+        return frame.assign(
+            **{n: room.column(ids_of_text(frame[n], Place(str(path), n), id_type, room)) for n in texts}
+        )
 
 
 def read_batches(
@@ -281,22 +285,31 @@ class _Columns:
     whole: Callable[[str], pa.Table]
 
     def frame(self, room: Room) -> pd.DataFrame:
-        """All columns. One that holds a number in each row takes the memory of a batch, any other that of itself."""
+        """All columns. One of numbers, times or text takes the memory of a batch, any other that of itself."""
         return pd.DataFrame({name: self._column(name, room) for name in self.schema.names}, copy=False)
 
     def _column(self, name: str, room: Room) -> pd.Series:
-        kind = self.schema.field(name).type
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            values, done = room.empty(self.rows, kind.to_pandas_dtype()), 0
-            for batch in self.batches(name):
-                if batch.column(0).null_count:
-                    break
-                values[done : done + len(batch)] = batch.column(0).to_numpy()
-                done += len(batch)
-            room.let_go()
-            if done == len(values):
-                return series(values)
+        kind, empty = self.schema.field(name).type, self.schema.empty_table().select([name]).to_pandas()[name]
+        if is_arrow_text(empty) and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            return room.text((batch.column(0) for batch in self.batches(name)), empty.rename(None))
+        if isinstance(empty.dtype, np.dtype) and empty.dtype.kind in "iufM":
+            filled = self._filled(name, empty.dtype, room)
+            if filled is None and empty.dtype.kind in "iu":  # what is missing among integers makes decimals of them
+                filled = self._filled(name, np.dtype(np.float64), room)
+            if filled is not None:
+                return series(filled)
         return room.column(self.whole(name).to_pandas()[name])
+
+    def _filled(self, name: str, kind: np.dtype[Any], room: Room) -> npt.NDArray[Any] | None:
+        """A column as an array of numbers or times; None where an integer is missing."""
+        values, done = room.empty(self.rows, kind), 0
+        for batch in self.batches(name):
+            if kind.kind in "iu" and batch.column(0).null_count:
+                return None
+            values[done : done + len(batch)] = batch.column(0).to_numpy(zero_copy_only=False)
+            done += len(batch)
+        room.let_go()
+        return values
 
 
 def _is_long(path: Path, room: Room) -> bool:

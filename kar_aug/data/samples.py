@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug.data.encodings import FIRST, MISSING, Encoding
+from kar_aug.data.encodings import FIRST, Encoding
 from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import SINCE
 from kar_aug.data.room import let_go
@@ -152,10 +152,11 @@ class Samples:
     def _read(self, feature: Feature, rows: Positions, window: Window | None) -> Array:
         if window is None:
             return self.places[feature.name][rows] if feature.is_key else self._values(feature.name, rows)
-        read = window.read(self.columns[feature.name].values)
-        if feature.name == f"{feature.sequence}_{SINCE}":
-            return np.where(window.there, since_code(self.timestamps[rows][:, np.newaxis] - read), np.int32(MISSING))
-        return read
+        values = self.columns[feature.name].values
+        if feature.name != f"{feature.sequence}_{SINCE}":
+            return window.read(values)
+        codes = since_code(self.timestamps[rows][:, np.newaxis] - window.unmasked(values))
+        return np.multiply(codes, window.there, out=codes)  # 0 is what is missing
 
     def _values(self, name: str, rows: Positions) -> Array:
         column = self.columns[name]
@@ -164,5 +165,10 @@ class Samples:
 
 def since_code(seconds: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int32]:
     """How long ago, in powers of two of a minute: 2 for the same minute, 3 up to two, ..."""
-    powers = np.log2(1 + np.maximum(seconds, 0, dtype=np.float32) / _SINCE_UNIT)
-    return np.minimum(powers, _SINCE_MOST).astype(np.int32) + FIRST
+    powers = np.maximum(seconds, 0, dtype=np.float32)  # one array for all that follows: this is most of a batch's time
+    powers /= _SINCE_UNIT
+    powers += 1
+    np.log2(powers, out=powers)
+    codes = np.minimum(powers, _SINCE_MOST, out=powers).astype(np.int32)
+    codes += FIRST
+    return codes

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug.data.room import MEMORY, Room, blocks, blocks_of_users
+from kar_aug.data.room import MEMORY, Room
 
 Positions = npt.NDArray[np.int64]
 
@@ -27,9 +27,13 @@ class Window:
 
     def read(self, padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A column of the events, as `Events.pad` made it: (samples, length), oldest first, zeros after."""
-        length = self.there.shape[1]
-        windows = np.lib.stride_tricks.sliding_window_view(padded, length)
-        return np.asarray(windows[self.start] * self.there.astype(padded.dtype, copy=False))
+        values = self.unmasked(padded)
+        return np.multiply(values, self.there, out=values)
+
+    def unmasked(self, padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The same, but for what stands after: anything."""
+        windows = np.lib.stride_tricks.sliding_window_view(padded, self.there.shape[1])
+        return np.asarray(windows[self.start])
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Events:
             room: where the column is put.
         """
         padded = room.empty(len(self.kept) + self.length, column.dtype)
-        for block in blocks(len(self.kept)):
+        for block in room.blocks(len(self.kept)):
             rows = self.kept[block]
             padded[block] = column[rows if places is None else places[rows]]
         padded[len(self.kept) :] = 0
@@ -92,7 +96,7 @@ def events_before(
     """
     first, stop = room.empty(len(user), np.int64), room.empty(len(user), np.int64)
     passed = 0
-    for block in blocks_of_users(user):
+    for block in room.blocks_of_users(user):
         begins, moment_begins = _beginnings(user[block], moment[block])
         before = passed + np.r_[0, np.cumsum(chosen[block])]
         first[block], stop[block], passed = before[begins], before[moment_begins], before[-1]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import replace
 
-from kar_aug.data.room import MEMORY, Room, blocks, different
+from kar_aug.data.room import MEMORY, Room, different
 from kar_aug.data.tables import Tables
 
 
@@ -20,7 +20,7 @@ def some_users(tables: Tables, count: int, room: Room = MEMORY) -> Tables:
     """
     log = tables.interactions
     ids = log["user_id"]
-    users = different(ids.iloc[block] for block in blocks(len(ids)))
+    users = different(ids.iloc[block] for block in room.blocks(len(ids)))
     if len(users) <= count:
         return tables
     chosen = sorted(users, key=lambda id: (zlib.crc32(str(id).encode()), str(id)))[:count]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.data.place import Table
-from kar_aug.data.room import MEMORY, Room, blocks, blocks_of_users, different, series, spans
+from kar_aug.data.room import MEMORY, Room, blocks, different, series
 from kar_aug.data.tables import typed
 from kar_aug.errors import DataError
 from kar_aug.registry import PROTOCOLS
@@ -25,6 +25,9 @@ SMALL_CLASS = 50  # rows of the rarer class: of fewer, AUC differs by chance alo
 class Shares:
     """How much goes where; see `split_interactions`. A protocol is a function of the events in their order and of this
     to a part a row.
+
+    Args:
+        room: where long columns are put.
     """
 
     history: int
@@ -32,6 +35,7 @@ class Shares:
     validation: float
     test: float
     seed: int
+    room: Room = MEMORY
 
 
 def split_interactions(
@@ -79,7 +83,7 @@ def split_interactions(
     """
     if protocol not in PROTOCOLS:
         raise DataError(f"There is no protocol {protocol!r}. Known: {', '.join(PROTOCOLS)}")
-    shares = Shares(history, history_share, validation, test, seed)
+    shares = Shares(history, history_share, validation, test, seed, room)
     if history < 0 or not 0 < validation < 1 or not 0 < test < 1 or not 0 < history_share < 1 or validation + test >= 1:
         raise _nothing_left(f"history={history}, validation={validation}, test={test}")
     frame = _in_event_order(typed("interactions", interactions, Table("interactions"), room=room), room)
@@ -104,12 +108,14 @@ def part_codes(part: pd.Series) -> npt.NDArray[np.int8]:
 
 def by_user(frame: pd.DataFrame, shares: Shares) -> pd.Categorical[Any]:
     """The protocol "user"."""
-    users, user = distinct(frame["user_id"])
+    room = shares.room
+    users, user = distinct(frame["user_id"], room)
     part_of_user = _parts_of_users(len(users), shares.validation, shares.test, shares.seed)
-    codes = np.empty(len(frame), np.int8)
-    for block in blocks_of_users(user):
+    codes = room.empty(len(frame), np.int8)
+    for block in room.blocks_of_users(user):
         in_history = _in_history(user[block], frame["moment"].to_numpy()[block], shares.history)
         codes[block] = np.where(in_history, PARTS.index("history"), part_of_user[user[block]])
+    room.let_go()
     return _as_parts(codes)
 
 
@@ -120,7 +126,7 @@ def by_time(frame: pd.DataFrame, shares: Shares) -> pd.Categorical[Any]:
             f"history={shares.history}, validation={shares.validation}, test={shares.test}, "
             f"history_share={shares.history_share}"
         )
-    return _part_of_time(frame["timestamp"], shares.history_share, shares.validation, shares.test)
+    return _part_of_time(frame["timestamp"], shares)
 
 
 def _nothing_left(received: str) -> DataError:
@@ -133,7 +139,7 @@ def in_training(split: pd.DataFrame, room: Room = MEMORY) -> npt.NDArray[np.bool
     """Rows of `split` by which anything may be fitted: the training part, and the histories of its users."""
     part, user = split["part"], split["user_id"]
     history, train = PARTS.index("history"), PARTS.index("train")
-    users = different(user.iloc[block][part_codes(part.iloc[block]) == train] for block in blocks(len(split)))
+    users = different(user.iloc[block][part_codes(part.iloc[block]) == train] for block in room.blocks(len(split)))
 
     def trained(block: slice) -> npt.NDArray[np.bool_]:
         codes = part_codes(part.iloc[block])
@@ -158,7 +164,7 @@ def as_of(split: pd.DataFrame, key: str = "timestamp") -> pd.Series:
 
 def distinct(ids: pd.Series, room: Room = MEMORY) -> tuple[list[int | str], npt.NDArray[np.int32]]:
     """The different ids of a column, sorted; and of each row which of them it holds."""
-    found = different(ids.iloc[block] for block in blocks(len(ids)))
+    found = different(ids.iloc[block] for block in room.blocks(len(ids)))
     index = pd.Index(found)
     return found, room.filled(len(ids), np.int32, lambda block: index.get_indexer(pd.Index(ids.iloc[block])))
 
@@ -173,7 +179,7 @@ def _in_event_order(interactions: pd.DataFrame, room: Room) -> pd.DataFrame:
     moment = room.empty(len(order), np.int64)
     times = columns["timestamp"]
     latest = room.empty(len(order), times.to_numpy().dtype) if key == "order" else None
-    for block in blocks_of_users(user):
+    for block in room.blocks_of_users(user):
         moment[block] = _moments(user[block], columns[key].to_numpy()[block])
         if latest is not None:
             latest[block] = _risen(user[block], moment[block], times.iloc[block])
@@ -185,11 +191,11 @@ def _in_event_order(interactions: pd.DataFrame, room: Room) -> pd.DataFrame:
 def _event_order(user: npt.NDArray[np.int32], key: npt.NDArray[Any], room: Room) -> npt.NDArray[np.int64]:
     """Rows by user, then by key, then as they are: those of so many users at a time as have a block of rows."""
     counts = np.zeros(int(user.max(initial=-1)) + 1, np.int64)
-    for block in blocks(len(user)):
+    for block in room.blocks(len(user)):
         counts += np.bincount(user[block], minlength=len(counts))
+    span = room.spans(counts)
     order, done = room.empty(len(user), np.int64), 0
-    for first, last in spans(counts):
-        rows = room.true((user >= first) & (user < last))
+    for rows in room.gathered(room.taken(span, user)):
         order[done : done + len(rows)] = rows[np.lexsort((key[rows], user[rows]))]
         done += len(rows)
     room.let_go()
@@ -256,11 +262,15 @@ def _parts_of_users(users: int, validation: float, test: float, seed: int) -> np
     return parts
 
 
-def _part_of_time(timestamp: pd.Series, history_share: float, validation: float, test: float) -> pd.Categorical[Any]:
+def _part_of_time(timestamp: pd.Series, shares: Shares) -> pd.Categorical[Any]:
     """Four spans of global time. A span begins at a timestamp, so that equal timestamps share a part."""
-    shares = [history_share, 1 - validation - test, 1 - test]
-    cuts = pd.Series([timestamp.quantile(share, interpolation="lower") for share in shares])
-    codes = np.empty(len(timestamp), np.int8)
-    for block in blocks(len(timestamp)):
-        codes[block] = np.searchsorted(cuts, timestamp.iloc[block], side="left")
-    return _as_parts(codes)
+    room, times = shares.room, timestamp.to_numpy()
+    numbers = times.view(np.int64) if times.dtype.kind == "M" else times
+    copy = room.filled(len(numbers), numbers.dtype, lambda block: numbers[block])  # which is brought into another order
+    wanted = [shares.history_share, 1 - shares.validation - shares.test, 1 - shares.test]
+    cuts = pd.Series(np.quantile(copy, wanted, method="lower", overwrite_input=True).astype(times.dtype))
+
+    def span(block: slice) -> npt.NDArray[Any]:
+        return np.searchsorted(cuts, timestamp.iloc[block], side="left")
+
+    return _as_parts(room.filled(len(timestamp), np.int8, span))

@@ -24,9 +24,9 @@ import pandas as pd
 
 from kar_aug.data.ids import AS_STRINGS, ids, kind_of
 from kar_aug.data.labels import labelled
-from kar_aug.data.place import Place, Table, first
+from kar_aug.data.place import Table, first
 from kar_aug.data.reading import read_table
-from kar_aug.data.room import MEMORY, Room, blocks, different
+from kar_aug.data.room import MEMORY, Room, different
 from kar_aug.data.shapes import candidates, items_of
 from kar_aug.data.times import times
 from kar_aug.data.types import numbers, plain, take
@@ -90,12 +90,16 @@ class Tables:
                     right=kind,
                 )
 
-    def ids(self, entity: str) -> list[int | str]:
-        """Every known id of an entity ("user" or "item"), sorted: those of its table and of the interactions."""
+    def ids(self, entity: str, room: Room = MEMORY) -> list[int | str]:
+        """Every known id of an entity ("user" or "item"), sorted: those of its table and of the interactions.
+
+        Args:
+            room: how many rows are gone through at a time.
+        """
         table = self.users if entity == "user" else self.items
         column = f"{entity}_id"
         ids = self.interactions[column]
-        return different([*(ids.iloc[block] for block in blocks(len(ids))), table[column].astype(ids.dtype)])
+        return different([*(ids.iloc[block] for block in room.blocks(len(ids))), table[column].astype(ids.dtype)])
 
 
 def load_tables(
@@ -153,6 +157,7 @@ def load_tables(
             renamed = candidates(renamed, shown, clicked, table)
         if label is not None and name == "interactions":
             renamed = labelled(renamed, label)
+            renamed = renamed.assign(label=room.column(renamed["label"]))
         tables[name] = typed(name, renamed, table, id_type, room)
     if item_columns:
         _require(tables["interactions"], "interactions", ["item_id", "timestamp"])
@@ -178,14 +183,14 @@ def typed(
     if not frame.columns.is_unique:
         return frame  # which is said where its columns are required
     frame = plain(frame, table)
-    read: dict[str, Callable[[pd.Series, Place], pd.Series]] = dict.fromkeys(KEYS[name], partial(ids, id_type=id_type))
+    read: dict[str, Callable[..., pd.Series]] = dict.fromkeys(KEYS[name], partial(ids, id_type=id_type))
     if name == "interactions":
         read |= {"timestamp": times, "rating": numbers, "label": numbers, "order": numbers}
     changed = {}
     for key, read_column in read.items():
         if key in frame:
             column = frame[key]
-            kept = read_column(column, table[key])
+            kept = read_column(column, table[key], room=room)
             if kept is not column:
                 changed[key] = room.column(kept)
     return frame.assign(**changed)

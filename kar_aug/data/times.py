@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.data.place import Place, first, spread
+from kar_aug.data.room import MEMORY, Room
 from kar_aug.errors import DataError
 
 _log = logging.getLogger("kar_aug")
@@ -35,8 +37,11 @@ _UTC = re.compile(r"\s*(UTC|GMT|Z)\s*$", re.IGNORECASE)
 _REMEDY = "Write ISO 8601, 2024-01-31 18:00:00, or seconds."
 
 
-def times(column: pd.Series, place: Place) -> pd.Series:
+def times(column: pd.Series, place: Place, room: Room = MEMORY) -> pd.Series:
     """A column of plain type (see `kar_aug.data.types.plain`) as times; what is missing stays so.
+
+    Args:
+        room: where they are put.
 
     Raises:
         DataError: A value is no time, or values are in different units.
@@ -47,14 +52,14 @@ def times(column: pd.Series, place: Place) -> pd.Series:
     if pd.api.types.is_bool_dtype(column):
         raise _no_time(column, there.notna(), place)
     if pd.api.types.is_numeric_dtype(column):
-        return _of_numbers(column, place)
+        return _of_numbers(column, place, room)
     kind = pd.api.types.infer_dtype(there)
     if kind == "string":
-        return _of_text(column, there, place)
+        return _of_text(column, there, place, room)
     if kind in ("date", "datetime"):
         return pd.to_datetime(column, utc=True).dt.tz_localize(None)
     if kind in ("decimal", "integer", "floating", "mixed-integer-float"):
-        return _of_numbers(pd.to_numeric(column), place)
+        return _of_numbers(pd.to_numeric(column), place, room)
     if kind == "empty":
         return column
     raise _no_time(column, ~there.map(lambda value: isinstance(value, (int, float))), place)
@@ -69,7 +74,7 @@ def seconds(timestamp: pd.Series) -> npt.NDArray[np.float64]:
     return np.asarray(since, np.float64)
 
 
-def _of_numbers(column: pd.Series, place: Place) -> pd.Series:
+def _of_numbers(column: pd.Series, place: Place, room: Room) -> pd.Series:
     there = column if column.notna().all() else column.dropna()
     if pd.api.types.is_float_dtype(there) and not np.isfinite(there.to_numpy(float)).all():
         raise place.error("holds infinity.")
@@ -78,23 +83,26 @@ def _of_numbers(column: pd.Series, place: Place) -> pd.Series:
         return column  # empty, or small numbers: seconds
     for digits, form in _DATES.items():
         if sizes.min() >= 10 ** (digits - 1) and sizes.max() < 10**digits:
-            dates = _as_dates(there, digits, form)
+            dates = _as_dates(there, digits, form, room)
             if dates is not None:
                 _log.warning("%s holds dates written as numbers: %d is %s.", place, there.iloc[0], dates.iloc[0])
                 return spread(dates, column)
-    return _in_unit(column, sizes, place)
+    return _in_unit(column, sizes, place, room)
 
 
-def _as_dates(numbers: pd.Series, digits: int, form: str) -> pd.Series | None:
+def _as_dates(numbers: pd.Series, digits: int, form: str, room: Room) -> pd.Series | None:
     """The numbers as dates, if all of them are such."""
-    whole = numbers.astype("int64")
-    if (whole != numbers).any() or not (whole // 10 ** (digits - 4)).between(*_YEARS).all():
-        return None
-    dates = pd.to_datetime(whole.astype(str), format=form, errors="coerce")
+    for block in room.blocks(len(numbers)):
+        part = numbers.iloc[block]
+        whole = part.astype("int64")
+        if (whole != part).any() or not (whole // 10 ** (digits - 4)).between(*_YEARS).all():
+            return None
+    read = partial(pd.to_datetime, format=form, errors="coerce")
+    dates = room.made(numbers, lambda part: read(part.astype("int64").astype(str)))
     return None if dates.isna().any() else dates
 
 
-def _in_unit(column: pd.Series, sizes: pd.Series, place: Place) -> pd.Series:
+def _in_unit(column: pd.Series, sizes: pd.Series, place: Place, room: Room) -> pd.Series:
     unit = next((unit for unit, largest in _LARGEST.items() if sizes.max() <= largest), None)
     if unit is None:
         raise place.error(f"holds {sizes.max()}, which is no time even in nanoseconds. {_REMEDY}")
@@ -106,28 +114,39 @@ def _in_unit(column: pd.Series, sizes: pd.Series, place: Place) -> pd.Series:
             f"holds {sizes.max()}, {_UNITS[unit]} since 1970 by its size, but not in each row. "
             f"{first(column, sizes == sizes.min())} Bring all into one unit."
         )
-    there = column.dropna()
-    whole = there.astype("int64")
-    read = pd.to_datetime(whole if (whole == there).all() else there, unit=unit)  # type: ignore[call-overload]
+    there = column if column.notna().all() else column.dropna()
+    whole = all((there.iloc[block] % 1 == 0).all() for block in room.blocks(len(there)))
+    kind = "int64" if whole else there.dtype
+    read = room.made(there, lambda part: pd.to_datetime(part.astype(kind), unit=unit))  # type: ignore[call-overload]
     _log.warning("%s holds %s since 1970, by their size: %s is %s.", place, _UNITS[unit], there.iloc[0], read.iloc[0])
     return spread(read, column)
 
 
-def _of_text(column: pd.Series, there: pd.Series, place: Place) -> pd.Series:
-    numbers = pd.to_numeric(there, errors="coerce")
-    if numbers.notna().all():
+def _of_text(column: pd.Series, there: pd.Series, place: Place, room: Room) -> pd.Series:
+    if all(_numbers(there.iloc[block]).notna().all() for block in room.blocks(len(there))):
         if there.str.fullmatch(r"\s*(19|20)\d\d\s*").all():
             raise place.error(f"holds years, or seconds? {first(column, there.notna())} {_REMEDY}")
-        return spread(_of_numbers(numbers, place), column)
+        return spread(_of_numbers(room.made(there, _numbers), place, room), column)
+    read = room.made(there, _dates)
+    wrong = read.isna()
+    if wrong.any():  # of what is neither, or of the numbers among dates
+        neither = room.made(there, lambda part: _dates(part).isna() & _numbers(part).isna())
+        raise _no_time(column, neither if neither.any() else wrong, place)
+    return spread(read, column)
+
+
+def _numbers(texts: pd.Series) -> pd.Series:
+    return pd.to_numeric(texts, errors="coerce")
+
+
+def _dates(texts: pd.Series) -> pd.Series:
+    """Texts as datetimes in UTC; missing where one is none."""
     try:
-        read = pd.to_datetime(there, format="ISO8601", utc=True)
+        read = pd.to_datetime(texts, format="ISO8601", utc=True)
     except ValueError:
-        there = there.str.replace(_UTC, "+00:00", regex=True)
-        read = pd.to_datetime(there, format="ISO8601", utc=True, errors="coerce")
-        wrong = read.isna()
-        if wrong.any():  # of what is neither, or of the numbers among dates
-            raise _no_time(column, wrong & numbers.isna() if (wrong & numbers.isna()).any() else wrong, place) from None
-    return spread(read.dt.tz_localize(None), column)
+        texts = texts.str.replace(_UTC, "+00:00", regex=True)
+        read = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+    return read.dt.tz_localize(None)
 
 
 def _no_time(column: pd.Series, wrong: pd.Series, place: Place) -> DataError:

@@ -17,12 +17,14 @@ import ast
 import json
 import logging
 import re
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from kar_aug.data.cells import Unreadable, is_list
 from kar_aug.data.place import Place, Table, first, spread
+from kar_aug.data.room import MEMORY, Room
 
 _log = logging.getLogger("kar_aug")
 _NUMPY_LIST = re.compile(r"(?<=['\"])\s+(?=['\"])")  # "['a' 'b']": pandas writes lists of numpy so into CSV files
@@ -61,8 +63,11 @@ def plain_column(column: pd.Series, place: Place) -> pd.Series:
     return column
 
 
-def numbers(column: pd.Series, place: Place) -> pd.Series:
+def numbers(column: pd.Series, place: Place, room: Room = MEMORY) -> pd.Series:
     """A column of plain type as numbers; what is missing stays so.
+
+    Args:
+        room: where they are put.
 
     Raises:
         DataError: A value is no number.
@@ -72,7 +77,7 @@ def numbers(column: pd.Series, place: Place) -> pd.Series:
     there = column.dropna()
     kind = pd.api.types.infer_dtype(there)
     if kind == "string":
-        read = pd.to_numeric(there, errors="coerce")
+        read = room.made(there, partial(pd.to_numeric, errors="coerce"))
         if read.isna().any():
             raise place.error(
                 f"must hold numbers, not text. {first(column, read.isna())} Write them with a point: 4.5."

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from kar_aug.cache import Status
@@ -21,10 +22,10 @@ from kar_aug.data.contradictions import without_contradictions
 from kar_aug.data.inputs import inputs
 from kar_aug.data.labels import labelled
 from kar_aug.data.negatives import with_negatives
-from kar_aug.data.room import Room, blocks, different
+from kar_aug.data.room import Room, different
 from kar_aug.data.samples import Samples
 from kar_aug.data.some_users import some_users
-from kar_aug.data.split import SAMPLE_PARTS, is_sample
+from kar_aug.data.split import PARTS, SAMPLE_PARTS, is_sample, part_codes
 from kar_aug.errors import DataError
 from kar_aug.generate.intake import accepted
 from kar_aug.pipeline.workspace.attributes import add_attributes, answers_fingerprint
@@ -43,7 +44,7 @@ class Data:
 
     def __init__(self, paths: Paths, tables: Tables | None = None, split: pd.DataFrame | None = None) -> None:
         self.paths, self.config = paths, paths.config.data
-        self.room = Room(paths.config.work / "room")
+        self.room = Room(paths.config.work / "room", paths.config.data.bytes)
         self._is_given = tables is not None or split is not None
         self._get_tables: Callable[[], Tables] = self._users_wanted if tables is None else lambda: tables
         self._get_split: Callable[[], pd.DataFrame] = self._make_split if split is None else lambda: split
@@ -113,15 +114,15 @@ class Data:
             seed=data.seed,
             room=self.room,
         )
-        for part in SAMPLE_PARTS:
-            if not (split["part"] == part).any():
+        for part, (rows, _) in _counts(split, self.room).items():
+            if not rows:
                 raise DataError(f"The {part} part has no events: there are too few to split by {data.protocol}.")
         if data.one_sample:
             split = without_contradictions(split)
         if data.negatives:
-            split = with_negatives(split, data.negatives, data.seed)
-        for part in SAMPLE_PARTS:
-            _two_classes(split["label"][split["part"] == part], part)
+            split = with_negatives(split, data.negatives, data.seed, self.room)
+        for part, (rows, clicks) in _counts(split, self.room).items():
+            _two_classes(rows, clicks, part)
         return split
 
     @property
@@ -129,7 +130,7 @@ class Data:
         """The split without users who have a history alone."""
         split, room = self.split, self.room
         users = split["user_id"]
-        sampled = different(users.iloc[block][is_sample(split.iloc[block])] for block in blocks(len(split)))
+        sampled = different(users.iloc[block][is_sample(split.iloc[block])] for block in room.blocks(len(split)))
         return room.rows(split, room.filled(len(split), bool, lambda block: users.iloc[block].isin(sampled)))
 
     @cached_property
@@ -191,20 +192,31 @@ class Data:
 
     def blind(self) -> Data:
         """The same, where events end with the histories: nothing made of it can know a sample."""
-        history = self.room.rows(self.split, (self.split["part"] == "history").to_numpy())
+        part = self.split["part"]
+        is_history = self.room.filled(len(part), bool, lambda block: part.iloc[block] == "history")
+        history = self.room.rows(self.split, is_history)
         seen = self.tables if history.empty else replace(self.tables, interactions=history)
         return Data(self.paths, seen, history)
 
 
-def _two_classes(label: pd.Series, part: str) -> None:
+def _counts(split: pd.DataFrame, room: Room) -> dict[str, tuple[int, int]]:
+    """Of each part with samples how many it has, and how many of them are clicks."""
+    found = np.zeros((len(PARTS), 2), int)
+    for block in room.blocks(len(split)):
+        code, clicked = part_codes(split["part"].iloc[block]), split["label"].iloc[block] > 0
+        for number in range(len(PARTS)):
+            found[number] += (code == number).sum(), (clicked & (code == number)).sum()
+    return {part: (int(found[PARTS.index(part), 0]), int(found[PARTS.index(part), 1])) for part in SAMPLE_PARTS}
+
+
+def _two_classes(rows: int, clicks: int, part: str) -> None:
     """Raise DataError where there is nothing to tell apart."""
-    clicks = int((label > 0).sum())
     if clicks == 0:
         which, remedy = "no", "Say what a click is: [data] label = ..., or click_above = ..."
-    elif clicks == len(label):
+    elif clicks == rows:
         which, remedy = "only", "If the log holds nothing else, items can be drawn beside them: [data] negatives = 4"
     else:
         return
     raise DataError(
-        f"The {part} part holds {which} clicks ({len(label):,} rows): no model can be trained and tested. {remedy}"
+        f"The {part} part holds {which} clicks ({rows:,} rows): no model can be trained and tested. {remedy}"
     )

@@ -36,6 +36,7 @@ _RECENT_SECONDS = 86_400
 _SMALL = 1 << 24
 _CODE = ("data", "datasets", "pipeline/workspace")
 _PATHS = ("path", "interactions", "items", "users")
+_OF_THE_WAY = ("memory",)  # how they are made, which changes nothing of what is made
 _log = logging.getLogger("kar_aug")
 
 
@@ -48,7 +49,7 @@ def made_of(config: Config) -> dict[str, Any] | None:
     if data.dataset is not None and data.path is None and DATASETS.fingerprint(data.dataset):
         return None
     named = {name: value for name in _PATHS if (value := getattr(data, name))}
-    settings = {name: value for name, value in vars(data).items() if name not in _PATHS}
+    settings = {name: value for name, value in vars(data).items() if name not in (*_PATHS, *_OF_THE_WAY)}
     return {
         "settings": settings,
         "files": {name: _identity(config.path(value), config.work) for name, value in named.items()},
