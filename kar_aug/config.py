@@ -167,11 +167,12 @@ class PromptConfig:
         user_recipe, item_recipe: how to ask about users, and items: recipes by name, or paths of .toml files. "kar" is
             the scenario's own question.
         max_events: how many of a user's history events a prompt shows.
-        selection: which of them, where there are more: "recent"; "informative" (rated unlike most, of rare items);
-            "diverse" (a cover of the taste by the items' vectors); "summarised" (the latest, after summaries of all
-            before, which are asked for first: see `kar_aug.prompts.histories.summaries`).
+        selection: which of the events, where there are more: "recent"; "informative" (rated unlike most, of rare
+            items); "diverse" (a cover of the taste by the items' vectors); "summarised" (the latest, after summaries of
+            all before, which are asked for first: see `kar_aug.prompts.histories.summaries`).
         min_events: users with a shorter history are not asked about.
-        fallback: what is said of these, at no cost: "none"; "profile"; "average" (what most users like).
+        fallback: what is said of users below min_events, at no cost: "none"; "profile"; "average" (what most users
+            like).
         max_users, max_items: ask about so many only, those with most history first; all if not given.
         whole_catalogue: whether items are asked about, too, that have no event at all: a comparison reads nothing of
             them, and a model that serves may.
@@ -381,8 +382,13 @@ class TrainingConfig:
         embedding_dim: of the features, and the width of an augmented vector.
         shared_experts, dedicated_experts, expert_hidden: of the adaptor; experts are expert_hidden -> embedding_dim.
         hidden_units: widths of a backbone's deep part.
+        dropout: after each layer of the deep part.
+        l2_embedding: weight of the squared embeddings in the loss.
         unknown_share: of the ids in a batch, those that are read as unknown ones, so that these are worth something.
-        epochs: at most; training stops after `patience` epochs without a better validation AUC.
+        learning_rate: of Adam.
+        batch_size: samples a step.
+        epochs: at most; the best by validation AUC is kept.
+        patience: epochs without a better validation AUC after which training stops.
     """
 
     keras: str = setting("2", among=("2", "3"))
@@ -419,12 +425,12 @@ class CompareConfig(TrainingConfig):
             backbone, its deep part widened until it has as many parameters) and "collaborative" (items by the training
             part's behaviour; every arm with vectors of items is then trained with these beside its own, too).
         adaptors: each is combined with each of `knowledge`; the first is that of the controls too.
-        injections: likewise, for knowledge of items, and of the controls too. "fields": the item's vector, as in KAR.
-            "events": those of the items that the user clicked before as well: averaged into one field more (DeepFM,
-            where item and events then meet in the second order, and others), or compared by the attention (DIN).
-            "similarity", "attention", "retrieval": frozen vectors compare the candidate with what the user liked and
-            disliked before (`[data] past_length`). "user-similarity": with what is known of the user. Joined by "+",
-            one arm has several.
+        injections: combined likewise, for knowledge of items, and of the controls too. "fields": the item's vector, as
+            in KAR. "events": those of the items that the user clicked before as well: averaged into one field more
+            (DeepFM, where item and events then meet in the second order, and others), or compared by the attention
+            (DIN). "similarity", "attention", "retrieval": frozen vectors compare the candidate with what the user
+            liked and disliked before (`[data] past_length`). "user-similarity": with what is known of the user. Joined
+            by "+", one arm has several.
         stores: name -> vector stores of other texts, an arm each: { item = "folder" }, or a folder alone for items.
         seeds: how often each arm is trained, with other initial weights and order of data.
         vary_split: whether each seed also draws the users of train, validation and test anew.

@@ -26,6 +26,7 @@ from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.tasks import Training
 from kar_aug.testing import ChatServer
 
+DOCS = Path(__file__).parents[1] / "docs"
 HASHES = ("--encoder", "kar_aug.testing:hash_encoder")
 
 
@@ -91,14 +92,14 @@ def test_the_whole_way_on_a_users_own_tables(folder: Path, chat_server: ChatServ
 
 
 def serve_with_tensorflow_alone(folder: Path) -> None:
-    """Load the export where neither kar_aug nor DeepCTR can be imported, ask it for the test rows and what the README
-    asks; compare with the predictions of the comparison.
+    """Load the export where neither kar_aug nor DeepCTR can be imported, ask it for the test rows and what the
+    documentation asks; compare with the predictions of the comparison.
     """
     workspace = Project.open(folder / "kar.toml").workspace
     note = json.loads((folder / "serving/1/assets.extra/kar_aug.json").read_text())
     samples = workspace.samples
     sent = request(workspace.data.split, samples.rows[samples.of("test")].tolist(), note["inputs"])
-    (example,) = re.findall(r"predict -d '(.*?)'", (Path(__file__).parents[1] / "README.md").read_text(), re.S)
+    (example,) = re.findall(r"predict -d '(.*?)'", (DOCS / "serving.md").read_text(), re.S)
     (folder / "example.json").write_text(example)
     np.savez(folder / "request.npz", **sent)
     code = """
@@ -248,7 +249,7 @@ def test_init_writes_a_scenario_to_edit(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", sorted(main.commands))
-def test_every_command_has_help_with_an_example_and_stands_in_the_readme(command: str) -> None:
+def test_every_command_has_help_with_an_example_and_stands_in_the_documentation(command: str) -> None:
     text = main.commands[command].help or ""
     assert "Example:" in text
-    assert f"kar-aug {command}" in (Path(__file__).parents[1] / "README.md").read_text()
+    assert f"kar-aug {command}" in (DOCS / "get-started.md").read_text()

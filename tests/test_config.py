@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import runpy
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_type_hints
 
 import pytest
 
+from kar_aug._settings import read_value
 from kar_aug.config import CompareConfig, Config, DataConfig, EncodeConfig, LanguageModel, PromptConfig
 from kar_aug.errors import ConfigError
 
+# Which writes docs/settings.md: no module of a package.
+settings_page = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "docs" / "settings.py")))
+SECTIONS = settings_page.sections()
 DATA = '[data]\ndataset = "movielens-100k"\n'
 
 
@@ -70,17 +76,28 @@ def test_the_packaged_files_are_valid(name: str) -> None:
     assert parse(content).data.dataset == "movielens-100k"
 
 
-def test_each_setting_that_the_template_shows_exists_and_shown_defaults_are_true() -> None:
+def test_the_template_shows_every_setting_with_its_default() -> None:
     content = files("kar_aug.cli").joinpath("template.toml").read_text(encoding="utf-8")
-    shown = tomllib.loads(content)
-    defaults = dataclasses.asdict(Config(DataConfig(dataset="movielens-100k")))
-    for section in ("prompts", "generate", "encode", "compare"):
-        for name, value in shown[section].items():
-            default = defaults[section][name]
-            assert value == (list(default) if isinstance(default, tuple) else default), f"[{section}] {name}"
-    uncommented = re.sub(r"^# (?=\w+ = )", "", content, flags=re.MULTILINE).replace('dataset = "movielens-100k"', "")
-    config = parse(uncommented)
-    assert config.data.interactions == "interactions.parquet" and config.prompts.max_items == 1000
+    for_movielens = {"dataset", "user_features", "item_features"}
+    uncommented = tomllib.loads(re.sub(r"^# (?=\w+ = )", "", content, flags=re.MULTILINE))
+    assert uncommented.pop("workdir") == ".kar" and list(uncommented) == list(SECTIONS)
+    for section, kind in SECTIONS.items():
+        shown, hints = uncommented[section], get_type_hints(kind)
+        assert set(shown) == {field.name for field in dataclasses.fields(kind)}
+        for field in dataclasses.fields(kind):
+            value, default = read_value(field.name, hints[field.name], shown[field.name]), settings_page.default(field)
+            is_example = default in (None, (), {}) or field.name in for_movielens
+            assert is_example or value == default, f"[{section}] {field.name}"
+
+
+def test_the_page_of_settings_says_what_the_code_says() -> None:
+    page = settings_page.PAGE.read_text(encoding="utf-8")
+    assert page == settings_page.page(), "write it anew: python docs/settings.py"
+    for section, kind in SECTIONS.items():
+        told = settings_page.effects(kind)
+        assert set(told) == {field.name for field in dataclasses.fields(kind)} and all(told.values()), section
+        rows = page.partition(f"## [{section}]\n")[2].partition("\n## ")[0]
+        assert all(f"\n| `{name}` | " in rows for name in told), section
 
 
 @pytest.mark.parametrize(

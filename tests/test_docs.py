@@ -1,4 +1,4 @@
-"""What the documentation shows runs: examples of docstrings, Python in the README, the scripts in examples/.
+"""What the documentation shows runs: examples of docstrings, Python in README and docs/, the scripts in examples/.
 
 They run in the folder of a small project whose language model is a server on this machine, and find the names of
 `names` there; nothing else is prepared for them.
@@ -54,10 +54,10 @@ def with_examples() -> dict[str, int]:
 
 
 def blocks() -> list[str]:
-    """The Python of the README and of docs/, but for the whole job, which `test_project` runs as a script."""
+    """The Python of README and docs/, each once, but for the whole job, which `test_project` runs as a script."""
     files = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     found = [block for file in files for block in re.findall(r"^```python\n(.*?)^```", file.read_text(), re.S | re.M)]
-    return [block for block in found if not block.startswith("from kar_aug import Project\n")]
+    return [block for block in dict.fromkeys(found) if not block.startswith("from kar_aug import Project\n")]
 
 
 @pytest.fixture(scope="module")
