@@ -54,9 +54,9 @@ def deepfm(
         hidden = keras.layers.Dense(units, "relu", kernel_initializer="glorot_normal", name=f"deep_{number}")(hidden)
         if settings.dropout:
             hidden = keras.layers.Dropout(settings.dropout, seed=settings.seed + number)(hidden)
-    deep = keras.layers.Dense(1, use_bias=False, kernel_initializer="glorot_normal", name="deep")(hidden)
+    deep = keras.layers.Dense(1, kernel_initializer="glorot_normal", name="deep")(hidden)
     logit = keras.layers.Add()([*first_order, second_order, deep])
-    return keras.Model(inputs, keras.layers.Dense(1, "sigmoid", kernel_initializer="ones", name="ctr")(logit))
+    return keras.Model(inputs, keras.layers.Activation("sigmoid", dtype="float32", name="ctr")(logit))
 
 
 def _tables(name: str, size: int, settings: Settings, seeds: Any) -> tuple[Any, Any]:
