@@ -29,6 +29,8 @@ PARTS = ("train", "validation", "test")
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "plain": ("", ()),
     "fields: text": ("fields", ("text",)),
+    "fields: metadata": ("fields", ("metadata",)),
+    "fields: shuffled": ("fields", ("shuffled",)),
     "similarity: shuffled": ("similarity", ("shuffled",)),
     "similarity: metadata": ("similarity", ("metadata",)),
     "similarity: text": ("similarity", ("text",)),
@@ -172,7 +174,7 @@ def opened(path: Path) -> Arrays:
         host = {name: file[name] for name in file}
     names = ("first", "stop", "seconds", "place/user", "place/item")
     device = {name: jax.device_put(host[name]) for name in host if name in names or name.startswith("column/")}
-    parts = {name: host["part"] == number for number, name in enumerate(PARTS)}
+    parts = {name: host["part"] == number for number, name in enumerate(PARTS, start=1)}  # 0 is the prompts' history
     label_of_row = np.zeros(len(host["seconds"]), np.float32)
     label_of_row[host["rows"]] = host["label"]
     device["label"] = jax.device_put(label_of_row)
