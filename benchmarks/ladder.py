@@ -73,7 +73,8 @@ def prepare(config: Path, path: Path) -> None:
             arrays[f"column/{feature.name}"] = column.told.values.astype(np.int16)
         elif feature.sequence and column is not None:
             told[feature.name] = "event"
-            arrays[f"column/{feature.name}"] = column.values[: len(samples.timestamps)].astype(np.int8)
+            values = column.values[: len(samples.timestamps)]
+            arrays[f"column/{feature.name}"] = values if feature.is_number else values.astype(np.int16)
         elif column is not None:
             told[feature.name] = column.entity
             arrays[f"column/{feature.name}"] = column.values.astype(np.int16)
