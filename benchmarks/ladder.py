@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 BATCH, PREDICTED, RATE, EPOCHS, PATIENCE, UNKNOWN_SHARE = 4096, 8192, 0.002, 10, 2, 0.05
-PARTS = ("train", "validation", "test")
 # Arm: how vectors enter, and which.
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "plain": ("", ()),
@@ -169,11 +168,13 @@ class Arrays(NamedTuple):
 def opened(path: Path) -> Arrays:
     import jax
 
+    from kar_aug.data.split import PARTS
+
     with np.load(path) as file:
         host = {name: file[name] for name in file}
     names = ("first", "stop", "seconds", "place/user", "place/item")
     device = {name: jax.device_put(host[name]) for name in host if name in names or name.startswith("column/")}
-    parts = {name: host["part"] == number for number, name in enumerate(PARTS)}
+    parts = {name: host["part"] == PARTS.index(name) for name in PARTS}
     label_of_row = np.zeros(len(host["seconds"]), np.float32)
     label_of_row[host["rows"]] = host["label"]
     device["label"] = jax.device_put(label_of_row)

@@ -7,14 +7,17 @@ compares those that `numbers` gave elsewhere with those of this process, which m
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from kar_aug import KnowledgeAugmentation, KnowledgeTable, augment, load_model, prestore
 from kar_aug._keras import BACKEND, keras
+from kar_aug.errors import ConfigError
 from kar_aug.layers import (
     EventMask,
     EventValues,
@@ -24,6 +27,7 @@ from kar_aug.layers import (
     MostSimilar,
     SimilarityFeatures,
 )
+from kar_aug.layers.lookup import keys_of
 
 USERS, ITEMS, LENGTH, ROWS = 20, 30, 6, 48
 
@@ -120,7 +124,7 @@ def check_by_keras() -> None:
     """What Keras asks of its own layers."""
     from keras.src.testing import TestCase
 
-    from kar_aug.layers import BilinearSimilarity, HybridExpertAdaptor
+    from kar_aug.layers import BilinearSimilarity
 
     case, alike = TestCase(), [(4, 5)] * 3
     case.run_layer_test(SimilarityFeatures, {"bins": 2}, input_shape=alike, expected_output_shape=(4, 15),
@@ -128,25 +132,14 @@ def check_by_keras() -> None:
     case.run_layer_test(EventValues, {}, input_shape=alike[:2], expected_output_shape=(4, 5, 4), supports_masking=True)
     case.run_layer_test(BilinearSimilarity, {"heads": 3}, input_shape=[(4, 5), (4, 6)], expected_output_shape=(4, 3),
                         expected_num_trainable_weights=1, supports_masking=True)  # fmt: skip
-    case.run_layer_test(
-        HybridExpertAdaptor,
-        {"sources": ["user", "item"], "expert_units": [8, 4]},
-        input_shape={"user": (4, 5), "item": (4, 6)},
-        expected_output_shape={"user": (4, 4), "item": (4, 4)},
-    )
 
 
 def check_refusals() -> None:
     """What cannot be there is said in one line."""
-    from kar_aug.errors import ConfigError
-
-    for module, words in (("kar_aug.models.export", "works on TensorFlow alone"),):
-        try:
-            __import__(module)
-        except ConfigError as error:
-            assert words in str(error) and BACKEND in str(error), error
-        else:
-            raise AssertionError(module)
+    with pytest.raises(ConfigError, match=f"works on TensorFlow alone, but Keras runs on {BACKEND}"):
+        importlib.import_module("kar_aug.models.export")
+    with pytest.raises(ValueError, match="Ids that are strings cannot be looked up"):
+        keys_of(["a", "b"])
 
 
 if __name__ == "__main__":
