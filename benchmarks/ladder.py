@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 BATCH, PREDICTED, RATE, EPOCHS, PATIENCE, UNKNOWN_SHARE = 4096, 8192, 0.002, 10, 2, 0.05
-PARTS = ("train", "validation", "test")
 # Arm: how vectors enter, and which.
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "plain": ("", ()),
@@ -75,7 +74,8 @@ def prepare(config: Path, path: Path) -> None:
             arrays[f"column/{feature.name}"] = column.told.values.astype(np.int16)
         elif feature.sequence and column is not None:
             told[feature.name] = "event"
-            arrays[f"column/{feature.name}"] = column.values[: len(samples.timestamps)].astype(np.int8)
+            values = column.values[: len(samples.timestamps)]
+            arrays[f"column/{feature.name}"] = values if feature.is_number else values.astype(np.int16)
         elif column is not None:
             told[feature.name] = column.entity
             arrays[f"column/{feature.name}"] = column.values.astype(np.int16)
@@ -170,11 +170,13 @@ class Arrays(NamedTuple):
 def opened(path: Path) -> Arrays:
     import jax
 
+    from kar_aug.data.split import PARTS
+
     with np.load(path) as file:
         host = {name: file[name] for name in file}
     names = ("first", "stop", "seconds", "place/user", "place/item")
     device = {name: jax.device_put(host[name]) for name in host if name in names or name.startswith("column/")}
-    parts = {name: host["part"] == number for number, name in enumerate(PARTS, start=1)}  # 0 is the prompts' history
+    parts = {name: host["part"] == PARTS.index(name) for name in PARTS}
     label_of_row = np.zeros(len(host["seconds"]), np.float32)
     label_of_row[host["rows"]] = host["label"]
     device["label"] = jax.device_put(label_of_row)

@@ -87,9 +87,9 @@ def dtype_name(dtype: Any) -> str:
 
 def is_ragged(tensor: Any) -> bool:
     """Whether a symbolic tensor has rows of unequal length."""
-    if IS_KERAS_3:
-        return bool(getattr(tensor, "ragged", False))
-    return isinstance(getattr(tensor, "type_spec", None), tf.RaggedTensorSpec)
+    if getattr(tensor, "ragged", False):
+        return True
+    return ON_TENSORFLOW and isinstance(getattr(tensor, "type_spec", None), tf.RaggedTensorSpec)
 
 
 def node_of(tensor: Any) -> Any:

@@ -51,7 +51,6 @@ square = _ops.square
 stack = _ops.stack
 stop_gradient = _ops.stop_gradient
 sum = _ops.sum
-top_k = _ops.top_k
 transpose = _ops.transpose
 var = _ops.var
 where = _ops.where
@@ -62,11 +61,6 @@ zeros_like = _ops.zeros_like
 def name_scope(name: str) -> Any:
     """For weights' names in TensorFlow's files; here they are Keras's business alone."""
     return nullcontext()
-
-
-def rows_at(table: Any, places: Any) -> Any:
-    """Rows of a table, (rows, ...), at places that are all within it, of any shape."""
-    return _ops.take(table, places, axis=0)
 
 
 def take_along(tensor: Any, places: Any) -> Any:
@@ -136,11 +130,3 @@ def keys_of_strings(ids: Any) -> NoReturn:
         f"Ids that are strings cannot be looked up on {BACKEND}: it has no strings. Number them, and give the layer a "
         "table for these integers: store.align(vocabulary)."
     )
-
-
-def products_with_rows(queries: Any, table: Any, places: Any) -> Any:
-    """Products of queries, (batch, heads, width), with the rows of a table that is not trained at (batch, length)
-    places: (batch, heads, length).
-    """
-    vectors = _ops.cast(rows_at(table, places), queries.dtype)  # (batch, length, width)
-    return _ops.matmul(queries, _ops.transpose(vectors, (0, 2, 1)))

@@ -26,6 +26,11 @@ def rows_at(table: Any, places: Any) -> Any:
     return jnp.take(convert_to_tensor(table), places, axis=0, mode="clip")
 
 
+def top_k(tensor: Any, k: int, **_: Any) -> tuple[Any, Any]:
+    """The k largest along the last axis, and where: of equals the first ones."""
+    return tuple(jax.lax.top_k(tensor, k))
+
+
 def products_with_rows(queries: Any, table: Any, places: Any) -> Any:
     """Products of queries, (batch, heads, width), with the rows of a table that is not trained at (batch, length)
     places: (batch, heads, length).
@@ -49,6 +54,11 @@ def distinct(places: Any, size: int) -> tuple[Any, Any]:
     order = jnp.arange(count, dtype=places.dtype)
     first = jnp.full(size + 1, count, places.dtype).at[places].min(order)[places]
     return jnp.where(first == order, places, size), first
+
+
+def if_equal(weight: Any, value: Any, tensor: Any) -> Any:
+    """A tensor; NaN where a weight has not this value: `value_now` cannot tell it of what is traced, and this can."""
+    return jnp.where(convert_to_tensor(weight) == jnp.asarray(value), tensor, jnp.nan)
 
 
 def value_now(tensor: Any) -> npt.NDArray[Any] | None:

@@ -137,6 +137,10 @@ def products_with_rows(queries: Any, table: Any, places: Any) -> Any:
     return products(queries)
 
 
+def if_equal(weight: Any, value: Any, tensor: Any) -> Any:
+    return tensor
+
+
 def value_now(tensor: Any) -> npt.NDArray[Any] | None:
     """Asked while a graph is traced, it is of the moment: which is after weights were set and before they are used; of
     a graph that is only sketched, they may come yet.

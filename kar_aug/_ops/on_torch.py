@@ -26,6 +26,13 @@ def rows_at(table: Any, places: Any) -> Any:
     return found.reshape(*places.shape, *table.shape[1:])
 
 
+def products_with_rows(queries: Any, table: Any, places: Any) -> Any:
+    """Products of queries, (batch, heads, width), with the rows of a table that is not trained at (batch, length)
+    places: (batch, heads, length).
+    """
+    return torch.matmul(queries, rows_at(table, places).to(queries.dtype).transpose(1, 2))
+
+
 def distinct(places: Any, size: int) -> tuple[Any, Any]:
     """Distinct places, and which of these each of `places` is: `places == found[position]`.
 
@@ -36,13 +43,18 @@ def distinct(places: Any, size: int) -> tuple[Any, Any]:
     return found, position
 
 
+def if_equal(weight: Any, value: Any, tensor: Any) -> Any:
+    """The tensor: that a weight has this value, `value_now` tells before."""
+    return tensor
+
+
 def value_now(tensor: Any) -> npt.NDArray[Any] | None:
     """A weight's value, None where it is not known yet: while Keras asks for shapes."""
     value = convert_to_tensor(tensor)
     return None if value.is_meta else convert_to_numpy(value)
 
 
-def top_k(tensor: Any, k: int, sorted: bool = True) -> tuple[Any, Any]:
+def top_k(tensor: Any, k: int, **_: Any) -> tuple[Any, Any]:
     """The k largest along the last axis, and where: of equals the first ones, which `torch.topk` does not promise."""
     values, places = torch.sort(tensor, dim=-1, descending=True, stable=True)
     return values[..., :k], places[..., :k]

@@ -227,7 +227,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
         adapted, gate = self.adaptor.adapt(source.name, vectors)  # (ids, width), (ids, experts)
         if self.load_balance:
             self.add_loss(self.load_balance * _imbalance(gate, known))
-        return ops.where(known[:, None], adapted, ops.cast(source.default, adapted.dtype))
+        return source.if_right(ops.where(known[:, None], adapted, ops.cast(source.default, adapted.dtype)))
 
     def augmented_vectors(self, name: str, *, batch_size: int = 4096) -> Any:
         """The augmented vector of every id of a source's vocabulary, then the default: (vocabulary + 1, width)."""

@@ -17,7 +17,7 @@ from kar_aug.layers.ids import is_integer
 def keys_of(ids: Sequence[int | str]) -> npt.NDArray[np.int64]:
     """Raw ids as the integers under which the layers look them up: themselves, or a 64-bit hash of the text."""
     if len(ids) and isinstance(ids[0], str):
-        return ops.keys_of_strings(ids)  # type: ignore[no-any-return]
+        return ops.keys_of_strings(ids)
     keys = np.asarray(ids, np.int64)
     if len(keys) and max(-int(keys.min()), int(keys.max())) > np.iinfo(ops.KEYS).max:
         raise StoreError("Ids above 2,147,483,647 need integers of 64 bits, which JAX has with JAX_ENABLE_X64=1 alone.")
@@ -131,7 +131,7 @@ def constant(values: Any) -> Any:
 
 def values_of(weight: Any) -> npt.NDArray[Any]:
     """A weight's values, or a tensor's; of a mirrored weight too."""
-    return ops.convert_to_numpy(weight)  # type: ignore[no-any-return]
+    return ops.convert_to_numpy(weight)
 
 
 def concatenate(vectors: list[Any], name: str | None = None) -> Any:

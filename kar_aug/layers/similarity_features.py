@@ -161,7 +161,7 @@ class SimilarityFeatures(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         count = (len(self.temperatures),)
-        logarithms = constant(np.log(np.float32(self.temperatures)))
+        logarithms = constant(np.log(np.asarray(self.temperatures, np.float32)))
         self._log_temperature = self.add_weight(name="log_temperature", shape=count, initializer=logarithms)
         self._level = self.add_weight(name="level", shape=count, initializer=constant([_LEVEL] * count[0]))
         super().build(input_shape)

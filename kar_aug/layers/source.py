@@ -183,6 +183,10 @@ class Source:
                 right=ours,
             )
 
+    def if_right(self, augmented: Any) -> Any:
+        """Augmented vectors; on JAX, whose jitted functions no `check` can look into, NaN where it would raise."""
+        return ops.if_equal(self.fingerprint, as_int64(self.identity.fingerprint).astype(ops.KEYS), augmented)
+
 
 def as_int64(fingerprint: str | None) -> npt.NDArray[np.int64]:
     """A fingerprint's 64 bits as a weight can hold them; 0 for none."""
