@@ -104,10 +104,10 @@ def audit(workspace: Workspace) -> Audit:
         split.history_before_samples(parts),
         split.parts_apart(parts, config.protocol),
         inputs.samples_are_the_split(samples, parts),
-        inputs.earlier_events(samples, parts),
+        inputs.earlier_events(samples, parts, data.room),
         inputs.labels(samples),
         inputs.vocabularies(samples, parts),
-        inputs.fitted_on_training(samples, parts),
+        inputs.fitted_on_training(samples, parts, data.room),
     ]
     for entity, features in zip(ENTITIES, (config.user_features, config.item_features), strict=True):
         table = tables.users if entity == "user" else tables.items

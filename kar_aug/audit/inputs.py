@@ -16,7 +16,7 @@ from kar_aug.audit.split import samples_of
 from kar_aug.data.building import told_codes
 from kar_aug.data.encodings import FIRST, Buckets, Scale
 from kar_aug.data.features import HIST, PAST
-from kar_aug.data.room import blocks, blocks_of_users, different
+from kar_aug.data.room import MEMORY, Room, blocks, different
 from kar_aug.data.samples import ENTITIES, Samples
 from kar_aug.data.split import PARTS, distinct, is_sample, part_codes
 
@@ -43,20 +43,20 @@ def samples_are_the_split(samples: Samples, split: pd.DataFrame) -> Check:
     return Check("samples are the split's", len(samples), "samples", found(leak))
 
 
-def earlier_events(samples: Samples, split: pd.DataFrame) -> Check:
+def earlier_events(samples: Samples, split: pd.DataFrame, room: Room = MEMORY) -> Check:
     """Whether all that a model reads of earlier events is of the user, and happened strictly before the sample.
 
     Of "past", which is as long as histories are, 100,000 samples are looked at, evenly spread.
     """
     name = "earlier events are earlier"
-    rows = np.flatnonzero(is_sample(split))
+    rows = room.true(is_sample(split, room))
     spread = {HIST: 1, PAST: max(1, len(samples) // _SPREAD_ROWS)}
     keys = {f"{sequence}_item": step for sequence, step in spread.items() if sequence in samples.sequences}
     if not keys or len(rows) != len(samples):
         return Check(name, 0, "samples")
     places = {entity: pd.Index(samples.vocabulary[entity][1:]) for entity in ENTITIES}
     bad, example = 0, ""
-    for block in blocks_of_users(distinct(split["user_id"])[1]):
+    for block in room.blocks_of_users(distinct(split["user_id"], room)[1]):
         first, stop = np.searchsorted(rows, [block.start, block.stop])
         wrong = _late(samples, keys, places, split.iloc[block], np.arange(first, stop), rows[first:stop] - block.start)
         bad += len(wrong)
@@ -146,19 +146,19 @@ def _repeats(shown: pd.Series) -> bool:
     return bool(len(shown) < shown.sum() / 2)
 
 
-def fitted_on_training(samples: Samples, split: pd.DataFrame) -> Check:
+def fitted_on_training(samples: Samples, split: pd.DataFrame, room: Room = MEMORY) -> Check:
     """Whether no vocabulary has a value, and no scale a bound, that the training part does not show."""
-    trained = _trained(split)
+    training = _Training.of(split, room)
     findings = []
     fitted: dict[int, str] = {}  # by encoding: events share that of a feature, which stands before
     for name, encoding in samples.encodings.items():
         if fitted.setdefault(id(encoding), name) != name:
             continue
         if isinstance(encoding, Scale):
-            fault = _off_scale(_Spread.of(samples, name, trained, split), encoding)
+            fault = _off_scale(_Spread.of(samples, name, training), encoding)
         else:
             seen = np.zeros(encoding.size, bool)
-            for codes in _shown(samples, name, trained, split):
+            for codes in _shown(samples, name, training):
                 seen[codes] = True
             lacking = encoding.size - FIRST - int(seen[FIRST:].sum())
             fault = lacking > 0 and not (isinstance(encoding, Buckets) and lacking <= 1)
@@ -167,39 +167,45 @@ def fitted_on_training(samples: Samples, split: pd.DataFrame) -> Check:
     return Check("vocabularies and scales are the training part's", len(fitted), "features", found(*findings))
 
 
-def _trained(split: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Rows of the training part, and of its users' histories."""
-    rows = [split.iloc[block] for block in blocks(len(split))]
-    users = different(each["user_id"][each["part"] == "train"] for each in rows)
-    return np.concatenate(
-        [
-            ((part == "train") | ((part == "history") & user.isin(users))).to_numpy()
-            for part, user in ((each["part"], each["user_id"]) for each in rows)
-        ]
-    )
+class _Training(NamedTuple):
+    """Which events of a split are of the training part, or of its users' histories."""
+
+    split: pd.DataFrame
+    rows: npt.NDArray[np.bool_]
+    room: Room
+
+    @classmethod
+    def of(cls, split: pd.DataFrame, room: Room) -> _Training:
+        part, user = split["part"], split["user_id"]
+        users = different(user.iloc[block][part.iloc[block] == "train"] for block in room.blocks(len(split)))
+
+        def trained(block: slice) -> pd.Series:
+            own = part.iloc[block]
+            return (own == "train") | ((own == "history") & user.iloc[block].isin(users))
+
+        return cls(split, room.filled(len(split), bool, trained), room)
 
 
-def _shown(
-    samples: Samples, name: str, trained: npt.NDArray[np.bool_], split: pd.DataFrame
-) -> Iterator[npt.NDArray[Any]]:
+def _shown(samples: Samples, name: str, training: _Training) -> Iterator[npt.NDArray[Any]]:
     """Values of a feature in the training part, some at a time: one an event, or one a user or item that it has."""
+    split, trained, room = training
     column = samples.columns[name]
     feature = next((each for each in (*samples.features, *samples.keys) if each.name == name), None)
     if feature is not None and feature.sequence:
         told, encoding = name.removeprefix(f"{feature.sequence}_"), samples.encodings[name]
         if told in split and not isinstance(encoding, Scale):  # of all events: a sequence may have some alone
-            codes = told_codes(split[told], encoding)
-            yield from (codes[block][trained[block]] for block in blocks(len(codes)))
+            codes = told_codes(split[told], encoding, room)
+            yield from (codes[block][trained[block]] for block in room.blocks(len(codes)))
             return
         kept = samples.sequences[feature.sequence].kept
-        yield from (column.values[block][trained[kept[block]]] for block in blocks(len(kept)))
+        yield from (column.values[block][trained[kept[block]]] for block in room.blocks(len(kept)))
     elif column.entity:
         places, seen = samples.places[column.entity], np.zeros(len(column.values), bool)
-        for block in blocks(len(places)):
+        for block in room.blocks(len(places)):
             seen[places[block][trained[block]]] = True
         yield column.values[seen]
     else:
-        yield from (column.values[block][trained[block]] for block in blocks(len(trained)))
+        yield from (column.values[block][trained[block]] for block in room.blocks(len(trained)))
 
 
 class _Spread(NamedTuple):
@@ -212,12 +218,12 @@ class _Spread(NamedTuple):
     high: float
 
     @classmethod
-    def of(cls, samples: Samples, name: str, trained: npt.NDArray[np.bool_], split: pd.DataFrame) -> _Spread:
+    def of(cls, samples: Samples, name: str, training: _Training) -> _Spread:
         """Of a feature's numbers in the training part, those that are not missing."""
         gone = f"{name}_missing"
         parts = []
-        flags = _shown(samples, gone, trained, split) if gone in samples.columns else repeat(None)
-        for values, missing in zip(_shown(samples, name, trained, split), flags, strict=False):
+        flags = _shown(samples, gone, training) if gone in samples.columns else repeat(None)
+        for values, missing in zip(_shown(samples, name, training), flags, strict=False):
             known = (values if missing is None else values[missing == 0]).astype(np.float64)
             if len(known):
                 parts.append((len(known), known.sum(), (known**2).sum(), known.min(), known.max()))

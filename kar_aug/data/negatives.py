@@ -140,7 +140,7 @@ def _merged(split: pd.DataFrame, source: Places, item: Places, items: pd.Index, 
         return ids.iloc[block].where(item[block] < 0, pd.Series(items[np.maximum(item[block], 0)], ids.index[block]))
 
     if pd.api.types.is_integer_dtype(ids):
-        columns["item_id"] = series(room.filled(len(item), ids.dtype, chosen))
+        columns["item_id"] = series(room.filled(len(item), ids.to_numpy().dtype, chosen))
     elif is_arrow_text(ids) and not room.holds(ids.nbytes):
         columns["item_id"] = room.text(map(chosen, room.blocks(len(item))), ids)
     else:

@@ -253,7 +253,8 @@ class _Arrow:
         return self._table().to_pandas()
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        yield from self._table().to_batches(rows)
+        for part in self._parts():
+            yield from pa.Table.from_batches([part]).to_batches(rows)
 
     def head(self, rows: int) -> pd.DataFrame:
         return self._table().slice(0, rows).to_pandas()
@@ -263,12 +264,32 @@ class _Arrow:
         return ()
 
     def _table(self) -> pa.Table:
-        with opened(self.path) as file:
-            is_stream = file.read(4) not in (b"ARRO", b"FEA1")
+        if self._begins != b"FEA1":
+            with self._reader() as reader:
+                return reader.read_all()
         source = _in_the_clear(self.path)
-        if is_stream:
-            return pa.ipc.open_stream(pa.memory_map(source) if isinstance(source, str) else source).read_all()
         return pyarrow.feather.read_table(source, memory_map=isinstance(source, str))
+
+    def _parts(self) -> Iterator[pa.RecordBatch]:
+        """The rows as they lie in the file, some at a time; of the first version of Feather all."""
+        if self._begins == b"FEA1":
+            yield from self._table().to_batches()
+            return
+        with self._reader() as reader:
+            if self._begins == b"ARRO":
+                yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+            else:
+                yield from reader
+
+    def _reader(self) -> Any:
+        source = _in_the_clear(self.path)
+        there = pa.memory_map(source) if isinstance(source, str) else source
+        return pa.ipc.open_file(there) if self._begins == b"ARRO" else pa.ipc.open_stream(there)
+
+    @cached_property
+    def _begins(self) -> bytes:
+        with opened(self.path) as file:
+            return file.read(4)
 
 
 @dataclass(frozen=True)

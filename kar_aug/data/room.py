@@ -116,11 +116,10 @@ class Room:
         ends = np.cumsum(counts)
         rows, free = self.empty(len(parts), np.int64), ends - counts
         for block in self.blocks(len(parts)):
-            order = np.argsort(parts[block], kind="stable")
-            found, taken = np.unique(parts[block], return_counts=True)
-            starts = np.repeat(free[found] - np.cumsum(taken) + taken, taken)
-            rows[starts + np.arange(len(order))] = block.start + order
-            free[found] += taken
+            order, taken = np.argsort(parts[block], kind="stable"), np.bincount(parts[block], minlength=len(counts))
+            places = np.repeat(free - (np.cumsum(taken) - taken), taken) + np.arange(len(order))
+            rows[places] = block.start + order
+            free += taken
         self.let_go()
         for end, count in zip(ends, counts, strict=True):
             yield rows[end - count : end]

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import re
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ import pandas as pd
 
 from kar_aug.data.place import Place, first, spread
 from kar_aug.data.room import MEMORY, Room
+from kar_aug.data.types import numbers_of_text
 from kar_aug.errors import DataError
 
 _log = logging.getLogger("kar_aug")
@@ -97,8 +97,11 @@ def _as_dates(numbers: pd.Series, digits: int, form: str, room: Room) -> pd.Seri
         whole = part.astype("int64")
         if (whole != part).any() or not (whole // 10 ** (digits - 4)).between(*_YEARS).all():
             return None
-    read = partial(pd.to_datetime, format=form, errors="coerce")
-    dates = room.made(numbers, lambda part: read(part.astype("int64").astype(str)))
+
+    def read(part: pd.Series) -> pd.Series:
+        return pd.to_datetime(part.astype("int64").astype(str), format=form, errors="coerce")
+
+    dates = room.made(numbers, read)
     return None if dates.isna().any() else dates
 
 
@@ -116,27 +119,26 @@ def _in_unit(column: pd.Series, sizes: pd.Series, place: Place, room: Room) -> p
         )
     there = column if column.notna().all() else column.dropna()
     whole = all((there.iloc[block] % 1 == 0).all() for block in room.blocks(len(there)))
-    kind = "int64" if whole else there.dtype
-    read = room.made(there, lambda part: pd.to_datetime(part.astype(kind), unit=unit))  # type: ignore[call-overload]
+
+    def moments(part: pd.Series) -> pd.Series:
+        return pd.to_datetime(part.astype("int64") if whole else part, unit=unit)  # type: ignore[call-overload]
+
+    read = room.made(there, moments)
     _log.warning("%s holds %s since 1970, by their size: %s is %s.", place, _UNITS[unit], there.iloc[0], read.iloc[0])
     return spread(read, column)
 
 
 def _of_text(column: pd.Series, there: pd.Series, place: Place, room: Room) -> pd.Series:
-    if all(_numbers(there.iloc[block]).notna().all() for block in room.blocks(len(there))):
+    if all(numbers_of_text(there.iloc[block]).notna().all() for block in room.blocks(len(there))):
         if there.str.fullmatch(r"\s*(19|20)\d\d\s*").all():
             raise place.error(f"holds years, or seconds? {first(column, there.notna())} {_REMEDY}")
-        return spread(_of_numbers(room.made(there, _numbers), place, room), column)
+        return spread(_of_numbers(room.made(there, numbers_of_text), place, room), column)
     read = room.made(there, _dates)
     wrong = read.isna()
     if wrong.any():  # of what is neither, or of the numbers among dates
-        neither = room.made(there, lambda part: _dates(part).isna() & _numbers(part).isna())
+        neither = room.made(there, lambda part: _dates(part).isna() & numbers_of_text(part).isna())
         raise _no_time(column, neither if neither.any() else wrong, place)
     return spread(read, column)
-
-
-def _numbers(texts: pd.Series) -> pd.Series:
-    return pd.to_numeric(texts, errors="coerce")
 
 
 def _dates(texts: pd.Series) -> pd.Series:

@@ -17,7 +17,6 @@ import ast
 import json
 import logging
 import re
-from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -77,7 +76,7 @@ def numbers(column: pd.Series, place: Place, room: Room = MEMORY) -> pd.Series:
     there = column.dropna()
     kind = pd.api.types.infer_dtype(there)
     if kind == "string":
-        read = room.made(there, partial(pd.to_numeric, errors="coerce"))
+        read = room.made(there, numbers_of_text)
         if read.isna().any():
             raise place.error(
                 f"must hold numbers, not text. {first(column, read.isna())} Write them with a point: 4.5."
@@ -86,6 +85,11 @@ def numbers(column: pd.Series, place: Place, room: Room = MEMORY) -> pd.Series:
     if kind in ("decimal", "integer", "floating", "mixed-integer-float", "boolean", "empty"):
         return pd.to_numeric(column.astype(object).where(column.notna(), None)).astype("float64")
     raise place.error(f"must hold numbers. {first(column, there.notna())}")
+
+
+def numbers_of_text(texts: pd.Series) -> pd.Series:
+    """Texts as the numbers that they are; missing where one is none."""
+    return pd.to_numeric(texts, errors="coerce")
 
 
 def take(column: pd.Series, keys: str) -> pd.Series:
