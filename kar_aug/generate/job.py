@@ -81,8 +81,8 @@ def generate(
     prices = prices or Prices()
     if model.max_cost is not None:
         prices.needed(model.model)
-    job = _Job(cache, model, api_key(model) if key is None else key, prices, retry_failed, on_progress, on_note)
-    job.costs_nothing = costs_nothing
+    key = api_key(model) if key is None else key
+    job = _Job(cache, model, key, prices, retry_failed, on_progress, on_note, costs_nothing=costs_nothing)
     return run(job.run(prompts), stop=lambda: job._stop(KeyboardInterrupt()))
 
 
@@ -96,7 +96,10 @@ class _Job:
         retry_failed: bool,
         on_progress: Callable[[Progress], None],
         on_note: Callable[[str], None],
+        *,
+        costs_nothing: bool,
     ) -> None:
+        self.costs_nothing = costs_nothing
         self.cache, self.model, self.on_progress, self.on_note = cache, model, on_progress, on_note
         self.progress = Progress(concurrency=model.concurrency)
         self.server = Server(model, key)
@@ -113,7 +116,6 @@ class _Job:
         self.sent_at: dict[str, float] = {}  # by key, of the latest request
         self.proven = False  # whether the server has answered anything in this job
         self.waited_for = ""
-        self.costs_nothing = False
 
     async def run(self, prompts: Iterable[Prompt]) -> Progress:
         # Made here, inside the event loop that they belong to.

@@ -92,7 +92,8 @@ class Inspection:
             StoreError: There are no vectors, or none of this item.
         """
         store = VectorStore.open(self.workspace.paths.store("item"))
-        named = titles(self.workspace.data.tables.items, "item_id")
+        shown = self.workspace.asking.scenario.item["fields"]
+        named = titles(self.workspace.data.tables.items, "item_id", shown)
         id = find(named, str(item))
         rows = [(other, named.get(other, str(other)), cosine) for other, cosine in nearest(store, id, count)]
         return Nearest(named[id], store.spec.encoder, rows)

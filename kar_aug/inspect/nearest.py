@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 
 from kar_aug.cache import VectorStore
 from kar_aug.cache.vectors.index import EntityId
+from kar_aug.data.cells import text_of
 from kar_aug.errors import ConfigError, StoreError
 
 _ROWS = 65_536
@@ -45,9 +47,17 @@ def _cosine(vectors: npt.NDArray[Any], asked: npt.NDArray[Any]) -> npt.NDArray[A
     return vectors @ asked / np.maximum(lengths, 1e-12)
 
 
-def titles(table: pd.DataFrame, key: str) -> dict[EntityId, str]:
-    """Per id what people call it: the column `title` or `name`, or the id itself."""
+def titles(table: pd.DataFrame, key: str, fields: Sequence[str] = ()) -> dict[EntityId, str]:
+    """Per id what people call it: the column `title` or `name`, or the first of some fields with the id, or that alone.
+
+    Args:
+        fields: what a scenario shows of it.
+    """
     column = next((name for name in ("title", "name") if name in table), key)
+    first = next((name for name in fields if name in table), None)
+    if column == key and first is not None:
+        said = table[first].map(lambda cell: text_of(cell) or "?")
+        return {id: f"{text} ({id})" for id, text in zip(table[key].tolist(), said.tolist(), strict=True)}
     return dict(zip(table[key].tolist(), table[column].astype(str).tolist(), strict=True))
 
 
