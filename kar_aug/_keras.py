@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from kar_aug.errors import MissingDependencyError
@@ -26,6 +27,7 @@ __all__ = [
     "IS_KERAS_3",
     "called_again",
     "deserialized",
+    "keep_as_written",
     "keras",
     "node_of",
     "only_input",
@@ -36,6 +38,21 @@ __all__ = [
     "tf",
     "track_weights",
 ]
+
+
+def keep_as_written(package: str) -> None:
+    """Tell AutoGraph that no layer of a package branches on what a tensor holds.
+
+    The former Keras has the code of each layer rewritten before its first call, so that it may, and its children's
+    too: seconds until a model is built. Those that a user's own file defines still may.
+    """
+    with suppress(ImportError, AttributeError):  # TensorFlow may keep its list elsewhere one day: then it takes longer
+        from tensorflow.python.autograph.core import config
+
+        config.CONVERSION_RULES = (config.DoNotConvert(package), *config.CONVERSION_RULES)
+
+
+keep_as_written("kar_aug")
 
 
 def serialized(layer: Any) -> dict[str, Any]:
