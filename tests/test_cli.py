@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sqlite3
 from pathlib import Path
 
@@ -25,13 +24,6 @@ from kar_aug.compare.tasks import Training
 from kar_aug.testing import ChatServer
 
 HASHES = ("--encoder", "kar_aug.testing:hash_encoder")
-
-
-@pytest.fixture
-def folder(own_tables: Path, tmp_path: Path) -> Path:
-    """A copy of the user's own data, to work and break things in."""
-    shutil.copytree(own_tables, tmp_path / "project")
-    return tmp_path / "project"
 
 
 def test_knowledge_of_items_alone_is_enough(folder: Path) -> None:
