@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import IS_KERAS_3, keras, tensors_behind
+from kar_aug._keras import IS_KERAS_3, keep_as_written, keras, tensors_behind
 from kar_aug.backbones.embedding import key_input
 from kar_aug.backbones.protocol import Injected, Injection, Settings, events_of
 from kar_aug.data.features import Feature
@@ -52,6 +52,7 @@ def deepctr_models() -> Any:
             raise MissingDependencyError("deepctr", "online") from None
         finally:
             del sys.modules["deepctr.utils"]  # the real module can still be imported
+        keep_as_written("deepctr")
     import deepctr.models
 
     return deepctr.models

@@ -10,6 +10,7 @@ import importlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from kar_aug.errors import ConfigError, MissingDependencyError
@@ -48,6 +49,7 @@ __all__ = [
     "deserialized",
     "dtype_name",
     "is_ragged",
+    "keep_as_written",
     "keras",
     "nest",
     "node_of",
@@ -68,6 +70,23 @@ def __getattr__(name: str) -> Any:
         f"This part of kar-aug works on TensorFlow alone, but Keras runs on {BACKEND} here. Set the environment "
         "variable KERAS_BACKEND=tensorflow before Keras is imported; models saved as .keras load on either."
     )
+
+
+def keep_as_written(package: str) -> None:
+    """Tell AutoGraph (on TensorFlow; else nothing happens) that no layer of a package branches on what a tensor holds.
+
+    The former Keras has the code of each layer rewritten before its first call, so that it may, and its children's
+    too: seconds until a model is built. Those that a user's own file defines still may.
+    """
+    if not ON_TENSORFLOW:
+        return
+    with suppress(ImportError, AttributeError):  # TensorFlow may keep its list elsewhere one day: then it takes longer
+        from tensorflow.python.autograph.core import config
+
+        config.CONVERSION_RULES = (config.DoNotConvert(package), *config.CONVERSION_RULES)
+
+
+keep_as_written("kar_aug")
 
 
 def serialized(layer: Any) -> dict[str, Any]:

@@ -219,6 +219,13 @@ jobs = 1
     return folder
 
 
+@pytest.fixture
+def folder(own_tables: Path, tmp_path: Path) -> Path:
+    """A copy of the user's own data, to work and break things in."""
+    shutil.copytree(own_tables, tmp_path / "project")
+    return tmp_path / "project"
+
+
 @pytest.fixture(scope="session")
 def truth(made_once: MakeOnce, own_tables: Path) -> Path:
     """A workdir on the own tables: knowledge says each user's taste and each item's genre, the metadata say nothing."""

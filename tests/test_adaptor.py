@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.training import examples
 
 from kar_aug import KnowledgeAugmentation
 from kar_aug._keras import keras, tf
@@ -59,7 +60,7 @@ def build(sources: list[str], dimension: int | list[int], **options: Any) -> Any
     return adaptor
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     dimensions=st.lists(st.integers(1, 5), min_size=1, max_size=4),
     shared=st.integers(0, 3),

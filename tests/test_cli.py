@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from support.commands import kar_aug, refused
+from support.commands import fresh, kar_aug, refused, without
 from support.jobs import KEY
 from support.requests import request
 
@@ -28,13 +25,6 @@ from kar_aug.testing import ChatServer
 
 DOCS = Path(__file__).parents[1] / "docs"
 HASHES = ("--encoder", "kar_aug.testing:hash_encoder")
-
-
-@pytest.fixture
-def folder(own_tables: Path, tmp_path: Path) -> Path:
-    """A copy of the user's own data, to work and break things in."""
-    shutil.copytree(own_tables, tmp_path / "project")
-    return tmp_path / "project"
 
 
 def test_knowledge_of_items_alone_is_enough(folder: Path) -> None:
@@ -103,12 +93,6 @@ def serve_with_tensorflow_alone(folder: Path) -> None:
     (folder / "example.json").write_text(example)
     np.savez(folder / "request.npz", **sent)
     code = """
-import sys
-class Guard:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("kar_aug", "deepctr"):
-            raise ImportError(name)
-sys.meta_path.insert(0, Guard())
 import json, numpy as np, tensorflow as tf
 serve = tf.saved_model.load("serving/1").signatures["serving_default"]
 output = serve(**{name: tf.constant(values) for name, values in np.load("request.npz").items()})
@@ -118,7 +102,7 @@ example = json.load(open("example.json"))["inputs"]
 output = serve(**{name: tf.constant(values, dtypes[name]) for name, values in example.items()})
 assert output["ctr"].shape == (2, 1), output
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    done = fresh(folder, "-c", without("kar_aug", "deepctr") + code)
     assert done.returncode == 0, done.stderr
     experiment = Experiment(workspace)
     arm = fullest(arms(experiment.config), "DeepFM")

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.commands import kar_aug
-from test_cli import folder
 
 from kar_aug.cache import StoreSpec, TextCache, VectorStore
 from kar_aug.config import Config
@@ -17,8 +16,6 @@ from kar_aug.errors import EncodingError
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.pipeline.workspace.groups import Clusters, cluster, interaction_vectors, mix
 from kar_aug.testing import ChatServer
-
-__all__ = ["folder"]
 
 
 def workspace(folder: Path, text: str) -> Workspace:

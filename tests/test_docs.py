@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import re
 import runpy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +80,26 @@ def project(own_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def names(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """What examples take for granted: stores, vocabularies, batches, a trained model."""
+def names(
+    request: pytest.FixtureRequest, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, Any]]:
+    """What examples take for granted: stores, vocabularies, batches, a trained model. Models that none of them names
+    are not built.
+    """
+    given = request.node.callspec.params
+    text = given["block"] if "block" in given else inspect.getsource(importlib.import_module(given["module"]))
     monkeypatch.setenv("OPENAI_API_KEY", "any")
     monkeypatch.chdir(project)
     random = np.random.default_rng(0)
     users, items = (VectorStore.open(f".kar/vectors/{entity}") for entity in ("user", "item"))
     user_ids, item_ids = [None, *range(60)], [None, *range(40)]
     user_id, item_id = (random.integers(0, n, (64, 1)).astype("int32") for n in (61, 41))
-    augmentation = KnowledgeAugmentation(
-        {"user_id": users.align(user_ids), "item_id": items.align(item_ids)}, expert_units=(8, 4)
-    )
+    tables = {"user_id": users.align(user_ids), "item_id": items.align(item_ids)}
+    models: dict[str, Callable[[], Any]] = {
+        "augmentation": lambda: KnowledgeAugmentation(tables, expert_units=(8, 4)),
+        "trained_model": model,
+        "serving": lambda: prestore(model({"item_id": random.normal(size=(1683, 8))}), spare=1),
+    }
     batches = tf.data.Dataset.from_tensor_slices(({"user_id": user_id, "item_id": item_id}, user_id[:, 0] % 2)).batch(
         32
     )
@@ -101,11 +111,9 @@ def names(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             "user_ids": user_ids, "item_ids": item_ids, "user_vocabulary": user_ids, "item_vocabulary": item_ids,
             "user_id": user_id, "item_id": item_id,
             "hist_item_id": random.integers(0, 41, (64, 5)), "hist_rating": random.integers(1, 6, (64, 5)),
-            "augmentation": augmentation,
-            "trained_model": model(),
+            **{name: build() for name, build in models.items() if re.search(rf"\b{name}\b", text)},
             "batches": batches, "dataset": batches,
             "linear_feature_columns": columns, "dnn_feature_columns": columns,
-            "serving": prestore(model({"item_id": random.normal(size=(1683, 8))}), spare=1),
             "vector": random.normal(size=8),
             "cache": cache, "encoder": HashEncoder(),
         }  # fmt: skip

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.commands import fresh
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, prestore
@@ -76,7 +76,5 @@ print("equal")
 
 
 def test_two_devices_train_to_the_same_weights() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _MIRRORED], cwd=__file__.rsplit("/", 1)[0], capture_output=True, text=True, check=False
-    )
+    done = fresh(Path(__file__).parent, "-c", _MIRRORED)
     assert done.stdout.strip().endswith("equal"), done.stderr[-3000:]

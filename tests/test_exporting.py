@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from support.commands import fresh, without
 from support.every_kind import READ, tables
 from support.requests import request
 
@@ -57,20 +56,14 @@ def build(features, settings, augmentation, injection):
     return keras.Model(embedded.inputs, keras.layers.Dense(1, "sigmoid")(hidden))
 """
 # What production does: TensorFlow, and nothing of ours, of DeepCTR's, or of pandas.
-SERVE = """
-import sys
-class Guard:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("kar_aug", "deepctr", "pandas"):
-            raise ImportError(name)
-sys.meta_path.insert(0, Guard())
+SERVE = f"""{without("kar_aug", "deepctr", "pandas")}
 import numpy as np, tensorflow as tf
 for folder in sys.argv[1:]:
     serve = tf.saved_model.load(folder).signatures["serving_default"]
     for number in range(2):
-        sent = np.load(f"{folder}/request{number}.npz")
-        features = {n: tf.constant(sent[n].astype(object) if sent[n].dtype.kind == "U" else sent[n]) for n in sent}
-        np.save(f"{folder}/answer{number}.npy", serve(**features)["ctr"].numpy())
+        sent = np.load(f"{{folder}}/request{{number}}.npz")
+        features = {{n: tf.constant(sent[n].astype(object) if sent[n].dtype.kind == "U" else sent[n]) for n in sent}}
+        np.save(f"{{folder}}/answer{{number}}.npy", serve(**features)["ctr"].numpy())
 """
 
 
@@ -124,8 +117,7 @@ def exported(project: Project) -> dict[str, Exported]:
     for backbone, path in folders.items():
         export_model(workspace, backbone, 0, path, "DeepFM" if backbone == PLAIN else None)
         _write_requests(path, workspace)
-    command = [sys.executable, "-c", SERVE, *map(str, folders.values())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = fresh(workspace.config.work, "-c", SERVE, *map(str, folders.values()))
     assert done.returncode == 0, done.stderr[-3000:]
     found = {}
     for training, (backbone, path) in zip(trainings, folders.items(), strict=True):

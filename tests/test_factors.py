@@ -9,15 +9,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from test_cli import folder
 
 from kar_aug.cli import main
 from kar_aug.errors import PromptError
 from kar_aug.generate.factors import Proposal, merge, with_factors
 from kar_aug.prompts import Scenario, scenario_names, scenario_text
 from kar_aug.testing import ChatServer, completion
-
-__all__ = ["folder"]
 
 SAID = [["Genre", "the directors", "mood"], ["director", "genre", "Soundtrack."], ["genre", "mood", "cast"]]
 

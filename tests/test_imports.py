@@ -9,15 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.commands import fresh, without
 
-# Runs first in each process: the named packages cannot be imported, and no socket can be connected.
+# Runs first in each process: no socket can be connected.
 _GUARD = """
 import socket, sys, threading
-class Guard:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"{name} is blocked", name=name)
-sys.meta_path.insert(0, Guard())
 def refuse(*args, **kwargs):
     raise AssertionError(f"a network call: {args}")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
@@ -27,19 +23,19 @@ OFFLINE_PACKAGES = ["openai", "sentence_transformers", "torch", "transformers", 
 EXTRAS = ["click", "jinja2", "jsonschema", "pandas", "pyarrow", "rich", "sqlalchemy", "tomlkit", *OFFLINE_PACKAGES]
 
 
-def run(code: str, blocked: list[str], folder: Path | None = None, *, legacy_keras: bool = True) -> str:
-    script = f"BLOCKED = {blocked}\n{_GUARD}\n{code}"
-    environment = {**os.environ, "TF_USE_LEGACY_KERAS": str(int(legacy_keras))}
+def run(code: str, blocked: list[str], folder: Path | None = None) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        env=environment,
-    )
+        [sys.executable, "-c", f"{without(*blocked)}{_GUARD}{code}"],
+        capture_output=True, text=True, check=False, cwd=folder,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def run_with_tensorflow(code: str, blocked: list[str], folder: Path) -> None:
+    """In a process that has TensorFlow already, which takes longest to import."""
+    done = fresh(folder, "-c", f"{without(*blocked)}{_GUARD}{code}")
+    assert done.returncode == 0, done.stderr
 
 
 def test_importing_kar_aug_loads_no_framework_and_no_client() -> None:
@@ -77,7 +73,7 @@ main(["prompts", "--item", "3"], standalone_mode=False)
     assert "Movie 3 (1953)" in run(code, ONLINE_PACKAGES, folder)
 
 
-def test_the_online_half_works_without_a_language_model_client() -> None:
+def test_the_online_half_works_without_a_language_model_client(tmp_path: Path) -> None:
     code = """
 import numpy as np
 import kar_aug.backbones, kar_aug.compare, kar_aug.models.export, kar_aug.models, kar_aug.report
@@ -91,7 +87,7 @@ DeepFM(columns, columns, augmentation=layer).predict(np.asarray([1]), verbose=0)
 import deepctr.utils
 assert callable(deepctr.utils.check_version), "what we took for its own, while we imported it"
 """
-    run(code, OFFLINE_PACKAGES)
+    run_with_tensorflow(code, OFFLINE_PACKAGES, tmp_path)
 
 
 STORE = """
@@ -122,9 +118,10 @@ def test_a_vector_store_needs_no_posix(tmp_path: Path) -> None:
     run(STORE, ["fcntl", "resource"], tmp_path)
 
 
-@pytest.mark.parametrize("legacy_keras", [True, False])
-def test_the_layer_needs_a_keras_and_a_store_and_no_more(tmp_path: Path, legacy_keras: bool) -> None:
+@pytest.mark.both_keras
+def test_the_layer_needs_a_keras_and_a_store_and_no_more(tmp_path: Path) -> None:
     """Keras imports pandas where it is installed, and Keras 3 cannot do without rich."""
+    legacy_keras = os.environ["TF_USE_LEGACY_KERAS"] == "1"
     code = f"""{STORE}
 import kar_aug.layers
 from kar_aug import KnowledgeAugmentation, augment, load_model, prestore, refresh
@@ -145,7 +142,7 @@ batches = tf.data.Dataset.from_tensor_slices({{"item_id": rows[:, 0]}}).batch(2)
 assert next(iter(items.join(batches, "item_id", [None, "a", "b", "c"])))["item_id_known"].shape == (2,)
 """
     blocked = [name for name in (*EXTRAS, "deepctr") if legacy_keras or name != "rich"]
-    run(code, blocked, tmp_path, legacy_keras=legacy_keras)
+    run_with_tensorflow(code, blocked, tmp_path)
 
 
 def test_the_command_without_its_packages_says_which_extra_brings_them() -> None:
@@ -190,7 +187,7 @@ assert said.getvalue() == "kar-aug: click is not installed. Install it with: pip
         ),
     ],
 )
-def test_a_missing_package_is_named_with_its_extra(code: str, blocked: str, words: str) -> None:
+def test_a_missing_package_is_named_with_its_extra(code: str, blocked: str, words: str, tmp_path: Path) -> None:
     check = f"""
 import re
 try:
@@ -200,4 +197,7 @@ except Exception as error:
 else:
     raise AssertionError("no error")
 """
-    run(check, [blocked])
+    if blocked == "deepctr":
+        run_with_tensorflow(check, [blocked], tmp_path)
+    else:
+        run(check, [blocked])

@@ -19,17 +19,14 @@ import pytest
 from click.testing import CliRunner, Result
 from support.workspaces import LEARNING, opened
 
-from kar_aug import KnowledgeAugmentation, Project
-from kar_aug._keras import IS_KERAS_3
+from kar_aug import Project
 from kar_aug.cache import VectorStore
 from kar_aug.cache.vectors.files import StoreSpec
 from kar_aug.cli import main
 from kar_aug.compare.arms import arms, fullest
 from kar_aug.compare.book import BOOK, Book
 from kar_aug.compare.experiment import Experiment
-from kar_aug.compare.saved import restored
 from kar_aug.errors import ConfigError, StoreError
-from kar_aug.models import augmented_store
 from kar_aug.online import Rows, check, publish
 from kar_aug.online.publishing import open_place
 
@@ -262,10 +259,16 @@ def test_what_is_no_place_is_told(tmp_path: Path) -> None:
         open_place("x", "item_id", "abacus")
 
 
-@pytest.mark.skipif(IS_KERAS_3, reason="a comparison chooses the Keras of its processes itself")
+@pytest.mark.skipif(
+    os.environ["TF_USE_LEGACY_KERAS"] != "1", reason="a comparison chooses the Keras of its processes itself"
+)
 def test_augmented_vectors_of_a_trained_model_are_those_that_it_computes(
     own_tables: Path, trained: Path, tmp_path: Path
 ) -> None:
+    from kar_aug import KnowledgeAugmentation  # with TensorFlow, which no other test here needs
+    from kar_aug.compare.saved import restored
+    from kar_aug.models import augmented_store
+
     shutil.copytree(trained, tmp_path / "work")
     project = Project(opened(own_tables, tmp_path / "work", **LEARNING, controls=["metadata"], seeds=2).config)
     place = tmp_path / "augmented"

@@ -12,7 +12,7 @@ import pytest
 from support.training import predicted, ready
 
 from kar_aug import GateUsage, KnowledgeAugmentation, VectorStore, augment, load_model, prestore, refresh
-from kar_aug._keras import keras, tf
+from kar_aug._keras import IS_KERAS_3, keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.layers import AdaptorSettings, HybridExpertAdaptor
 from kar_aug.models import export
@@ -20,8 +20,7 @@ from kar_aug.models import export
 pytestmark = pytest.mark.both_keras
 SOURCES = {"user": 5, "item": 3}
 FILES = {
-    "dense": [".keras"],
-    "sequential": [".keras", ".h5"],
+    "sequential": [".keras"],
     "one a source": [".keras", ".h5", ".weights.h5", ".ckpt", "savedmodel"],
 }
 
@@ -183,6 +182,21 @@ def test_a_layer_that_nobody_registered_is_named_on_loading(tmp_path: Path) -> N
     built.save(str(tmp_path / "model.keras"))
     again = load_model(tmp_path / "model.keras", custom_objects={"Doubled": Doubled})
     np.testing.assert_array_equal(predict(again), predict(built))
+
+
+@pytest.mark.skipif(IS_KERAS_3, reason="it rewrites no layer")
+def test_a_layer_of_ones_own_may_branch_on_what_a_tensor_holds() -> None:
+    class Branching(keras.layers.Layer):
+        def call(self, inputs: Any) -> Any:
+            if tf.reduce_sum(inputs) > 1e9:
+                inputs = inputs * 2
+            return inputs[:, :2]
+
+    built = model({"user": Branching(), "item": Branching()})
+    expected = np.concatenate([tables()[name][[2, 3], :2] for name in SOURCES], axis=1)
+    inner = keras.Model(built.inputs, built.layers[-1].input)
+    rows = {name: np.asarray([[2], [3]], "int32") for name in SOURCES}
+    np.testing.assert_allclose(inner.predict(rows, verbose=0), expected, rtol=1e-5)
 
 
 def test_a_model_with_stores_and_a_layer_of_ones_own_is_loaded(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.training import ready
 
 from kar_aug import KnowledgeAugmentation, augment, export, load_model, prestore, refresh
 from kar_aug._keras import keras, tf
@@ -60,9 +61,7 @@ def model_of(augmentation: Any, injection: Injection) -> Any:
     known = injection(augmentation, embedded.inputs)
     hidden = keras.layers.Concatenate()([*embedded.fields, *embedded.dense, *known.vectors(), *known.dense])
     hidden = keras.layers.Dense(16, "relu")(hidden)
-    model = keras.Model(embedded.inputs, keras.layers.Dense(1, "sigmoid", name="click")(hidden))
-    model.compile(keras.optimizers.Adam(0.02), "binary_crossentropy")
-    return model
+    return ready(keras.Model(embedded.inputs, keras.layers.Dense(1, "sigmoid", name="click")(hidden)), 0.02)
 
 
 def trained(injection: Injection, augmentation: Any) -> tuple[Any, float]:
@@ -123,8 +122,7 @@ def test_a_model_that_exists_is_given_the_past_and_predicts_as_before() -> None:
     model = augment(base, knowledge(), injection="similarity", inputs=inputs)
     assert named_inputs(model) == ["item_id", "hist_item_id", "hist_rating"]
     np.testing.assert_allclose(predicted(model, rows), predicted(base, rows), atol=1e-6)
-    model.compile(keras.optimizers.Adam(0.02), "binary_crossentropy")
-    model.fit([rows[name] for name in named_inputs(model)], label, epochs=5, batch_size=100, verbose=0)
+    ready(model, 0.02).fit([rows[name] for name in named_inputs(model)], label, epochs=5, batch_size=100, verbose=0)
     assert auc(label, predicted(model, rows)[:, 0]) > 0.8
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import fresh
 
 from kar_aug._keras import IS_KERAS_3
 
@@ -143,12 +141,8 @@ def project(own_tables: Path, tmp_path: Path) -> Path:
 
 def run(project: Path, *arguments: str) -> dict[str, Any]:
     """In a process that is new: entry points are read once."""
-    environment = {**os.environ, "PYTHONPATH": str(project.parent / "installed")}
     (project / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "script.py", *arguments],
-        cwd=project, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = fresh(project, "script.py", *arguments, PYTHONPATH=str(project.parent / "installed"))
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -161,4 +155,6 @@ def test_what_others_wrote_is_compared_side_by_side_and_exported(project: Path) 
     assert (project / "serving" / "saved_model.pb").exists()
     file = project.parent / "installed" / "theirs" / "wide.py"
     file.write_text(file.read_text().replace('"WDL"', '"FNN"'))
-    assert run(project)["done"] == ARMS[3:], "what they changed is trained anew, and nothing else, in whatever process"
+    settings = (project / "kar.toml").read_text()  # one arm less to train
+    (project / "kar.toml").write_text(settings.replace('controls = ["negated"]', "controls = []"))
+    assert run(project)["done"] == ARMS[3:5], "what they changed is trained anew, and nothing else, in whatever process"

@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 from support.commands import kar_aug, refused
-from test_cli import folder
 
 from kar_aug.cache import TextCache, VectorStore
 from kar_aug.config import Config
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import scenario_text
 from kar_aug.testing import ChatServer
-
-__all__ = ["folder"]
 
 
 def test_prompts_are_shown_with_their_tokens_by_any_recipe(folder: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.training import examples
 
 from kar_aug import KnowledgeAugmentation, KnowledgeTable
 from kar_aug._keras import tf
@@ -82,7 +83,7 @@ def reference(layer: Any, name: str, table: KnowledgeTable, ids: np.ndarray, slo
     return np.asarray(outputs).reshape(*slopes.shape), gradients
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(data=st.data())
 def test_values_and_gradients_equal_numpy(data: Any) -> None:
     draw = data.draw

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.commands import fresh
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model
@@ -106,10 +105,7 @@ def read_back(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, dic
         built.save(paths["savedmodel"], save_format="tf")
     for suffix in (".keras", ".h5"):
         built.save(paths[suffix])
-    done = subprocess.run(
-        [sys.executable, "-c", _READ, str(store.path), *paths.values()],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = fresh(Path(__file__).parent, "-c", _READ, str(store.path), *paths.values())
     assert done.returncode == 0, done.stderr[-3000:]
     return predict(built), {suffix: np.load(f"{path}.npy") for suffix, path in paths.items()}
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.commands import fresh, without
 
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model, prestore
 from kar_aug._keras import keras, tf
@@ -117,16 +116,10 @@ def test_an_update_that_cannot_be_made_changes_nothing(store: VectorStore, tmp_p
 
 
 # What production does: TensorFlow, and nothing of ours or of DeepCTR's.
-_SERVE = """
-import sys
-class Guard:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("kar_aug", "deepctr"):
-            raise ImportError(name)
-sys.meta_path.insert(0, Guard())
+_SERVE = f"""{without("kar_aug", "deepctr")}
 import numpy as np, tensorflow as tf
 inputs = np.load(sys.argv[1])
-features = {n: tf.constant(inputs[n].astype(object) if inputs[n].dtype.kind == "U" else inputs[n]) for n in inputs}
+features = {{n: tf.constant(inputs[n].astype(object) if inputs[n].dtype.kind == "U" else inputs[n]) for n in inputs}}
 for folder in sys.argv[2:]:
     serve = tf.saved_model.load(folder).signatures["serving_default"]
     np.save(folder + ".npy", serve(**features)["ctr"].numpy())
@@ -143,8 +136,7 @@ def test_tensorflow_alone_serves_an_export(store: VectorStore, tmp_path: Path) -
     values["raw"] = np.asarray([[id.decode()] for id in values["raw"][:, 0]])
     np.savez(tmp_path / "inputs.npz", **values)
     paths = [tmp_path / "inputs.npz", *(tmp_path / dtype for dtype in tolerances)]
-    command = [sys.executable, "-c", _SERVE, *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = fresh(tmp_path, "-c", _SERVE, *map(str, paths))
     assert done.returncode == 0, done.stderr[-3000:]
     for dtype, tolerance in tolerances.items():
         np.testing.assert_allclose(np.load(tmp_path / f"{dtype}.npy"), predict(built, *EVERY_ID), rtol=tolerance)

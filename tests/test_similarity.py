@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.training import examples
 
 from kar_aug._keras import keras, tf
 from kar_aug.layers import (
@@ -58,7 +59,7 @@ def features_of(similarity: np.ndarray, value: np.ndarray, mask: np.ndarray, lay
     return found
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     history=histories(), top=st.integers(1, 9), bins=st.sampled_from([0, 3]), cold=st.sampled_from([0.01, 0.05, 0.5])
 )
@@ -82,7 +83,7 @@ def test_a_candidate_like_a_liked_film_is_told_from_one_like_a_disliked_one() ->
     assert by_name["maximum liked"] == pytest.approx((0.9, 0.1))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(history=histories(), count=st.integers(1, 9))
 def test_the_most_similar_events_are_kept_in_their_order(history: Any, count: int) -> None:
     similarity, values, mask = history
@@ -117,7 +118,7 @@ def attention_on(vectors: np.ndarray, width: int, heads: int) -> KnowledgeAttent
     return KnowledgeAttention(vectors, width, heads, components=None, centre=False, unit=False)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(data=st.data())
 def test_attention_and_its_slopes_are_what_its_formula_says(data: Any) -> None:
     draw, random = data.draw, np.random.default_rng(data.draw(st.integers(0, 10**6)))

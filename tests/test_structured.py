@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from support.commands import kar_aug
-from test_cli import folder
 
 from kar_aug.cache import TextCache
+from kar_aug.cli import main
 from kar_aug.config import Config, LanguageModel
 from kar_aug.errors import DataError, PromptError
 from kar_aug.generate import estimate, export_jsonl, generate, generate_batches, import_jsonl, question_key
@@ -25,8 +25,6 @@ from kar_aug.prompts import Prompt, Recipe
 from kar_aug.prompts.schema import answer_fault, read_json
 from kar_aug.testing import ChatServer, completion
 from kar_aug.testing.batches import BatchServer, Line, Outcome, answered
-
-__all__ = ["folder"]
 
 SCHEMA = {
     "type": "object",
@@ -191,7 +189,7 @@ def test_a_schema_that_servers_would_refuse_is_found_when_read(tmp_path: Path, s
 
 
 @pytest.mark.slow
-def test_what_was_said_as_json_becomes_features_of_the_model(folder: Path) -> None:
+def test_what_was_said_as_json_becomes_features_of_the_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (folder / "kar.toml").read_text()
     (folder / "kar.toml").write_text(
         text.replace(
@@ -211,10 +209,12 @@ def test_what_was_said_as_json_becomes_features_of_the_model(folder: Path) -> No
         return 200, {}, completion(json.dumps(said), model=request["model"])
 
     with ChatServer(says) as server:
-        kar_aug(
-            folder, "generate", "--only", "item", "--item-recipe", "attributes", "--base-url", server.base_url,
-            "--concurrency", "1", key="k",
-        )  # fmt: skip
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        what = ["--only", "item", "--item-recipe", "attributes"]
+        arguments = ["generate", *what, "--base-url", server.base_url, "--concurrency", "1"]
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0, done.output
     samples = Workspace(Config.load(folder / "kar.toml")).samples
     sizes = {f.name: (f.vocabulary_size, f.length) for f in samples.features}
     assert sizes["attributes.country"] == (3, None), "what is missing, what is unknown, and japan"

@@ -1,8 +1,10 @@
 """The command line, and scripts, in processes of their own, forked from one that has imported what they need: a start
-takes milliseconds, not ten seconds. Run as a module, this file is that process."""
+takes milliseconds, not ten seconds. Run as a module, this file is that process: it has imported TensorFlow alone, which
+takes longest, and forks a second one that imports all else when it is first asked for."""
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import ModuleType
 from typing import Any
 
 from support.jobs import KEY, Nursery, import_clients, serve
@@ -31,9 +34,31 @@ def script(folder: Path, path: Path, *arguments: str) -> CompletedProcess[str]:
     return _done(folder, [str(path), *arguments], {})
 
 
+def fresh(folder: Path, *arguments: str, **changes: str) -> CompletedProcess[str]:
+    """`python ARGUMENTS` in a folder, to its end, with some variables changed: new but for TensorFlow, which is there,
+    of the Keras that this process has.
+    """
+    return _done(folder, list(arguments), changes, imported="tensorflow")
+
+
+def without(*packages: str) -> str:
+    """Code for a process's first lines: these packages are not there."""
+    return f"""
+import sys
+class Guard:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {packages}:
+            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
+sys.meta_path.insert(0, Guard())
+for name in [name for name in sys.modules if name.split(".")[0] in {packages}]:
+    del sys.modules[name]
+"""
+
+
 def _done(
-    folder: Path, arguments: list[str], changes: Mapping[str, str | None], *, one_core: bool = False
-) -> CompletedProcess[str]:
+    folder: Path, arguments: list[str], changes: Mapping[str, str | None], *, imported: str = "all",
+    one_core: bool = False,
+) -> CompletedProcess[str]:  # fmt: skip
     """`python ARGUMENTS` with some variables changed, or taken away."""
     environment = {name: value for name, value in {**os.environ, **changes}.items() if value is not None}
     with tempfile.TemporaryDirectory() as written:
@@ -42,8 +67,8 @@ def _done(
             "arguments": arguments, "folder": str(folder), "environment": environment, "files": [*map(str, files)],
             "one_core": one_core,
         }  # fmt: skip
-        pid = int(_nursery().order(**order))
-        code = int(_nursery().order(wait=pid))
+        pid = int(_nursery().order(imported=imported, **order))
+        code = int(_nursery().order(imported=imported, wait=pid))
         output, errors = (file.read_text() for file in files)
     return CompletedProcess(["python", *arguments], code, output, errors)
 
@@ -69,10 +94,7 @@ def use_one_core() -> None:
 
 
 def _import_all() -> None:
-    from kar_aug._tensorflow import prepare_tensorflow
-
     import_clients()
-    prepare_tensorflow()
     import sentence_transformers  # noqa: F401
 
     import kar_aug.backbones
@@ -88,6 +110,7 @@ def _child(order: dict[str, Any]) -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.clear()
     os.environ.update(order["environment"])
+    sys.path[1:1] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     os.chdir(order["folder"])
     if order["one_core"]:
         use_one_core()
@@ -106,17 +129,45 @@ def _child(order: dict[str, Any]) -> int:
 
 
 def _run(first: str, *further: str) -> None:
-    """As Python does, with its arguments: `-m MODULE ...` or `SCRIPT ...`."""
+    """As Python does, with its arguments: `-m MODULE ...`, `-c CODE ...` or `SCRIPT ...`."""
     if first == "-m":
         sys.argv = list(further)
         sys.path[0] = os.getcwd()
         runpy.run_module(further[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv = ["-c", *further[1:]]
+        sys.path[0] = os.getcwd()
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(further[0], "<string>", "exec"), vars(main))
     else:
         sys.argv = [first, *further]
         sys.path[0] = str(Path(first).parent)
         runpy.run_path(first, run_name="__main__")
 
 
+class _WithAll:
+    """A process forked from this one, which imports all and takes orders."""
+
+    def __init__(self) -> None:
+        (orders, self._orders), (theirs, replies) = os.pipe(), os.pipe()
+        if not os.fork():
+            os.dup2(orders, 0)
+            os.dup2(replies, 1)
+            os.close(self._orders)  # so that it ends with the one it came from, which alone can write to it
+            sys.stdin = open(0)  # noqa: SIM115 - as long as the process
+            _import_all()
+            serve(_child)
+            os._exit(0)
+        self._replies = open(theirs)  # noqa: SIM115
+
+    def order(self, order: Mapping[str, Any]) -> str:
+        """Tell it what to do; its answer."""
+        os.write(self._orders, f"{json.dumps(order)}\n".encode())
+        return self._replies.readline()
+
+
 if __name__ == "__main__":
-    _import_all()
-    serve(_child)
+    import tensorflow  # noqa: F401
+
+    with_all = cache(_WithAll)
+    serve(_child, lambda order: with_all().order(order) if order["imported"] == "all" else None)

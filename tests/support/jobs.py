@@ -12,15 +12,18 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from kar_aug.prompts import Prompt
+if TYPE_CHECKING:  # a process that is to be new imports this file
+    from kar_aug.prompts import Prompt
 
 KEY = "sk-planted-key-0123456789"
 
 
 def prompts(count: int, text: str = "entity {}", source: str = "item") -> Iterator[Prompt]:
     """Prompts about entities 0 .. count - 1."""
+    from kar_aug.prompts import Prompt
+
     return (Prompt(source, i, ({"role": "user", "content": text.format(i)},), "v1") for i in range(count))
 
 
@@ -113,11 +116,19 @@ def import_clients() -> None:
     openai.AsyncOpenAI(api_key="k").chat.completions  # noqa: B018 - it imports what it needs
 
 
-def serve(child: Callable[[dict[str, Any]], int]) -> None:
-    """Take orders from standard input: start a process that does `child(order)`, or wait for one."""
+def serve(
+    child: Callable[[dict[str, Any]], int], elsewhere: Callable[[dict[str, Any]], str | None] = lambda order: None
+) -> None:
+    """Take orders from standard input: start a process that does `child(order)`, or wait for one.
+
+    Args:
+        elsewhere: the answer to an order that is another process's; None if it is this one's.
+    """
     for line in sys.stdin:
         order = json.loads(line)
-        if "wait" in order:
+        if (answered := elsewhere(order)) is not None:
+            reply = int(answered)
+        elif "wait" in order:
             _, status = os.waitpid(order["wait"], 0)
             reply = os.waitstatus_to_exitcode(status)
         else:

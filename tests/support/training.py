@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import keras
+from kar_aug._keras import IS_KERAS_3, keras
 
 
 def ready(model: Any, learning_rate: float = 0.01, loss: str = "binary_crossentropy", *, eagerly: bool = False) -> Any:
@@ -21,6 +21,11 @@ def ready(model: Any, learning_rate: float = 0.01, loss: str = "binary_crossentr
     model.compile(keras.optimizers.Adam(learning_rate), loss, jit_compile=False, run_eagerly=eagerly)
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def examples(number: int) -> int:
+    """Of a property of a layer's numbers: fewer on Keras 3, where TensorFlow computes them just the same."""
+    return number // 4 if IS_KERAS_3 else number
 
 
 def predicted(model: Any, inputs: Any) -> np.ndarray:
