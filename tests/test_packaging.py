@@ -31,7 +31,7 @@ def unlisted_packages(root: Path) -> set[str]:
 def copy_of_the_checkout(folder: Path) -> Path:
     for name in FOLDERS:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     return folder
 
@@ -47,8 +47,9 @@ def run(*command: str, folder: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from an sdist, so that both hold all that is needed."""
     source, out = copy_of_the_checkout(tmp_path_factory.mktemp("checkout")), tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source), folder=out)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source), folder=out)
     (built,) = out.glob("*.whl")
     return built
 
@@ -80,6 +81,7 @@ def test_a_removed_package_is_noticed(tmp_path: Path) -> None:
     assert unlisted_packages(tmp_path) == {"kar_aug.cache", "kar_aug.cache.texts", "kar_aug.cache.vectors"}
 
 
+@pytest.mark.skipif(not (ROOT / "typings").exists(), reason="an sdist has no links")
 def test_type_checkers_find_the_mapped_folders() -> None:
     links = {link.name: link for link in (ROOT / "typings" / "kar_aug").iterdir()}
     assert set(links) == {"backbones", "prompts", "cache"}
