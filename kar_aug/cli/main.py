@@ -18,6 +18,7 @@ from kar_aug._version import __version__
 from kar_aug.cli.cache import cache
 from kar_aug.cli.costs import cost
 from kar_aug.cli.factors import factors
+from kar_aug.cli.forgetting import forget
 from kar_aug.cli.generation import generate
 from kar_aug.cli.inspecting import inspect
 from kar_aug.cli.options import model_options
@@ -159,7 +160,9 @@ def demo(
     table("", ("stage", "seconds"), [(name, f"{value:.0f}") for name, value in seconds.items()])
 
 
-for command in (audit, cache, compare, cost, encode, export, factors, generate, inspect, prepare, prompts, vectors):
+for command in (
+    audit, cache, compare, cost, encode, export, factors, forget, generate, inspect, prepare, prompts, vectors
+):  # fmt: skip
     main.add_command(command)
 
 

@@ -16,6 +16,7 @@ from kar_aug.cache import VectorStore
 from kar_aug.data.cells import values_of
 from kar_aug.pipeline.watch import SILENT, Show, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.passed_on import MODEL, note
 
 if TYPE_CHECKING:  # they need what the offline half does not
     from kar_aug.compare import Comparison, Event, Verdict
@@ -183,6 +184,7 @@ def export(workspace: Workspace, output: Path | str, backbone: str, seed: int = 
 
     workspace = with_what_is_known(workspace)
     export_model(workspace, backbone, seed, Path(output), arm)
+    note(workspace.config.work, MODEL, output)
     return Path(output)
 
 

@@ -5,7 +5,7 @@ An index holds numbers alone, and cannot take back single rows cheaply: it is al
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +52,30 @@ class Faiss:
                 [*batch.columns, pa.array(list(vectors))], names=[*batch.schema.names, "vector"]
             )
 
+    def forget(self, ids: Collection[Any], *, dry_run: bool = False) -> int:
+        """See `Place`."""
+        batches = list(self.read())
+        held = [[id in ids for id in batch.column(self._ids).to_pylist()] for batch in batches]
+        count = sum(map(sum, held))
+        if count and not dry_run:
+            left = [b.filter(pa.array([not each for each in some])) for b, some in zip(batches, held, strict=True)]
+            old: Any = faiss.read_index(str(self._path))
+            self._write(old.d, iter(left), pq.read_schema(self._names))
+        return count
+
     def _check(self, schema: pa.Schema) -> None:
         if self._ids not in schema.names:
             raise StoreError(f"{self._path} holds no vectors of {self._ids}.", path=self._path)
 
     def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
         """See `Place`."""
-        index: Any = faiss.IndexFlatIP(rows.store.spec.dimension)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._names.exists():
             self._check(pq.read_schema(self._names))
-        names = pa.schema(list(rows.schema)[:5])
+        self._write(rows.store.spec.dimension, batches, pa.schema(list(rows.schema)[:5]))
+
+    def _write(self, dimension: int, batches: Iterator[pa.RecordBatch], names: pa.Schema) -> None:
+        index: Any = faiss.IndexFlatIP(dimension)
         with atomic_path(self._names) as beside, atomic_path(self._path) as temporary:
             with pq.ParquetWriter(beside, names) as file:
                 for batch in batches:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -82,6 +82,12 @@ class Redis:
                     if len(pipeline) >= _AT_ONCE:
                         pipeline.execute()
                 pipeline.execute()
+
+    def forget(self, ids: Collection[Any], *, dry_run: bool = False) -> int:
+        """See `Place`."""
+        with self._errors():
+            names = {f"{self._prefix}{id}" for id in ids}
+            return int((self._client.exists if dry_run else self._client.delete)(*names)) if names else 0
 
     def _all(self, fields: tuple[str, ...]) -> Iterator[list[bytes]]:
         """Fields of every hash that is ours."""

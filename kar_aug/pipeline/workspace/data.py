@@ -26,6 +26,7 @@ from kar_aug.data.split import SAMPLE_PARTS, is_sample
 from kar_aug.errors import DataError
 from kar_aug.generate.intake import accepted
 from kar_aug.pipeline.workspace.attributes import add_attributes, answers_fingerprint
+from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 from kar_aug.pipeline.workspace.paths import ENTITIES, Paths
 from kar_aug.pipeline.workspace.preparing import folder_of, made_of, prepared_samples
 from kar_aug.prompts import Recipe
@@ -43,7 +44,7 @@ class Data:
         self.paths, self.config = paths, paths.config.data
         self.room = Room(paths.config.work / "room")
         self._is_given = tables is not None or split is not None
-        self._get_tables: Callable[[], Tables] = self._read_tables if tables is None else lambda: tables
+        self._get_tables: Callable[[], Tables] = self._tables_left if tables is None else lambda: tables
         self._get_split: Callable[[], pd.DataFrame] = self._make_split if split is None else lambda: split
 
     def changed(self, paths: Paths) -> Data:
@@ -60,6 +61,10 @@ class Data:
     def tables(self) -> Tables:
         """The three tables, fetched or read."""
         return self._get_tables()
+
+    def _tables_left(self) -> Tables:
+        """Without those who were forgotten."""
+        return ForgottenIds.read(self.paths.config.work).leave_out(self._read_tables(), self.room)
 
     def _read_tables(self) -> Tables:
         data, config = self.config, self.paths.config
