@@ -20,7 +20,7 @@ from kar_aug.cli.costs import cost
 from kar_aug.cli.factors import factors
 from kar_aug.cli.forgetting import forget
 from kar_aug.cli.generation import generate
-from kar_aug.cli.inspecting import inspect
+from kar_aug.cli.inspecting import inspect, view
 from kar_aug.cli.options import model_options
 from kar_aug.cli.progress import Terminal, say, stage, table, tell
 from kar_aug.cli.progress import output as output_text
@@ -161,7 +161,8 @@ def demo(
 
 
 for command in (
-    audit, cache, compare, cost, encode, export, factors, forget, generate, inspect, prepare, prompts, vectors
+    audit, cache, compare, cost, encode, export, factors, forget, generate, inspect, prepare, prompts,
+    vectors, view,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -14,6 +14,7 @@ from kar_aug.errors import ConfigError
 from kar_aug.generate.jsonl import MOST_REQUESTS
 from kar_aug.inspect import Inspection
 from kar_aug.inspect import inspect as look_at
+from kar_aug.inspect.view import View, write_view
 from kar_aug.online import Checked, Published
 from kar_aug.pipeline import comparing, costs, encoding, factors, forgetting, generation, preparation, vectors
 from kar_aug.pipeline.answers import Answers
@@ -28,6 +29,7 @@ from kar_aug.pipeline.prompting import Prompts
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.pipeline.workspace.frames import Table, config_of, with_kept_frames
+from kar_aug.pipeline.workspace.passed_on import PAGE, note
 
 
 class Project:
@@ -304,6 +306,16 @@ class Project:
         if what not in vectors.KINDS:
             raise ValueError(f"`what` must be one of {vectors.KINDS}. Received: {what!r}")
         return None if what == "raw" else (backbone or self.config.compare.backbones[0], seed, arm)
+
+    def view(self, path: Path | str = "answers.html", *, prompts: bool = True) -> View:
+        """Write all answers, with prompts, flags, costs and neighbours, as one page to read and search in a browser.
+
+        Args:
+            prompts: whether with the prompts, which show rows of the data.
+        """
+        done = write_view(self.workspace, Path(path), self.cache.verify().flags, prompts=prompts)
+        note(self.config.work, PAGE, path)
+        return done
 
     def forget(
         self, users: Collection[int | str] = (), items: Collection[int | str] = (), *, dry_run: bool = False

@@ -27,7 +27,7 @@ from kar_aug.pipeline.forgetting.files import is_their_answer, spilt_files, with
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 from kar_aug.pipeline.workspace.frames import rewritten
-from kar_aug.pipeline.workspace.passed_on import ANSWERS, MODEL, REQUESTS, VECTORS, PassedOn, passed_on
+from kar_aug.pipeline.workspace.passed_on import ANSWERS, MODEL, PAGE, REQUESTS, VECTORS, PassedOn, passed_on
 
 Id = int | str
 _OF_GROUPS = re.compile(r"-collective-(\d+)$")  # a store of groups; mixed ones are called after more
@@ -195,6 +195,10 @@ class _Search:
                 done.counts["exported requests"] += without_lines(path, self.whom, keys, dry_run=done.dry_run)
             elif each.what == VECTORS:
                 done.counts["published vectors"] += self._published(each, done)
+            elif each.what == PAGE:  # `kar-aug view` makes it again
+                done.counts["pages of answers"] += 1
+                if not done.dry_run:
+                    path.unlink()
             elif each.what == MODEL:
                 done.elsewhere.append(f"{each}: it may hold vectors of them. Export it anew: kar-aug export")
         except (KarError, OSError, ValueError) as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from kar_aug._servers.addresses import masked
 
 FILE = "passed-on.jsonl"
-ANSWERS, REQUESTS, VECTORS, MODEL = "answers", "requests", "vectors", "model"
+ANSWERS, REQUESTS, VECTORS, MODEL, PAGE = "answers", "requests", "vectors", "model", "page"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PassedOn:
     """Something that was written elsewhere.
 
     Args:
-        what: ANSWERS (Parquet), REQUESTS (JSON lines), VECTORS or MODEL.
+        what: ANSWERS (Parquet), REQUESTS (JSON lines), VECTORS, MODEL or PAGE.
         where: the file, folder or address; absolute where it is a path.
         entity: "user" or "item", where it holds of one kind only.
         kind: of a place of vectors (see `kar_aug.registry.PLACES`), where its address does not say it.
