@@ -13,7 +13,9 @@ what was asked, by which whoever has the tables could find the row again.
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +30,10 @@ from kar_aug.cache.texts.workers import dead
 from kar_aug.errors import StoreError
 
 NO_QUESTION = "forgotten"  # in the ledger, where a question's key was
-_PARTS = "history"  # the kind of questions about parts of users' histories: see kar_aug.prompts.histories.summaries
+# Kinds of questions about users whose ids begin with the user's, as `repr` writes it: about parts of histories (see
+# kar_aug.prompts.histories.summaries), and of fairness audits (see kar_aug.pipeline.fairness).
+_PARTS = ("history", "audit")
+_OWNER = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+) """)
 _ROWS = 256
 Id = int | str
 
@@ -51,14 +56,14 @@ class Whom:
         kind = (knowledge or "").partition(":")[0]
         if ":collective-" in (knowledge or ""):
             return kind == self.entity and ((knowledge or "").rpartition("-")[2], entity_id) in self.groups
-        if kind == _PARTS:
-            return self.entity == "user" and str(entity_id).rpartition(" ")[0] in {repr(id) for id in self.ids}
+        if kind in _PARTS:
+            return self.entity == "user" and any(str(entity_id).startswith(f"{id!r} ") for id in self.ids)
         return kind == self.entity and any(type(id) is type(entity_id) and id == entity_id for id in self.ids)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """How their kinds of knowledge begin."""
-        return ("user", _PARTS) if self.entity == "user" else ("item",)
+        return ("user", *_PARTS) if self.entity == "user" else ("item",)
 
 
 @dataclass
@@ -146,15 +151,9 @@ def linked_entities(cache: TextCache, entity: str) -> set[Id]:
                 continue
             if kind == entity:
                 found.add(id)
-            elif kind == _PARTS and entity == "user":
-                found |= _owner_of_part(id)
+            elif kind in _PARTS and entity == "user" and (owner := _OWNER.match(str(id))):
+                found.add(ast.literal_eval(owner[1]))
     return found
-
-
-def _owner_of_part(id: Id) -> set[Id]:
-    owner = str(id).rpartition(" ")[0]  # as `repr` writes it
-    quoted = owner[:1] in "'\""
-    return {owner[1:-1]} if quoted else {int(owner)} if owner.lstrip("-").isdecimal() else set()
 
 
 def _refuse_jobs(cache: TextCache, connection: sa.Connection) -> None:
@@ -199,7 +198,7 @@ def _links(connection: sa.Connection, whom: Whom) -> Sequence[Any]:
     links = tables.knowledge.c
     stored = [json.dumps(id) for id in whom.ids] + [json.dumps(number) for _, number in whom.groups]
     parts = [links.entity_id.startswith(json.dumps(f"{id!r} ")[:-1], autoescape=True) for id in whom.ids]
-    some = sa.or_(links.entity_id.in_(stored), sa.and_(links.knowledge == _PARTS, sa.or_(*parts)))
+    some = sa.or_(links.entity_id.in_(stored), sa.and_(links.knowledge.in_(_PARTS), sa.or_(sa.false(), *parts)))
     return connection.execute(sa.select(tables.knowledge).where(some)).all()
 
 

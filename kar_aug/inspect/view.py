@@ -90,7 +90,8 @@ class _Page:
         for number, answers in enumerate(batched(cache.answers(damaged.append), _TEXTS)):
             links = cache.links_of([answer.key for answer in answers])
             for place, answer in enumerate(answers):
-                for link in links.get(answer.key) or [None]:
+                owners: list[Link | None] = [*links.get(answer.key, [])] or [None]
+                for link in owners:
                     self._index.append(self._row(answer, link, number, place))
             self.answers += len(answers)
             yield _script(f"texts-{number}", [self._texts(answer) for answer in answers])

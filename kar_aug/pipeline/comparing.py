@@ -14,6 +14,7 @@ from kar_aug._tensorflow import choose_keras
 from kar_aug.audit import Audit, require_clean
 from kar_aug.cache import VectorStore
 from kar_aug.data.cells import values_of
+from kar_aug.pipeline.fairness import COLUMNS, Fairness
 from kar_aug.pipeline.watch import SILENT, Show, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.pipeline.workspace.passed_on import MODEL, note
@@ -105,7 +106,7 @@ class Compared:
             knowledge=self.provenance,
             reproduce=reproduce,
             title=title,
-            sections=[_section(self.audited)],
+            sections=[_section(self.audited), *_fairness(self.workspace)],
             maps=_vector_maps(self.workspace),
         )
         return report
@@ -196,6 +197,17 @@ def _section(audited: Audit | None) -> Section:
         return Section("Leakage audit", "None: the comparison ran with --unaudited. It proves nothing.")
     text = f"{audited.verdict}. " + " ".join(f"Cannot be proved: {finding.text}" for finding in audited.unproved)
     return Section("Leakage audit", text, ("checked", "on", "result"), audited.rows)
+
+
+def _fairness(workspace: Workspace) -> list[Section]:
+    """What the report says of the last fairness audit, if there was one."""
+    from kar_aug.report import Section
+
+    done = Fairness.read(workspace.config.work)
+    if done is None:
+        return []
+    text = f"Texts by {done.model}, vectors by {done.encoder}; 1 where nothing changed. {'. '.join(done.sentences)}."
+    return [Section("Fairness audit", text, COLUMNS, done.rows)]
 
 
 def _vector_maps(workspace: Workspace) -> dict[str, Any]:

@@ -16,12 +16,23 @@ from kar_aug.inspect import Inspection
 from kar_aug.inspect import inspect as look_at
 from kar_aug.inspect.view import View, write_view
 from kar_aug.online import Checked, Published
-from kar_aug.pipeline import comparing, costs, encoding, factors, forgetting, generation, preparation, vectors
+from kar_aug.pipeline import (
+    comparing,
+    costs,
+    encoding,
+    factors,
+    fairness,
+    forgetting,
+    generation,
+    preparation,
+    vectors,
+)  # fmt: skip
 from kar_aug.pipeline.answers import Answers
 from kar_aug.pipeline.comparing import Compared
 from kar_aug.pipeline.costs import Costs
 from kar_aug.pipeline.encoding import Encoded
 from kar_aug.pipeline.factors import Proposed
+from kar_aug.pipeline.fairness import Fairness
 from kar_aug.pipeline.forgetting import Forgotten
 from kar_aug.pipeline.generation import DryRun, Exported, Generated, Job, Status
 from kar_aug.pipeline.preparation import Prepared
@@ -236,6 +247,16 @@ class Project:
     def audit(self) -> Audit:
         """Look for leaks: anything by which knowledge or features know what a comparison tests on."""
         return run_audit(self.workspace)
+
+    def audit_fairness(self, attributes: Sequence[str], *, users: int = fairness.USERS) -> Fairness:
+        """Ask about some users with and without sensitive attributes, by the same histories; how far texts and vectors
+        move. Answers go into the cache, and count in the budget, like all others.
+
+        Args:
+            attributes: columns of the users.
+            users: how many to ask about: each once, and once more for each value of each attribute.
+        """
+        return fairness.audit_fairness(self.workspace, attributes, self.watch, users=users)
 
     def compare(self, *, unaudited: bool = False) -> Compared:
         """Train each backbone with and without knowledge, and with controls; what was trained before is not again.

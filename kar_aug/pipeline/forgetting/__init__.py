@@ -30,6 +30,7 @@ from kar_aug.pipeline.workspace.frames import rewritten
 from kar_aug.pipeline.workspace.passed_on import ANSWERS, MODEL, PAGE, REQUESTS, VECTORS, PassedOn, passed_on
 
 Id = int | str
+FAIRNESS = "fairness.json"  # see kar_aug.pipeline.fairness
 _OF_GROUPS = re.compile(r"-collective-(\d+)$")  # a store of groups; mixed ones are called after more
 
 
@@ -167,6 +168,7 @@ class _Search:
             self.work, self.data, dry_run=done.dry_run
         )
         if not done.dry_run:
+            (self.work / FAIRNESS).unlink(missing_ok=True)  # values of attributes, of however few users
             trained.discard_prepared(self.work, self.prepared)
             for path in self.group_files:
                 path.unlink()
