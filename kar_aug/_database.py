@@ -184,6 +184,26 @@ def _set_journal(connection: sqlite3.Connection, journal: str) -> None:
             time.sleep(random.uniform(0.01, 0.05))
 
 
+def sweep(path: Path) -> None:
+    """Write a SQLite file anew, and empty its journal: nothing that was deleted, or replaced, is left in either.
+
+    Raises:
+        StoreError: Others have it open and read old pages, or the disk has no room for a second copy.
+    """
+    try:
+        with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
+            connection.execute("PRAGMA secure_delete = ON")
+            connection.execute("VACUUM")
+            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.Error as error:
+        raise StoreError(f"{path} cannot be written anew ({error}): mend that, and run again.", path=path) from None
+    if busy:
+        raise StoreError(
+            f"{path} is open elsewhere, so that its journal still holds old pages. End what reads it, and run again.",
+            path=path,
+        )
+
+
 def reason(error: sa.exc.DBAPIError) -> str:
     """The database's own words, in one line, without the statement or its values."""
     return " ".join(str(error.orig).split())

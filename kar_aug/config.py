@@ -166,6 +166,7 @@ class PromptConfig:
         scenario: a scenario of kar-aug by name, or the path of a .toml file.
         user_recipe, item_recipe: how to ask about users, and items: recipes by name, or paths of .toml files. "kar" is
             the scenario's own question.
+        leave_out: columns of users or items that no prompt shows, though the scenario would: ["gender", "age"].
         max_events: how many of a user's history events a prompt shows.
         selection: which of the events, where there are more: "recent"; "informative" (rated unlike most, of rare
             items); "diverse" (a cover of the taste by the items' vectors); "summarised" (the latest, after summaries of
@@ -186,6 +187,7 @@ class PromptConfig:
     scenario: str = "movies"
     user_recipe: str = "kar"
     item_recipe: str = "kar"
+    leave_out: tuple[str, ...] = ()
     max_events: int = setting(30, least=1)
     selection: str = setting("recent", among=SELECTIONS, was="history")
     min_events: int = setting(1, least=1)

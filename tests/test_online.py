@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -101,6 +102,19 @@ def test_a_place_is_brought_up_to_date_by_what_changed_and_checked(
     assert check(rows, where).sound and check(rows, where).current == 4
     again = publish(rows, where)
     assert again.written == (4 if whole else 0) and again.taken == 0 and check(rows, where).sound
+
+
+def test_a_place_forgets_ids_and_what_they_had_before(where: str, tmp_path: Path) -> None:
+    publish(store(tmp_path / "s", {"tt1": "one", "it's": "two", "ü": "three"}), where)
+    rows = store(tmp_path / "s", {"it's": "changed", "ü": "three"})
+    publish(rows, where)
+    place: Any = open_place(where, "item_id")
+    expected = place.forget(["tt1", "it's", 5], dry_run=True)
+    assert expected == place.forget(["tt1", "it's", 5]) > 0 and place.forget(["tt1", "it's"]) == 0
+    found = check(rows, where)
+    assert (found.current, found.missing) == (1, 1)
+    shutil.rmtree(tmp_path / "s")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"it's" in path.read_bytes()]
 
 
 def test_vectors_of_another_version_take_the_place_of_all(where: str, tmp_path: Path) -> None:

@@ -166,6 +166,11 @@ class Database:
             found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
         return [] if found == ["ok"] else [str(line) for line in found]
 
+    def vacuum(self) -> None:
+        """Have PostgreSQL give back the room of deleted rows. Its write-ahead log, replicas and backups are its own."""
+        with self._errors(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM")
+
     def close(self) -> None:
         """Release the file, or the connections."""
         self._engine.dispose()

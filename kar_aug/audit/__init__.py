@@ -6,7 +6,8 @@ prompts and as-of times, and the vectors. It finds
 - samples at or before the as-of time of the knowledge that they would use;
 - items or ratings of a user's samples in that user's prompt;
 - columns, vocabularies, scales and histories that were fitted on test rows, or give the label away;
-- users or times that stand on both sides of a split.
+- users or times that stand on both sides of a split;
+- texts in what prompts show that speak to a language model, which are no leak and are named one by one.
 
 What cannot be looked into (texts that came without prompt and as-of time) is reported as unproved, never as clean. What
 a language model read before anybody asked it, reviews of the very items among them, no audit of this data can know.
@@ -20,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from kar_aug._stage import make_callable
-from kar_aug.audit import inputs, knowledge, split, statistics
+from kar_aug.audit import attacks, inputs, knowledge, split, statistics
 from kar_aug.audit.findings import REMEDIES as REMEDIES
 from kar_aug.audit.findings import Check as Check
 from kar_aug.audit.findings import Finding as Finding
@@ -45,6 +46,11 @@ class Audit:
     def unproved(self) -> list[Finding]:
         """What may be clean, or not: there is no way to tell."""
         return [finding for check in self.checks for finding in check.unproved]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """What is no leak, and worth a person's look: texts that speak to a model."""
+        return [finding for check in self.checks for finding in check.warnings]
 
     @property
     def damaged(self) -> int:
@@ -74,12 +80,16 @@ class Audit:
     def explanation(self) -> list[str]:
         """What was found, with examples and what to do about it; the verdict at last. A line each."""
         lines = []
-        for kind, findings in (("leak", self.leaks), ("cannot be proved", self.unproved)):
+        for kind, findings in (
+            ("leak", self.leaks),
+            ("cannot be proved", self.unproved),
+            ("to be looked at", self.warnings),
+        ):
             for finding in findings:
                 lines.append(f"{kind}: {finding.text}")
                 if finding.example:
                     lines.append(f"  for example {finding.example}")
-        kinds = dict.fromkeys(finding.kind for finding in self.leaks)
+        kinds = dict.fromkeys(finding.kind for finding in (*self.leaks, *self.warnings))
         return [*lines, *(f"what to do ({kind}): {REMEDIES[kind]}" for kind in kinds), self.verdict]
 
     def __str__(self) -> str:
@@ -113,6 +123,7 @@ def audit(workspace: Workspace) -> Audit:
         table = tables.users if entity == "user" else tables.items
         shown = getattr(asking.scenario, entity)["fields"]
         checks.append(statistics.columns(entity, table, [*features, *shown], parts))
+        checks.append(attacks.speaking_texts(entity, table, shown))
     stored = {entity: answers[workspace.paths.knowledge(entity)] for entity in ENTITIES}
     for entity in ENTITIES:
         checks.append(knowledge.as_of_times(entity, stored[entity], parts))

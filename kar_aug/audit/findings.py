@@ -21,6 +21,8 @@ REMEDIES = {
     "fitted": "the samples were not made by this kar-aug from this data: make them again",
     "statistic": "leave the column out, or compute it from events before the test part only",
     "vectors": "encode again: kar-aug encode",
+    "attack": "read these values, and mend them where they come from; or let prompts not show the field: "
+    "[prompts] leave_out",
     "damaged": "take them out, and ask again: kar-aug cache verify --exclude damaged",
 }
 
@@ -44,20 +46,29 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """What was checked on how many things ("1,234 samples"), and what came of it."""
+    """What was checked on how many things ("1,234 samples"), and what came of it.
+
+    Args:
+        leaks: what makes a comparison worthless.
+        unproved: what may be clean, or not.
+        warnings: what is no leak, and worth a person's look.
+    """
 
     name: str
     count: int
     unit: str
     leaks: tuple[Finding, ...] = ()
     unproved: tuple[Finding, ...] = ()
+    warnings: tuple[Finding, ...] = ()
 
     @property
     def result(self) -> str:
         """One word; "nothing" where there was nothing to check."""
         if self.leaks:
             return "LEAK"
-        return "unproved" if self.unproved else "ok" if self.count else "nothing"
+        if self.unproved or self.warnings:
+            return "unproved" if self.unproved else "look"
+        return "ok" if self.count else "nothing"
 
 
 def found(*findings: Finding | None) -> tuple[Finding, ...]:

@@ -8,6 +8,7 @@ import click
 
 from kar_aug.cli.options import opened, recipe_options
 from kar_aug.cli.progress import output, say, table, tell
+from kar_aug.cli.progress import output as print_output
 from kar_aug.errors import ConfigError
 from kar_aug.inspect import DataView, Inspection, Known, Nearest, Vectors
 
@@ -46,6 +47,22 @@ def inspect(config: str, /, user: str | None, item: str | None, vectors: bool, d
         for entity, id in (("user", user), ("item", item)):
             if id is not None:
                 _print_known(inspection.entity(entity, id))
+
+
+@click.command()
+@click.option("--output", default="answers.html", show_default=True, help="The file to write.")
+@click.option("--no-prompts", is_flag=True, help="Without prompts, which show rows of your data.")
+@click.pass_obj
+def view(config: str, /, output: str, no_prompts: bool) -> None:
+    """Write all answers as one page, to read and search in a browser: prompts, statuses, flags, neighbours, costs.
+
+    The page is one file that asks for nothing else, also of 100,000 answers.
+
+    \b
+    Example:
+      kar-aug view --output answers.html
+    """
+    print_output(opened(config).view(output, prompts=not no_prompts))
 
 
 def _print_data(found: DataView) -> None:

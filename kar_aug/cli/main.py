@@ -20,8 +20,9 @@ from kar_aug.cli.cache import cache
 from kar_aug.cli.checking import check
 from kar_aug.cli.costs import cost
 from kar_aug.cli.factors import factors
+from kar_aug.cli.forgetting import forget
 from kar_aug.cli.generation import generate
-from kar_aug.cli.inspecting import inspect
+from kar_aug.cli.inspecting import inspect, view
 from kar_aug.cli.options import model_options
 from kar_aug.cli.progress import Terminal, say, stage, table, tell
 from kar_aug.cli.progress import output as output_text
@@ -179,7 +180,8 @@ def demo(
 
 
 _COMMANDS = (
-    audit, cache, check, compare, cost, encode, export, factors, generate, inspect, prepare, prompts, vectors,
+    audit, cache, check, compare, cost, encode, export, factors, forget, generate, inspect, prepare, prompts,
+    vectors, view,
 )  # fmt: skip
 for command in _COMMANDS:
     main.add_command(command)

@@ -11,7 +11,11 @@ from kar_aug.audit import Audit
 from kar_aug.cli.options import opened, recipe_options
 from kar_aug.cli.progress import output as print_output
 from kar_aug.cli.progress import table, tell
+from kar_aug.errors import ConfigError
 from kar_aug.pipeline.comparing import TITLE, Compared
+from kar_aug.pipeline.fairness import COLUMNS, USERS
+from kar_aug.pipeline.fairness import dry_run as fairness_dry_run
+from kar_aug.pipeline.project import Project
 
 
 @click.command()
@@ -58,20 +62,50 @@ def prepare(config: str, /, clean: bool) -> None:
 
 
 @click.command()
+@click.option(
+    "--attributes", metavar="NAMES", help="A fairness audit instead: what these columns of users in prompts change."
+)
+@click.option("--users", type=click.IntRange(1), default=USERS, show_default=True, help="With --attributes: how many.")
+@click.option("--dry-run", is_flag=True, help="With --attributes: count prompts, tokens and dollars; send nothing.")
 @click.pass_context
-def audit(context: click.Context) -> None:
+def audit(context: click.Context, attributes: str | None, users: int, dry_run: bool) -> None:
     """Look for leaks: anything by which knowledge or features know what a comparison tests on.
 
-    Checks the split, the models' inputs, the stored prompts with their as-of times, and the vectors. Exit code 1 if
-    there are leaks, 0 if there are none, 2 if there are none as far as the stored answers can be read.
+    Checks the split, the models' inputs, the stored prompts with their as-of times, and the vectors; and names texts
+    that speak to a language model. Exit code 1 if there are leaks, 0 if there are none, 2 if there are none as far as
+    the stored answers can be read.
+
+    With --attributes, the language model is asked about some users without these, and with each of their values: how
+    far do texts and vectors move? What is asked counts in max_cost.
 
     \b
     Example:
       kar-aug audit
+      kar-aug audit --attributes gender,age --dry-run
     """
-    done = opened(context.obj).audit()
+    project = opened(context.obj)
+    if attributes is not None:
+        names = [name.strip() for name in attributes.split(",") if name.strip()]
+        _fairness(project, names, users, dry_run=dry_run)
+        return
+    if dry_run:
+        raise ConfigError("--dry-run goes with --attributes: the audit for leaks sends nothing.")
+    done = project.audit()
     _print_audit(done)
     context.exit(1 if done.leaks else 2 if done.damaged else 0)
+
+
+def _fairness(project: Project, attributes: list[str], users: int, *, dry_run: bool) -> None:
+    if dry_run:
+        planned, shown = fairness_dry_run(project.workspace, attributes, users=users)
+        for name, count in shown.items():
+            tell(f"{name}: {count:,} prompts show it")
+        tell(planned)
+        return
+    done = project.audit_fairness(attributes, users=users)
+    table("Likeness to neutral texts, 1 where nothing changed", COLUMNS, done.rows)
+    for sentence in done.sentences:
+        print_output(f"  {sentence}")
 
 
 def _print_audit(done: Audit) -> None:

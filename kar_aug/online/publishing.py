@@ -21,7 +21,11 @@ _ULPS = 1e-5  # by which float32 may differ where it was float64, or text, in be
 
 
 class Place(Protocol):
-    """Where vectors of one entity are kept for others. Made with (where it is, the name of the column of ids)."""
+    """Where vectors of one entity are kept for others. Made with (where it is, the name of the column of ids).
+
+    One with a method `forget(ids, dry_run=False)`, which takes all rows of some ids away, those of before included, and
+    says how many they were, is kept in step by `kar-aug forget`.
+    """
 
     def state(self) -> pd.DataFrame:
         """What is there, a row an id that has a vector: the index is of ids, columns version and key."""

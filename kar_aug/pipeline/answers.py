@@ -20,7 +20,9 @@ from kar_aug.cache.texts.verify import KINDS, Flag, exclude, verify, vocabularie
 from kar_aug.data.reading import is_table
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.costs import Costs
+from kar_aug.pipeline.forgetting import forget_again
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.passed_on import ANSWERS, note
 
 _LANGUAGES = {"english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it", "portuguese": "pt"}
 _LANGUAGES |= {"dutch": "nl", "chinese": "zh", "japanese": "ja", "korean": "ko", "arabic": "ar", "russian": "ru"}
@@ -53,6 +55,7 @@ class Answers:
         damaged: list[DamagedAnswer] = []
         with self._open(reading=True) as cache:
             rows = export_parquet(cache, Path(path), messages=messages, on_damage=damaged.append)
+        note(self._workspace.config.work, ANSWERS, path)
         _require_none(damaged, f"are not in {path}, where all others are")
         return rows
 
@@ -66,7 +69,9 @@ class Answers:
         """
         known = {entity: self._workspace.data.tables.ids(entity) for entity in ENTITIES}
         with self._open() as cache:
-            return import_texts(Path(path), cache, known, text=text, author=author)
+            done = import_texts(Path(path), cache, known, text=text, author=author)
+            forget_again(self._workspace, cache)
+            return done
 
     def import_answers(self, where: Path | str) -> Brought:
         """Bring in the answers of a Parquet file that `export` wrote, of a file of JSON lines that a job wrote whose
@@ -75,16 +80,22 @@ class Answers:
         Raises:
             StoreError: There is no such file, or it is none of these; or some of it are damaged, and all others are in.
         """
-        damaged: list[DamagedAnswer] = []
         with self._open() as cache:
-            if str(where).endswith(".parquet"):
-                return import_parquet(Path(where), cache)
-            if "://" not in str(where) and not Path(where).is_file():
-                raise StoreError(f"{where}: there is no such file.")
-            if "://" not in str(where) and is_spilt(Path(where)):
-                return import_spilt(Path(where), cache)
-            with TextCache(where, reading=True) as other:
-                done = merge(other, cache, damaged.append)
+            try:
+                return self._bring(where, cache)
+            finally:
+                forget_again(self._workspace, cache)
+
+    def _bring(self, where: Path | str, cache: TextCache) -> Brought:
+        damaged: list[DamagedAnswer] = []
+        if str(where).endswith(".parquet"):
+            return import_parquet(Path(where), cache)
+        if "://" not in str(where) and not Path(where).is_file():
+            raise StoreError(f"{where}: there is no such file.")
+        if "://" not in str(where) and is_spilt(Path(where)):
+            return import_spilt(Path(where), cache)
+        with TextCache(where, reading=True) as other:
+            done = merge(other, cache, damaged.append)
         _require_none(damaged, f"were left out; {done}")
         return done
 

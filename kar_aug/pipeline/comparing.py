@@ -16,8 +16,10 @@ from kar_aug.audit import Audit, require_clean
 from kar_aug.cache import VectorStore
 from kar_aug.data.cells import values_of
 from kar_aug.inspect import inspect as look_at
+from kar_aug.pipeline.fairness import COLUMNS, Fairness
 from kar_aug.pipeline.watch import SILENT, Show, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.passed_on import MODEL, note
 
 if TYPE_CHECKING:  # they need what the offline half does not
     from kar_aug.compare import Comparison, Event, Verdict
@@ -120,7 +122,7 @@ class Compared:
             knowledge=self.provenance,
             reproduce=reproduce,
             title=title,
-            sections=[_section(self.audited)],
+            sections=[_section(self.audited), *_fairness(self.workspace)],
             maps=_vector_maps(self.workspace),
             price=self.price,
             example=_example(self.workspace),
@@ -201,6 +203,7 @@ def export(workspace: Workspace, output: Path | str, backbone: str, seed: int = 
 
     workspace = with_what_is_known(workspace)
     export_model(workspace, backbone, seed, Path(output), arm)
+    note(workspace.config.work, MODEL, output)
     return Path(output)
 
 
@@ -212,6 +215,17 @@ def _section(audited: Audit | None) -> Section:
         return Section("Leakage audit", f"None: {_UNAUDITED[0].lower()}{_UNAUDITED[1:]}")
     text = f"{audited.verdict}. " + " ".join(f"Cannot be proved: {finding.text}" for finding in audited.unproved)
     return Section("Leakage audit", text, ("checked", "on", "result"), audited.rows)
+
+
+def _fairness(workspace: Workspace) -> list[Section]:
+    """What the report says of the last fairness audit, if there was one."""
+    from kar_aug.report import Section
+
+    done = Fairness.read(workspace.config.work)
+    if done is None:
+        return []
+    text = f"Texts by {done.model}, vectors by {done.encoder}; 1 where nothing changed. {'. '.join(done.sentences)}."
+    return [Section("Fairness audit", text, COLUMNS, done.rows)]
 
 
 def _vector_maps(workspace: Workspace) -> dict[str, Any]:

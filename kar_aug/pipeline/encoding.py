@@ -89,7 +89,7 @@ def encode(workspace: Workspace, watch: Watch = SILENT, *, collaborative: bool =
     if collaborative:
         return Encoded([_collaborative(workspace, watch)], [])
     with open_bill(workspace) as bill:
-        return _encode(workspace, _Encoding(workspace, _encoder(workspace, bill), watch), watch)
+        return _encode(workspace, _Encoding(workspace, open_encoder(workspace, bill), watch), watch)
 
 
 def _encode(workspace: Workspace, encoding: _Encoding, watch: Watch) -> Encoded:
@@ -123,7 +123,8 @@ def _collaborative(workspace: Workspace, watch: Watch) -> Store:
     return store
 
 
-def _encoder(workspace: Workspace, bill: Bill | None) -> Encoder:
+def open_encoder(workspace: Workspace, bill: Bill | None) -> Encoder:
+    """The encoder of [encode]."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     config = workspace.config.encode

@@ -24,6 +24,7 @@ from kar_aug.generate.limits import requests_reached
 from kar_aug.generate.summaries import StoredSummaries
 from kar_aug.pipeline.watch import SILENT, Show, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.passed_on import REQUESTS, note
 from kar_aug.prompts import Prompt
 from kar_aug.prompts.histories.summaries import owner
 
@@ -351,6 +352,8 @@ def export_requests(job: Job, path: Path) -> Exported:
     with job.workspace.paths.open_cache(reading=True) as cache:
         summaries = StoredSummaries(cache, job.model)
         files, progress = export_jsonl(job.prompts(summaries), cache, job.model, path, retry_failed=job.retry_failed)
+    for file in files:
+        note(job.workspace.config.work, REQUESTS, file)
     return Exported(files, progress, summaries.waiting)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,20 +14,35 @@ from kar_aug.errors import ConfigError
 from kar_aug.generate.jsonl import MOST_REQUESTS
 from kar_aug.inspect import Inspection
 from kar_aug.inspect import inspect as look_at
+from kar_aug.inspect.view import View, write_view
 from kar_aug.online import Checked, Published
-from kar_aug.pipeline import checking, comparing, costs, encoding, factors, generation, preparation, vectors
+from kar_aug.pipeline import (
+    checking,
+    comparing,
+    costs,
+    encoding,
+    factors,
+    fairness,
+    forgetting,
+    generation,
+    preparation,
+    vectors,
+)  # fmt: skip
 from kar_aug.pipeline.answers import Answers
 from kar_aug.pipeline.checking import Outlook
 from kar_aug.pipeline.comparing import Compared
 from kar_aug.pipeline.costs import Costs
 from kar_aug.pipeline.encoding import Encoded
 from kar_aug.pipeline.factors import Proposed
-from kar_aug.pipeline.frames import Table, config_of
+from kar_aug.pipeline.fairness import Fairness
+from kar_aug.pipeline.forgetting import Forgotten
 from kar_aug.pipeline.generation import DryRun, Exported, Generated, Job, Status
 from kar_aug.pipeline.preparation import Prepared
 from kar_aug.pipeline.prompting import Prompts
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.frames import Table, config_of, with_kept_frames
+from kar_aug.pipeline.workspace.passed_on import PAGE, note
 
 
 class Project:
@@ -239,6 +254,16 @@ class Project:
         """Look for leaks: anything by which knowledge or features know what a comparison tests on."""
         return run_audit(self.workspace)
 
+    def audit_fairness(self, attributes: Sequence[str], *, users: int = fairness.USERS) -> Fairness:
+        """Ask about some users with and without sensitive attributes, by the same histories; how far texts and vectors
+        move. Answers go into the cache, and count in the budget, like all others.
+
+        Args:
+            attributes: columns of the users.
+            users: how many to ask about: each once, and once more for each value of each attribute.
+        """
+        return fairness.audit_fairness(self.workspace, attributes, self.watch, users=users)
+
     def compare(self, *, unaudited: bool = False) -> Compared:
         """Train each backbone with and without knowledge, and with controls; what was trained before is not again.
 
@@ -308,6 +333,61 @@ class Project:
         if what not in vectors.KINDS:
             raise ValueError(f"`what` must be one of {vectors.KINDS}. Received: {what!r}")
         return None if what == "raw" else (backbone or self.config.compare.backbones[0], seed, arm)
+
+    def view(self, path: Path | str = "answers.html", *, prompts: bool = True) -> View:
+        """Write all answers, with prompts, flags, costs and neighbours, as one page to read and search in a browser.
+
+        Args:
+            prompts: whether with the prompts, which show rows of the data.
+        """
+        done = write_view(self.workspace, Path(path), self.cache.verify().flags, prompts=prompts)
+        note(self.config.work, PAGE, path)
+        return done
+
+    def forget(
+        self, users: Collection[int | str] = (), items: Collection[int | str] = (), *, dry_run: bool = False
+    ) -> Forgotten:
+        """Delete all that is kept of some users and items, and leave them out from now on.
+
+        What goes: prompts and answers, those of earlier prompts included; vectors of every generation; failures,
+        requests in batches, answers beside the cache; rows of answers, requests and vectors that were exported or
+        published to where this process can write; copies of data frames. SQLite files are written anew, so that nothing
+        is left in free pages or journals. What was made of many and cannot be taken apart goes whole where a user was
+        in it, and is made again when it is needed: groups with their answers, prepared samples, trained models with
+        their predictions, vectors of behaviour.
+
+        What stays: an answer to a question that another has with the very same words, as it says nothing of one that it
+        does not say of the other; only the link to it goes. Titles of a forgotten item in the prompts of users who had
+        it, which are these users' history. What was paid, without whom or what for. The project's own tables, which are
+        yours to mend.
+
+        From then on `generate`, `encode` and `compare` leave these ids out, though tables, other caches or files that
+        are imported still hold them, until `unforget`: a right to be forgotten that ends with the next run is none.
+        The workdir's forgotten.json keeps a keyed hash of each id for that. Projects with another workdir have lists of
+        their own, also where they share a cache.
+
+        Beyond reach, and listed: what providers of models were sent, and when; addresses whose password is not kept;
+        exported models; and, unlisted, what you copied yourself, backups, and blocks that a file system keeps of
+        deleted files. A call that was stopped is to be made again: it goes on.
+
+        Args:
+            dry_run: only find out what would go.
+
+        Raises:
+            StoreError: A job is running on the cache, or another process writes a store of vectors.
+        """
+        done = forgetting.forget(self.workspace, {"user": users, "item": items}, dry_run=dry_run)
+        self._read_anew()
+        return done
+
+    def unforget(self, users: Collection[int | str] = (), items: Collection[int | str] = ()) -> int:
+        """Let users and items in again, who must be asked about anew. Returns how many had been forgotten."""
+        count = forgetting.unforget(self.workspace, {"user": users, "item": items})
+        self._read_anew()
+        return count
+
+    def _read_anew(self) -> None:
+        self.workspace = Workspace(with_kept_frames(self.config))
 
     @property
     def inspect(self) -> Inspection:

@@ -10,6 +10,7 @@ from kar_aug.errors import ConfigError
 from kar_aug.online import Checked, Published, Rows, check, publish
 from kar_aug.pipeline.comparing import with_what_is_known
 from kar_aug.pipeline.workspace import Workspace
+from kar_aug.pipeline.workspace.passed_on import VECTORS, note
 
 KINDS = ("raw", "augmented")
 
@@ -27,7 +28,9 @@ def export_vectors(
     Raises:
         StoreError: There are no vectors, or the place cannot be read or written.
     """
-    return publish(Rows(_store(workspace, entity, augmented_by), entity), str(where), kind, whole=whole)
+    done = publish(Rows(_store(workspace, entity, augmented_by), entity), str(where), kind, whole=whole)
+    note(workspace.config.work, VECTORS, where, entity=entity, kind=kind)
+    return done
 
 
 def check_vectors(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,24 @@ class Faiss:
                 [*batch.columns, pa.array(list(vectors))], names=[*batch.schema.names, "vector"]
             )
 
+    def forget(self, ids: Collection[Any], *, dry_run: bool = False) -> int:
+        """See `Place`. No reader keeps a former folder: all but the new one go at once."""
+        batches = list(self.read())
+        held = [[id in ids for id in batch.column(self._ids).to_pylist()] for batch in batches]
+        count = sum(map(sum, held))
+        if dry_run:
+            return count
+        if count:
+            left = [b.filter(pa.array([not each for each in some])) for b, some in zip(batches, held, strict=True)]
+            dimension = int(faiss.read_index(str(self._files()[0])).d)
+            names = pq.read_schema(self._files()[1])
+            self._replace(lambda folder: self._fill(folder, iter(left), dimension, names))
+        present = self._path.resolve()
+        for path in self._folders().values():
+            if path.resolve() != present:
+                shutil.rmtree(path, ignore_errors=True)
+        return count
+
     def _files(self) -> tuple[Path, Path]:
         """The index and its ids, which belong together: the link is resolved once."""
         folder = self._path.resolve()
@@ -79,14 +97,19 @@ class Faiss:
     def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
         """See `Place`."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._files()[1].exists():
+            self._check(pq.read_schema(self._files()[1]))
+        names = pa.schema(list(rows.schema)[:5])
+        self._replace(lambda folder: self._fill(folder, batches, rows.store.spec.dimension, names))
+
+    def _replace(self, fill: Callable[[Path], None]) -> None:
+        """Lead readers to a new folder that `fill` fills."""
         with FileLock(self._path.with_name(f".{self._path.name}.lock")):  # two exports would take one folder
-            if self._files()[1].exists():
-                self._check(pq.read_schema(self._files()[1]))
             before, former = self._path.resolve(), self._folders()
             folder = self._path.with_name(f".{self._path.name}.{1 + max(former, default=-1):05d}")
             try:
                 folder.mkdir()
-                self._fill(folder, batches, rows)
+                fill(folder)
                 self._lead_to(folder)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -96,9 +119,8 @@ class Faiss:
                 if path.resolve() != before:  # of older writes, or of one that was killed
                     shutil.rmtree(path, ignore_errors=True)
 
-    def _fill(self, folder: Path, batches: Iterator[pa.RecordBatch], rows: Rows) -> None:
-        index: Any = faiss.IndexFlatIP(rows.store.spec.dimension)
-        names = pa.schema(list(rows.schema)[:5])
+    def _fill(self, folder: Path, batches: Iterator[pa.RecordBatch], dimension: int, names: pa.Schema) -> None:
+        index: Any = faiss.IndexFlatIP(dimension)
         with pq.ParquetWriter(folder / IDS, names) as file:
             for batch in batches:
                 flat = batch.column("vector").flatten().to_numpy()

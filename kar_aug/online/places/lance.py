@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,21 @@ class Lance:
         for start in range(0, len(gone), SIZE):
             chosen = ", ".join(_literal(each) for each in gone[start : start + SIZE])
             lance.dataset(self._where).delete(f"{self._ids} IN ({chosen})")
+
+    def forget(self, ids: Collection[Any], *, dry_run: bool = False) -> int:
+        """See `Place`: earlier versions of the dataset go, too."""
+        dataset = self._dataset()
+        is_text = pa.types.is_string(dataset.schema.field(self._ids).type)
+        fitting = [_literal(id) for id in ids if isinstance(id, str) == is_text]
+        if not fitting:
+            return 0
+        theirs = f"{self._ids} IN ({', '.join(fitting)})"
+        count = int(dataset.count_rows(theirs))
+        if not dry_run:
+            dataset.delete(theirs)
+            dataset.optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
+            lance.dataset(self._where).cleanup_old_versions(timedelta(0), delete_unverified=True)
+        return count
 
     def _dataset(self) -> Any:
         try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -99,6 +99,16 @@ class Redis:
                     if len(pipeline) >= _AT_ONCE:
                         pipeline.execute()
                 pipeline.execute()
+
+    def forget(self, ids: Collection[Any], *, dry_run: bool = False) -> int:
+        """See `Place`. Those of former versions that readers may still go on with are taken away, too, and counted."""
+        with self._errors():
+            wanted = {str(id) for id in ids}
+            ours = self._names(f"{self._pointer}:") if wanted else set()
+            names = [
+                name for name in ours if name.decode().removeprefix(f"{self._pointer}:").partition(":")[2] in wanted
+            ]
+            return len(names) if dry_run or not names else int(self._client.delete(*names))
 
     def _served(self) -> str | None:
         """The version that readers are led to; None if nothing was ever written."""

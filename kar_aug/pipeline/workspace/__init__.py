@@ -4,6 +4,8 @@ paths       where everything lies, and what knowledge is called      groups     
 data        tables, split, samples                                   attributes   answers as columns of the tables
 preparing   which samples are kept in the workdir, and since when   collaborative  behaviour as vectors of items
 asking      prompts, and the texts that are known                    metadata     what prompts show, without a model
+frames      tables that came as data frames                          passed_on    what was written elsewhere, and where
+forgotten   who is left out of the tables
 """
 
 from __future__ import annotations

@@ -7,8 +7,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import pandas as pd
+
 from kar_aug.cache import Knowledge, TextCache, VectorStore
-from kar_aug.errors import StoreError
+from kar_aug.data import Tables
+from kar_aug.errors import ConfigError, StoreError
 from kar_aug.generate.intake import accepted
 from kar_aug.generate.summaries import StoredSummaries
 from kar_aug.pipeline.workspace.data import Data
@@ -21,6 +24,7 @@ from kar_aug.prompts.fallback import fallback_texts
 from kar_aug.prompts.histories.select import Vectors, needs_vectors
 from kar_aug.prompts.histories.summaries import SUMMARISED, Answers
 from kar_aug.prompts.histories.summaries import counts as summary_counts
+from kar_aug.prompts.prompt import version_with
 from kar_aug.prompts.recipe import KAR
 
 
@@ -36,6 +40,35 @@ class Asking:
         """The scenario, by name or from a file beside kar.toml."""
         name = self.paths.config.prompts.scenario
         return Scenario.load(self.paths.config.path(name) if name.endswith(".toml") else name)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The tables as prompts may show them: without the columns that [prompts] leave_out names.
+
+        Raises:
+            ConfigError: The scenario shows no such column, or asks about nothing without it.
+        """
+        names, tables = self.paths.config.prompts.leave_out, self.data.tables
+        shows = dict.fromkeys(
+            [*self.scenario.user["fields"], *self.scenario.user["item_fields"], *self.scenario.item["fields"]]
+        )
+        for name in names:
+            if name not in shows or name in self.scenario.item.get("required", ()):
+                why = "asks about nothing without" if name in shows else "shows no"
+                raise ConfigError(
+                    f"[prompts] leave_out: the scenario {self.scenario.name} {why} {name!r}. "
+                    f"It shows: {', '.join(shows)}.",
+                    setting="[prompts] leave_out",
+                )
+        if not names:
+            return tables
+        left = {each: getattr(tables, each).drop(columns=list(names), errors="ignore") for each in ("users", "items")}
+        return replace(tables, **left)
+
+    def version(self, version: str) -> str:
+        """The version of a prompt, where columns are left out of it."""
+        names = sorted(self.paths.config.prompts.leave_out)
+        return version_with(version, {"leave_out": names} if names else {})
 
     # What is asked
 
@@ -54,6 +87,12 @@ class Asking:
         Where long histories are summarised, the questions about their parts come before their user's, which waits for
         `answers` to them: those in the text cache, if none are given.
         """
+        for prompt in self._prompts(entity, everyone, scenario, answers):
+            yield replace(prompt, version=self.version(prompt.version))
+
+    def _prompts(
+        self, entity: str, everyone: bool, scenario: Scenario | None, answers: Answers | None
+    ) -> Iterator[Prompt]:
         with ExitStack() as stack:
             if answers is None and self._asks_for_summaries(entity):
                 answers = StoredSummaries(
@@ -63,13 +102,13 @@ class Asking:
         clusters, count = self.clusters(entity), self.paths.groups(entity)
         if scenario is None and clusters is not None and count is not None:
             recipe = self.paths.recipes[entity]
-            yield from cluster_prompts(self.scenario, self.data.tables, self.data.split, clusters, recipe, count)
+            yield from cluster_prompts(self.scenario, self.tables, self.data.split, clusters, recipe, count)
 
     def _own_prompts(
         self, entity: str, everyone: bool, scenario: Scenario | None, answers: Answers | None
     ) -> Iterator[Prompt]:
         limits, recipe = self.paths.config.prompts, self.paths.recipes[entity]
-        tables, split = self.data.tables, self.data.split
+        tables, split = self.tables, self.data.split
         if scenario is not None:
             recipe = Recipe.load(KAR)
             if limits.selection == SUMMARISED:  # in full: the only summaries are those of its own prompts
@@ -92,6 +131,20 @@ class Asking:
             vectors=vectors,
             vectors_version=vectors_version,
             answers=answers,
+        )
+
+    def prompts_as_if(self, users: pd.DataFrame) -> Iterator[Prompt]:
+        """The prompts of some users as if their rows were these: in the order of their histories' lengths, by the user
+        recipe and the latest events alone (summaries and other selections are not told of).
+        """
+        limits, split = self.paths.config.prompts, self.data.split
+        yield from user_prompts(
+            self.scenario,
+            replace(self.tables, users=users),
+            split[split["user_id"].isin(users["user_id"])],
+            max_events=limits.max_events,
+            recipe=self.paths.recipes["user"],
+            min_events=limits.min_events,
         )
 
     def _item_vectors(self) -> tuple[Vectors | None, str]:
@@ -161,9 +214,9 @@ class Asking:
 
     def fallbacks(self) -> Iterator[Knowledge]:
         """Texts about users with little or no history, who are not asked about."""
-        limits, scenario, data = self.paths.config.prompts, self.scenario, self.data
-        version = scenario.versions["user"]
-        texts = fallback_texts(limits.fallback, scenario, data.tables, data.split, min_events=limits.min_events)
+        limits, scenario, split = self.paths.config.prompts, self.scenario, self.data.split
+        version = self.version(scenario.versions["user"])
+        texts = fallback_texts(limits.fallback, scenario, self.tables, split, min_events=limits.min_events)
         for text in texts:
             yield Knowledge("user", text.user_id, text.text, "", f"none ({text.kind})", version, None)
 

@@ -29,6 +29,7 @@ from kar_aug.data.split import PARTS, SAMPLE_PARTS, is_sample, part_codes
 from kar_aug.errors import DataError
 from kar_aug.generate.intake import accepted
 from kar_aug.pipeline.workspace.attributes import add_attributes, answers_fingerprint
+from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 from kar_aug.pipeline.workspace.paths import ENTITIES, Paths
 from kar_aug.pipeline.workspace.preparing import folder_of, made_of, prepared_samples
 from kar_aug.prompts import Recipe
@@ -46,7 +47,7 @@ class Data:
         self.paths, self.config = paths, paths.config.data
         self.room = Room(paths.config.work / "room", paths.config.data.bytes)
         self._is_given = tables is not None or split is not None
-        self._get_tables: Callable[[], Tables] = self._users_wanted if tables is None else lambda: tables
+        self._get_tables: Callable[[], Tables] = self._wanted if tables is None else lambda: tables
         self._get_split: Callable[[], pd.DataFrame] = self._make_split if split is None else lambda: split
 
     def changed(self, paths: Paths) -> Data:
@@ -64,9 +65,11 @@ class Data:
         """The three tables, fetched or read."""
         return self._get_tables()
 
-    def _users_wanted(self) -> Tables:
-        tables, count = self._read_tables(), self.config.sample_users
-        return tables if count is None else some_users(tables, count, self.room)
+    def _wanted(self) -> Tables:
+        """Without those who were forgotten; and of the others so many as are wanted."""
+        left = ForgottenIds.read(self.paths.config.work).leave_out(self._read_tables(), self.room)
+        count = self.config.sample_users
+        return left if count is None else some_users(left, count, self.room)
 
     def _read_tables(self) -> Tables:
         data, config = self.config, self.paths.config

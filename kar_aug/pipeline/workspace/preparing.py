@@ -26,6 +26,7 @@ from kar_aug.config import Config
 from kar_aug.data import prepared
 from kar_aug.data.samples import Samples
 from kar_aug.errors import DataError
+from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 from kar_aug.registry import DATASETS, PROTOCOLS
 
 FOLDER = "prepared"
@@ -50,10 +51,12 @@ def made_of(config: Config) -> dict[str, Any] | None:
         return None
     named = {name: value for name in _PATHS if (value := getattr(data, name))}
     settings = {name: value for name, value in vars(data).items() if name not in (*_PATHS, *_OF_THE_WAY)}
+    forgotten = ForgottenIds.read(config.work)
     return {
         "settings": settings,
         "files": {name: _identity(config.path(value), config.work) for name, value in named.items()},
         "code": [__version__, _code(), PROTOCOLS.fingerprint(data.protocol), DATASETS.fingerprint(data.dataset or "")],
+        **({"forgotten": forgotten.fingerprint} if forgotten else {}),
     }
 
 

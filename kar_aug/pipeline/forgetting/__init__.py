@@ -1,0 +1,259 @@
+"""Forgetting users and items: whatever a project keeps of them is deleted, and they are left out from then on.
+
+files     copies in files: answers that were exported, or that a cache did not take; requests
+trained   groups, prepared samples, and what was trained on them
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kar_aug.cache import TextCache
+from kar_aug.cache.texts.forgetting import Taken, Whom, forget_entities, linked_entities, refuse_jobs
+from kar_aug.cache.vectors.files import MANIFEST
+from kar_aug.cache.vectors.forgetting import forget_vectors, vectors_of
+from kar_aug.errors import KarError
+from kar_aug.online.publishing import open_place
+from kar_aug.pipeline.forgetting import trained
+from kar_aug.pipeline.forgetting.files import is_their_answer, spilt_files, without_lines, without_rows
+from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.forgotten import ForgottenIds
+from kar_aug.pipeline.workspace.frames import rewritten
+from kar_aug.pipeline.workspace.passed_on import ANSWERS, MODEL, PAGE, REQUESTS, VECTORS, PassedOn, passed_on
+
+Id = int | str
+FAIRNESS = "fairness.json"  # see kar_aug.pipeline.fairness
+_OF_GROUPS = re.compile(r"-collective-(\d+)$")  # a store of groups; mixed ones are called after more
+
+
+@dataclass
+class Forgotten:
+    """What was deleted, or would be.
+
+    Args:
+        counts: by kind: "answers", "vectors", "trainings", ...
+        elsewhere: sentences: what was sent or published, which nobody can delete from here, with when and where.
+        dry_run: whether nothing was changed.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    elsewhere: list[str] = field(default_factory=list)
+    dry_run: bool = False
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row a kind: what, count."""
+        rows = [(what, count) for what, count in self.counts.items() if count]
+        return pd.DataFrame(rows, columns=pd.Index(["what", "count"]))
+
+    def __str__(self) -> str:
+        found = ", ".join(f"{count:,} {what}" for what, count in self.counts.items() if count)
+        done = "would be deleted" if self.dry_run else "deleted"
+        lines = [f"{done}: {found}" if found else "nothing is kept of them"]
+        return "\n".join([*lines, *(f"not in our hands: {sentence}" for sentence in self.elsewhere)])
+
+
+def forget(workspace: Workspace, ids: Mapping[str, Collection[Id]], *, dry_run: bool = False) -> Forgotten:
+    """Delete what a project keeps of some users and items: see `kar_aug.Project.forget`.
+
+    The list of those who are left out is written first, so that whatever runs meanwhile does not take them in again;
+    the answers go last, so that a call that was killed knows, when it is made again, what is theirs.
+
+    Args:
+        ids: "user", "item" -> ids; a number and its digits are the same.
+
+    Raises:
+        StoreError: A job is running, a store or file is being written or read by others, or is damaged.
+    """
+    done = Forgotten(dry_run=dry_run)
+    wanted = {entity: _both_forms(some) for entity, some in ids.items() if some}
+    listed = ForgottenIds.read(workspace.config.work)
+    with ExitStack() as stack:
+        cache = _open(workspace, stack)
+        if cache is not None and not dry_run:
+            refuse_jobs(cache)
+        searches = [_Search(workspace, cache, entity, some, listed) for entity, some in wanted.items()]
+        if not dry_run:
+            for entity, some in wanted.items():
+                listed = listed.with_ids(entity, some)
+            if wanted:
+                listed.write(workspace.config.work)
+        for search in searches:
+            search.take_away(done)
+    return done
+
+
+def forget_again(workspace: Workspace, cache: TextCache) -> int:
+    """Take those away who are on the list and came back: with the answers of another cache, or of a file.
+
+    Returns:
+        How many of them there were.
+    """
+    listed, count = ForgottenIds.read(workspace.config.work), 0
+    for entity in ENTITIES if listed else ():
+        if back := listed.among(entity, linked_entities(cache, entity)):
+            forget_entities(cache, Whom(entity, back))
+            count += len(back)
+    return count
+
+
+def unforget(workspace: Workspace, ids: Mapping[str, Collection[Id]]) -> int:
+    """Take users and items off the list; how many were on it. What was deleted is not restored."""
+    listed, count = ForgottenIds.read(workspace.config.work), 0
+    for entity, some in ids.items():
+        on_it = {str(id) for id in listed.among(entity, some)}
+        listed, count = listed.without_ids(entity, on_it), count + len(on_it)
+    if count:
+        listed.write(workspace.config.work)
+    return count
+
+
+class _Search:
+    """Where the ids of one entity are, found before anything is changed."""
+
+    def __init__(
+        self, workspace: Workspace, cache: TextCache | None, entity: str, ids: Collection[Id], listed: ForgottenIds
+    ) -> None:
+        self.workspace, self.cache, self.work = workspace, cache, workspace.config.work
+        self.group_files, groups = trained.groups_of(self.work, entity, ids)
+        self.whom = Whom(entity, ids, groups)
+        self.taken = Taken() if cache is None else forget_entities(cache, self.whom, dry_run=True)
+        self.stores = {path: count for path in self._all_stores() if (count := vectors_of(path, self._ids_in(path)))}
+        self.prepared, known = trained.prepared_with(self.work, self.whom)
+        others = trained.data_of_trainings(self.work) - set(known)
+        found = bool(self.taken.found or self.stores or self.prepared or listed.among(entity, ids))
+        # Of what was trained on data that are not there any more nobody can tell whether they were in.
+        if others and not (found or self._in_tables()):
+            others = set()
+        self.data = {data for data, is_in in known.items() if is_in} | others
+
+    def take_away(self, done: Forgotten) -> None:
+        """Delete it all."""
+        self._trainings(done)
+        for path, count in self.stores.items():
+            done.counts["vectors"] += count
+            if not done.dry_run:
+                forget_vectors(path, self._ids_in(path))
+        self._copies(done)
+        if self.cache is not None and not done.dry_run:
+            self.taken = forget_entities(self.cache, self.whom)
+        taken = self.taken
+        done.counts["answers"] += taken.answers - taken.nobodys
+        done.counts["superseded answers, whose nobody knows"] += taken.nobodys
+        done.counts["links to answers that others have too"] += taken.shared
+        done.counts["failures"] += taken.failures
+        done.counts["requests in batches"] += taken.requests
+        done.counts["lines of the ledger without their question"] += taken.ledger
+        done.elsewhere += [
+            f"batch {name} of {when[:10]} holds requests about them: cancel it, or delete its files, at the provider"
+            for name, when in taken.batches
+        ]
+        done.elsewhere += [
+            f"asked of {model} from {first} to {last}: whoever serves it may have kept it"
+            for model, first, last in taken.asked
+        ]
+
+    def _trainings(self, done: Forgotten) -> None:
+        done.counts["prepared data sets"] += len(self.prepared)
+        done.counts["lists of groups"] += len(self.group_files)
+        done.counts["trainings with their predictions and models"] += trained.discard_trained(
+            self.work, self.data, dry_run=done.dry_run
+        )
+        if not done.dry_run:
+            (self.work / FAIRNESS).unlink(missing_ok=True)  # values of attributes, of however few users
+            trained.discard_prepared(self.work, self.prepared)
+            for path in self.group_files:
+                path.unlink()
+        done.counts["rows of data frames' copies"] += rewritten(
+            self.workspace.config, self.whom.entity, self.whom.ids, dry_run=done.dry_run
+        )
+
+    def _copies(self, done: Forgotten) -> None:
+        keys, cache = self.taken.keys, self.workspace.paths.cache
+        for path in spilt_files(cache) if isinstance(cache, Path) else ():
+            done.counts["answers beside the cache"] += without_lines(path, self.whom, keys, dry_run=done.dry_run)
+        for each in passed_on(self.work):
+            if each.entity in (None, self.whom.entity):
+                self._copy(each, done)
+
+    def _copy(self, each: PassedOn, done: Forgotten) -> None:
+        """What was written elsewhere, where it can be reached."""
+        path, keys = Path(each.where), self.taken.keys
+        if "://" not in each.where and not path.exists():
+            return  # somebody deleted it, or moved it to where nobody here knows
+        try:
+            if each.what == ANSWERS:
+                rows = without_rows(path, is_their_answer(self.whom, keys), dry_run=done.dry_run)
+                done.counts["exported answers"] += rows
+            elif each.what == REQUESTS:
+                done.counts["exported requests"] += without_lines(path, self.whom, keys, dry_run=done.dry_run)
+            elif each.what == VECTORS:
+                done.counts["published vectors"] += self._published(each, done)
+            elif each.what == PAGE:  # `kar-aug view` makes it again
+                done.counts["pages of answers"] += 1
+                if not done.dry_run:
+                    path.unlink()
+            elif each.what == MODEL:
+                done.elsewhere.append(f"{each}: it may hold vectors of them. Export it anew: kar-aug export")
+        except (KarError, OSError, ValueError) as error:
+            done.elsewhere.append(f"{each}: {error}")
+
+    def _published(self, each: PassedOn, done: Forgotten) -> int:
+        if each.masked:
+            done.elsewhere.append(f"{each}: its password is not kept. Bring it up to date: kar-aug vectors export")
+            return 0
+        place: Any = open_place(each.where, f"{self.whom.entity}_id", each.kind)
+        if not hasattr(place, "forget"):
+            done.elsewhere.append(f"{each}: places of this kind cannot be told to. Bring it up to date")
+            return 0
+        count: int = place.forget(self.whom.ids, dry_run=done.dry_run)
+        return count
+
+    def _all_stores(self) -> Iterator[Path]:
+        """The folders of vectors that may be of this entity."""
+        for manifest in sorted((self.work / "vectors").rglob(MANIFEST)):
+            if self._ids_in(manifest.parent):
+                yield manifest.parent
+
+    def _ids_in(self, path: Path) -> list[Id]:
+        """Under which ids a store may have them: a store of groups has these by number."""
+        name, other = path.name, next(each for each in ENTITIES if each != self.whom.entity)
+        begins = name.startswith((other, f"metadata-{other}", f"collaborative-{other}"))
+        if begins or (path.parent.name == "augmented" and name.endswith(f"-{other}")):
+            return []
+        if of_groups := _OF_GROUPS.search(name):
+            return [number for count, number in self.whom.groups if count == of_groups[1]]
+        return [*self.whom.ids]
+
+    def _in_tables(self) -> bool:
+        try:
+            return not set(self.whom.ids).isdisjoint(self.workspace.data.tables.ids(self.whom.entity))
+        except (KarError, OSError):
+            return False
+
+
+def _open(workspace: Workspace, stack: ExitStack) -> TextCache | None:
+    """The text cache, if there is one."""
+    where = workspace.paths.cache
+    if isinstance(where, Path) and not where.exists():
+        return None
+    return stack.enter_context(workspace.paths.open_cache())
+
+
+def _both_forms(ids: Collection[Id]) -> list[Id]:
+    """Each as a number and as its digits, for tables and caches may hold either."""
+    forms: dict[tuple[type, Id], Id] = {}
+    for id in ids:
+        text = str(id)
+        forms[str, text] = text
+        if text.lstrip("-").isdecimal() and str(int(text)) == text:
+            forms[int, int(text)] = int(text)
+    return list(forms.values())

@@ -1,0 +1,275 @@
+"""Forgetting a user: nothing of hers is in any file afterwards, and no later run takes her in again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from kar_aug import Project, VectorStore
+from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Request, TextCache, answer_key
+from kar_aug.cache.texts.spilt import Spill
+from kar_aug.cli import main
+from kar_aug.compare.book import BOOK
+from kar_aug.errors import StoreError
+from kar_aug.testing import ChatServer, completion
+
+# An encoder beside kar.toml that needs no model: of each text other numbers.
+ENCODER = """
+import hashlib
+import numpy as np
+class Hashed:
+    name, dimension = "hashed", 16
+    def encode(self, texts):
+        seeds = [int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) for text in texts]
+        return np.stack([np.random.default_rng(seed).normal(size=16) for seed in seeds]).astype("float32")
+def load(options):
+    return Hashed()
+"""
+MARKER = "Zebrakeeper"  # what user 7 is, and nobody else: in her row, her prompt and her answer
+PRICES = '[models]\n"test-model" = { prompt = 1000, completion = 2000 }\n'
+
+
+def answer(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+    asked = request["messages"][-1]["content"]
+    return 200, {}, completion(f"An answer of its own, {MARKER if MARKER in asked else hash(asked)}.")
+
+
+@pytest.fixture
+def folder(own_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose user 7 has an occupation of her own."""
+    project = Path(shutil.copytree(own_tables, tmp_path / "project"))
+    users = pd.read_csv(project / "users.csv")
+    users["occupation"] = [MARKER if user == 7 else "clerk" for user in users["user_id"]]
+    users.to_csv(project / "users.csv", index=False)
+    (project / "hashed.py").write_text(ENCODER)
+    (project / "prices.toml").write_text(PRICES)
+    settings = (project / "kar.toml").read_text()
+    settings = settings.replace("max_tokens = 16", 'max_tokens = 16\nprices = "prices.toml"')
+    settings = settings.replace(
+        'user_features = ["gender"]', 'user_features = ["gender", "occupation"]\nuser_ids = true'
+    )
+    (project / "kar.toml").write_text(settings + '[encode]\nencoder = "hashed:load"\n')
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    return project
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    with ChatServer(answer) as server:
+        yield server
+
+
+def project(server: ChatServer, **changes: Any) -> Project:
+    prompts = {"max_items": 3, **changes.pop("prompts", {})}
+    return Project.open("kar.toml", generate={"base_url": server.base_url}, prompts=prompts, **changes)
+
+
+def kar_aug(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["forget", *arguments])
+
+
+def files(*folders: Path) -> Iterator[tuple[Path, bytes]]:
+    for folder in folders:
+        yield from ((path, path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def holding(what: bytes, *folders: Path) -> list[str]:
+    """The files in which these bytes are."""
+    return [path.name for path, content in files(*folders) if what in content]
+
+
+def traces(folder: Path) -> list[bytes]:
+    """What tells of user 7: her marker, her answer as it came (packed), and her vector's own bytes."""
+    with TextCache(folder / ".kar" / "answers.sqlite") as cache:
+        raw = cache.of_entity("user", 7)
+    assert raw is not None and MARKER in raw.text and MARKER in str(raw.messages)
+    vector = VectorStore.open(folder / ".kar/vectors/user").gather([7])
+    return [MARKER.encode(), zlib.compress(raw.raw), vector.tobytes(), raw.key.encode()]
+
+
+def test_no_file_holds_anything_of_a_forgotten_user(folder: Path, server: ChatServer) -> None:
+    work, out = folder / ".kar", folder / "out"
+    first = project(server, prompts={"max_events": 5})
+    first.generate()  # answers that the next prompts supersede, and an encoding of them
+    first.encode()
+    opened = project(server)
+    opened.generate()
+    shutil.rmtree(work / "vectors")  # of another prompt version: not what this is about
+    opened.encode()
+    opened.prepare()
+    opened.cache.export(out / "answers.parquet")
+    opened.export_vectors(out / "served", entity="user")
+    left_by_a_killed_writer = work / "vectors/user/00077-part.ids.npy"
+    shutil.copy(work / "vectors/user/00000-part.ids.npy", left_by_a_killed_writer)
+    spent, told = opened.cost().by_model[0], traces(folder)
+    kept = VectorStore.open(work / "vectors/user").gather([8])
+    assert all(holding(trace, work) for trace in told) and holding(MARKER.encode(), out)
+    with sqlite3.connect(work / "answers.sqlite") as connection:
+        links = connection.execute("SELECT count(*) FROM knowledge").fetchone()[0]
+
+    shown = kar_aug("--user", "7", "--dry-run")
+    assert shown.exit_code == 0 and "Would be deleted" in shown.output, shown.output
+    assert all(holding(trace, work) for trace in told), "nothing was deleted"
+    assert kar_aug("--user", "7").exit_code == 1, "nobody said yes"
+    assert all(holding(trace, work) for trace in told)
+
+    done = kar_aug("--user", "7", "--yes")
+    assert done.exit_code == 0, done.output
+    for trace in told:
+        assert holding(trace, work, out) == []
+    assert not left_by_a_killed_writer.exists()
+    assert not (work / "answers.sqlite-wal").exists() or not (work / "answers.sqlite-wal").stat().st_size
+    counts = {line[:-6].strip(): line[-6:].strip() for line in done.output.splitlines()}
+    assert counts["answers"] == "1" and counts["superseded answers, whose nobody knows"] == "60", done.output
+    assert counts["published vectors"] == "1" and "asked of test-model" in done.output
+    with sqlite3.connect(work / "answers.sqlite") as connection:
+        assert connection.execute("SELECT count(*) FROM knowledge").fetchone()[0] == links - 1
+    np.testing.assert_array_equal(VectorStore.open(work / "vectors/user").gather([8]), kept)
+    with pytest.raises(StoreError):
+        VectorStore.open(work / "vectors/user").gather([7])
+    after = project(server)
+    assert after.cost().by_model[0] == spent, "money is remembered"
+    assert after.check_vectors(out / "served", entity="user").sound
+
+    again = kar_aug("--user", "7", "--yes")
+    assert again.exit_code == 0 and "nothing is kept of them" in again.output
+
+
+def test_a_later_run_leaves_the_user_out_until_she_is_let_in_again(folder: Path, server: ChatServer) -> None:
+    opened = project(server)
+    opened.generate()
+    shutil.copy(".kar/answers.sqlite", "backup.sqlite")
+    opened.forget(users=[7])
+    asked = server.answered
+    assert 7 not in opened.workspace.tables.ids("user") and 8 in opened.workspace.tables.ids("user")
+    opened.generate()
+    opened.cache.import_answers("backup.sqlite")
+    opened.encode()
+    assert server.answered == asked, "neither she nor anybody else is asked about"
+    assert holding(MARKER.encode(), folder / ".kar") == [], "also where a backup had brought her back"
+
+    assert kar_aug("--user", "7", "--unforget").exit_code == 0
+    back = project(server)
+    back.generate()
+    assert server.answered == asked + 1 and 7 in back.workspace.tables.ids("user")
+
+
+def test_an_answer_that_others_share_stays_theirs_and_one_of_her_group_goes(folder: Path, server: ChatServer) -> None:
+    with TextCache(folder / ".kar" / "answers.sqlite") as cache:
+        for kind, text, users in (("user", "shared", [7, 8]), ("user:profile", "hers", [7])):
+            key = answer_key("m", [], {"text": text})
+            cache.put(Answer(key, "ok", text, "m", []), [Link(kind, user, key, "v") for user in users])
+        part = answer_key("m", [], {"text": "part"})
+        cache.put(Answer(part, "ok", "a part of her past", "m", []), [Link("history", "7 1.1", part, "v")])
+        cache.fail("f", "it said no", 3, link=Link("user", 7, "f", "v"))
+        group = answer_key("m", [], {"text": "group"})
+        cache.put(Answer(group, "ok", "of both", "m", []), [Link("user:kar:collective-2", 1, group, "v")])
+        spilt = answer_key("m", [], {"text": "spilt"})
+        spill = Spill(cache.database.file)
+        for user in (7, 8):
+            late = Answer(f"{spilt}{user}", "ok", f"spilt of {user}", "m", [])
+            spill.add([(late, [Link("user", user, late.key, "v")])])
+    (folder / ".kar/clusters").mkdir()
+    groups = pd.DataFrame({"cluster": [0, 1, 1], "id": [9, 7, 8]})
+    groups.to_parquet(folder / ".kar/clusters/user-2-interactions-abc.parquet")
+    done = project(server).forget(users=["7"])
+    assert holding(b"spilt of 7", folder / ".kar") == [] and len(holding(b"spilt of 8", folder / ".kar")) == 1
+    assert not list((folder / ".kar/clusters").iterdir())
+    assert done.counts["answers"] == 3 and done.counts["answers beside the cache"] == 1
+    assert done.counts["links to answers that others have too"] == 1
+    assert done.counts["failures"] == 1
+    with TextCache(folder / ".kar" / "answers.sqlite") as cache:
+        hers, theirs = cache.of_entity("user", 7), cache.of_entity("user", 8)
+        assert hers is None and theirs is not None and theirs.text == "shared"
+        assert cache.counts()["ok"] == 1 and cache.failures() == []
+
+
+def test_a_batch_at_the_server_goes_on_without_the_user_and_is_named(folder: Path, server: ChatServer) -> None:
+    questions = {
+        user: {"model": "m", "messages": [{"content": f"of {user} {MARKER}"}], "parameters": {}} for user in (7, 8)
+    }
+    with TextCache(folder / ".kar" / "answers.sqlite") as cache:
+        requests = [Request(str(user), q, (Link("user", user, str(user), "v"),)) for user, q in questions.items()]
+        book = BatchBook(cache)
+        batch = book.prepare(requests, None, [Order(r.key, "m", 1.0) for r in requests])
+        book.note(batch.marker, batch_id="batch_17", state="running")
+    done = project(server).forget(users=[7])
+    assert done.counts["requests in batches"] == 1 and any("batch_17" in sentence for sentence in done.elsewhere)
+    with TextCache(folder / ".kar" / "answers.sqlite") as cache:
+        assert [request.key for request in BatchBook(cache).requests(batch.marker)] == ["8"]
+        assert cache.spent("m") == 2.0, "what was sent may be charged"
+    assert holding(b"of 7 ", folder / ".kar") == []
+
+
+def test_while_a_job_runs_it_is_refused_in_one_line(folder: Path, server: ChatServer) -> None:
+    with TextCache(folder / ".kar" / "answers.sqlite") as cache, Claims(cache):
+        refused = kar_aug("--user", "7", "--yes")
+        assert not (folder / ".kar/forgotten.json").exists()
+    assert refused.exit_code == 2
+    assert [line for line in refused.output.splitlines() if "a job is running" in line], refused.output
+
+
+def test_what_was_trained_on_the_user_goes_and_what_was_not_stays(folder: Path, server: ChatServer) -> None:
+    runs = folder / ".kar" / "runs"
+    opened = project(server)
+    opened.prepare()
+    mine = opened.workspace.data_fingerprint
+    runs.mkdir()
+    with sqlite3.connect(runs / BOOK) as book:
+        book.execute("CREATE TABLE runs (identity TEXT, data TEXT)")
+        book.execute("CREATE TABLE predictions (identity TEXT, prediction BLOB)")
+        for identity, data in (("aa", mine), ("bb", "gone")):
+            book.execute("INSERT INTO runs VALUES (?, ?)", (identity, data))
+            book.execute("INSERT INTO predictions VALUES (?, ?)", (identity, f"numbers of {identity}".encode()))
+    book.close()
+    (runs / "aa.keras").write_text(MARKER)
+    (runs / f"inputs-{mine}.json").write_text(MARKER)
+    assert opened.forget(users=["nobody"]).counts.total() == 0 and (runs / "aa.keras").exists()
+    done = opened.forget(users=[7])
+    assert done.counts["trainings with their predictions and models"] == 2, "of unknown data nobody can tell"
+    assert done.counts["prepared data sets"] == 1
+    assert holding(MARKER.encode(), runs, folder / ".kar/prepared") == [] and holding(b"numbers of", runs) == []
+
+
+def test_copies_of_data_frames_lose_the_rows(folder: Path) -> None:
+    log = pd.read_parquet("interactions.parquet").rename(columns={"user_id": "uid"})
+    users = pd.read_csv("users.csv").rename(columns={"user_id": "uid"})
+
+    def of_frames() -> Project:
+        settings = {"data": {"columns": {"user_id": "uid"}}, "workdir": "frames"}
+        return Project(settings, interactions=log, items=pd.read_csv("items.csv"), users=users)
+
+    opened = of_frames()
+    assert holding(MARKER.encode(), folder / "frames")
+    done = opened.forget(users=[7])
+    assert done.counts["rows of data frames' copies"] == 31
+    assert holding(MARKER.encode(), folder / "frames") == [] and 7 not in opened.workspace.tables.ids("user")
+    again = of_frames()
+    assert holding(MARKER.encode(), folder / "frames") == [] and 7 not in again.workspace.tables.ids("user")
+    again.unforget(users=[7])
+    assert 7 in of_frames().workspace.tables.ids("user")
+
+
+def test_the_list_names_nobody(tmp_path: Path) -> None:
+    from kar_aug.pipeline.workspace.forgotten import ForgottenIds
+
+    listed = ForgottenIds().with_ids("user", ["anna@example.org", 42])
+    listed.write(tmp_path)
+    assert "anna" not in (tmp_path / "forgotten.json").read_text()
+    read = ForgottenIds.read(tmp_path)
+    assert read.holds("user", "42") and read.holds("user", 42) and not read.holds("item", 42)
+    assert not read.without_ids("user", [42]).holds("user", 42)
+    (tmp_path / "forgotten.json").write_text(json.dumps({"key": 1}))
+    with pytest.raises(StoreError, match="who was forgotten"):
+        ForgottenIds.read(tmp_path)
