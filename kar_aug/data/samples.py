@@ -25,7 +25,7 @@ ENTITIES = ("user", "item")
 _SINCE_UNIT = 60.0  # seconds
 _SINCE_MOST = 24  # 2^24 minutes are 32 years
 SINCE_SIZE = _SINCE_MOST + FIRST + 1
-_HASHED_ROWS = 1 << 20
+_HASHED_ROWS = 1 << 16
 PAST_VALUE = f"{PAST}_value"
 
 
