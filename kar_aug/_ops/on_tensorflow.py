@@ -97,7 +97,7 @@ def length_of(tensor: Any, axis: int) -> Any:
 
 
 def at_most(count: int, tensor: Any, axis: int) -> Any:
-    return tf.minimum(count, tf.shape(tensor)[axis])
+    return tf.minimum(count, sizes_of(tensor)[axis])
 
 
 def convert_to_numpy(tensor: Any) -> npt.NDArray[Any]:
