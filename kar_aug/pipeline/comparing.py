@@ -81,9 +81,9 @@ class Compared:
         if self.dollars is None:
             return []
         gains = [v for v in self.verdicts if v.against.is_base and v.word == "yes"]
-        shares = [f"{self.dollars / v.gain.mean / 1000:,.2f} for each +0.001 of {v.arm.name}" for v in gains]
+        shares = [f"{_money(self.dollars / v.gain.mean / 1000)} for each +0.001 of {v.arm.name}" for v in gains]
         told = "; ".join(shares) or "no gain was shown that it would be the price of"
-        return [f"The knowledge cost {self.dollars:,.2f} US dollars: {told}."]
+        return [f"The knowledge cost {_money(self.dollars)} US dollars: {told}."]
 
     @property
     def verdicts(self) -> Verdicts:
@@ -205,6 +205,10 @@ def export(workspace: Workspace, output: Path | str, backbone: str, seed: int = 
     export_model(workspace, backbone, seed, Path(output), arm)
     note(workspace.config.work, MODEL, output)
     return Path(output)
+
+
+def _money(dollars: float) -> str:
+    return f"{dollars:,.2f}" if dollars >= 1 else f"{dollars:.4f}"
 
 
 def _section(audited: Audit | None) -> Section:
