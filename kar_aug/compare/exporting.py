@@ -40,7 +40,7 @@ def export_model(workspace: Workspace, backbone: str, seed: int, folder: Path, a
     Raises:
         StoreError: `compare` trained none on this data and knowledge, or this is damaged.
     """
-    experiment, run = _sound(workspace, backbone, seed, arm)
+    experiment, run = sound_run(workspace, backbone, seed, arm)
     do([Exporting(run, folder)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
 
 
@@ -74,7 +74,7 @@ def augmented_vectors(
     Raises:
         StoreError: `compare` trained none on this data and knowledge, or it has no experts of this entity.
     """
-    experiment, run = _sound(workspace, backbone, seed, arm)
+    experiment, run = sound_run(workspace, backbone, seed, arm)
     folder = workspace.config.work / "vectors" / "augmented" / f"{run.identity}-{entity}"
     do([Augmenting(run, entity, folder)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
     return VectorStore.open(folder)
@@ -109,7 +109,7 @@ class Augmenting:
         augmented_store(layer, self.entity, stores[self.entity], self.folder)
 
 
-def _sound(workspace: Workspace, backbone: str, seed: int, arm: str | None) -> tuple[Experiment, Run]:
+def sound_run(workspace: Workspace, backbone: str, seed: int, arm: str | None = None) -> tuple[Experiment, Run]:
     """The latest run of an arm by its name, or of a backbone with the fullest knowledge; its vectors are sound."""
     experiment = Experiment(workspace)
     chosen = _fullest(experiment, backbone) if arm is None else _named(experiment, arm)
