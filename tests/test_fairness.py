@@ -92,6 +92,26 @@ def test_what_an_attribute_changes_is_measured_and_reported(folder: Path, server
     assert gone.counts["answers"] == 3 and not (folder / ".kar" / "fairness.json").exists()
 
 
+@pytest.mark.slow
+def test_a_trained_model_says_what_its_predictions_do(folder: Path, server: ChatServer) -> None:
+    opened = project(server)
+    opened.generate("user")
+    opened.encode()
+    assert opened.audit_fairness(["gender"], users=4).arm == "", "nothing is trained yet"
+    fast = {"knowledge": ["user"], "epochs": 1}
+    trained = Project.open("kar.toml", compare=fast, generate={"base_url": server.base_url})
+    trained.compare()
+    done = trained.audit_fairness(["gender"], users=4)
+    assert "DeepFM" in done.arm
+    shifts = done.frame.set_index("value")["shift"]
+    assert shifts["M"] == pytest.approx(0, abs=1e-6), "the same text, the same vector"
+    assert abs(shifts["F"]) > 1e-6
+    gap = done.gaps.set_index("measure").loc["predictions"]
+    assert gap["snsr"] == pytest.approx(abs(shifts["F"] - shifts["M"])) and gap["moved_most"] == "F"
+    report = trained.compare().write(folder / "report.html").read_text()
+    assert "Fairness audit" in report and "4 of 4 prompts show it" in report
+
+
 def test_attributes_that_nobody_has_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="no attribute 'creed'"):
         project().audit_fairness(["creed"])

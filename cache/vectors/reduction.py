@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from kar_aug.cache.vectors.store import VectorStore
 
 Array = npt.NDArray[Any]
 _BLOCK = 32_768
@@ -62,6 +65,15 @@ def truncate(vectors: Array, dimension: int, *, normalized: bool) -> Array:
     """The first `dimension` numbers, for models trained so that these come first; of length 1 again if `normalized`."""
     shorter = np.asarray(vectors, np.float32)[:, :dimension]
     return shorter / np.maximum(np.linalg.norm(shorter, axis=1, keepdims=True), 1e-12) if normalized else shorter
+
+
+def reduced(store: VectorStore, vectors: Array) -> Array:
+    """Vectors of the encoder, (count, width), as a store keeps its own: projected, truncated, or as they are."""
+    matrix = store.projection
+    if matrix is not None:
+        return project(vectors, matrix)
+    spec = store.spec
+    return truncate(vectors, spec.dimension, normalized=spec.normalized) if spec.reduction else vectors
 
 
 def _blocks(vectors: Array, rows: npt.NDArray[np.integer[Any]] | None) -> Iterator[npt.NDArray[np.float64]]:

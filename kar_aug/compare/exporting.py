@@ -40,7 +40,7 @@ def export_model(workspace: Workspace, backbone: str, seed: int, folder: Path, a
     Raises:
         StoreError: `compare` trained none on this data and knowledge, or this is damaged.
     """
-    experiment, run = _sound(workspace, backbone, seed, arm)
+    experiment, run = sound_run(workspace, backbone, seed, arm)
     do([Exporting(run, folder)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
 
 
@@ -141,7 +141,7 @@ def _check_version(layer: Any, entity: str, store: VectorStore, arm: Arm) -> Non
         )  # fmt: skip
 
 
-def _sound(workspace: Workspace, backbone: str, seed: int, arm: str | None) -> tuple[Experiment, Run]:
+def sound_run(workspace: Workspace, backbone: str, seed: int, arm: str | None = None) -> tuple[Experiment, Run]:
     """The latest run of an arm by its name, or of a backbone with the fullest knowledge; its vectors are sound."""
     experiment = Experiment(workspace)
     run, _ = _latest(experiment, _chosen(experiment, backbone, arm), seed)

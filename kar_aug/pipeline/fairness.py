@@ -19,10 +19,12 @@ import pandas as pd
 
 from kar_aug._batched import batched
 from kar_aug._files import write_atomic
+from kar_aug._tensorflow import choose_keras
 from kar_aug.audit.similarity import cosine, jaccard, serp, snsr, snsv, words
-from kar_aug.cache import TextCache
+from kar_aug.cache import TextCache, VectorStore
+from kar_aug.cache.vectors.reduction import reduced
 from kar_aug.config import LanguageModel
-from kar_aug.errors import ConfigError, GenerationError
+from kar_aug.errors import ConfigError, GenerationError, MissingDependencyError, StoreError
 from kar_aug.generate import estimate, question_key
 from kar_aug.generate import generate as run_generate
 from kar_aug.generate.intake import accepted
@@ -38,7 +40,9 @@ FILE = "fairness.json"
 KNOWLEDGE = "audit"  # the kind, of these questions: their answers are nobody's knowledge
 USERS = 50
 MEASURES = ("jaccard", "serp", "cosine")
-COLUMNS = ("attribute", "value", "users", "words in common", "words, first ones most", "vectors' cosine")
+COLUMNS = (
+    "attribute", "value", "users", "words in common", "words, first ones most", "vectors' cosine", "predictions"
+)  # fmt: skip
 _VALUES = 8  # of an attribute, the most frequent ones
 _ENCODED = 64
 _NEUTRAL = ("", "")
@@ -47,7 +51,11 @@ Variant = tuple[str, str]  # an attribute and its value
 
 @dataclass(frozen=True)
 class Moved:
-    """How alike texts and vectors are to the neutral ones, where prompts say this value; means over users."""
+    """How alike texts and vectors are to the neutral ones, where prompts say this value; means over users.
+
+    Args:
+        shift: of the predicted click probability, mean over these users' samples; None where no model was trained.
+    """
 
     attribute: str
     value: str
@@ -55,12 +63,14 @@ class Moved:
     jaccard: float
     serp: float
     cosine: float
+    shift: float | None = None
 
     @property
     def cells(self) -> tuple[str, ...]:
         """As a table shows them."""
         means = (f"{getattr(self, name):.3f}" for name in MEASURES)
-        return (self.attribute, self.value, f"{self.users:,}", *means)
+        shift = "" if self.shift is None else f"{self.shift:+.4f}"
+        return (self.attribute, self.value, f"{self.users:,}", *means, shift)
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class Fairness:
         shown: attribute -> how many of their ordinary prompts show it.
         moved: a row a value of an attribute.
         others: what two different users' neutral texts have in common: how much is much.
-        model, encoder: by which all this is.
+        model, encoder, arm: by which all this is; arm is the trained model that predicted, "" if there is none.
     """
 
     sampled: int
@@ -81,10 +91,11 @@ class Fairness:
     others: Moved
     model: str
     encoder: str
+    arm: str = ""
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row a value: attribute, value, users, jaccard, serp, cosine."""
+        """A row a value: attribute, value, users, jaccard, serp, cosine, shift."""
         return pd.DataFrame([asdict(each) for each in self.moved])
 
     @property
@@ -94,14 +105,20 @@ class Fairness:
 
     @property
     def gaps(self) -> pd.DataFrame:
-        """A row an attribute and measure: SNSR, the largest gap among values, and SNSV, how they scatter."""
-        rows = []
+        """A row an attribute and measure: SNSR, the largest gap among values, and SNSV, how they scatter; for
+        predictions of their shifts.
+        """
+        rows: list[tuple[str, str, float, float, str]] = []
         for attribute in self.shown:
             for name in MEASURES:
                 by_value = {each.value: getattr(each, name) for each in self.moved if each.attribute == attribute}
                 if by_value:
                     least = min(by_value, key=lambda value, of=by_value: of[value])  # type: ignore[misc]
                     rows.append((attribute, name, snsr(by_value), snsv(by_value), least))
+            shifts = {e.value: e.shift for e in self.moved if e.attribute == attribute and e.shift is not None}
+            if shifts:
+                most = max(shifts, key=lambda value, of=shifts: abs(of[value]))  # type: ignore[misc]
+                rows.append((attribute, "predictions", snsr(shifts), snsv(shifts), most))
         return pd.DataFrame(rows, columns=pd.Index(["attribute", "measure", "snsr", "snsv", "moved_most"]))
 
     @property
@@ -141,7 +158,8 @@ class Fairness:
 def audit_fairness(
     workspace: Workspace, attributes: Sequence[str], watch: Watch = SILENT, *, users: int = USERS
 ) -> Fairness:
-    """Ask, encode and compare; what was asked before is not again.
+    """Ask, encode and compare; what was asked before is not again. Where a model was trained with knowledge of users,
+    it predicts by each of the texts.
 
     Raises:
         ConfigError: The users have no such attribute.
@@ -167,9 +185,14 @@ def audit_fairness(
     with open_bill(workspace) as bill:
         encoder = open_encoder(workspace, bill)
         vectors = _encoded(encoder, [text for of_variant in texts.values() for text in of_variant.values()])
-    moved = [_moved(variant, texts[variant], texts[_NEUTRAL], vectors) for variant in variants.named if texts[variant]]
+    arm, shifts = _shifts(workspace, variants, texts, vectors)
+    moved = [
+        replace(_moved(variant, texts[variant], texts[_NEUTRAL], vectors), shift=shifts.get(variant))
+        for variant in variants.named
+        if texts[variant]
+    ]
     others = _among_others(texts[_NEUTRAL], vectors)
-    done = Fairness(len(variants.rows), variants.shown, moved, others, job.model.model, encoder.name)
+    done = Fairness(len(variants.rows), variants.shown, moved, others, job.model.model, encoder.name, arm)
     done.write(workspace.config.work)
     return done
 
@@ -245,6 +268,34 @@ class _Variants:
         asking = self._workspace.asking
         without = {p.entity_id: p.messages for p in asking.prompts_as_if(self.rows.drop(columns=[name]))}
         return sum(p.messages != without[p.entity_id] for p in asking.prompts_as_if(self.rows))
+
+
+def _shifts(
+    workspace: Workspace,
+    variants: _Variants,
+    texts: Mapping[Variant, Mapping[str, str]],
+    vectors: Mapping[str, npt.NDArray[Any]],
+) -> tuple[str, dict[Variant, float]]:
+    """The model of the first backbone that knows users, and by how much its predictions move; none where there is no
+    such model on today's data, or where users' vectors are mixed with those of groups.
+    """
+    named = {repr(id): id for id in variants.rows["user_id"].tolist()}
+    whole = [user for user in named if all(user in of for of in texts.values())]
+    if not whole or workspace.paths.groups("user") is not None or not (workspace.config.work / "runs").exists():
+        return "", {}
+    choose_keras()  # before anything imports it
+    from kar_aug.compare.substituting import predict_with
+
+    try:
+        store = VectorStore.open(workspace.paths.store("user"))
+        given = {v: reduced(store, np.stack([vectors[of[user]] for user in whole])) for v, of in texts.items()}
+        by_name = {" ".join(variant): matrix for variant, matrix in given.items()}
+        backbone = workspace.config.compare.backbones[0]
+        found = predict_with(workspace, backbone, [named[user] for user in whole], by_name)
+    except (StoreError, MissingDependencyError):
+        return "", {}
+    neutral = found.by_name[" ".join(_NEUTRAL)]
+    return found.arm, {v: float((found.by_name[" ".join(v)] - neutral).mean()) for v in variants.named if len(neutral)}
 
 
 def _encoded(encoder: Any, texts: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:

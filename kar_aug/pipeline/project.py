@@ -255,14 +255,16 @@ class Project:
         return run_audit(self.workspace)
 
     def audit_fairness(self, attributes: Sequence[str], *, users: int = fairness.USERS) -> Fairness:
-        """Ask about some users with and without sensitive attributes, by the same histories; how far texts and vectors
-        move. Answers go into the cache, and count in the budget, like all others.
+        """Ask about some users with and without sensitive attributes, by the same histories; how far texts, vectors
+        and, where a model was trained, predictions move. Answers go into the cache, and count in the budget, like all
+        others.
 
         Args:
             attributes: columns of the users.
             users: how many to ask about: each once, and once more for each value of each attribute.
         """
-        return fairness.audit_fairness(self.workspace, attributes, self.watch, users=users)
+        workspace = comparing.with_what_is_known(self.workspace, self.watch)
+        return fairness.audit_fairness(workspace, attributes, self.watch, users=users)
 
     def compare(self, *, unaudited: bool = False) -> Compared:
         """Train each backbone with and without knowledge, and with controls; what was trained before is not again.
