@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kar_aug._keras import keras, tf
 from kar_aug._version import __version__
 from kar_aug.cache.vectors.store import VectorStore
-from kar_aug.layers import KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation
+from kar_aug.layers import GivenVectors, KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation
 from kar_aug.models.change import prestore
 from kar_aug.models.find import knowledge_layers
 from kar_aug.models.graph import input_name
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # it needs pandas, and what a model of one's own is exported 
 
 NOTE, ENCODINGS = "kar_aug.json", "encodings.json"
 _ONE, _CTR = "ctr", "the probability of a click"
-_SERVED = (PrestoredAugmentation, KnowledgeVectors)
+_SERVED = (PrestoredAugmentation, KnowledgeVectors, GivenVectors)
 
 
 def export(
@@ -138,4 +138,5 @@ def _fingerprints(serving: Any, stores: Mapping[str, VectorStore]) -> dict[str, 
         name: store["fingerprint"]
         for layer in knowledge_layers(serving, _SERVED)
         for name, store in layer.stores.items()
+        if "fingerprint" in store
     }
