@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from kar_aug._keras import IS_KERAS_3, keras, tf
 from kar_aug.errors import StoreError
-
-_HASHES = 2**63 - 1
+from kar_aug.layers.portable import HASHES, first_places, hashes
 
 
 def keys_of(ids: Sequence[int | str]) -> npt.NDArray[np.int64]:
     """Raw ids as the integers under which the layers look them up: themselves, or a 64-bit hash of the text."""
     if len(ids) and isinstance(ids[0], str):
-        return np.asarray(tf.strings.to_hash_bucket_fast(list(ids), _HASHES))
+        return np.asarray(tf.strings.to_hash_bucket_fast(list(ids), HASHES))
     return np.asarray(ids, np.int64)
 
 
@@ -47,9 +46,9 @@ def positions(ids: Any, size: int, keys: Any = None) -> Any:
         ids = ids if ids.dtype.is_integer else tf.cast(ids, "int64")
         # Compared in their own type: cast to 32 bits first, a large id would pass for a small one.
         return tf.cast(tf.where((ids >= 0) & (ids < size), ids, tf.cast(size, ids.dtype)), "int32")
-    wanted = tf.strings.to_hash_bucket_fast(ids, _HASHES) if ids.dtype == tf.string else tf.cast(ids, "int64")
+    wanted = hashes(ids) if ids.dtype == tf.string else tf.cast(ids, "int64")
     flat = tf.reshape(wanted, [-1])
-    place = tf.minimum(tf.searchsorted(keys, flat), size - 1)
+    place = tf.minimum(first_places(keys, flat), size - 1)
     return tf.reshape(tf.where(tf.gather(keys, place) == flat, place, size), tf.shape(ids))
 
 
