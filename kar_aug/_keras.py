@@ -48,6 +48,7 @@ __all__ = [
     "called_again",
     "deserialized",
     "dtype_name",
+    "first_argument",
     "is_ragged",
     "keep_as_written",
     "keras",
@@ -120,6 +121,12 @@ def node_of(tensor: Any) -> Any:
 def tensors_read(node: Any) -> list[Any]:
     """The symbolic tensors that a call of a layer reads; none for an input of a model."""
     return list(node.input_tensors if IS_KERAS_3 else node.keras_inputs)
+
+
+def first_argument(node: Any) -> Any:
+    """What a call of a layer was given, with symbolic tensors in it."""
+    args, kwargs = (node.arguments.args, node.arguments.kwargs) if IS_KERAS_3 else (node.call_args, node.call_kwargs)
+    return args[0] if args else kwargs["inputs"]
 
 
 def tensors_made(node: Any) -> list[Any]:

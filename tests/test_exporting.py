@@ -150,6 +150,19 @@ def test_a_new_user_and_new_items_have_a_probability(exported: dict[str, Exporte
     assert new.shape == (3,) and ((new > 0) & (new < 1)).all() and len(set(new)) == 3
 
 
+def test_onnx_is_fed_with_raw_tables_likewise(exported: dict[str, Exported], project: Project, tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    folder = project.export(tmp_path / "out", "DeepFM", format="onnx")
+    assert json.loads((folder / "kar_aug.json").read_text())["inputs"] == exported["DeepFM"].note["inputs"]
+    session = runtime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    for number, expected in enumerate((exported["DeepFM"].found, exported["DeepFM"].new)):
+        sent = np.load(exported["DeepFM"].folder / f"request{number}.npz")
+        features = {name: sent[name].astype(object) if sent[name].dtype.kind == "U" else sent[name] for name in sent}
+        (found,) = session.run(["ctr"], features)
+        np.testing.assert_allclose(found[:, 0], expected, rtol=0, atol=1e-5)
+
+
 def test_an_export_says_what_to_send_and_what_is_inside(exported: dict[str, Exported], project: Project) -> None:
     note, samples = exported["DeepFM"].note, project.workspace.samples
     assert note["stores"] == {"item": VectorStore.open(project.workspace.store_path("item")).fingerprint}

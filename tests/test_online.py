@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from support.workspaces import LEARNING, opened
 
 from kar_aug import Project
-from kar_aug.cache import VectorStore
+from kar_aug.cache import KnowledgeTable, VectorStore
 from kar_aug.cache.vectors.files import StoreSpec
 from kar_aug.cli import main
 from kar_aug.compare.arms import arms, fullest
@@ -276,12 +276,13 @@ def test_what_is_no_place_is_told(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     os.environ["TF_USE_LEGACY_KERAS"] != "1", reason="a comparison chooses the Keras of its processes itself"
 )
-def test_augmented_vectors_of_a_trained_model_are_those_that_it_computes(
+def test_augmented_vectors_are_those_of_the_trained_model_and_new_items_reach_one_that_serves(
     own_tables: Path, trained: Path, tmp_path: Path
 ) -> None:
     from kar_aug import KnowledgeAugmentation  # with TensorFlow, which no other test here needs
+    from kar_aug._keras import tf
     from kar_aug.compare.saved import restored
-    from kar_aug.models import augmented_store
+    from kar_aug.models import augmented_store, refresh, split
 
     shutil.copytree(trained, tmp_path / "work")
     project = Project(opened(own_tables, tmp_path / "work", **LEARNING, controls=["metadata"], seeds=2).config)
@@ -297,7 +298,9 @@ def test_augmented_vectors_of_a_trained_model_are_those_that_it_computes(
         arm, 0, experiment.data_fingerprint(0), experiment.knowledge_fingerprint(arm)
     )
     assert run is not None
-    layer = next(layer for layer in restored(experiment, run).layers if isinstance(layer, KnowledgeAugmentation))
+    model = restored(experiment, run)
+    layer = next(layer for layer in model.layers if isinstance(layer, KnowledgeAugmentation))
+    serving = split(model, tmp_path / "tables", versions=True)
     store = VectorStore.open(project.workspace.paths.store("item"))
     rows = arrow.dataset(place).to_table().to_pandas().set_index("item_id")["vector"]
     expected = layer.adapt("item", store.gather(list(rows.index)))
@@ -311,6 +314,25 @@ def test_augmented_vectors_of_a_trained_model_are_those_that_it_computes(
     assert (done.written, done.unchanged) == (2, 39)
     rows = arrow.dataset(place).to_table().to_pandas().drop_duplicates("item_id", keep="last").set_index("item_id")
     np.testing.assert_allclose(np.stack(rows["vector"][[999, 3]]), augmented.gather([999, 3]), rtol=1e-5, atol=1e-6)
+
+    # What serves was made before there was an item 999, and says what a model with all of today's knowledge would.
+    sent = {str(name.name).split(":")[0]: np.ones((2, *name.shape[1:]), "float32") for name in model.inputs}
+    sent["item"], tables = np.asarray([[1], [2]]), experiment.tables(arm, 0)
+    matrix, known = tables["item"].matrix()
+    matrix[1:3], known[1:3] = np.eye(4)[:2], True
+    now = refresh(model, {**tables, "item": KnowledgeTable.from_array(matrix, known)})
+    vectors = {name: serving.tables[name].gather([experiment.samples(0).vocabulary[name][1]] * 2) for name in tables}
+    vectors["item"] = np.stack(rows["vector"][[999, 3]])
+    sent |= {f"{name}_vectors": values[:, None] for name, values in vectors.items()}
+    versions = {name: serving.tables[name].spec.version for name in tables} | {"item": rows["version"][999]}
+    sent |= {f"{name}_version": np.full((2, 1), version, object) for name, version in versions.items()}
+
+    def said(asked: Any) -> Any:
+        return asked([tf.cast(sent[each.name.split(":")[0]], each.dtype) for each in asked.inputs])
+
+    np.testing.assert_allclose(said(serving.ranker), said(now), atol=1e-6)
+    sent["item_version"][:] = "1a2b3c4d"
+    assert not np.allclose(said(serving.ranker), said(now), atol=1e-4), "of another version it reads nothing"
 
     shutil.rmtree(store.path)
     with VectorStore.writer(store.path, replace(store.spec, encoder="another")) as writer:

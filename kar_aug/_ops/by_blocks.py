@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kar_aug._keras import tf
+from kar_aug._ops.portable import is_portable
 
 # Bytes at a time. A processor's caches hold so much; a GPU is given all at once.
 _BLOCK = 2**21
@@ -20,6 +21,8 @@ def by_blocks(function: Callable[[Sequence[Any]], Any], tensors: Sequence[Any], 
         bytes_of_a_row: that it needs in between.
         dtype: of what it returns.
     """
+    if is_portable():  # a loop is what other runtimes are worst at, and a request has few rows
+        return function(tensors)
     rows = tf.shape(tensors[0])[0]
     most = _BLOCK_OF_A_GPU if tf.config.list_physical_devices("GPU") else _BLOCK
     block = tf.clip_by_value(most // tf.maximum(1, bytes_of_a_row), 1, tf.maximum(1, rows))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from kar_aug._keras import IS_KERAS_3, dtype_name, keras, tf
 from kar_aug._ops.by_blocks import by_blocks
+from kar_aug._ops.portable import HASHES, first_places, hashes
 
 abs = tf.abs
 arange = tf.range
@@ -43,7 +44,7 @@ one_hot = tf.one_hot
 ones_like = tf.ones_like
 reshape = tf.reshape
 rsqrt = tf.math.rsqrt
-searchsorted = tf.searchsorted
+searchsorted = first_places
 softmax = tf.nn.softmax
 sort = tf.sort
 split = tf.split
@@ -63,7 +64,6 @@ size = tf.size
 name_scope = tf.name_scope
 fixed_shape = tf.ensure_shape
 
-_HASHES = 2**63 - 1
 KEYS: Any = np.int64
 
 
@@ -105,11 +105,11 @@ def convert_to_numpy(tensor: Any) -> npt.NDArray[Any]:
 
 
 def keys_of(ids: Any) -> Any:
-    return tf.strings.to_hash_bucket_fast(ids, _HASHES) if ids.dtype == tf.string else tf.cast(ids, "int64")
+    return hashes(ids) if ids.dtype == tf.string else tf.cast(ids, "int64")
 
 
 def keys_of_strings(ids: Sequence[str]) -> npt.NDArray[np.int64]:
-    return np.asarray(tf.strings.to_hash_bucket_fast(list(ids), _HASHES))
+    return np.asarray(tf.strings.to_hash_bucket_fast(list(ids), HASHES))
 
 
 def distinct(places: Any, size: int) -> tuple[Any, Any]:

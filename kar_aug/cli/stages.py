@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from kar_aug._formats import FORMATS
 from kar_aug.audit import Audit
 from kar_aug.cli.options import opened, recipe_options
 from kar_aug.cli.progress import output as print_output
@@ -167,18 +168,28 @@ def print_results(done: Compared, title: str) -> None:
 @click.option("--seed", default=0, show_default=True, help="Which of its trainings.")
 @click.option("--arm", help='By its name in the tables of results, for another than that with the most: "DeepFM".')
 @click.option("--output", default="serving", show_default=True, help="The folder to write.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(FORMATS),
+    default=FORMATS[0],
+    show_default=True,
+    help="Or one file in the folder, for ONNX (pip install 'kar-aug[onnx]'), or TFLite, which lacks much.",
+)
 @recipe_options
 @click.pass_obj
-def export(config: str, /, backbone: str, seed: int, arm: str | None, output: str, **recipes: Any) -> None:
+def export(config: str, /, backbone: str, seed: int, arm: str | None, output: str, kind: str, **recipes: Any) -> None:
     """Write a compared model as a SavedModel with prestored vectors, which TensorFlow alone can serve.
 
-    It is fed with raw ids and raw values; assets.extra/kar_aug.json in it says which.
+    It is fed with raw ids and raw values; assets.extra/kar_aug.json in it says which (kar_aug.json beside a file).
 
     \b
     Example:
       kar-aug export --backbone DIN --output serving/1
       kar-aug export --arm "DeepFM + item knowledge (similarity)"
+      kar-aug export --format onnx --output serving-onnx
     """
     # The backbone among the settings: its name is checked there.
     project = opened(config, prompts=recipes, compare={} if arm else {"backbones": [backbone]})
-    print_output(f"SavedModel: {project.export(output, backbone, seed=seed, arm=arm)}")
+    names = {"savedmodel": "SavedModel", "onnx": "ONNX", "tflite": "TFLite"}
+    print_output(f"{names[kind]}: {project.export(output, backbone, seed=seed, arm=arm, format=kind)}")

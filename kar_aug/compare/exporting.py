@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kar_aug._formats import SAVED_MODEL
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.compare.arms import Arm, arms, fullest
 from kar_aug.compare.book import BOOK, Book, Run
@@ -30,18 +31,21 @@ def trained_model(workspace: Workspace, backbone: str, seed: int) -> tuple[Path,
     return path, _stores(experiment, arm)
 
 
-def export_model(workspace: Workspace, backbone: str, seed: int, folder: Path, arm: str | None = None) -> None:
-    """Write that model as a SavedModel that is fed with raw ids and raw values, in a process with the Keras that it was
-    trained on if this one has another.
+def export_model(
+    workspace: Workspace, backbone: str, seed: int, folder: Path, arm: str | None = None, kind: str = SAVED_MODEL
+) -> None:
+    """Write that model as a SavedModel, or in another format, fed with raw ids and raw values, in a process with the
+    Keras that it was trained on if this one has another.
 
     Args:
         arm: another one, by its name in the tables of results: the plain backbone, or one with knowledge.
+        kind: one of `kar_aug._formats.FORMATS`.
 
     Raises:
         StoreError: `compare` trained none on this data and knowledge, or this is damaged.
     """
     experiment, run = sound_run(workspace, backbone, seed, arm)
-    do([Exporting(run, folder)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
+    do([Exporting(run, folder, kind)], experiment, Book(experiment.folder / BOOK), 1, lambda event: None)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Exporting:
 
     run: Run
     folder: Path
+    kind: str = SAVED_MODEL
 
     def wanted_keras(self) -> str:
         """That of the run."""
@@ -63,7 +68,8 @@ class Exporting:
 
         model, samples = restored(experiment, self.run), experiment.samples(self.run.seed)
         preprocessing = Preprocessing(samples, input_names(model), inputs(experiment.workspace.config.data))
-        export(model, self.folder, _stores(experiment, self.run.arm), preprocessing=preprocessing)
+        stores = _stores(experiment, self.run.arm)
+        export(model, self.folder, stores, preprocessing=preprocessing, format=self.kind)
 
 
 def augmented_vectors(

@@ -1,6 +1,7 @@
 """The Keras layers.
 
-Knowledge as fields: adaptors (`Adaptor`), `KnowledgeAugmentation`, and its form for serving, `PrestoredAugmentation`.
+Knowledge as fields: adaptors (`Adaptor`), `KnowledgeAugmentation`, and its form for serving, `PrestoredAugmentation`;
+where vectors come with each row, `VectorAugmentation`, and its form for serving, `GivenVectors`.
 Its adapted vectors of events: `CandidateAndEvents`, `HistoryPooling`, `MaskedMean`. What `augment` puts them into a
 model with: `KnowledgeAdded`.
 The candidate against events, in frozen vectors: `KnowledgeVectors`, `KnowledgeSimilarity`; what is made of those,
@@ -11,6 +12,7 @@ from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
 from kar_aug.layers.bilinear_similarity import BilinearSimilarity
 from kar_aug.layers.candidate_and_events import CandidateAndEvents
 from kar_aug.layers.event_values import EventMask, EventValues
+from kar_aug.layers.given_vectors import GivenVectors
 from kar_aug.layers.history_pooling import HistoryPooling
 from kar_aug.layers.hybrid_expert_adaptor import HybridExpertAdaptor
 from kar_aug.layers.knowledge_added import KnowledgeAdded
@@ -24,6 +26,7 @@ from kar_aug.layers.most_similar import MostSimilar
 from kar_aug.layers.prestored_augmentation import PrestoredAugmentation
 from kar_aug.layers.similarity_features import SimilarityFeatures
 from kar_aug.layers.source import store_locations
+from kar_aug.layers.vector_augmentation import VectorAugmentation
 
 __all__ = [
     "Adaptor",
@@ -32,6 +35,7 @@ __all__ = [
     "CandidateAndEvents",
     "EventMask",
     "EventValues",
+    "GivenVectors",
     "HistoryPooling",
     "HybridExpertAdaptor",
     "KnowledgeAdded",
@@ -44,5 +48,6 @@ __all__ = [
     "MostSimilar",
     "PrestoredAugmentation",
     "SimilarityFeatures",
+    "VectorAugmentation",
     "store_locations",
 ]

@@ -107,7 +107,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
         settings = AdaptorSettings(
             list(sources), shared_experts, dedicated_experts, self.expert_units, kwargs.get("dtype")
         )
-        self.adaptor = _adaptor(adaptor, settings)
+        self.adaptor = adaptor_for(adaptor, settings)
         if load_balance:
             self.adaptor.check_gate()
         given = {name: read(name, source, embed_tables) for name, source in sources.items()}
@@ -180,6 +180,11 @@ class KnowledgeAugmentation(keras.layers.Layer):
         """Per source, the kind of its ids (`ids.Kind`)."""
         return {name: source.kind for name, source in self._sources.items()}
 
+    @property
+    def defaults(self) -> dict[str, npt.NDArray[Any]]:
+        """Per source, the learned vector of ids without knowledge, (width,)."""
+        return {name: values_of(source.default) for name, source in self._sources.items()}
+
     def keys(self) -> dict[str, npt.NDArray[np.int64]]:
         """Per source with raw ids, their keys (`lookup.sorted_keys`) in the order of the vocabulary."""
         return {name: values_of(source.keys) for name, source in self._sources.items() if source.identity.raw}
@@ -226,7 +231,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
         vectors, known = source.vectors_at(places, self.compute_dtype)
         adapted, gate = self.adaptor.adapt(source.name, vectors)  # (ids, width), (ids, experts)
         if self.load_balance:
-            self.add_loss(self.load_balance * _imbalance(gate, known))
+            self.add_loss(self.load_balance * imbalance(gate, known))
         return source.if_right(ops.where(known[:, None], adapted, ops.cast(source.default, adapted.dtype)))
 
     def augmented_vectors(self, name: str, *, batch_size: int = 4096) -> Any:
@@ -298,12 +303,8 @@ class KnowledgeAugmentation(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> KnowledgeAugmentation:
-        adaptor = config["adaptor"]
-        if isinstance(adaptor, Mapping):
-            adaptor = deserialized(adaptor)
-        elif adaptor not in ADAPTORS.names():  # a file must not choose what is imported
-            raise ValueError(f"`adaptor` must be one of {ADAPTORS.names()}. Received: {adaptor!r}")
-        return cls(**{**config, "adaptor": adaptor})  # Keras's own would turn a StoreError into a page of TypeErrors
+        # Keras's own would turn a StoreError into a page of TypeErrors.
+        return cls(**{**config, "adaptor": adaptor_of_config(config["adaptor"])})
 
     def get_config(self) -> dict[str, Any]:
         named = self.adaptor_name in ADAPTORS.names()
@@ -320,7 +321,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
         }
 
 
-def _adaptor(adaptor: Any, settings: AdaptorSettings) -> Adaptor:
+def adaptor_for(adaptor: Any, settings: AdaptorSettings) -> Adaptor:
     """What `adaptor=` stands for, unbuilt."""
     if isinstance(adaptor, str):
         if adaptor not in ADAPTORS:
@@ -336,7 +337,16 @@ def _adaptor(adaptor: Any, settings: AdaptorSettings) -> Adaptor:
     raise ValueError(f"`adaptor` must be a name, a Keras layer, or a layer for each source. Received: {adaptor!r}")
 
 
-def _imbalance(gate: Any, known: Any) -> Any:
+def adaptor_of_config(adaptor: Any) -> Any:
+    """What a config has for `adaptor=`, as the constructor takes it."""
+    if isinstance(adaptor, Mapping):
+        return deserialized(adaptor)
+    if adaptor not in ADAPTORS.names():  # a file must not choose what is imported
+        raise ValueError(f"`adaptor` must be one of {ADAPTORS.names()}. Received: {adaptor!r}")
+    return adaptor
+
+
+def imbalance(gate: Any, known: Any) -> Any:
     """Squared coefficient of variation of the experts' total gate weight over known ids; 0 where there are none."""
     total = ops.sum(ops.where(known[:, None], ops.cast(gate, "float32"), 0.0), axis=0)
     return ops.divide_no_nan(ops.var(total), ops.square(ops.mean(total)))

@@ -5,11 +5,24 @@ find      where the layers are, and models with others in their place
 export    a SavedModel                         join     vectors that come with each batch, for tables larger than memory
 preprocessing  raw ids and values as inputs    encoded  vocabularies, buckets and scales, in TensorFlow
 augmented  augmented vectors by id, as a store
+vectors_as_inputs  models that vectors come to with each row, and a model in two parts: vectors by id, and a ranker
 """
 
 from kar_aug.cache.vectors.join import join
 from kar_aug.models.augment import attachment_points, augment
 from kar_aug.models.augmented import augmented_store
 from kar_aug.models.change import load_model, prestore, refresh
+from kar_aug.models.vectors_as_inputs import Split, split, vectors_as_inputs
 
-__all__ = ["attachment_points", "augment", "augmented_store", "join", "load_model", "prestore", "refresh"]
+__all__ = [
+    "Split",
+    "attachment_points",
+    "augment",
+    "augmented_store",
+    "join",
+    "load_model",
+    "prestore",
+    "refresh",
+    "split",
+    "vectors_as_inputs",
+]

@@ -10,11 +10,12 @@ from typing import Any
 
 from kar_aug._keras import dtype_name, is_ragged, keras, tensors_behind
 from kar_aug.backbones.protocol import Injection, key_of
-from kar_aug.layers import KnowledgeAdded, KnowledgeAugmentation, MaskedMean
+from kar_aug.layers import KnowledgeAdded, KnowledgeAugmentation, MaskedMean, VectorAugmentation
 from kar_aug.layers.ids import STRINGS
 from kar_aug.layers.lookup import concatenate
 from kar_aug.models.graph import input_name, maker_of, structure_of, with_changed
 from kar_aug.models.places import INTO_A_CLASS, Place, attachment_points, default_place, named_place
+from kar_aug.models.vectors_as_inputs import VectorInputs
 from kar_aug.registry import INJECTIONS
 
 __all__ = ["attachment_points", "augment"]
@@ -23,12 +24,13 @@ logger = logging.getLogger(__name__)
 
 def augment(
     model: Any,
-    augmentation: KnowledgeAugmentation,
+    augmentation: KnowledgeAugmentation | VectorAugmentation,
     *,
     at: str | Mapping[str, str] | None = None,
     inputs: Mapping[str, Any] | None = None,
     trainable: bool = True,
     injection: Injection | str = "fields",
+    vectors: str = "table",
 ) -> Any:
     """Add knowledge to a functional model that exists; its predictions are unchanged until it is trained on.
 
@@ -48,7 +50,8 @@ def augment(
     Args:
         model: a built functional model. It is not copied: the new model shares its layers and weights, and what was
             set on it as an attribute of your own.
-        augmentation: its sources are found among the model's inputs by name.
+        augmentation: its sources are found among the model's inputs by name. A `VectorAugmentation` has no table; what
+            is said below of `vectors="input"` holds for it.
         at: name of the layer whose input receives the knowledge, one of `attachment_points(model)`. By default
             the first of them that reads all inputs that the knowledge is looked up by: a `DNN` (DeepCTR's name for its
             deep part), or else a `Dense`. Or source, or name of an input -> such a layer, for all of them.
@@ -59,6 +62,10 @@ def augment(
             `model` itself.
         injection: what enters: a name of `kar_aug.registry.INJECTIONS`, or an `Injection`. "fields" is the augmented
             vector of each source.
+        vectors: "table": they are looked up in the graph; "input": they come with each row, for more of them than
+            memory holds. For each input of ids, {name}, the model has {name}_vectors, the ids' shape + (knowledge
+            dimension,), and {name}_known, of the ids' shape, more: what `kar_aug.models.join` adds to a dataset. The
+            trained weights are those of `augmentation`, copied. For "fields" alone.
 
     Returns:
         A new, uncompiled model of the same class, with the inputs of the old one, and those that `inputs` adds, and its
@@ -76,8 +83,15 @@ def augment(
         )
     maker_of(model)
     names, given = _Names(model, augmentation), dict(inputs or {})
+    if vectors not in ("table", "input"):
+        raise ValueError(f'`vectors` must be "table" or "input". Received: {vectors!r}')
+    if vectors == "input" and isinstance(augmentation, KnowledgeAugmentation):
+        augmentation = VectorAugmentation.of(augmentation)
+    vector_inputs = VectorInputs(augmentation) if isinstance(augmentation, VectorAugmentation) else None
     if injection == "fields":
-        entering = _fields(model, augmentation, at, given, names)
+        entering = _fields(model, augmentation, at, given, names, vector_inputs)
+    elif vector_inputs is not None:
+        raise ValueError('Vectors as inputs go with injection="fields". Others look up vectors of their own.')
     else:
         entering = _injected(model, augmentation, at, given, injection)
     if not trainable:
@@ -88,8 +102,9 @@ def augment(
     logger.info("knowledge of %s was added to the input of layer %s", sources, ", ".join(map(repr, attached)))
     own = {id(tensor) for tensor in model.inputs}
     further = {id(each): each for given in given.values() for each in _several(given) if not isinstance(each, str)}
+    new = [each for key, each in further.items() if key not in own]
     name = f"{model.name.removesuffix('_augmented')}_augmented"
-    augmented = with_changed(model, changes, [each for key, each in further.items() if key not in own], name)
+    augmented = with_changed(model, changes, [*new, *(vector_inputs.inputs if vector_inputs else ())], name)
     augmented.knowledge_attached_to = ", ".join(attached)
     return augmented
 
@@ -101,12 +116,12 @@ Entering = list[tuple[Place, list[Any]]]  # where what enters: vectors, (batch, 
 class _Names:
     """Names for new layers, which no layer of the model has."""
 
-    def __init__(self, model: Any, augmentation: KnowledgeAugmentation) -> None:
+    def __init__(self, model: Any, augmentation: KnowledgeAugmentation | VectorAugmentation) -> None:
         self._taken = {layer.name for layer in model.layers}
         if augmentation.name in self._taken and not any(layer is augmentation for layer in model.layers):
             raise ValueError(
                 f"Model {model.name!r} has a layer {augmentation.name!r} already. Give this one a name of its own: "
-                "KnowledgeAugmentation(..., name=...)"
+                f"{type(augmentation).__name__}(..., name=...)"
             )
 
     def __call__(self, name: str) -> str:
@@ -133,7 +148,7 @@ class Read:
 
 
 def _fields(
-    model: Any, augmentation: KnowledgeAugmentation, at: Any, inputs: Mapping[str, Any], names: _Names
+    model: Any, augmentation: Any, at: Any, inputs: Mapping[str, Any], names: _Names, given: VectorInputs | None
 ) -> Entering:
     """The augmented vectors of each source, at its place. The layer is called once for each place, so that a tower that
     is taken out of the model takes its own ids alone along.
@@ -148,22 +163,32 @@ def _fields(
             )
     entering = []
     for place, here in _chosen(model, reads, at):
-        ids: dict[str, list[Any]] = {}
-        for read in here:
-            ids.setdefault(read.source, []).append(read.ids)
-        found = augmentation({source: several if len(several) > 1 else several[0] for source, several in ids.items()})
-        of_source = {source: iter(_several(vectors)) for source, vectors in found.items()}
-        means = {read.source: _mean_of(augmentation, read.source) for read in here}
-        entering.append(
-            (place, [_pooled(read, next(of_source[read.source]), place, names, means[read.source]) for read in here])
-        )
+        if given is None:
+            fields = _looked_up(augmentation, here)
+        else:
+            fields = [given.field(read.source, read.name, read.ids) for read in here]
+        means = [_mean_of(augmentation, read.source) for read in here]
+        each = zip(here, fields, means, strict=True)
+        entering.append((place, [_pooled(read, field, place, names, mean) for read, field, mean in each]))
     return entering
 
 
-def _mean_of(augmentation: KnowledgeAugmentation, source: str) -> Callable[..., Any]:
+def _looked_up(augmentation: KnowledgeAugmentation, reads: Sequence[Read]) -> list[Any]:
+    """The augmented vectors of the ids of some inputs, by one call of the layer."""
+    ids: dict[str, list[Any]] = {}
+    for read in reads:
+        ids.setdefault(read.source, []).append(read.ids)
+    found = augmentation({source: several if len(several) > 1 else several[0] for source, several in ids.items()})
+    of_source = {source: iter(_several(vectors)) for source, vectors in found.items()}
+    return [next(of_source[read.source]) for read in reads]
+
+
+def _mean_of(augmentation: KnowledgeAugmentation | VectorAugmentation, source: str) -> Callable[..., Any]:
     """What makes the layer that takes the mean of a source's sequences. 0 is padding, but where a store says of an item
     0 what it is.
     """
+    if isinstance(augmentation, VectorAugmentation):
+        return MaskedMean
     given = augmentation.given(source)
     rows = given.table.rows if given.keys is None else given.table.rows[given.keys == 0]
     known = given.table.store is not None and given.ids != STRINGS and bool((rows[:1] >= 0).any())

@@ -17,8 +17,9 @@ def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
     """The model for serving: each `KnowledgeAugmentation` replaced by tables of its augmented vectors.
 
     The other layers are shared with `model`, not copied; functional models inside it, towers say, are made anew where
-    there is such a layer in them. An id costs one look-up. What compares frozen vectors (`KnowledgeVectors`) is fit for
-    serving as it is.
+    there is such a layer in them. Losses and metrics that were added to it stay; its class may be Keras's own, since no
+    step of training is needed to serve. An id costs one look-up. What compares frozen vectors (`KnowledgeVectors`) is
+    fit for serving as it is.
 
     Args:
         model: a functional model. What to do with one that has a `call` of its own, the error says.

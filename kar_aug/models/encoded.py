@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug._keras import tf
+from kar_aug._ops.portable import is_portable
 from kar_aug.data.encodings import FIRST, MISSING, MOST, UNKNOWN, Buckets, Categories, Encoding, Scale
 from kar_aug.data.samples import SINCE_SIZE, since_code
+from kar_aug.layers.lookup import positions, sorted_keys
 
 NAN = float("nan")
 # What stands for a missing value, where no known value is the same.
@@ -46,12 +48,18 @@ class Known(tf.Module):
         integers = bool(values) and isinstance(values[0], int)
         self.dtype = tf.int64 if integers else tf.string
         self.missing: int | str = next(each for each in (_NO_INTEGER if integers else _NO_STRING) if each not in values)
-        places = tf.constant([MISSING, *range(first, first + len(values))], tf.int32)
-        keys = tf.constant([self.missing, *values], self.dtype)
+        self.values = [self.missing, *values]
+        self._places, self._unknown = [MISSING, *range(first, first + len(values))], unknown
+        keys, places = tf.constant(self.values, self.dtype), tf.constant(self._places, tf.int32)
         self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, places), unknown)
 
     def __call__(self, raw: Any) -> Any:
-        return self.table.lookup(raw)
+        if not is_portable():
+            return self.table.lookup(raw)
+        with tf.init_scope():
+            keys, order = sorted_keys(self.values)
+        places = np.append(np.asarray(self._places, np.int32)[order], np.int32(self._unknown))
+        return tf.gather(tf.constant(places), positions(raw, len(keys), tf.constant(keys)))
 
 
 class FewNumbers(tf.Module):

@@ -1,4 +1,4 @@
-"""A trained model as a SavedModel that TensorFlow alone can load and serve."""
+"""A trained model as a SavedModel that TensorFlow alone can load and serve, or as ONNX or TFLite."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kar_aug._formats import FORMATS, SAVED_MODEL, TFLITE
 from kar_aug._keras import keras, tf
+from kar_aug._ops.portable import portable
 from kar_aug._version import __version__
 from kar_aug.cache.vectors.store import VectorStore
-from kar_aug.layers import KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation
+from kar_aug.layers import GivenVectors, KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation
+from kar_aug.layers.ids import STRINGS
 from kar_aug.models.change import prestore
 from kar_aug.models.find import knowledge_layers
+from kar_aug.models.formats import Serve, table_of_hashes, write_onnx, write_tflite
 from kar_aug.models.graph import input_name
+from kar_aug.models.portable_tables import tables_by_places
 
 if TYPE_CHECKING:  # it needs pandas, and what a model of one's own is exported with does not
     from kar_aug.models.preprocessing import Preprocessing
 
 NOTE, ENCODINGS = "kar_aug.json", "encodings.json"
 _ONE, _CTR = "ctr", "the probability of a click"
-_SERVED = (PrestoredAugmentation, KnowledgeVectors)
+_SERVED = (PrestoredAugmentation, KnowledgeVectors, GivenVectors)
 
 
 def export(
@@ -35,6 +40,7 @@ def export(
     *,
     dtype: str = "float32",
     preprocessing: Preprocessing | None = None,
+    format: str = SAVED_MODEL,  # noqa: A002 - what the command calls it
 ) -> Path:
     """Write a model with knowledge for serving: augmented vectors prestored, inputs and output by name.
 
@@ -51,7 +57,17 @@ def export(
         stores: source name -> the vector store its knowledge came from; by default the model says.
         dtype: of the prestored tables, "float32" or "float16".
         preprocessing: what makes the model's inputs of raw ids and values; by default they are taken as they are.
+        format: "savedmodel"; "onnx", the file model.onnx in the folder, which takes raw ids and texts likewise (its
+            names of ids come from the stores); or "tflite", model.tflite there. The notes are beside the file then.
+            Both answer as Keras does, to rounding.
+
+    Raises:
+        ValueError: There is no such format.
+        MissingDependencyError: For "onnx", tf2onnx is not installed.
+        StoreError: The format has no room, or no operation, for what is in the model.
     """
+    if format not in FORMATS:
+        raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}")
     path = Path(path)
     serving = model if _is_fit_for_serving(model, preprocessing) else prestore(model, dtype=dtype)
     note: dict[str, Any] = {
@@ -60,10 +76,21 @@ def export(
         "versions": _versions(serving, stores or {}),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        with contextlib.redirect_stdout(io.StringIO()):
-            _archive(serving, preprocessing).write_out(folder)
-        extra = Path(folder) / "assets.extra"
+    serve, specs = _serving(serving, preprocessing)
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        folder = Path(temporary)
+        extra = folder / "assets.extra" if format == SAVED_MODEL else folder
+        if format == SAVED_MODEL:
+            _save(serving, preprocessing, serve, specs, folder)
+        elif format == TFLITE:
+            with tables_by_places(serving) as texts, tempfile.TemporaryDirectory() as beside:
+                hashed = table_of_hashes([*texts, *_texts(serving, stores or {}, preprocessing)])
+                with portable(hashed):
+                    _save(serving, preprocessing, serve, specs, Path(beside), [hashed] if hashed else [])
+                write_tflite(Path(beside), folder)
+        else:
+            with tables_by_places(serving) as texts:
+                write_onnx(serve, specs, [*texts, *_texts(serving, stores or {}, preprocessing)], folder)
         extra.mkdir(exist_ok=True)
         if preprocessing is not None:
             note["inputs"] = [raw.as_dict() for raw in preprocessing.inputs]
@@ -87,8 +114,8 @@ def _is_fit_for_serving(model: Any, preprocessing: Preprocessing | None) -> bool
     return preprocessing is not None or bool(knowledge_layers(model, _SERVED))
 
 
-def _archive(serving: Any, preprocessing: Preprocessing | None) -> Any:
-    """What is saved, as Keras saves it: the function that serves, and all that it looks up."""
+def _serving(serving: Any, preprocessing: Preprocessing | None) -> tuple[Serve, dict[str, Any]]:
+    """The function that serves, from inputs by name to outputs by name, and what its inputs are."""
     if preprocessing is None:
         names = {input_name(tensor): tensor for tensor in serving.inputs}
         specs = {name: tf.TensorSpec(tensor.shape, tensor.dtype, name) for name, tensor in names.items()}
@@ -100,11 +127,31 @@ def _archive(serving: Any, preprocessing: Preprocessing | None) -> Any:
         inputs = tf.nest.map_structure(lambda tensor: read[input_name(tensor)], serving.input)
         return _named(serving, serving(inputs, training=False))
 
+    return serve, specs
+
+
+def _save(
+    serving: Any, preprocessing: Preprocessing | None, serve: Serve, specs: Mapping[str, Any], folder: Path,
+    further: Sequence[Any] = (),
+) -> None:  # fmt: skip
+    """Write a SavedModel, as Keras saves it: the function that serves, and all that it looks up."""
     archive = keras.export.ExportArchive()
-    for each in [serving, *([] if preprocessing is None else preprocessing.tracked)]:
+    for each in [serving, *([] if preprocessing is None else preprocessing.tracked), *further]:
         archive.track(each)
-    archive.add_endpoint("serve", serve, [specs])
-    return archive
+    archive.add_endpoint("serve", serve, [dict(specs)])
+    with contextlib.redirect_stdout(io.StringIO()):
+        archive.write_out(str(folder))
+
+
+def _texts(serving: Any, stores: Mapping[str, VectorStore], preprocessing: Preprocessing | None) -> list[str]:
+    """All texts by which vectors are looked up, as their stores have them: layers know their hashes alone."""
+    texts = [] if preprocessing is None else preprocessing.texts
+    for layer in knowledge_layers(serving, (PrestoredAugmentation, KnowledgeVectors)):
+        kinds = layer.kinds if isinstance(layer, PrestoredAugmentation) else {layer.source_name: layer.kind}
+        for name in (name for name, kind in kinds.items() if kind == STRINGS):
+            store = stores.get(name) or VectorStore.open(layer.stores[name]["store"])
+            texts.extend(map(str, store.ids))
+    return texts
 
 
 def _named(model: Any, outputs: Any) -> dict[str, Any]:
@@ -138,4 +185,5 @@ def _fingerprints(serving: Any, stores: Mapping[str, VectorStore]) -> dict[str, 
         name: store["fingerprint"]
         for layer in knowledge_layers(serving, _SERVED)
         for name, store in layer.stores.items()
+        if "fingerprint" in store
     }

@@ -113,6 +113,12 @@ class Preprocessing:
         """Variables and tables, which a SavedModel is to hold."""
         return [*self._ids.values(), self._how_long_ago, *self._kept.values()]
 
+    @property
+    def texts(self) -> list[str]:
+        """All that are looked up."""
+        tables = [each for each in self.tracked if isinstance(each, Known)]
+        return [text for table in tables for text in table.values if isinstance(text, str)]
+
     def __call__(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """The model's inputs, (rows, 1) or (rows, length) each.
 

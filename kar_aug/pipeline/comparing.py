@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from kar_aug._formats import SAVED_MODEL
 from kar_aug._tensorflow import choose_keras
 from kar_aug.audit import Audit, require_clean
 from kar_aug.cache import VectorStore
@@ -189,8 +190,12 @@ class _TrainingBar:
         self._show(self._done, f"{event.arm.name}, {event.unit}, epoch {event.epoch}: validation AUC {event.auc:.4f}")
 
 
-def export(workspace: Workspace, output: Path | str, backbone: str, seed: int = 0, arm: str | None = None) -> Path:
-    """Write a trained model as a SavedModel with prestored vectors, fed with raw ids and raw values.
+def export(
+    workspace: Workspace, output: Path | str, backbone: str, seed: int = 0, arm: str | None = None,
+    kind: str = SAVED_MODEL,
+) -> Path:  # fmt: skip
+    """Write a trained model as a SavedModel with prestored vectors, or in another format, fed with raw ids and raw
+    values.
 
     Args:
         arm: its name in the tables of results; the backbone's with the fullest knowledge if None.
@@ -202,7 +207,7 @@ def export(workspace: Workspace, output: Path | str, backbone: str, seed: int = 
     from kar_aug.compare import export_model
 
     workspace = with_what_is_known(workspace)
-    export_model(workspace, backbone, seed, Path(output), arm)
+    export_model(workspace, backbone, seed, Path(output), arm, kind)
     note(workspace.config.work, MODEL, output)
     return Path(output)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+from kar_aug._formats import FORMATS, SAVED_MODEL
 from kar_aug.audit import Audit
 from kar_aug.audit import audit as run_audit
 from kar_aug.config import Config
@@ -278,7 +279,10 @@ class Project:
         """
         return comparing.compare(self.workspace, self.watch, unaudited=unaudited)
 
-    def export(self, output: Path | str, backbone: str | None = None, *, seed: int = 0, arm: str | None = None) -> Path:
+    def export(
+        self, output: Path | str, backbone: str | None = None, *, seed: int = 0, arm: str | None = None,
+        format: str = SAVED_MODEL,  # noqa: A002 - what the command calls it
+    ) -> Path:  # fmt: skip
         """Write a compared model as a SavedModel with prestored vectors, which TensorFlow alone can serve, and which is
         fed with raw ids and raw values.
 
@@ -288,16 +292,22 @@ class Project:
             seed: which of its trainings.
             arm: instead of the backbone with the fullest knowledge, the one that tables of results call so: the plain
                 backbone ("DeepFM"), or one with knowledge ("DeepFM + item knowledge (similarity)").
+            format: or "onnx" or "tflite", one file in the folder, which is fed likewise, with the notes beside it.
+                TFLite has not the numbers of 64 bits that raw values are read as.
 
         Raises:
+            ValueError: There is no such format.
+            MissingDependencyError: For "onnx", tf2onnx is not installed.
             StoreError: There is no such training on this data and knowledge.
         """
+        if format not in FORMATS:
+            raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}")
         compare = self.config.compare
         if arm is not None:
-            return comparing.export(self.workspace, output, "", seed, arm)
+            return comparing.export(self.workspace, output, "", seed, arm, format)
         backbone = backbone or compare.backbones[0]
         workspace = self.workspace.changed(compare=replace(compare, backbones=(backbone,)))
-        return comparing.export(workspace, output, backbone, seed)
+        return comparing.export(workspace, output, backbone, seed, kind=format)
 
     def export_vectors(
         self, where: Path | str, *, entity: str = "item", what: str = "raw", backbone: str | None = None,

@@ -1,0 +1,139 @@
+"""What a model is written as: a SavedModel as Keras saves it, or what other runtimes read that is made of one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kar_aug._keras import tf
+from kar_aug._ops.portable import HASHES, portable
+from kar_aug.errors import MissingDependencyError, StoreError
+from kar_aug.layers.lookup import keys_of
+
+ONNX, TFLITE = "model.onnx", "model.tflite"
+_OPSET = 18
+_HASHED = "StringToHashBucketFast"  # by which TensorFlow looks texts up: see `kar_aug.layers.lookup.keys_of`
+_MOST_BYTES = 2**31 - 1  # of a protocol buffer
+
+Serve = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], folder: Path) -> Path:
+    """Write a function as an ONNX model (opset 18), raw ids and texts among its inputs: of texts, those that are known
+    are in a `LabelEncoder` (ai.onnx.ml), which gives each its place.
+
+    Args:
+        serve: from inputs by name to outputs by name.
+        specs: a `tf.TensorSpec` an input.
+        texts: all that may be looked up.
+
+    Raises:
+        MissingDependencyError: tf2onnx or onnx is not installed.
+        StoreError: The model has operations that ONNX has not, or more than 2 GB of tables.
+    """
+    try:
+        import onnx
+        import tf2onnx
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "tf2onnx", "onnx") from None
+    known = sorted(set(texts)) or [""]
+    places = [int(key) for key in keys_of(known)]
+
+    def as_labels(context: Any, node: Any, name: str, args: Any) -> None:
+        """Texts to what stands for them in sorted tables; -1, which stands for none, of those that are unknown."""
+        if node.get_attr_int("num_buckets") != HASHES:
+            return  # another's hash, which is told as missing
+        shape = context.get_shape(node.output[0])
+        labels = {"keys_strings": known, "values_int64s": places, "default_int64": -1}
+        encoder = context.make_node(
+            "LabelEncoder", [node.input[0]], attr=labels, domain="ai.onnx.ml", dtypes=[onnx.TensorProto.INT64],
+            shapes=[shape],
+        )  # fmt: skip
+        context.replace_all_inputs(node.output[0], encoder.output[0])
+        context.remove_node(node.name)
+
+    def as_logarithm(context: Any, node: Any, name: str, args: Any) -> None:
+        """The logarithm of one more, which tf2onnx does not know."""
+        given, output = node.input[0], node.output[0]
+        kind: dict[str, Any] = {"dtypes": [context.get_dtype(output)], "shapes": [context.get_shape(output)]}
+        one = context.make_const(f"{name}/one", np.asarray(1, tf2onnx.utils.map_onnx_to_numpy_type(kind["dtypes"][0])))
+        more = context.make_node("Add", [given, one.output[0]], **kind)
+        logarithm = context.make_node("Log", [more.output[0]], **kind)
+        context.replace_all_inputs(output, logarithm.output[0])
+        context.remove_node(node.name)
+
+    handlers: dict[str, Any] = {_HASHED: (as_labels, []), "Log1p": (as_logarithm, [])}
+    with portable(), _said_nothing("tf2onnx"):
+        model, _ = tf2onnx.convert.from_function(
+            tf.function(serve),
+            input_signature=[dict(specs)],
+            opset=_OPSET,
+            custom_op_handlers=handlers,
+        )
+    if model.ByteSize() > _MOST_BYTES:
+        raise StoreError(
+            "The model's tables take more than 2 GB, which no ONNX file holds. Take it apart: kar_aug.models.split."
+        )
+    missing = sorted({node.op_type for node in _nodes(model.graph) if not _exists(onnx, node)})
+    if missing:
+        raise StoreError(f"ONNX has no operations {', '.join(missing)}, which the model has. Export a SavedModel.")
+    path = folder / ONNX
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def _nodes(graph: Any) -> list[Any]:
+    """All of a graph, those of its loops and branches among them."""
+    inner = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+    return [*graph.node, *(node for each in inner for node in _nodes(each))]
+
+
+def _exists(onnx: Any, node: Any) -> bool:
+    return bool(onnx.defs.has(node.op_type, node.domain))
+
+
+def table_of_hashes(texts: Sequence[str]) -> Any:
+    """A table from texts to their hashes, -1 for others, such as TFLite has; None where there are none."""
+    known = sorted(set(texts))
+    if not known:
+        return None
+    content = tf.lookup.KeyValueTensorInitializer(tf.constant(known), tf.constant(keys_of(known), tf.int64))
+    return tf.lookup.StaticHashTable(content, -1)
+
+
+def write_tflite(saved_model: Path, folder: Path) -> Path:
+    """Write a SavedModel that was traced in a `portable` block as a TFLite model, with the same signature.
+
+    Raises:
+        StoreError: The model has operations that TFLite has not.
+    """
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            content = converter.convert()
+    except Exception as error:  # of many kinds
+        missing = sorted(set(re.findall(r"'tf\.(\w+)'", str(error))))
+        what = f"no operations {', '.join(missing)}" if missing else f"not what is needed ({type(error).__name__})"
+        raise StoreError(f"TFLite has {what}, which the model has. Export a SavedModel.") from error
+    path = folder / TFLITE
+    path.write_bytes(content)
+    return path
+
+
+@contextlib.contextmanager
+def _said_nothing(name: str) -> Iterator[None]:
+    """Nothing of a library's warnings: what is wrong is told by what it made."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

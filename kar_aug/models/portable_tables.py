@@ -1,0 +1,54 @@
+"""Keras's own look-ups of raw values, StringLookup and IntegerLookup, without the hash tables that they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from kar_aug._keras import keras, tf
+from kar_aug.layers.lookup import positions, sorted_keys
+from kar_aug.models.find import knowledge_layers
+
+_KINDS = (keras.layers.StringLookup, keras.layers.IntegerLookup)
+
+
+@contextmanager
+def tables_by_places(model: Any) -> Iterator[list[str]]:
+    """Inside the block, look-ups in the model are traced as searches in sorted tables.
+
+    Yields:
+        The texts that they know.
+    """
+    layers = [layer for layer in knowledge_layers(model, _KINDS) if getattr(layer, "lookup_table", None) is not None]
+    former = [layer.lookup_table for layer in layers]
+    sorted_tables = [_SortedTable(table) for table in former]
+    for layer, table in zip(layers, sorted_tables, strict=True):
+        object.__setattr__(layer, "lookup_table", table)  # Keras does not track it
+    try:
+        yield [text for table in sorted_tables for text in table.known if isinstance(text, str)]
+    finally:
+        for layer, table in zip(layers, former, strict=True):
+            object.__setattr__(layer, "lookup_table", table)
+
+
+class _SortedTable:
+    """What a hash table says, by a search."""
+
+    def __init__(self, table: Any) -> None:
+        keys, values = (np.asarray(each) for each in table.export())
+        self.known = [key.decode() if isinstance(key, bytes) else int(key) for key in keys]
+        self._keys, order = sorted_keys(self.known)
+        other = "\0 none of them" if table.key_dtype == tf.string else int(max(self.known, default=0)) + 1
+        default = np.asarray(table.lookup(tf.constant([other], table.key_dtype)))
+        self._values = np.concatenate([values[order], default])
+
+    def lookup(self, keys: Any) -> Any:
+        """As the table has it."""
+        return tf.gather(tf.constant(self._values), positions(keys, len(self._keys), tf.constant(self._keys)))
+
+    def size(self) -> Any:
+        """How many it knows."""
+        return tf.constant(len(self._keys), tf.int64)

@@ -1,0 +1,114 @@
+"""One model in four runtimes: Keras, TensorFlow's SavedModel, ONNX and TFLite say the same, of unknown ids too."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, augment
+from kar_aug._keras import keras, tf
+from kar_aug.cache import StoreSpec
+from kar_aug.layers import KnowledgeVectors
+from kar_aug.models.export import export
+
+pytestmark = pytest.mark.both_keras
+layers = keras.layers
+NAMES = ["a", "ü", "it's", "", "x y"]
+NUMBERS = [0, 3, 2**40, -7]
+
+
+def raw_store(folder: Path, ids: list[Any]) -> VectorStore:
+    with VectorStore.writer(folder, StoreSpec("encoder", 6)) as writer:
+        writer.append(ids, ["k"] * len(ids), np.random.default_rng(0).normal(size=(len(ids), 6)))
+    return VectorStore.open(folder)
+
+
+def places(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Ids that are places, one of them in a history that may be empty; a model of two outputs."""
+    inputs = {name: keras.Input((n,), name=name, dtype="int32") for name, n in (("item", 1), ("hist", 3))}
+    embedded = [layers.Flatten()(layers.Embedding(20, 3)(ids)) for ids in inputs.values()]
+    hidden = layers.Dense(5, "relu")(layers.Concatenate()(embedded))
+    base = keras.Model(inputs, {name: layers.Dense(1, "sigmoid", name=name)(hidden) for name in ("ctr", "cvr")})
+    table = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
+    model = augment(base, KnowledgeAugmentation({"item": table}), inputs={"item": ["item", "hist"]})
+    hist = np.asarray([[1, 2, 0], [0, 0, 0], [7, 7, 7], [9, 0, 0]], "int32")
+    return model, {"item": np.asarray([[1], [0], [15], [19]], "int32"), "hist": hist}
+
+
+def integers(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Raw integers of 64 bits."""
+    ids = keras.Input((1,), name="id", dtype="int64")
+    fields = KnowledgeAugmentation({"id": raw_store(folder / "ids", NUMBERS)})({"id": ids})
+    model = keras.Model(ids, layers.Dense(1)(fields["id"]))
+    return model, {"id": np.asarray([*NUMBERS, 1, 2**40 + 1, -(2**62), 2**62])[:, None]}
+
+
+def texts(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Raw texts, and Keras's own look-up of them."""
+    ids, kind = (keras.Input((1,), name=name, dtype="string") for name in ("id", "kind"))
+    fields = KnowledgeAugmentation({"id": raw_store(folder / "ids", NAMES)})({"id": ids})
+    embedded = layers.Flatten()(layers.Embedding(4, 3)(layers.StringLookup(vocabulary=["u", "v"])(kind)))
+    model = keras.Model([ids, kind], layers.Dense(1)(layers.Concatenate()([fields["id"], embedded])))
+    asked = np.asarray([*NAMES, "b", "A"], object)[:, None]
+    return model, {"id": asked, "kind": np.asarray(["u", "v", "w", "", "u", "u", "ü"], object)[:, None]}
+
+
+def similarities(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The candidate against a history, in frozen vectors."""
+    item, hist = (keras.Input((n,), name=name, dtype="int32") for name, n in (("item", 1), ("hist", 4)))
+    vectors = KnowledgeVectors(np.random.default_rng(0).normal(size=(16, 6)).astype("float32"), name="frozen")
+    both = layers.Flatten()(vectors(hist)), vectors(item)
+    model = keras.Model([item, hist], layers.Dense(1)(layers.Concatenate()(both)))
+    return model, {"item": np.asarray([[1], [3]], "int32"), "hist": np.asarray([[1, 2, 3, 4], [0, 0, 0, 0]], "int32")}
+
+
+def in_onnx(folder: Path, sent: dict[str, Any]) -> dict[str, Any]:
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    return dict(zip([each.name for each in session.get_outputs()], session.run(None, sent), strict=True))
+
+
+def in_tflite(folder: Path, sent: dict[str, Any]) -> dict[str, Any]:
+    content = (folder / "model.tflite").read_bytes()
+    return dict(tf.lite.Interpreter(model_content=content).get_signature_runner("serving_default")(**sent))
+
+
+def in_tensorflow(folder: Path, sent: dict[str, Any]) -> dict[str, Any]:
+    served = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    return dict(served(**{name: tf.constant(values) for name, values in sent.items()}))
+
+
+RUNTIMES = {"savedmodel": in_tensorflow, "onnx": in_onnx, "tflite": in_tflite}
+
+
+@pytest.mark.parametrize("made", [places, integers, texts, similarities], ids=lambda made: made.__name__)
+def test_every_format_says_what_keras_says(made: Any, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    model, sent = made(tmp_path)
+    for place, weight in enumerate(model.trainable_weights):
+        weight.assign(np.random.default_rng(place).normal(0, 0.3, weight.shape).astype("float32"))
+    said = model([tf.constant(sent[each.name.split(":")[0]]) for each in model.inputs], training=False)
+    expected = said if isinstance(said, dict) else {"ctr": said}
+    assert len(np.unique(np.round(expected["ctr"], 4))) > 1
+    differences = {}
+    for kind in RUNTIMES if find_spec("tf2onnx") else RUNTIMES.keys() - {"onnx"}:
+        found = RUNTIMES[kind](export(model, tmp_path / kind, format=kind), sent)
+        assert found.keys() == expected.keys()
+        differences[kind] = max(float(np.abs(np.subtract(found[name], expected[name])).max()) for name in expected)
+    sys.stdout.write(f"{made.__name__}: {differences}\n")  # the matrix, with pytest -s
+    assert max(differences.values()) < 1e-5, differences
+
+
+def test_what_a_format_cannot_have_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx")
+    ids = keras.Input((1,), name="id", dtype="string")
+    known = KnowledgeAugmentation({"id": np.ones((9, 4), "float32")})({"id": layers.Hashing(9)(ids)})
+    with pytest.raises(StoreError, match="ONNX has no operations StringToHashBucketFast, which the model has"):
+        export(keras.Model(ids, layers.Dense(1)(known["id"])), tmp_path / "out", format="onnx")
+    with pytest.raises(ValueError, match="must be one of savedmodel, onnx, tflite"):
+        export(keras.Model(ids, layers.Dense(1)(known["id"])), tmp_path / "out", format="pmml")
