@@ -69,8 +69,9 @@ class FewNumbers(tf.Module):
 
     def __init__(self, categories: Categories) -> None:
         super().__init__()
-        self._values = tf.constant(categories.values, tf.float64)
-        self._codes = tf.range(FIRST, categories.size)
+        # As arrays: a graph that is traced holds them as constants, which ONNX takes along.
+        self._values = np.asarray(categories.values, np.float64)
+        self._codes = np.arange(FIRST, categories.size, dtype=np.int32)
 
     def __call__(self, raw: Any) -> Any:
         code = tf.reduce_sum(tf.where(raw[..., tf.newaxis] == self._values, self._codes, 0), -1)
@@ -84,7 +85,7 @@ class InBuckets(tf.Module):
 
     def __init__(self, buckets: Buckets) -> None:
         super().__init__()
-        self._edges = tf.constant(buckets.edges, tf.float64)
+        self._edges = np.asarray(buckets.edges, np.float64)
 
     def __call__(self, raw: Any) -> Any:
         return tf.where(tf.math.is_finite(raw), FIRST + _reached(raw, self._edges), MISSING)
@@ -111,7 +112,7 @@ class HowLongAgo(tf.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._bounds = tf.constant(_since_bounds())
+        self._bounds = _since_bounds()
 
     def __call__(self, seconds: Any) -> Any:
         return tf.where(

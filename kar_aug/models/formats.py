@@ -84,6 +84,9 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
     missing = sorted({node.op_type for node in _nodes(model.graph) if not _exists(onnx, node)})
     if missing:
         raise StoreError(f"ONNX has no operations {', '.join(missing)}, which the model has. Export a SavedModel.")
+    further = {each.name for each in model.graph.input} - set(specs)
+    if further:
+        raise StoreError(f"The ONNX model would ask for {', '.join(sorted(further))} as well. Export a SavedModel.")
     path = folder / ONNX
     path.write_bytes(model.SerializeToString())
     return path
