@@ -158,8 +158,8 @@ class Fairness:
 def audit_fairness(
     workspace: Workspace, attributes: Sequence[str], watch: Watch = SILENT, *, users: int = USERS
 ) -> Fairness:
-    """Ask, encode and compare; what was asked before is not again. Where a model was trained with knowledge of users, it
-    predicts by each of the texts.
+    """Ask, encode and compare; what was asked before is not again. Where a model was trained with knowledge of users,
+    it predicts by each of the texts.
 
     Raises:
         ConfigError: The users have no such attribute.

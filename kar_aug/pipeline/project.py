@@ -250,7 +250,8 @@ class Project:
 
     def audit_fairness(self, attributes: Sequence[str], *, users: int = fairness.USERS) -> Fairness:
         """Ask about some users with and without sensitive attributes, by the same histories; how far texts, vectors
-        and, where a model was trained, predictions move. Answers go into the cache, and count in the budget, like all others.
+        and, where a model was trained, predictions move. Answers go into the cache, and count in the budget, like all
+        others.
 
         Args:
             attributes: columns of the users.
