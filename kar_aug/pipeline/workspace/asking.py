@@ -87,7 +87,10 @@ class Asking:
         Where long histories are summarised, the questions about their parts come before their user's, which waits for
         `answers` to them: those in the text cache, if none are given.
         """
-        for prompt in self._prompts(entity, everyone, scenario, answers):
+        prompts = self._prompts(entity, everyone, scenario, answers)
+        if not self.paths.config.prompts.leave_out:
+            yield from prompts
+        for prompt in prompts:
             yield replace(prompt, version=self.version(prompt.version))
 
     def _prompts(
