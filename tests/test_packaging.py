@@ -95,7 +95,7 @@ def test_a_wheel_holds_all_code_and_data_and_nothing_else(wheel: Path) -> None:
     for folder in FOLDERS:
         package = "kar_aug" if folder == "kar_aug" else f"kar_aug/{folder}"
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".toml", ".j2"):
+            if path.suffix in (".py", ".toml", ".j2", ".html"):
                 expected.add(f"{package}/{path.relative_to(ROOT / folder).as_posix()}")
     assert {"kar_aug/prompts/scenarios/movies.toml", "kar_aug/cli/template.toml", "kar_aug/cli/demo.toml"} < expected
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
