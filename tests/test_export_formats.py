@@ -92,7 +92,8 @@ def test_every_format_says_what_keras_says(made: Any, tmp_path: Path) -> None:
     model, sent = made(tmp_path)
     for place, weight in enumerate(model.trainable_weights):
         weight.assign(np.random.default_rng(place).normal(0, 0.3, weight.shape).astype("float32"))
-    said = model([tf.constant(sent[each.name.split(":")[0]]) for each in model.inputs], training=False)
+    asked = tf.nest.map_structure(lambda each: tf.constant(sent[each.name.split(":")[0]]), model.input)
+    said = model(asked, training=False)
     expected = said if isinstance(said, dict) else {"ctr": said}
     assert len(np.unique(np.round(expected["ctr"], 4))) > 1
     differences = {}

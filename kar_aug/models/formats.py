@@ -69,7 +69,15 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
         context.replace_all_inputs(output, logarithm.output[0])
         context.remove_node(node.name)
 
-    handlers: dict[str, Any] = {_HASHED: (as_labels, []), "Log1p": (as_logarithm, [])}
+    def as_choice(context: Any, node: Any, name: str, args: Any) -> None:
+        """One or the other. tf2onnx adds up both, times 0 or 1, so that a missing value's NaN would reach all."""
+        node.type = "Where"
+
+    handlers: dict[str, Any] = {
+        _HASHED: (as_labels, []),
+        "Log1p": (as_logarithm, []),
+        "SelectV2": (as_choice, []),
+    }
     with portable(), _said_nothing("tf2onnx"):
         model, _ = tf2onnx.convert.from_function(
             tf.function(serve),
