@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kar_aug._keras import first_argument, keras, tensors_behind, tensors_made, tf
+from kar_aug._keras import first_argument, keras, nest, tensors_behind, tensors_made
 from kar_aug.cache.vectors.files import StoreSpec
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.errors import StoreError
@@ -135,8 +135,8 @@ def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], n
 def _read_by(node: Any) -> list[tuple[str, Any]]:
     """(source, ids) of a call of the layer, in the order of what it returns."""
     given = first_argument(node)
-    names = {source: tf.nest.map_structure(lambda _, source=source: source, ids) for source, ids in given.items()}
-    return list(zip(tf.nest.flatten(names), tf.nest.flatten(given), strict=True))
+    names = {source: nest.map_structure(lambda _, source=source: source, ids) for source, ids in given.items()}
+    return list(zip(nest.flatten(names), nest.flatten(given), strict=True))
 
 
 def _name_of(ids: Any, source: str) -> str:
@@ -154,7 +154,7 @@ def _without_idle(model: Any, read_before: set[int]) -> Any:
     if isinstance(inputs, dict):
         kept: Any = {name: tensor for name, tensor in inputs.items() if id(tensor) not in idle}
     else:
-        kept = [tensor for tensor in tf.nest.flatten(inputs) if id(tensor) not in idle]
+        kept = [tensor for tensor in nest.flatten(inputs) if id(tensor) not in idle]
     return maker_of(model)(kept, outputs, model.name)
 
 
