@@ -115,6 +115,7 @@ def names(
             "batches": batches, "dataset": batches,
             "linear_feature_columns": columns, "dnn_feature_columns": columns,
             "vector": random.normal(size=8),
+            "vectors": random.normal(size=(64, items.spec.dimension)), "known": item_id[:, 0] > 0,
             "cache": cache, "encoder": HashEncoder(),
         }  # fmt: skip
 

@@ -121,10 +121,10 @@ class _Job:
         # Made here, inside the event loop that they belong to.
         self.queue: asyncio.Queue[Question | None] = asyncio.Queue(self.model.concurrency)
         self.gate = Gate(self.model.concurrency, self.model.rpm, self.model.tpm)
-        self.intake.reserve_for_batches()
+        self.cache.database.patience = self.model.give_up_after
+        self.cache.database.patiently(self.intake.reserve_for_batches)
         spill = Spill(self.cache.database.file, self.claims.owner)
         self.writer = _Writer(self.intake, self.waiting, self.model.max_cost, spill)
-        self.cache.database.patience = self.model.give_up_after
         with ExitStack() as stack:
             stack.enter_context(self.claims)
             stack.enter_context(self._drain_on_signals())

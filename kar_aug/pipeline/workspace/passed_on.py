@@ -7,6 +7,7 @@ A line says when, what, where and of whom. Of an address with a password the pas
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from kar_aug._servers.addresses import masked
 
+_log = logging.getLogger("kar_aug")
 FILE = "passed-on.jsonl"
 ANSWERS, REQUESTS, VECTORS, MODEL, PAGE = "answers", "requests", "vectors", "model", "page"
 
@@ -43,14 +45,21 @@ class PassedOn:
 
 
 def note(work: Path, what: str, where: Path | str, *, entity: str | None = None, kind: str | None = None) -> None:
-    """Write down that something was written elsewhere."""
+    """Write down that something was written elsewhere. Where the workdir takes nothing, one line says so instead: what
+    was written is there all the same.
+    """
     address = str(where) if "://" in str(where) else str(Path(where).absolute())
     shown = masked(address)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     line = PassedOn(now, what, shown, entity, kind, shown != address)
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(line)) + "\n")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        with (work / FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(line)) + "\n")
+    except OSError as error:
+        _log.warning(
+            "%s cannot be written (%s), so that kar-aug forget will not know of %s.", work / FILE, error.strerror, shown
+        )
 
 
 def passed_on(work: Path) -> list[PassedOn]:
