@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from kar_aug import Project, VectorStore
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Request, TextCache, answer_key
+from kar_aug.cache.texts.forgetting import Whom, forget_entities
 from kar_aug.cache.texts.spilt import Spill
 from kar_aug.cli import main
 from kar_aug.compare.book import BOOK
@@ -273,3 +274,25 @@ def test_the_list_names_nobody(tmp_path: Path) -> None:
     (tmp_path / "forgotten.json").write_text(json.dumps({"key": 1}))
     with pytest.raises(StoreError, match="who was forgotten"):
         ForgottenIds.read(tmp_path)
+
+
+def test_requests_that_nobody_has_answered_go_and_an_id_that_was_mistyped_takes_nothing(
+    folder: Path, server: ChatServer
+) -> None:
+    opened, out = project(server), folder / "requests.jsonl"
+    opened.export_requests(out)
+    assert MARKER in out.read_text()
+    assert opened.forget([999_999], dry_run=True).counts.total() == opened.forget([999_999]).counts.total() == 0
+    assert MARKER in out.read_text(), "there is no such user"
+    assert opened.forget("7", dry_run=True).counts["exported requests"] and MARKER in out.read_text()
+    opened.forget("7")  # one id, and not the letters of one
+    assert not out.exists() and opened.unforget(["7", "999999"]) == 2
+
+
+def test_a_thousand_users_are_forgotten_at_once(tmp_path: Path) -> None:
+    with TextCache(tmp_path / "answers.sqlite") as cache:
+        cache.put_many(
+            (Answer(str(i), "ok", "text", "m", ()), [Link("history", f"{i} 0-5 ab", str(i), "v")]) for i in range(1_200)
+        )
+        taken = forget_entities(cache, Whom("user", range(1_000)))
+        assert taken.links == 1_000 and cache.counts()["ok"] == 200

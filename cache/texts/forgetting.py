@@ -35,6 +35,7 @@ NO_QUESTION = "forgotten"  # in the ledger, where a question's key was
 _PARTS = ("history", "audit")
 _OWNER = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+) """)
 _ROWS = 256
+_PATTERNS = 100  # of one statement: SQLite takes a condition of a thousand terms, and each of these is several
 Id = int | str
 
 
@@ -196,10 +197,19 @@ def _forget(connection: sa.Connection, cache: TextCache, whom: Whom, taken: Take
 def _links(connection: sa.Connection, whom: Whom) -> Sequence[Any]:
     """The links that may be theirs."""
     links = tables.knowledge.c
+    found: dict[tuple[str, str], Any] = {}
+
+    def look(some: sa.ColumnElement[bool]) -> None:
+        for row in connection.execute(sa.select(tables.knowledge).where(some)):
+            found[row.knowledge, row.entity_id] = row
+
     stored = [json.dumps(id) for id in whom.ids] + [json.dumps(number) for _, number in whom.groups]
-    parts = [links.entity_id.startswith(json.dumps(f"{id!r} ")[:-1], autoescape=True) for id in whom.ids]
-    some = sa.or_(links.entity_id.in_(stored), sa.and_(links.knowledge.in_(_PARTS), sa.or_(sa.false(), *parts)))
-    return connection.execute(sa.select(tables.knowledge).where(some)).all()
+    for ids in batched(stored, _ROWS):
+        look(links.entity_id.in_(ids))
+    for owners in batched(whom.ids, _PATTERNS):
+        parts = [links.entity_id.startswith(json.dumps(f"{id!r} ")[:-1], autoescape=True) for id in owners]
+        look(sa.and_(links.knowledge.in_(_PARTS), sa.or_(*parts)))
+    return [*found.values()]
 
 
 def _drop_requests(connection: sa.Connection, cache: TextCache, whom: Whom, taken: Taken) -> set[str]:

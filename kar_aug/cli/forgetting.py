@@ -45,7 +45,7 @@ def forget(
             return
         click.confirm("Delete this for good, and leave them out from now on?", abort=True, err=True)
     _print(project.forget(users, items))
-    tell("they are left out from now on; vectors and models that are needed: kar-aug encode, kar-aug compare")
+    tell("they are left out from now on; what is needed anew: kar-aug generate, kar-aug encode, kar-aug compare")
 
 
 def _print(done: Forgotten) -> None:

@@ -12,6 +12,8 @@ from kar_aug.data.cells import is_list, values_of
 from kar_aug.data.place import Table
 from kar_aug.errors import DataError
 
+_NO_ITEMS_OWN = ("user_id", "item_id", "timestamp", "rating", "label", "order", "weight")
+
 
 def candidates(impressions: pd.DataFrame, shown: str, clicked: str, table: Table) -> pd.DataFrame:
     """A row for each item that an impression showed, in its order, with `item_id`, `label` (whether it was clicked)
@@ -57,6 +59,10 @@ def items_of(interactions: pd.DataFrame, columns: Sequence[str], table: Table) -
         DataError: There is no such column.
     """
     for column in columns:
+        if column in _NO_ITEMS_OWN:
+            raise DataError(
+                f"[data] item_columns: {column!r} is no column of an item alone. Leave it out.", column=column
+            )
         if column not in interactions:
             has = ", ".join(map(str, interactions.columns))
             raise DataError(f"[data] item_columns: {table.name} has no column {column!r}. It has: {has}", column=column)

@@ -113,7 +113,8 @@ class _Page:
 
     def _row(self, answer: Answer, link: Link | None, chunk: int, place: int) -> Row:
         knowledge, id = (link.knowledge, link.entity_id) if link else ("nobody's", answer.key[:8])
-        entity = knowledge.partition(":")[0]
+        # A group has a number, which is nobody's id.
+        entity = "" if ":collective-" in knowledge else knowledge.partition(":")[0]
         version, as_of = (link.prompt_version, link.as_of or "") if link else ("", "")
         facts = [answer.served_model or answer.model, answer.tier, f"{answer.seconds:.1f}", answer.created]
         return [

@@ -18,8 +18,8 @@ def keys_of(ids: Sequence[int | str]) -> npt.NDArray[np.int64]:
     """Raw ids as the integers under which the layers look them up: themselves, or a 64-bit hash of the text."""
     if len(ids) and isinstance(ids[0], str):
         return ops.keys_of_strings(ids)
-    keys = np.asarray(ids, np.int64)
-    if len(keys) and max(-int(keys.min()), int(keys.max())) > np.iinfo(ops.KEYS).max:
+    keys, limits = np.asarray(ids, np.int64), np.iinfo(ops.KEYS)
+    if len(keys) and (keys.min() < limits.min or keys.max() > limits.max):
         raise StoreError("Ids above 2,147,483,647 need integers of 64 bits, which JAX has with JAX_ENABLE_X64=1 alone.")
     return keys.astype(ops.KEYS)
 

@@ -36,7 +36,7 @@ def augmented_store(
     Source:
         KAR, arXiv:2306.10933, section 3.5: augmented vectors are prestored for fast inference.
     """
-    adaptor = _fingerprint(layer, source)
+    adaptor = fingerprint(layer, source)
     spec = replace(
         store.spec, encoder=f"{store.spec.encoder} > adaptor {adaptor}", dimension=layer.width, dtype=dtype, pooling="",
         normalized=False, reduction="",
@@ -45,7 +45,12 @@ def augmented_store(
     with VectorStore.writer(path, spec) as writer:
         there = VectorStore.open(path).keys if writer.manifest.generation else {}
         for ids, keys, vectors in store.blocks(_ROWS):
-            changed = [place for place, (id, key) in enumerate(zip(ids, keys, strict=True)) if there.pop(id, "") != key]
+            # An empty key says nothing of the vector: it may have changed.
+            changed = [
+                place
+                for place, (id, key) in enumerate(zip(ids, keys, strict=True))
+                if there.pop(id, None) != key or not key
+            ]
             if changed:
                 augmented = layer.adapt(source, vectors[changed])
                 writer.append(
@@ -56,7 +61,7 @@ def augmented_store(
     return VectorStore.open(path)
 
 
-def _fingerprint(layer: KnowledgeAugmentation, source: str) -> str:
+def fingerprint(layer: KnowledgeAugmentation, source: str) -> str:
     """8 hex digits over what makes an augmented vector of a source: its name, and the adaptor's weights."""
     digest = hashlib.sha256(source.encode())
     for weights in layer.adaptor.get_weights():

@@ -14,7 +14,8 @@ from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.errors import StoreError
 from kar_aug.layers import GivenVectors, KnowledgeAugmentation, VectorAugmentation
 from kar_aug.layers.given_vectors import KNOWN, VERSION
-from kar_aug.models.augmented import augmented_store
+from kar_aug.layers.lookup import is_sequence
+from kar_aug.models.augmented import augmented_store, fingerprint
 from kar_aug.models.find import knowledge_layers
 from kar_aug.models.graph import input_name, maker_of, structure_of, with_changed
 
@@ -33,7 +34,7 @@ class VectorInputs:
     def __init__(self, layer: GivenVectors, *, versions: bool = False) -> None:
         self._layer, self._flag = layer, VERSION if versions else KNOWN
         self._dtype = "string" if versions else "bool"
-        self._made: dict[int, tuple[Any, Any]] = {}
+        self._made: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     @property
     def inputs(self) -> list[Any]:
@@ -42,12 +43,14 @@ class VectorInputs:
 
     def field(self, source: str, name: str, ids: Any) -> Any:
         """The field of a source, of vectors that come beside the ids of an input of that name."""
-        if id(ids) not in self._made:
+        if (source, id(ids)) not in self._made:
+            if any(read == id(ids) for _, read in self._made):  # by another source, which took the input's name
+                name = source
             shape = tuple(ids.shape)[1:]
             dimension = self._layer.dimensions[source]
             vectors = keras.Input((*shape, dimension), name=f"{name}{VECTORS}", dtype="float32")
-            self._made[id(ids)] = vectors, keras.Input(shape, name=f"{name}{self._flag}", dtype=self._dtype)
-        vectors, flag = self._made[id(ids)]
+            self._made[source, id(ids)] = vectors, keras.Input(shape, name=f"{name}{self._flag}", dtype=self._dtype)
+        vectors, flag = self._made[source, id(ids)]
         return self._layer({source: vectors, f"{source}{self._flag}": flag})[source]
 
 
@@ -126,6 +129,11 @@ def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], n
             made = tensors_made(node)
             if any(id(tensor) in used for tensor in made):
                 for (source, ids), tensor in zip(_read_by(node), made, strict=True):
+                    if layer.mask_zero and is_sequence(ids.shape):
+                        raise ValueError(
+                            f"Layer {layer.name!r} masks the padding of {source!r}, and vectors that are given say "
+                            "nothing of padding. Train the model with mask_zero=False, or keep its tables: prestore."
+                        )
                     field = given.field(source, _name_of(ids, source), ids)
                     changes[id(tensor)] = lambda _, field=field: field  # type: ignore[misc]
     further = [tensor for each in inputs for tensor in each.inputs]
@@ -168,6 +176,8 @@ def _augmented(layer: KnowledgeAugmentation, name: str, store: VectorStore | Non
     vectors = layer.augmented_vectors(name)[known]
     if len(layer.keys().get(name, ())):
         raise StoreError(f"Of {name!r} the model has vectors alone, not the ids: give split its store.", source=name)
-    with VectorStore.writer(folder, StoreSpec(f"adaptor of {name}", layer.width, dtype="float32")) as writer:
+    with VectorStore.writer(
+        folder, StoreSpec(f"adaptor {fingerprint(layer, name)}", layer.width, dtype="float32")
+    ) as writer:
         writer.append(known, [""] * len(known), vectors)
     return VectorStore.open(folder)

@@ -139,7 +139,8 @@ def publish(rows: Rows, where: str, kind: str | None = None, *, whole: bool = Fa
 
     def changes() -> Iterator[pa.RecordBatch]:
         for ids, keys, vectors in rows.blocks():
-            changed = np.flatnonzero(there.reindex(ids).to_numpy(object) != np.asarray(keys, object))
+            now = np.asarray(keys, object)  # where one is empty it says nothing of the vector, which may have changed
+            changed = np.flatnonzero((there.reindex(ids).to_numpy(object) != now) | (now == ""))
             done["written"] += len(changed)
             done["unchanged"] += len(ids) - len(changed)
             if len(changed):

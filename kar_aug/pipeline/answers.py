@@ -240,5 +240,7 @@ class _Metadata:
         self._vocabularies = vocabularies({str(name): frame[name].tolist() for name in frame})
 
     def __call__(self, knowledge: str, entity_id: int | str) -> Mapping[str, Any]:
+        if ":collective-" in knowledge:  # a group's number is nobody's id
+            return {}
         row = self._rows.get(knowledge.partition(":")[0], {}).get(entity_id)
         return {} if row is None else {**row, **self._vocabularies}

@@ -181,7 +181,8 @@ class _Encoding:
                 truncate_dim=config.truncate_dim,
                 pca=config.pca,
                 on_progress=count,
-                on_taken=taken.append,
+                # Of a sample of users, the others' vectors are not gone.
+                on_taken=taken.append if self.workspace.config.data.sample_users is None else None,
             )
         self._add(title, store, long_texts=_long_texts(encoder) - before, taken=sum(taken))
 

@@ -388,13 +388,13 @@ class Project:
         Raises:
             StoreError: A job is running on the cache, or another process writes a store of vectors.
         """
-        done = forgetting.forget(self.workspace, {"user": users, "item": items}, dry_run=dry_run)
+        done = forgetting.forget(self.workspace, _whom(users, items), dry_run=dry_run)
         self._read_anew()
         return done
 
     def unforget(self, users: Collection[int | str] = (), items: Collection[int | str] = ()) -> int:
         """Let users and items in again, who must be asked about anew. Returns how many had been forgotten."""
-        count = forgetting.unforget(self.workspace, {"user": users, "item": items})
+        count = forgetting.unforget(self.workspace, _whom(users, items))
         self._read_anew()
         return count
 
@@ -405,6 +405,15 @@ class Project:
     def inspect(self) -> Inspection:
         """What there is so far: `.item(50)`, `.vectors()`, `.nearest("Fargo (1996)")`."""
         return look_at(self.workspace)
+
+
+def _whom(users: Collection[int | str], items: Collection[int | str]) -> dict[str, Collection[int | str]]:
+    """Ids by entity. A single text is one id, and not its letters.
+
+    Raises:
+        TypeError: A single number: ids come in a list.
+    """
+    return {entity: [ids] if isinstance(ids, str) else [*ids] for entity, ids in (("user", users), ("item", items))}
 
 
 def _entities(only: str | None) -> tuple[str, ...]:

@@ -28,9 +28,9 @@ def export_vectors(
     Raises:
         StoreError: There are no vectors, or the place cannot be read or written.
     """
-    done = publish(Rows(_store(workspace, entity, augmented_by), entity), str(where), kind, whole=whole)
-    note(workspace.config.work, VECTORS, where, entity=entity, kind=kind)
-    return done
+    rows = Rows(_store(workspace, entity, augmented_by), entity)
+    note(workspace.config.work, VECTORS, where, entity=entity, kind=kind)  # before: a write that is killed leaves some
+    return publish(rows, str(where), kind, whole=whole)
 
 
 def check_vectors(

@@ -123,6 +123,8 @@ class Faiss:
         index: Any = faiss.IndexFlatIP(dimension)
         with pq.ParquetWriter(folder / IDS, names) as file:
             for batch in batches:
+                if not batch.num_rows:
+                    continue
                 flat = batch.column("vector").flatten().to_numpy()
                 index.add(np.ascontiguousarray(flat.reshape(batch.num_rows, -1), np.float32))
                 file.write_batch(batch.select(names.names))

@@ -128,7 +128,9 @@ class Redis:
 
     def _names(self, prefix: str) -> set[bytes]:
         pattern = re.sub(r"([\[\]*?\\^-])", r"\\\1", prefix) + "*"
-        return set(self._client.scan_iter(pattern, count=_AT_ONCE))  # a scan may meet one twice
+        found = set(self._client.scan_iter(pattern, count=_AT_ONCE))  # a scan may meet one twice
+        ours = re.compile(re.escape(f"{self._pointer}:".encode()) + rb"[0-9a-f]{8}:")  # another's prefix may begin so
+        return {name for name in found if ours.match(name)}
 
     def _take_away(self, prefix: str, *, but: str | None = None, seconds: int = 0) -> None:
         """Take away what is under a prefix, at once or some seconds from now."""

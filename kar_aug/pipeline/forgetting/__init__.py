@@ -23,7 +23,13 @@ from kar_aug.cache.vectors.forgetting import forget_vectors, vectors_of
 from kar_aug.errors import KarError
 from kar_aug.online.publishing import open_place
 from kar_aug.pipeline.forgetting import trained
-from kar_aug.pipeline.forgetting.files import is_their_answer, spilt_files, without_lines, without_rows
+from kar_aug.pipeline.forgetting.files import (
+    is_their_answer,
+    keys_of_requests,
+    spilt_files,
+    without_lines,
+    without_rows,
+)
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 from kar_aug.pipeline.workspace.frames import rewritten
@@ -31,6 +37,7 @@ from kar_aug.pipeline.workspace.passed_on import ANSWERS, MODEL, PAGE, REQUESTS,
 
 Id = int | str
 FAIRNESS = "fairness.json"  # see kar_aug.pipeline.fairness
+_WHOLE_NUMBER = re.compile(r"0|-?[1-9]\d{0,18}")
 _OF_GROUPS = re.compile(r"-collective-(\d+)$")  # a store of groups; mixed ones are called after more
 
 
@@ -130,8 +137,9 @@ class _Search:
         self.prepared, known = trained.prepared_with(self.work, self.whom)
         others = trained.data_of_trainings(self.work) - set(known)
         found = bool(self.taken.found or self.stores or self.prepared or listed.among(entity, ids))
+        self.exists = found or self._in_tables()  # an id that was mistyped takes nothing with it
         # Of what was trained on data that are not there any more nobody can tell whether they were in.
-        if others and not (found or self._in_tables()):
+        if not self.exists:
             others = set()
         self.data = {data for data, is_in in known.items() if is_in} | others
 
@@ -140,7 +148,7 @@ class _Search:
         self._trainings(done)
         for path, count in self.stores.items():
             done.counts["vectors"] += count
-            if not done.dry_run:
+            if not done.dry_run and path.exists():  # else it went with what was trained
                 forget_vectors(path, self._ids_in(path))
         self._copies(done)
         if self.cache is not None and not done.dry_run:
@@ -152,6 +160,9 @@ class _Search:
         done.counts["failures"] += taken.failures
         done.counts["requests in batches"] += taken.requests
         done.counts["lines of the ledger without their question"] += taken.ledger
+        if not done.dry_run:  # last: they say which answers and vectors of groups are theirs
+            for path in self.group_files:
+                path.unlink(missing_ok=True)
         done.elsewhere += [
             f"batch {name} of {when[:10]} holds requests about them: cancel it, or delete its files, at the provider"
             for name, when in taken.batches
@@ -168,10 +179,9 @@ class _Search:
             self.work, self.data, dry_run=done.dry_run
         )
         if not done.dry_run:
-            (self.work / FAIRNESS).unlink(missing_ok=True)  # values of attributes, of however few users
+            if self.exists:
+                (self.work / FAIRNESS).unlink(missing_ok=True)  # values of attributes, of however few users
             trained.discard_prepared(self.work, self.prepared)
-            for path in self.group_files:
-                path.unlink()
         done.counts["rows of data frames' copies"] += rewritten(
             self.workspace.config, self.whom.entity, self.whom.ids, dry_run=done.dry_run
         )
@@ -194,10 +204,10 @@ class _Search:
                 rows = without_rows(path, is_their_answer(self.whom, keys), dry_run=done.dry_run)
                 done.counts["exported answers"] += rows
             elif each.what == REQUESTS:
-                done.counts["exported requests"] += without_lines(path, self.whom, keys, dry_run=done.dry_run)
+                done.counts["exported requests"] += self._requests(path, dry_run=done.dry_run)
             elif each.what == VECTORS:
                 done.counts["published vectors"] += self._published(each, done)
-            elif each.what == PAGE:  # `kar-aug view` makes it again
+            elif each.what == PAGE and self.exists:  # `kar-aug view` makes it again
                 done.counts["pages of answers"] += 1
                 if not done.dry_run:
                     path.unlink()
@@ -205,6 +215,18 @@ class _Search:
                 done.elsewhere.append(f"{each}: it may hold vectors of them. Export it anew: kar-aug export")
         except (KarError, OSError, ValueError) as error:
             done.elsewhere.append(f"{each}: {error}")
+
+    def _requests(self, path: Path, *, dry_run: bool) -> int:
+        """Requests that were exported, and how many of them go. They say whose they are by the keys of their answers: a
+        file with some that nobody has answered yet goes whole, and `generate --export-jsonl` writes it again.
+        """
+        asked = keys_of_requests(path)
+        answered = set() if self.cache is None else set(self.cache.answered(asked))
+        if not self.exists or set(asked) <= answered | set(self.taken.keys):
+            return without_lines(path, self.whom, self.taken.keys, dry_run=dry_run)
+        if not dry_run:
+            path.unlink()
+        return len(asked)
 
     def _published(self, each: PassedOn, done: Forgotten) -> int:
         if each.masked:
@@ -235,7 +257,7 @@ class _Search:
 
     def _in_tables(self) -> bool:
         try:
-            return not set(self.whom.ids).isdisjoint(self.workspace.data.tables.ids(self.whom.entity))
+            return not set(self.whom.ids).isdisjoint(self.workspace.data.all_tables().ids(self.whom.entity))
         except (KarError, OSError):
             return False
 
@@ -254,6 +276,6 @@ def _both_forms(ids: Collection[Id]) -> list[Id]:
     for id in ids:
         text = str(id)
         forms[str, text] = text
-        if text.lstrip("-").isdecimal() and str(int(text)) == text:
+        if _WHOLE_NUMBER.fullmatch(text):
             forms[int, int(text)] = int(text)
     return list(forms.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,18 @@ def without_lines(path: Path, whom: Whom, keys: Collection[str], *, dry_run: boo
     if gone and not dry_run:
         _replace(path, left)
     return gone
+
+
+def keys_of_requests(path: Path) -> list[str]:
+    """The `custom_id` of each line of a file of requests that has one."""
+    found = []
+    with path.open("rb") as file:
+        for line in file:
+            with suppress(ValueError, RecursionError):
+                document = json.loads(line)
+                if isinstance(document, dict) and isinstance(id := document.get("custom_id"), str):
+                    found.append(id)
+    return found
 
 
 def _is_theirs(line: bytes, whom: Whom, keys: Collection[str]) -> bool:
@@ -77,6 +90,6 @@ def is_their_answer(whom: Whom, keys: Collection[str]) -> Callable[[dict[str, An
 
     def is_theirs(row: dict[str, Any]) -> bool:
         stored = row.get("entity_id")
-        return row["key"] in keys or (stored is not None and whom.is_about(row.get("source"), json.loads(stored)))
+        return row.get("key") in keys or (stored is not None and whom.is_about(row.get("source"), json.loads(stored)))
 
     return is_theirs

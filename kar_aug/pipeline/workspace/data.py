@@ -67,11 +67,12 @@ class Data:
 
     def _wanted(self) -> Tables:
         """Without those who were forgotten; and of the others so many as are wanted."""
-        left = ForgottenIds.read(self.paths.config.work).leave_out(self._read_tables(), self.room)
+        left = ForgottenIds.read(self.paths.config.work).leave_out(self.all_tables(), self.room)
         count = self.config.sample_users
         return left if count is None else some_users(left, count, self.room)
 
-    def _read_tables(self) -> Tables:
+    def all_tables(self) -> Tables:
+        """As they are read, with those who were forgotten and those who are not wanted."""
         data, config = self.config, self.paths.config
         if data.dataset is not None:
             from kar_aug.datasets import load
