@@ -45,6 +45,10 @@ class Redis:
         prefix = query.pop("prefix", "kar")
         self._where, self._ids = masked(where), id_column
         self._pointer = f"{prefix}:{id_column.removesuffix('_id')}"
+        # Hashes of a version, and those of before there were versions. Another's prefix may begin as ours does.
+        self._ours = re.compile(
+            re.escape(f"{self._pointer}:".encode()) + rb"(?:[0-9a-f]{8}:|(?!(?:user|item)(?::|$)))(.*)", re.DOTALL
+        )
         try:
             self._client: Any = redis.Redis.from_url(urlunsplit(parts._replace(query=urlencode(query))))
         except (ValueError, TypeError) as error:
@@ -105,9 +109,8 @@ class Redis:
         with self._errors():
             wanted = {str(id) for id in ids}
             ours = self._names(f"{self._pointer}:") if wanted else set()
-            names = [
-                name for name in ours if name.decode().removeprefix(f"{self._pointer}:").partition(":")[2] in wanted
-            ]
+            found = ((name, self._ours.fullmatch(name)) for name in ours)
+            names = [name for name, match in found if match and match[1].decode() in wanted]
             return len(names) if dry_run or not names else int(self._client.delete(*names))
 
     def _served(self) -> str | None:
@@ -129,8 +132,7 @@ class Redis:
     def _names(self, prefix: str) -> set[bytes]:
         pattern = re.sub(r"([\[\]*?\\^-])", r"\\\1", prefix) + "*"
         found = set(self._client.scan_iter(pattern, count=_AT_ONCE))  # a scan may meet one twice
-        ours = re.compile(re.escape(f"{self._pointer}:".encode()) + rb"[0-9a-f]{8}:")  # another's prefix may begin so
-        return {name for name in found if ours.match(name)}
+        return {name for name in found if self._ours.fullmatch(name)}
 
     def _take_away(self, prefix: str, *, but: str | None = None, seconds: int = 0) -> None:
         """Take away what is under a prefix, at once or some seconds from now."""
