@@ -5,10 +5,11 @@
 
 The first step reads what `benchmarks/ml-1m.toml` says how to make: samples, and vectors of items (a language model's
 text, metadata, behaviour; shuffled ones are drawn anew for each seed), and writes them as one compact file. The second
-needs Keras 3, JAX, NumPy and SciPy, and no TensorFlow. All events lie on the device, each once: a batch and its earlier
-events are gathered there, and an epoch is one call, a scan. Inputs, model and training are those of `compare`'s DeepFM
-(benchmarks/plain_deepfm.py): 5% of ids unknown, dropout 0.2, the epoch chosen on validation, the test part read once.
-One thing differs: rows that do not fill a batch are left out of an epoch, others each time.
+needs Keras 3, JAX, and of kar-aug's extras `[cli]` with scikit-learn, but no TensorFlow. All events lie on the device,
+each once: a batch and its earlier events are gathered there, and an epoch is one call, a scan. Inputs, model and
+training are those of `compare`'s DeepFM (benchmarks/plain_deepfm.py): 5% of ids unknown, dropout 0.2, the epoch
+chosen on validation, the test part read once. One thing differs: rows that do not fill a batch are left out of an
+epoch, others each time.
 """
 
 from __future__ import annotations
@@ -257,21 +258,14 @@ def functions(model: Any, optimizer: Any, arrays: Arrays, features: list[Any]) -
     return Functions(jax.jit(epoch, donate_argnums=1), jax.jit(predict))
 
 
-def auc(label: Any, prediction: Any) -> float:
-    """Area under the ROC curve, ties counting half."""
-    from scipy.stats import rankdata
-
-    clicks = int(label.sum())
-    above = rankdata(prediction)[label > 0].sum() - clicks * (clicks + 1) / 2
-    return float(above / (clicks * (len(label) - clicks)))
-
-
 def train(arm: str, seed: int, arrays: Arrays, made: dict[str, Functions], options: Any) -> dict[str, Any]:
     """Test AUC at the best epoch, and how long it took."""
     import jax
     import jax.numpy as jnp
     import keras
     from stateless import initial
+
+    from kar_aug.compare.metrics import auc
 
     started = time.perf_counter()
     features, model = build(arm, arrays, seed, options.history, options.past)
@@ -317,6 +311,8 @@ def train(arm: str, seed: int, arrays: Arrays, made: dict[str, Functions], optio
 
 def report(runs: list[dict[str, Any]], head: str) -> str:
     """By arm mean and standard deviation, and differences from plain and from metadata, seed by seed."""
+    from kar_aug.compare.statistics import holm, paired_t
+
     by_arm = {name: {run["seed"]: run for run in runs if run["arm"] == name} for name in ARMS}
     by_arm = {name: of_arm for name, of_arm in by_arm.items() if of_arm}
     pairs = [(name, "plain") for name in by_arm if name != "plain"]
@@ -339,24 +335,6 @@ def report(runs: list[dict[str, Any]], head: str) -> str:
     for (left, right, mean, sd), p in zip(rows, holm(p_values), strict=True):
         lines.append(f"| {left} | {right} | {mean:+.4f} | {sd:.4f} | {p:.2g} |")
     return "\n".join(lines) + "\n"
-
-
-def paired_t(differences: list[float]) -> float:
-    """Two-sided p-value that the mean is 0."""
-    from scipy import stats
-
-    sd = float(np.std(differences, ddof=1))
-    t = abs(float(np.mean(differences))) / max(sd / np.sqrt(len(differences)), 1e-12)
-    return float(2 * stats.t.sf(t, len(differences) - 1))
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """Corrected for having tested so many (Holm 1979)."""
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(np.argsort(p_values, kind="stable")):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
-    return corrected
 
 
 def main() -> None:

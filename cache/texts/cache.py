@@ -27,6 +27,7 @@ from kar_aug.cache.texts.ledger import Charge, Ledger
 from kar_aug.cache.texts.status import STATUSES, Status
 from kar_aug.errors import StoreError
 
+OF_GROUPS = ":collective-"  # in the name of a kind of knowledge: "item:kar:collective-200" of two hundred groups
 _ROWS = 256  # of one statement or commit
 _ANSWER = list(tables.answers.c)
 _SHORT_PROMPT, _MOST_CHARACTERS = 200, 7  # characters: a prompt in which frames decide; of a token, on the mean
@@ -50,6 +51,11 @@ def answer_key(model: str, messages: Sequence[Mapping[str, Any]], parameters: Ma
     """32 hex digits of SHA-256 over everything that changes the answer: model, messages, sampling parameters."""
     question = _in_one_form([model, list(messages), dict(parameters)])
     return hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def is_of_groups(knowledge: str) -> bool:
+    """Whether a kind of knowledge is of groups of entities, whose numbers are nobody's ids."""
+    return OF_GROUPS in knowledge
 
 
 def text_key(text: str) -> str:

@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from kar_aug._batched import batched
 from kar_aug._database import sweep
 from kar_aug.cache.texts import tables
-from kar_aug.cache.texts.cache import TextCache
+from kar_aug.cache.texts.cache import TextCache, is_of_groups
 from kar_aug.cache.texts.workers import dead
 from kar_aug.errors import StoreError
 
@@ -55,7 +55,7 @@ class Whom:
     def is_about(self, knowledge: str | None, entity_id: Any) -> bool:
         """Whether a kind of knowledge of an entity is theirs."""
         kind = (knowledge or "").partition(":")[0]
-        if ":collective-" in (knowledge or ""):
+        if is_of_groups(knowledge or ""):
             return kind == self.entity and ((knowledge or "").rpartition("-")[2], entity_id) in self.groups
         if kind in _PARTS:
             return self.entity == "user" and any(str(entity_id).startswith(f"{id!r} ") for id in self.ids)
@@ -148,7 +148,7 @@ def linked_entities(cache: TextCache, entity: str) -> set[Id]:
     with cache.database.reading() as connection:
         for knowledge, stored in connection.execution_options(yield_per=_ROWS).execute(statement):
             kind, id = knowledge.partition(":")[0], _id(stored)
-            if id is None or ":collective-" in knowledge:
+            if id is None or is_of_groups(knowledge):
                 continue
             if kind == entity:
                 found.add(id)

@@ -26,7 +26,7 @@ from kar_aug._batched import batched
 from kar_aug._files import atomic_path
 from kar_aug._foreign import harmless
 from kar_aug.cache import Answer, Link, TextCache, VectorStore
-from kar_aug.cache.texts.cache import DamagedAnswer
+from kar_aug.cache.texts.cache import DamagedAnswer, is_of_groups
 from kar_aug.cache.texts.verify import Flag
 from kar_aug.cache.vectors.index import EntityId
 from kar_aug.inspect.nearest import titles
@@ -113,8 +113,7 @@ class _Page:
 
     def _row(self, answer: Answer, link: Link | None, chunk: int, place: int) -> Row:
         knowledge, id = (link.knowledge, link.entity_id) if link else ("nobody's", answer.key[:8])
-        # A group has a number, which is nobody's id.
-        entity = "" if ":collective-" in knowledge else knowledge.partition(":")[0]
+        entity = "" if is_of_groups(knowledge) else knowledge.partition(":")[0]
         version, as_of = (link.prompt_version, link.as_of or "") if link else ("", "")
         facts = [answer.served_model or answer.model, answer.tier, f"{answer.seconds:.1f}", answer.created]
         return [

@@ -120,10 +120,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
         """
         records = [(self._sources[name], found) for name, found in given.items()]
         with ops.name_scope(self.name):
-            if not self.adaptor.built:
-                # Keras 3 names weights by its own scopes, and adds the adaptor's itself.
-                with keras.name_scope(self.name) if IS_KERAS_3 else ops.name_scope("adaptor"):
-                    self.adaptor.build({source.name: (None, source.dimension) for source, _ in records})
+            build_adaptor(self.adaptor, self.name, {source.name: source.dimension for source, _ in records})
             for source, found in records:
                 rows = np.append(found.table.rows, -1).astype(np.int32)
                 source.rows = self._frozen(f"{source.name}_rows", rows)
@@ -335,6 +332,14 @@ def adaptor_for(adaptor: Any, settings: AdaptorSettings) -> Adaptor:
     if isinstance(adaptor, Mapping):
         return LayerAdaptor(adaptor, **options)
     raise ValueError(f"`adaptor` must be a name, a Keras layer, or a layer for each source. Received: {adaptor!r}")
+
+
+def build_adaptor(adaptor: Adaptor, layer: str, dimensions: Mapping[str, int]) -> None:
+    """Make an adaptor's weights, unless it has them, in the name scope of its layer."""
+    if not adaptor.built:
+        # Keras 3 names weights by its own scopes, and adds the adaptor's itself.
+        with keras.name_scope(layer) if IS_KERAS_3 else ops.name_scope("adaptor"):
+            adaptor.build({name: (None, dimension) for name, dimension in dimensions.items()})
 
 
 def adaptor_of_config(adaptor: Any) -> Any:

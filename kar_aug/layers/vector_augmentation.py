@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import IS_KERAS_3, keras, serialized, track_weights
+from kar_aug._keras import keras, serialized, track_weights
 from kar_aug._ops import ops
 from kar_aug.layers.adaptor import AdaptorSettings
 from kar_aug.layers.given_vectors import GivenVectors
-from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation, adaptor_for, adaptor_of_config, imbalance
+from kar_aug.layers.knowledge_augmentation import (
+    KnowledgeAugmentation,
+    adaptor_for,
+    adaptor_of_config,
+    build_adaptor,
+    imbalance,
+)
 from kar_aug.registry import ADAPTORS
 
 
@@ -59,9 +65,8 @@ class VectorAugmentation(GivenVectors):
         self.adaptor = adaptor_for(adaptor, settings)
         if load_balance:
             self.adaptor.check_gate()
-        if not self.adaptor.built:
-            with ops.name_scope(self.name), keras.name_scope(self.name) if IS_KERAS_3 else ops.name_scope("adaptor"):
-                self.adaptor.build({name: (None, dimension) for name, dimension in self.dimensions.items()})
+        with ops.name_scope(self.name):
+            build_adaptor(self.adaptor, self.name, self.dimensions)
         self._make_defaults()
         track_weights(self)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from kar_aug.cache import Batch, BatchBook, Spending, TextCache, VectorStore, merge
-from kar_aug.cache.texts.cache import DamagedAnswer
+from kar_aug.cache.texts.cache import DamagedAnswer, is_of_groups
 from kar_aug.cache.texts.imported import Imported, import_texts
 from kar_aug.cache.texts.incoming import Brought
 from kar_aug.cache.texts.parquet import export_parquet, import_parquet
@@ -240,7 +240,7 @@ class _Metadata:
         self._vocabularies = vocabularies({str(name): frame[name].tolist() for name in frame})
 
     def __call__(self, knowledge: str, entity_id: int | str) -> Mapping[str, Any]:
-        if ":collective-" in knowledge:  # a group's number is nobody's id
+        if is_of_groups(knowledge):
             return {}
         row = self._rows.get(knowledge.partition(":")[0], {}).get(entity_id)
         return {} if row is None else {**row, **self._vocabularies}

@@ -25,6 +25,7 @@ import pandas as pd
 from kar_aug._batched import batched
 from kar_aug._times import latest
 from kar_aug.cache import VectorStore
+from kar_aug.cache.texts.cache import OF_GROUPS
 from kar_aug.cache.vectors.files import MANIFEST
 from kar_aug.data import Tables
 from kar_aug.errors import EncodingError, MissingDependencyError
@@ -159,7 +160,7 @@ def mean_vectors(split: pd.DataFrame, items: VectorStore) -> tuple[list[Id], npt
 
 def collective_knowledge(knowledge: str, count: int) -> str:
     """How the knowledge of groups is called in the text cache: "item:collective-200", "item:tags:collective-200"."""
-    return f"{knowledge if ':' in knowledge else knowledge + ':kar'}:collective-{count}"
+    return f"{knowledge if ':' in knowledge else knowledge + ':kar'}{OF_GROUPS}{count}"
 
 
 def cluster_prompts(
