@@ -14,11 +14,14 @@ from support.jobs import KEY, prompts
 from kar_aug.cache import TextCache
 from kar_aug.cache.texts import database as texts_database
 from kar_aug.cache.texts.tables import VERSION
-from kar_aug.config import LanguageModel
+from kar_aug.config import Config, DataConfig, LanguageModel
 from kar_aug.errors import StoreError
 from kar_aug.generate import generate, question_key
+from kar_aug.generate.judging import judge_older
+from kar_aug.pipeline.workspace.paths import Paths
 from kar_aug.testing import ChatServer
 
+VERSION_3 = Path(__file__).parent / "data" / "answers-format-3.sql"  # with reasoning taken for knowledge
 # As the first version made it.
 VERSION_1 = """
 CREATE TABLE answers (
@@ -153,3 +156,35 @@ def test_where_no_shared_memory_can_be_had_it_works_all_the_same() -> None:
     """SQLite does not refuse the journal that it cannot have, it keeps another; a database in memory has its own."""
     with TextCache(Path(":memory:")) as cache:
         assert cache.counts()["ok"] == 0
+
+
+def test_reasoning_that_an_older_version_took_for_knowledge_is_read_again_at_no_cost(
+    tmp_path: Path, chat_server: ChatServer
+) -> None:
+    path = tmp_path / "answers.sqlite"
+    with sqlite3.connect(path) as database:
+        database.executescript(VERSION_3.read_text())
+    database.close()
+    wanted = {0: "A comedy.", 2: "A drama.", 3: "A plain film."}  # the second has no body; 1 and 4 are all reasoning
+    for _ in range(2):
+        with TextCache(path) as cache:
+            done = generate(prompts(6), cache, LanguageModel("test-model", chat_server.base_url), key=KEY)
+            assert {k.entity_id: k.text for k in cache.knowledge("item")} == wanted
+            assert (done.asked, done.cached, cache.spent()) == (0, 6, pytest.approx(3.0))
+            assert done.no_knowledge == {"empty": 2, "refused": 1}
+    with TextCache(path) as cache:
+        judge_older(cache, MODEL)
+        (own,) = cache.knowledge("user")
+        assert own.text == "<think> is a tag.", "which somebody wrote"
+        assert judge_older(cache, MODEL) == 0 and cache.read_by_older_rules() == []
+
+
+def test_an_older_cache_is_read_again_by_whatever_command_comes_first(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "answers.sqlite") as database:
+        database.executescript(VERSION_3.read_text())
+    database.close()
+    model = LanguageModel("test-model", cache="answers.sqlite")
+    with Paths(Config(DataConfig(interactions="log.csv"), generate=model, folder=tmp_path)).open_cache(
+        reading=True
+    ) as cache:
+        assert [k.text for k in cache.knowledge("item")] == ["A comedy.", "A drama.", "A plain film."]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from support.jobs import KEY, prompts
 
 from kar_aug.cache import Answer, Claims, Link, TextCache, merge
 from kar_aug.config import LanguageModel
 from kar_aug.errors import ConfigError, StoreError
-from kar_aug.generate import generate
-from kar_aug.testing import ChatServer
+from kar_aug.generate import Prices, generate
+from kar_aug.testing import ChatServer, completion
 
 PASSWORD = "planted-password"
 
@@ -81,6 +85,65 @@ def test_a_connection_that_was_cut_is_made_anew(postgresql: str) -> None:
         assert "k" in cache
 
 
+class LostAcknowledgements:
+    """Stands between a client and PostgreSQL; what the server says to a COMMIT never arrives, `count` times."""
+
+    def __init__(self, url: str) -> None:
+        parsed = sa.make_url(url)
+        self._socket = f"{parsed.query['host']}/.s.PGSQL.{parsed.port or 5432}"
+        self.count = 0
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        here = parsed.difference_update_query(["host"])
+        here = here.set(host="127.0.0.1", port=self._listening.getsockname()[1])
+        self.url = here.render_as_string(hide_password=False)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self._listening.accept()
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._socket)
+            threading.Thread(target=self._talk, args=(client, server), daemon=True).start()
+
+    def _talk(self, client: socket.socket, server: socket.socket) -> None:
+        with client, server:
+            while True:
+                for source in select.select([client, server], [], [])[0]:
+                    content = source.recv(65536)
+                    if not content:
+                        return
+                    (server if source is client else client).sendall(content)
+                    if source is client and b"COMMIT" in content and self.count:
+                        self.count -= 1
+                        server.recv(65536)  # it is done, and nobody hears of it
+                        return
+
+
+def test_a_commit_that_nobody_heard_of_is_not_done_again(postgresql: str, tmp_path: Path) -> None:
+    path = tmp_path / "prices.toml"
+    path.write_text('[models."test-model"]\nprompt = 1000\ncompletion = 2000\n')
+    between = LostAcknowledgements(postgresql)
+    with ChatServer() as server, TextCache(between.url) as cache:
+
+        def answer(server: ChatServer, request: dict, number: int) -> tuple[int, dict[str, str], bytes]:
+            between.count = min(1, number % 3)  # in the commits of two answers of three
+            return 200, {}, completion(f"Film {number}.", model=request["model"])
+
+        server.behaviour = answer
+        model = LanguageModel("test-model", server.base_url, concurrency=2, max_cost=10.0)
+        done = generate(prompts(20), cache, model, key=KEY, prices=Prices(path))
+        assert (done.asked, server.answered) == (20, 20)
+        (row,) = cache.ledger.history()
+        assert (row.requests, row.settled, row.reserved, row.unknown) == (20, pytest.approx(20 * 0.013), 0.0, 0.0)
+        assert cache.spent() == pytest.approx(20 * 0.013)
+        between.count = 1
+        cache.put(Answer("k", "ok", "text", "other", [], 7, 3, cost=0.5))
+        assert between.count == 0 and cache.spent("other") == 0.5
+    with psycopg.connect(postgresql) as connection:
+        (left,) = connection.execute(b"SELECT count(*) FROM commits").fetchone() or (0,)
+        assert left <= 8, "those of connections that broke, which are forgotten in a day"
+
+
 def test_knowledge_comes_in_the_same_order_from_both_databases(postgresql: str, tmp_path: Path) -> None:
     """Encoding is incremental by that order, and the databases sort text by other rules."""
     ids: list[int | str] = [1, 10, 2, "a", "B", "b", "é", "Z", "_", "10", -1]
@@ -111,7 +174,6 @@ def test_shards_are_merged_between_databases(postgresql: str, tmp_path: Path, to
 def test_claims_of_many_are_no_deadlock(postgresql: str) -> None:
     """All claim and answer the same questions, each in another order."""
     import random
-    import threading
 
     keys = [f"{number:032x}" for number in range(64)]
     TextCache(postgresql).close()

@@ -69,7 +69,8 @@ class Answer:
 
     `cost` is in US dollars, None if the model's price is not known, and the most that it can be where the server did
     not say its tokens (which are 0 then); `seconds` from request to response; `tier` is "", "flex" or "batch";
-    `served_model` is what the server says it asked; `raw` the response as it came.
+    `served_model` is what the server says it asked; `raw` the response as it came; `rules` the number of those by which
+    status and text were read from it, 0 where nobody knows.
     """
 
     key: str
@@ -86,6 +87,7 @@ class Answer:
     tier: str = ""
     cost: float | None = None
     raw: bytes = b""
+    rules: int = 0
 
     @property
     def prompt_was_cut(self) -> bool:
@@ -178,13 +180,22 @@ class TextCache:
     def __contains__(self, key: str) -> bool:
         return bool(self.answered([key]))
 
-    @patient
     def answered(self, keys: Collection[str]) -> dict[str, Status]:
         """Those of the questions that have an answer, with its status."""
+        return {key: status for key, (status, _) in self.standing(keys).items()}
+
+    @patient
+    def standing(self, keys: Collection[str]) -> dict[str, tuple[Status, int]]:
+        """Those of the questions that have an answer: its status, and the number of the rules that it is by."""
         answers = tables.answers.c
+        statement = sa.select(answers.key, answers.status, answers.rules).where(answers.key.in_(list(keys)))
         with self.database.reading() as connection:
-            found = connection.execute(sa.select(answers.key, answers.status).where(answers.key.in_(list(keys))))
-            return {row.key: row.status for row in found.all()}
+            return {key: (status, rules) for key, status, rules in connection.execute(statement).all()}
+
+    def read_by_older_rules(self) -> list[str]:
+        """The keys of answers that other rules than today's have read."""
+        with self.database.reading() as connection:
+            return list(connection.scalars(sa.select(tables.answers.c.key).where(sa.text(tables.IS_OLDER))))
 
     def texts(self, keys: Collection[str], *, accept: Sequence[str] = _WHOLE) -> dict[str, str]:
         """The texts of those of the questions that have an answer of these statuses."""
@@ -276,12 +287,7 @@ class TextCache:
             owner: who had reserved what they cost; what nobody had is entered into the ledger.
         """
         if pairs := [(answer, list(links)) for answer, links in answers]:
-            self._put(pairs, owner)
-
-    @patient
-    def _put(self, answers: Sequence[tuple[Answer, Sequence[Link]]], owner: str) -> None:
-        with self.database.writing() as connection:
-            self.put_within(connection, answers, owner)
+            self.database.committed(lambda connection: self.put_within(connection, pairs, owner))
 
     def put_within(
         self, connection: sa.Connection, answers: Sequence[tuple[Answer, Sequence[Link]]], owner: str = ""
@@ -310,7 +316,7 @@ class TextCache:
             for answer, before in sorted(answers, key=lambda pair: pair[0].key):
                 changed = _row(answer)
                 same = (rows.key == answer.key, rows.status == before, rows.created == answer.created)
-                values = {name: changed[name] for name in ("status", "text", "served_model", "checksum")}
+                values = {name: changed[name] for name in ("status", "text", "served_model", "checksum", "rules")}
                 connection.execute(sa.update(tables.answers).where(*same).values(**values))
 
     def link(self, links: Iterable[Link | tuple[str, int | str, str, str, str | None]]) -> None:
@@ -543,6 +549,7 @@ def _row(answer: Answer) -> dict[str, Any]:
         "cost": answer.cost,
         "raw": zlib.compress(answer.raw) if answer.raw else None,
         "checksum": _checksum(text, answer.raw),
+        "rules": answer.rules,
     }
 
 
@@ -590,6 +597,7 @@ def _answer(row: Any) -> Answer:
             row.tier or "",
             row.cost,
             raw,
+            row.rules,
         )
     except (ValueError, TypeError, AttributeError, RecursionError, zlib.error) as error:
         raise DamagedAnswer(row.key, str(error)) from None

@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,12 @@ _SECRETS = ("password", "sslpassword", "passfile")  # that a URL may name after 
 # What SQLite says, in the first words of its codes, where the next try may do better.
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_PROTOCOL")
 _PAUSES = (0.1, 5.0)  # first and longest, in seconds, between two tries
+_CLOCK = "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"  # of PostgreSQL
+_BEGIN_ONCE = sa.text(
+    "WITH gone AS (DELETE FROM commits WHERE token = ANY(:done)) "
+    f"INSERT INTO commits (token, began) VALUES (:token, {_CLOCK}) ON CONFLICT DO NOTHING"
+)
+_FORGET_COMMITS = f"DELETE FROM commits WHERE began < {_CLOCK} - 86400"  # of processes that are gone
 _log = logging.getLogger("kar_aug")
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -45,6 +52,7 @@ class Database:
 
     Attributes:
         file: of SQLite; None of a server's database, of one in memory, and where nothing can be written.
+        read_only: whether nothing can be written.
         patience: seconds for which `patiently` tries again what the database does not take just now.
 
     Raises:
@@ -54,19 +62,20 @@ class Database:
     def __init__(self, where: Path | str, *, reading: bool = False) -> None:
         self.postgresql = isinstance(where, str) and "://" in where
         self.patience = 0.0
+        self._acknowledged: list[str] = []  # transactions of PostgreSQL that nobody will begin anew
         self.file: Path | None = None
-        self._read_only = False
+        self.read_only = False
         if self.postgresql:
             self._engine, self.name = _postgresql(str(where))
         elif reading and not Path(where).exists():
             self._engine, self.name = _empty(), str(where)
         elif Path(where).exists() and not _writable(Path(where)):
-            self._engine, self.name, self._read_only = reading_engine(Path(where)), str(where), True
+            self._engine, self.name, self.read_only = reading_engine(Path(where)), str(where), True
         else:
             self._engine, self.name = _sqlite(Path(where))
         # Readers run each statement by itself: on SQLite they hold no lock while a caller looks at the rows.
         self._reader = self._engine.execution_options(reading=True)
-        if self._read_only:
+        if self.read_only:
             with self.reading() as connection:
                 _format().refuse_other(connection, self.name)
             return
@@ -84,7 +93,7 @@ class Database:
         Raises:
             StoreError: It cannot be written, or another file is in its place: nothing is committed into that.
         """
-        if self._read_only:
+        if self.read_only:
             raise StoreError(f"{self.name} can only be read: its file or folder cannot be written.", path=self.name)
         with self._errors(), self._engine.begin() as connection:
             yield connection
@@ -96,7 +105,7 @@ class Database:
         machine's.
         """
         if self.postgresql:
-            return sa.literal_column("CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)", sa.Float)
+            return sa.literal_column(_CLOCK, sa.Float)
         return sa.literal_column("(julianday('now') - 2440587.5) * 86400.0", sa.Float)
 
     @contextmanager
@@ -125,13 +134,26 @@ class Database:
                 time.sleep(min(_PAUSES[1], _PAUSES[0] * 2.0**tries))
 
     def committed(self, work: Callable[[sa.Connection], T]) -> T:
-        """What `work` returns, all of it in one commit; begun anew as `patiently` says."""
+        """What `work` returns, all of it in one commit; begun anew as `patiently` says, and done once: where a connection
+        to PostgreSQL breaks between a commit and its acknowledgement, the next try finds that it was.
+        """
+        token = uuid.uuid4().hex
+        results: list[T] = []
 
         def commit() -> T:
             with self.writing() as connection:
-                return work(connection)
+                if self.postgresql:
+                    done, self._acknowledged = self._acknowledged, []
+                    # Waits for the transaction of the try before, if the server still has it.
+                    if not connection.execute(_BEGIN_ONCE, {"token": token, "done": done}).rowcount:
+                        return results[-1]
+                results.append(work(connection))
+            return results[-1]
 
-        return self.patiently(commit)
+        result = self.patiently(commit)
+        if self.postgresql:
+            self._acknowledged.append(token)
+        return result
 
     def _check_file(self) -> None:
         if self.file is None:
@@ -285,11 +307,15 @@ def _check_postgresql(connection: sa.Connection, name: str) -> None:
         if version < wanted.version:
             wanted.migrate(connection, version)
             connection.exec_driver_sql("UPDATE kar_aug SET version = %s", (wanted.version,))
+    connection.exec_driver_sql(_FORGET_COMMITS)
 
 
 def _format() -> Format:
     return Format(
-        "text cache", _APPLICATION, tables.metadata, migrations=(tables.FROM_VERSION_1, tables.FROM_VERSION_2)
+        "text cache",
+        _APPLICATION,
+        tables.metadata,
+        migrations=(tables.FROM_VERSION_1, tables.FROM_VERSION_2, tables.FROM_VERSION_3),
     )
 
 

@@ -13,9 +13,13 @@ import sqlalchemy as sa
 
 from kar_aug.cache.texts.status import Status
 
-VERSION = 3
+VERSION = 4
 metadata = sa.MetaData()
 _STATUS = {status.value: status for status in Status}  # a look here takes a tenth of what `Status(word)` does
+# The number of those by which bodies are read. Raised whenever one may be read otherwise than before, in a new format
+# that makes the index below anew: answers that were read by older rules are read again (`kar_aug.generate.judging`).
+RULES = 1
+IS_OLDER = f"rules < {RULES}"
 LOST = "lost"  # the state of a batch that the server does not know any more
 
 
@@ -50,7 +54,9 @@ answers = sa.Table(
     sa.Column("cost", sa.Float),  # US dollars; NULL where the model's price is not known
     sa.Column("raw", sa.LargeBinary),  # the response as it came, zlib
     sa.Column("checksum", sa.Text),  # of text and raw; NULL in rows of formats 1 and 2
+    sa.Column("rules", sa.Integer, nullable=False, server_default=sa.text("0")),  # that status and text are by
 )
+sa.Index("ix_answers_older", answers.c.key, sqlite_where=sa.text(IS_OLDER), postgresql_where=sa.text(IS_OLDER))
 knowledge = sa.Table(
     "knowledge",
     metadata,
@@ -137,6 +143,14 @@ accounts = sa.Table(
     sa.Column("surplus", sa.BigInteger, nullable=False),  # by how much an answer cost more than it could, at most
 )
 
+# Transactions of PostgreSQL whose end is not known to have reached who began them: see `Database.committed`.
+commits = sa.Table(
+    "commits",
+    metadata,
+    sa.Column("token", sa.Text, primary_key=True),
+    sa.Column("began", sa.Float, nullable=False),  # seconds since 1970, by the database's clock
+)
+
 # A cache of format 1 had no failures worth keeping, and linked entities before they were answered.
 FROM_VERSION_1 = (
     *(
@@ -160,4 +174,9 @@ FROM_VERSION_2 = (
     "FROM answers WHERE cost IS NOT NULL OR prompt_tokens > 0",
     "INSERT INTO accounts (model, committed, surplus) "
     "SELECT model, coalesce(sum(cost), 0), 0 FROM ledger GROUP BY model",
+)
+# Until format 3 nobody wrote down by which rules a body was read.
+FROM_VERSION_3 = (
+    "ALTER TABLE answers ADD COLUMN rules INTEGER NOT NULL DEFAULT 0",
+    f"CREATE INDEX ix_answers_older ON answers (key) WHERE {IS_OLDER}",
 )

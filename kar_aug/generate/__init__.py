@@ -4,14 +4,14 @@ intake      what prompts are open, what an answer or a failure means: decided he
 questions   prompts as questions with a key           job         concurrent requests
 answers     the raw body, and what it is worth        batch       the Batch API
 choices     what it says, whoever served it           jsonl       files of requests and responses
-usage       the tokens that it is charged by          cost        tokens and US dollars, by a table of prices
+usage       the tokens that it is charged by          line_files  such files, packed or recoded
+judging     stored answers, read again                cost        tokens and US dollars, by a table of prices
 remarks     what to say of an answer, and mend        dry_run     what a job would ask, and cost
-faults      what went wrong, by whose fault           words       what servers say of it, in any form
-streak      refusals in a row                         addresses   where a server is
-server      one request                               line_files  such files, packed or recoded
-limits      requests and tokens a minute, in all      local       a small model on this machine
-structured  answers that must fit a JSON schema       summaries   long histories, part by part
-factors     which factors decide, proposed by models
+faults      what went wrong, by whose fault           local       a small model on this machine
+streak      refusals in a row                         summaries   long histories, part by part
+server      one request                               factors     which factors decide, proposed by models
+limits      requests and tokens a minute, in all
+structured  answers that must fit a JSON schema
 """
 
 from kar_aug._stage import make_callable

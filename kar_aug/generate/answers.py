@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kar_aug.cache import Answer, Status
+from kar_aug.cache.texts.tables import RULES
 from kar_aug.generate.choices import End, Said, document_of, read_said
 from kar_aug.generate.cost import Price, most_cost
 from kar_aug.generate.questions import Question
@@ -60,6 +61,7 @@ def read_answer(
         tier=tier,
         cost=cost,
         raw=body,
+        rules=RULES,
     )
 
 

@@ -30,6 +30,7 @@ from kar_aug.generate.answers import read_answer
 from kar_aug.generate.choices import no_completion
 from kar_aug.generate.cost import Prices, most_cost
 from kar_aug.generate.faults import Fault, NoCompletion, Rejected, server_name
+from kar_aug.generate.judging import differ, is_to_be_read, read_again
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question, question_of
 from kar_aug.generate.remarks import remarks_on
@@ -43,11 +44,6 @@ LOST = "the server does not know the batch any more (--forget-batch asks again)"
 _UNUSABLE = (
     Status.REFUSED, Status.EMPTY, Status.UNFINISHED, Status.MALFORMED, Status.WRONG_MODEL, Status.INVALID
 )  # fmt: skip
-# Stored answers whose bodies are read again by every run, since settings or kar-aug may have changed. Not those that
-# were refused: a person may have taken them out of the knowledge (`kar-aug cache verify --exclude`).
-_READ_AGAIN = (Status.EMPTY, Status.UNFINISHED, Status.MALFORMED, Status.WRONG_MODEL, Status.INVALID)
-
-
 # What a file of responses may bring in whole, though nothing is to be asked.
 _MAY_COME_WHOLE = (None, Status.MALFORMED, Status.UNFINISHED)
 
@@ -59,14 +55,14 @@ def accepted(model: LanguageModel) -> tuple[Status, ...]:
 
 class Found(NamedTuple):
     """What is known of a prompt: its question, with the status of its answer; whether it was rejected before; and what
-    its entity has. `judged` is its stored answer by today's rules, where it was worth something else; `imported` says
-    that its entity has a text of the user's own, which no answer is to replace.
+    its entity has. `judged` is its stored answer as it is read today, and as it was stored, where these differ; `imported`
+    says that its entity has a text of the user's own, which no answer is to replace.
     """
 
     question: Question
     rejected: bool
     linked: Link | None
-    judged: tuple[Answer, Status] | None = None
+    judged: tuple[Answer, Answer] | None = None
     imported: bool = False
 
 
@@ -132,17 +128,17 @@ class Survey:
         """All prompts were read: entities with knowledge that none was about are gone."""
         self._progress.gone = sum(max(0, count - self._seen.get(k, 0)) for k, count in self._before.items())
 
-    def _answered(self, questions: Sequence[Question]) -> tuple[dict[str, Status], dict[str, tuple[Answer, Status]]]:
-        """The statuses of the questions' answers by today's rules; and those answers that had another."""
-        statuses = self._cache.answered({question.key for question in questions})
-        again = [key for key, status in statuses.items() if status in _READ_AGAIN]
-        asked = {question.key: question for question in questions} if again else {}
+    def _answered(self, questions: Sequence[Question]) -> tuple[dict[str, Status], dict[str, tuple[Answer, Answer]]]:
+        """The statuses of the questions' answers as they are read today; and those answers that were read otherwise, or
+        by older rules, with what they were.
+        """
+        found = self._cache.standing({question.key for question in questions})
+        statuses = {key: status for key, (status, _) in found.items()}
         judged = {}
-        for key, stored in self._cache.some(again).items():
-            read = read_answer(stored.raw, asked[key], None, served_model=self._model.served_model)
-            if stored.raw and read.status != stored.status:
-                answer = replace(stored, status=read.status, text=read.text, served_model=read.served_model)
-                judged[key] = answer, statuses[key]
+        for key, stored in self._cache.some([key for key, each in found.items() if is_to_be_read(*each)]).items():
+            read = read_again(stored, self._model)
+            if read != stored:
+                judged[key] = read, stored
                 statuses[key] = Status(read.status)
         return statuses, judged
 
@@ -228,7 +224,7 @@ class Intake:
         """
         questions: dict[str, Question] = {}
         answered: list[Link] = []
-        judged: dict[str, tuple[Answer, Status]] = {}
+        judged: dict[str, tuple[Answer, Answer]] = {}
         skipped = cached = 0
         for found in self._survey.look(prompts):
             question = found.question
@@ -247,9 +243,9 @@ class Intake:
                     self._count_worth(question.status)
                 answered += [link for link in question.links if link != found.linked]
         if judged:
-            self._cache.judge(judged.values())
+            self._cache.judge((read, Status(stored.status)) for read, stored in judged.values())
         self._cache.link(answered)
-        self._count(skipped=skipped, cached=cached, judged=len(judged))
+        self._count(skipped=skipped, cached=cached, judged=sum(differ(*each) for each in judged.values()))
         return list(questions.values())
 
     def end(self) -> None:

@@ -6,15 +6,18 @@ question, "item:tags" by a recipe) decides where it is.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from kar_aug.cache import TextCache, VectorStore
 from kar_aug.config import Config
+from kar_aug.generate.judging import judge_older
 from kar_aug.pipeline.workspace.groups import collective_knowledge
 from kar_aug.prompts import Recipe
 
+_log = logging.getLogger("kar_aug")
 ENTITIES = ("user", "item")
 
 
@@ -57,8 +60,13 @@ class Paths:
         return where if "://" in where else self.config.path(where)
 
     def open_cache(self, *, reading: bool = False) -> TextCache:
-        """The text cache, open; perhaps only to be read, where nothing is made and nothing need be writable."""
-        return TextCache(self.cache, reading=reading)
+        """The text cache, open; perhaps only to be read, where nothing is made and nothing need be writable. Answers
+        that an older kar-aug has read by other rules are read again first, where they can be written.
+        """
+        cache = TextCache(self.cache, reading=reading)
+        if not cache.database.read_only and (changed := judge_older(cache, self.config.generate)):
+            _log.warning("%s stored answers are read otherwise than by the kar-aug that stored them", f"{changed:,}")
+        return cache
 
     def vectors(self, knowledge: str) -> Path:
         """The folder of the vectors of one kind of knowledge."""
