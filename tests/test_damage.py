@@ -187,7 +187,7 @@ def test_connections_to_postgresql_that_are_cut_are_made_again_and_no_answer_is_
 
     def cut() -> None:
         with psycopg.connect(postgresql, autocommit=True) as connection:
-            while not ended.wait(0.15):
+            while not ended.wait(0.4):  # longer than a transaction takes on a busy machine
                 connection.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                     "WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -192,6 +192,7 @@ class TextCache:
         with self.database.reading() as connection:
             return {key: (status, rules) for key, status, rules in connection.execute(statement).all()}
 
+    @patient
     def read_by_older_rules(self) -> list[str]:
         """The keys of answers that other rules than today's have read."""
         with self.database.reading() as connection:
@@ -218,6 +219,7 @@ class TextCache:
             row = connection.execute(sa.select(*_ANSWER).where(tables.answers.c.key == key)).one_or_none()
         return _answer(row) if row else None
 
+    @patient
     def some(self, keys: Collection[str]) -> dict[str, Answer]:
         """The answers to these questions, whatever their status; damaged ones are left out."""
         if not keys:
@@ -311,9 +313,13 @@ class TextCache:
         Args:
             answers: each with the status that it has had.
         """
+        self._judge(sorted(answers, key=lambda pair: pair[0].key))
+
+    @patient
+    def _judge(self, answers: Sequence[tuple[Answer, Status]]) -> None:
         rows = tables.answers.c
         with self.database.writing() as connection:
-            for answer, before in sorted(answers, key=lambda pair: pair[0].key):
+            for answer, before in answers:
                 changed = _row(answer)
                 same = (rows.key == answer.key, rows.status == before, rows.created == answer.created)
                 values = {name: changed[name] for name in ("status", "text", "served_model", "checksum", "rules")}

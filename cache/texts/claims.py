@@ -46,7 +46,7 @@ class Claims:
         self._revived: float | None = None
 
     def __enter__(self) -> Self:
-        self._beat()
+        self._database.patiently(self._beat)
         self._revived = None  # it is new
         self._heart.start()
         return self

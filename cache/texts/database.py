@@ -134,8 +134,8 @@ class Database:
                 time.sleep(min(_PAUSES[1], _PAUSES[0] * 2.0**tries))
 
     def committed(self, work: Callable[[sa.Connection], T]) -> T:
-        """What `work` returns, all of it in one commit; begun anew as `patiently` says, and done once: where a connection
-        to PostgreSQL breaks between a commit and its acknowledgement, the next try finds that it was.
+        """What `work` returns, all of it in one commit; begun anew as `patiently` says, and done once: where a
+        connection to PostgreSQL breaks between a commit and its acknowledgement, the next try finds that it was done.
         """
         token = uuid.uuid4().hex
         results: list[T] = []

@@ -178,5 +178,5 @@ FROM_VERSION_2 = (
 # Until format 3 nobody wrote down by which rules a body was read.
 FROM_VERSION_3 = (
     "ALTER TABLE answers ADD COLUMN rules INTEGER NOT NULL DEFAULT 0",
-    f"CREATE INDEX ix_answers_older ON answers (key) WHERE {IS_OLDER}",
+    f"CREATE INDEX IF NOT EXISTS ix_answers_older ON answers (key) WHERE {IS_OLDER}",
 )

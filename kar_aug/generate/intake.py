@@ -55,8 +55,8 @@ def accepted(model: LanguageModel) -> tuple[Status, ...]:
 
 class Found(NamedTuple):
     """What is known of a prompt: its question, with the status of its answer; whether it was rejected before; and what
-    its entity has. `judged` is its stored answer as it is read today, and as it was stored, where these differ; `imported`
-    says that its entity has a text of the user's own, which no answer is to replace.
+    its entity has. `judged` is its stored answer as it is read today, and as it was stored, where these differ;
+    `imported` says that its entity has a text of the user's own, which no answer is to replace.
     """
 
     question: Question
