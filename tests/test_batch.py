@@ -215,6 +215,39 @@ def test_a_line_that_breaks_off_is_kept_as_what_it_is_and_not_paid_for_again(cac
         assert ask(server, cache, 5).asked == 0 and len(server.batches) == 1
 
 
+def test_lines_that_name_no_question_are_kept_counted_and_not_paid_for_again(cache: TextCache, tmp_path: Path) -> None:
+    path = tmp_path / "prices.toml"
+    path.write_text('[models."test-model"]\nprompt = 1000\ncompletion = 2000\n')
+    prices = Prices(path)
+
+    def cut(requests: list[Line]) -> Outcome:
+        whole = [json.dumps(answered(r)) for r in requests]
+        return "completed", [*whole[:-2], *(line[line.index('"response"') :] for line in whole[-2:])], []
+
+    notes: list[str] = []
+    with BatchServer(cut) as server:
+        done = ask(server, cache, 5, prices=prices, notes=notes, max_tokens=16, max_cost=9.0)
+        assert (done.asked, done.no_knowledge, done.complete) == (5, {"malformed": 2}, False) and len(texts(cache)) == 3
+        assert sum("line 4: no response with a custom_id" in note for note in notes) == 1
+        assert any("2 lines of its results name no question" in note and "--retry-failed" in note for note in notes)
+        assert sum(b'"response"' in answer.raw for answer in cache.answers() if answer.status == "malformed") == 2
+        (row,) = cache.ledger.history()
+        most = (len("entity 0") + 4 + 3 + 6 + 2 * 16) / 2000
+        assert (row.settled, row.reserved, row.unknown) == (pytest.approx(3 * 0.0065), 0.0, pytest.approx(2 * most))
+        assert ask(server, cache, 5, prices=prices, max_tokens=16).requests == 0 and settled(cache)
+        server.outcome = completed
+        assert ask(server, cache, 5, prices=prices, max_tokens=16, retry_failed=True).asked == 2
+    assert texts(cache) == complete(5)
+
+
+def test_one_line_without_a_name_is_the_answer_to_the_one_question_that_has_none(cache: TextCache) -> None:
+    def nameless(requests: list[Line]) -> Outcome:
+        return "completed", [*map(answered, requests[1:]), answered(requests[0]) | {"custom_id": None}], []
+
+    with BatchServer(nameless) as server:
+        assert ask(server, cache, 5).asked == 5 and texts(cache) == complete(5) and len(server.batches) == 1
+
+
 def test_answers_that_are_no_knowledge_are_kept_apart(cache: TextCache) -> None:
     with BatchServer(lambda requests: ("completed", [answered(r, "") for r in requests], [])) as server:
         ask(server, cache, 3)

@@ -47,8 +47,11 @@ def test_stats_count_answers_tokens_and_dollars(folder: Path, chat_server: ChatS
     assert done.exit_code == 0 and all(found in done.output for found in (day, "item", "280", "120", "0.5200"))
     assert "test-model: 40 requests, $0.5200 settled, $0.0000 reserved, $0.0000 unknown" in done.output
     assert max(map(len, done.output.splitlines())) <= 80 and "…" not in done.output, "in a usual terminal"
+    (folder / "kar.toml").rename(folder / "other.toml")
+    assert kar_aug("cost", "--cache", ".kar/answers.sqlite").output == done.output, "of any cache, without a project"
+    assert "no-such.sqlite: there is no such file" in kar_aug("cost", "--cache", "no-such.sqlite").output
     shutil.rmtree(".kar")
-    assert "nothing was asked" in kar_aug("cost").output
+    assert "nothing was asked" in kar_aug("-c", "other.toml", "cost").output
 
 
 def test_answers_leave_and_come_back(folder: Path, chat_server: ChatServer) -> None:

@@ -19,7 +19,7 @@ from kar_aug.config import LanguageModel
 from kar_aug.data import Tables
 from kar_aug.errors import GenerationError
 from kar_aug.generate import export_jsonl, import_jsonl, jsonl, question_key
-from kar_aug.generate.jsonl import Response, chunks, read_responses, request_line
+from kar_aug.generate.jsonl import Nobodys, Response, chunks, read_responses, request_line
 from kar_aug.prompts import Prompt, Scenario, item_prompts
 from kar_aug.testing.batches import answered, expired, refused
 
@@ -205,7 +205,7 @@ def test_no_line_of_a_file_stops_its_reading(lines: list[bytes]) -> None:
     found = list(read_responses(lines, "in.jsonl"))
     assert len(found) == sum(bool(line.strip()) for line in lines)
     for each in found:
-        assert isinstance(each, str) or (isinstance(each, Response) and isinstance(each.key, str))
+        assert isinstance(each, Nobodys) or (isinstance(each, Response) and isinstance(each.key, str))
         if isinstance(each, Response) and each.body is not None and each.body not in lines:
             json.loads(each.body)
 
@@ -259,3 +259,31 @@ def test_responses_are_read_in_the_forms_that_people_have_them(cache: TextCache,
     done = import_jsonl(prompts(4), [file], cache, MODEL)
     assert (done.asked, done.reasons) == (3, {"the server answered 400: too long": 1})
     assert texts(cache) == {i: f"a film\u2028\u00e9 {i}" for i in range(3)}
+
+
+def test_responses_of_anthropics_message_batches_are_read(cache: TextCache, tmp_path: Path) -> None:
+    requests = export(cache, tmp_path / "out.jsonl", 7)
+    said = {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "test-model-20250929", "stop_sequence": None,
+        "content": [{"type": "thinking", "thinking": "Hm.", "signature": "x"}, {"type": "text", "text": "A film."}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 7, "cache_read_input_tokens": 4, "output_tokens": 30},
+    }  # fmt: skip
+    error = {"type": "error", "error": {"type": "invalid_request_error", "message": "max_tokens: required"}}
+    results: list[dict[str, Any]] = [
+        {"type": "succeeded", "message": said},
+        {"type": "succeeded", "message": said | {"stop_reason": "max_tokens"}},
+        {"type": "succeeded", "message": said | {"stop_reason": "refusal", "content": []}},
+        {"type": "errored", "error": error},
+        {"type": "errored", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+        {"type": "expired"},
+        {"type": "canceled"},
+    ]
+    lines = [{"custom_id": r["custom_id"], "result": result} for r, result in zip(requests, results, strict=True)]
+    done = import_jsonl(prompts(7), [write(tmp_path / "results.jsonl", *lines)], cache, MODEL)
+    assert (done.asked, texts(cache)) == (3, {0: "A film."})
+    assert done.no_knowledge == {"truncated": 1, "refused": 1}
+    reasons = ("max_tokens: required", "Overloaded", "the batch expired", "the batch was cancelled")
+    assert done.reasons == dict.fromkeys(reasons, 1)
+    assert (done.prompt_tokens, done.completion_tokens) == (33, 90)
+    assert [failure.permanent for failure in cache.failures()].count(True) == 1, "the request that was wrong"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import click
 
 from kar_aug.cache import Spending
 from kar_aug.cli.options import opened
 from kar_aug.cli.progress import table, tell
+from kar_aug.pipeline.costs import costs_of
 
 
 @click.command()
@@ -18,13 +20,16 @@ def cost(config: str, cache: str | None) -> None:
     """Show what was spent by day, model and recipe.
 
     Settled is what answers cost; reserved, what requests and batches on their way can cost at most; unknown, what was
-    sent and may have been charged. --max-cost counts all three, and forgets nothing, whatever happens to answers.
+    sent and may have been charged. --max-cost counts all three, and forgets nothing, whatever happens to answers. With
+    --cache no kar.toml is needed.
 
     \b
     Example:
       kar-aug cost
+      kar-aug cost --cache answers.sqlite
     """
-    found = opened(config, generate={"cache": cache}).cost()
+    alone = cache is not None and not Path(config).exists()
+    found = costs_of(cache or "") if alone else opened(config, generate={"cache": cache}).cost()
     names = [(row.day, row.model, row.knowledge or "") for row in found.rows]
     spending_table("Spending by day (UTC)", ("day", "model", "knowledge"), names, found.rows)
     tell(found)

@@ -13,7 +13,7 @@ import itertools
 import math
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -40,7 +40,16 @@ from kar_aug.generate.faults import (
     client_errors,
 )
 from kar_aug.generate.intake import BATCH, LOST, Intake
-from kar_aug.generate.jsonl import MOST_BYTES, MOST_REQUESTS, Response, answer_of, read_responses, request_line
+from kar_aug.generate.jsonl import (
+    MOST_BYTES,
+    MOST_REQUESTS,
+    Nobodys,
+    Response,
+    answer_of,
+    read_responses,
+    request_line,
+    response_to,
+)
 from kar_aug.generate.limits import requests_reached
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question, question_of, request_of
@@ -164,7 +173,10 @@ class _Batches:
         self.claimed: set[str] = set()
         self.misfits: list[Question] = []
         self.free: set[str] = set()
-        self.rejected: list[tuple[Request, Rejected]] = []  # of the batch that is being collected
+        # Of the batch that is being collected: what was refused, what anything was said of, and lines that name nobody.
+        self.rejected: list[tuple[Request, Rejected]] = []
+        self.told: set[str] = set()
+        self.nobodys: list[bytes] = []
         self.limit: LimitReached | None = None
         self.refused: GenerationError | None = None
         self.made: dict[str, float] = {}  # when, by marker, those of this run
@@ -376,12 +388,14 @@ class _Batches:
     def _collect(self, batch: Batch, there: Any) -> None:
         """Store what a batch answered, whatever its state: one that expired has answers too, and they are charged."""
         before, misfits = self.progress.asked, len(self.misfits)
-        self.rejected = []
+        self.rejected, self.told, self.nobodys = [], set(), []
         for file_id in (there.output_file_id, there.error_file_id):
             if file_id:
                 with tempfile.TemporaryFile() as file:
                     self._try(partial(self._download, file_id, file), gone=_GONE)
                     self._store(batch, file, f"results of {batch.batch_id}")
+        if self.nobodys:
+            self._keep_nobodys(batch)
         self.on_note(f"batch {batch.batch_id}: {_status(there)}, {self.progress.asked - before:,} answers")
         self._reject(batch, answered=self.progress.asked - before + len(self.misfits) - misfits)
         if _status(there) != "completed":  # what it did not answer is not charged
@@ -440,19 +454,46 @@ class _Batches:
         for lines in batched(read_responses(file, name), BATCH):
             responses: dict[str, Response] = {}
             for line in lines:
-                if isinstance(line, str):
-                    self.on_note(line)
+                if isinstance(line, Nobodys):
+                    self.on_note(str(line))
+                    self.nobodys.append(line.line)
                 elif line.key not in responses or line.worth >= responses[line.key].worth:
                     responses[line.key] = line
-            requests = {request.key: request for request in self.book.requests(batch.marker, responses.keys())}
-            answers: list[tuple[Question, Answer]] = []
-            for request in requests.values():
-                answer = self._read(batch, request, responses[request.key])
-                if answer is not None:
-                    answers.append((question_of(request), answer))
-                    self._came_back(request)
-            self.misfits += self._claim(self.intake.take(answers, owner=batch.marker))
-            self.on_progress(self.progress)
+            self.told |= responses.keys()
+            self._store_some(batch, responses)
+
+    def _store_some(self, batch: Batch, responses: Mapping[str, Response]) -> None:
+        answers: list[tuple[Request, Answer]] = []
+        for request in list(self.book.requests(batch.marker, responses.keys())):
+            answer = self._read(batch, request, responses[request.key])
+            if answer is not None:
+                answers.append((request, answer))
+        self._take(batch, answers)
+
+    def _take(self, batch: Batch, answers: Sequence[tuple[Request, Answer]]) -> None:
+        for request, _ in answers:
+            self._came_back(request)
+        asked = [(question_of(request), answer) for request, answer in answers]
+        self.misfits += self._claim(self.intake.take(asked, owner=batch.marker))
+        self.on_progress(self.progress)
+
+    def _keep_nobodys(self, batch: Batch) -> None:
+        """Lines that name no question are answers, too, and paid for: to those of which nothing else was said. Where it
+        is one line and one question, it is its answer. Else nobody can tell whose is which, and each is kept as an
+        answer that cannot be read: none is asked again by itself.
+        """
+        silent = [request for request in self.book.requests(batch.marker) if request.key not in self.told]
+        if len(silent) == len(self.nobodys) == 1:
+            self._store_some(batch, {silent[0].key: response_to(silent[0].key, self.nobodys[0])})
+            return
+        pairs = list(zip(silent, self.nobodys, strict=False))
+        self._take(batch, [(r, self.intake.nobodys(question_of(r), line, tier=_TIER)) for r, line in pairs])
+        if pairs:
+            self.on_note(
+                f"batch {batch.batch_id}: {len(self.nobodys):,} lines of its results name no question, and nothing was "
+                f"said of {len(silent):,} prompts. These may be paid for: {len(pairs):,} of them are kept as answers "
+                "that cannot be read. To ask them again, which is charged again: kar-aug generate --retry-failed"
+            )
 
     def _read(self, batch: Batch, request: Request, response: Response) -> Answer | None:
         try:

@@ -100,6 +100,8 @@ def read_said(document: Any) -> Said | None:
     if not isinstance(document, dict):
         return None
     choices = document.get("choices")
+    if choices is None and document.get("type") == "message":  # of Anthropic, which has one answer and no choices
+        choices = [{"message": {"content": document.get("content")}, "stop_reason": document.get("stop_reason")}]
     if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
         blocked = _blocked(document)
         return None if not blocked else Said("", End.REFUSED, blocked)

@@ -38,6 +38,7 @@ from kar_aug.prompts import Prompt
 
 BATCH = 256
 _SHOWN = 200  # characters of what a server says
+_NAMELESS = b"a line of the results that names no question:\n"
 TWICE = "the answer does not fit the schema, twice"
 LOST = "the server does not know the batch any more (--forget-batch asks again)"
 # Answers that `retry_failed` asks for again: nothing in them is knowledge. A truncated one would be cut off again.
@@ -313,6 +314,14 @@ class Intake:
             self._cache.put(replace(answer, key=f"{question.key}-no-completion", parameters=None, cost=None))
             raise NoCompletion(f"the server answered 200 with {without_keys(instead)[:_SHOWN]}")
         return answer
+
+    def nobodys(self, question: Question, line: bytes, *, tier: str = "") -> Answer:
+        """The answer to a question that nothing was said of, where a line of the results names no question: perhaps it
+        is this. It costs the most that it can, and cannot be read, as long as it may be another's.
+        """
+        body = _NAMELESS + line
+        answer = read_answer(body, question, None, tier=tier)
+        return replace(answer, cost=self.order(question, tier=tier).most)
 
     def store(
         self, answers: Collection[tuple[Question, Answer]], orders: Sequence[Order] = (), *, owner: str | None = None

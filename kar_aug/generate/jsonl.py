@@ -1,6 +1,8 @@
 """Requests and responses as files of JSON lines, in the form of OpenAI's Batch API, which other providers take too.
 
 A request's `custom_id` is the key of its answer, so that responses are matched in any order, today or in another run.
+Responses are also read in the form of Anthropic's message batches: a `result` of the type succeeded, errored, expired
+or canceled.
 """
 
 from __future__ import annotations
@@ -32,6 +34,13 @@ _ONCE = "the answer does not fit the schema: --export-jsonl writes the question 
 _SHOWN = 200  # characters of a server's own words
 _KEY = re.compile(rb'"custom_id"\s*:\s*"([\w-]+)"')  # one of ours, which holds no other characters
 _EXPIRED = ("batch_expired", "batch_cancelled")
+_NOT_SENT = {"expired": "the batch expired", "canceled": "the batch was cancelled"}  # results of Anthropic's
+# What Anthropic calls errors, by the statuses that it gives them elsewhere.
+_STATUSES = {
+    "invalid_request_error": 400, "authentication_error": 401, "billing_error": 402, "permission_error": 403,
+    "not_found_error": 404, "request_too_large": 413, "rate_limit_error": 429, "api_error": 500,
+    "timeout_error": 504, "overloaded_error": 529,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,17 @@ class Response:
         return 0 if self.body is None else 1 if self.torn else 2
 
 
+@dataclass(frozen=True)
+class Nobodys:
+    """A line of a response file that names no question, and `where` it stands. It may be somebody's answer."""
+
+    line: bytes
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: no response with a custom_id"
+
+
 def request_line(key: str, model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> bytes:
     """One request, in ASCII, so that no title of any item can end the line."""
     body = {"model": model, "messages": list(messages), **sent(parameters)}
@@ -58,9 +78,9 @@ def request_line(key: str, model: str, messages: Sequence[Mapping[str, Any]], pa
     return json.dumps(line, ensure_ascii=True).encode() + b"\n"
 
 
-def read_responses(lines: Iterable[bytes | str], name: str) -> Iterator[Response | str]:
-    """The responses in a file; a line that is none comes as a sentence that says so, and where. A line that cannot be
-    read, but tells its question, is that one's response as it is: it was paid for.
+def read_responses(lines: Iterable[bytes | str], name: str) -> Iterator[Response | Nobodys]:
+    """The responses in a file, and the lines that name no question. A line that cannot be read, but tells its question,
+    is that one's response as it is: it was paid for.
     """
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -77,10 +97,20 @@ def read_responses(lines: Iterable[bytes | str], name: str) -> Iterator[Response
             if told := _KEY.search(raw):
                 yield Response(told[1].decode(), raw, torn=True)
             else:
-                yield f"{name}, line {number}: no response with a custom_id"
+                yield Nobodys(raw, f"{name}, line {number}")
+
+
+def response_to(key: str, line: bytes) -> Response:
+    """The response in a line that does not name its question, which is known otherwise."""
+    try:
+        return _response(key, json.loads(line))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return Response(key, line, torn=True)
 
 
 def _response(key: str, document: Mapping[str, Any]) -> Response:
+    if isinstance(result := document.get("result"), dict) and isinstance(result.get("type"), str):
+        return _result(key, result)
     error, response = document.get("error"), document.get("response")
     if isinstance(error, dict) and not response:
         expired = error.get("code") in _EXPIRED
@@ -101,6 +131,20 @@ def _response(key: str, document: Mapping[str, Any]) -> Response:
     words = without_keys(words_of(body))[:_SHOWN]
     reason = f"the server answered {status}{': ' if words else ''}{words}"
     return Response(key, None, of_status(status, reason) if is_error else Passing(reason))
+
+
+def _result(key: str, result: Mapping[str, Any]) -> Response:
+    """One of Anthropic's."""
+    kind = result["type"]
+    if kind == "succeeded":
+        return Response(key, json.dumps(result.get("message"), ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    if kind in _NOT_SENT:
+        return Response(key, None, Expired(_NOT_SENT[kind]))
+    error = result.get("error")
+    within = error.get("error") if isinstance(error, dict) else None
+    error = within if isinstance(within, dict) else error if isinstance(error, dict) else {}
+    status = _STATUSES.get(str(error.get("type")))
+    return Response(key, None, Passing(_words(error)) if status is None else of_status(status, _words(error)))
 
 
 def _words(error: Mapping[str, Any]) -> str:
@@ -206,8 +250,8 @@ def _import(
     for path, lines in paths.items():
         for position, line in _lines(lines):
             for response in read_responses([line], str(path)):
-                if isinstance(response, str):
-                    on_note(f"{path}, byte {position}: no response with a custom_id")
+                if isinstance(response, Nobodys):
+                    on_note(str(Nobodys(line, f"{path}, byte {position}")))
                 elif response.worth >= worth.get(response.key, 0):
                     where[response.key], worth[response.key] = (lines, position), response.worth
     progress = Progress()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 import pandas as pd
 
-from kar_aug.cache import Spending
+from kar_aug.cache import Spending, TextCache
+from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import Workspace
 
 
@@ -47,6 +49,21 @@ class Costs:
 def costs(workspace: Workspace) -> Costs:
     """Add the ledger up."""
     with workspace.paths.open_cache(reading=True) as cache:
+        return Costs(cache.ledger.history())
+
+
+def costs_of(where: str) -> Costs:
+    """The same of a text cache by itself, whatever project it belongs to.
+
+    Args:
+        where: its file, or a postgresql:// URL.
+
+    Raises:
+        StoreError: There is no such file, or it is no text cache.
+    """
+    if "://" not in where and not Path(where).is_file():
+        raise StoreError(f"{where}: there is no such file.", path=where)
+    with TextCache(where, reading=True) as cache:
         return Costs(cache.ledger.history())
 
 
