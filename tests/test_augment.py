@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from support.training import predicted
 
-from kar_aug import KnowledgeAugmentation, VectorStore, attachment_points, augment, export, load_model, prestore
+from kar_aug import (
+    KnowledgeAugmentation,
+    VectorStore,
+    attachment_points,
+    augment,
+    export,
+    load_model,
+    prestore,
+    refresh,
+)
 from kar_aug._keras import IS_KERAS_3, keras, tf
 from kar_aug.cache import StoreSpec
 
@@ -107,8 +116,14 @@ def test_what_was_set_on_a_model_of_a_class_of_ones_own_goes_with_it() -> None:
     base = deepfm()
     counting = Counting(base.input, base.output)
     counting.steps, counting.cut, counting.other = 7, 0.5, layers.Dense(2)
-    model = augment(counting, knowledge())
-    assert (model.steps, model.cut) == (7, 0.5) and model.other is counting.other
+    layer = knowledge()
+    model = augment(counting, layer)
+    for again in (model, prestore(model), refresh(model, {name: layer.table(name) for name in layer.sources})):
+        assert type(again) is Counting and (again.steps, again.cut) == (7, 0.5) and again.other is counting.other
+        np.testing.assert_allclose(predicted(again, INPUTS), predicted(base, INPUTS), atol=1e-6)
+    again.compile("sgd", "mse", run_eagerly=True)
+    again.fit(INPUTS, LABEL, verbose=0)
+    assert again.steps == 8, "the model that was refreshed trains as the former did"
 
 
 def test_a_class_that_is_made_otherwise_is_refused_with_a_way_out() -> None:
@@ -120,8 +135,13 @@ def test_a_class_that_is_made_otherwise_is_refused_with_a_way_out() -> None:
     base = deepfm()
     with pytest.raises(ValueError, match=r"is a Tempered, which cannot be made .* takes temperature\)\. Augment"):
         augment(Tempered(base.input, base.output, 2.0), knowledge())
-    plain = augment(base, knowledge())
-    assert Tempered(plain.input, plain.output, 2.0)(INPUTS).shape == (ROWS, 1)
+    layer = knowledge()
+    plain = augment(base, layer)
+    tempered = Tempered(plain.input, plain.output, 2.0)
+    assert tempered(INPUTS).shape == (ROWS, 1)
+    with pytest.raises(ValueError, match=r"is a Tempered, which cannot be made .* takes temperature\)\. Refresh"):
+        refresh(tempered, {name: layer.table(name) for name in layer.sources})
+    np.testing.assert_allclose(predicted(prestore(tempered), INPUTS), predicted(tempered, INPUTS), atol=1e-6)
 
 
 def towers(head: bool) -> Any:
@@ -196,6 +216,11 @@ def test_an_item_0_of_which_a_store_knows_is_no_padding(tmp_path: Path) -> None:
         added = np.asarray(model(np.asarray([[1, 0]])) - base(np.asarray([[1, 0]])))
         of_one = np.asarray(model(np.asarray([[1, 1]])) - base(np.asarray([[1, 1]])))
         assert np.allclose(added, of_one, atol=1e-6) == is_padding
+        if not mask_zero:  # the same of vectors that come with the ids
+            fed = augment(base, layer, vectors="input")
+            fed.get_layer("knowledge_projection").kernel.assign(tf.ones((3, 8)))
+            ids, vectors = np.asarray([[1, 0]]), source.gather([1, 0])[None].astype("float32")
+            np.testing.assert_allclose(fed([ids, vectors, np.asarray([[True, True]])]), model(ids), atol=1e-6)
 
 
 def test_the_mask_of_what_knowledge_is_added_to_goes_on() -> None:

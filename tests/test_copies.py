@@ -11,7 +11,7 @@ import pytest
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, PrestoredAugmentation, StoreError, VectorStore, load_model, prestore, refresh
-from kar_aug._keras import keras
+from kar_aug._keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.layers import KnowledgeVectors
 
@@ -88,6 +88,13 @@ def test_weights_set_to_those_of_another_store_are_noticed(tmp_path: Path) -> No
     one.set_weights(other.get_weights())
     with pytest.raises(StoreError, match=r"trained with item_id from a store with fingerprint .*one with"):
         predicted(one, BATCH)
+    other.predict(BATCH, verbose=0)
+    own = other.get_weights()
+    other.set_weights([-weight if weight.dtype == "int64" else weight for weight in own])  # of yet another store
+    with pytest.raises(tf.errors.InvalidArgumentError, match="trained with item_id from another store"):
+        other.predict(BATCH, verbose=0)
+    other.set_weights(own)
+    assert np.isfinite(other.predict(BATCH, verbose=0)).all()
 
 
 def test_a_moved_store_is_remembered_and_a_wrong_name_is_told(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, augment
+from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, augment, prestore
 from kar_aug._keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.layers import KnowledgeVectors
@@ -58,6 +58,24 @@ def texts(folder: Path) -> tuple[Any, dict[str, Any]]:
     return model, {"id": asked, "kind": np.asarray(["u", "v", "w", "", "u", "u", "ü"], object)[:, None]}
 
 
+def histories(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Texts in sequences, of which one was added since, with padding; a mask, and a comparison of the user's own."""
+    item, hist = (keras.Input((n,), name=name, dtype="string") for name, n in (("item", 1), ("hist", 3)))
+    store = raw_store(folder / "ids", NAMES)
+    augmentation = KnowledgeAugmentation({"item": store}, mask_zero=True, name="kar")
+    found = augmentation({"item": [item, hist]})["item"]
+    vectors = KnowledgeVectors(store, 3, spare=1, name="frozen")
+    is_a = keras.layers.Lambda(lambda ids: tf.cast(ids == "a", "float32"), output_shape=(1,))(item)
+    both = layers.Flatten()(vectors(hist)), layers.Flatten()(found[1]), found[0], is_a
+    model = prestore(keras.Model([item, hist], layers.Dense(1)(layers.Concatenate()(both))), spare=1)
+    new = np.linspace(-1, 1, 6)
+    model.get_layer("kar_prestored").update({"item": {"new": new}}, augmentation)
+    model.get_layer("frozen").update({"new": new})
+    asked = np.asarray([["a"], ["new"], [""], ["?"]], object)
+    events = np.asarray([["a", "ü", ""], ["", "", ""], ["new", "it's", ""], ["x y", "?", "a"]], object)
+    return model, {"item": asked, "hist": events}
+
+
 def similarities(folder: Path) -> tuple[Any, dict[str, Any]]:
     """The candidate against a history, in frozen vectors."""
     item, hist = (keras.Input((n,), name=name, dtype="int32") for name, n in (("item", 1), ("hist", 4)))
@@ -86,7 +104,7 @@ def in_tensorflow(folder: Path, sent: dict[str, Any]) -> dict[str, Any]:
 RUNTIMES = {"savedmodel": in_tensorflow, "onnx": in_onnx, "tflite": in_tflite}
 
 
-@pytest.mark.parametrize("made", [places, integers, texts, similarities], ids=lambda made: made.__name__)
+@pytest.mark.parametrize("made", [places, integers, texts, histories, similarities], ids=lambda made: made.__name__)
 def test_every_format_says_what_keras_says(made: Any, tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     model, sent = made(tmp_path)

@@ -92,6 +92,18 @@ def test_floats_are_ids_where_they_tell_all_apart(tmp_path: Path) -> None:
         layer()({"item_id": tf.ragged.constant([[1, 2], [3]])})
 
 
+@pytest.mark.parametrize(("dtype", "size"), [("int8", 128), ("uint8", 256), ("int16", 2**15)])
+def test_the_narrowest_type_that_says_all_ids_says_unknown_ones_too(dtype: str, size: int) -> None:
+    vectors = np.random.default_rng(0).normal(size=(size, 3)).astype("float32")
+    augmentation = layer(vectors)
+    ids = np.asarray([0, 1, size - 1, *([-1] if dtype != "uint8" else [])], dtype)
+    for know in (augmentation, PrestoredAugmentation.of(augmentation)):
+        found = know({"item_id": tf.constant(ids)})["item_id"]
+        np.testing.assert_allclose(found, know({"item_id": tf.constant(ids, "int64")})["item_id"], atol=1e-6)
+    frozen = KnowledgeVectors(vectors, None)
+    np.testing.assert_array_equal(frozen(tf.constant(ids)), frozen(tf.constant(ids, "int64")))
+
+
 def test_one_source_of_several_inputs_is_adapted_once_and_saved(tmp_path: Path) -> None:
     augmentation = layer(load_balance=0.1)
     item, history = (keras.Input(shape, dtype="int32") for shape in ((1,), (6,)))

@@ -94,7 +94,9 @@ def test_raw_ids_and_places_in_a_vocabulary_get_the_same_vectors(store: VectorSt
     np.testing.assert_allclose(raw(np.asarray(ids)), placed(np.arange(1, 21)), atol=1e-6)
     events = np.asarray(raw(np.asarray([["i3", "", "nobody"]])))[0]
     assert events[0].any() and not events[1:].any()
-    assert raw.stores == {raw.name: {"store": str(store.path), "fingerprint": store.fingerprint}}
+    assert raw.stores == {
+        raw.name: {"store": str(store.path), "fingerprint": store.fingerprint, "version": store.version}
+    }
 
 
 def test_new_items_are_made_ready_as_the_old_ones(store: VectorStore) -> None:

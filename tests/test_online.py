@@ -362,6 +362,16 @@ def test_the_commands_say_what_they_did_and_exit_by_what_they_found(
     assert run("check", place, "--entity", "user").exit_code == 0
     no_items = run("check", place)
     assert no_items.exit_code == 2 and "holds no vectors of item_id" in no_items.stderr
+    (tmp_path / "shelves.py").write_text(
+        "from kar_aug.online.places.parquet import Parquet\n\nclass Shelf(Parquet):\n    pass\n"
+    )
+    for kind, code, said in [
+        ("shelves:Shelf", 0, "60 vectors of version"),
+        ("shelves:None_", 2, "'shelves:None_' cannot be loaded"),
+        ("shelf", 2, "there is no kind of place 'shelf'. Known: parquet"),
+    ]:
+        done = run("export", str(tmp_path / "shelf"), "--entity", "user", "--format", kind)
+        assert done.exit_code == code and said in done.stderr + done.stdout
     shutil.rmtree(tmp_path / "work/vectors")
     missing = run("export", place)
     assert missing.exit_code == 2 and "Make it with: kar-aug encode" in missing.stderr

@@ -68,10 +68,17 @@ class StoreSpec:
 
     @property
     def version(self) -> str:
-        """8 hex digits over all of it: a model that learnt to read vectors of one version reads noise in those of
-        another. It stays when entities come, go and change.
+        """8 hex digits over all of it: the `version` of a store of such vectors, unless they went through a PCA."""
+        return self.version_through("")
+
+    def version_through(self, matrix: str) -> str:
+        """The version of such vectors that went through a PCA's matrix; 8 hex digits.
+
+        Args:
+            matrix: its checksum; "" for none.
         """
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        said = json.dumps({**asdict(self), **({"matrix": matrix} if matrix else {})}, sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()[:8]
 
     def difference(self, other: StoreSpec) -> str:
         """In words, where this differs from `other`."""
@@ -111,6 +118,8 @@ class Manifest:
         index: over the first `indexed` rows and all deletions before them; None if there is none yet.
         projection: of a PCA that all vectors went through.
         as_of: latest as-of time of the texts, as the prompts gave it.
+        version: of its vectors, where the spec alone does not say it: of those that went through a PCA. Stores that had
+            one before this was kept stay of the version that their spec says, which models have learnt.
     """
 
     spec: StoreSpec
@@ -122,6 +131,7 @@ class Manifest:
     projection: Group | None = None
     as_of: str | None = None
     groups_written: int = 0
+    version: str = ""
 
     @property
     def rows(self) -> int:

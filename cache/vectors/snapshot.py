@@ -63,6 +63,13 @@ class Snapshot:
         """What all vectors have in common."""
         return self.manifest.spec
 
+    @property
+    def version(self) -> str:
+        """8 hex digits over the spec and the PCA that all vectors went through: a model that learnt to read vectors of
+        one version reads noise in those of another. It stays when entities come, go and change.
+        """
+        return self.manifest.version or self.spec.version
+
     def __len__(self) -> int:
         return len(self._index.ids)
 

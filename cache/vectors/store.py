@@ -76,7 +76,7 @@ class VectorStore(Snapshot):
             StoreError: An id is of another kind than the store's, or none has a vector.
         """
         rows = rows_of(self, vocabulary)
-        return KnowledgeTable(self.vectors, rows, str(self.path.resolve()), self.fingerprint, self.spec.version)
+        return KnowledgeTable(self.vectors, rows, str(self.path.resolve()), self.fingerprint, self.version)
 
     def matrix(self, vocabulary: Sequence[EntityId | None] | Array) -> tuple[Array, npt.NDArray[np.bool_]]:
         """The vectors of a vocabulary in its own order, (vocabulary, dimension), zeros where there is none; and

@@ -21,7 +21,7 @@ class KnowledgeTable:
         vectors: (count, dimension) knowledge vectors in the store's own order.
         rows: (vocabulary size,) int32 row of `vectors`, or -1 where the id has no knowledge.
         store, fingerprint: where the vectors come from, None for vectors given as an array.
-        version: of the vectors (`StoreSpec.version`), likewise.
+        version: of the vectors (`VectorStore.version`), likewise.
     """
 
     vectors: Array

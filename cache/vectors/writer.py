@@ -137,7 +137,8 @@ class StoreWriter:
         if self.manifest.parts:
             raise StoreError(f"{self.path} holds vectors already; their projection cannot be changed.", path=self.path)
         group = self._write("projection", matrix=np.asarray(matrix, np.float32))
-        self._publish(self.manifest.extended(repr(sorted(group.files.items())), projection=group))
+        version = self.spec.version_through(group.files["matrix"])
+        self._publish(self.manifest.extended(repr(sorted(group.files.items())), projection=group, version=version))
 
     def compact(self) -> None:
         """Publish the live rows alone, in the same order, as full parts: superseded and deleted rows are left out."""

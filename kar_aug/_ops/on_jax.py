@@ -56,9 +56,14 @@ def distinct(places: Any, size: int) -> tuple[Any, Any]:
     return jnp.where(first == order, places, size), first
 
 
-def if_equal(weight: Any, value: Any, tensor: Any) -> Any:
-    """A tensor; NaN where a weight has not this value: `value_now` cannot tell it of what is traced, and this can."""
-    return jnp.where(convert_to_tensor(weight) == jnp.asarray(value), tensor, jnp.nan)
+def if_equal(weight: Any, value: Any, tensor: Any, otherwise: str) -> Any:
+    """A tensor; NaN where a weight has not this value: `value_now` cannot tell it of what is traced, and this can.
+
+    Args:
+        weight, value: an integer, of which the last 32 bits are compared: a file may have no more.
+        otherwise: what is to be told then, where a traced function can.
+    """
+    return jnp.where(convert_to_tensor(weight).astype(jnp.int32) == np.asarray(value).astype(np.int32), tensor, jnp.nan)
 
 
 def value_now(tensor: Any) -> npt.NDArray[Any] | None:

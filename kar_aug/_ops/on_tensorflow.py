@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from kar_aug._keras import IS_KERAS_3, dtype_name, keras, tf
 from kar_aug._ops.by_blocks import by_blocks
-from kar_aug._ops.portable import HASHES, first_places, hashes
+from kar_aug._ops.portable import HASHES, first_places, hashes, is_portable
 
 abs = tf.abs
 arange = tf.range
@@ -137,8 +137,12 @@ def products_with_rows(queries: Any, table: Any, places: Any) -> Any:
     return products(queries)
 
 
-def if_equal(weight: Any, value: Any, tensor: Any) -> Any:
-    return tensor
+def if_equal(weight: Any, value: Any, tensor: Any, otherwise: str) -> Any:
+    if tf.executing_eagerly() or is_portable():  # `value_now` tells it then
+        return tensor
+    is_equal = tf.equal(weight, value)
+    tf.debugging.Assert(is_equal, [otherwise])
+    return tf.where(is_equal, tensor, np.nan)  # XLA leaves assertions out
 
 
 def value_now(tensor: Any) -> npt.NDArray[Any] | None:

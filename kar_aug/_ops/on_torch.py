@@ -43,7 +43,7 @@ def distinct(places: Any, size: int) -> tuple[Any, Any]:
     return found, position
 
 
-def if_equal(weight: Any, value: Any, tensor: Any) -> Any:
+def if_equal(weight: Any, value: Any, tensor: Any, otherwise: str) -> Any:
     """The tensor: that a weight has this value, `value_now` tells before."""
     return tensor
 

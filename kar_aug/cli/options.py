@@ -10,6 +10,22 @@ import click
 from kar_aug.cli.progress import Terminal
 from kar_aug.pipeline.project import Project
 from kar_aug.pipeline.workspace import ENTITIES
+from kar_aug.registry import Registry
+
+
+def named(*option: str, registry: Registry, **settings: Any) -> Callable[..., Any]:
+    """An option for a name of a registry, or "module:attribute", which is looked for beside the settings file as well,
+    once that is read.
+    """
+
+    def checked(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        module, _, attribute = (value or "").partition(":")
+        if value is not None and value not in registry.names() and not (module and attribute):
+            raise click.BadParameter(f"{registry.unknown(value)}, or MODULE:ATTRIBUTE", context, parameter)
+        return value
+
+    metavar = f"[{'|'.join(registry.names())}|MODULE:ATTRIBUTE]"
+    return click.option(*option, metavar=metavar, callback=checked, **settings)
 
 
 def opened(config: str, **changes: Any) -> Project:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kar_aug.cli.options import opened
+from kar_aug.cli.options import named, opened
 from kar_aug.cli.progress import tell
 from kar_aug.pipeline.vectors import KINDS
 from kar_aug.pipeline.workspace import ENTITIES
@@ -40,8 +40,8 @@ def _whose(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--backbone", help="Whose experts.  [default: the first of [compare] backbones]"),
         click.option("--arm", help="Likewise, by its name in the tables of results."),
         click.option("--seed", default=0, show_default=True, help="Likewise: which of its trainings."),
-        click.option(
-            "--format", "kind", type=click.Choice(PLACES.names()),
+        named(
+            "--format", "kind", registry=PLACES,
             help="Of the place.  [default: what WHERE says, or else parquet]",
         ),
     ):  # fmt: skip

@@ -137,13 +137,13 @@ class Augmenting:
 def _check_version(layer: Any, entity: str, store: VectorStore, arm: Arm) -> None:
     """Raise StoreError unless the experts were trained with vectors of the version that a store has now."""
     learnt = layer.stores.get(entity, {}).get("version")
-    if learnt != store.spec.version:
+    if learnt != store.version:
         raise StoreError(
             f"The latest {arm.name} was trained with vectors of "
             + (f"version {learnt}" if learnt else "a version that its file does not say")
-            + f", and {store.path} has version {store.spec.version} now, which its experts cannot read. "
+            + f", and {store.path} has version {store.version} now, which its experts cannot read. "
             "Run: kar-aug compare",
-            path=store.path, left=learnt, right=store.spec.version,
+            path=store.path, left=learnt, right=store.version,
         )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ class GivenVectors(keras.layers.Layer):
 
     Args:
         sources: source name -> the length of its vectors, or a `VectorStore`, which says their version, too.
-        versions: source name -> the version (`StoreSpec.version`) of which its vectors must be, where no store says.
+        versions: source name -> the version (`VectorStore.version`) of which its vectors must be, where no store says.
 
     Input shape:
         Dictionary of, for each of some or all sources: {name}, its vectors, (batch, length of a vector), (batch, 1,
@@ -45,7 +45,7 @@ class GivenVectors(keras.layers.Layer):
         track_weights(self)
 
     def _take(self, sources: Mapping[str, Any], versions: Mapping[str, str] | None) -> None:
-        of_stores = {n: s.spec.version for n, s in sources.items() if isinstance(s, VectorStore)}
+        of_stores = {n: s.version for n, s in sources.items() if isinstance(s, VectorStore)}
         self.dimensions = {name: _dimension(source) for name, source in sources.items()}
         self.versions = {**of_stores, **(versions or {})}
 
@@ -94,7 +94,7 @@ class GivenVectors(keras.layers.Layer):
             if name not in self.versions:
                 raise ValueError(
                     f"Layer {self.name!r} does not know of which version the vectors of {name!r} must be. Make it with "
-                    f"versions={{{name!r}: store.spec.version}}."
+                    f"versions={{{name!r}: store.version}}."
                 )
             return ops.convert_to_tensor(inputs[f"{name}{VERSION}"]) == self.versions[name]
         if f"{name}{KNOWN}" in inputs:

@@ -26,6 +26,7 @@ from kar_aug.layers.lookup import (
     shape_like,
     values_of,
 )
+from kar_aug.layers.new_ids import with_own_keys
 from kar_aug.layers.source import Given, Source, read
 from kar_aug.registry import ADAPTORS
 
@@ -161,11 +162,12 @@ class KnowledgeAugmentation(keras.layers.Layer):
 
     @property
     def stores(self) -> dict[str, dict[str, Any]]:
-        """Per source that came from a store: {"store": its folder, "fingerprint": of its content}, and its "version"
-        (`StoreSpec.version`), but in files that do not say.
+        """Per source that came from a store: {"store": its folder, "fingerprint": of its content}, and the "version"
+        (`VectorStore.version`) that the experts learnt to read, but in files that do not say; this alone of a source
+        that was refreshed by an array.
         """
-        identities = {name: source.identity for name, source in self._sources.items()}
-        return {name: i.origin for name, i in identities.items() if i.store}
+        origins = {name: source.identity.origin for name, source in self._sources.items()}
+        return {name: origin for name, origin in origins.items() if origin}
 
     @property
     def dimensions(self) -> dict[str, int]:
@@ -263,7 +265,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
             raise ValueError(f"The experts read vectors of {self.dimensions}. Received: {layer.dimensions}")
         layer.adaptor.set_weights(self.adaptor.get_weights())
         for name, source in layer._sources.items():
-            source.default.assign(values_of(self._sources[name].default))
+            source.learn_from(self._sources[name])
         return layer
 
     def gate_usage(self, ids: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
@@ -294,7 +296,8 @@ class KnowledgeAugmentation(keras.layers.Layer):
 
     def load_own_variables(self, store: Any) -> None:
         """Keras calls this for .keras and .weights.h5 files."""
-        super().load_own_variables(store)
+        keys = [source.keys for source in self._sources.values() if source.keys is not None]
+        super().load_own_variables(with_own_keys(self, store, keys))
         for source in self._sources.values():
             source.check()
 

@@ -16,7 +16,7 @@ from kar_aug.layers.copies import check_known, found, offered
 from kar_aug.layers.ids import Kind, as_ids
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.lookup import constant, is_sequence, not_padding, output_shape, positions, shape_like, values_of
-from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed
+from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed, with_own_keys, with_texts
 from kar_aug.layers.source import Given, note_loaded, read
 
 _SPARE = "Make room when the layer is made: spare=..."
@@ -136,14 +136,31 @@ class KnowledgeVectors(keras.layers.Layer):
 
     @property
     def stores(self) -> dict[str, dict[str, Any]]:
-        """{source: {"store": folder, "fingerprint": of its content}}, empty for vectors given as an array."""
-        store, fingerprint = self._saved["store"], self._saved["fingerprint"]
-        return {self.source_name: {"store": store, "fingerprint": fingerprint}} if store else {}
+        """{source: {"store": folder, "fingerprint": of its content, "version": of the vectors that it was made of}}, as
+        `KnowledgeAugmentation` has it; empty for vectors given as an array.
+        """
+        said = {name: self._saved.get(name) for name in ("store", "fingerprint", "version")}
+        origin = {name: value for name, value in said.items() if value is not None}
+        return {self.source_name: origin} if origin else {}
 
     @property
     def kind(self) -> Kind:
         """Of the ids that it is looked up by (`ids.Kind`)."""
         return self._saved.get("ids") if self._saved["raw"] else int(self._saved["vocabulary"]) - 1
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """{source: `kind`}."""
+        return {self.source_name: self.kind}
+
+    @property
+    def added_texts(self) -> dict[str, list[str]]:
+        """{source: its ids that `update` added, where these are texts}."""
+        return {self.source_name: list(self._saved.get("texts", ()))}
+
+    def keys(self) -> dict[str, npt.NDArray[np.int64]]:
+        """{source: the keys of its raw ids}, as `PrestoredAugmentation` has them; nothing where ids are places."""
+        return {} if self._keys is None else {self.source_name: values_of(self._keys)}
 
     @property
     def coverage(self) -> float | None:
@@ -204,6 +221,7 @@ class KnowledgeVectors(keras.layers.Layer):
         self._table.assign(as_table(self.source_name, table, self.table_dtype))
         if self._keys is not None:
             self._keys.assign(keys)
+            self._saved["texts"] = with_texts(self._saved.get("texts", ()), knowledge)
 
     def refreshed(self: V, tables: Mapping[str, Any]) -> V:
         """This layer with other vectors of the same encoder, made ready as the old ones were.
@@ -222,6 +240,7 @@ class KnowledgeVectors(keras.layers.Layer):
                 f"Received: {given.table.vectors.shape[1]}"
             )
         layer = type(self)(**{**self.get_config(), "source": given, "like": self})
+        layer._saved["version"] = self._saved.get("version") or given.table.version
         layer._learn_from(self)
         return layer
 
@@ -246,6 +265,7 @@ class KnowledgeVectors(keras.layers.Layer):
             "reduced": preparation.directions is not None,
             "store": given.table.store,
             "fingerprint": given.table.fingerprint,
+            "version": given.table.version,
             "ids": given.ids,
             "coverage": given.table.coverage,
         }
@@ -268,6 +288,10 @@ class KnowledgeVectors(keras.layers.Layer):
         """What a copy of the layer needs beside its config."""
         weights = (self._table, self._keys, self._mean, self._directions)
         return [values_of(weight) for weight in weights if weight is not None]
+
+    def load_own_variables(self, store: Any) -> None:
+        """Keras calls this for .keras and .weights.h5 files."""
+        super().load_own_variables(with_own_keys(self, store, [] if self._keys is None else [self._keys]))
 
     def _filled(self, given: Given, preparation: Preparation) -> tuple[Array, Array | None]:
         """The table, spare rows and that of unknown ids behind the vocabulary, and the keys of raw ids."""

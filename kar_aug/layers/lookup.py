@@ -18,7 +18,16 @@ def keys_of(ids: Sequence[int | str]) -> npt.NDArray[np.int64]:
     """Raw ids as the integers under which the layers look them up: themselves, or a 64-bit hash of the text."""
     if len(ids) and isinstance(ids[0], str):
         return ops.keys_of_strings(ids)
-    keys, limits = np.asarray(ids, np.int64), np.iinfo(ops.KEYS)
+    return checked_keys(np.asarray(ids, np.int64))
+
+
+def checked_keys(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Keys as wide as this backend's integers are.
+
+    Raises:
+        StoreError: One is wider.
+    """
+    limits = np.iinfo(ops.KEYS)
     if len(keys) and (keys.min() < limits.min or keys.max() > limits.max):
         raise StoreError("Ids above 2,147,483,647 need integers of 64 bits, which JAX has with JAX_ENABLE_X64=1 alone.")
     return keys.astype(ops.KEYS)
@@ -47,7 +56,10 @@ def positions(ids: Any, size: int, keys: Any = None) -> Any:
         keys: (size,) ascending keys of raw ids; None where ids are places already.
     """
     if keys is None:
-        ids = ids if is_integer(ops.dtype_of(ids)) else ops.cast(ids, ops.KEYS)
+        if not is_integer(dtype := ops.dtype_of(ids)):
+            ids = ops.cast(ids, ops.KEYS)
+        elif np.dtype(dtype).itemsize < 4:  # whose largest number may be less than `size`
+            ids = ops.cast(ids, "int32")
         # Compared in their own type: cast to 32 bits first, a large id would pass for a small one.
         return ops.cast(ops.where((ids >= 0) & (ids < size), ids, ops.cast(size, ids.dtype)), "int32")
     flat = ops.reshape(ops.keys_of(ids), [-1])

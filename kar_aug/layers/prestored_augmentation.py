@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from kar_aug.layers.copies import check_known, found, offered
 from kar_aug.layers.ids import Kind, as_ids, check_symbolic
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.lookup import constant, of_each, output_shape, positions, sequence_mask, shape_like, values_of
-from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed
+from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed, with_own_keys, with_texts
 from kar_aug.layers.source import note_loaded
 
 
@@ -29,6 +29,7 @@ class PrestoredAugmentation(keras.layers.Layer):
         keys: for sources with raw ids, source name -> (vocabulary,) ascending keys (`lookup.sorted_keys`).
         table_dtype: "float32" or "float16": half the memory, about three decimal digits, and nothing above 65,504.
         mask_zero: as `KnowledgeAugmentation` has it.
+        texts: source name -> its ids that `update` added, where these are texts.
         stores, coverage, kinds: what the properties of `KnowledgeAugmentation` say, kept with the model. Coverage is
             that of the moment: `update` does not count. Both are empty, and kinds of ids are not checked, in models
             that version 0.1 saved.
@@ -49,6 +50,7 @@ class PrestoredAugmentation(keras.layers.Layer):
         stores: Mapping[str, Any] | None = None,
         coverage: Mapping[str, float] | None = None,
         kinds: Mapping[str, Kind] | None = None,
+        texts: Mapping[str, Sequence[str]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -65,6 +67,7 @@ class PrestoredAugmentation(keras.layers.Layer):
         self.stores = {name: dict(store) for name, store in (stores or {}).items()}
         self.coverage = dict(coverage or {})
         self.kinds = dict(kinds or {})
+        self.added_texts = {name: list(added) for name, added in (texts or {}).items()}
         self._augmentation = _Hidden(None)
         with ops.name_scope(self.name):
             self._tables = [
@@ -125,6 +128,10 @@ class PrestoredAugmentation(keras.layers.Layer):
         vectors = ops.cast(ops.rows_at(table, ops.reshape(places, [-1])), self.compute_dtype)
         return shape_like(ids, vectors, self._mask(ids, mask))
 
+    def keys(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Per source with raw ids, their keys, as `KnowledgeAugmentation` has them; `new_ids.NO_KEY` of spare rows."""
+        return {name: values_of(self._keys_of(name)) for name in self.key_shapes}
+
     def _keys_of(self, name: str) -> Any:
         return self._keys[list(self.key_shapes).index(name)] if name in self.key_shapes else None
 
@@ -152,6 +159,7 @@ class PrestoredAugmentation(keras.layers.Layer):
             self._tables[list(self.shapes).index(name)].assign(as_table(name, table, self.table_dtype))
             if keys is not None:
                 self._keys_of(name).assign(keys)
+                self.added_texts[name] = with_texts(self.added_texts.get(name, ()), knowledge[name])
 
     def _updated(self, name: str, vectors: Mapping[Any, Any], augmentation: KnowledgeAugmentation) -> tuple[Any, ...]:
         """The table of a source, and its keys if any, with the knowledge of more ids."""
@@ -174,6 +182,10 @@ class PrestoredAugmentation(keras.layers.Layer):
         """What a copy of the layer needs beside its config: tables, then keys."""
         return [values_of(weight) for weight in (*self._tables, *self._keys)]
 
+    def load_own_variables(self, store: Any) -> None:
+        """Keras calls this for .keras and .weights.h5 files."""
+        super().load_own_variables(with_own_keys(self, store, self._keys))
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> PrestoredAugmentation:
         config = dict(config)
@@ -194,6 +206,7 @@ class PrestoredAugmentation(keras.layers.Layer):
             "stores": self.stores,
             "coverage": self.coverage,
             "kinds": self.kinds,
+            "texts": self.added_texts,
             "content": offered(self),
         }
 

@@ -36,7 +36,8 @@ class Identity:
         dtype: of the vectors.
         ids: the kind of raw ids (`ids.Kind`), None where they are places.
         content: under which copies of the layer find it in the same process (`copies.offered`).
-        version: of the vectors (`StoreSpec.version`); None for an array, and in files that do not say.
+        version: of the vectors that the experts learnt to read (`VectorStore.version`), of whichever these here are;
+            None where they learnt on an array, and in files that do not say.
     """
 
     store: str | None
@@ -52,8 +53,8 @@ class Identity:
     @property
     def origin(self) -> dict[str, Any]:
         """Where the vectors come from, in words for people and other programs."""
-        version = {"version": self.version} if self.version else {}
-        return {"store": self.store, "fingerprint": self.fingerprint, **version}
+        said = {"store": self.store, "fingerprint": self.fingerprint, "version": self.version}
+        return {name: value for name, value in said.items() if value is not None}
 
 
 class Given(NamedTuple):
@@ -138,6 +139,11 @@ class Source:
         table = KnowledgeTable(vectors, rows, identity.store, identity.fingerprint, identity.version)
         return Given(table, None if self.keys is None else values_of(self.keys), identity.ids)
 
+    def learn_from(self, former: Source) -> None:
+        """Take over what another of this name learnt, with its vectors: the default, and their version."""
+        self.default.assign(values_of(former.default))
+        self.identity = replace(self.identity, version=former.identity.version or self.identity.version)
+
     @property
     def saved(self) -> Identity:
         """What a config says of it. Copies that are made of the config get its knowledge in this process."""
@@ -184,8 +190,15 @@ class Source:
             )
 
     def if_right(self, augmented: Any) -> Any:
-        """Augmented vectors; on JAX, whose jitted functions no `check` can look into, NaN where it would raise."""
-        return ops.if_equal(self.fingerprint, as_int64(self.identity.fingerprint).astype(ops.KEYS), augmented)
+        """Augmented vectors; where `check` would raise and a traced function cannot ask it, an error on TensorFlow, and
+        NaN on JAX.
+        """
+        ours = self.identity
+        otherwise = (
+            f"The weights were trained with {self.name} from another store than {ours.store} with {ours.fingerprint}, "
+            "which this layer has. Build it with the unchanged store, then `refresh`."
+        )
+        return ops.if_equal(self.fingerprint, as_int64(ours.fingerprint), augmented, otherwise)
 
 
 def as_int64(fingerprint: str | None) -> npt.NDArray[np.int64]:

@@ -83,13 +83,14 @@ def augment(
         )
     maker_of(model)
     names, given = _Names(model, augmentation), dict(inputs or {})
+    mean_of = partial(_mean_of, augmentation)  # of the table, if there is one, which knows whether 0 is an id
     if vectors not in ("table", "input"):
         raise ValueError(f'`vectors` must be "table" or "input". Received: {vectors!r}')
     if vectors == "input" and isinstance(augmentation, KnowledgeAugmentation):
         augmentation = VectorAugmentation.of(augmentation)
     vector_inputs = VectorInputs(augmentation) if isinstance(augmentation, VectorAugmentation) else None
     if injection == "fields":
-        entering = _fields(model, augmentation, at, given, names, vector_inputs)
+        entering = _fields(model, augmentation, at, given, names, vector_inputs, mean_of)
     elif vector_inputs is not None:
         raise ValueError('Vectors as inputs go with injection="fields". Others look up vectors of their own.')
     else:
@@ -148,8 +149,9 @@ class Read:
 
 
 def _fields(
-    model: Any, augmentation: Any, at: Any, inputs: Mapping[str, Any], names: _Names, given: VectorInputs | None
-) -> Entering:
+    model: Any, augmentation: Any, at: Any, inputs: Mapping[str, Any], names: _Names, given: VectorInputs | None,
+    mean_of: Callable[[str], Callable[..., Any]],
+) -> Entering:  # fmt: skip
     """The augmented vectors of each source, at its place. The layer is called once for each place, so that a tower that
     is taken out of the model takes its own ids alone along.
     """
@@ -167,9 +169,8 @@ def _fields(
             fields = _looked_up(augmentation, here)
         else:
             fields = [given.field(read.source, read.name, read.ids) for read in here]
-        means = [_mean_of(augmentation, read.source) for read in here]
-        each = zip(here, fields, means, strict=True)
-        entering.append((place, [_pooled(read, field, place, names, mean) for read, field, mean in each]))
+        each = zip(here, fields, strict=True)
+        entering.append((place, [_pooled(read, field, place, names, mean_of(read.source)) for read, field in each]))
     return entering
 
 

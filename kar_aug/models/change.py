@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from kar_aug._keras import keras
-from kar_aug.cache.vectors.store import VectorStore
-from kar_aug.errors import StoreError
 from kar_aug.layers import KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation, store_locations
 from kar_aug.models.find import knowledge_layers, replaced
+from kar_aug.models.versions import check_versions
 
 
 def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
     """The model for serving: each `KnowledgeAugmentation` replaced by tables of its augmented vectors.
 
     The other layers are shared with `model`, not copied; functional models inside it, towers say, are made anew where
-    there is such a layer in them. Losses and metrics that were added to it stay; its class may be Keras's own, since no
-    step of training is needed to serve. An id costs one look-up. What compares frozen vectors (`KnowledgeVectors`) is
-    fit for serving as it is.
+    there is such a layer in them. Losses and metrics that were added to it stay, and so does its class, but where that
+    cannot be made of inputs and outputs alone: then it is Keras's own, since no step of training is needed to serve.
+    An id costs one look-up. What compares frozen vectors (`KnowledgeVectors`) is fit for serving as it is.
 
     Args:
         model: a functional model. What to do with one that has a `call` of its own, the error says.
@@ -50,40 +49,29 @@ def refresh(model: Any, tables: Mapping[str, Any], *, any_version: bool = False)
 
     Args:
         tables: for every source what `KnowledgeAugmentation` takes, of the encoder it was trained with.
-        any_version: take vectors of another version (`StoreSpec.version`), which the experts never learnt to read: of
-            texts of another language model, say, that may be like the former.
+        any_version: take vectors of another version (`VectorStore.version`), which the experts never learnt to read: of
+            texts of another language model, say, that may be like the former. The version that the model learnt stays
+            the one that it asks for.
 
     Raises:
         ValueError: There is no `KnowledgeAugmentation` in the model, or it is inside a layer or model with a `call` of
-            its own; or the vectors have another dimension.
-        StoreError: They are of another version than those of the training.
+            its own, or one of a class that cannot be made of inputs and outputs; or the vectors have another dimension.
+        StoreError: They are of another version than those of the training, of a layer that compares frozen ones, too.
     """
     kinds = (KnowledgeAugmentation, KnowledgeVectors)
     _check(model, kinds, "refresh")
     if not any_version:
-        for layer in knowledge_layers(model, (KnowledgeAugmentation,)):
-            _check_versions(layer.stores, tables)
-    return replaced(model, kinds, lambda layer: layer.refreshed(tables), by="{}.refreshed(tables)")
+        for layer in knowledge_layers(model, kinds):
+            check_versions(layer, tables)
+    return replaced(
+        model, kinds, lambda layer: layer.refreshed(tables), by="{}.refreshed(tables)", keep_class="Refresh"
+    )
 
 
 def _check(model: Any, kinds: tuple[type, ...], purpose: str) -> None:
     """Raise ValueError unless the model has a layer of one of these kinds."""
     if not knowledge_layers(model, kinds):
         raise ValueError(f"Model {model.name!r} has no KnowledgeAugmentation layer: there is nothing to {purpose}.")
-
-
-def _check_versions(trained: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Any]) -> None:
-    """Raise StoreError if a table is of another version than what a source was trained with, as far as both say."""
-    for name, store in trained.items():
-        table = tables.get(name)
-        now = table.spec.version if isinstance(table, VectorStore) else getattr(table, "version", None)
-        if now is not None and store.get("version", now) != now:
-            raise StoreError(
-                f"The model was trained with vectors of {name!r} of version {store['version']}, and these are of "
-                f"version {now}: another encoder's, or of other prompts or another language model. Train it with "
-                "them, or say any_version=True.",
-                source=name, left=store["version"], right=now,
-            )  # fmt: skip
 
 
 def load_model(

@@ -18,12 +18,13 @@ from kar_aug._ops.portable import portable
 from kar_aug._version import __version__
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.layers import GivenVectors, KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation
-from kar_aug.layers.ids import STRINGS
 from kar_aug.models.change import prestore
 from kar_aug.models.find import knowledge_layers
 from kar_aug.models.formats import Serve, table_of_hashes, write_onnx, write_tflite
 from kar_aug.models.graph import input_name
 from kar_aug.models.portable_tables import tables_by_places
+from kar_aug.models.texts import texts_of
+from kar_aug.models.versions import learnt_by
 
 if TYPE_CHECKING:  # it needs pandas, and what a model of one's own is exported with does not
     from kar_aug.models.preprocessing import Preprocessing
@@ -54,7 +55,8 @@ def export(
         model: a model with a `KnowledgeAugmentation`, or one that `prestore` returned, or one whose knowledge is in
             layers that compare frozen vectors (`KnowledgeVectors`) alone; with `preprocessing`, one without any, too.
         path: folder to write; an older export there is replaced once the new one is complete.
-        stores: source name -> the vector store its knowledge came from; by default the model says.
+        stores: source name -> the vector store its knowledge came from; by default the model says. "onnx" and "tflite"
+            need those of sources whose ids are texts.
         dtype: of the prestored tables, "float32" or "float16".
         preprocessing: what makes the model's inputs of raw ids and values; by default they are taken as they are.
         format: "savedmodel"; "onnx", the file model.onnx in the folder, which takes raw ids and texts likewise (its
@@ -64,7 +66,8 @@ def export(
     Raises:
         ValueError: There is no such format.
         MissingDependencyError: For "onnx", tf2onnx is not installed.
-        StoreError: The format has no room, or no operation, for what is in the model.
+        StoreError: The format has no room, or no operation, for what is in the model; or a store does not have all
+            texts that it needs.
     """
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}")
@@ -144,14 +147,8 @@ def _save(
 
 
 def _texts(serving: Any, stores: Mapping[str, VectorStore], preprocessing: Preprocessing | None) -> list[str]:
-    """All texts by which vectors are looked up, as their stores have them: layers know their hashes alone."""
-    texts = [] if preprocessing is None else preprocessing.texts
-    for layer in knowledge_layers(serving, (PrestoredAugmentation, KnowledgeVectors)):
-        kinds = layer.kinds if isinstance(layer, PrestoredAugmentation) else {layer.source_name: layer.kind}
-        for name in (name for name, kind in kinds.items() if kind == STRINGS):
-            store = stores.get(name) or VectorStore.open(layer.stores[name]["store"])
-            texts.extend(map(str, store.ids))
-    return texts
+    """All texts that are looked up."""
+    return [*([] if preprocessing is None else preprocessing.texts), *texts_of(serving, stores)]
 
 
 def _named(model: Any, outputs: Any) -> dict[str, Any]:
@@ -171,13 +168,9 @@ def _named(model: Any, outputs: Any) -> dict[str, Any]:
 
 def _versions(serving: Any, stores: Mapping[str, VectorStore]) -> dict[str, str]:
     """Of the knowledge that the model learnt to read, as far as its file says."""
-    said = {
-        name: store["version"]
-        for layer in knowledge_layers(serving, _SERVED)
-        for name, store in layer.stores.items()
-        if "version" in store
-    }
-    return {**said, **{name: store.spec.version for name, store in stores.items()}}
+    layers = knowledge_layers(serving, _SERVED)
+    said = {name: version for layer in layers for name, version in learnt_by(layer).items()}
+    return {**said, **{name: store.version for name, store in stores.items()}}
 
 
 def _fingerprints(serving: Any, stores: Mapping[str, VectorStore]) -> dict[str, str]:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from kar_aug._keras import keras
+from kar_aug.models.graph import maker_of, with_changed
+
+_OF_KERAS = ("Functional", "Sequential")  # its classes of models that know which layer reads what
 
 
 def knowledge_layers(model: Any, kinds: tuple[type, ...]) -> list[Any]:
@@ -15,15 +18,20 @@ def knowledge_layers(model: Any, kinds: tuple[type, ...]) -> list[Any]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
 
 
-def replaced(model: Any, kinds: tuple[type, ...], replacement: Callable[[Any], Any], *, by: str) -> Any:
+def replaced(
+    model: Any, kinds: tuple[type, ...], replacement: Callable[[Any], Any], *, by: str, keep_class: str | None = None
+) -> Any:
     """The model with other layers in the place of those of these kinds. All other layers are shared with it, but for
-    functional models that have such a layer inside: these are made anew.
+    functional models that have such a layer inside: these are made anew, of the same class.
 
     Args:
         by: how the replacement of a layer is written, "{}" being the layer: for the error.
+        keep_class: what is done to the model ("Refresh"), where one whose class cannot be made of inputs and outputs is
+            refused; None to take Keras's own class for it then.
 
     Raises:
-        ValueError: Such a layer is held by one with a `call` of its own, which nobody else can make anew.
+        ValueError: Such a layer is held by one with a `call` of its own, which nobody else can make anew; or see
+            `keep_class`.
     """
     made: dict[int, Any] = {}
 
@@ -40,14 +48,29 @@ def replaced(model: Any, kinds: tuple[type, ...], replacement: Callable[[Any], A
             return layer
         if not is_functional(layer):
             raise ValueError(_advice(layer, held[0], by))
-        return keras.models.clone_model(layer, clone_function=replace)
+        return _of_class(layer, keras.models.clone_model(layer, clone_function=replace), keep_class)
 
     return changed(model)
 
 
+def _of_class(model: Any, clone: Any, keep_class: str | None) -> Any:
+    """A clone as a model of the class of the original, a user's own, with what was set on it: tf-keras clones to its
+    own class.
+    """
+    if type(model).__name__ in _OF_KERAS:
+        return clone
+    try:
+        maker_of(model, keep_class or "")
+    except ValueError:
+        if keep_class:
+            raise
+        return clone
+    return with_changed(clone, {}, (), model.name, like=model)
+
+
 def is_functional(model: Any) -> bool:
     """Whether Keras knows which of a model's layers reads what, so that it can be made anew of other layers."""
-    return any(kind.__name__ in ("Functional", "Sequential") for kind in type(model).__mro__)
+    return any(kind.__name__ in _OF_KERAS for kind in type(model).__mro__)
 
 
 def _advice(holder: Any, layer: Any, by: str) -> str:

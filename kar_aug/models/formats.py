@@ -41,8 +41,10 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
     try:
         import onnx
         import tf2onnx
+        from tf2onnx.tfonnx import handler
     except ImportError as error:
         raise MissingDependencyError(error.name or "tf2onnx", "onnx") from None
+    compared_as_numbers, _ = handler.tf_op.create_mapping(_OPSET, None)["Equal"]
     known = sorted(set(texts)) or [""]
     places = [int(key) for key in keys_of(known)]
 
@@ -69,6 +71,31 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
         context.replace_all_inputs(output, logarithm.output[0])
         context.remove_node(node.name)
 
+    def as_label(context: Any, node: Any, name: str, args: Any) -> None:
+        """Whether texts are a certain one, which tf2onnx would compare as numbers. ONNX compares no two texts: what is
+        left to be is told as missing.
+        """
+        if context.get_dtype(node.input[0]) != onnx.TensorProto.STRING:
+            compared_as_numbers(context, node)
+            return
+        constants = [place for place, given in enumerate(node.inputs) if given.is_const()]
+        text = list(np.ravel(node.inputs[constants[0]].get_tensor_value(as_list=False))) if constants else []
+        if len(text) != 1:
+            node.type = f"{node.type}OfTexts"
+            return
+        is_it = node.type == "Equal"
+        labels = {"keys_strings": [_text(text[0])], "values_int64s": [int(is_it)], "default_int64": int(not is_it)}
+        output, shape = node.output[0], context.get_shape(node.output[0])
+        encoder = context.make_node(
+            "LabelEncoder", [node.input[1 - constants[0]]], attr=labels, domain="ai.onnx.ml",
+            dtypes=[onnx.TensorProto.INT64], shapes=[shape],
+        )  # fmt: skip
+        truth = context.make_node(
+            "Cast", encoder.output, attr={"to": onnx.TensorProto.BOOL}, dtypes=[onnx.TensorProto.BOOL], shapes=[shape]
+        )
+        context.replace_all_inputs(output, truth.output[0])
+        context.remove_node(node.name)
+
     def as_choice(context: Any, node: Any, name: str, args: Any) -> None:
         """One or the other. tf2onnx adds up both, times 0 or 1, so that a missing value's NaN would reach all."""
         node.type = "Where"
@@ -77,6 +104,8 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
         _HASHED: (as_labels, []),
         "Log1p": (as_logarithm, []),
         "SelectV2": (as_choice, []),
+        "Equal": (as_label, []),
+        "NotEqual": (as_label, []),
     }
     with portable(), _said_nothing("tf2onnx"):
         model, _ = tf2onnx.convert.from_function(
@@ -98,6 +127,11 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
     path = folder / ONNX
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def _text(value: Any) -> str:
+    """Of a constant's, as whatever it is kept."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _nodes(graph: Any) -> list[Any]:

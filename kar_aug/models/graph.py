@@ -15,7 +15,9 @@ _LATER |= {"compiled_loss", "compiled_metrics", "steps_per_execution", "jit_comp
 _LOSSES, _METRICS = "AddLoss", "AddMetric"  # tf-keras's layers of what `model.add_loss` and `add_metric` were given
 
 
-def with_changed(model: Any, changes: Mapping[int, Callable[[Any], Any]], further: Sequence[Any], name: str) -> Any:
+def with_changed(
+    model: Any, changes: Mapping[int, Callable[[Any], Any]], further: Sequence[Any], name: str, like: Any = None
+) -> Any:
     """The model with other tensors in the place of some; its layers, and what else it shares with them, are the same.
 
     It is of the same class, with the same structure of inputs and outputs and the same names of these, and with the
@@ -25,11 +27,13 @@ def with_changed(model: Any, changes: Mapping[int, Callable[[Any], Any]], furthe
     Args:
         changes: `id` of a symbolic tensor of the model -> what takes it to the one that is read in its place.
         further: inputs that the changes bring along; a dictionary of inputs has them under their names.
+        like: the model whose class, and attributes, it gets; by default `model`.
 
     Raises:
         ValueError: The model's class cannot be made of inputs and outputs alone.
     """
-    make = maker_of(model)
+    like = model if like is None else like
+    make = maker_of(like)
     told = [layer for layer in model.layers if type(layer).__name__ in (_LOSSES, _METRICS)]
     told_of = {id(layer): tensors_read(layer._inbound_nodes[-1])[0] for layer in told}
     made = _made_again([*model.outputs, *told_of.values()], changes)
@@ -42,7 +46,7 @@ def with_changed(model: Any, changes: Mapping[int, Callable[[Any], Any]], furthe
             changed.add_loss(tensor)
         else:
             changed.add_metric(tensor, aggregation=layer.aggregation, name=layer.metric_name)
-    _bring_along(model, changed)
+    _bring_along(like, changed)
     return changed
 
 
@@ -59,8 +63,11 @@ def _bring_along(model: Any, changed: Any) -> None:
             setattr(changed, name, value)
 
 
-def maker_of(model: Any) -> Callable[[Any, Any, str], Any]:
+def maker_of(model: Any, verb: str = "Augment") -> Callable[[Any, Any, str], Any]:
     """What makes a model of the same class of inputs, outputs and a name.
+
+    Args:
+        verb: what was to be done to it, for the error.
 
     Raises:
         ValueError: The class takes, or does, something else.
@@ -78,7 +85,7 @@ def maker_of(model: Any) -> Callable[[Any, Any, str], Any]:
     if others:
         raise ValueError(
             f"Model {model.name!r} is a {kind.__name__}, which cannot be made of inputs and outputs alone (its "
-            f"constructor takes {', '.join(others)}). Augment its graph, keras.Model(model.input, model.output), and "
+            f"constructor takes {', '.join(others)}). {verb} its graph, keras.Model(model.input, model.output), and "
             f"make a {kind.__name__} of the result's `input` and `output`."
         )
     return lambda inputs, outputs, name: kind(inputs, outputs, name=name)

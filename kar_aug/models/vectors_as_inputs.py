@@ -67,8 +67,9 @@ class Split(NamedTuple):
 
 
 def split(
-    model: Any, folder: Path | str, stores: Mapping[str, VectorStore] | None = None, *, versions: bool = False
-) -> Split:
+    model: Any, folder: Path | str, stores: Mapping[str, VectorStore] | None = None, *, versions: bool = False,
+    any_version: bool = False,
+) -> Split:  # fmt: skip
     """Take a trained model apart: its augmented vectors by id, and a ranker that is given them with each request, so
     that no table is in its graph. Predictions agree to rounding.
 
@@ -82,16 +83,19 @@ def split(
             in it has an augmented vector. A source that was given an array has those of the model's integers.
         versions: {name}_version, strings, in place of {name}_known: the version of each vector, as `publish` writes it
             beside it (empty where there is none). Vectors of another version are as if there were none.
+        any_version: take `stores` of another version, as `refresh` has it.
 
     Raises:
         ValueError: There is no `KnowledgeAugmentation` in the model's own graph.
-        StoreError: A store is gone, or there is one of another adaptor's vectors in `folder`.
+        StoreError: A store is gone, or of another version than the model learnt to read; or there is one of another
+            adaptor's vectors in `folder`.
     """
     tables: dict[str, VectorStore] = {}
 
     def reading(layer: KnowledgeAugmentation) -> GivenVectors:
         for name in layer.sources:
-            tables[name] = _augmented(layer, name, (stores or {}).get(name), Path(folder) / name)
+            store = (stores or {}).get(name)
+            tables[name] = _augmented(layer, name, store, Path(folder) / name, any_version=any_version)
         given = GivenVectors({name: tables[name] for name in layer.sources}, name=f"{layer.name}_augmented")
         given.set_weights(list(layer.defaults.values()))
         return given
@@ -166,12 +170,15 @@ def _without_idle(model: Any, read_before: set[int]) -> Any:
     return maker_of(model)(kept, outputs, model.name)
 
 
-def _augmented(layer: KnowledgeAugmentation, name: str, store: VectorStore | None, folder: Path) -> VectorStore:
+def _augmented(
+    layer: KnowledgeAugmentation, name: str, store: VectorStore | None, folder: Path, *, any_version: bool
+) -> VectorStore:
     """The augmented vectors of a source, by id."""
-    if store is None and name in layer.stores:
-        store = VectorStore.open(layer.stores[name]["store"])
+    place = layer.stores.get(name, {}).get("store")
+    if store is None and place is not None:
+        store = VectorStore.open(place)
     if store is not None:
-        return augmented_store(layer, name, store, folder)
+        return augmented_store(layer, name, store, folder, any_version=any_version)
     known = np.flatnonzero(layer.table(name).rows >= 0)
     vectors = layer.augmented_vectors(name)[known]
     if len(layer.keys().get(name, ())):

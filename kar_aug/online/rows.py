@@ -24,9 +24,9 @@ SIZE = 16_384  # rows of a batch
 _DAY = len("2000-01-31")
 
 
-def version_of(spec: StoreSpec) -> str:
-    """That of all vectors of a store: `StoreSpec.version`."""
-    return spec.version
+def version_of(vectors: VectorStore | StoreSpec) -> str:
+    """That of all vectors of a store, `VectorStore.version`; or of those of a spec that went through no PCA."""
+    return vectors.version
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Rows:
     @property
     def version(self) -> str:
         """That of all rows."""
-        return self.store.spec.version
+        return self.store.version
 
     @property
     def moment(self) -> datetime:
