@@ -88,10 +88,8 @@ def check(store: VectorStore, known: Known) -> None:
     ids = ["a", "ab", "b", *range(-1, 4), None]
     asked = [(id, second) for id in ids for second in range(8)]
     expected = [
-        max(
-            ((second, value) for (id, second), value in known.items() if id == wanted and second < before), default=None
-        )
-        for wanted, before in asked
+        max(((since, value) for (id, since), value in known.items() if id == wanted and since < time), default=None)
+        for wanted, time in asked
     ]
     if not known:
         assert not len(store) and not store.versions

@@ -21,8 +21,8 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class IdIndex:
-    """Sorted `ids` without repetition, and per id its row. Where ids have versions, ids and `times` are sorted together,
-    a row each pair; times are as in `kar_aug.cache.vectors.moments`.
+    """Sorted `ids` without repetition, and per id its row. Where ids have versions, ids and `times` are sorted
+    together, a row each pair; times are as in `kar_aug.cache.vectors.moments`.
     """
 
     ids: Array

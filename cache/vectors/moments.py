@@ -8,7 +8,6 @@ when something is asked for: rounding never lets anybody look ahead.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,7 +35,7 @@ def as_of_moment(text: str) -> int:
     return moment + bool(_FINER.search(text))
 
 
-def moments(times: Sequence[Any] | npt.NDArray[Any]) -> Moments:
+def moments(times: Any) -> Moments:
     """When something is asked for, from NumPy's or Python's datetimes, a column of a data frame, texts in ISO 8601, or
     seconds since 1970. What has no time (NaN, NaT, None) is before everything.
 
@@ -44,8 +43,7 @@ def moments(times: Sequence[Any] | npt.NDArray[Any]) -> Moments:
         ValueError: Seconds are in single precision, which is a minute too coarse, or are no seconds by their size.
     """
     if hasattr(times, "dt"):  # a column of pandas, with a zone perhaps
-        column: Any = times
-        times = (column if column.dt.tz is None else column.dt.tz_convert("UTC").dt.tz_localize(None)).to_numpy()
+        times = (times if times.dt.tz is None else times.dt.tz_convert("UTC").dt.tz_localize(None)).to_numpy()
     array = np.asarray(times)
     if array.dtype.kind == "M":
         whole = array.astype("datetime64[us]")
@@ -67,9 +65,9 @@ def _of_seconds(array: npt.NDArray[Any]) -> Moments:
     if array.dtype.kind == "f" and array.dtype.itemsize < 8:
         raise ValueError(f"`times` in {array.dtype} are a minute off, which may look ahead. Give float64 or int64.")
     if array.size and not np.nanmax(np.abs(array.astype(np.float64)), initial=0) <= _LATEST_SECONDS:
+        first = array[np.abs(array) > _LATEST_SECONDS].flat[0]
         raise ValueError(
-            f"`times` must be seconds since 1970. Received: {array[np.abs(array) > _LATEST_SECONDS].flat[0]}, which are "
-            "milliseconds or less by their size."
+            f"`times` must be seconds since 1970. Received: {first}, which are milliseconds or less by their size."
         )
     if array.dtype.kind in "iu":
         return array.astype(np.int64) * 1_000_000

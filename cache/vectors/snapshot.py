@@ -163,7 +163,7 @@ class Snapshot:
         Args:
             versions: per id the moment of the version that is meant; the last one if None.
         """
-        rows = self._index.find(ids) if versions is None else self._index.exactly(ids, versions)
+        rows = self.rows(ids, versions)
         keys: list[str | None] = [None] * len(rows)
         known = np.flatnonzero(rows >= 0)
         for place, key in zip(known.tolist(), self.keys_at(rows[known]), strict=True):
@@ -180,11 +180,16 @@ class Snapshot:
             return parts[0]
         return np.concatenate([np.empty((0, self.spec.dimension), self.spec.dtype), *parts])
 
-    def rows(self, ids: Sequence[EntityId | None] | Array) -> npt.NDArray[np.int32]:
-        """Per id its row in `vectors`, that of its last version, -1 where it has none."""
-        return self._index.find(ids).astype(np.int32)
+    def rows(self, ids: Sequence[EntityId | None] | Array, versions: Moments | None = None) -> npt.NDArray[np.int32]:
+        """Per id its row in `vectors`, -1 where it has none.
 
-    def rows_at(self, ids: Sequence[EntityId | None] | Array, times: Sequence[Any] | Array) -> npt.NDArray[np.int32]:
+        Args:
+            versions: per id the moment of the version that is meant; the last one if None.
+        """
+        rows = self._index.find(ids) if versions is None else self._index.exactly(ids, versions)
+        return rows.astype(np.int32)
+
+    def rows_at(self, ids: Sequence[EntityId | None] | Array, times: Any) -> npt.NDArray[np.int32]:
         """Per id and time the row of the id's last version that is strictly before it, -1 where there is none.
 
         Args:
@@ -204,8 +209,8 @@ class Snapshot:
         """Raise StoreError unless the store is of versions: what is of no time can be asked for at none."""
         if not self.versioned and len(self._parts):
             raise StoreError(
-                f"{self.path} holds one vector an id, and not since when it may be used: leave the times out, or encode "
-                'versions ([prompts] selection = "blocks").',
+                f"{self.path} holds one vector an id, and not since when it may be used: leave the times out, or "
+                'encode versions ([prompts] selection = "blocks").',
                 path=self.path,
             )
 

@@ -63,7 +63,7 @@ class VectorStore(Snapshot):
             file = f"{self.path / group.name}.matrix.npy"
             raise StoreError(f"{file} cannot be read ({error}). Delete {self.path} and {AGAIN}", path=file) from None
 
-    def gather(self, ids: Sequence[EntityId] | Array, times: Sequence[Any] | Array | None = None) -> Array:
+    def gather(self, ids: Sequence[EntityId] | Array, times: Any = None) -> Array:
         """Vectors of `ids`, shape (len(ids), dimension).
 
         Args:
@@ -81,9 +81,7 @@ class VectorStore(Snapshot):
             raise StoreError(f"{self.path} has no vector of {missing!r}.", path=self.path, entity_id=missing)
         return self.vectors_at(rows)
 
-    def align(
-        self, vocabulary: Sequence[EntityId | None] | Array, times: Sequence[Any] | Array | None = None
-    ) -> KnowledgeTable:
+    def align(self, vocabulary: Sequence[EntityId | None] | Array, times: Any = None) -> KnowledgeTable:
         """The knowledge of a model's vocabulary: `vocabulary[i]` is the id that the model calls i, or None.
 
         Args:
@@ -106,7 +104,7 @@ class VectorStore(Snapshot):
         rows = self._index.find(vocabulary)
         return self.vectors_at(rows), rows >= 0
 
-    def coverage(self, ids: Sequence[EntityId] | Array, times: Sequence[Any] | Array | None = None) -> float:
+    def coverage(self, ids: Sequence[EntityId] | Array, times: Any = None) -> float:
         """Share of `ids` that have a vector, before their times if such are given; repeated ids count each time."""
         rows = self._index.find(ids) if times is None else self.rows_at(ids, times)
         return float((rows >= 0).mean()) if len(ids) else 0.0
