@@ -170,7 +170,11 @@ class PromptConfig:
         max_events: how many of a user's history events a prompt shows.
         selection: which of the events, where there are more: "recent"; "informative" (rated unlike most, of rare
             items); "diverse" (a cover of the taste by the items' vectors); "summarised" (the latest, after summaries of
-            all before, which are asked for first: see `kar_aug.prompts.histories.summaries`).
+            all before, which are asked for first: see `kar_aug.prompts.histories.summaries`). Or "blocks", under
+            "temporal": all events of the log, max_events at a time, so that what is known of a user grows, and each
+            sample is given what was known before it: see `kar_aug.prompts.histories.blocks`.
+        unfinished_block: with "blocks", whether the last one is asked about before it is full, and again when it has
+            grown.
         min_events: users with a shorter history are not asked about.
         fallback: what is said of users below min_events, at no cost: "none"; "profile"; "average" (what most users
             like).
@@ -190,6 +194,7 @@ class PromptConfig:
     leave_out: tuple[str, ...] = ()
     max_events: int = setting(30, least=1)
     selection: str = setting("recent", among=SELECTIONS, was="history")
+    unfinished_block: bool = False
     min_events: int = setting(1, least=1)
     fallback: str = setting("none", among=FALLBACKS)
     max_users: int | None = setting(None, least=0)
@@ -202,6 +207,14 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         check("prompts", self)
+        if self.selection != "blocks":
+            if self.unfinished_block:
+                raise ConfigError('[prompts] unfinished_block goes with selection = "blocks" only.')
+        elif self.user_clusters is not None or self.fallback != "none":
+            raise ConfigError(
+                '[prompts] selection = "blocks" knows since when each text may be used, which nobody can say of '
+                "user_clusters and fallback: leave them out."
+            )
 
 
 @dataclass(frozen=True)
@@ -496,6 +509,13 @@ class Config:
     compare: CompareConfig = field(default_factory=CompareConfig)
     workdir: str = ".kar"
     folder: Path = Path()
+
+    def __post_init__(self) -> None:
+        if self.prompts.selection == "blocks" and self.data.protocol == "user":
+            raise ConfigError(
+                '[prompts] selection = "blocks" goes with [data] protocol = "temporal": under "user" all samples come '
+                "after all that is asked about, and there is one version of each user."
+            )
 
     @classmethod
     def load(cls, path: Path | str, changes: Mapping[str, Any] | None = None) -> Self:

@@ -190,6 +190,7 @@ SELECTIONS = Registry(
         "informative": "kar_aug.prompts.histories.select:by_information",
         "diverse": "kar_aug.prompts.histories.select:by_distance",
         "summarised": "kar_aug.prompts.histories.select:by_time",
+        "blocks": "kar_aug.prompts.histories.select:by_time",
     },
 )
 PLACES = Registry(

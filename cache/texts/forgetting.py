@@ -33,6 +33,7 @@ NO_QUESTION = "forgotten"  # in the ledger, where a question's key was
 # Kinds of questions about users whose ids begin with the user's, as `repr` writes it: about parts of histories (see
 # kar_aug.prompts.histories.summaries), and of fairness audits (see kar_aug.pipeline.fairness).
 _PARTS = ("history", "audit")
+_BLOCKS = ":blocks-"  # likewise, in the middle: "user:kar:blocks-30"
 _OWNER = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+) """)
 _ROWS = 256
 _PATTERNS = 100  # of one statement: SQLite takes a condition of a thousand terms, and each of these is several
@@ -57,7 +58,7 @@ class Whom:
         kind = (knowledge or "").partition(":")[0]
         if is_of_groups(knowledge or ""):
             return kind == self.entity and ((knowledge or "").rpartition("-")[2], entity_id) in self.groups
-        if kind in _PARTS:
+        if kind in _PARTS or _BLOCKS in (knowledge or ""):
             return self.entity == "user" and any(str(entity_id).startswith(f"{id!r} ") for id in self.ids)
         return kind == self.entity and any(type(id) is type(entity_id) and id == entity_id for id in self.ids)
 
@@ -150,10 +151,11 @@ def linked_entities(cache: TextCache, entity: str) -> set[Id]:
             kind, id = knowledge.partition(":")[0], _id(stored)
             if id is None or is_of_groups(knowledge):
                 continue
-            if kind == entity:
+            if kind in _PARTS or _BLOCKS in knowledge:
+                if entity == "user" and (owner := _OWNER.match(str(id))):
+                    found.add(ast.literal_eval(owner[1]))
+            elif kind == entity:
                 found.add(id)
-            elif kind in _PARTS and entity == "user" and (owner := _OWNER.match(str(id))):
-                found.add(ast.literal_eval(owner[1]))
     return found
 
 
@@ -208,7 +210,8 @@ def _links(connection: sa.Connection, whom: Whom) -> Sequence[Any]:
         look(links.entity_id.in_(ids))
     for owners in batched(whom.ids, _PATTERNS):
         parts = [links.entity_id.startswith(json.dumps(f"{id!r} ")[:-1], autoescape=True) for id in owners]
-        look(sa.and_(links.knowledge.in_(_PARTS), sa.or_(*parts)))
+        of_parts = sa.or_(links.knowledge.in_(_PARTS), links.knowledge.contains(_BLOCKS))
+        look(sa.and_(of_parts, sa.or_(*parts)))
     return [*found.values()]
 
 

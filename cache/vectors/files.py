@@ -19,6 +19,7 @@ from kar_aug._files import write_atomic
 from kar_aug.errors import StoreError
 
 FORMAT = 2
+VERSIONED_FORMAT = 3  # of a store that holds several versions of an id: older code would take the last row for the only
 MANIFEST = "manifest.json"
 AGAIN = "run kar-aug encode again: the texts are in the text cache."
 _BLOCK = 1 << 22
@@ -90,7 +91,8 @@ class StoreSpec:
 class Group:
     """Arrays that were written together: `{name}.{kind}.npy` with the SHA-256 of each file, by kind.
 
-    kind: "part" (vectors, ids, keys), "deleted" (ids), "index" (ids, rows) or "projection" (matrix).
+    kind: "part" (vectors, ids, keys), "deleted" (ids), "index" (ids, rows) or "projection" (matrix); in a store with
+    versions the first three have `times`, too.
     """
 
     name: str
@@ -139,6 +141,11 @@ class Manifest:
         return sum(part.rows for part in self.parts if not part.deletes)
 
     @property
+    def versioned(self) -> bool:
+        """Whether an id may have several vectors, each since a moment."""
+        return any("times" in part.files for part in self.parts)
+
+    @property
     def groups(self) -> list[Group]:
         """Everything on disk that belongs to this state."""
         return [*self.parts, *(group for group in (self.index, self.projection) if group is not None)]
@@ -158,11 +165,11 @@ class Manifest:
         path = folder / MANIFEST
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            if document["format"] != FORMAT:
+            if document["format"] not in (FORMAT, VERSIONED_FORMAT):
                 raise StoreError(
-                    f"{folder} has format {document['format']}; this kar-aug reads {FORMAT}. "
+                    f"{folder} has format {document['format']}; this kar-aug reads {VERSIONED_FORMAT}. "
                     f"Upgrade kar-aug, or delete the folder and {AGAIN}",
-                    path=folder, left=document["format"], right=FORMAT,
+                    path=folder, left=document["format"], right=VERSIONED_FORMAT,
                 )  # fmt: skip
             checksum = document.pop("checksum")
             if checksum != _checksum(document):
@@ -185,7 +192,7 @@ class Manifest:
     def publish(self, folder: Path) -> Manifest:
         """Make this the state that readers see; returns it with its generation."""
         published = replace(self, generation=self.generation + 1)
-        document = {"format": FORMAT, **asdict(published)}
+        document = {"format": VERSIONED_FORMAT if self.versioned else FORMAT, **asdict(published)}
         write_atomic(folder / MANIFEST, json.dumps({**document, "checksum": _checksum(document)}, indent=1))
         return published
 

@@ -21,37 +21,107 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class IdIndex:
-    """Sorted `ids` without repetition, and per id its row."""
+    """Sorted `ids` without repetition, and per id its row. Where ids have versions, ids and `times` are sorted
+    together, a row each pair; times are as in `kar_aug.cache.vectors.moments`.
+    """
 
     ids: Array
     rows: npt.NDArray[np.int64]
+    times: npt.NDArray[np.int64] | None = None
 
     @classmethod
-    def build(cls, ids: Array, rows: npt.NDArray[np.int64]) -> IdIndex:
-        """An index in which the last of equal ids wins; row -1 says that the id was deleted."""
-        order = np.argsort(ids, kind="stable")
+    def build(cls, ids: Array, rows: npt.NDArray[np.int64], times: npt.NDArray[np.int64] | None = None) -> IdIndex:
+        """An index in which the last of equal ids (and times) wins; row -1 says that the id was deleted."""
+        order = np.argsort(ids, kind="stable") if times is None else np.lexsort((times, ids))
         ids = ids[order]
-        last = np.ones(len(ids), bool)
-        last[:-1] = ids[1:] != ids[:-1]
-        return cls(ids[last], rows[order][last])
+        differ = ids[1:] != ids[:-1]
+        if times is not None:
+            times = times[order]
+            differ = differ | (times[1:] != times[:-1])
+        last = np.r_[differ, np.ones(min(len(ids), 1), bool)]
+        return cls(ids[last], rows[order][last], None if times is None else times[last])
 
     def followed_by(self, newer: IdIndex) -> IdIndex:
         """Both, where `newer` wins; deleted ids are gone."""
-        both = IdIndex.build(np.concatenate([self.ids, newer.ids]), np.concatenate([self.rows, newer.rows]))
-        live = both.rows >= 0
-        return IdIndex(both.ids[live], both.rows[live])
+        times = None
+        if newer.times is not None:
+            times = newer.times if self.times is None else np.concatenate([self.times, newer.times])
+        ids, rows = np.concatenate([self.ids, newer.ids]), np.concatenate([self.rows, newer.rows])
+        return IdIndex.build(ids, rows, times).live
+
+    @property
+    def live(self) -> IdIndex:
+        """Without what was deleted."""
+        live = self.rows >= 0
+        return IdIndex(self.ids[live], self.rows[live], None if self.times is None else self.times[live])
+
+    @property
+    def latest(self) -> IdIndex:
+        """The last version of each id alone."""
+        if self.times is None:
+            return self
+        last = np.r_[self.ids[1:] != self.ids[:-1], np.ones(min(len(self.ids), 1), bool)]
+        return IdIndex(self.ids[last], self.rows[last])
 
     def find(self, ids: Sequence[EntityId | None] | Array) -> npt.NDArray[np.int64]:
-        """Per id its row, -1 where it has none. Ids of another type, None among them, have none."""
+        """Per id its row, that of its last version, -1 where it has none. Ids of another type, None among them, have
+        none.
+        """
         found = np.full(len(ids), -1, np.int64)
+        first, stop = self.spans(ids)
+        hit = stop > first
+        found[hit] = self.rows[stop[hit] - 1]
+        return found
+
+    def spans(self, ids: Sequence[EntityId | None] | Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Per id the places of its versions here: (first, one after the last), which are equal where it has none."""
         if not len(self.ids):
-            return found
+            return np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
         asked, possible = _comparable(ids, self.ids.dtype)
-        place = np.searchsorted(self.ids, asked)
-        place[place == len(self.ids)] = 0
-        hit = possible & (self.ids[place] == asked)
+        first = np.searchsorted(self.ids, asked)
+        if self.times is None:
+            stop = first + (self.ids[np.minimum(first, len(self.ids) - 1)] == asked)
+        else:
+            stop = np.searchsorted(self.ids, asked, side="right")
+        return first, np.where(possible, stop, first)
+
+    def before(
+        self, first: npt.NDArray[np.int64], stop: npt.NDArray[np.int64], times: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """The row of the last version strictly before each time, among those of a span (see `spans`); -1 where there
+        is none.
+        """
+        place = self._first_not_before(first, stop, times)
+        found = np.full(len(place), -1, np.int64)
+        hit = place > first
+        found[hit] = self.rows[place[hit] - 1]
+        return found
+
+    def exactly(self, ids: Sequence[EntityId | None] | Array, times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The row of the version of just that time of each id; -1 where there is none."""
+        first, stop = self.spans(ids)
+        place = self._first_not_before(first, stop, times)
+        found = np.full(len(place), -1, np.int64)
+        inside = np.flatnonzero(place < stop)
+        hit = inside[self._times[place[inside]] == times[inside]]
         found[hit] = self.rows[place[hit]]
         return found
+
+    @property
+    def _times(self) -> npt.NDArray[np.int64]:
+        return np.empty(0, np.int64) if self.times is None else self.times
+
+    def _first_not_before(
+        self, first: npt.NDArray[np.int64], stop: npt.NDArray[np.int64], times: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Binary search in all spans at once: as many steps as the longest needs."""
+        low, high = first.copy(), stop.copy()
+        while len(open_ := np.flatnonzero(low < high)):
+            middle = (low[open_] + high[open_]) // 2
+            earlier = self._times[middle] < times[open_]
+            low[open_[earlier]] = middle[earlier] + 1
+            high[open_[~earlier]] = middle[~earlier]
+        return low
 
 
 def stored_ids(ids: Sequence[EntityId] | Array) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug.cache.vectors.snapshot import Snapshot
+from kar_aug.cache.vectors.versions import Versions
 from kar_aug.cache.vectors.vocabulary import Vocabulary, rows_of
 from kar_aug.errors import StoreError
 
@@ -25,6 +26,7 @@ def join(
     sources: Mapping[str, tuple[Snapshot, Vocabulary]],
     *,
     dimension: int | None = None,
+    times: str | Mapping[str, str] | None = None,
     parallel: int = 1,
 ) -> Any:
     """`dataset` with the knowledge vectors of its ids.
@@ -33,6 +35,9 @@ def join(
         dataset: a `tf.data.Dataset` of batches: dictionaries of inputs, alone or first in a tuple with labels.
         sources: id input -> its store, and its vocabulary: `vocabulary[i]` is the id that the model calls i.
         dimension: what the model expects of every vector, checked if given.
+        times: the input that says when each row was, for stores of versions: a row gets the last version strictly
+            before, and is unknown where there is none. One for all sources, or by source for those that have versions.
+            Seconds since 1970 as int64 or float64, or texts in ISO 8601. The input stays among the others.
         parallel: batches gathered at the same time.
 
     Returns:
@@ -41,20 +46,25 @@ def join(
         batches are prepared ahead.
 
     Raises:
-        StoreError: A store's dimension is not the expected one; or a vocabulary has ids of another kind than its
-            store's, or none that has a vector.
+        StoreError: A store's dimension is not the expected one; it is not of versions, and times are given; or a
+            vocabulary has ids of another kind than its store's, or none that has a vector.
         MissingDependencyError: TensorFlow is not installed.
     """
     from kar_aug._keras import tf
 
-    gatherers = {name: _Gatherer(name, store, vocabulary, dimension) for name, (store, vocabulary) in sources.items()}
+    time_of = dict.fromkeys(sources, times) if times is None or isinstance(times, str) else times
+    gatherers = {
+        name: (_Gatherer if time_of.get(name) is None else _VersionGatherer)(name, store, vocabulary, dimension)
+        for name, (store, vocabulary) in sources.items()
+    }
 
     def joined(inputs: Any, *labels: Any) -> Any:
         inputs = dict(inputs)
         for name, gatherer in gatherers.items():
             ids = inputs[name]
             dtype = tf.as_dtype(gatherer.store.spec.dtype)
-            vectors, known = tf.numpy_function(gatherer, [ids], [dtype, tf.bool], stateful=False)
+            read = [ids] if time_of.get(name) is None else [ids, inputs[time_of[name]]]
+            vectors, known = tf.numpy_function(gatherer, read, [dtype, tf.bool], stateful=False)
             inputs[f"{name}_vectors"] = tf.ensure_shape(vectors, [*ids.shape, gatherer.store.spec.dimension])
             inputs[f"{name}_known"] = tf.ensure_shape(known, ids.shape)
         return (inputs, *labels) if labels else inputs
@@ -72,11 +82,27 @@ class _Gatherer:
                 f"{name}. Encode with the encoder that the model was made for.",
                 path=store.path, source=name, left=dimension, right=store.spec.dimension,
             )  # fmt: skip
-        self.store, self._rows = store, rows_of(store, vocabulary)
+        self.store = store
+        self._prepare(vocabulary)
+
+    def _prepare(self, vocabulary: Vocabulary) -> None:
+        self._rows = rows_of(self.store, vocabulary)
 
     def __call__(self, ids: npt.NDArray[Any]) -> tuple[Any, Any]:
         inside = (ids >= 0) & (ids < len(self._rows))
-        rows = np.where(inside, self._rows[np.where(inside, ids, 0)], -1).astype(np.int64)
+        return self._vectors(np.where(inside, self._rows[np.where(inside, ids, 0)], -1).astype(np.int64))
+
+    def _vectors(self, rows: npt.NDArray[np.int64]) -> tuple[Any, Any]:
         distinct, place = np.unique(rows, return_inverse=True)
         vectors = self.store.vectors_at(distinct)[place.reshape(-1)]
-        return vectors.reshape(*ids.shape, self.store.spec.dimension), rows >= 0
+        return vectors.reshape(*rows.shape, self.store.spec.dimension), rows >= 0
+
+
+class _VersionGatherer(_Gatherer):
+    """(ids of the model, their times) -> the same of the versions before."""
+
+    def _prepare(self, vocabulary: Vocabulary) -> None:
+        self._versions = Versions(self.store, vocabulary)
+
+    def __call__(self, ids: npt.NDArray[Any], times: npt.NDArray[Any]) -> tuple[Any, Any]:  # type: ignore[override]
+        return self._vectors(self._versions.rows(ids, times))

@@ -11,6 +11,7 @@ import numpy as np
 
 from kar_aug._files import atomic_path
 from kar_aug.cache.vectors.files import StoreSpec
+from kar_aug.cache.vectors.moments import Moments
 from kar_aug.cache.vectors.snapshot import Snapshot
 from kar_aug.cache.vectors.writer import open_writer
 from kar_aug.errors import MissingDependencyError, StoreError
@@ -22,15 +23,19 @@ except ImportError:
     raise MissingDependencyError("pyarrow", "parquet") from None
 
 ROWS = 65_536
+_TIME = pa.timestamp("us", tz="UTC")
 
 
 def batches(store: Snapshot, size: int = ROWS) -> Iterator[pa.RecordBatch]:
     """See `VectorStore.batches`."""
     kind = pa.float16() if store.spec.dtype == "float16" else pa.float32()
-    for ids, keys, vectors in store.blocks(size):
+    for ids, times, keys, vectors in store.version_blocks(size):
         flat = pa.array(vectors.reshape(-1), kind)
         lists = pa.FixedSizeListArray.from_arrays(flat, store.spec.dimension)
-        yield pa.RecordBatch.from_arrays([pa.array(ids), pa.array(keys), lists], ["id", "key", "vector"])
+        columns = {"id": pa.array(ids), "key": pa.array(keys), "vector": lists}
+        if times is not None:
+            columns["as_of"] = pa.array(times, _TIME)
+        yield pa.RecordBatch.from_pydict(columns)
 
 
 def write(store: Snapshot, path: Path) -> None:
@@ -60,6 +65,13 @@ def append(parquet: Path | str, path: Path, spec: StoreSpec | None) -> None:
                     ids, vectors = batch.column("id").to_pylist(), batch.column("vector").flatten()
                     keys = batch.column("key").to_pylist() if "key" in batch.schema.names else [""] * len(ids)
                     matrix = np.asarray(vectors).reshape(len(ids), -1)
-                    writer.append(ids, keys, matrix, as_of=described["as_of"] if described else None)
+                    as_of = described["as_of"] if described else None
+                    writer.append(ids, keys, matrix, as_of=as_of, versions=_versions(batch))
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise StoreError(f"{parquet} is not a Parquet file of vectors ({error}).", path=parquet) from None
+
+
+def _versions(batch: pa.RecordBatch) -> Moments | None:
+    if "as_of" not in batch.schema.names:
+        return None
+    return np.asarray(batch.column("as_of").cast(_TIME).cast(pa.int64()).to_numpy(), np.int64)

@@ -5,13 +5,19 @@
       00000-part.vectors.npy        (rows, dimension) fp16 or fp32
       00000-part.ids.npy            (rows,) int64, or strings as UTF-8
       00000-part.keys.npy           (rows,) the key of the text that each vector encodes
+      00000-part.times.npy          (rows,) until when that text knew; of a store of versions alone
       00001-index.ids.npy           (ids,) sorted
       00001-index.rows.npy          (ids,) the row of each
+      00001-index.times.npy         (ids,) of a store of versions, whose ids stand once for each
 
 Files are written once and never changed. The manifest that names them replaces the old one in a single rename: a
 reader sees the store before or after, never between, and a writer that is killed leaves the last published
 generation. A later row supersedes an earlier one of the same id. An open store has all its files mapped, so that
 nothing a writer does, pruning included, changes or breaks it.
+
+A store of versions keeps several vectors an id, each with the time of the last event that its text knew. Who asks with
+times gets for each the last version strictly before it, and nothing where there is none: whatever is trained on that
+looks ahead nowhere. Who asks without (a model that is served, an online store) gets the last version of all.
 """
 
 from __future__ import annotations
@@ -57,25 +63,38 @@ class VectorStore(Snapshot):
             file = f"{self.path / group.name}.matrix.npy"
             raise StoreError(f"{file} cannot be read ({error}). Delete {self.path} and {AGAIN}", path=file) from None
 
-    def gather(self, ids: Sequence[EntityId] | Array) -> Array:
+    def gather(self, ids: Sequence[EntityId] | Array, times: Any = None) -> Array:
         """Vectors of `ids`, shape (len(ids), dimension).
 
+        Args:
+            times: of a store of versions, one for each id: its last version strictly before is gathered, zeros where
+                there is none yet (`coverage` says how often that is, `rows_at` where). See `rows_at`.
+
         Raises:
-            StoreError: An id has no vector; the message names the first.
+            StoreError: An id has no vector, and no times are given; the message names the first.
         """
+        if times is not None:
+            return self.vectors_at(self.rows_at(ids, times))
         rows = self._index.find(ids)
         if (rows < 0).any():
             missing = ids[int((rows < 0).argmax())]
             raise StoreError(f"{self.path} has no vector of {missing!r}.", path=self.path, entity_id=missing)
         return self.vectors_at(rows)
 
-    def align(self, vocabulary: Sequence[EntityId | None] | Array) -> KnowledgeTable:
+    def align(self, vocabulary: Sequence[EntityId | None] | Array, times: Any = None) -> KnowledgeTable:
         """The knowledge of a model's vocabulary: `vocabulary[i]` is the id that the model calls i, or None.
+
+        Args:
+            times: of a store of versions, one for each id of the vocabulary, in which an id may stand several times:
+                what the model calls i is `vocabulary[i]` as it was known before `times[i]`. Where nothing was, it is an
+                unknown id to the layer, and counted as such (`KnowledgeTable.coverage`). See `rows_at`.
 
         Raises:
             StoreError: An id is of another kind than the store's, or none has a vector.
         """
         rows = rows_of(self, vocabulary)
+        if times is not None:
+            rows = self.rows_at(vocabulary, times)
         return KnowledgeTable(self.vectors, rows, str(self.path.resolve()), self.fingerprint, self.version)
 
     def matrix(self, vocabulary: Sequence[EntityId | None] | Array) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -85,9 +104,10 @@ class VectorStore(Snapshot):
         rows = self._index.find(vocabulary)
         return self.vectors_at(rows), rows >= 0
 
-    def coverage(self, ids: Sequence[EntityId] | Array) -> float:
-        """Share of `ids` that have a vector; repeated ids count each time."""
-        return float((self._index.find(ids) >= 0).mean()) if len(ids) else 0.0
+    def coverage(self, ids: Sequence[EntityId] | Array, times: Any = None) -> float:
+        """Share of `ids` that have a vector, before their times if such are given; repeated ids count each time."""
+        rows = self._index.find(ids) if times is None else self.rows_at(ids, times)
+        return float((rows >= 0).mean()) if len(ids) else 0.0
 
     def join(self, dataset: Any, name: str, vocabulary: Sequence[EntityId | None] | Array, **options: Any) -> Any:
         """A `tf.data.Dataset` of batches with the vectors of its input `name`, gathered from disk as it is read; see
@@ -96,7 +116,8 @@ class VectorStore(Snapshot):
         return join(dataset, {name: (self, vocabulary)}, **options)
 
     def batches(self, size: int = 65_536) -> Iterator[pa.RecordBatch]:
-        """All live rows in the order of the store, as Arrow batches with columns id, key and vector.
+        """All live rows in the order of the store, as Arrow batches with columns id, key and vector; of a store of
+        versions as_of, too.
 
         Raises:
             MissingDependencyError: pyarrow is not installed; so `to_parquet` and `from_parquet`.
@@ -159,7 +180,10 @@ class VectorStore(Snapshot):
 
     def _verify_index(self, index: IdIndex) -> None:
         place = f"{self.path / (self.manifest.index or self.manifest.parts[0]).name}"
-        if (index.ids[1:] <= index.ids[:-1]).any():
+        again = index.ids[1:] == index.ids[:-1]
+        if index.times is not None:
+            again &= index.times[1:] <= index.times[:-1]
+        if (again | (index.ids[1:] < index.ids[:-1])).any():
             raise StoreError(f"{place}.ids.npy: ids repeat or are out of order. {self._mend}", path=self.path)
         if (index.rows < 0).any() or (index.rows >= self.manifest.indexed).any():
             raise StoreError(f"{place}.rows.npy names rows that there are not. {self._mend}", path=self.path)
@@ -168,6 +192,9 @@ class VectorStore(Snapshot):
             rows = index.rows[start : start + _CHECKED_ROWS]
             if (self._at(rows, ids, (), index.ids.dtype) != index.ids[start : start + _CHECKED_ROWS]).any():
                 raise StoreError(f"{place} disagrees with the ids of its rows. {self._mend}", path=self.path)
+            times = None if index.times is None else index.times[start : start + _CHECKED_ROWS]
+            if times is not None and (self.moments_at(rows) != times).any():
+                raise StoreError(f"{place} disagrees with the times of its rows. {self._mend}", path=self.path)
 
     @property
     def _mend(self) -> str:

@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 
 from kar_aug._times import latest
 from kar_aug.cache.vectors.files import MANIFEST, Group, Manifest, StoreSpec, write_group
-from kar_aug.cache.vectors.index import EntityId, given_ids, stored_ids, stored_text
+from kar_aug.cache.vectors.index import EntityId, IdIndex, given_ids, stored_ids, stored_text
+from kar_aug.cache.vectors.moments import Moments
 from kar_aug.cache.vectors.snapshot import Snapshot
 from kar_aug.errors import StoreError
 
@@ -84,18 +85,21 @@ class StoreWriter:
 
     def append(
         self, ids: Sequence[EntityId] | npt.NDArray[Any], keys: Sequence[str], vectors: npt.NDArray[Any],
-        *, as_of: str | None = None,
+        *, as_of: str | None = None, versions: Moments | None = None,
     ) -> None:  # fmt: skip
         """Publish rows: on disk and visible to readers when this returns.
 
         Args:
-            ids: integers or strings, all of one kind, none twice.
+            ids: integers or strings, all of one kind, none twice; with `versions`, none twice of the same moment.
             keys: per id the key of the text that was encoded.
             vectors: (len(ids), dimension).
             as_of: latest as-of time of the texts.
+            versions: per id until when its text knew (see `kar_aug.cache.vectors.moments`), in a store in which an id
+                has several vectors. Given always or never.
 
         Raises:
-            StoreError: Shapes differ, an id repeats, or a vector holds NaN or infinity.
+            StoreError: Shapes differ, an id repeats, a vector holds NaN or infinity, or a store of versions is given
+                rows without, or any other store rows with versions.
         """
         if vectors.shape != (len(ids), self.spec.dimension) or len(keys) != len(ids):
             raise StoreError(
@@ -105,7 +109,8 @@ class StoreWriter:
             )  # fmt: skip
         if not len(ids):
             return
-        id_array = self._checked_ids(ids)
+        self._check_versions(versions, len(ids))
+        id_array = self._checked_ids(ids, versions)
         with np.errstate(over="ignore"):  # what overflows is refused below, with its id
             rounded = np.asarray(vectors, self.spec.dtype)
         bad = np.flatnonzero(~np.isfinite(rounded).all(axis=1))
@@ -115,19 +120,32 @@ class StoreWriter:
                 f"{self.path}: the vector of {first!r} holds NaN or infinity (as {self.spec.dtype}).",
                 path=self.path, entity_id=first,
             )  # fmt: skip
-        part = self._write("part", vectors=rounded, ids=id_array, keys=stored_text(keys, "text key"))
+        part = self._write(
+            "part", vectors=rounded, ids=id_array, keys=stored_text(keys, "text key"), **_with_times(versions)
+        )
         content = repr(sorted(part.files.items()))
         parts = self._folded((*self.manifest.parts, part))
         self._publish(self.manifest.extended(content, parts=parts, as_of=latest([self.manifest.as_of, as_of])))
 
-    def delete(self, ids: Sequence[EntityId]) -> int:
-        """Publish that `ids` have no vector any more; ids that have none are passed over. Returns how many had one."""
+    def delete(self, ids: Sequence[EntityId], versions: Moments | None = None) -> int:
+        """Publish that `ids` have no vector any more; ids that have none are passed over. Returns how many had one.
+
+        Args:
+            versions: per id the moment of its version that goes; all of them, if None. Versions are counted then.
+        """
         if not (self.path / MANIFEST).exists():
             return 0
-        present = [id for id, key in zip(ids, Snapshot.open(self.path).keys_of(ids), strict=True) if key is not None]
-        present = list(dict.fromkeys(present))
+        store = Snapshot.open(self.path)
+        if store.versioned and versions is None:
+            ids, versions = store.versions_of(list(dict.fromkeys(ids)))
+        there = np.array([key is not None for key in store.keys_of(ids, versions)], bool)
+        present = [id for id, is_there in zip(ids, there.tolist(), strict=True) if is_there]
+        if versions is None:
+            present = list(dict.fromkeys(present))
+        else:
+            versions = versions[there]
         if present:
-            group = self._write("deleted", ids=self._checked_ids(present))
+            group = self._write("deleted", ids=self._checked_ids(present, versions), **_with_times(versions))
             content = f"deleted {sorted(group.files.items())}"
             self._publish(self.manifest.extended(content, parts=(*self.manifest.parts, group)))
         return len(present)
@@ -146,9 +164,10 @@ class StoreWriter:
             return
         store = Snapshot.open(self.path)
         parts = []
-        for ids, keys, vectors in store.blocks(_FULL_PART):
+        for ids, times, keys, vectors in store.version_blocks(_FULL_PART):
             stored = stored_text(keys, "text key")
-            parts.append(self._write("part", vectors=vectors, ids=stored_ids(ids), keys=stored))
+            arrays = {"vectors": vectors, "ids": stored_ids(ids), "keys": stored, **_with_times(times)}
+            parts.append(self._write("part", **arrays))
         content = "compact " + repr([sorted(part.files.items()) for part in parts])
         self._publish(self.manifest.extended(content, parts=tuple(parts), index=None, indexed=0))
         if not parts:
@@ -182,12 +201,28 @@ class StoreWriter:
             self._publish(replace(manifest, parts=(), index=None, indexed=0))
             self._id_type = None
         else:
-            group = self._write("index", ids=index.ids, rows=index.rows)
+            group = self._write("index", ids=index.ids, rows=index.rows, **_with_times(index.times))
             self._publish(replace(manifest, parts=kept, index=group, indexed=manifest.rows))
 
-    def _checked_ids(self, ids: Sequence[EntityId] | npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _check_versions(self, versions: Moments | None, count: int) -> None:
+        if versions is not None and versions.shape != (count,):
+            raise StoreError(
+                f"{self.path}: {count} ids came with versions of shape {versions.shape}.",
+                path=self.path, left=(count,), right=versions.shape,
+            )  # fmt: skip
+        if self.manifest.parts and self.manifest.versioned != (versions is not None):
+            holds = "versions of each id" if self.manifest.versioned else "one vector an id"
+            raise StoreError(
+                f"{self.path} holds {holds}, and rows {'without' if versions is None else 'of'} versions were to be "
+                "added. Encode into another folder, or delete this one.",
+                path=self.path,
+            )
+
+    def _checked_ids(
+        self, ids: Sequence[EntityId] | npt.NDArray[Any], versions: Moments | None = None
+    ) -> npt.NDArray[Any]:
         array = stored_ids(ids)
-        if len(np.unique(array)) != len(array):
+        if len(IdIndex.build(array, np.arange(len(array)), versions).ids) != len(array):
             raise StoreError(f"{self.path}: an id came twice in one part.", path=self.path)
         kind = "i" if array.dtype.kind == "i" else "U"
         if self._id_type not in (None, kind):
@@ -205,7 +240,7 @@ class StoreWriter:
             sizes = [part.rows for part in last]
             if any(part.deletes for part in last) or sum(sizes) > _FULL_PART or max(sizes) >= _FOLD * min(sizes):
                 break
-            joined = self._write("part", **{kind: self._joined(last, kind) for kind in ("vectors", "ids", "keys")})
+            joined = self._write("part", **{kind: self._joined(last, kind) for kind in last[0].files})
             parts = (*parts[:-_FOLD], joined)
         return parts
 
@@ -233,3 +268,7 @@ class StoreWriter:
                 f"{self.path} cannot be written ({error}). What was published before is kept: mend it and run again.",
                 path=self.path,
             ) from None
+
+
+def _with_times(versions: Moments | None) -> dict[str, npt.NDArray[Any]]:
+    return {} if versions is None else {"times": np.asarray(versions, np.int64)}

@@ -3,7 +3,8 @@
 The audit looks at what is really there: the split interactions, the model's inputs, the stored answers with their
 prompts and as-of times, and the vectors. It finds
 
-- samples at or before the as-of time of the knowledge that they would use;
+- samples at or before the as-of time of the knowledge that they would use; where there are versions of it, of the one
+  that they are given;
 - items or ratings of a user's samples in that user's prompt;
 - columns, vocabularies, scales and histories that were fitted on test rows, or give the label away;
 - users or times that stand on both sides of a split;
@@ -21,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from kar_aug._stage import make_callable
-from kar_aug.audit import attacks, inputs, knowledge, split, statistics
+from kar_aug.audit import attacks, inputs, knowledge, split, statistics, versions
 from kar_aug.audit.findings import REMEDIES as REMEDIES
 from kar_aug.audit.findings import Check as Check
 from kar_aug.audit.findings import Finding as Finding
@@ -126,9 +127,13 @@ def audit(workspace: Workspace) -> Audit:
         checks.append(attacks.speaking_texts(entity, table, shown))
     stored = {entity: answers[workspace.paths.knowledge(entity)] for entity in ENTITIES}
     for entity in ENTITIES:
+        if workspace.paths.in_versions(entity):
+            checks += versions.checks(stored[entity], workspace)
+            continue
         checks.append(knowledge.as_of_times(entity, stored[entity], parts))
         checks.append(knowledge.vectors(entity, stored[entity], workspace))
-    checks.append(knowledge.prompts(stored["user"], workspace))
+    if not workspace.paths.in_versions("user"):
+        checks.append(knowledge.prompts(stored["user"], workspace))
     if damaged:
         checks.append(knowledge.whole(damaged))
     return Audit(tuple(checks))

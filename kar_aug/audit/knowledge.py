@@ -41,6 +41,7 @@ class Stored:
         asked: what was asked, without system message and summaries; "" where the prompt did not come with the answer,
             or is proved.
         summaries: whether the prompt shows summaries of whose own prompts nothing is known: it is not proved.
+        last: the time of the last event that the prompt shows, as it is rendered today; None where it is not proved.
     """
 
     entity_id: EntityId
@@ -49,6 +50,7 @@ class Stored:
     proved: bool
     asked: str = ""
     summaries: bool = False
+    last: str | None = None
 
 
 def read(workspace: Workspace) -> tuple[dict[str, list[Stored]], list[DamagedAnswer]]:
@@ -59,10 +61,12 @@ def read(workspace: Workspace) -> tuple[dict[str, list[Stored]], list[DamagedAns
         if not any(cache.counts()[status] for status in STATUSES):
             return stored, []
         blind = workspace.asking.blind()
+        # What is asked about a block shows that block alone, of whatever part its events are.
+        asking = {e: workspace.asking if workspace.paths.in_versions(e) else blind for e in ENTITIES}
         rendered = {
-            (prompt.knowledge, prompt.entity_id): _question(prompt.messages)
+            (prompt.knowledge, prompt.entity_id): (_question(prompt.messages), prompt.as_of)
             for entity in ENTITIES
-            for prompt in blind.prompts(entity, everyone=True)
+            for prompt in asking[entity].prompts(entity, everyone=True)
         }
         for answers in batched(cache.answers(damaged.append), _BATCH):
             links = cache.links_of([answer.key for answer in answers])
@@ -70,10 +74,19 @@ def read(workspace: Workspace) -> tuple[dict[str, list[Stored]], list[DamagedAns
                 question, key = _question(answer.messages[:2]), text_key(answer.text)
                 asked, summaries = _asked(answer)
                 for link in links.get(answer.key, ()):
-                    proved = bool(answer.messages) and rendered.get((link.knowledge, link.entity_id)) == question
+                    today, last = rendered.get((link.knowledge, link.entity_id), ("", None))
+                    proved = bool(answer.messages) and today == question
                     text = "" if proved or link.knowledge.partition(":")[0] != "user" else asked
                     stored.setdefault(link.knowledge, []).append(
-                        Stored(link.entity_id, link.as_of, key, proved, text, summaries and not proved)
+                        Stored(
+                            link.entity_id,
+                            link.as_of,
+                            key,
+                            proved,
+                            text,
+                            summaries and not proved,
+                            last if proved else None,
+                        )
                     )
     return stored, damaged
 
@@ -138,7 +151,8 @@ def _of_each(values: pd.Series, ids: pd.Series) -> pd.Series:
     return values.reindex(ids).set_axis(ids.index)
 
 
-def _users(leaked: Sequence[tuple[EntityId, str]]) -> int:
+def users_in(leaked: Sequence[tuple[EntityId, str]]) -> int:
+    """Of how many users what `seen_in` found is."""
     return len({user for user, _ in leaked})
 
 
@@ -155,15 +169,15 @@ def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:
     asked = {each.entity_id: each.asked for each in stored if not each.proved and each.asked}
     proved = {each.entity_id for each in stored if each.proved}
     untold = [each for each in stored if not each.proved and not each.asked]
-    titles = _titles(workspace)
+    titles = titles_of(workspace)
     rows = _profiles(workspace, proved)
-    found_in = list(_seen_in(asked, titles, workspace.data.split)) + list(
-        _seen_in(rows, titles, workspace.data.split, ratings=False)
+    found_in = list(seen_in(asked, titles, workspace.data.split)) + list(
+        seen_in(rows, titles, workspace.data.split, ratings=False)
     )
     leak = Finding(
         "prompt",
         len(found_in),
-        f"{_users(found_in):,} prompts show {len(found_in):,} items or ratings of their user's samples.",
+        f"{users_in(found_in):,} prompts show {len(found_in):,} items or ratings of their user's samples.",
         "user {!r}: {}".format(*found_in[0]) if found_in else "",
     )
     unproved = Finding(
@@ -188,7 +202,7 @@ def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:
     )
 
 
-def _titles(workspace: Workspace) -> dict[EntityId, list[str]]:
+def titles_of(workspace: Workspace) -> dict[EntityId, list[str]]:
     """Per item, what a prompt would show of it, as words."""
     items = workspace.data.tables.items
     fields = [name for name in workspace.asking.scenario.user.get("item_fields", []) if name in items]
@@ -212,7 +226,7 @@ def _profiles(workspace: Workspace, wanted: set[EntityId]) -> dict[EntityId, str
     return {user: cell for user, cell in zip(users["user_id"].tolist(), cells.tolist(), strict=True) if user in wanted}
 
 
-def _seen_in(
+def seen_in(
     texts: Mapping[EntityId, str], titles: Mapping[EntityId, list[str]], split: pd.DataFrame, *, ratings: bool = True
 ) -> Iterable[tuple[EntityId, str]]:
     """(user, what is shown) of every item or rating that stands in a user's text and only in the user's samples."""
@@ -321,11 +335,11 @@ def _superseded(stale: Sequence[EntityId], keys: Mapping[EntityId, str], workspa
         for answer in cache.answers(lambda damaged: None):
             for id in owners.get(text_key(answer.text), ()):
                 asked[id], _ = _asked(answer)
-    leaked = list(_seen_in(asked, _titles(workspace), workspace.data.split))
+    leaked = list(seen_in(asked, titles_of(workspace), workspace.data.split))
     return Finding(
         "vectors",
-        _users(leaked),
-        f"{_users(leaked):,} vectors of users encode older answers, whose prompts show items or ratings of the user's "
-        "samples. Run: kar-aug encode",
+        users_in(leaked),
+        f"{users_in(leaked):,} vectors of users encode older answers, whose prompts show items or ratings of the "
+        "user's samples. Run: kar-aug encode",
         "user {!r}: {}".format(*leaked[0]) if leaked else "",
     )

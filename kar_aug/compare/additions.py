@@ -97,6 +97,7 @@ class Control(Addition):
         is_text: whether its vectors are of texts that no language model wrote: only a control that is can tell
             knowledge from any other text.
         needs_encoding: whether `kar-aug encode` has to make its store, in `folder`, of its `texts`.
+        in_versions: whether its own texts come in versions wherever the knowledge of an entity does.
         stands_beside: whether each arm with vectors is trained with these beside its own, too: what is told by
             behaviour, say, a text need not tell.
         imitates: whether the plain backbone is changed (`resized`) after the arm with the fullest knowledge.
@@ -105,6 +106,7 @@ class Control(Addition):
     kind = "control"
     is_text = False
     needs_encoding = False
+    in_versions = False
     stands_beside = False
     imitates = False
 

@@ -83,7 +83,7 @@ class Comparison:
 
     def coverage(self, arm: Arm) -> dict[str, float]:
         """Per source, the share of test rows whose id has a vector."""
-        samples = self.experiment.samples(0)
+        samples = self.experiment.samples_of(arm, 0)
         tables = self.experiment.tables(arm, 0)
         tested = samples.read(samples.of("test"), {key_of(name) for name in tables})
         return {name: float((table.rows[tested[key_of(name)]] >= 0).mean()) for name, table in tables.items()}

@@ -11,6 +11,7 @@ from typing import Any
 from kar_aug._version import __version__
 from kar_aug.cache import KnowledgeTable, VectorStore
 from kar_aug.compare.arms import Arm
+from kar_aug.compare.versions import GivenVersions
 from kar_aug.config import CompareConfig, TrainingConfig
 from kar_aug.data.samples import Samples
 from kar_aug.pipeline.workspace import Workspace
@@ -28,6 +29,7 @@ class Experiment:
         self.workspace = workspace
         self._splits = {workspace.config.data.seed: workspace}
         self._stores: dict[Path, VectorStore] = {}
+        self._given: dict[tuple[Any, ...], GivenVersions] = {}
 
     @property
     def config(self) -> CompareConfig:
@@ -42,6 +44,14 @@ class Experiment:
     def samples(self, seed: int) -> Samples:
         """Rows and parts of a seed: the same ones for all unless `vary_split`."""
         return self._split(seed).samples
+
+    def samples_of(self, arm: Arm, seed: int) -> Samples:
+        """The same as an arm reads them: with numbers of versions for keys, where what it knows has such."""
+        samples = self.samples(seed)
+        for entity in arm.entities:
+            given = self.given(arm, entity, seed)
+            samples = samples if given is None else given.samples
+        return samples
 
     def data_fingerprint(self, seed: int) -> str:
         """Of those samples."""
@@ -92,7 +102,30 @@ class Experiment:
             found[f"item.{arm.beside}"] = self._table(arm.companion, "item", seed)
         return found
 
+    def served_tables(self, arm: Arm, seed: int) -> dict[str, KnowledgeTable] | None:
+        """What a layer of an arm with versions is to look up where it is served: the last of each id, by its place in
+        the vocabulary. None where there are no versions.
+        """
+        if all(self.given(arm, entity, seed) is None for entity in arm.entities):
+            return None
+        last = {entity: self._last(arm, entity, seed) for entity in arm.entities}
+        return {**self.tables(arm, seed), **last}
+
+    def given(self, arm: Arm, entity: str, seed: int) -> GivenVersions | None:
+        """Which version each sample is given of an entity; None where what an arm knows of it has none."""
+        stores = self.stores(arm, entity, seed)
+        if not any(store.versioned for store in stores.values()):
+            return None
+        key = (seed, entity, *stores, *(store.path for store in stores.values()))
+        if key not in self._given:
+            self._given[key] = GivenVersions(self.samples(seed), entity, stores)
+        return self._given[key]
+
     def _table(self, arm: Arm, entity: str, seed: int) -> KnowledgeTable:
+        given = self.given(arm, entity, seed)
+        return self._last(arm, entity, seed) if given is None else arm.addition.table(given.tables, seed)
+
+    def _last(self, arm: Arm, entity: str, seed: int) -> KnowledgeTable:
         ids = self.samples(seed).vocabulary[entity]
         return arm.addition.table({n: store.align(ids) for n, store in self.stores(arm, entity, seed).items()}, seed)
 

@@ -63,10 +63,13 @@ class Exporting:
     def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
         """Build it again, and write it with all that makes its inputs of raw columns."""
         from kar_aug.compare.models import input_names
+        from kar_aug.models.change import refresh
         from kar_aug.models.export import export
         from kar_aug.models.preprocessing import Preprocessing
 
         model, samples = restored(experiment, self.run), experiment.samples(self.run.seed)
+        served = experiment.served_tables(self.run.arm, self.run.seed)
+        model = model if served is None else refresh(model, served)
         preprocessing = Preprocessing(samples, input_names(model), inputs(experiment.workspace.config.data))
         stores = _stores(experiment, self.run.arm)
         export(model, self.folder, stores, preprocessing=preprocessing, format=self.kind)

@@ -16,6 +16,15 @@ from kar_aug.data.samples import ENTITIES, Samples
 
 _GROUPS = 3
 _FEWEST = 10
+_HOUR = 3600.0
+# Ages below so many seconds, and what they are called.
+_AGES = (
+    (_HOUR, "under an hour"),
+    (24 * _HOUR, "under a day"),
+    (7 * 24 * _HOUR, "under a week"),
+    (30 * 24 * _HOUR, "under 30 days"),
+    (365 * 24 * _HOUR, "under a year"),
+)
 Numbers = npt.NDArray[np.int64]
 # Function of the samples of a seed to the test rows in a slice.
 Mask = Callable[[Samples], npt.NDArray[np.bool_]]
@@ -42,7 +51,7 @@ def by_slice(comparison: Comparison, arm: Arm) -> list[Slice]:
     for group, label, mask in _masks(comparison, arm):
         shares, before, gains, fewest = [], [], [], _FEWEST
         for seed in seeds:
-            clicked, rows = comparison.clicked(seed), mask(comparison.experiment.samples(seed))
+            clicked, rows = comparison.clicked(seed), mask(comparison.experiment.samples_of(arm, seed))
             shares.append(float(rows.mean()))
             ours, theirs = (comparison.prediction(a, seed)[rows] for a in (arm, base))
             before.append(auc(clicked[rows], theirs))
@@ -72,7 +81,26 @@ def _masks(comparison: Comparison, arm: Arm) -> list[tuple[str, str, Mask]]:
     for wanted in np.ndindex(*[2] * len(covered)):
         having = [entity for entity, has in zip(covered, wanted, strict=True) if has]
         found.append(("has knowledge of", " and ".join(having) or "neither", _having(covered, wanted)))
-    return found
+    return found + [row for entity in arm.entities for row in _by_age(comparison, arm, entity)]
+
+
+def _by_age(comparison: Comparison, arm: Arm, entity: str) -> list[tuple[str, str, Mask]]:
+    """By the time between the last event that the knowledge knew and the row: what is known grows old, until there is
+    another version. The group says how many rows have none, though these be too few for a slice.
+    """
+    given = comparison.experiment.given(arm, entity, 0)
+    if given is None or comparison.experiment.config.vary_split:  # whose seeds have test rows of their own
+        return []
+    ages = given.ages(comparison.experiment.samples(0).of("test"))
+    group = f"age of the {entity}'s knowledge ({np.isnan(ages).mean():.1%} of the rows have none)"
+    ends = np.array([seconds for seconds, _ in _AGES])
+    bucket = np.where(np.isnan(ages), -1, np.searchsorted(ends, ages, side="right"))
+    labels = ["none", *(label for _, label in _AGES), "a year or more"]
+    return [(group, label, _in_bucket(bucket == number)) for number, label in enumerate(labels, -1)]
+
+
+def _in_bucket(rows: npt.NDArray[np.bool_]) -> Mask:
+    return lambda samples: rows
 
 
 def _between(count: Callable[[Samples], Numbers], low: int, high: int) -> Mask:
@@ -98,7 +126,7 @@ def _having(covered: Mapping[str, npt.NDArray[np.bool_]], wanted: tuple[int, ...
 
 def _trained_on(entity: str) -> Callable[[Samples], Numbers]:
     def count(samples: Samples) -> Numbers:
-        of_part = {part: samples.read(samples.of(part), {entity})[entity] for part in ("train", "test")}
+        of_part = {part: samples.places[entity][samples.rows[samples.of(part)]] for part in ("train", "test")}
         seen = np.bincount(of_part["train"], minlength=len(samples.vocabulary[entity]))
         return np.asarray(seen[of_part["test"]], np.int64)
 

@@ -78,7 +78,7 @@ class Training:
         from kar_aug.compare.training import predict
 
         unit = f"seed {self.seed}"
-        samples = experiment.samples(self.seed)
+        samples = experiment.samples_of(self.arm, self.seed)
         identity = self.identity(experiment)
         checkpoint = _checkpoint(experiment, identity)
         trained = _train(self, experiment, unit, on_event, checkpoint)
@@ -200,7 +200,7 @@ def _train(task: Training, experiment: Experiment, unit: str, on_event: OnEvent,
     return train(
         task.arm,
         task.seed,
-        experiment.samples(task.seed),
+        experiment.samples_of(task.imitated or task.arm, task.seed),
         experiment.tables(task.imitated or task.arm, task.seed),
         task.settings,
         task.imitated,

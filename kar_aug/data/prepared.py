@@ -112,9 +112,10 @@ def load(folder: Path) -> Samples:
                 f"{FORMAT}). Delete that folder and run again.",
                 path=folder, left=FORMAT, right=manifest["format"],
             )  # fmt: skip
+        arrays: dict[str, Any] = {name: _mapped(folder / f"{name}.npy") for name in (*_OF_SAMPLES, "timestamps")}
         samples = Samples(
             features=tuple(Feature(**feature) for feature in manifest["features"]),
-            **{name: _mapped(folder / f"{name}.npy") for name in (*_OF_SAMPLES, "timestamps")},
+            **arrays,
             vocabulary=_Later(lambda: _vocabulary(folder)),
             places={entity: _mapped(folder / f"places-{entity}.npy") for entity in ENTITIES},
             columns=_columns(folder, manifest["columns"]),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -63,6 +63,8 @@ class Samples:
         timestamps: of the events, in seconds.
         sequences: name -> the events before each event.
         encodings: feature -> what it was encoded with.
+        versions: entity -> per event the number of what was known of the entity by then, which stands in the key
+            instead of its place; of those of which there is more than one (see `kar_aug.compare.versions`).
     """
 
     features: tuple[Feature, ...]
@@ -78,6 +80,7 @@ class Samples:
     timestamps: npt.NDArray[np.float64]
     sequences: Mapping[str, Events]
     encodings: Mapping[str, Encoding]
+    versions: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -89,7 +92,8 @@ class Samples:
         was worth to the user.
         """
         sizes = {entity: len(self.columns[f"{entity}_id"].values) for entity in ENTITIES}
-        found = [Feature(entity, size, is_key=True) for entity, size in sizes.items()]
+        known = {entity: int(codes.max(initial=0)) + 1 for entity, codes in self.versions.items()}
+        found = [Feature(entity, size, is_key=True) for entity, size in {**sizes, **known}.items()]
         for name in (HIST, PAST):
             if events := self.sequences.get(name):
                 found.append(Feature(f"{name}_item", sizes["item"], events.length, sequence=name, is_key=True))
@@ -150,8 +154,10 @@ class Samples:
         return digest.hexdigest()[:16]
 
     def _read(self, feature: Feature, rows: Positions, window: Window | None) -> Array:
+        if window is None and feature.is_key:
+            return self.versions.get(feature.name, self.places[feature.name])[rows]
         if window is None:
-            return self.places[feature.name][rows] if feature.is_key else self._values(feature.name, rows)
+            return self._values(feature.name, rows)
         values = self.columns[feature.name].values
         if feature.name != f"{feature.sequence}_{SINCE}":
             return window.read(values)

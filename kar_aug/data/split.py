@@ -86,9 +86,24 @@ def split_interactions(
     shares = Shares(history, history_share, validation, test, seed, room)
     if history < 0 or not 0 < validation < 1 or not 0 < test < 1 or not 0 < history_share < 1 or validation + test >= 1:
         raise _nothing_left(f"history={history}, validation={validation}, test={test}")
+    frame = _ordered(interactions, click_above, room)
+    frame["part"] = _with_unlabelled(PROTOCOLS.load(protocol)(frame, shares), frame["label"], room)
+    return frame
+
+
+def timeline(interactions: pd.DataFrame, *, click_above: float = 3, room: Room = MEMORY) -> pd.DataFrame:
+    """The same columns of all interactions, whatever a split makes of them, with "history" as the part of each: what a
+    question that is of its own moment may see. How the log grows afterwards changes nothing before.
+    """
+    frame = _ordered(interactions, click_above, room)
+    frame["part"] = _as_parts(np.zeros(len(frame), np.int8))
+    return frame
+
+
+def _ordered(interactions: pd.DataFrame, click_above: float, room: Room) -> pd.DataFrame:
+    """In event order, with `moment` and `label`."""
     frame = _in_event_order(typed("interactions", interactions, Table("interactions"), room=room), room)
     frame["label"] = series(_labels(frame, click_above, room))
-    frame["part"] = _with_unlabelled(PROTOCOLS.load(protocol)(frame, shares), frame["label"], room)
     return frame
 
 

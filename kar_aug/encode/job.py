@@ -15,6 +15,7 @@ import numpy.typing as npt
 from kar_aug._batched import batched
 from kar_aug._times import latest
 from kar_aug.cache import Knowledge, StoreSpec, StoreWriter, VectorStore, text_key
+from kar_aug.cache.vectors.moments import Moments, as_of_moment
 from kar_aug.cache.vectors.reduction import fit_pca, project, truncate
 from kar_aug.encode.encoders import Encoder
 from kar_aug.errors import EncodingError, StoreError
@@ -35,6 +36,7 @@ def encode(
     dtype: str = "float16",
     truncate_dim: int | None = None,
     pca: int | None = None,
+    versions: bool = False,
     on_progress: Callable[[int], None] = lambda rows: None,
     on_taken: Callable[[int], None] | None = None,
 ) -> VectorStore:
@@ -46,12 +48,15 @@ def encode(
         store: folder of the store, made if it is not there.
         truncate_dim: keep the first so many numbers of each vector.
         pca: reduce to so many numbers by a PCA, fitted on up to 4,096 texts when the store is made and kept in it.
+        versions: whether an entity may have several texts, each of another as-of time: the store is of versions then,
+            and gets one more where a history has grown.
         on_progress: called with the number of texts that were just finished, old ones included.
-        on_taken: if given, vectors of entities that no text is about, any more, are taken away, and it is called with
-            how many these are; else they stay.
+        on_taken: if given, vectors of entities that no text is about, any more, and of versions that are none any more,
+            are taken away, and it is called with how many these are; else they stay.
 
     Raises:
-        EncodingError: There is no text, or the encoder gave a vector that is not finite; the message names the entity.
+        EncodingError: There is no text, a version's has no as-of time, or the encoder gave a vector that is not finite;
+            the message names the entity.
         LimitReached: The encoder's bill may not grow; what is encoded is published.
         StoreError: The store was made with another encoder, prompt version or language model.
         ValueError: `truncate_dim` or `pca` does not fit the encoder, or both are given.
@@ -89,11 +94,12 @@ def encode(
         reduce = _reduction(writer, encoder, seen.sample, spec, truncate_dim, pca)
         present = VectorStore.open(store) if writer.manifest.generation else None
         others = _Others(present)
+        moments = _moments if versions else _no_moments
         for window in batched(texts, _WINDOW_TEXTS):
-            _encode_window(window, present, writer, encoder, reduce, on_progress)
-            others.leave(window)
+            _encode_window(window, present, writer, encoder, reduce, on_progress, moments)
+            others.leave(window, moments(window))
         if on_taken is not None:
-            on_taken(writer.delete(others.ids))
+            on_taken(writer.delete(*others.ids_and_versions))
         writer.index()
         writer.prune()
     return VectorStore.open(store)
@@ -138,8 +144,29 @@ def _survey(texts: Iterable[Knowledge]) -> _Survey:
     return _Survey(count, tuple(sorted(versions)), tuple(sorted(models)), sorted({text for _, text in smallest}))
 
 
+TextsMoments = Callable[[Sequence[Knowledge]], Moments | None]
+
+
+def _no_moments(texts: Sequence[Knowledge]) -> None:
+    """Of texts that are not of versions."""
+
+
+def _moments(texts: Sequence[Knowledge]) -> Moments:
+    """Until when texts knew."""
+    found = np.empty(len(texts), np.int64)
+    for place, text in enumerate(texts):
+        try:
+            found[place] = as_of_moment(text.as_of or "")
+        except ValueError:
+            raise EncodingError(
+                f"{text.knowledge} {text.entity_id!r}: a version's text needs an as-of time, and it is {text.as_of!r}.",
+                entity_id=text.entity_id,
+            ) from None
+    return found
+
+
 class _Others:
-    """The entities of a store that no text was about so far; a bit each."""
+    """The entities of a store, or versions of them, that no text was about so far; a bit each."""
 
     def __init__(self, store: VectorStore | None) -> None:
         self._store = store
@@ -147,15 +174,19 @@ class _Others:
         if store is not None:
             self._rows[store.live_rows] = True
 
-    def leave(self, texts: Sequence[Knowledge]) -> None:
+    def leave(self, texts: Sequence[Knowledge], versions: Moments | None) -> None:
         """There are texts about these."""
         if self._store is not None:
-            rows = self._store.rows([text.entity_id for text in texts])
+            rows = self._store.rows([text.entity_id for text in texts], versions)
             self._rows[rows[rows >= 0]] = False
 
     @property
-    def ids(self) -> list[int | str]:
-        return [] if self._store is None else self._store.ids_at(np.flatnonzero(self._rows))
+    def ids_and_versions(self) -> tuple[list[int | str], Moments | None]:
+        """What is left, as a writer deletes it."""
+        if self._store is None:
+            return [], None
+        left = np.flatnonzero(self._rows)
+        return self._store.ids_at(left), self._store.moments_at(left) if self._store.versioned else None
 
 
 Reduce = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
@@ -191,10 +222,11 @@ def _encode_window(
     encoder: Encoder,
     reduce: Reduce,
     on_progress: Callable[[int], None],
+    moments: TextsMoments,
 ) -> None:
     """Encode what is missing of a window: each different text once, shorter ones first."""
-    keys = [text_key(text.text) for text in window]
-    stored = present.keys_of([text.entity_id for text in window]) if present is not None else [None] * len(window)
+    keys, ids = [text_key(text.text) for text in window], [text.entity_id for text in window]
+    stored = present.keys_of(ids, moments(window)) if present is not None else [None] * len(window)
     missing: dict[str, list[Knowledge]] = {}
     for text, key, old in zip(window, keys, stored, strict=True):
         if key != old:
@@ -207,7 +239,7 @@ def _encode_window(
                 texts = [same[0] for _, same in left[: getattr(encoder, "at_once", _PUBLISH_TEXTS)]]
                 vectors += list(reduce(_encoded(encoder, [text.text for text in texts], texts)))
         finally:  # what was encoded may have been paid for: it is kept, whatever stops the rest
-            on_progress(_publish(batch[: len(vectors)], vectors, writer, encoder))
+            on_progress(_publish(batch[: len(vectors)], vectors, writer, encoder, moments))
 
 
 def _publish(
@@ -215,6 +247,7 @@ def _publish(
     vectors: Sequence[npt.NDArray[Any]],
     writer: StoreWriter,
     encoder: Encoder,
+    moments: TextsMoments,
 ) -> int:
     """Append the vectors of different texts, each for all that have it. Returns how many these are."""
     if not batch:
@@ -224,7 +257,7 @@ def _publish(
     try:
         writer.append(
             [text.entity_id for text in owners], [key for key, same in batch for _ in same], np.stack(vectors)[row_of],
-            as_of=latest(text.as_of for text in owners),
+            as_of=latest(text.as_of for text in owners), versions=moments(owners),
         )  # fmt: skip
     except StoreError as error:
         raise EncodingError(f"{encoder.name}: {error}", encoder=encoder.name, path=writer.path) from None

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from kar_aug.cache.vectors.files import StoreSpec
 from kar_aug.cache.vectors.index import EntityId
+from kar_aug.cache.vectors.moments import datetimes
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.errors import MissingDependencyError, StoreError
 
@@ -35,7 +36,8 @@ class Rows:
 
     `event_timestamp` is just after the latest event that any of the texts knew (a day after, where only days are
     known): a point-in-time join that takes the last row at or before a sample looks ahead nowhere. Texts that know no
-    time (facts about items) are of 1970. `created` is when the row was written, and tells rows of one event_timestamp
+    time (facts about items) are of 1970. Of a store of versions there is the last one of each entity, with the time of
+    its own last event. `created` is when the row was written, and tells rows of one event_timestamp
     apart. `key` is that of the text which the vector encodes. A row whose vector is null says that nothing is known of
     the entity any more.
 
@@ -58,7 +60,7 @@ class Rows:
 
     @property
     def moment(self) -> datetime:
-        """That of all rows.
+        """That of all rows, but for versions.
 
         Raises:
             StoreError: The store's as-of time is no time.
@@ -76,6 +78,21 @@ class Rows:
             return moment
         moment += timedelta(days=1) if len(said) == _DAY else timedelta(microseconds=1)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+    def moments(self, ids: Sequence[EntityId]) -> list[datetime]:
+        """That of each row: of a store of versions its own, where it has one.
+
+        Raises:
+            StoreError: The store's as-of time is no time.
+        """
+        found = [self.moment] * len(ids)
+        if self.store.versioned:
+            rows = self.store.rows(ids)
+            known = np.flatnonzero(rows >= 0)
+            own = datetimes(self.store.moments_at(rows[known]) + 1)
+            for place, moment in zip(known.tolist(), own, strict=True):
+                found[place] = moment
+        return found
 
     @property
     def schema(self) -> pa.Schema:
@@ -105,7 +122,7 @@ class Rows:
             lists = pa.ListArray.from_arrays(starts, flat)
         columns = [
             pa.array(ids, self.schema.field(0).type),
-            pa.array([self.moment] * count, self.schema.field(1).type),
+            pa.array(self.moments(ids), self.schema.field(1).type),
             pa.array([datetime.now(UTC)] * count, self.schema.field(2).type),
             pa.array([self.version] * count),
             pa.array(keys, pa.string()),

@@ -21,6 +21,7 @@ from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.pipeline.workspace import collaborative as behaviour
 from kar_aug.pipeline.workspace.groups import mix
+from kar_aug.prompts.histories.blocks import is_of_blocks
 from kar_aug.registry import CONTROLS
 
 
@@ -106,7 +107,8 @@ def _encode(workspace: Workspace, encoding: _Encoding, watch: Watch) -> Encoded:
         control = CONTROLS.load(name)()
         for entity in known if control.needs_encoding else ():
             texts = Texts(partial(control.texts, workspace, entity))
-            encoding.texts(f"{entity}s' {name}", texts, control.folder(workspace, entity))
+            versions = control.in_versions and workspace.paths.in_versions(entity)
+            encoding.texts(f"{entity}s' {name}", texts, control.folder(workspace, entity), versions=versions)
     if "collaborative" in workspace.config.compare.controls:
         encoding.stores.append(_collaborative(workspace, watch))
     return Encoded(encoding.stores, [entity for entity in ENTITIES if entity not in known])
@@ -158,11 +160,11 @@ class _Encoding:
                 if name not in some and paths.vectors(name).exists():
                     self.nothing_left(_title(name), paths.vectors(name))
             for name in some or names[ENTITIES[0]]:  # without any, the first says what to do
-                self.texts(_title(name), texts[name], paths.vectors(name))
+                self.texts(_title(name), texts[name], paths.vectors(name), versions=is_of_blocks(name))
         return [entity for entity in ENTITIES if any(name in some for name in names[entity])]
 
-    def texts(self, title: str, texts: Iterable[Knowledge], path: Path) -> None:
-        """Encode texts into the store at `path`."""
+    def texts(self, title: str, texts: Iterable[Knowledge], path: Path, *, versions: bool = False) -> None:
+        """Encode texts into the store at `path`, of versions where there are several an entity."""
         config, encoder = self.workspace.config.encode, self.encoder
         before, done = _long_texts(encoder), 0
         taken: list[int] = []
@@ -180,6 +182,7 @@ class _Encoding:
                 dtype=config.dtype,
                 truncate_dim=config.truncate_dim,
                 pca=config.pca,
+                versions=versions,
                 on_progress=count,
                 # Of a sample of users, the others' vectors are not gone.
                 on_taken=taken.append if self.workspace.config.data.sample_users is None else None,
@@ -214,7 +217,7 @@ class _Encoding:
         self._add(f"{entity}s", store, groups=len(clusters.members))
 
     def _add(self, title: str, store: VectorStore, **counts: Any) -> None:
-        self.stores.append(Store(title, store.path, len(store), store.spec.dimension, self.encoder.name, **counts))
+        self.stores.append(Store(title, store.path, store.versions, store.spec.dimension, self.encoder.name, **counts))
         self.watch.result(str(self.stores[-1]))
 
 

@@ -209,6 +209,11 @@ class _Variants:
     """The prompts of some users, neutral and with each value of each attribute."""
 
     def __init__(self, workspace: Workspace, attributes: Sequence[str], users: int) -> None:
+        if workspace.paths.in_versions("user"):
+            raise ConfigError(
+                'A fairness audit asks about whole histories, and [prompts] selection = "blocks" shows no attribute: '
+                "nothing could move."
+            )
         self._workspace = workspace
         table = workspace.asking.tables.users
         for name in attributes:

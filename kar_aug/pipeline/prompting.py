@@ -15,6 +15,7 @@ from kar_aug.generate.summaries import StoredSummaries
 from kar_aug.pipeline.watch import SILENT, Show, Watch
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt
+from kar_aug.prompts.histories.blocks import is_of_blocks, owner
 from kar_aug.prompts.histories.summaries import KNOWLEDGE as SUMMARIES
 from kar_aug.prompts.statistics import Statistics, difference
 
@@ -50,7 +51,7 @@ class Prompts:
             ConfigError: There is no such entity, or nothing to ask about it.
         """
         for prompt in self._rendered(everyone=True):
-            if prompt.knowledge != SUMMARIES and (id is None or str(prompt.entity_id) == str(id)):
+            if prompt.knowledge != SUMMARIES and (id is None or _is_about(prompt, id)):
                 return prompt
         reason = "with a history" if self.entity == "user" else "in the items table"
         raise ConfigError(f"There is no {self.entity} {id!r} {reason}.")
@@ -131,6 +132,12 @@ class Difference:
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+def _is_about(prompt: Prompt, id: int | str) -> bool:
+    """Whether an id as typed is a prompt's; of a block, its own or its user's."""
+    ids = {prompt.entity_id} | ({owner(prompt.entity_id)[0]} if is_of_blocks(prompt.knowledge) else set())
+    return str(id) in map(str, ids)
 
 
 def _shown(prompts: Iterable[Prompt], show: Show) -> Iterator[Prompt]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from kar_aug.prompts.data import marked
+from kar_aug.prompts.histories.blocks import is_of_blocks
 from kar_aug.prompts.histories.events import Events
 from kar_aug.prompts.prompt import Prompt
 from kar_aug.prompts.recipe import Recipe
@@ -135,7 +136,8 @@ def without_summaries(text: str) -> str:
 
 def owner(prompt: Prompt) -> str:
     """Whom a prompt is about, as `repr` writes the id: the user, where it is about a part of the user's history."""
-    return str(prompt.entity_id).rpartition(" ")[0] if prompt.knowledge == KNOWLEDGE else repr(prompt.entity_id)
+    is_part = prompt.knowledge == KNOWLEDGE or is_of_blocks(prompt.knowledge)
+    return str(prompt.entity_id).rpartition(" ")[0] if is_part else repr(prompt.entity_id)
 
 
 def _part_of(user_id: int | str, number: str) -> str:

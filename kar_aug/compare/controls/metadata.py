@@ -23,6 +23,7 @@ class Metadata(Control):
     words = "metadata text"
     is_text = True
     needs_encoding = True
+    in_versions = True
 
     def folder(self, workspace: Workspace, entity: str) -> Path:
         return workspace.metadata_path(entity)

@@ -18,9 +18,12 @@ from kar_aug.pipeline.workspace.data import Data
 from kar_aug.pipeline.workspace.groups import Clusters, cluster_prompts, kept_clusters
 from kar_aug.pipeline.workspace.metadata import metadata_scenario, metadata_texts
 from kar_aug.pipeline.workspace.paths import Paths
+from kar_aug.pipeline.workspace.versions import versions
 from kar_aug.prompts import Prompt, Recipe, Scenario, item_prompts, user_prompts
 from kar_aug.prompts.entities import users_with_history
 from kar_aug.prompts.fallback import fallback_texts
+from kar_aug.prompts.histories.blocks import block_prompts, is_of_blocks, users_by_events
+from kar_aug.prompts.histories.blocks import count as count_blocks
 from kar_aug.prompts.histories.select import Vectors, needs_vectors
 from kar_aug.prompts.histories.summaries import SUMMARISED, Answers
 from kar_aug.prompts.histories.summaries import counts as summary_counts
@@ -117,6 +120,16 @@ class Asking:
             if limits.selection == SUMMARISED:  # in full: the only summaries are those of its own prompts
                 limits = replace(limits, selection="recent", max_events=max(1, len(split)))
         scenario = scenario or self.scenario
+        if self.paths.in_versions(entity):
+            return block_prompts(
+                scenario,
+                tables,
+                self.data.timeline,
+                self._users_of_blocks(everyone),
+                size=limits.max_events,
+                recipe=recipe,
+                unfinished=limits.unfinished_block,
+            )
         if entity == "item":
             most = None if everyone else limits.max_items
             whole = everyone or limits.whole_catalogue
@@ -135,6 +148,14 @@ class Asking:
             vectors_version=vectors_version,
             answers=answers,
         )
+
+    def _users_of_blocks(self, everyone: bool = False) -> list[int | str]:
+        limits = self.paths.config.prompts
+        users = users_by_events(self.data.timeline, limits.min_events)
+        if everyone:
+            return users
+        sampled = set(self.data.split_with_samples["user_id"].unique().tolist())
+        return [user for user in users if user in sampled][: limits.max_users]
 
     def prompts_as_if(self, users: pd.DataFrame) -> Iterator[Prompt]:
         """The prompts of some users as if their rows were these: in the order of their histories' lengths, by the user
@@ -163,6 +184,9 @@ class Asking:
         limits = self.paths.config.prompts
         if entity == "item":
             count, limit = len(self.data.tables.items) - self.without_events, limits.max_items
+        elif self.paths.in_versions(entity):
+            lengths = self.data.timeline["user_id"].value_counts().loc[self._users_of_blocks()].tolist()
+            return count_blocks(lengths, limits.max_events, unfinished=limits.unfinished_block)
         else:
             users = users_with_history(self.data.split_with_samples, limits.min_events)
             count, limit = len(users), limits.max_users
@@ -207,7 +231,12 @@ class Asking:
     # What is known
 
     def knowledge(self, cache: TextCache, name: str) -> Iterator[Knowledge]:
-        """The texts of a kind of knowledge: the answers, then those about users who were not asked about."""
+        """The texts of a kind of knowledge: the answers, then those about users who were not asked about. Of one that
+        is asked for in blocks several a user, each of another moment.
+        """
+        if is_of_blocks(name):
+            yield from versions(cache.knowledge(name, accept=accepted(self.paths.config.generate)))
+            return
         asked: set[int | str] = set()
         for text in cache.knowledge(name, accept=accepted(self.paths.config.generate)):
             asked.add(text.entity_id)
@@ -224,5 +253,6 @@ class Asking:
             yield Knowledge("user", text.user_id, text.text, "", f"none ({text.kind})", version, None)
 
     def metadata(self, entity: str) -> Iterator[Knowledge]:
-        """What the prompts show, as plain sentences about the same entities."""
-        return metadata_texts(self.prompts(entity, scenario=metadata_scenario(self.scenario)))
+        """What the prompts show, as plain sentences about the same entities, and of the same versions."""
+        texts = metadata_texts(self.prompts(entity, scenario=metadata_scenario(self.scenario)))
+        return versions(texts) if self.paths.in_versions(entity) else texts

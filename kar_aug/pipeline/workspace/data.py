@@ -25,7 +25,7 @@ from kar_aug.data.negatives import with_negatives
 from kar_aug.data.room import Room, different
 from kar_aug.data.samples import Samples
 from kar_aug.data.some_users import some_users
-from kar_aug.data.split import PARTS, SAMPLE_PARTS, is_sample, part_codes
+from kar_aug.data.split import PARTS, SAMPLE_PARTS, is_sample, part_codes, timeline
 from kar_aug.errors import DataError
 from kar_aug.generate.intake import accepted
 from kar_aug.pipeline.workspace.attributes import add_attributes, answers_fingerprint
@@ -128,6 +128,11 @@ class Data:
         for part, (rows, clicks) in _counts(split, self.room).items():
             _two_classes(rows, clicks, part)
         return split
+
+    @cached_property
+    def timeline(self) -> pd.DataFrame:
+        """All events in their order, of whatever part: see `kar_aug.data.split.timeline`."""
+        return timeline(self.tables.interactions, click_above=self.config.click_above, room=self.room)
 
     @property
     def split_with_samples(self) -> pd.DataFrame:

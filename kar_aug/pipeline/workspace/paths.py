@@ -16,6 +16,7 @@ from kar_aug.config import Config
 from kar_aug.generate.judging import judge_older
 from kar_aug.pipeline.workspace.groups import collective_knowledge
 from kar_aug.prompts import Recipe
+from kar_aug.prompts.histories.blocks import BLOCKS, blocks_knowledge
 
 _log = logging.getLogger("kar_aug")
 ENTITIES = ("user", "item")
@@ -38,8 +39,15 @@ class Paths:
         return Recipe.load(self.config.path(name) if name.endswith(".toml") else name)
 
     def knowledge(self, entity: str) -> str:
-        """How the knowledge of an entity by its recipe is called in the text cache: "item", "item:tags"."""
-        return self.recipes[entity].knowledge(entity)
+        """How the knowledge of an entity by its recipe is called in the text cache: "item", "item:tags",
+        "user:kar:blocks-30".
+        """
+        own = self.recipes[entity].knowledge(entity)
+        return blocks_knowledge(own, self.config.prompts.max_events) if self.in_versions(entity) else own
+
+    def in_versions(self, entity: str) -> bool:
+        """Whether there are versions of what is known of an entity, each of another moment."""
+        return entity == "user" and self.config.prompts.selection == BLOCKS
 
     def groups(self, entity: str) -> int | None:
         """How many groups of users, or items, are asked about; None if the config wants none."""
@@ -84,7 +92,8 @@ class Paths:
 
     def metadata(self, entity: str) -> Path:
         """The folder of the vector store of an entity's metadata."""
-        return self.config.work / "vectors" / f"metadata-{entity}"
+        blocks = f"-blocks-{self.config.prompts.max_events}" if self.in_versions(entity) else ""
+        return self.config.work / "vectors" / f"metadata-{entity}{blocks}"
 
     def stores(self) -> dict[str, VectorStore]:
         """The vector stores that there are, by the id column they belong to.

@@ -1,0 +1,192 @@
+"""What is known of users block by block: whether no sample is given what saw an event at or after it.
+
+That is a chain: the prompt of a block shows no event after the block's as-of time; the vectors of a version encode what
+was said of its blocks, and stand in the store under the latest of their as-of times; and a sample is given the last
+version strictly before it. Each link is looked at, with the times of the events in the log and not those that are
+stored beside the answers, as far as the prompts can be rendered again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kar_aug._times import dates
+from kar_aug.audit.findings import Check, Finding, found, shown
+from kar_aug.audit.knowledge import Stored, seen_in, titles_of, users_in
+from kar_aug.audit.split import samples_of
+from kar_aug.cache import VectorStore, text_key
+from kar_aug.cache.vectors.index import EntityId, given_ids
+from kar_aug.cache.vectors.moments import BEFORE_ALL, Moments, as_of_moment, datetimes, moments
+from kar_aug.generate.intake import accepted
+from kar_aug.pipeline.workspace import Workspace
+from kar_aug.pipeline.workspace.versions import with_blocks
+from kar_aug.prompts.histories.blocks import owner
+
+
+def as_of_times(stored: Sequence[Stored]) -> Check:
+    """Whether no block is said to have ended before the last event that its prompt shows."""
+    early = [each for each in stored if each.as_of is not None and _said(each) < _seen(each)]
+    leak = Finding(
+        "as-of",
+        len(early),
+        f"{len(early):,} blocks of histories are said to end before the last event that their prompt shows.",
+        f"{_named(early[0])}: as of {early[0].as_of}, its last event is of {early[0].last}" if early else "",
+    )
+    untold = [each for each in stored if each.as_of is None]
+    unproved = Finding(
+        "as-of",
+        len(untold),
+        f"{len(untold):,} texts about blocks of histories have no as-of time.",
+        _named(untold[0]) if untold else "",
+    )
+    return Check("blocks of histories end when they are said to", len(stored), "blocks", found(leak), found(unproved))
+
+
+def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:
+    """Whether no block's prompt shows an event after the block's as-of time.
+
+    What is rendered today shows the block's own events alone. All other prompts are searched for what the user did
+    later: items that are new then, and other ratings.
+    """
+    others = [each for each in stored if not each.proved]
+    asked: dict[EntityId, str] = {each.entity_id: each.asked for each in others if each.asked}
+    events = pd.concat([_told_apart(each, workspace.data.timeline) for each in others]) if asked else pd.DataFrame()
+    leaked = list(seen_in(asked, titles_of(workspace), events)) if asked else []
+    leak = Finding(
+        "prompt",
+        users_in(leaked),
+        f"{users_in(leaked):,} prompts of blocks of histories show {len(leaked):,} items or ratings of later events.",
+        "block {!r}: {}".format(*leaked[0]) if leaked else "",
+    )
+    untold = [each for each in others if not each.asked]
+    unproved = Finding(
+        "prompt",
+        len(untold),
+        f"{len(untold):,} texts about blocks of histories came without the prompts that were asked.",
+        _named(untold[0]) if untold else "",
+    )
+    name = "prompts of blocks show nothing after them"
+    return Check(name, len(stored) - len(untold), "prompts", found(leak), found(unproved))
+
+
+def samples(stored: Sequence[Stored], workspace: Workspace) -> Check:
+    """Whether each sample is given vectors of texts that saw nothing but what was strictly before it."""
+    name = "samples come after all that they are told of their user"
+    path = workspace.paths.vectors(workspace.paths.knowledge("user"))
+    if not path.exists():
+        return Check(name, 0, "samples")
+    store = VectorStore.open(path)
+    if not len(store):
+        return Check(name, 0, "samples")
+    saw, foreign = _last_seen(store, _known(stored, workspace))
+    told, bad, example = 0, 0, ""
+    for part in samples_of(workspace.data.split):
+        when = pd.to_datetime(dates(part["timestamp"]), utc=True)
+        rows = store.rows_at(part["user_id"].tolist(), when)
+        late = (rows >= 0) & (saw[rows] >= moments(when))
+        told, bad = told + int((rows >= 0).sum()), bad + int(late.sum())
+        if late.any() and not example:
+            first = int(late.argmax())
+            example = _example(part.iloc[first], store.moments_at(rows[[first]]), saw[rows[[first]]])
+    leak = Finding(
+        "as-of", bad, f"{bad:,} samples are given knowledge of their user that saw an event at their time or later.",
+        example,
+    )  # fmt: skip
+    unproved = Finding(
+        "vectors",
+        len(foreign),
+        f"{len(foreign):,} vectors of users encode texts that are not, or not any more, what is known. Run: kar-aug "
+        "encode",
+        f"user {foreign[0]!r}" if foreign else "",
+    )
+    return Check(name, told, "samples", found(leak), found(unproved))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The versions that today's answers make: by (user, moment) the key of the text; by (user, key) the latest event
+    that any of its blocks' prompts shows.
+    """
+
+    keys: Mapping[tuple[EntityId, int], str]
+    last: Mapping[tuple[EntityId, str], int]
+
+
+def _known(stored: Sequence[Stored], workspace: Workspace) -> _Known:
+    of_block = {each.entity_id: _seen(each) for each in stored}
+    keys: dict[tuple[EntityId, int], str] = {}
+    last: dict[tuple[EntityId, str], int] = {}
+    name = workspace.paths.knowledge("user")
+    with workspace.paths.open_cache(reading=True) as cache:
+        for text, blocks in with_blocks(cache.knowledge(name, accept=accepted(workspace.config.generate))):
+            key = text_key(text.text)
+            keys[text.entity_id, _moment(text.as_of)] = key
+            seen = max(of_block.get(block, BEFORE_ALL) for block in blocks)
+            last[text.entity_id, key] = max(seen, last.get((text.entity_id, key), BEFORE_ALL))
+    return _Known(keys, last)
+
+
+def _last_seen(store: VectorStore, known: _Known) -> tuple[Moments, list[EntityId]]:
+    """Per row of a store until when its text saw; and the users of vectors whose texts nobody knows, which are taken at
+    their word.
+    """
+    index = store.index
+    assert index.times is not None
+    saw = np.full(store.manifest.rows, BEFORE_ALL)
+    foreign: list[EntityId] = []
+    keys = store.keys_at(index.rows)
+    rows = zip(given_ids(index.ids), index.times.tolist(), index.rows.tolist(), keys, strict=True)
+    for user, moment, row, key in rows:
+        saw[row] = known.last.get((user, key), moment)
+        if known.keys.get((user, moment)) != key and (user, key) not in known.last:
+            foreign.append(user)
+    return saw, foreign
+
+
+def _told_apart(block: Stored, timeline: pd.DataFrame) -> pd.DataFrame:
+    """The events of a block's user, as if the block were one: "history" until its as-of time, and what came later."""
+    user, _ = owner(block.entity_id)
+    events = timeline[timeline["user_id"] == user]
+    later = moments(pd.to_datetime(dates(events["timestamp"]), utc=True)) > _said(block)
+    return events.assign(user_id=block.entity_id, part=np.where(later, "test", "history"))
+
+
+def _said(block: Stored) -> int:
+    """Until when a block is said to have seen; of one of which nothing is said, before everything."""
+    return _moment(block.as_of)
+
+
+def _seen(block: Stored) -> int:
+    """Until when it did, as far as that can be known."""
+    return _said(block) if block.last is None else as_of_moment(block.last)
+
+
+def _moment(as_of: str | None) -> int:
+    try:
+        return as_of_moment(as_of or "")
+    except ValueError:
+        return int(BEFORE_ALL)
+
+
+def _named(block: Stored) -> str:
+    user, number = owner(block.entity_id)
+    return f"block {number} of user {user!r}"
+
+
+def _example(sample: pd.Series, as_of: Moments, saw: Moments) -> str:
+    said, seen = (datetimes(moment)[0].isoformat() for moment in (as_of, saw))
+    return (
+        f"user {shown(sample['user_id'])}: what is said to be known as of {said} saw an event of {seen}, the sample in "
+        f"{sample['part']} about item {shown(sample['item_id'])} is of {sample['timestamp']}"
+    )
+
+
+def checks(stored: Sequence[Stored], workspace: Workspace) -> Iterator[Check]:
+    """All of them."""
+    yield as_of_times(stored)
+    yield prompts(stored, workspace)
+    yield samples(stored, workspace)

@@ -1,0 +1,78 @@
+"""Where knowledge has versions, each sample is given the last one strictly before it.
+
+To the layers a version is what an id is elsewhere: an integer that they look up. So an arm with versions reads the
+same samples, in which the key of an entity (`Samples.keys`) is a number for the entity as it was known then; 0 where
+nothing was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from kar_aug.cache import KnowledgeTable, VectorStore
+from kar_aug.cache.vectors.moments import moments
+from kar_aug.cache.vectors.versions import Versions
+from kar_aug.cache.vectors.vocabulary import rows_of
+from kar_aug.data.samples import Samples
+from kar_aug.errors import StoreError
+
+_SECOND = 1e6  # moments
+
+
+class GivenVersions:
+    """What the samples of an arm are given of an entity.
+
+    Args:
+        stores: by the names of an arm's addition; one of versions among them, and others perhaps that know one thing of
+            each id at all times.
+
+    Raises:
+        StoreError: They are of items: earlier items are looked up by the same numbers, and were seen at other times.
+    """
+
+    def __init__(self, samples: Samples, entity: str, stores: Mapping[str, VectorStore]) -> None:
+        if entity != "user":
+            path = next(store.path for store in stores.values() if store.versioned)
+            raise StoreError(f"{path} holds versions of {entity}s. Only those of users can be compared.", path=path)
+        self._samples, self._entity, self._stores = samples, entity, dict(stores)
+        vocabulary, places = samples.vocabulary[entity], samples.places[entity][samples.rows]
+        self._seconds = samples.timestamps[samples.rows]
+        rows = [
+            Versions(store, vocabulary).rows(places, self._seconds)
+            if store.versioned
+            else rows_of(store, vocabulary)[places].astype(np.int64)
+            for store in stores.values()
+        ]
+        none = np.full((1, len(rows)), -1)
+        both = np.concatenate([none, np.stack(rows, axis=1)])  # so that the first of all, -1, is there
+        distinct, codes = np.unique(both, axis=0, return_inverse=True)
+        self._rows: npt.NDArray[np.int32] = distinct.astype(np.int32)
+        self._codes: npt.NDArray[np.int32] = codes.reshape(-1)[1:].astype(np.int32)
+
+    @property
+    def samples(self) -> Samples:
+        """The samples with these numbers for keys."""
+        codes = np.zeros(len(self._samples.timestamps), np.int32)
+        codes[self._samples.rows] = self._codes
+        return replace(self._samples, versions={**self._samples.versions, self._entity: codes})
+
+    @property
+    def tables(self) -> dict[str, KnowledgeTable]:
+        """By the names of the stores, what the numbers stand for."""
+        return {
+            name: KnowledgeTable(store.vectors, rows, str(store.path.resolve()), store.fingerprint, store.spec.version)
+            for (name, store), rows in zip(self._stores.items(), self._rows.T, strict=True)
+        }
+
+    def ages(self, of: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Of some samples the seconds since the last event that their knowledge knew, by the first store; NaN where
+        there is none.
+        """
+        store = next(iter(self._stores.values()))
+        rows = self._rows[self._codes[of], 0]
+        since = moments(self._seconds[of]) - store.moments_at(rows)
+        return np.where(rows >= 0, since / _SECOND, np.nan)
