@@ -69,6 +69,8 @@ class DataConfig:
         sequences: further sequences of events: { views = "event == 'view'" }.
         user_ids: whether the user's id is read. If not given, not under "user", where nobody is tested on who was
             trained on.
+        item_ids: whether the item's id is read, of the candidate and of earlier events. Without it a model knows an
+            item by its features, and by knowledge, alone: new ones as well as any.
         fewest: an id with fewer training events than this is read as an unknown one.
         protocol: "user" splits users, as KAR does; "temporal" splits time, the same for all users.
         history: most events of a user that the prompt may see, and no model is trained on; under "user".
@@ -108,6 +110,7 @@ class DataConfig:
     event_features: tuple[str, ...] | None = None
     sequences: Mapping[str, str] = field(default_factory=dict)
     user_ids: bool | None = None
+    item_ids: bool = True
     fewest: int = setting(1, least=1)
     protocol: str = setting("user", among=PROTOCOLS)
     history: int = setting(30, least=0)
@@ -388,6 +391,24 @@ class EncodeConfig:
 
 
 @dataclass(frozen=True)
+class CodesConfig:
+    """[codes]: how vectors become semantic ids, for the injection "codes" (see `kar_aug.codes`).
+
+    Args:
+        levels: codes an item, coarse to fine.
+        size: codes a level.
+        seed: of the centres that k-means starts with.
+    """
+
+    levels: int = setting(3, least=1)
+    size: int = setting(256, least=2, most=65_535)
+    seed: int = setting(0, least=0)
+
+    def __post_init__(self) -> None:
+        check("codes", self)
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """How one model is built and trained: that part of [compare] which decides a result.
 
@@ -444,8 +465,9 @@ class CompareConfig(TrainingConfig):
             in KAR. "events": those of the items that the user clicked before as well: averaged into one field more
             (DeepFM, where item and events then meet in the second order, and others), or compared by the attention
             (DIN). "similarity", "attention", "retrieval": frozen vectors compare the candidate with what the user
-            liked and disliked before (`[data] past_length`). "user-similarity": with what is known of the user. Joined
-            by "+", one arm has several.
+            liked and disliked before (`[data] past_length`). "user-similarity": with what is known of the user.
+            "codes": no vector, but semantic ids as sparse features (`kar-aug codes`). Joined by "+", one arm has
+            several.
         stores: name -> vector stores of other texts, an arm each: { item = "folder" }, or a folder alone for items.
         seeds: how often each arm is trained, with other initial weights and order of data.
         vary_split: whether each seed also draws the users of train, validation and test anew.
@@ -506,6 +528,7 @@ class Config:
     prompts: PromptConfig = field(default_factory=PromptConfig)
     generate: LanguageModel = field(default_factory=LanguageModel)
     encode: EncodeConfig = field(default_factory=EncodeConfig)
+    codes: CodesConfig = field(default_factory=CodesConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     workdir: str = ".kar"
     folder: Path = Path()
@@ -604,5 +627,6 @@ _SECTIONS: dict[str, type] = {
     "prompts": PromptConfig,
     "generate": LanguageModel,
     "encode": EncodeConfig,
+    "codes": CodesConfig,
     "compare": CompareConfig,
 }

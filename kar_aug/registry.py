@@ -143,6 +143,7 @@ INJECTIONS = Registry(
         "attention": "kar_aug.backbones.injections.attention:Attention",
         "retrieval": "kar_aug.backbones.injections.retrieval:Retrieval",
         "user-similarity": "kar_aug.backbones.injections.user_similarity:UserSimilarity",
+        "codes": "kar_aug.backbones.injections.codes:Codes",
     },
     joined="kar_aug.backbones.injections.together:Together",
 )

@@ -7,6 +7,9 @@ similarity   dense numbers, no expert network            attention   one more fi
 retrieval    the most similar of many events, through the experts and an attention
 user_similarity   and the candidate against what is known of the user
 
+Without any vector:
+codes        semantic ids, each piece one more sparse feature, of the candidate and of earlier events
+
 A name of the registry `INJECTIONS` stands for a class here, or anywhere, that is made without arguments. Names joined
 by "+" bring what all of them bring.
 """

@@ -14,6 +14,24 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
+class RowCodes:
+    """Semantic ids in the order of a table's vectors (`kar_aug.codes`).
+
+    Args:
+        values: (count, levels), of 1 to `size`; zeros where there is none.
+        size: codes a level.
+        version: of the codebooks: a code of another version means something else.
+        store, fingerprint: the bundle that they come from.
+    """
+
+    values: Array
+    size: int
+    version: str = ""
+    store: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
 class KnowledgeTable:
     """The vectors of a vocabulary, ready for the layer: `vectors[rows[i]]` belongs to the model's integer i.
 
@@ -22,6 +40,7 @@ class KnowledgeTable:
         rows: (vocabulary size,) int32 row of `vectors`, or -1 where the id has no knowledge.
         store, fingerprint: where the vectors come from, None for vectors given as an array.
         version: of the vectors (`VectorStore.version`), likewise.
+        codes: of each of the vectors, where somebody attached them (`kar_aug.codes.SemanticIds.attach`).
     """
 
     vectors: Array
@@ -29,6 +48,7 @@ class KnowledgeTable:
     store: str | None = None
     fingerprint: str | None = None
     version: str | None = None
+    codes: RowCodes | None = None
 
     @classmethod
     def from_array(cls, vectors: npt.ArrayLike, known: npt.ArrayLike | None = None) -> KnowledgeTable:

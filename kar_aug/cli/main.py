@@ -27,7 +27,7 @@ from kar_aug.cli.options import model_options
 from kar_aug.cli.progress import Terminal, say, stage, table, tell
 from kar_aug.cli.progress import output as output_text
 from kar_aug.cli.prompting import prompts, write_scenario
-from kar_aug.cli.stages import audit, compare, encode, export, prepare, print_comparison, print_results
+from kar_aug.cli.stages import audit, codes, compare, encode, export, prepare, print_comparison, print_results
 from kar_aug.cli.vectors import vectors
 from kar_aug.config import Config
 from kar_aug.errors import ConfigError, KarError, MissingDependencyError
@@ -180,7 +180,7 @@ def demo(
 
 
 _COMMANDS = (
-    audit, cache, check, compare, cost, encode, export, factors, forget, generate, inspect, prepare, prompts,
+    audit, cache, check, codes, compare, cost, encode, export, factors, forget, generate, inspect, prepare, prompts,
     vectors, view,
 )  # fmt: skip
 for command in _COMMANDS:

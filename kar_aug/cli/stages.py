@@ -1,4 +1,4 @@
-"""The commands from answers to a model for serving: encode, prepare, audit, compare, export."""
+"""The commands from answers to a model for serving: encode, codes, prepare, audit, compare, export."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kar_aug.audit import Audit
 from kar_aug.cli.options import opened, recipe_options
 from kar_aug.cli.progress import output as print_output
 from kar_aug.cli.progress import table, tell
+from kar_aug.codes.report import COLUMNS as CODES_COLUMNS
 from kar_aug.errors import ConfigError
 from kar_aug.pipeline.comparing import TITLE, Compared
 from kar_aug.pipeline.fairness import COLUMNS, USERS
@@ -40,6 +41,29 @@ def encode(config: str, /, encoder: str | None, collaborative: bool, **recipes: 
       kar-aug encode --encoder sentence-transformers/all-MiniLM-L6-v2
     """
     opened(config, prompts=recipes, encode={"encoder": encoder}).encode(collaborative=collaborative)
+
+
+@click.command()
+@click.option("--levels", type=click.IntRange(1), help="Codes an item, as in [codes].")
+@click.option("--size", type=click.IntRange(2), help="Codes a level, as in [codes].")
+@click.option("--anew", is_flag=True, help="Fit new codebooks, which moves all codes: train models again then.")
+@click.pass_obj
+def codes(config: str, /, levels: int | None, size: int | None, anew: bool) -> None:
+    """Turn the knowledge vectors into semantic ids: a few small integers an item, coarse to fine.
+
+    Models read them as sparse features: [compare] injections = ["codes"]. Items that have codes keep them; new ones get
+    theirs by the same codebooks. Shown is how many items share codes, and what these keep of the vectors.
+
+    \b
+    Example:
+      kar-aug codes
+      kar-aug codes --levels 4 --size 512 --anew
+    """
+    done = opened(config, codes={"levels": levels, "size": size}).codes(anew=anew)
+    for each in done.stores:
+        table(f"Semantic ids of {each.title}", CODES_COLUMNS, each.report.rows)
+        for sentence in each.report.sentences:
+            print_output(f"  {sentence}")
 
 
 @click.command()

@@ -11,6 +11,7 @@ from kar_aug.compare.additions import Addition, Control, Knowledge, OtherStore, 
 from kar_aug.config import BASE, CompareConfig
 from kar_aug.registry import ADAPTORS, INJECTIONS
 
+CODES = "codes"  # the injection that reads semantic ids
 _USUAL = (ADAPTORS.names()[0], INJECTIONS.names()[0])
 
 
@@ -80,6 +81,11 @@ class Arm:
     def companion(self) -> Arm:
         """What stands beside its vectors, as an arm that has nothing else."""
         return replace(self, knowledge=self.beside, entities=("item",), beside="")
+
+    @property
+    def reads_codes(self) -> bool:
+        """Whether its vectors enter as semantic ids, too."""
+        return CODES in self.injection.split("+")
 
     @property
     def words(self) -> str:

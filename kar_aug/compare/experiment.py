@@ -10,6 +10,7 @@ from typing import Any
 
 from kar_aug._version import __version__
 from kar_aug.cache import KnowledgeTable, VectorStore
+from kar_aug.codes import SemanticIds
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.versions import GivenVersions
 from kar_aug.config import CompareConfig, TrainingConfig
@@ -127,14 +128,33 @@ class Experiment:
 
     def _last(self, arm: Arm, entity: str, seed: int) -> KnowledgeTable:
         ids = self.samples(seed).vocabulary[entity]
-        return arm.addition.table({n: store.align(ids) for n, store in self.stores(arm, entity, seed).items()}, seed)
+        tables = {name: store.align(ids) for name, store in self.stores(arm, entity, seed).items()}
+        for name, codes in self.codes(arm, entity, seed).items():
+            tables[name] = codes.attach(tables[name], ids)
+        return arm.addition.table(tables, seed)
+
+    def codes(self, arm: Arm, entity: str, seed: int = 0) -> dict[str, SemanticIds]:
+        """The semantic ids of its stores, by the same names; none of an arm that reads none.
+
+        Raises:
+            StoreError: They are not there, or of an earlier state of the store.
+        """
+        stores = self.stores(arm, entity, seed) if arm.reads_codes else {}
+        return {name: SemanticIds.of(store) for name, store in stores.items()}
 
     def knowledge_fingerprint(self, arm: Arm, imitated: Arm | None = None) -> dict[str, str]:
-        """Per store that decides an arm's result, its fingerprint; of an arm that another is made after, the size."""
+        """Per store that decides an arm's result, its fingerprint, and that of its codes where these are read; of an
+        arm that another is made after, the size.
+        """
         found = {
             f"{name} {entity}": store.fingerprint
             for entity in arm.entities
             for name, store in self.stores(arm, entity).items()
+        }
+        found |= {
+            f"codes of {name} {entity}": codes.fingerprint
+            for entity in arm.entities
+            for name, codes in self.codes(arm, entity).items()
         }
         if arm.beside:
             found |= self.knowledge_fingerprint(arm.companion)

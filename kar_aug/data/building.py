@@ -149,7 +149,7 @@ class _Builder:
             encoding = Categories.fit(ids, fewest=self.inputs.fewest)
             codes = np.r_[MISSING, encoding.encode(pd.Series(self.vocabulary[entity][1:]))].astype(np.int32)
             self.columns[name], self.encodings[name] = Column(codes, entity), encoding
-            if entity == "item" or self.inputs.user_ids:
+            if self.inputs.item_ids if entity == "item" else self.inputs.user_ids:
                 self.features.append(Feature(name, encoding.size))
 
     def _add_of_entity(self, entity: str, name: str) -> None:
@@ -253,7 +253,8 @@ class _Builder:
             self.sequences[name] = events_before(
                 self.places["user"], moment, rows, self.inputs.history_length, self.room
             )
-            self._add_event_feature(name, "item_id", self.columns["item_id"], self.encodings["item_id"])
+            if self.inputs.item_ids:
+                self._add_event_feature(name, "item_id", self.columns["item_id"], self.encodings["item_id"])
             for feature in self._event_features():
                 self._add_told(name, feature)
         self.columns[f"{HIST}_item"] = Column(self.sequences[HIST].pad(self.places["item"], room=self.room))

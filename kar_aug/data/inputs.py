@@ -38,7 +38,7 @@ class Inputs:
         sequences: further sequences: name -> expression over the interactions' columns, "event == 'view'".
         history_length: how many of the latest events are read.
         past_length: how many a candidate is compared with by knowledge, where an injection does that.
-        user_ids: whether the user's id is a feature.
+        user_ids, item_ids: whether the user's id is a feature; and the item's, of the candidate and of events.
         fewest: an id with fewer training events is as unknown as a new one.
         first_values: whether of several values in a cell the first alone is read.
         weight: a column of the interactions: how much a row counts.
@@ -55,6 +55,7 @@ class Inputs:
     history_length: int = 50
     past_length: int = 200
     user_ids: bool = False
+    item_ids: bool = True
     fewest: int = 1
     first_values: bool = False
     weight: str | None = None
@@ -83,6 +84,7 @@ def inputs(data: DataConfig) -> Inputs:
         history_length=Inputs.history_length if data.history_length is None else data.history_length,
         past_length=data.past_length,
         user_ids=data.protocol != "user" if data.user_ids is None else data.user_ids,
+        item_ids=data.item_ids,
         fewest=data.fewest,
         weight=data.weight,
     )

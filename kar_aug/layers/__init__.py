@@ -6,6 +6,7 @@ Its adapted vectors of events: `CandidateAndEvents`, `HistoryPooling`, `MaskedMe
 model with: `KnowledgeAdded`.
 The candidate against events, in frozen vectors: `KnowledgeVectors`, `KnowledgeSimilarity`; what is made of those,
 `SimilarityFeatures`, `MostSimilar`, `KnowledgeAttention`; and against a user's text, `BilinearSimilarity`.
+Semantic ids in place of vectors: `KnowledgeCodes`.
 """
 
 from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
@@ -18,6 +19,7 @@ from kar_aug.layers.hybrid_expert_adaptor import HybridExpertAdaptor
 from kar_aug.layers.knowledge_added import KnowledgeAdded
 from kar_aug.layers.knowledge_attention import KnowledgeAttention
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
+from kar_aug.layers.knowledge_codes import KnowledgeCodes
 from kar_aug.layers.knowledge_similarity import KnowledgeSimilarity
 from kar_aug.layers.knowledge_vectors import KnowledgeVectors
 from kar_aug.layers.layer_adaptor import LayerAdaptor
@@ -41,6 +43,7 @@ __all__ = [
     "KnowledgeAdded",
     "KnowledgeAttention",
     "KnowledgeAugmentation",
+    "KnowledgeCodes",
     "KnowledgeSimilarity",
     "KnowledgeVectors",
     "LayerAdaptor",

@@ -112,7 +112,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
         if load_balance:
             self.adaptor.check_gate()
         given = {name: read(name, source, embed_tables) for name, source in sources.items()}
-        self._sources = {name: Source(name, found.identity) for name, found in given.items()}
+        self._sources = {name: Source(name, found.identity, codes=found.table.codes) for name, found in given.items()}
         self._make_weights(given)
 
     def _make_weights(self, given: Mapping[str, Given]) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from kar_aug._ops import ops
 from kar_aug.cache.vectors.store import VectorStore
-from kar_aug.cache.vectors.table import KnowledgeTable
+from kar_aug.cache.vectors.table import KnowledgeTable, RowCodes
 from kar_aug.errors import StoreError
 from kar_aug.layers.copies import found, nothing_known, offered
 from kar_aug.layers.ids import Kind, kind_of
@@ -104,6 +104,7 @@ class Source:
         keys: weight, (vocabulary,): ascending keys of raw ids.
         fingerprint: weight, the store's as an integer.
         default: weight, (width,): the vector of ids without knowledge.
+        codes: of each of the vectors, where they were given along; the layer itself has no use for them.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Source:
     keys: Any = None
     fingerprint: Any = None
     default: Any = None
+    codes: RowCodes | None = None
 
     @property
     def dimension(self) -> int:
@@ -136,7 +138,7 @@ class Source:
         self.check()
         vectors, rows = values_of(self.vectors), values_of(self.rows)[:-1]
         identity = self.identity
-        table = KnowledgeTable(vectors, rows, identity.store, identity.fingerprint, identity.version)
+        table = KnowledgeTable(vectors, rows, identity.store, identity.fingerprint, identity.version, self.codes)
         return Given(table, None if self.keys is None else values_of(self.keys), identity.ids)
 
     def learn_from(self, former: Source) -> None:

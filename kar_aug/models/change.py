@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from kar_aug._keras import keras
-from kar_aug.layers import KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation, store_locations
+from kar_aug.layers import (
+    KnowledgeAugmentation,
+    KnowledgeCodes,
+    KnowledgeVectors,
+    PrestoredAugmentation,
+    store_locations,
+)
 from kar_aug.models.find import knowledge_layers, replaced
 from kar_aug.models.versions import check_versions
 
@@ -18,7 +24,8 @@ def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
     The other layers are shared with `model`, not copied; functional models inside it, towers say, are made anew where
     there is such a layer in them. Losses and metrics that were added to it stay, and so does its class, but where that
     cannot be made of inputs and outputs alone: then it is Keras's own, since no step of training is needed to serve.
-    An id costs one look-up. What compares frozen vectors (`KnowledgeVectors`) is fit for serving as it is.
+    An id costs one look-up. What compares frozen vectors (`KnowledgeVectors`), or reads codes (`KnowledgeCodes`), is
+    fit for serving as it is.
 
     Args:
         model: a functional model. What to do with one that has a `call` of its own, the error says.
@@ -43,9 +50,9 @@ def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
 def refresh(model: Any, tables: Mapping[str, Any], *, any_version: bool = False) -> Any:
     """The model with other knowledge: after more answers came in, say. All trained weights are kept.
 
-    The layers but `KnowledgeAugmentation` and `KnowledgeVectors` are shared with `model`, not copied. Coverage may
-    change either way: ids that lose their knowledge get the learned default vector, or are like nothing. Frozen vectors
-    are made ready as they were for training.
+    The layers but `KnowledgeAugmentation`, `KnowledgeVectors` and `KnowledgeCodes` are shared with `model`, not copied.
+    Coverage may change either way: ids that lose their knowledge get the learned default vector, or are like nothing.
+    Frozen vectors are made ready as they were for training; codes are those of the same codebooks.
 
     Args:
         tables: for every source what `KnowledgeAugmentation` takes, of the encoder it was trained with.
@@ -58,10 +65,10 @@ def refresh(model: Any, tables: Mapping[str, Any], *, any_version: bool = False)
             its own, or one of a class that cannot be made of inputs and outputs; or the vectors have another dimension.
         StoreError: They are of another version than those of the training, of a layer that compares frozen ones, too.
     """
-    kinds = (KnowledgeAugmentation, KnowledgeVectors)
+    kinds = (KnowledgeAugmentation, KnowledgeVectors, KnowledgeCodes)
     _check(model, kinds, "refresh")
     if not any_version:
-        for layer in knowledge_layers(model, kinds):
+        for layer in knowledge_layers(model, (KnowledgeAugmentation, KnowledgeVectors)):
             check_versions(layer, tables)
     return replaced(
         model, kinds, lambda layer: layer.refreshed(tables), by="{}.refreshed(tables)", keep_class="Refresh"

@@ -17,7 +17,13 @@ from kar_aug._keras import keras, tf
 from kar_aug._ops.portable import portable
 from kar_aug._version import __version__
 from kar_aug.cache.vectors.store import VectorStore
-from kar_aug.layers import GivenVectors, KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation
+from kar_aug.layers import (
+    GivenVectors,
+    KnowledgeAugmentation,
+    KnowledgeCodes,
+    KnowledgeVectors,
+    PrestoredAugmentation,
+)
 from kar_aug.models.change import prestore
 from kar_aug.models.find import knowledge_layers
 from kar_aug.models.formats import Serve, table_of_hashes, write_onnx, write_tflite
@@ -31,7 +37,7 @@ if TYPE_CHECKING:  # it needs pandas, and what a model of one's own is exported 
 
 NOTE, ENCODINGS = "kar_aug.json", "encodings.json"
 _ONE, _CTR = "ctr", "the probability of a click"
-_SERVED = (PrestoredAugmentation, KnowledgeVectors, GivenVectors)
+_SERVED = (PrestoredAugmentation, KnowledgeVectors, KnowledgeCodes, GivenVectors)
 
 
 def export(
@@ -53,7 +59,8 @@ def export(
 
     Args:
         model: a model with a `KnowledgeAugmentation`, or one that `prestore` returned, or one whose knowledge is in
-            layers that compare frozen vectors (`KnowledgeVectors`) alone; with `preprocessing`, one without any, too.
+            layers that compare frozen vectors (`KnowledgeVectors`) or look codes up (`KnowledgeCodes`) alone; with
+            `preprocessing`, one without any, too.
         path: folder to write; an older export there is replaced once the new one is complete.
         stores: source name -> the vector store its knowledge came from; by default the model says. "onnx" and "tflite"
             need those of sources whose ids are texts.

@@ -9,8 +9,9 @@ import numpy as np
 
 from kar_aug._keras import dtype_name, first_argument, nest
 from kar_aug.cache.vectors.store import VectorStore
+from kar_aug.codes import SemanticIds
 from kar_aug.errors import StoreError
-from kar_aug.layers import KnowledgeVectors, PrestoredAugmentation
+from kar_aug.layers import KnowledgeCodes, KnowledgeVectors, PrestoredAugmentation
 from kar_aug.layers.ids import STRINGS
 from kar_aug.layers.lookup import keys_of
 from kar_aug.layers.new_ids import NO_KEY
@@ -27,6 +28,9 @@ def texts_of(model: Any, stores: Mapping[str, VectorStore]) -> list[str]:
         StoreError: A store is gone, or is not that of all ids that the model knows.
     """
     texts: list[str] = []
+    for layer in knowledge_layers(model, (KnowledgeCodes,)):
+        if layer.kind == STRINGS:
+            texts.extend(map(str, SemanticIds.open(layer.stores[layer.source_name]["store"]).ids))
     for layer in knowledge_layers(model, (PrestoredAugmentation, KnowledgeVectors)):
         for name, keys in layer.keys().items():
             kind = layer.kinds.get(name)

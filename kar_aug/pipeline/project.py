@@ -19,6 +19,7 @@ from kar_aug.inspect.view import View, write_view
 from kar_aug.online import Checked, Published
 from kar_aug.pipeline import (
     checking,
+    coding,
     comparing,
     costs,
     encoding,
@@ -31,6 +32,7 @@ from kar_aug.pipeline import (
 )  # fmt: skip
 from kar_aug.pipeline.answers import Answers
 from kar_aug.pipeline.checking import Outlook
+from kar_aug.pipeline.coding import Coded
 from kar_aug.pipeline.comparing import Compared
 from kar_aug.pipeline.costs import Costs
 from kar_aug.pipeline.encoding import Encoded
@@ -238,6 +240,19 @@ class Project:
             StoreError: A store was made with another encoder, prompt version or language model.
         """
         return encoding.encode(self.workspace, self.watch, collaborative=collaborative)
+
+    def codes(self, *, anew: bool = False) -> Coded:
+        """Turn the vectors into semantic ids, which the injection "codes" reads; items that have some keep theirs.
+
+        Args:
+            anew: fit new codebooks, which moves all codes: models that were trained with the old ones read noise.
+
+        Raises:
+            StoreError: There are no vectors; or they are of another version than the codebooks, or [codes] says others.
+            EncodingError: There are fewer vectors than codes a level.
+            MissingDependencyError: scikit-learn is not installed.
+        """
+        return coding.make_codes(self.workspace, self.watch, anew=anew)
 
     def check(self) -> Outlook:
         """What a run will do and cost, and every trap that is sure to fail later. Nothing is sent, nothing trained."""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from kar_aug.cache import KnowledgeTable
+from kar_aug.cache.vectors.table import RowCodes
 from kar_aug.compare.controls import Control
 
 _ROWS = 65_536
 
 
 class Random(Control):
-    """For each id that has a vector one of the same length, in a direction drawn at random."""
+    """For each id that has a vector one of the same length, in a direction drawn at random; and codes drawn at random,
+    as a hash of the id would give.
+    """
 
     words = "random vectors"
 
@@ -29,4 +33,11 @@ class Random(Control):
             vectors[start : start + len(own)] = drawn * lengths
         rows = np.full_like(table.rows, -1)
         rows[covered] = np.arange(len(covered), dtype=rows.dtype)
-        return KnowledgeTable(vectors, rows)
+        return KnowledgeTable(vectors, rows, codes=_drawn(table.codes, len(covered), generator))
+
+
+def _drawn(codes: RowCodes | None, count: int, generator: np.random.Generator) -> RowCodes | None:
+    if codes is None:
+        return None
+    shape = (count, codes.values.shape[1])
+    return replace(codes, values=generator.integers(1, codes.size, shape, np.uint16, endpoint=True))

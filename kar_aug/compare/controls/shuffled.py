@@ -12,7 +12,7 @@ from kar_aug.compare.controls import Control
 
 
 class Shuffled(Control):
-    """Each id that has a vector has that of another, drawn at random."""
+    """Each id that has a vector has that of another, drawn at random; and its codes."""
 
     words = "shuffled vectors"
 

@@ -20,6 +20,8 @@ from kar_aug.cache import TextCache
 from kar_aug.cache.texts.forgetting import Taken, Whom, forget_entities, linked_entities, refuse_jobs
 from kar_aug.cache.vectors.files import MANIFEST
 from kar_aug.cache.vectors.forgetting import forget_vectors, vectors_of
+from kar_aug.codes import SemanticIds
+from kar_aug.codes.files import MANIFEST as CODES
 from kar_aug.errors import KarError
 from kar_aug.online.publishing import open_place
 from kar_aug.pipeline.forgetting import trained
@@ -134,9 +136,10 @@ class _Search:
         self.whom = Whom(entity, ids, groups)
         self.taken = Taken() if cache is None else forget_entities(cache, self.whom, dry_run=True)
         self.stores = {path: count for path in self._all_stores() if (count := vectors_of(path, self._ids_in(path)))}
+        self.codes = {path: count for path in self._all_codes() if (count := self._coded(path))}
         self.prepared, known = trained.prepared_with(self.work, self.whom)
         others = trained.data_of_trainings(self.work) - set(known)
-        found = bool(self.taken.found or self.stores or self.prepared or listed.among(entity, ids))
+        found = bool(self.taken.found or self.stores or self.codes or self.prepared or listed.among(entity, ids))
         self.exists = found or self._in_tables()  # an id that was mistyped takes nothing with it
         # Of what was trained on data that are not there any more nobody can tell whether they were in.
         if not self.exists:
@@ -150,6 +153,10 @@ class _Search:
             done.counts["vectors"] += count
             if not done.dry_run and path.exists():  # else it went with what was trained
                 forget_vectors(path, self._ids_in(path))
+        for path, count in self.codes.items():
+            done.counts["semantic ids"] += count
+            if not done.dry_run and path.exists():
+                SemanticIds.open(path).without(self._ids_in(path.with_suffix("")))
         self._copies(done)
         if self.cache is not None and not done.dry_run:
             self.taken = forget_entities(self.cache, self.whom)
@@ -244,6 +251,16 @@ class _Search:
         for manifest in sorted((self.work / "vectors").rglob(MANIFEST)):
             if self._ids_in(manifest.parent):
                 yield manifest.parent
+
+    def _all_codes(self) -> Iterator[Path]:
+        """The folders of semantic ids, which lie beside these."""
+        for manifest in sorted((self.work / "vectors").rglob(CODES)):
+            yield manifest.parent
+
+    def _coded(self, path: Path) -> int:
+        """How many of them have semantic ids there."""
+        ids = self._ids_in(path.with_suffix(""))
+        return int((SemanticIds.open(path).digits_of(ids) >= 0).sum())
 
     def _ids_in(self, path: Path) -> list[Id]:
         """Under which ids a store may have them: a store of groups has these by number."""

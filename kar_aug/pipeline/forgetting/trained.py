@@ -15,6 +15,7 @@ from typing import Any
 
 from kar_aug._database import sweep
 from kar_aug.cache.texts.forgetting import Whom
+from kar_aug.codes import codes_folder
 from kar_aug.data import prepared
 from kar_aug.pipeline.workspace.preparing import FOLDER as PREPARED
 from kar_aug.pipeline.workspace.preparing import all_prepared
@@ -57,7 +58,7 @@ def prepared_with(work: Path, whom: Whom) -> tuple[list[Path], dict[str, bool]]:
 def data_of_trainings(work: Path) -> set[str]:
     """The fingerprints of all data that something was trained on."""
     found = {path.stem.removeprefix("inputs-") for path in (work / "runs").glob("inputs-*.json")}
-    found |= {path.name.removeprefix(_COLLABORATIVE) for path in (work / "vectors").glob(f"{_COLLABORATIVE}*")}
+    found |= {path.stem.removeprefix(_COLLABORATIVE) for path in (work / "vectors").glob(f"{_COLLABORATIVE}*")}
     return found | {data for _, data in _runs(work)}
 
 
@@ -93,7 +94,8 @@ def _files(work: Path, identities: Collection[str], data: Collection[str]) -> It
         if name in known or (path.name.endswith(".checkpoint.npz") and data):
             yield path
     yield from (path for of in data if (path := runs / f"inputs-{of}.json").exists())
-    yield from (path for of in data if (path := vectors / f"{_COLLABORATIVE}{of}").exists())
+    for store in (vectors / f"{_COLLABORATIVE}{of}" for of in data):
+        yield from (path for path in (store, codes_folder(store)) if path.exists())
     yield from (path for path in (vectors / "augmented").glob("*") if path.name.rpartition("-")[0] in known)
 
 

@@ -1,0 +1,164 @@
+"""A project's vectors as semantic ids: the stage, its command, and the arms of a comparison that read them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from support.requests import request
+from support.workspaces import LEARNING, opened
+
+from kar_aug._keras import IS_KERAS_3
+
+if IS_KERAS_3:
+    pytest.skip("a comparison chooses the Keras of its processes itself", allow_module_level=True)
+
+from kar_aug import Project, StoreError, VectorStore
+from kar_aug._keras import tf
+from kar_aug.cache import StoreSpec
+from kar_aug.cli import main
+from kar_aug.codes import SemanticIds
+from kar_aug.compare import compare, export_model
+from kar_aug.compare.arms import Arm, arms
+from kar_aug.compare.experiment import Experiment
+from kar_aug.compare.models import build, input_names
+from kar_aug.config import CodesConfig, CompareConfig
+from kar_aug.data.features import HISTORY
+from kar_aug.pipeline.coding import make_codes
+from kar_aug.pipeline.forgetting import forget
+from kar_aug.pipeline.workspace import Workspace
+
+SMALL = CodesConfig(levels=2, size=2)
+CODES = Arm("DeepFM", "item", ("item",), "hybrid-expert", "codes")
+
+
+@pytest.fixture
+def workspace(own_tables: Path, truth: Path, tmp_path: Path) -> Workspace:
+    shutil.copytree(truth, tmp_path / "work")
+    read = {"knowledge": ["item"], "controls": ["metadata", "shuffled"], "injections": ["codes"], **LEARNING}
+    workspace = opened(own_tables, tmp_path / "work", {"item_ids": False}, **read)
+    return workspace.changed(codes=SMALL)
+
+
+def test_all_stores_of_a_comparison_get_codes_and_none_twice(workspace: Workspace) -> None:
+    made = make_codes(workspace)
+    assert [each.title for each in made.stores] == ["users", "items", "metadata of users", "metadata of items"]
+    assert [each.new for each in made.stores] == [60, 40, 60, 40] and "items: 40 semantic ids in " in str(made)
+    assert made.frame["what"].tolist()[:2] == ["users"] * 2 and len(made.frame) == 8
+    path = workspace.store_path("item")
+    with VectorStore.writer(path, StoreSpec("truth", 4)) as writer:
+        writer.append([77], ["k"], np.eye(1, 4))
+    assert [each.new for each in make_codes(workspace).stores] == [0, 1, 0, 0]
+    with pytest.raises(StoreError, match=r"made with levels 2, size 2, seed 0, and \[codes\] says levels 3, size 2"):
+        make_codes(workspace.changed(codes=replace(SMALL, levels=3)))
+    anew = make_codes(workspace.changed(codes=replace(SMALL, levels=3)), anew=True)
+    assert {each.codes.levels for each in anew.stores} == {3}
+
+
+def test_the_command_says_what_codes_keep(own_tables: Path, truth: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(own_tables, tmp_path / "project"))
+    shutil.copytree(truth, folder / ".kar")
+    done = CliRunner().invoke(main, ["-c", str(folder / "kar.toml"), "codes", "--levels", "1", "--size", "2"])
+    assert done.exit_code == 0, done.output
+    assert "Semantic ids of items" in done.output and "40 items: 0.0% have their codes alone" in done.output
+    refused = CliRunner().invoke(main, ["-c", str(folder / "kar.toml"), "codes"])
+    assert refused.exit_code == 2 and "kar-aug codes --anew" in refused.output
+
+
+def test_codes_are_an_injection_among_others() -> None:
+    config = CompareConfig(
+        backbones=("DIN",), knowledge=("item",), injections=("codes", "fields+codes"), controls=("shuffled",)
+    )
+    found = arms(config)
+    assert [arm.name for arm in found] == [
+        "DIN",
+        "DIN + item knowledge (codes)",
+        "DIN + item knowledge (fields+codes)",
+        "DIN + shuffled vectors (codes)",
+        "DIN + shuffled vectors (fields+codes)",
+    ]
+    assert [arm.reads_codes for arm in found] == [False, True, True, True, True]
+
+
+def test_a_comparison_says_that_codes_are_missing_or_old_before_it_trains(workspace: Workspace) -> None:
+    with pytest.raises(StoreError, match=r"item.codes holds no codes. Make them with: kar-aug codes"):
+        compare(workspace)
+    make_codes(workspace)
+    before = Experiment(workspace).knowledge_fingerprint(CODES)
+    assert before.keys() == {"item item", "codes of item item"}
+    with VectorStore.writer(workspace.store_path("item"), StoreSpec("truth", 4)) as writer:
+        writer.append([77], ["k"], np.eye(1, 4))
+    with pytest.raises(StoreError, match="Bring them up to date"):
+        compare(workspace)
+    make_codes(workspace)
+    assert Experiment(workspace).knowledge_fingerprint(CODES)["codes of item item"] != before["codes of item item"]
+
+
+def test_shuffled_codes_are_as_frequent_and_random_ones_no_items(workspace: Workspace) -> None:
+    make_codes(workspace)
+    experiment = Experiment(workspace)
+
+    def codes(arm: Arm, seed: int = 0) -> np.ndarray:
+        table = experiment.tables(arm, seed)["item"]
+        assert table.codes is not None
+        return np.asarray(table.codes.values[table.rows[table.rows >= 0]])
+
+    own = codes(CODES)
+    ids = [id for id in experiment.samples(0).vocabulary["item"] if id is not None]
+    np.testing.assert_array_equal(own, SemanticIds.of(VectorStore.open(workspace.store_path("item"))).codes_of(ids))
+    shuffled = codes(replace(CODES, knowledge="shuffled"))
+    assert sorted(map(tuple, shuffled.tolist())) == sorted(map(tuple, own.tolist()))
+    assert (shuffled != own).any() and (codes(replace(CODES, knowledge="shuffled"), 1) != shuffled).any()
+    drawn = codes(replace(CODES, knowledge="random"))
+    assert drawn.shape == own.shape and set(drawn.ravel().tolist()) == {1, 2}
+    assert len(set(map(tuple, drawn.tolist()))) > len(set(map(tuple, own.tolist())))
+
+
+@pytest.mark.parametrize("backbone", ["DIN", "FiBiNET", "deepctr:DCN"])
+def test_codes_find_a_place_in_every_backbone(workspace: Workspace, backbone: str) -> None:
+    make_codes(workspace)
+    experiment = Experiment(workspace.changed(data=replace(workspace.config.data, item_ids=True)))
+    arm = replace(CODES, backbone=backbone)
+    model, layer = build(arm, experiment.samples(0), experiment.tables(arm, 0), experiment.config.training, 0)
+    assert layer is None and {"item", "hist_item"} <= set(input_names(model))
+
+
+def test_a_model_that_knows_items_by_codes_alone_learns_what_they_say_and_is_served_with_raw_ids(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    make_codes(workspace)
+    features = [feature.name for feature in workspace.samples.features]
+    assert "item_id" not in features and HISTORY not in features
+    found = compare(workspace.changed(compare=replace(workspace.config.compare, seeds=1)))
+    by_name = {arm.name: found.estimate(arm).mean for arm in found.arms}
+    knowing = by_name["DeepFM + item knowledge (codes)"]
+    assert knowing > 0.75 > max(by_name["DeepFM"], by_name["DeepFM + shuffled vectors (codes)"])
+    export_model(workspace, "DeepFM", 0, tmp_path / "serving")
+    shutil.rmtree(workspace.config.work / "vectors")  # no vectors, and no codes: all are in the model
+    note = json.loads((tmp_path / "serving/assets.extra/kar_aug.json").read_text())
+    samples = workspace.samples
+    sent = request(workspace.data.split, samples.rows[samples.of("test")].tolist(), note["inputs"])
+    serve = tf.saved_model.load(str(tmp_path / "serving")).signatures["serving_default"]
+    answer = serve(**{name: tf.constant(values) for name, values in sent.items()})["ctr"].numpy()[:, 0]
+    knowing_arm = next(arm for arm in found.arms if arm.name.endswith("knowledge (codes)"))
+    np.testing.assert_allclose(answer, found.prediction(knowing_arm, 0), atol=1e-6)
+
+
+def test_who_is_forgotten_has_no_semantic_id(workspace: Workspace) -> None:
+    make_codes(workspace)
+    done = forget(workspace, {"item": [5]})
+    assert done.counts["semantic ids"] == 2, "of knowledge and of metadata"
+    found = SemanticIds.open(workspace.store_path("item").with_name("item.codes"))
+    assert len(found) == 39 and not found.codes_of([5]).any()
+    assert len(SemanticIds.open(workspace.store_path("user").with_name("user.codes"))) == 60
+
+
+def test_a_project_makes_codes(own_tables: Path, truth: Path, tmp_path: Path) -> None:
+    shutil.copytree(truth, tmp_path / "work")
+    changes = {"workdir": str(tmp_path / "work"), "codes": {"levels": 1, "size": 2}}
+    assert len(Project.open(own_tables / "kar.toml", **changes).codes().stores) == 2
