@@ -5,7 +5,7 @@ data        tables, split, samples                                   attributes 
 preparing   which samples are kept in the workdir, and since when   collaborative  behaviour as vectors of items
 asking      prompts, and the texts that are known                    metadata     what prompts show, without a model
 frames      tables that came as data frames                          passed_on    what was written elsewhere, and where
-forgotten   who is left out of the tables
+forgotten   who is left out of the tables                           at_work      who makes something of them now
 """
 
 from __future__ import annotations
