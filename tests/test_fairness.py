@@ -112,6 +112,11 @@ def test_a_trained_model_says_what_its_predictions_do(folder: Path, server: Chat
     assert "Fairness audit" in report and "4 of 4 prompts show it" in report
 
 
+def test_an_attribute_that_no_prompt_shows_is_said_to_be_so(folder: Path) -> None:
+    shown = CliRunner().invoke(main, ["audit", "--attributes", "shoe_size", "--users", "2"])
+    assert shown.exit_code == 0 and shown.output.split() == ["shoe_size:", "no", "prompt", "shows", "it"], shown.output
+
+
 def test_attributes_that_nobody_has_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="no attribute 'creed'"):
         project().audit_fairness(["creed"])

@@ -22,6 +22,7 @@ from kar_aug.cache.texts.spilt import Spill
 from kar_aug.cli import main
 from kar_aug.compare.book import BOOK
 from kar_aug.errors import StoreError
+from kar_aug.pipeline.workspace.at_work import at_work
 from kar_aug.testing import ChatServer, completion
 
 # An encoder beside kar.toml that needs no model: of each text other numbers.
@@ -177,7 +178,7 @@ def test_an_answer_that_others_share_stays_theirs_and_one_of_her_group_goes(fold
         group = answer_key("m", [], {"text": "group"})
         cache.put(Answer(group, "ok", "of both", "m", []), [Link("user:kar:collective-2", 1, group, "v")])
         spilt = answer_key("m", [], {"text": "spilt"})
-        spill = Spill(cache.database.file)
+        spill = Spill(cache)
         for user in (7, 8):
             late = Answer(f"{spilt}{user}", "ok", f"spilt of {user}", "m", [])
             spill.add([(late, [Link("user", user, late.key, "v")])])
@@ -221,6 +222,98 @@ def test_while_a_job_runs_it_is_refused_in_one_line(folder: Path, server: ChatSe
     assert [line for line in refused.output.splitlines() if "a job is running" in line], refused.output
 
 
+def test_while_a_comparison_runs_it_is_refused_and_afterwards_it_is_not(folder: Path, server: ChatServer) -> None:
+    with at_work(folder / ".kar", "compare"):
+        refused = kar_aug("--user", "7", "--yes")
+        assert not (folder / ".kar/forgotten.json").exists()
+        assert kar_aug("--user", "7", "--dry-run").exit_code == 0
+    assert refused.exit_code == 2 and "compare is running" in refused.output, refused.output
+    (folder / ".kar/at-work/compare-1-left").touch()  # by a process that was killed
+    assert kar_aug("--user", "7", "--yes").exit_code == 0
+    assert [path.name for path in (folder / ".kar/at-work").iterdir() if path.name[0] != "."] == []
+
+
+def test_a_project_that_was_open_leaves_out_whom_another_process_forgot(folder: Path, server: ChatServer) -> None:
+    open_before = project(server)
+    assert 7 in open_before.workspace.tables.ids("user")
+    project(server).forget(users=[7])
+    open_before.prepare()
+    assert 7 not in open_before.workspace.tables.ids("user")
+
+
+def test_answers_that_come_after_the_user_was_forgotten_are_dropped_and_counted(
+    folder: Path, server: ChatServer
+) -> None:
+    opened, sent = project(server), folder / "requests.jsonl"
+    opened.export_requests(sent, only="user")
+    requests = [json.loads(line) for line in sent.read_text().splitlines()]
+    said = folder / "responses.jsonl"
+    with said.open("wb") as file:
+        for request in requests:
+            hers = MARKER in str(request["body"]["messages"])
+            body = json.loads(completion(f"about {MARKER if hers else request['custom_id']}"))
+            line = {"custom_id": request["custom_id"], "response": {"status_code": 200, "body": body}}
+            file.write(json.dumps(line).encode() + b"\n")
+    sent.rename(folder / "moved.jsonl")  # where nobody here knows
+    opened.forget(users=[7])
+    for _ in range(2):
+        result = CliRunner().invoke(main, ["generate", "--import-jsonl", str(said), "--only", "user"])
+        assert result.exit_code == 0 and "1 answers may be about users or items that were forgotten" in " ".join(
+            result.output.split()
+        ), result.output
+        assert holding(MARKER.encode(), folder / ".kar") == []
+        with TextCache(folder / ".kar" / "answers.sqlite") as cache:
+            assert cache.counts()["ok"] == len(requests) - 1
+        assert sum(each.requests for each in project(server).cost().rows) == len(requests), "what it cost is remembered"
+
+
+def test_files_in_the_temporary_folder_are_told_by_where_their_cache_lies(
+    folder: Path, server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "temporary"
+    shared.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(shared))
+    for work in (folder / ".kar", tmp_path / "other"):
+        with TextCache(work / "answers.sqlite") as cache:
+            spill = Spill(cache)
+            spill._places = spill._places[1:]  # a disk that is full
+            spill.add([(Answer("k", "ok", f"spilt of {work.name}", "m", []), [Link("user", 7, "k", "v")])])
+    assert len(list(shared.iterdir())) == 2
+    assert project(server).forget(users=[7]).counts["answers beside the cache"] == 1
+    assert holding(b"spilt of", shared) == [next(shared.iterdir()).name] and holding(b"spilt of other", shared)
+    (folder / ".kar/answers-not-stored-1.jsonl").mkdir()  # which cannot be read
+    assert "may hold answers about them" in str(project(server).forget(users=[7]))
+
+
+def test_vectors_mixed_with_groups_that_are_drawn_anew_go_and_it_is_said(folder: Path, server: ChatServer) -> None:
+    groups = {"max_events": 5, "user_clusters": 3, "min_events": 1}
+    opened = project(server, prompts=groups)
+    opened.generate("user")
+    opened.encode()
+    mixed = opened.workspace.paths.store("user")
+    assert 8 in VectorStore.open(mixed).ids
+    done = project(server, prompts=groups).forget(users=[7])
+    assert not mixed.exists() and done.counts["stores of vectors of groups"] == 2
+    assert any("drawn anew" in sentence for sentence in done.follows)
+    with TextCache(folder / ".kar" / "answers.sqlite") as cache:
+        assert cache.count_linked("user:kar:collective-3") == 0, "no number is another group's"
+    after = project(server, prompts=groups)
+    after.generate("user")
+    after.encode()
+    assert 8 in VectorStore.open(mixed).ids and 7 not in VectorStore.open(mixed).ids
+
+
+def test_what_forgetting_an_item_costs_is_said_before(folder: Path, server: ChatServer) -> None:
+    opened = project(server)
+    opened.generate()
+    liked = str(opened.workspace.tables.interactions["item_id"].value_counts().index[0])
+    (said,) = opened.forget(items=[liked], dry_run=True).follows
+    asked = server.answered
+    opened.forget(items=[liked])
+    opened.generate()
+    assert server.answered > asked + 1 and f"asks {server.answered - asked:,} more questions, at most $" in said
+
+
 def test_what_was_trained_on_the_user_goes_and_what_was_not_stays(folder: Path, server: ChatServer) -> None:
     runs = folder / ".kar" / "runs"
     opened = project(server)
@@ -260,6 +353,52 @@ def test_copies_of_data_frames_lose_the_rows(folder: Path) -> None:
     assert holding(MARKER.encode(), folder / "frames") == [] and 7 not in again.workspace.tables.ids("user")
     again.unforget(users=[7])
     assert 7 in of_frames().workspace.tables.ids("user")
+
+
+@pytest.mark.parametrize("wanted", ["7", 7.0, "007", " 7"])
+def test_ids_in_copies_are_told_as_the_tables_reading_tells_them(folder: Path, wanted: Any) -> None:
+    log = pd.read_parquet("interactions.parquet")
+    users = pd.read_csv("users.csv")
+    count = int((log["user_id"] == 7).sum()) + 1
+    forms: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
+        "decimals": (log.assign(user_id=log["user_id"].astype(float)), {}),
+        "padded": (log.assign(user_id=log["user_id"].map("{:03}".format)), {"id_type": "integer"}),
+        "structs": (
+            log.assign(who=[{"id": user} for user in log["user_id"]]).drop(columns="user_id"),
+            {"columns": {"interactions": {"user_id": "who.id"}}},
+        ),
+    }
+    for name, (frame, data) in forms.items():
+        settings = {"data": data, "workdir": name}
+        opened = Project(settings, interactions=frame, items=pd.read_csv("items.csv"), users=users)
+        assert opened.forget(users=[wanted]).counts["rows of data frames' copies"] == count, name
+        again = Project(settings, interactions=frame, items=pd.read_csv("items.csv"), users=users)
+        assert again.forget(users=[7]).counts.total() == 0, f"{name}: nothing came back"
+
+
+def test_an_item_goes_out_of_the_lists_of_what_was_shown(folder: Path) -> None:
+    moments = range(1_000, 1_200)
+    log = pd.DataFrame({"user_id": [n % 9 for n in moments], "timestamp": moments})
+    log["seen"] = [[n % 7, 7 + n % 5] if n % 2 else [3] for n in moments]
+    log["hit"] = [[cell[0]] if n % 3 else [] for n, cell in zip(moments, log["seen"], strict=True)]
+    settings = {"data": {"shown": "seen", "clicked": "hit"}, "workdir": "lists"}
+    items = pd.DataFrame({"item_id": range(12), "title": [f"t{n}" for n in range(12)]})
+    opened = Project(settings, interactions=log, items=items)
+    assert 3 in opened.workspace.tables.ids("item")
+    done = opened.forget(items=["3"])
+    assert done.counts["rows of data frames' copies"] == sum(3 in cell for cell in log["seen"]) + 1
+    (kept,) = (folder / "lists/tables").glob("interactions-*.parquet")
+    left = pd.read_parquet(kept)
+    assert not any(3 in cell for name in ("seen", "hit") for cell in left[name]) and len(left) < len(log)
+    assert 3 not in Project(settings, interactions=log, items=items).workspace.tables.ids("item")
+
+
+def test_zeros_before_an_id_of_text_are_part_of_it(tmp_path: Path) -> None:
+    log = pd.DataFrame({"user_id": ["7", "007", "8"] * 30, "item_id": ["a", "b"] * 45, "timestamp": range(90)})
+    log["label"] = log.index % 2
+    opened = Project({"workdir": str(tmp_path / "w")}, interactions=log)
+    opened.forget(users=["007"])
+    assert opened.workspace.tables.ids("user") == ["7", "8"]
 
 
 def test_the_list_names_nobody(tmp_path: Path) -> None:

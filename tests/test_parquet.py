@@ -110,7 +110,7 @@ def test_an_answer_that_was_asked_again_comes_back_over_the_refused_one_and_not_
         cache.put(refused)
         said = []
         for answer in (whole, refused, later):
-            spill = Spill(tmp_path / "b.sqlite")
+            spill = Spill(cache)
             spill.add([(answer, [Link("item", 1, "k", "v1")])])
             assert spill.path is not None
             said.append((import_spilt(spill.path, cache).new, [each.text for each in cache.answers()]))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,11 +47,13 @@ class Whom:
     Args:
         entity: "user" or "item".
         groups: the groups that they are in: ("20", 3) for the fourth of twenty.
+        drawn_anew: all groups that were drawn together with these, whose numbers will be other groups'.
     """
 
     entity: str
     ids: Collection[Id]
     groups: Collection[tuple[str, int]] = ()
+    drawn_anew: Collection[tuple[str, int]] = ()
 
     def is_about(self, knowledge: str | None, entity_id: Any) -> bool:
         """Whether a kind of knowledge of an entity is theirs."""
@@ -61,6 +63,11 @@ class Whom:
         if kind in _PARTS or _BLOCKS in (knowledge or ""):
             return self.entity == "user" and any(str(entity_id).startswith(f"{id!r} ") for id in self.ids)
         return kind == self.entity and any(type(id) is type(entity_id) and id == entity_id for id in self.ids)
+
+    def is_void(self, knowledge: str, entity_id: Any) -> bool:
+        """Whether a kind of knowledge is of another group whose number will be another's."""
+        kind, _, count = knowledge.partition(":")[0], *knowledge.rpartition("-")[1:]
+        return is_of_groups(knowledge) and kind == self.entity and (count, entity_id) in self.drawn_anew
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -141,6 +148,25 @@ def leave_no_trace(cache: TextCache) -> None:
         cache.database.vacuum()
 
 
+def forget_questions(cache: TextCache, are_forgotten: Callable[[str], bool]) -> int:
+    """Delete answers that are nobody's, and answer questions about those who were forgotten; how many they were.
+
+    Args:
+        are_forgotten: whether the key is of such a question.
+    """
+    answers, links = tables.answers.c, tables.knowledge.c
+    with cache.database.writing() as connection:
+        nobodys = sa.select(answers.key).where(~sa.exists().where(links.key == answers.key))
+        keys = [key for key in connection.scalars(nobodys) if are_forgotten(key)]
+        if keys and not cache.database.postgresql:
+            connection.exec_driver_sql("PRAGMA secure_delete = ON")
+        _delete(connection, tables.answers, keys)
+        _unname(connection, keys)
+    if keys:
+        leave_no_trace(cache)
+    return len(keys)
+
+
 def linked_entities(cache: TextCache, entity: str) -> set[Id]:
     """All users, or items, that the cache knows an answer of."""
     links = tables.knowledge.c
@@ -172,11 +198,10 @@ def _refuse_jobs(cache: TextCache, connection: sa.Connection) -> None:
 
 
 def _forget(connection: sa.Connection, cache: TextCache, whom: Whom, taken: Taken) -> None:
-    links, failures = tables.knowledge, tables.failures
+    failures = tables.failures
     mine = [row for row in _links(connection, whom) if whom.is_about(row.knowledge, _id(row.entity_id))]
-    for row in mine:
-        here = (links.c.knowledge == row.knowledge, links.c.entity_id == row.entity_id)
-        connection.execute(sa.delete(links).where(*here))
+    void = [row for row in _links(connection, whom) if whom.is_void(row.knowledge, _id(row.entity_id))]
+    _unlink(connection, mine)
     failed = [
         row for row in connection.execute(sa.select(failures)) if whom.is_about(row.knowledge, _id(row.entity_id))
     ]
@@ -187,13 +212,28 @@ def _forget(connection: sa.Connection, cache: TextCache, whom: Whom, taken: Take
     taken.keys = (keys - shared) | nobodys
     taken.links, taken.shared, taken.failures = len(mine), len({r.key for r in mine} & shared), len(failed)
     taken.nobodys = len(nobodys)
+    _unlink(connection, void)  # after what is nobody's was counted: their answers stay, for equal groups drawn anew
     taken.asked = _asked(connection, keys)
     taken.answers = _delete(connection, tables.answers, taken.keys)
     for table in (tables.failures, tables.claims):
         _delete(connection, table, {row.key for row in failed} | taken.keys)
-    for some in batched(sorted(taken.keys), _ROWS):
+    taken.ledger = _unname(connection, taken.keys)
+
+
+def _unlink(connection: sa.Connection, rows: Iterable[Any]) -> None:
+    links = tables.knowledge
+    for row in rows:
+        here = (links.c.knowledge == row.knowledge, links.c.entity_id == row.entity_id)
+        connection.execute(sa.delete(links).where(*here))
+
+
+def _unname(connection: sa.Connection, keys: Iterable[str]) -> int:
+    """Take questions out of the ledger, whose sums stay; how many lines these are."""
+    count = 0
+    for some in batched(sorted(keys), _ROWS):
         statement = sa.update(tables.ledger).where(tables.ledger.c.key.in_(some)).values(key=NO_QUESTION)
-        taken.ledger += connection.execute(statement).rowcount
+        count += connection.execute(statement).rowcount
+    return count
 
 
 def _links(connection: sa.Connection, whom: Whom) -> Sequence[Any]:
@@ -205,7 +245,8 @@ def _links(connection: sa.Connection, whom: Whom) -> Sequence[Any]:
         for row in connection.execute(sa.select(tables.knowledge).where(some)):
             found[row.knowledge, row.entity_id] = row
 
-    stored = [json.dumps(id) for id in whom.ids] + [json.dumps(number) for _, number in whom.groups]
+    numbers = {number for _, number in (*whom.groups, *whom.drawn_anew)}
+    stored = [*map(json.dumps, whom.ids), *map(json.dumps, sorted(numbers))]
     for ids in batched(stored, _ROWS):
         look(links.entity_id.in_(ids))
     for owners in batched(whom.ids, _PATTERNS):

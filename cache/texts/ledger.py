@@ -219,6 +219,11 @@ class Ledger:
             connection.execute(_ENTER, entered)
         self._add(connection, added, surplus)
 
+    def enter_once(self, connection: sa.Connection, charge: Charge) -> None:
+        """Write down what a request came to that nobody reserved, if no line has its key yet."""
+        if connection.execute(sa.select(tables.ledger.c.key).where(tables.ledger.c.key == charge.key)).first() is None:
+            self.settle(connection, charge.key, [charge])
+
     def lose(self, connection: sa.Connection, owner: str, keys: Collection[str] | None = None) -> None:
         """Requests were sent, and nobody knows what came of them: those of these questions, or all of an owner."""
         if keys is None:

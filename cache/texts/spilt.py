@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import glob
+import hashlib
 import json
 import os
 import shlex
@@ -30,8 +32,8 @@ class Spill:
     """Where the answers of one job go that its cache does not take.
 
     Args:
-        beside: the cache's file; where nothing can be written beside it, or it is none, it is the folder for temporary
-            files.
+        cache: the file is beside the cache's; where nothing can be written there, or the cache is none, in the folder
+            for temporary files.
         owner: of the job, as the ledger knows it: what answers cost is reserved already.
 
     Attributes:
@@ -39,13 +41,11 @@ class Spill:
         kept, lost: how many answers are in it, and how many could not be written there either.
     """
 
-    def __init__(self, beside: Path | None, owner: str = "") -> None:
+    def __init__(self, cache: TextCache, owner: str = "") -> None:
         self.path: Path | None = None
         self._owner = owner
         self.kept = self.lost = 0
-        name = f"{beside.stem if beside else 'answers'}-not-stored-{uuid.uuid4().hex[:8]}.jsonl"
-        folders = [beside.parent] if beside else []
-        self._places = [folder / name for folder in (*folders, Path(tempfile.gettempdir()))]
+        self._places = [folder / f"{name}-{uuid.uuid4().hex[:8]}.jsonl" for folder, name in _places(cache)]
 
     def add(self, answers: Sequence[tuple[Answer, Sequence[Link]]]) -> None:
         """Write answers, and whose they are; durable when this returns."""
@@ -68,6 +68,24 @@ class Spill:
         if self.lost:
             said.append(f"{self.lost:,} could not be written there either, and are lost.")
         return " ".join(said)
+
+
+def spilt_files(cache: TextCache) -> Iterator[Path]:
+    """Files of answers that this cache did not take, and no other: in the folder for temporary files, which all
+    projects share, they are called by where the cache lies.
+    """
+    for folder, name in _places(cache):
+        yield from sorted(folder.glob(f"{glob.escape(name)}-*.jsonl"))
+
+
+def _places(cache: TextCache) -> list[tuple[Path, str]]:
+    """The folders for such files, and how their names begin there."""
+    file = cache.database.file
+    where = cache.name if file is None else str(file.resolve())
+    digits = hashlib.sha256(where.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    stem = "answers" if file is None else file.stem
+    temporary = Path(tempfile.gettempdir()), f"{stem}-{digits}-not-stored"
+    return [temporary] if file is None else [(file.parent, f"{stem}-not-stored"), temporary]
 
 
 def _appended(path: Path, content: bytes) -> bool:

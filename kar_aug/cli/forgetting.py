@@ -56,3 +56,5 @@ def _print(done: Forgotten) -> None:
         tell("nothing is kept of them")
     for sentence in done.elsewhere:
         tell(f"not in our hands: {sentence}")
+    for sentence in done.follows:
+        tell(sentence)

@@ -128,7 +128,8 @@ def _fairness(project: Project, attributes: list[str], users: int, *, dry_run: b
         tell(planned)
         return
     done = project.audit_fairness(attributes, users=users)
-    table("Likeness to neutral texts, 1 where nothing changed", COLUMNS, done.rows)
+    if done.moved:
+        table("Likeness to neutral texts, 1 where nothing changed", COLUMNS, done.rows)
     for sentence in done.sentences:
         print_output(f"  {sentence}")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from kar_aug.data.cells import is_list, values_of
+from kar_aug.data.cells import SEPARATOR, is_list, values_of
 from kar_aug.data.place import Table
 from kar_aug.errors import DataError
 
@@ -49,6 +50,35 @@ def candidates(impressions: pd.DataFrame, shown: str, clicked: str, table: Table
         if name not in found:
             added[name] = values
     return found.assign(**added)
+
+
+def without_items(
+    impressions: pd.DataFrame, lists: Sequence[str], are_gone: Callable[[pd.Series], npt.NDArray[np.bool_]]
+) -> tuple[pd.DataFrame, int]:
+    """The impressions without some of the items that they showed, and how many they were; one that showed no other is
+    left out.
+
+    Args:
+        lists: the columns `shown` and `clicked`.
+        are_gone: given ids, as they stand there, which are to go.
+    """
+    changed: dict[str, Any] = {}
+    touched = np.zeros(len(impressions), bool)
+    for name in lists:
+        cells = impressions[name].tolist()
+        listed = [_ids(cell) for cell in cells]
+        lengths = np.fromiter(map(len, listed), np.int64, len(listed))
+        gone = are_gone(pd.Series([id for ids in listed for id in ids], dtype=object))
+        rows = np.repeat(np.arange(len(listed)), lengths)
+        here, ends = np.bincount(rows[gone], minlength=len(listed)) > 0, np.cumsum(lengths)
+        for row in np.flatnonzero(here).tolist():
+            left = ~gone[ends[row] - lengths[row] : ends[row]]
+            values = cells[row] if is_list(cells[row]) else values_of(cells[row])
+            kept = [value for value, stays in zip(values, left, strict=True) if stays]
+            cells[row] = kept if is_list(cells[row]) else SEPARATOR.join(kept)
+        changed[name], touched = pd.Series(cells, impressions.index), touched | here
+    showed = changed[lists[0]].map(lambda cell: len(_ids(cell)) > 0 and not (isinstance(cell, str) and not cell))
+    return impressions.assign(**changed)[~touched | showed.to_numpy(bool)], int(touched.sum())
 
 
 def items_of(interactions: pd.DataFrame, columns: Sequence[str], table: Table) -> tuple[pd.DataFrame, pd.DataFrame]:

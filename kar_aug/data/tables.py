@@ -24,12 +24,12 @@ import pandas as pd
 
 from kar_aug.data.ids import AS_STRINGS, ids, kind_of
 from kar_aug.data.labels import labelled
-from kar_aug.data.place import Table, first
+from kar_aug.data.place import Place, Table, first
 from kar_aug.data.reading import read_table
 from kar_aug.data.room import MEMORY, Room, different
 from kar_aug.data.shapes import candidates, items_of
 from kar_aug.data.times import times
-from kar_aug.data.types import numbers, plain, take
+from kar_aug.data.types import numbers, plain, plain_column, take
 from kar_aug.errors import DataError
 
 KEYS = {"interactions": ("user_id", "item_id"), "items": ("item_id",), "users": ("user_id",)}
@@ -194,6 +194,28 @@ def typed(
             if kept is not column:
                 changed[key] = room.column(kept)
     return frame.assign(**changed)
+
+
+def ids_in(name: str, frame: pd.DataFrame, key: str, columns: Columns, id_type: str | None = None) -> pd.Series | None:
+    """The ids that `load_tables` would read from one of the three tables, a row each; None if it has no such column. A
+    column that it would refuse comes as text.
+
+    Args:
+        key: "user_id" or "item_id".
+    """
+    theirs = _called(columns, name).get(key, key)
+    if not _has(frame, theirs):
+        return None
+    column = frame[theirs] if theirs in frame else take(frame[theirs.split(".")[0]], theirs.partition(".")[2])
+    return read_ids(column, Place(name, theirs, key), id_type)
+
+
+def read_ids(column: pd.Series, place: Place, id_type: str | None = None) -> pd.Series:
+    """A column of ids as `load_tables` reads it; as text, where it would refuse it."""
+    try:
+        return ids(plain_column(column, place), place, id_type)
+    except DataError:
+        return column.map(str, na_action="ignore")
 
 
 def _called(columns: Columns, table: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ import json
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -23,7 +24,7 @@ from kar_aug._batched import batched
 from kar_aug._servers.words import without_keys
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Reservation, Status, TextCache
 from kar_aug.cache.texts.cache import IMPORTED, DamagedAnswer
-from kar_aug.cache.texts.ledger import billionths
+from kar_aug.cache.texts.ledger import Charge, billionths
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
 from kar_aug.generate.answers import read_answer
@@ -322,6 +323,25 @@ class Intake:
         body = _NAMELESS + line
         answer = read_answer(body, question, None, tier=tier)
         return replace(answer, cost=self.order(question, tier=tier).most)
+
+    def charge(self, question: Question, body: bytes, under: str, *, tier: str) -> None:
+        """Write down, once, what an answer cost that is not kept.
+
+        Args:
+            under: what stands in the ledger in place of the question's key.
+        """
+        answer = read_answer(body, question, self._prices.of(question.model), tier=tier)
+        charge = Charge(
+            under,
+            question.model,
+            answer.cost,
+            answer.prompt_tokens,
+            answer.completion_tokens,
+            known=bool(answer.prompt_tokens),
+            tier=tier,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        self._cache.database.committed(lambda connection: self._cache.ledger.enter_once(connection, charge))
 
     def store(
         self, answers: Collection[tuple[Question, Answer]], orders: Sequence[Order] = (), *, owner: str | None = None

@@ -123,7 +123,7 @@ class _Job:
         self.gate = Gate(self.model.concurrency, self.model.rpm, self.model.tpm)
         self.cache.database.patience = self.model.give_up_after
         self.cache.database.patiently(self.intake.reserve_for_batches)
-        spill = Spill(self.cache.database.file, self.claims.owner)
+        spill = Spill(self.cache, self.claims.owner)
         self.writer = _Writer(self.intake, self.waiting, self.model.max_cost, spill)
         with ExitStack() as stack:
             stack.enter_context(self.claims)

@@ -218,20 +218,24 @@ def import_jsonl(
     prices: Prices | None = None,
     tier: str = "batch",
     on_note: Callable[[str], None] = lambda sentence: None,
+    forgotten: Callable[[str], str | None] = lambda key: None,
 ) -> Progress:
-    """Bring the responses of files into the cache. Every answer is kept, also one that no prompt asks for any more.
+    """Bring the responses of files into the cache. Every answer is kept, also one that no prompt asks for any more; but
+    none that is about somebody who was forgotten.
 
     Args:
         prompts: all of them, as they were exported: they say what was asked, and whose the answers are.
         tier: what the provider charged by.
         on_note: called with a sentence for every line that is no response.
+        forgotten: of the key of a question that no prompt asks, what the ledger calls it where it was about such a one;
+            None where it was not.
 
     Raises:
         GenerationError: A file cannot be read; or, when all is stored, some answers are another model's.
     """
     with contextlib.ExitStack() as stack:
         lines = {path: stack.enter_context(as_lines(path)) for path in paths}
-        return _import(prompts, lines, cache, model, prices or Prices(), tier, on_note)
+        return _import(prompts, lines, cache, model, prices or Prices(), tier, on_note, forgotten)
 
 
 def _import(
@@ -242,6 +246,7 @@ def _import(
     prices: Prices,
     tier: str,
     on_note: Callable[[str], None],
+    forgotten: Callable[[str], str | None],
 ) -> Progress:
     """The same, given for each file one that holds its lines."""
     # Where each response stands, so that not all of them are in memory.
@@ -269,11 +274,26 @@ def _import(
         for question in intake.take(answers):
             intake.postponed(question, _ONCE)
     intake.end()
+    named = {key: name for key in where if (name := forgotten(key)) is not None}
+    if dropped := _drop({key: where.pop(key) for key in named}, named, model, intake, tier):
+        on_note(f"{dropped:,} answers may be about users or items that were forgotten: they are not kept")
     if kept := _keep_unasked(where, cache, model, intake, tier):
         on_note(f"{kept:,} answers match no prompt of this data and model; they are kept, and are nobody's knowledge")
     if intake.hopeless is not None:
         raise intake.hopeless
     return progress
+
+
+def _drop(
+    where: Mapping[str, tuple[Path, int]], named: Mapping[str, str], model: LanguageModel, intake: Intake, tier: str
+) -> int:
+    """Keep nothing of these answers but what they cost. Returns how many there are."""
+    dropped = 0
+    for key, place in where.items():
+        if (body := _at(*place).body) is not None:
+            intake.charge(Question(key, model.model, [], model.parameters), body, named[key], tier=tier)
+            dropped += 1
+    return dropped
 
 
 def _keep_unasked(

@@ -159,15 +159,18 @@ def audit_fairness(
     workspace: Workspace, attributes: Sequence[str], watch: Watch = SILENT, *, users: int = USERS
 ) -> Fairness:
     """Ask, encode and compare; what was asked before is not again. Where a model was trained with knowledge of users,
-    it predicts by each of the texts.
+    it predicts by each of the texts. Where no prompt shows any of the attributes, that is the result: nothing is asked,
+    and what an earlier audit found stays in the report.
 
     Raises:
         ConfigError: The users have no such attribute.
-        GenerationError: No neutral prompt was answered.
+        GenerationError: No prompt was answered.
         LimitReached: max_cost or max_requests; what was answered is stored.
     """
     variants = _Variants(workspace, attributes, users)
     job = Job(workspace)
+    if not variants.count:
+        return Fairness(len(variants.rows), variants.shown, [], _among_others({}, {}), job.model.model, "")
     with workspace.paths.open_cache() as cache:
         with served(job.model) as (model, key), watch.bar("fairness", variants.count) as show:
             run_generate(

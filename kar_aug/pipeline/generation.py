@@ -24,6 +24,7 @@ from kar_aug.generate.limits import requests_reached
 from kar_aug.generate.summaries import StoredSummaries
 from kar_aug.pipeline.watch import SILENT, Show, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 from kar_aug.pipeline.workspace.passed_on import REQUESTS, note
 from kar_aug.prompts import Prompt
 from kar_aug.prompts.histories.summaries import owner
@@ -363,9 +364,18 @@ def import_responses(job: Job, paths: Sequence[Path], watch: Watch = SILENT) -> 
     Raises:
         GenerationError: A file cannot be read.
     """
+    listed = ForgottenIds.read(job.workspace.config.work)
     with job.workspace.paths.open_cache() as cache:
         prompts = job.prompts(StoredSummaries(cache, job.model))
-        done = import_jsonl(prompts, paths, cache, job.model, prices=job.prices(), on_note=watch.note)
+        done = import_jsonl(
+            prompts,
+            paths,
+            cache,
+            job.model,
+            prices=job.prices(),
+            on_note=watch.note,
+            forgotten=listed.of_question,
+        )
     return Generated(done)
 
 

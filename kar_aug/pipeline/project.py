@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -44,6 +45,8 @@ from kar_aug.pipeline.preparation import Prepared
 from kar_aug.pipeline.prompting import Prompts
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.at_work import at_work
+from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 from kar_aug.pipeline.workspace.frames import Table, config_of, with_kept_frames
 from kar_aug.pipeline.workspace.passed_on import PAGE, note
 
@@ -87,6 +90,7 @@ class Project:
             raise TypeError("A `Config` names its tables itself: give them there, or the settings as a dict.")
         self.workspace = Workspace(config)
         self.watch = watch
+        self._left_out = ForgottenIds.read(config.work).fingerprint
 
     @classmethod
     def open(cls, path: Path | str = "kar.toml", *, watch: Watch = SILENT, **changes: Any) -> Self:
@@ -219,6 +223,7 @@ class Project:
         return costs.costs(self.workspace)
 
     def _job(self, only: str | None, shard: tuple[int, int], retry_failed: bool = False) -> Job:
+        self._look_who_was_forgotten()
         return Job(self.workspace, _entities(only), shard, retry_failed)
 
     @property
@@ -239,7 +244,8 @@ class Project:
             LimitReached: The endpoint's next request would cross [encode] max_cost.
             StoreError: A store was made with another encoder, prompt version or language model.
         """
-        return encoding.encode(self.workspace, self.watch, collaborative=collaborative)
+        with self._at_work("encode"):
+            return encoding.encode(self.workspace, self.watch, collaborative=collaborative)
 
     def codes(self, *, anew: bool = False) -> Coded:
         """Turn the vectors into semantic ids, which the injection "codes" reads; items that have some keep theirs.
@@ -264,7 +270,8 @@ class Project:
         Raises:
             DataError: The data cannot be read or split; or it is of others' code, and nobody can tell when it changes.
         """
-        return preparation.prepare(self.workspace)
+        with self._at_work("prepare"):
+            return preparation.prepare(self.workspace)
 
     def audit(self) -> Audit:
         """Look for leaks: anything by which knowledge or features know what a comparison tests on."""
@@ -279,8 +286,9 @@ class Project:
             attributes: columns of the users.
             users: how many to ask about: each once, and once more for each value of each attribute.
         """
-        workspace = comparing.with_what_is_known(self.workspace, self.watch)
-        return fairness.audit_fairness(workspace, attributes, self.watch, users=users)
+        with self._at_work("audit"):
+            workspace = comparing.with_what_is_known(self.workspace, self.watch)
+            return fairness.audit_fairness(workspace, attributes, self.watch, users=users)
 
     def compare(self, *, unaudited: bool = False) -> Compared:
         """Train each backbone with and without knowledge, and with controls; what was trained before is not again.
@@ -292,7 +300,8 @@ class Project:
             LeakageError: The audit found leaks.
             StoreError: Vectors are missing.
         """
-        return comparing.compare(self.workspace, self.watch, unaudited=unaudited)
+        with self._at_work("compare"):
+            return comparing.compare(self.workspace, self.watch, unaudited=unaudited)
 
     def export(
         self, output: Path | str, backbone: str | None = None, *, seed: int = 0, arm: str | None = None,
@@ -317,12 +326,13 @@ class Project:
         """
         if format not in FORMATS:
             raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}")
-        compare = self.config.compare
-        if arm is not None:
-            return comparing.export(self.workspace, output, "", seed, arm, format)
-        backbone = backbone or compare.backbones[0]
-        workspace = self.workspace.changed(compare=replace(compare, backbones=(backbone,)))
-        return comparing.export(workspace, output, backbone, seed, kind=format)
+        with self._at_work("export"):
+            compare = self.config.compare
+            if arm is not None:
+                return comparing.export(self.workspace, output, "", seed, arm, format)
+            backbone = backbone or compare.backbones[0]
+            workspace = self.workspace.changed(compare=replace(compare, backbones=(backbone,)))
+            return comparing.export(workspace, output, backbone, seed, kind=format)
 
     def export_vectors(
         self, where: Path | str, *, entity: str = "item", what: str = "raw", backbone: str | None = None,
@@ -341,9 +351,9 @@ class Project:
         Raises:
             StoreError: There are no such vectors, or the place cannot be read or written.
         """
-        return vectors.export_vectors(
-            self.workspace, entity, where, augmented_by=self._experts(what, backbone, arm, seed), kind=kind, whole=whole
-        )
+        with self._at_work("export"):
+            by = self._experts(what, backbone, arm, seed)
+            return vectors.export_vectors(self.workspace, entity, where, augmented_by=by, kind=kind, whole=whole)
 
     def check_vectors(
         self, where: Path | str, *, entity: str = "item", what: str = "raw", backbone: str | None = None,
@@ -390,8 +400,9 @@ class Project:
 
         From then on `generate`, `encode` and `compare` leave these ids out, though tables, other caches or files that
         are imported still hold them, until `unforget`: a right to be forgotten that ends with the next run is none.
-        The workdir's forgotten.json keeps a keyed hash of each id for that. Projects with another workdir have lists of
-        their own, also where they share a cache.
+        The workdir's forgotten.json keeps a keyed hash of each id for that, and of each question that was asked about
+        them: an answer that is brought in later is dropped, and only what it cost is written down. Projects with
+        another workdir have lists of their own, also where they share a cache.
 
         Beyond reach, and listed: what providers of models were sent, and when; addresses whose password is not kept;
         exported models; and, unlisted, what you copied yourself, backups, and blocks that a file system keeps of
@@ -401,7 +412,7 @@ class Project:
             dry_run: only find out what would go.
 
         Raises:
-            StoreError: A job is running on the cache, or another process writes a store of vectors.
+            StoreError: A job, a comparison or an export is running, or another process writes a store of vectors.
         """
         done = forgetting.forget(self.workspace, _whom(users, items), dry_run=dry_run)
         self._read_anew()
@@ -413,8 +424,21 @@ class Project:
         self._read_anew()
         return count
 
+    @contextmanager
+    def _at_work(self, what: str) -> Iterator[None]:
+        """Nobody is forgotten while the block runs; and who was before is not in the tables."""
+        with at_work(self.config.work, what):
+            self._look_who_was_forgotten()
+            yield
+
+    def _look_who_was_forgotten(self) -> None:
+        """Another process may have forgotten somebody since the tables were read."""
+        if ForgottenIds.read(self.config.work).fingerprint != self._left_out:
+            self._read_anew()
+
     def _read_anew(self) -> None:
         self.workspace = Workspace(with_kept_frames(self.config))
+        self._left_out = ForgottenIds.read(self.config.work).fingerprint
 
     @property
     def inspect(self) -> Inspection:

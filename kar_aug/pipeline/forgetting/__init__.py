@@ -1,12 +1,14 @@
 """Forgetting users and items: whatever a project keeps of them is deleted, and they are left out from then on.
 
+ids       whom somebody means by an id as it was typed
 files     copies in files: answers that were exported, or that a cache did not take; requests
 trained   groups, prepared samples, and what was trained on them
+prices    what it costs to ask anew where prompts showed them
 """
 
 from __future__ import annotations
 
-import re
+import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
@@ -17,7 +19,15 @@ from typing import Any
 import pandas as pd
 
 from kar_aug.cache import TextCache
-from kar_aug.cache.texts.forgetting import Taken, Whom, forget_entities, linked_entities, refuse_jobs
+from kar_aug.cache.texts.forgetting import (
+    Taken,
+    Whom,
+    forget_entities,
+    forget_questions,
+    linked_entities,
+    refuse_jobs,
+)
+from kar_aug.cache.texts.spilt import spilt_files
 from kar_aug.cache.vectors.files import MANIFEST
 from kar_aug.cache.vectors.forgetting import forget_vectors, vectors_of
 from kar_aug.codes import SemanticIds
@@ -25,22 +35,16 @@ from kar_aug.codes.files import MANIFEST as CODES
 from kar_aug.errors import KarError
 from kar_aug.online.publishing import open_place
 from kar_aug.pipeline.forgetting import trained
-from kar_aug.pipeline.forgetting.files import (
-    is_their_answer,
-    keys_of_requests,
-    spilt_files,
-    without_lines,
-    without_rows,
-)
+from kar_aug.pipeline.forgetting.files import is_their_answer, keys_of_requests, without_lines, without_rows
+from kar_aug.pipeline.forgetting.ids import Id, all_forms
+from kar_aug.pipeline.forgetting.prices import asked_anew, keys_asked
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.at_work import nobody_at_work
 from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 from kar_aug.pipeline.workspace.frames import rewritten
 from kar_aug.pipeline.workspace.passed_on import ANSWERS, MODEL, PAGE, REQUESTS, VECTORS, PassedOn, passed_on
 
-Id = int | str
 FAIRNESS = "fairness.json"  # see kar_aug.pipeline.fairness
-_WHOLE_NUMBER = re.compile(r"0|-?[1-9]\d{0,18}")
-_OF_GROUPS = re.compile(r"-collective-(\d+)$")  # a store of groups; mixed ones are called after more
 
 
 @dataclass
@@ -50,11 +54,13 @@ class Forgotten:
     Args:
         counts: by kind: "answers", "vectors", "trainings", ...
         elsewhere: sentences: what was sent or published, which nobody can delete from here, with when and where.
+        follows: sentences: what is to be made anew because of it, and what that costs.
         dry_run: whether nothing was changed.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     elsewhere: list[str] = field(default_factory=list)
+    follows: list[str] = field(default_factory=list)
     dry_run: bool = False
 
     @property
@@ -67,7 +73,7 @@ class Forgotten:
         found = ", ".join(f"{count:,} {what}" for what, count in self.counts.items() if count)
         done = "would be deleted" if self.dry_run else "deleted"
         lines = [f"{done}: {found}" if found else "nothing is kept of them"]
-        return "\n".join([*lines, *(f"not in our hands: {sentence}" for sentence in self.elsewhere)])
+        return "\n".join([*lines, *(f"not in our hands: {sentence}" for sentence in self.elsewhere), *self.follows])
 
 
 def forget(workspace: Workspace, ids: Mapping[str, Collection[Id]], *, dry_run: bool = False) -> Forgotten:
@@ -80,28 +86,35 @@ def forget(workspace: Workspace, ids: Mapping[str, Collection[Id]], *, dry_run: 
         ids: "user", "item" -> ids; a number and its digits are the same.
 
     Raises:
-        StoreError: A job is running, a store or file is being written or read by others, or is damaged.
+        StoreError: A job or a comparison is running, a store or file is being written or read by others, or is damaged.
     """
     done = Forgotten(dry_run=dry_run)
-    wanted = {entity: _both_forms(some) for entity, some in ids.items() if some}
-    listed = ForgottenIds.read(workspace.config.work)
+    work = workspace.config.work
+    listed = ForgottenIds.read(work)
     with ExitStack() as stack:
+        if not dry_run:
+            stack.enter_context(nobody_at_work(work))
         cache = _open(workspace, stack)
         if cache is not None and not dry_run:
             refuse_jobs(cache)
+        wanted = {entity: all_forms(workspace, entity, some) for entity, some in ids.items() if some}
         searches = [_Search(workspace, cache, entity, some, listed) for entity, some in wanted.items()]
-        if not dry_run:
-            for entity, some in wanted.items():
-                listed = listed.with_ids(entity, some)
-            if wanted:
-                listed.write(workspace.config.work)
+        for search in searches:
+            listed = listed.with_ids(search.whom.entity, search.whom.ids)
+        if dry_run:
+            done.follows += asked_anew(workspace, [each.whom for each in searches if each.exists], listed)
+        elif searches:
+            for search in searches:
+                listed = listed.with_questions(search.questions())
+            listed.write(work)
         for search in searches:
             search.take_away(done)
     return done
 
 
 def forget_again(workspace: Workspace, cache: TextCache) -> int:
-    """Take those away who are on the list and came back: with the answers of another cache, or of a file.
+    """Take those away who are on the list and came back: with the answers of another cache, or of a file; and answers
+    about them that are nobody's.
 
     Returns:
         How many of them there were.
@@ -111,6 +124,8 @@ def forget_again(workspace: Workspace, cache: TextCache) -> int:
         if back := listed.among(entity, linked_entities(cache, entity)):
             forget_entities(cache, Whom(entity, back))
             count += len(back)
+    if listed.questions:
+        count += forget_questions(cache, lambda key: listed.of_question(key) is not None)
     return count
 
 
@@ -118,7 +133,7 @@ def unforget(workspace: Workspace, ids: Mapping[str, Collection[Id]]) -> int:
     """Take users and items off the list; how many were on it. What was deleted is not restored."""
     listed, count = ForgottenIds.read(workspace.config.work), 0
     for entity, some in ids.items():
-        on_it = {str(id) for id in listed.among(entity, some)}
+        on_it = {str(id) for id in listed.among(entity, all_forms(workspace, entity, some))}
         listed, count = listed.without_ids(entity, on_it), count + len(on_it)
     if count:
         listed.write(workspace.config.work)
@@ -132,8 +147,9 @@ class _Search:
         self, workspace: Workspace, cache: TextCache | None, entity: str, ids: Collection[Id], listed: ForgottenIds
     ) -> None:
         self.workspace, self.cache, self.work = workspace, cache, workspace.config.work
-        self.group_files, groups = trained.groups_of(self.work, entity, ids)
-        self.whom = Whom(entity, ids, groups)
+        self.group_files, groups, others_groups = trained.groups_of(self.work, entity, ids)
+        self.whom = Whom(entity, ids, groups, others_groups)
+        self.of_groups = trained.stores_of_groups(self.work, entity, groups)
         self.taken = Taken() if cache is None else forget_entities(cache, self.whom, dry_run=True)
         self.stores = {path: count for path in self._all_stores() if (count := vectors_of(path, self._ids_in(path)))}
         self.codes = {path: count for path in self._all_codes() if (count := self._coded(path))}
@@ -146,9 +162,19 @@ class _Search:
             others = set()
         self.data = {data for data, is_in in known.items() if is_in} | others
 
+    def questions(self) -> set[str]:
+        """The keys of what was asked about them: answers that come late are told by them. Of requests that were given
+        away, and that nobody has answered, all: an answer to one that is nobody's may be theirs.
+        """
+        sent = [each for each in passed_on(self.work) if each.what == REQUESTS] if self.exists else []
+        open_ = {key for each in sent if (path := Path(each.where)).exists() for key in keys_of_requests(path)}
+        answered = set() if self.cache is None else set(self.cache.answered(open_))
+        return self.taken.keys | (open_ - answered) | (keys_asked(self.workspace, self.whom) if sent else set())
+
     def take_away(self, done: Forgotten) -> None:
         """Delete it all."""
         self._trainings(done)
+        self._groups(done)
         for path, count in self.stores.items():
             done.counts["vectors"] += count
             if not done.dry_run and path.exists():  # else it went with what was trained
@@ -193,10 +219,26 @@ class _Search:
             self.workspace.config, self.whom.entity, self.whom.ids, dry_run=done.dry_run
         )
 
+    def _groups(self, done: Forgotten) -> None:
+        """Groups are drawn anew without them: what others' vectors have of the old ones goes, too."""
+        if not self.group_files:
+            return
+        done.counts["stores of vectors of groups"] += len(self.of_groups)
+        if not done.dry_run:
+            for path in self.of_groups:
+                shutil.rmtree(path)
+        done.follows.append(
+            f"groups of {self.whom.entity}s are drawn anew, and asked about: until kar-aug generate and kar-aug encode "
+            "have run, there are no vectors of them to compare"
+        )
+
     def _copies(self, done: Forgotten) -> None:
-        keys, cache = self.taken.keys, self.workspace.paths.cache
-        for path in spilt_files(cache) if isinstance(cache, Path) else ():
-            done.counts["answers beside the cache"] += without_lines(path, self.whom, keys, dry_run=done.dry_run)
+        for path in () if self.cache is None else spilt_files(self.cache):
+            try:
+                gone = without_lines(path, self.whom, self.taken.keys, dry_run=done.dry_run)
+                done.counts["answers beside the cache"] += gone
+            except OSError as error:
+                done.elsewhere.append(f"{path}, which may hold answers about them: {error.strerror or error}")
         for each in passed_on(self.work):
             if each.entity in (None, self.whom.entity):
                 self._copy(each, done)
@@ -263,13 +305,13 @@ class _Search:
         return int((SemanticIds.open(path).digits_of(ids) >= 0).sum())
 
     def _ids_in(self, path: Path) -> list[Id]:
-        """Under which ids a store may have them: a store of groups has these by number."""
+        """Under which ids a store may have them."""
         name, other = path.name, next(each for each in ENTITIES if each != self.whom.entity)
+        if path in self.of_groups:
+            return []  # they go whole
         begins = name.startswith((other, f"metadata-{other}", f"collaborative-{other}"))
         if begins or (path.parent.name == "augmented" and name.endswith(f"-{other}")):
             return []
-        if of_groups := _OF_GROUPS.search(name):
-            return [number for count, number in self.whom.groups if count == of_groups[1]]
         return [*self.whom.ids]
 
     def _in_tables(self) -> bool:
@@ -285,14 +327,3 @@ def _open(workspace: Workspace, stack: ExitStack) -> TextCache | None:
     if isinstance(where, Path) and not where.exists():
         return None
     return stack.enter_context(workspace.paths.open_cache())
-
-
-def _both_forms(ids: Collection[Id]) -> list[Id]:
-    """Each as a number and as its digits, for tables and caches may hold either."""
-    forms: dict[tuple[type, Id], Id] = {}
-    for id in ids:
-        text = str(id)
-        forms[str, text] = text
-        if _WHOLE_NUMBER.fullmatch(text):
-            forms[int, int(text)] = int(text)
-    return list(forms.values())

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,6 @@ from kar_aug._files import atomic_path
 from kar_aug.cache.texts.forgetting import Whom
 
 _ROWS = 1000
-
-
-def spilt_files(cache: Path) -> Iterator[Path]:
-    """Files of answers that a cache did not take: beside it, or in the folder for temporary files."""
-    name = f"{cache.stem}-not-stored-*.jsonl"
-    for folder in dict.fromkeys((cache.parent, Path(tempfile.gettempdir()))):
-        yield from sorted(folder.glob(name))
 
 
 def without_lines(path: Path, whom: Whom, keys: Collection[str], *, dry_run: bool) -> int:

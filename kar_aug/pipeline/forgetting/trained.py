@@ -7,6 +7,7 @@ user goes whole, and is made again by the next `kar-aug compare`.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import closing
@@ -23,18 +24,40 @@ from kar_aug.pipeline.workspace.preparing import all_prepared
 _COLLABORATIVE = "collaborative-item-"
 
 
-def groups_of(work: Path, entity: str, ids: Collection[Any]) -> tuple[list[Path], list[tuple[str, int]]]:
-    """The files of groups that they are in; and the numbers of these groups, by what the files' names say."""
+Groups = list[tuple[str, int]]  # (how many were drawn, as names say it; the number of one)
+
+
+def groups_of(work: Path, entity: str, ids: Collection[Any]) -> tuple[list[Path], Groups, Groups]:
+    """The files of groups that they are in, these groups, and the others in the files. A file that cannot be read is
+    taken for one with them in each of its groups: nobody knows, and groups are drawn again.
+    """
     import pandas as pd
 
-    files, groups = [], []
+    files: list[Path] = []
+    groups: Groups = []
+    others: Groups = []
     for path in sorted((work / "clusters").glob(f"{entity}-*.parquet")):
-        frame = pd.read_parquet(path)
-        numbers = frame.loc[frame["id"].isin(_of_type(frame["id"], ids)), "cluster"].unique().tolist()
-        if numbers:
+        count = path.name.split("-")[1]
+        try:
+            frame = pd.read_parquet(path)
+            theirs = set(frame.loc[frame["id"].isin(_of_type(frame["id"], ids)), "cluster"].tolist())
+            every = set(frame["cluster"].tolist())
+        except (OSError, ValueError, KeyError):
+            theirs = every = set(range(int(count)))
+        if theirs:
             files.append(path)
-            groups += [(path.name.split("-")[1], int(number)) for number in numbers]
-    return files, groups
+            groups += [(count, int(number)) for number in sorted(theirs)]
+            others += [(count, int(number)) for number in sorted(every - theirs)]
+    return files, groups, others
+
+
+def stores_of_groups(work: Path, entity: str, groups: Groups) -> list[Path]:
+    """The vectors of groups that were drawn with some of these, and those of users, or items, which they are mixed
+    into.
+    """
+    counts = "|".join(sorted({count for count, _ in groups}))
+    names = re.compile(rf"{entity}(-.*)?-collective-({counts})(-(interactions|vectors)-.+)?")
+    return [path for path in sorted((work / "vectors").glob("*")) if names.fullmatch(path.name)] if groups else []
 
 
 def prepared_with(work: Path, whom: Whom) -> tuple[list[Path], dict[str, bool]]:

@@ -66,8 +66,11 @@ class Data:
         return self._get_tables()
 
     def _wanted(self) -> Tables:
-        """Without those who were forgotten; and of the others so many as are wanted."""
-        left = ForgottenIds.read(self.paths.config.work).leave_out(self.all_tables(), self.room)
+        return self.without(ForgottenIds.read(self.paths.config.work))
+
+    def without(self, forgotten: ForgottenIds) -> Tables:
+        """The tables without those who were forgotten; and of the others so many as are wanted."""
+        left = forgotten.leave_out(self.all_tables(), self.room)
         count = self.config.sample_users
         return left if count is None else some_users(left, count, self.room)
 

@@ -1,7 +1,8 @@
 """Who is left out of everything: the users and items that `kar-aug forget` took away, whatever the tables still hold.
 
 The list is a file of the workdir. It holds no id, but a keyed hash of each. Whoever has the file and a list of ids can
-tell who is on it, as somebody must be able to who is to keep them out; the file alone names nobody.
+tell who is on it, as somebody must be able to who is to keep them out; the file alone names nobody. Of what was asked
+about them it holds such hashes, too: an answer that comes late says by the key of its question alone whose it is.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from kar_aug.data.room import Room
 from kar_aug.errors import StoreError
 
 FILE = "forgotten.json"
+_QUESTIONS = "questions"
 _COLUMNS = {"user": "user_id", "item": "item_id"}
 
 
@@ -34,10 +36,12 @@ class ForgottenIds:
     Args:
         key: of the hashes, drawn when the list begins.
         hashes: "user", "item" -> those of the ids.
+        questions: those of the keys of questions about them, and of some that may have been.
     """
 
     key: str = ""
     hashes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    questions: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, work: Path) -> ForgottenIds:
@@ -50,7 +54,8 @@ class ForgottenIds:
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             hashes = {entity: frozenset(map(str, document[entity])) for entity in _COLUMNS}
-            return cls(str(document["key"]), {entity: some for entity, some in hashes.items() if some})
+            questions = frozenset(map(str, document.get(_QUESTIONS, ())))
+            return cls(str(document["key"]), {entity: some for entity, some in hashes.items() if some}, questions)
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -63,6 +68,7 @@ class ForgottenIds:
     def write(self, work: Path) -> None:
         """Keep it."""
         lists = {entity: sorted(self.hashes.get(entity, ())) for entity in _COLUMNS}
+        lists |= {_QUESTIONS: sorted(self.questions)} if self.questions else {}
         write_atomic(work / FILE, json.dumps({"key": self.key, **lists}, indent=1))
 
     def __bool__(self) -> bool:
@@ -90,6 +96,15 @@ class ForgottenIds:
     def without_ids(self, entity: str, ids: Collection[Any]) -> ForgottenIds:
         """The list without these."""
         return self._changed(entity, self.hashes.get(entity, frozenset()) - self._hashes(entity, ids))
+
+    def with_questions(self, keys: Collection[str]) -> ForgottenIds:
+        """The list with the keys of these questions, too."""
+        return replace(self, questions=self.questions | self._hashes(_QUESTIONS, keys))
+
+    def of_question(self, key: str) -> str | None:
+        """The hash of a question's key; None if it is not on the list."""
+        digits = self._hash(_QUESTIONS, key) if self.questions else None
+        return digits if digits in self.questions else None
 
     def leave_out(self, tables: Tables, room: Room) -> Tables:
         """The tables without the rows of those who are on it."""

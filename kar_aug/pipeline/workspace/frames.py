@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from kar_aug._files import atomic_path
 from kar_aug.config import TABLES, Config
-from kar_aug.data.room import MEMORY
-from kar_aug.errors import DataError
+from kar_aug.data.place import Place
+from kar_aug.data.shapes import without_items
+from kar_aug.data.tables import ids_in, read_ids
+from kar_aug.errors import DataError, StoreError
 from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 
 Table = pd.DataFrame | Path | str
@@ -58,17 +63,26 @@ def _keep(frame: pd.DataFrame, name: str, work: Path) -> Path:
 
 
 def rewritten(config: Config, entity: str, ids: Collection[int | str], *, dry_run: bool) -> int:
-    """Take the rows of users, or items, out of all frames that are kept in the workdir; how many these are."""
-    gone = 0
+    """Take the rows of users, or items, out of all frames that are kept in the workdir; how many these are.
+
+    Raises:
+        StoreError: One of them cannot be read.
+    """
+    gone, wanted = 0, set(ids)
     for path in sorted((config.work / FOLDER).glob("*.parquet")):
-        name, frame = path.name.partition("-")[0], pd.read_parquet(path)
-        column = _theirs(config, name, f"{entity}_id")
-        if column not in frame:
-            continue
-        mine = frame[column].isin(list(ids))
-        gone += int(mine.sum())
-        if mine.any() and not dry_run:
-            _keep(frame[~mine], name, config.work)
+        name = path.name.partition("-")[0]
+        try:
+            frame = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{path} cannot be read ({str(error).splitlines()[0]}), and nobody can tell who is in it. Delete it: "
+                "the next Project of the same frames writes it again.",
+                path=path,
+            ) from None
+        left, count = _without(frame, name, config, entity, wanted.intersection)
+        gone += count
+        if count and not dry_run:
+            _keep(left, name, config.work)
             path.unlink()
     return gone
 
@@ -88,13 +102,31 @@ def _written(path: Path) -> int:
 
 def _left(frame: pd.DataFrame, name: str, config: Config, forgotten: ForgottenIds) -> pd.DataFrame:
     """A frame without the rows of those who were forgotten."""
-    ours = {_theirs(config, name, id): id for id in ("user_id", "item_id")}
-    theirs = {our: their for their, our in ours.items()}
-    return forgotten.rows_left(frame.rename(columns=ours), MEMORY).rename(columns=theirs)
+    for entity in ("user", "item"):
+        frame, _ = _without(frame, name, config, entity, partial(forgotten.among, entity))
+    return frame
 
 
-def _theirs(config: Config, table: str, column: str) -> str:
-    """What a table calls a column."""
-    columns = config.data.columns
-    own = columns.get(table)
-    return str((own if isinstance(own, Mapping) else {}).get(column) or columns.get(column) or column)
+def _without(
+    frame: pd.DataFrame, name: str, config: Config, entity: str, among: Callable[[Collection[Any]], Collection[Any]]
+) -> tuple[pd.DataFrame, int]:
+    """A frame without the rows of some users, or items, and without these in lists of what was shown; and how many rows
+    that were. Ids are told as the tables' reading tells them.
+
+    Args:
+        among: which of some ids are to go.
+    """
+    data, key = config.data, f"{entity}_id"
+
+    def are_gone(ids: pd.Series) -> npt.NDArray[np.bool_]:
+        return ids.isin(list(among(ids.dropna().unique().tolist()))).to_numpy(bool)
+
+    lists = [each for each in (data.shown, data.clicked) if each is not None and each in frame]
+    if entity == "item" and name == "interactions" and len(lists) == 2:
+        place = Place(name, lists[0], key)
+        return without_items(frame, lists, lambda ids: are_gone(read_ids(ids.infer_objects(), place, data.id_type)))
+    ids = ids_in(name, frame, key, data.columns, data.id_type)
+    if ids is None:
+        return frame, 0
+    gone = are_gone(ids)
+    return frame[~gone], int(gone.sum())
