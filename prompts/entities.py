@@ -108,17 +108,10 @@ def item_prompts(
     recipe = recipe or Recipe.load(KAR)
     knowledge, version, schema = recipe.knowledge("item"), recipe.version(scenario, "item"), recipe.schema("item")
     rows = _rows(tables.items, "item_id")
-    counted = split.loc[split["part"] == "history", "item_id"]
-    ordered = _most_frequent(counted[counted.isin(rows.keys())], None)
-    seen = set(ordered)
-    others = tables.items["item_id"]
-    if not whole_catalogue:
-        others = others[others.isin(split["item_id"])]
-    ordered += [item_id for item_id in others.tolist() if item_id not in seen]
     required = scenario.item.get("required", [])
     asked: list[int | str] = []
     nameless: list[int | str] = []
-    for item_id in ordered[:limit]:
+    for item_id in items_to_ask(tables, split, limit, whole_catalogue=whole_catalogue):
         named = all(clean(rows[item_id].get(field, "")) for field in required)
         (asked if named else nameless).append(item_id)
     neighbours: Iterator[list[int | str]] = repeat([])
@@ -136,6 +129,19 @@ def item_prompts(
             " or ".join(required),
             nameless[0],
         )
+
+
+def items_to_ask(
+    tables: Tables, split: pd.DataFrame, limit: int | None = None, *, whole_catalogue: bool = True
+) -> list[int | str]:
+    """The items that `item_prompts` asks about, in its order; those among them that have no name, too."""
+    counted = split.loc[split["part"] == "history", "item_id"]
+    others = tables.items["item_id"]
+    ordered = _most_frequent(counted[counted.isin(others)], None)
+    seen = set(ordered)
+    if not whole_catalogue:
+        others = others[others.isin(split["item_id"])]
+    return [*ordered, *(item_id for item_id in others.tolist() if item_id not in seen)][:limit]
 
 
 def users_with_history(split: pd.DataFrame, min_events: int = 1) -> list[int | str]:

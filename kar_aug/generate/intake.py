@@ -74,12 +74,20 @@ class Survey:
     Args:
         progress: what is counted into.
         retry_failed: ask again what was rejected, refused or empty before.
+        whole: whether these are all prompts there are. Of a part, nothing is counted as gone.
     """
 
     def __init__(
-        self, cache: TextCache, model: LanguageModel, progress: Progress, *, retry_failed: bool = False
+        self,
+        cache: TextCache,
+        model: LanguageModel,
+        progress: Progress,
+        *,
+        retry_failed: bool = False,
+        whole: bool = True,
     ) -> None:
         self._cache, self._model, self._progress, self._retry = cache, model, progress, retry_failed
+        self._whole = whole
         self._seen: dict[str, int] = {}
         self._before: dict[str, int] = {}
 
@@ -155,7 +163,7 @@ class Survey:
         """What the entities of these links have now."""
         there: dict[tuple[str, int | str], Link] = {}
         for knowledge in {link.knowledge for link in wanted}:
-            if knowledge not in self._before:
+            if self._whole and knowledge not in self._before:
                 self._before[knowledge] = self._cache.count_linked(knowledge)
             ids = [link.entity_id for link in wanted if link.knowledge == knowledge]
             there.update({(knowledge, id): link for id, link in self._cache.linked(knowledge, ids).items()})
@@ -188,6 +196,7 @@ class Intake:
         claims: by which processes on one cache share the questions; None where nothing is asked.
         prices: to know what answers cost.
         retry_failed: ask again what was rejected, refused or empty before.
+        whole: as in `Survey`.
         on_note: called with a sentence for what a person should know of the answers: once a kind.
 
     Attributes:
@@ -204,12 +213,13 @@ class Intake:
         *,
         claims: Claims | None = None,
         retry_failed: bool = False,
+        whole: bool = True,
         on_note: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._cache, self._model, self._progress, self._prices = cache, model, progress, prices
         self._claims, self._owner = claims, claims.owner if claims else ""
         self._on_note = on_note
-        self._survey = Survey(cache, model, progress, retry_failed=retry_failed)
+        self._survey = Survey(cache, model, progress, retry_failed=retry_failed, whole=whole)
         self._counting = threading.Lock()
         self._lost: set[str] = set()
         self.hopeless: Hopeless | None = None

@@ -40,6 +40,7 @@ from kar_aug.prompts import Prompt
 
 _MOST_DEFERRED = 10_000  # questions that another process is asking, kept in memory to look after them later
 _LOOK_SECONDS = 0.5  # between two looks whether another process has answered, or spent less than it could
+_LISTEN_SECONDS = 0.5  # between two looks whether somebody else has stopped this job
 _NO_ANSWERS = (Status.MALFORMED, Status.UNFINISHED)  # one after the other, they are a fault of the server
 
 
@@ -54,6 +55,8 @@ def generate(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_note: Callable[[str], None] = lambda sentence: None,
     costs_nothing: bool = False,
+    whole: bool = True,
+    is_stopped: Callable[[], bool] | None = None,
 ) -> Progress:
     """Ask every prompt that has no answer yet, and record whose knowledge each answer is.
 
@@ -65,6 +68,9 @@ def generate(
         on_progress: called after every prompt.
         costs_nothing: whether requests are not worth finishing when Ctrl-C comes: of a model on this machine.
         on_note: called with a sentence for what a person should know: what is waited for, an answer that is cut off.
+        whole: whether these are all prompts there are; of a part of them, nothing is counted as gone.
+        is_stopped: looked at twice a second, in a thread: once it is true, the job ends as by Ctrl-C. For jobs that no
+            signal reaches.
 
     Returns:
         What was done. Prompts that failed for themselves are counted and listed in the cache, not raised; `complete`
@@ -82,7 +88,10 @@ def generate(
     if model.max_cost is not None:
         prices.needed(model.model)
     key = api_key(model) if key is None else key
-    job = _Job(cache, model, key, prices, retry_failed, on_progress, on_note, costs_nothing=costs_nothing)
+    job = _Job(
+        cache, model, key, prices, retry_failed, on_progress, on_note, costs_nothing=costs_nothing, whole=whole,
+        is_stopped=is_stopped,
+    )  # fmt: skip
     return run(job.run(prompts), stop=lambda: job._stop(KeyboardInterrupt()))
 
 
@@ -98,15 +107,18 @@ class _Job:
         on_note: Callable[[str], None],
         *,
         costs_nothing: bool,
+        whole: bool,
+        is_stopped: Callable[[], bool] | None,
     ) -> None:
-        self.costs_nothing = costs_nothing
+        self.costs_nothing, self.is_stopped = costs_nothing, is_stopped
         self.cache, self.model, self.on_progress, self.on_note = cache, model, on_progress, on_note
         self.progress = Progress(concurrency=model.concurrency)
         self.server = Server(model, key)
         self.claims = Claims(cache)
         self.intake = Intake(
-            cache, model, self.progress, prices, claims=self.claims, retry_failed=retry_failed, on_note=on_note
-        )
+            cache, model, self.progress, prices, claims=self.claims, retry_failed=retry_failed, whole=whole,
+            on_note=on_note,
+        )  # fmt: skip
         self.waiting = _Waiting()
         self.deferred: list[Question] = []
         self.sending: set[asyncio.Task[None] | None] = set()
@@ -128,7 +140,9 @@ class _Job:
         with ExitStack() as stack:
             stack.enter_context(self.claims)
             stack.enter_context(self._drain_on_signals())
-            teller = asyncio.create_task(self._tell_of_waiting())
+            beside = [asyncio.create_task(self._tell_of_waiting())]
+            if self.is_stopped is not None:
+                beside.append(asyncio.create_task(self._listen(self.is_stopped)))
             try:
                 await self._work(prompts)
                 while self.deferred and self.stopped is None:  # taken from a slot, when all prompts were read
@@ -136,7 +150,8 @@ class _Job:
                 if self.stopped is None:
                     await self._record(self._unresolved())
             finally:
-                teller.cancel()
+                for task in beside:
+                    task.cancel()
                 self.cache.database.patience = 0.0
                 await self.server.close()
                 await self.writer.close()
@@ -400,6 +415,12 @@ class _Job:
                 )
 
     # Starting and stopping
+
+    async def _listen(self, is_stopped: Callable[[], bool]) -> None:
+        while not await asyncio.to_thread(is_stopped):
+            await asyncio.sleep(_LISTEN_SECONDS)
+        if self.stopped is None:
+            self._stop(KeyboardInterrupt())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         async def guarded() -> None:

@@ -1,0 +1,227 @@
+"""Prompts into answers: what the text cache knows is looked up, the rest asked, stored, and only then returned.
+
+What an engine must not do twice is done by the cache: a question is claimed before it is asked, so that of two tasks
+with the same rows (a speculative copy, a retry whose first try still runs) one asks and the other waits for its answer;
+what a request can cost is reserved in the ledger before it leaves, so that all workers together keep one budget; an
+answer is committed before its slot asks on. A worker that is killed loses what it had in flight and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from kar_aug._batched import batched
+from kar_aug.arrow.columns import (
+    ASKED,
+    FAILED,
+    IN_BATCH,
+    REJECTED,
+    STOPPED,
+    Batch,
+    NoPrompt,
+    read_prompts,
+    with_columns,
+)
+from kar_aug.arrow.worker import OpensOnce, workspace_of
+from kar_aug.cache import Claims, Status, TextCache
+from kar_aug.config import LOCAL, LanguageModel
+from kar_aug.errors import ConfigError, Hopeless
+from kar_aug.generate import Prices, Progress, generate
+from kar_aug.generate.intake import BATCH, Found, Survey, accepted
+from kar_aug.prompts import Prompt
+
+if TYPE_CHECKING:
+    from kar_aug.pipeline.project import Project
+    from kar_aug.pipeline.workspace import Workspace
+
+_HOPELESS_BATCHES = 3  # in a row: then it is the server, not the rows
+_log = logging.getLogger("kar_aug")
+
+
+class _Opened:
+    """What one process has open. `hopeless` counts batches that the server refused, one after the other."""
+
+    def __init__(self, cache: Path | str, prices: Path | None) -> None:
+        self.cache, self.prices = TextCache(cache), Prices(prices)
+        self.hopeless = 0
+
+
+class _Row(NamedTuple):
+    """What came of a row."""
+
+    key: str | None
+    status: str
+    reason: str | None
+    text: str | None = None
+    new: bool = False
+
+
+class Ask(OpensOnce[_Opened]):
+    """Gives a batch of prompts the columns key, status, reason, text and new: see `kar_aug.arrow.columns`.
+
+    Args:
+        project: its [generate] says which model, where the cache is, and how much may be spent. The cache is one for
+            all workers: a SQLite file on one machine, PostgreSQL on several.
+        workers: how many processes ask at a time. Each has that share of [generate] concurrency, rpm and tpm.
+        retry_failed: ask again what was rejected, refused or answered with nothing.
+        texts: whether the texts are returned; without, the batches of a run that only fills the cache stay small.
+        is_stopped: looked at twice a second while requests are in flight: once it is true, those are finished and
+            stored, and all other rows are "stopped". It is pickled too.
+
+    Raises:
+        ConfigError: A setting is of one process: max_requests, or the model in it.
+
+    Example:
+        >>> dataset.map_batches(Ask(project), batch_format="pyarrow")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        project: Project | Workspace,
+        *,
+        workers: int = 1,
+        retry_failed: bool = False,
+        texts: bool = True,
+        is_stopped: Callable[[], bool] | None = None,
+    ) -> None:
+        workspace = workspace_of(project)
+        self._model = _share(workspace.config.generate, workers)
+        where, prices = workspace.paths.cache, self._model.prices
+        self._cache = where if isinstance(where, str) else where.resolve()
+        self._prices = workspace.config.path(prices).resolve() if prices else None
+        self._retry, self._texts, self._is_stopped = retry_failed, texts, is_stopped
+
+    def open(self) -> _Opened:
+        """The cache, and the prices."""
+        return _Opened(self._cache, self._prices)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with its answers, all of which are stored.
+
+        Raises:
+            DataError: A column is missing.
+            LimitReached: The next request would cross max_cost.
+            GenerationError: The server cannot be reached, answers as another model, or refused batch after batch.
+            StoreError: The cache took nothing for `give_up_after` seconds.
+        """
+        rows = read_prompts(batch)
+        prompts = [row for row in rows if isinstance(row, Prompt)]
+        answered = iter(self._answers(prompts))
+        done = [_Row(None, *row) if isinstance(row, NoPrompt) else next(answered) for row in rows]
+        columns = {name: pa.array(column, ASKED.field(name).type) for name, column in _columns(done).items()}
+        if not self._texts:
+            columns.pop("text")
+        return with_columns(batch, columns)
+
+    def _answers(self, prompts: Sequence[Prompt]) -> list[_Row]:
+        before = self._look(prompts)
+        todo = [place for place, found in enumerate(before) if self._is_open(found)]
+        after, problem, progress = dict(enumerate(before)), None, Progress()
+        if todo:
+            problem, progress = self._generate([prompts[place] for place in todo])
+            after |= dict(zip(todo, self._look([prompts[place] for place in todo]), strict=True))
+        texts = self._texts_of(after.values())
+        reasons = self._reasons(after.values(), problem, in_batches=progress.elsewhere > 0)
+        open_before = {place for place in todo if before[place].question.status is None}
+        return [self._row(after[place], place in open_before, texts, reasons) for place in range(len(prompts))]
+
+    def _look(self, prompts: Sequence[Prompt]) -> list[Found]:
+        survey = Survey(self.opened.cache, self._model, Progress(), retry_failed=self._retry, whole=False)
+        return [found for some in batched(prompts, BATCH) for found in survey.look(some)]
+
+    def _is_open(self, found: Found) -> bool:
+        """Whether anything is left to do: to ask, to read anew, or to say whose an answer is."""
+        status, link = found.question.status, found.linked
+        if found.imported:
+            return False
+        if status is None or found.judged is not None or (self._retry and status not in accepted(self._model)):
+            return not found.rejected or self._retry
+        return status != Status.INVALID and link != found.question.links[0]
+
+    def _generate(self, prompts: Sequence[Prompt]) -> tuple[str | None, Progress]:
+        """Ask. Returns why rows may be left without an answer that no failure tells of, and what was done."""
+        opened, progress = self.opened, Progress()
+        if self._is_stopped is not None and self._is_stopped():
+            return STOPPED, progress
+
+        def note(now: Progress) -> None:
+            nonlocal progress
+            progress = now
+
+        try:
+            generate(
+                prompts, opened.cache, self._model, prices=opened.prices, retry_failed=self._retry, whole=False,
+                on_progress=note, on_note=_log.info, is_stopped=self._is_stopped,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            if self._is_stopped is None or not self._is_stopped():
+                raise
+            return STOPPED, progress
+        except Hopeless as error:
+            # Rows that are all refused make a server look hopeless; a server that is makes every batch so.
+            opened.hopeless += 1
+            if opened.hopeless >= _HOPELESS_BATCHES or Status.WRONG_MODEL in progress.no_knowledge:
+                raise
+            return str(error), progress
+        opened.hopeless = 0
+        return None, progress
+
+    def _texts_of(self, found: Collection[Found]) -> Mapping[str, str]:
+        if not self._texts:
+            return {}
+        return self.opened.cache.texts({_key(each) for each in found}, accept=accepted(self._model))
+
+    def _reasons(
+        self, found: Collection[Found], problem: str | None, *, in_batches: bool
+    ) -> Mapping[str, tuple[str, str | None]]:
+        """By key, the status and reason of what has no answer."""
+        missing = {each.question.key for each in found if each.question.status in (None, Status.INVALID)}
+        if not missing:
+            return {}
+        cache = self.opened.cache
+        reasons: dict[str, tuple[str, str | None]] = dict.fromkeys(
+            missing, (STOPPED, None) if problem == STOPPED else (FAILED, problem)
+        )
+        if in_batches:
+            reasons |= dict.fromkeys(Claims(cache).in_batches(missing), (IN_BATCH, None))
+        for some in batched(missing, BATCH):
+            for failure in cache.failures(some):
+                reasons[failure.key] = (REJECTED if failure.permanent else FAILED), failure.reason
+        return reasons
+
+    def _row(
+        self, found: Found, was_open: bool, texts: Mapping[str, str], reasons: Mapping[str, tuple[str, str | None]]
+    ) -> _Row:
+        key, status = _key(found), Status.OK if found.imported else found.question.status
+        if status is None:
+            return _Row(key, *reasons[key])
+        reason = reasons[key][1] if status == Status.INVALID else None
+        return _Row(key, str(status), reason, texts.get(key), was_open)
+
+
+def _columns(rows: Sequence[_Row]) -> dict[str, list[Any]]:
+    return {name: [getattr(row, name) for row in rows] for name in _Row._fields}
+
+
+def _key(found: Found) -> str:
+    return found.linked.key if found.imported and found.linked is not None else found.question.key
+
+
+def _share(model: LanguageModel, workers: int) -> LanguageModel:
+    """What of a model's limits is one worker's."""
+    if workers < 1:
+        raise ValueError(f"`workers` must be at least 1. Received: {workers}")
+    if model.base_url == LOCAL:
+        raise ConfigError(
+            "[generate] base_url = 'local' is a model of one process: an engine needs a server's address."
+        )
+    if model.max_requests is not None:
+        raise ConfigError("[generate] max_requests counts the requests of one process. With an engine, set max_cost.")
+    shared = {name: limit / workers for name in ("rpm", "tpm") if (limit := getattr(model, name)) is not None}
+    return replace(model, concurrency=max(1, model.concurrency // workers), **shared)

@@ -1,0 +1,52 @@
+"""What a batch function opens: once a process, however many copies of the function an engine unpickles there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from kar_aug.pipeline.project import Project
+    from kar_aug.pipeline.workspace import Workspace
+
+T = TypeVar("T")
+_open: dict[tuple[int, str], Any] = {}
+_lock = threading.RLock()
+
+
+class OpensOnce(ABC, Generic[T]):
+    """A function with settings, which are pickled, and with what it opens by them, which is not.
+
+    Spark unpickles a function for every task, in processes that live long: what is open there is found by the settings.
+    """
+
+    @abstractmethod
+    def open(self) -> T:
+        """Open a cache, a store, an encoder ..., in this process."""
+
+    @property
+    def opened(self) -> T:
+        """What `open` gave in this process, to the first function with these settings."""
+        found: T = _once(type(self), vars(self), self.open)
+        return found
+
+
+def workspace_of(project: Project | Workspace) -> Workspace:
+    """What functions take their settings from, which may be given as either."""
+    inside: Workspace = vars(project).get("workspace", project)
+    return inside
+
+
+def _once(kind: type, settings: dict[str, Any], open_: Callable[[], T]) -> T:
+    written = pickle.dumps((kind.__qualname__, sorted(settings.items(), key=lambda item: item[0])))
+    place = os.getpid(), hashlib.sha256(written).hexdigest()  # a fork has no right to its parent's connections
+    with _lock:
+        if place not in _open:
+            _open[place] = open_()
+        found: T = _open[place]
+        return found
