@@ -175,6 +175,7 @@ DATASETS = Registry(
         "movielens-1m": "kar_aug.datasets.movielens:movielens_1m",
         "movielens-latest-small": "kar_aug.datasets.movielens:movielens_latest_small",
         "amazon-books": "kar_aug.datasets.amazon:amazon_books",
+        "mind": "kar_aug.datasets.mind:mind",
     },
 )
 PROTOCOLS = Registry(

@@ -42,6 +42,7 @@ class Inputs:
         fewest: an id with fewer training events is as unknown as a new one.
         first_values: whether of several values in a cell the first alone is read.
         weight: a column of the interactions: how much a row counts.
+        lists: whether samples stand in lists (see `kar_aug.data.lists`); `initial_score` is read then, if there is one.
     """
 
     user_features: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class Inputs:
     fewest: int = 1
     first_values: bool = False
     weight: str | None = None
+    lists: bool = False
 
 
 def inputs(data: DataConfig) -> Inputs:
@@ -71,6 +73,7 @@ def inputs(data: DataConfig) -> Inputs:
             past_length=data.past_length,
             first_values=True,
             weight=data.weight,
+            lists=data.lists is not None,
         )
     return Inputs(
         user_features=data.user_features,
@@ -85,4 +88,5 @@ def inputs(data: DataConfig) -> Inputs:
         user_ids=data.protocol != "user" if data.user_ids is None else data.user_ids,
         fewest=data.fewest,
         weight=data.weight,
+        lists=data.lists is not None,
     )
