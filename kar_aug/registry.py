@@ -122,6 +122,17 @@ BACKBONES = Registry(
         "deepctr:": "kar_aug.backbones.generic:build",
     },
 )
+RERANKERS = Registry(
+    "re-ranker",
+    "kar_aug.rerankers",
+    {
+        "DLCM": "kar_aug.backbones.reranking.dlcm:DLCM",
+        "PRM": "kar_aug.backbones.reranking.prm:PRM",
+        "SetRank": "kar_aug.backbones.reranking.setrank:SetRank",
+        "MIR": "kar_aug.backbones.reranking.mir:MIR",
+        "kar:": "kar_aug.backbones.reranking.without_user:build",
+    },
+)
 CONTROLS = Registry(
     "control",
     "kar_aug.controls",
