@@ -26,6 +26,7 @@ FALLBACKS = ("none", "profile", "average")
 LONG_TEXTS = ("average", "cut")
 TABLES = ("interactions", "items", "users")
 ID_TYPES = ("integer", "string")
+LISTS = ("impressions", "kar")
 _UNITS = {"MB": 1 << 20, "GB": 1 << 30}
 _BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|GB)\s*", re.IGNORECASE)
 # Models of OpenAI that think before they answer.
@@ -61,6 +62,10 @@ class DataConfig:
             others are events of the past. For logs in which a view and its purchase are two rows.
         weight: a column of the interactions: how much a row counts in training and metrics.
         negatives: items drawn for each click, for logs that hold clicks only.
+        lists: which lists are ranked again, under [compare] task = "rerank": "impressions", what a log says was shown
+            together (impression_id; ordered by initial_score or position); "kar", lists that are made, of 4 of a user's
+            next items and 6 random ones, and are called synthetic wherever they appear.
+        list_length: so many items of a list are ranked, those behind them stay there.
         inputs: "full" reads all that is named here; "kar" what KAR's authors read, to be set beside their numbers: the
             item, the first of its first feature's values, the latest events with both and their ratings.
         events: the earlier events that a model reads: "all", or "clicks" alone.
@@ -105,6 +110,8 @@ class DataConfig:
     one_sample: bool = False
     weight: str | None = None
     negatives: int = setting(0, least=0)
+    lists: str | None = setting(None, among=LISTS)
+    list_length: int = setting(30, least=2)
     inputs: str = setting("full", among=("full", "kar"))
     events: str = setting("all", among=("all", "clicks"))
     event_features: tuple[str, ...] | None = None
@@ -145,6 +152,8 @@ class DataConfig:
             raise ConfigError("[data] shown and clicked go together: the items of an impression, and those clicked.")
         if self.item_columns and self.items:
             raise ConfigError("[data] item_columns makes a table of items, and items = ... names one: give either.")
+        if self.lists == "kar" and self.negatives:
+            raise ConfigError('[data] negatives are drawn for clicks, and lists = "kar" draws its own: leave one out.')
         if self.separator == "":
             raise ConfigError('[data] separator must be what stands between two cells: ";"')
         if self.encoding is not None and not _is_encoding(self.encoding):

@@ -122,6 +122,17 @@ BACKBONES = Registry(
         "deepctr:": "kar_aug.backbones.generic:build",
     },
 )
+RERANKERS = Registry(
+    "re-ranker",
+    "kar_aug.rerankers",
+    {
+        "DLCM": "kar_aug.backbones.reranking.dlcm:DLCM",
+        "PRM": "kar_aug.backbones.reranking.prm:PRM",
+        "SetRank": "kar_aug.backbones.reranking.setrank:SetRank",
+        "MIR": "kar_aug.backbones.reranking.mir:MIR",
+        "kar:": "kar_aug.backbones.reranking.without_user:build",
+    },
+)
 CONTROLS = Registry(
     "control",
     "kar_aug.controls",
@@ -176,6 +187,7 @@ DATASETS = Registry(
         "movielens-1m": "kar_aug.datasets.movielens:movielens_1m",
         "movielens-latest-small": "kar_aug.datasets.movielens:movielens_latest_small",
         "amazon-books": "kar_aug.datasets.amazon:amazon_books",
+        "mind": "kar_aug.datasets.mind:mind",
     },
 )
 PROTOCOLS = Registry(

@@ -20,6 +20,7 @@ from kar_aug.data.encodings import MISSING, SCALES, Buckets, Categories, Encodin
 from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import RATING, SINCE, Inputs
 from kar_aug.data.labels import where
+from kar_aug.data.lists import IMPRESSION, PLACE, POSITION, SCORE, places_in_lists
 from kar_aug.data.room import MEMORY, Room, series
 from kar_aug.data.samples import ENTITIES, PAST_VALUE, SINCE_SIZE, Array, Column, Samples
 from kar_aug.data.sequences import Events, Positions, events_before
@@ -78,6 +79,8 @@ class _Builder:
         for name in self.inputs.numeric:
             if name not in self.encodings:
                 self._add_number_wherever(name)
+        if self.inputs.lists:
+            self._add_lists()
         if self.inputs.history_length:
             self._add_sequences()
         if self.inputs.past_length:
@@ -236,6 +239,15 @@ class _Builder:
         by_place[_places(self.vocabulary[entity], self._table(entity)[f"{entity}_id"])] = values
         return Column(by_place, entity)
 
+    # Lists
+
+    def _add_lists(self) -> None:
+        """Where each row stands in its list; and what it was ranked by, as a number."""
+        self.columns[PLACE] = Column(places_in_lists(self.split, self._group()))
+        if SCORE in self.split:
+            self.inputs = replace(self.inputs, numeric={**self.inputs.numeric, SCORE: "standard"})
+            self._add(SCORE, self.split[SCORE], self.trained, "")
+
     # Features of earlier events
 
     def _add_sequences(self) -> None:
@@ -341,6 +353,13 @@ class _Builder:
     def _context(self, name: str) -> pd.Series:
         if name in (*_TOLD, self.inputs.weight):
             raise DataError(f"context: {name!r} says what the label is. It can be told of earlier events only.")
+        if self.inputs.lists and name in (IMPRESSION, POSITION, SCORE):
+            raise DataError(
+                f"context: {name!r} says where an item stood in its list. Models read it as the order of the list, and "
+                "as nothing else: leave it out.",
+                table="interactions",
+                column=name,
+            )
         if name in self.split:
             return self.split[name]
         if name in DERIVED:

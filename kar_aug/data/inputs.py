@@ -42,6 +42,7 @@ class Inputs:
         fewest: an id with fewer training events is as unknown as a new one.
         first_values: whether of several values in a cell the first alone is read.
         weight: a column of the interactions: how much a row counts.
+        lists: whether samples stand in lists (see `kar_aug.data.lists`); `initial_score` is read then, if there is one.
     """
 
     user_features: tuple[str, ...] = ()
@@ -59,6 +60,7 @@ class Inputs:
     fewest: int = 1
     first_values: bool = False
     weight: str | None = None
+    lists: bool = False
 
 
 def inputs(data: DataConfig) -> Inputs:
@@ -72,6 +74,7 @@ def inputs(data: DataConfig) -> Inputs:
             past_length=data.past_length,
             first_values=True,
             weight=data.weight,
+            lists=data.lists is not None,
         )
     return Inputs(
         user_features=data.user_features,
@@ -87,4 +90,5 @@ def inputs(data: DataConfig) -> Inputs:
         item_ids=data.item_ids,
         fewest=data.fewest,
         weight=data.weight,
+        lists=data.lists is not None,
     )

@@ -122,6 +122,14 @@ class Samples:
                 found[feature.name] = self._read(feature, rows, windows.get(feature.sequence))
         return found
 
+    def shape(self, feature: Feature | None = None) -> list[int | None]:
+        """Of a feature as it is read, None for the samples; of the labels if None."""
+        return [None] if feature is None or feature.length is None else [None, feature.length]
+
+    def labels(self, samples: Positions) -> tuple[Array, Array]:
+        """Labels and weights of some samples, (samples,) each."""
+        return self.label[samples], self.weight[samples]
+
     def batches(self, samples: Positions, size: int, names: Collection[str]) -> Iterator[dict[str, Array]]:
         """Inputs of samples in their order, `size` at a time."""
         for start in range(0, len(samples), size):

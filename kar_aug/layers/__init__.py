@@ -7,6 +7,8 @@ model with: `KnowledgeAdded`.
 The candidate against events, in frozen vectors: `KnowledgeVectors`, `KnowledgeSimilarity`; what is made of those,
 `SimilarityFeatures`, `MostSimilar`, `KnowledgeAttention`; and against a user's text, `BilinearSimilarity`.
 Semantic ids in place of vectors: `KnowledgeCodes`.
+Lists, in models that order them again: `ListAsRows`, `RowsAsList`, `ListPositions`, `SetToList`, `LastOfList`,
+`ListScores`.
 """
 
 from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
@@ -23,9 +25,13 @@ from kar_aug.layers.knowledge_codes import KnowledgeCodes
 from kar_aug.layers.knowledge_similarity import KnowledgeSimilarity
 from kar_aug.layers.knowledge_vectors import KnowledgeVectors
 from kar_aug.layers.layer_adaptor import LayerAdaptor
+from kar_aug.layers.list_positions import ListPositions
+from kar_aug.layers.list_rows import ListAsRows, RowsAsList
+from kar_aug.layers.list_scores import LastOfList, ListScores
 from kar_aug.layers.masked_mean import MaskedMean
 from kar_aug.layers.most_similar import MostSimilar
 from kar_aug.layers.prestored_augmentation import PrestoredAugmentation
+from kar_aug.layers.set_to_list import SetToList
 from kar_aug.layers.similarity_features import SimilarityFeatures
 from kar_aug.layers.source import store_locations
 from kar_aug.layers.vector_augmentation import VectorAugmentation
@@ -46,10 +52,16 @@ __all__ = [
     "KnowledgeCodes",
     "KnowledgeSimilarity",
     "KnowledgeVectors",
+    "LastOfList",
     "LayerAdaptor",
+    "ListAsRows",
+    "ListPositions",
+    "ListScores",
     "MaskedMean",
     "MostSimilar",
     "PrestoredAugmentation",
+    "RowsAsList",
+    "SetToList",
     "SimilarityFeatures",
     "VectorAugmentation",
     "store_locations",

@@ -20,7 +20,9 @@ from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.data.building import build_samples
 from kar_aug.data.contradictions import without_contradictions
 from kar_aug.data.inputs import inputs
+from kar_aug.data.kar_lists import kar_lists
 from kar_aug.data.labels import labelled
+from kar_aug.data.lists import check_impressions
 from kar_aug.data.negatives import with_negatives
 from kar_aug.data.room import Room, different
 from kar_aug.data.samples import Samples
@@ -128,6 +130,8 @@ class Data:
             split = without_contradictions(split)
         if data.negatives:
             split = with_negatives(split, data.negatives, data.seed, self.room)
+        if data.lists is not None:
+            split = kar_lists(split, data.seed) if data.lists == "kar" else check_impressions(split)
         for part, (rows, clicks) in _counts(split, self.room).items():
             _two_classes(rows, clicks, part)
         return split

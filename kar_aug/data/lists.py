@@ -1,0 +1,215 @@
+"""Samples as lists: what one page showed to one user, in the order in which it was ranked before. Padded when read.
+
+A list is all samples of one `impression_id` in one part. What is said once for all of them is read at its first sample,
+the earliest: the user, the context, and the events before. Were it read at each, the third item of a synthetic list
+would be ranked by a model that had seen how the first two were rated.
+
+| what comes               | what is done                                                                              |
+|--------------------------|-------------------------------------------------------------------------------------------|
+| no `impression_id`       | no list: the row is read as an earlier event only                                         |
+| a list of one            | left out of training and metrics: there is nothing to order                               |
+| no click in a list       | kept: every metric of it is 0, and of the losses the pointwise one alone learns from it   |
+| more items than are read | the first are ranked; the others stay behind them, in their order                         |
+| items without an order   | one is drawn, the same each time: the order of a file may know what was clicked           |
+| equal scores of a model  | the order of before                                                                       |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from kar_aug.data.encodings import numbers_of
+from kar_aug.data.features import Feature
+from kar_aug.data.samples import Array, Samples
+from kar_aug.data.sequences import Positions
+from kar_aug.data.split import PARTS, SAMPLE_PARTS, is_sample
+from kar_aug.errors import DataError
+
+# Columns of interactions that make a list, and are no features of anything.
+IMPRESSION, POSITION, SCORE = "impression_id", "position", "initial_score"
+# The column of samples that says where each stood in its list: 0, 1, ...
+PLACE = "list_place"
+_BLOCK = 8192
+Numbers = npt.NDArray[np.float32]
+
+
+class Lists:
+    """The lists among some samples, numbered 0, 1, ...
+
+    Args:
+        samples: made with `Inputs(lists=...)`.
+        most: items of a list that are read.
+
+    Attributes:
+        size: to which lists are padded: `most`, or the longest list.
+        lengths: of each list.
+        singles: lists of one item, which are left out.
+    """
+
+    def __init__(self, samples: Samples, most: int) -> None:
+        self.samples = samples
+        place = samples.columns[PLACE].values[samples.rows]
+        listed = np.flatnonzero(samples.group >= 0)
+        order = listed[np.lexsort((place[listed], samples.part[listed], samples.group[listed]))]
+        group, part = samples.group[order], samples.part[order]
+        starts = np.flatnonzero(np.r_[True, (group[1:] != group[:-1]) | (part[1:] != part[:-1])][: len(order)])
+        lengths = np.diff(np.r_[starts, len(order)])
+        several = lengths > 1
+        self.singles = int((~several).sum())
+        self._order, self._starts, self.lengths = order, starts[several], lengths[several]
+        first = np.minimum.reduceat(order, starts) if len(starts) else order
+        self._first, self._part = first[several], part[starts[several]]
+        if not len(self):
+            raise DataError(f"No two samples have the same {IMPRESSION}: there is no list to be ranked again.")
+        self.size = int(min(most, self.lengths.max()))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    # What `compare.batches.Batches` asks of what it reads.
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """Those of the samples."""
+        return self.samples.features
+
+    @property
+    def keys(self) -> tuple[Feature, ...]:
+        """Those of the samples."""
+        return self.samples.keys
+
+    def of(self, part: str) -> Positions:
+        """Which lists are of a part."""
+        return np.flatnonzero(self._part == PARTS.index(part))
+
+    def shape(self, feature: Feature | None = None) -> list[int | None]:
+        """Of a feature as it is read; of the labels if None."""
+        if feature is None:
+            return [None, self.size]
+        further = [] if feature.length is None else [feature.length]
+        return [None, self.size, *further] if self.is_of_items(feature) else [None, *further]
+
+    def read(self, lists: Positions, names: Collection[str] | None = None) -> dict[str, Array]:
+        """The inputs of some lists: of the items (lists, size) or (lists, size, length), zeros after the last; all
+        others as those of one sample.
+        """
+        wanted = [f.name for f in (*self.features, *self.keys) if names is None or f.name in names]
+        of_items = {f.name for f in (*self.features, *self.keys) if self.is_of_items(f)}
+        members = self.members(lists, self.size)
+        flat = self.samples.read(np.maximum(members, 0).ravel(), of_items & set(wanted))
+        once = self.samples.read(self._first[lists], set(wanted) - of_items)
+        there = members >= 0
+        shaped = {name: values.reshape(*members.shape, *values.shape[1:]) for name, values in flat.items()}
+        padded = {n: v * there.reshape(*there.shape, *[1] * (v.ndim - 2)).astype(v.dtype) for n, v in shaped.items()}
+        return {name: padded[name] if name in padded else once[name] for name in wanted}
+
+    def labels(self, lists: Positions) -> tuple[Numbers, Numbers]:
+        """(1.0 for a click, else 0.0, and -1.0 after the last item, (lists, size); the lists' weights, (lists,))."""
+        return self._labels(self.members(lists, self.size)), self.samples.weight[self._first[lists]]
+
+    # What metrics ask.
+
+    def is_of_items(self, feature: Feature) -> bool:
+        """Whether each item of a list has its own; all else is the same for the whole list."""
+        if feature.is_key:
+            return feature.name == "item"
+        column = self.samples.columns[feature.name]
+        return not feature.sequence and (column.entity == "item" or feature.name.removesuffix("_missing") == SCORE)
+
+    def members(self, lists: Positions, size: int) -> Positions:
+        """The samples of some lists in the order of before, (lists, size), -1 after the last."""
+        places = np.arange(size)
+        at = self._starts[lists][:, np.newaxis] + places
+        there = places < self.lengths[lists][:, np.newaxis]
+        return np.where(there, self._order[np.minimum(at, len(self._order) - 1)], -1)
+
+    def blocks(self, part: str) -> Iterator[tuple[Positions, Numbers]]:
+        """The lists of a part, so many at a time: samples, (lists, longest), and labels, padded with -1."""
+        of = self.of(part)
+        for start in range(0, len(of), _BLOCK):
+            some = of[start : start + _BLOCK]
+            members = self.members(some, int(self.lengths[some].max()))
+            yield members, self._labels(members)
+
+    def by_sample(self, part: str, scores: Numbers) -> Numbers:
+        """Scores of the lists of a part, (lists, size), as one for each sample of that part, (samples,): -inf for those
+        behind what was read, and NaN for those of no list.
+        """
+        of, samples = self.of(part), self.samples.of(part)
+        found = np.full(len(self.samples), np.nan, np.float32)
+        for start in range(0, len(of), _BLOCK):
+            some = of[start : start + _BLOCK]
+            members = self.members(some, int(self.lengths[some].max()))
+            found[members[members >= 0]] = -np.inf
+            read = members[:, : self.size]
+            found[read[read >= 0]] = scores[start : start + len(some), : read.shape[1]][read >= 0]
+        return found[samples]
+
+    def _labels(self, members: Positions) -> Numbers:
+        return np.where(members >= 0, self.samples.label[np.maximum(members, 0)], np.float32(-1))
+
+    def told(self) -> list[str]:
+        """How many lists there are, and what was done with odd ones, in words."""
+        found = []
+        for part in SAMPLE_PARTS:
+            clicked = [(label > 0).any(axis=1) for _, label in self.blocks(part)]
+            without = int(sum((~each).sum() for each in clicked))
+            found.append(f"{len(self.of(part)):,} of {part}" + (f" ({without:,} without a click)" if without else ""))
+        longer = int((self.lengths > self.size).sum())
+        further = [f"{self.singles:,} of one item are left out"] if self.singles else []
+        further += [f"of {longer:,} the first {self.size} items are ranked"] if longer else []
+        return [", ".join(found), *further]
+
+
+def check_impressions(split: pd.DataFrame) -> pd.DataFrame:
+    """The split, whose impressions are lists.
+
+    Raises:
+        DataError: No row says which impression it is of, or one impression is of two users.
+    """
+    if IMPRESSION not in split:
+        has = ", ".join(map(str, split.columns))
+        raise DataError(
+            f"[data] lists: interactions have no column {IMPRESSION!r}, which says what was shown together. They have: "
+            f'{has}. Of a log without lists some can be made: lists = "kar"',
+            table="interactions",
+            column=IMPRESSION,
+        )
+    users = split.loc[is_sample(split)].groupby(IMPRESSION)["user_id"].nunique()
+    if (users > 1).any():
+        raise DataError(
+            f"[data] lists: {IMPRESSION} {users.index[users > 1][0]!r} is of {users.max()} users. Give each list an id "
+            "of its own.",
+            table="interactions",
+            column=IMPRESSION,
+        )
+    return split
+
+
+def places_in_lists(split: pd.DataFrame, group: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Of each row where it stands in its list, 0, 1, ...: by `initial_score`, from the highest; equal ones, and those
+    of a log without scores, by `position`; all others as drawn. 0 for rows of no list.
+    """
+    drawn = np.random.default_rng(17).random(len(split))
+    keys: list[Any] = [drawn]
+    if POSITION in split:
+        keys.append(_known(numbers_of(split[POSITION])))
+    if SCORE in split:
+        keys.append(_known(-numbers_of(split[SCORE])))
+    order = np.lexsort((*keys, group))
+    sorted_groups = group[order]
+    new = np.r_[True, sorted_groups[1:] != sorted_groups[:-1]][: len(order)]
+    starts = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
+    places = np.empty(len(order), np.int32)
+    places[order] = np.arange(len(order)) - starts
+    return np.where(group >= 0, places, np.int32(0))
+
+
+def _known(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The values, those that are missing beyond all."""
+    return np.where(np.isfinite(values), values, np.inf)

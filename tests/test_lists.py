@@ -1,0 +1,198 @@
+"""Lists: made, read from a log, padded, and judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score, ndcg_score
+from support.small_tables import ITEMS
+
+from kar_aug.compare.objectives.list_metrics import of_lists, ranked
+from kar_aug.data import Tables, split_interactions
+from kar_aug.data.building import build_samples
+from kar_aug.data.kar_lists import kar_lists
+from kar_aug.data.lists import Lists, check_impressions
+from kar_aug.data.samples import Samples
+from kar_aug.datasets import mind
+from kar_aug.errors import ConfigError, DataError
+
+USERS, LISTS = 8, 6
+
+
+def log(**columns: Any) -> pd.DataFrame:
+    """Six impressions a user, of 1 to 6 items; the odd ones have no click."""
+    rows = [
+        (user, 1 + (user + 3 * place + number) % 8, float(place == number % 3 and number % 2 == 0),
+         1000 * number + user, f"{user}/{number}", place + 1)
+        for user in range(USERS)
+        for number in range(LISTS)
+        for place in range(number + 1)
+    ]  # fmt: skip
+    names = ["user_id", "item_id", "label", "timestamp", "impression_id", "position"]
+    return pd.DataFrame(rows, columns=pd.Index(names)).assign(**columns)
+
+
+def samples(frame: pd.DataFrame, **inputs: Any) -> Samples:
+    split = check_impressions(split_interactions(frame, history=0, validation=0.2, test=0.2))
+    return build_samples(Tables(frame, ITEMS), split, item_features=["genres"], lists=True, **inputs)
+
+
+def shown(lists: Lists, number: int) -> list[Any]:
+    """The items of a list as a model reads them."""
+    places = lists.read(np.asarray([number]), {"item"})["item"][0]
+    return [lists.samples.vocabulary["item"][place] for place in places if place]
+
+
+@pytest.mark.parametrize("longest", [2, 5, 9])
+def test_metrics_are_those_of_scikit_learn(longest: int) -> None:
+    random = np.random.default_rng(longest)
+    label, score = random.integers(0, 2, (40, longest)), random.normal(size=(40, longest))
+    label[:, 0] = 1
+    for row, scores, ours in zip(label, score, of_lists(label, score, "NDCG", 5), strict=True):
+        assert ours == pytest.approx(ndcg_score([row], [scores], k=5))
+    for row, scores, ours in zip(label, score, of_lists(label, score, "MAP", longest), strict=True):
+        assert ours == pytest.approx(average_precision_score(row, scores))
+
+
+def test_metrics_by_hand_of_padded_lists_ties_and_no_click() -> None:
+    label = np.asarray([[0, 1, 1, -1], [0, 0, 0, 0], [1, -1, -1, -1], [0, 0, 0, 1]])
+    score = np.asarray([[0.5, 0.5, 0.1, 9.0], [1, 2, 3, 4], [-np.inf, 5, 5, 5], [0, -np.inf, -np.inf, -np.inf]])
+    np.testing.assert_array_equal(ranked(label, score)[0], [0, 1, 1, -1])  # the tie as before, the padding last
+    np.testing.assert_allclose(of_lists(label, score, "MAP", 2), [1 / 2, 0, 1, 0])
+    np.testing.assert_allclose(of_lists(label, score, "MAP", 7), [(1 / 2 + 2 / 3) / 2, 0, 1, 1 / 4])
+    np.testing.assert_allclose(of_lists(label, score, "MRR", 3), [1 / 2, 0, 1, 0])
+    np.testing.assert_allclose(of_lists(label, score, "HR", 1), [0, 0, 1, 0])
+    np.testing.assert_allclose(of_lists(label, score, "CLICK", 3), [2, 0, 1, 0])
+
+
+def test_a_list_is_padded_read_at_its_first_moment_and_one_item_is_none() -> None:
+    lists = Lists(samples(log()), most=4)
+    assert lists.size == 4 and sorted(set(lists.lengths)) == [2, 3, 4, 5, 6] and lists.singles == USERS
+    label, _ = lists.labels(np.arange(len(lists)))
+    np.testing.assert_array_equal((label >= 0).sum(axis=1), np.minimum(lists.lengths, 4))
+    short = int(np.flatnonzero(lists.lengths == 2)[0])
+    read = lists.read(np.asarray([short]))
+    shapes = {name: read[name].shape for name in ("item_id", "genres", "hist_item_id")}
+    assert shapes == {"item_id": (1, 4), "genres": (1, 4, 3), "hist_item_id": (1, 50)}
+    assert (read["item_id"][0, 2:] == 0).all() and (read["item_id"][0, :2] > 0).all()
+    assert (read["hist_item_id"] > 0).sum() == 1, "the one item of the list before, and none of its own"
+    told = " ".join(lists.told())
+    assert f"{USERS} of one item are left out" in told and f"of {2 * USERS} the first 4 items are ranked" in told
+
+
+def test_what_was_not_read_stays_behind_and_what_is_in_no_list_has_no_score() -> None:
+    lists = Lists(samples(log()), most=4)
+    scores = lists.by_sample("train", np.ones((len(lists.of("train")), 4), np.float32))
+    single = sum(1 for part in lists.samples.part if part == 1) / sum(range(1, LISTS + 1))
+    assert np.isnan(scores).sum() == single and np.isneginf(scores).sum() == 3 * single
+
+
+def test_the_order_is_that_of_scores_then_of_positions_and_else_drawn() -> None:
+    by_score = log(initial_score=lambda frame: np.where(frame["position"] == 2, 1.0, 0.0))
+    lists = Lists(samples(by_score), most=6)
+    whole = int(np.flatnonzero(lists.lengths == 6)[0])
+    frame = by_score[by_score["impression_id"] == f"{_user(lists, whole)}/5"]
+    by_position = frame["item_id"].tolist()
+    assert shown(lists, whole) == [by_position[1], by_position[0], *by_position[2:]], "ties of scores by position"
+    assert "initial_score" in {feature.name for feature in lists.features}
+    unordered = Lists(samples(log().drop(columns="position")), most=6)
+    drawn = [shown(unordered, n) for n in np.flatnonzero(unordered.lengths == 6)]
+    assert any(a != b for a, b in zip(drawn, [shown(Lists(samples(log()), 6), n) for n in range(9)], strict=False))
+
+
+def _user(lists: Lists, number: int) -> Any:
+    first = lists.members(np.asarray([number]), 1)[0, 0]
+    return lists.samples.vocabulary["user"][lists.samples.places["user"][lists.samples.rows[first]]]
+
+
+def test_positions_are_no_features() -> None:
+    with pytest.raises(DataError, match="says where an item stood in its list"):
+        samples(log(), context=("position",))
+    with pytest.raises(DataError, match="says where an item stood in its list"):
+        samples(log(initial_score=0.5), numeric={"initial_score": "standard"})
+
+
+def test_an_impression_of_two_users_is_refused_and_so_is_a_log_without_any() -> None:
+    with pytest.raises(DataError, match="is of 8 users"):
+        samples(log().assign(impression_id="1"))
+    with pytest.raises(DataError, match='lists = "kar"'):
+        samples(log().drop(columns="impression_id"))
+
+
+def ratings(users: int = 6, events: int = 23, items: int = 40) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    item = np.concatenate([random.permutation(items)[:events] for _ in range(users)])
+    rating = random.integers(1, 6, users * events)
+    frame = {"user_id": np.repeat(np.arange(users), events), "item_id": item, "rating": rating}
+    return pd.DataFrame({**frame, "timestamp": np.tile(np.arange(events) * 60, users)})
+
+
+def test_kars_lists_hold_the_next_four_among_ten_and_nothing_the_user_had_met() -> None:
+    split = split_interactions(ratings(), history=8, validation=0.2, test=0.2)
+    found = kar_lists(split, seed=3)
+    assert found["impression_id"].isna().sum() == (split["part"] == "history").sum()
+    for _, rows in found.dropna(subset=["impression_id"]).groupby("impression_id"):
+        met, drawn = rows[~rows["drawn"]], rows[rows["drawn"]]
+        assert len(rows) == 10 and 1 <= len(met) <= 4 and rows["item_id"].is_unique
+        assert sorted(rows["position"]) == list(range(1, 11)) and rows["part"].nunique() == 1
+        assert not drawn["label"].any() and drawn["rating"].isna().all()
+        assert (drawn["timestamp"] == met["timestamp"].min()).all()
+        before = split[(split["user_id"] == rows["user_id"].iloc[0]) & (split["timestamp"] <= met["timestamp"].min())]
+        assert not set(drawn["item_id"]) & set(before["item_id"])
+    positions = found.loc[~found["drawn"], "position"].dropna().astype(int)
+    assert set(positions) == set(range(1, 11)), "what was met stands anywhere"
+    pd.testing.assert_frame_equal(kar_lists(split, seed=3), found)
+    assert found[["user_id", "moment"]].apply(tuple, axis=1).is_monotonic_increasing
+    with pytest.raises(DataError, match="has lists of its own"):
+        kar_lists(found)
+
+
+def test_a_synthetic_list_is_read_before_its_first_event() -> None:
+    split = kar_lists(split_interactions(ratings(), history=8, validation=0.2, test=0.2))
+    made = build_samples(Tables(ratings(), ITEMS.assign(item_id=range(8))), split, lists=True)
+    lists = Lists(made, 10)
+    everything = np.arange(len(lists))
+    read = lists.read(everything, {"item", "hist_item"})
+    label, _ = lists.labels(everything)
+    for items, past, clicked in zip(read["item"], read["hist_item"], label, strict=True):
+        assert not set(items[clicked > 0]) & set(past[past > 0]), "the past has no item of the list"
+
+
+BEHAVIORS = (
+    "1\tU1\t11/15/2019 9:55:12 AM\tN1 N2\tN3-1 N1-0\n"
+    "2\tU2\t11/15/2019 10:00:00 PM\t\tN2-0 N3-0 N1-1\n"
+    "3\tU1\t11/14/2019 8:00:00 AM\tN1 N2\tN2-0\n"
+)
+NEWS = "".join(f'N{n}\tnews\tworld\tTitle "{n}\tText {n}\thttps://x\t[]\t[]\n' for n in (1, 2, 3))
+
+
+def test_mind_is_read_with_what_was_clicked_before(tmp_path: Path) -> None:
+    (tmp_path / "behaviors.tsv").write_text(BEHAVIORS)
+    (tmp_path / "news.tsv").write_text(NEWS)
+    tables = mind(path=tmp_path)
+    events = tables.interactions
+    before = events[events["impression_id"].isna()]
+    assert before["item_id"].tolist() == ["N1", "N2"] and before["label"].all()
+    assert before["timestamp"].max() < pd.Timestamp("2019-11-14 08:00") and before["timestamp"].is_monotonic_increasing
+    second = events[events["impression_id"] == "2"]
+    assert second["item_id"].tolist() == ["N2", "N3", "N1"] and second["label"].tolist() == [0, 0, 1]
+    assert second["position"].tolist() == [1, 2, 3] and str(second["timestamp"].iloc[0]) == "2019-11-15 22:00:00"
+    assert tables.items["title"].tolist() == ['Title "1', 'Title "2', 'Title "3']
+    (tmp_path / "behaviors.tsv").write_text(BEHAVIORS.replace("N3-1 N1-0", "N3 N1"))
+    with pytest.raises(DataError, match="does not say whether it was clicked"):
+        mind(path=tmp_path)
+    with pytest.raises(DataError, match="not downloaded"):
+        mind()
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    from kar_aug.config import DataConfig
+
+    with pytest.raises(ConfigError, match="draws its own"):
+        DataConfig(dataset="movielens-100k", lists="kar", negatives=2)
+    assert replace(DataConfig(dataset="movielens-100k"), lists="kar").list_length == 30
