@@ -1,4 +1,4 @@
-"""Histories in blocks: a log that grows asks about what is new, and no sample is told of what came at its time or later."""
+"""Histories in blocks: a log that grows asks about what is new, and no sample is told of what came at its time."""
 
 from __future__ import annotations
 
