@@ -31,6 +31,7 @@ from rich.table import Table
 
 from kar_aug._batched import batched
 from kar_aug.cache import Answer, Link, TextCache
+from kar_aug.cache.texts.tables import RULES
 from kar_aug.config import LanguageModel
 from kar_aug.generate import generate, question_key
 from kar_aug.prompts import Prompt
@@ -163,7 +164,7 @@ def fill(path: Path, start: int, stop: int) -> None:
         for batch in batched((p for p in prompts(stop) if int(p.entity_id) >= start), 1000):
             keyed = [(question_key(model, prompt), prompt) for prompt in batch]
             cache.put_many(
-                (Answer(key, "ok", TEXT[:200], "m", p.messages), [Link("item", p.entity_id, key, "v1")])
+                (Answer(key, "ok", TEXT[:200], "m", p.messages, rules=RULES), [Link("item", p.entity_id, key, "v1")])
                 for key, p in keyed
             )
 

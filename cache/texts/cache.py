@@ -25,6 +25,7 @@ from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.database import Database, patient
 from kar_aug.cache.texts.ledger import Charge, Ledger
 from kar_aug.cache.texts.status import STATUSES, Status
+from kar_aug.cache.texts.tables import status_of
 from kar_aug.errors import StoreError
 
 OF_GROUPS = ":collective-"  # in the name of a kind of knowledge: "item:kar:collective-200" of two hundred groups
@@ -38,6 +39,12 @@ _SETTLE = tuple(
     sa.delete(table).where(table.c.key.in_(sa.bindparam("keys", expanding=True)))
     for table in (tables.failures, tables.claims, tables.batch_requests)
 )
+# Where it has not been asked again meanwhile.
+_JUDGE = sa.update(tables.answers).where(
+    tables.answers.c.key == sa.bindparam("of"),
+    tables.answers.c.status == sa.bindparam("before"),
+    tables.answers.c.created == sa.bindparam("at"),
+)
 # An answer that did not fit its schema is nobody's, but without it the question would be asked again.
 _NOBODYS = ~sa.exists().where(tables.knowledge.c.key == tables.answers.c.key) & (
     tables.answers.c.status != Status.INVALID
@@ -45,12 +52,57 @@ _NOBODYS = ~sa.exists().where(tables.knowledge.c.key == tables.answers.c.key) & 
 _WHOLE = (Status.OK,)
 # Of what is equal, the same text. Made once: `json.dumps` makes an encoder for every question.
 _in_one_form = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+_text_as_json = json.encoder.encode_basestring
+_PLAIN = {"content", "role"}
 
 
 def answer_key(model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> str:
     """32 hex digits of SHA-256 over everything that changes the answer: model, messages, sampling parameters."""
-    question = _in_one_form([model, list(messages), dict(parameters)])
-    return hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return AnswerKeys(model, parameters)(messages)
+
+
+class AnswerKeys:
+    """The keys of questions that differ in their messages alone: what they have in common, mostly the first message
+    too, is written as JSON and hashed once.
+    """
+
+    def __init__(self, model: str, parameters: Mapping[str, Any]) -> None:
+        self._start = _bytes(f"[{_in_one_form(model)}, [")
+        self._end = _bytes(f"], {_in_one_form(dict(parameters))}]")
+        self._first: Mapping[str, Any] | None = None
+        self._begun = hashlib.sha256()
+
+    def __call__(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """See `answer_key`."""
+        first, *others = messages or ({},)
+        if first != self._first or not _is_plain(first):
+            self._begin(first if messages else None)
+        digest = self._begun.copy()
+        for message in others:
+            digest.update(_bytes(", " + _message(message)))
+        digest.update(self._end)
+        return digest.hexdigest()[:32]
+
+    def _begin(self, first: Mapping[str, Any] | None) -> None:
+        self._first = first and dict(first)
+        self._begun = hashlib.sha256(self._start)
+        self._begun.update(_bytes(_message(first)) if first is not None else b"")
+
+
+def _message(message: Mapping[str, Any]) -> str:
+    """A message as JSON in one form."""
+    if _is_plain(message):
+        return f'{{"content": {_text_as_json(message["content"])}, "role": {_text_as_json(message["role"])}}}'
+    return _in_one_form(message)
+
+
+def _is_plain(message: Mapping[str, Any]) -> bool:
+    """Whether it is two texts, as nearly all are: what is equal to it is written alike, which 1 and 1.0 are not."""
+    return message.keys() == _PLAIN and type(message["content"]) is str and type(message["role"]) is str
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def is_of_groups(knowledge: str) -> bool:
@@ -171,6 +223,11 @@ class TextCache:
         # Made once: making them takes longer than running them.
         self._put_answers = self.database.upsert(tables.answers)
         self._put_links = self.database.upsert(tables.knowledge, unless_same=("key", "prompt_version", "as_of"))
+        answers, links, among = tables.answers.c, tables.knowledge.c, self.database.among
+        self._standing = sa.select(answers.key, sa.type_coerce(answers.status, sa.Text), answers.rules)
+        self._standing = self._standing.where(among(answers.key, "keys"))
+        self._linked = sa.select(links.entity_id, links.key, links.prompt_version, links.as_of)
+        self._linked = self._linked.where(links.knowledge == sa.bindparam("of"), among(links.entity_id, "ids"))
 
     @property
     def name(self) -> str:
@@ -187,10 +244,11 @@ class TextCache:
     @patient
     def standing(self, keys: Collection[str]) -> dict[str, tuple[Status, int]]:
         """Those of the questions that have an answer: its status, and the number of the rules that it is by."""
-        answers = tables.answers.c
-        statement = sa.select(answers.key, answers.status, answers.rules).where(answers.key.in_(list(keys)))
+        if not keys:
+            return {}
         with self.database.reading() as connection:
-            return {key: (status, rules) for key, status, rules in connection.execute(statement).all()}
+            found = connection.execute(self._standing, {"keys": self.database.values(keys)}).all()
+        return {key: (status_of(status), rules) for key, status, rules in found}
 
     @patient
     def read_by_older_rules(self) -> list[str]:
@@ -317,13 +375,15 @@ class TextCache:
 
     @patient
     def _judge(self, answers: Sequence[tuple[Answer, Status]]) -> None:
-        rows = tables.answers.c
-        with self.database.writing() as connection:
-            for answer, before in answers:
-                changed = _row(answer)
-                same = (rows.key == answer.key, rows.status == before, rows.created == answer.created)
-                values = {name: changed[name] for name in ("status", "text", "served_model", "checksum", "rules")}
-                connection.execute(sa.update(tables.answers).where(*same).values(**values))
+        rows = []
+        for answer, before in answers:
+            text = _storable(answer.text)
+            row = {"of": answer.key, "before": before, "at": answer.created, "status": answer.status, "text": text}
+            row |= {"served_model": _storable(answer.served_model), "checksum": _checksum(text, answer.raw)}
+            rows.append(row | {"rules": answer.rules})
+        if rows:
+            with self.database.writing() as connection:
+                connection.execute(_JUDGE, rows)
 
     def link(self, links: Iterable[Link | tuple[str, int | str, str, str, str | None]]) -> None:
         """Say whose knowledge an answer is."""
@@ -353,13 +413,13 @@ class TextCache:
     @patient
     def linked(self, knowledge: str, entity_ids: Collection[int | str]) -> dict[int | str, Link]:
         """The links of those entities that have one, for this kind of knowledge."""
-        links = tables.knowledge.c
-        columns = (links.entity_id, links.key, links.prompt_version, links.as_of)
         wanted = {str(id) if type(id) is int else json.dumps(id): id for id in entity_ids}
-        statement = sa.select(*columns).where(links.knowledge == knowledge, links.entity_id.in_(wanted))
+        if not wanted:
+            return {}
+        values = {"of": knowledge, "ids": self.database.values(wanted)}
         with self.database.reading() as connection:
-            found = connection.execute(statement).all()
-        return {wanted[id]: Link(knowledge, wanted[id], *rest) for id, *rest in found}
+            found = connection.execute(self._linked, values).all()
+        return {wanted[id]: Link(knowledge, wanted[id], key, version, as_of) for id, key, version, as_of in found}
 
     @patient
     def count_linked(self, knowledge: str) -> int:

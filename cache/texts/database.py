@@ -8,11 +8,12 @@ said.
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -165,6 +166,19 @@ class Database:
                 "folders in step?). What came since is not in it.",
                 path=self.name,
             )
+
+    def among(self, column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
+        """Whether a column is one of the `values` that a parameter of this name holds: however many, the statement is
+        one, made once.
+        """
+        values: sa.BindParameter[Any] = sa.bindparam(name)
+        if self.postgresql:
+            return column == sa.any_(sa.cast(values, postgresql.ARRAY(sa.Text)))
+        return column.in_(sa.select(sa.func.json_each(values).table_valued("value").c.value))
+
+    def values(self, texts: Iterable[str]) -> Any:
+        """What such a parameter is given."""
+        return list(texts) if self.postgresql else json.dumps(list(texts))
 
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that knows ON CONFLICT."""

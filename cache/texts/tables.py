@@ -23,6 +23,11 @@ IS_OLDER = f"rules < {RULES}"
 LOST = "lost"  # the state of a batch that the server does not know any more
 
 
+def status_of(word: Any) -> Any:
+    """The status that a word is; a word of another hand as it is."""
+    return _STATUS.get(word, word)
+
+
 class _StatusText(sa.TypeDecorator[str]):
     """A status as its word. A word of another hand stays one: it is none of ours, and equal to none of them."""
 
@@ -33,7 +38,7 @@ class _StatusText(sa.TypeDecorator[str]):
         return None if value is None else str(value)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> str | None:
-        return _STATUS.get(value, value)
+        return status_of(value)
 
 
 answers = sa.Table(

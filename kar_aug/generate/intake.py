@@ -33,7 +33,7 @@ from kar_aug.generate.cost import Prices, most_cost
 from kar_aug.generate.faults import Fault, NoCompletion, Rejected, server_name
 from kar_aug.generate.judging import differ, is_to_be_read, read_again
 from kar_aug.generate.progress import Progress
-from kar_aug.generate.questions import Question, question_of
+from kar_aug.generate.questions import Question, Questions, question_of
 from kar_aug.generate.remarks import remarks_on
 from kar_aug.prompts import Prompt
 
@@ -88,12 +88,13 @@ class Survey:
     ) -> None:
         self._cache, self._model, self._progress, self._retry = cache, model, progress, retry_failed
         self._whole = whole
+        self._questions = Questions(model)
         self._seen: dict[str, int] = {}
         self._before: dict[str, int] = {}
 
     def look(self, prompts: Iterable[Prompt]) -> list[Found]:
         """What is known of each prompt. One whose answer does not fit its schema comes as the question after that."""
-        questions = [Question.of(self._model, prompt) for prompt in prompts]
+        questions = list(map(self._questions.of, prompts))
         statuses, judged = self._answered(questions)
         for row, question in enumerate(questions):
             if statuses.get(question.key) == Status.INVALID and question.schema is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from kar_aug.cache import Link, Request, Status, answer_key
+from kar_aug.cache.texts.cache import AnswerKeys
 from kar_aug.config import LanguageModel
 from kar_aug.generate.structured import parameters_of, repair, schema_of
 from kar_aug.prompts import Prompt
@@ -14,8 +14,7 @@ from kar_aug.prompts import Prompt
 Messages = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """One question, however many entities wait for its answer.
 
     Args:
@@ -35,10 +34,7 @@ class Question:
     @classmethod
     def of(cls, model: LanguageModel, prompt: Prompt) -> Self:
         """What a prompt asks a model."""
-        parameters = parameters_of(model, prompt.schema)
-        key = answer_key(model.model, prompt.messages, parameters)
-        link = Link(prompt.knowledge, prompt.entity_id, key, prompt.version, prompt.as_of)
-        return cls(key, model.model, prompt.messages, parameters, (link,))
+        return cls(*Questions(model).of(prompt))
 
     @property
     def schema(self) -> Mapping[str, Any] | None:
@@ -55,16 +51,40 @@ class Question:
         messages = repair(self.messages, self.schema or {}, answer)
         key = answer_key(self.model, messages, self.parameters)
         links = tuple(link._replace(key=key) for link in self.links)
-        return replace(self, key=key, messages=messages, links=links, status=None)
+        return self._replace(key=key, messages=messages, links=links, status=None)
 
     def with_status(self, status: Status | None) -> Self:
         """The same, with what its answer is worth."""
-        # Not `replace`, which takes four times as long: of a million prompts each comes by here.
-        return type(self)(self.key, self.model, self.messages, self.parameters, self.links, status)
+        # Not `_replace`, which takes three times as long: of a million prompts each comes by here.
+        return type(self)(*self[:5], status)
 
     def for_all(self, links: Sequence[Link]) -> Self:
         """The same, for these entities."""
-        return replace(self, links=tuple(links))
+        return self._replace(links=tuple(links))
+
+
+class Questions:
+    """Makes the questions of many prompts to one model: what these have in common is made once, since of a million
+    prompts most are answered, and only looked up.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._schema: Mapping[str, Any] | None = None
+        self._begin()
+
+    def of(self, prompt: Prompt) -> Question:
+        """See `Question.of`."""
+        if prompt.schema is not self._schema:
+            self._schema = prompt.schema
+            self._begin()
+        key = self._keys(prompt.messages)
+        link = Link(prompt.knowledge, prompt.entity_id, key, prompt.version, prompt.as_of)
+        return Question(key, self._model.model, prompt.messages, self._parameters, (link,))
+
+    def _begin(self) -> None:
+        self._parameters = parameters_of(self._model, self._schema)
+        self._keys = AnswerKeys(self._model.model, self._parameters)
 
 
 def question_key(model: LanguageModel, prompt: Prompt) -> str:
