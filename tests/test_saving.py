@@ -199,7 +199,7 @@ def test_a_model_that_an_older_version_prestored_predicts_what_it_did() -> None:
 
 def test_texts_that_an_older_version_hashed_are_asked_for_and_exported(store: VectorStore, tmp_path: Path) -> None:
     built = load_model(DATA / f"{'keras_3' if IS_KERAS_3 else 'tf_keras'}_prestored.keras")
-    built.get_layer("kar_prestored").stores.clear()
+    built.get_layer("kar_prestored").stores = {}
     with pytest.raises(StoreError, match=r"texts of 'raw' by their hashes alone.*stores=\{'raw'"):
         export(built, tmp_path / "model", format="tflite")
     content = (export(built, tmp_path / "model", {"raw": store}, format="tflite") / "model.tflite").read_bytes()
