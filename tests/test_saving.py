@@ -12,10 +12,11 @@ import pytest
 from support.commands import fresh
 from support.training import predicted, ready
 
-from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model
+from kar_aug import KnowledgeAugmentation, PrestoredAugmentation, StoreError, VectorStore, load_model
 from kar_aug._keras import IS_KERAS_3, keras, tf
 from kar_aug.cache import StoreSpec
-from kar_aug.layers import store_locations
+from kar_aug.layers import KnowledgeVectors, store_locations
+from kar_aug.models.export import export
 
 pytestmark = pytest.mark.both_keras
 FORMATS = [".keras", ".h5", ".weights.h5", ".ckpt", "savedmodel"]
@@ -194,6 +195,45 @@ def test_a_model_that_an_older_version_prestored_predicts_what_it_did() -> None:
     raw, history = tf.constant([["i0"], ["zz"], ["i7"]]), tf.reshape(tf.range(15) % 9, [3, 5])
     output = built([tf.constant([[1], [2], [20]]), raw, history])
     np.testing.assert_allclose(np.ravel(output), [0.5002055, -0.24975677, 0.59745115], rtol=1e-5)
+
+
+def test_texts_that_an_older_version_hashed_are_asked_for_and_exported(store: VectorStore, tmp_path: Path) -> None:
+    built = load_model(DATA / f"{'keras_3' if IS_KERAS_3 else 'tf_keras'}_prestored.keras")
+    built.get_layer("kar_prestored").stores = {}
+    with pytest.raises(StoreError, match=r"texts of 'raw' by their hashes alone.*stores=\{'raw'"):
+        export(built, tmp_path / "model", format="tflite")
+    content = (export(built, tmp_path / "model", {"raw": store}, format="tflite") / "model.tflite").read_bytes()
+    served = tf.lite.Interpreter(model_content=content).get_signature_runner("serving_default")
+    ids, raw = np.asarray([[1], [2], [20]], "int32"), np.asarray([["i0"], ["zz"], ["i7"]], object)
+    history = np.arange(15, dtype="int32").reshape(3, 5) % 9
+    sent = dict(zip([each.name.split(":")[0] for each in built.inputs], (ids, raw, history), strict=True))
+    np.testing.assert_allclose(np.ravel(served(**sent)["ctr"]), [0.5002055, -0.24975677, 0.59745115], rtol=1e-5)
+
+
+@pytest.mark.skipif(not IS_KERAS_3, reason="JAX is for Keras 3")
+def test_files_of_a_backend_with_narrow_integers_and_own_weights_alone_are_read(tmp_path: Path) -> None:
+    """As JAX writes them: keys, and a fingerprint, of 32 bits, and the adaptor's weights in the adaptor alone."""
+    with VectorStore.writer(tmp_path / "store", StoreSpec("encoder", 5)) as writer:
+        writer.append([3, 70_000, 12], ["k"] * 3, np.random.default_rng(0).normal(size=(3, 5)))
+    augmentation = KnowledgeAugmentation({"item": VectorStore.open(tmp_path / "store")}, expert_units=(4,))
+    ids = np.asarray([[3], [70_000], [12], [4], [2**31 - 1]], "int32")
+    for layer, call in (
+        (augmentation, lambda layer: layer({"item": ids})["item"]),
+        (PrestoredAugmentation.of(augmentation, spare=2), lambda layer: layer({"item": ids})["item"]),
+        (KnowledgeVectors(VectorStore.open(tmp_path / "store"), None, spare=2), lambda layer: layer(ids)),
+    ):
+        expected, own = np.asarray(call(layer)), {id(weight) for each in layer._layers for weight in each.weights}
+        weights = [np.asarray(weight) for weight in layer.weights if id(weight) not in own]
+        free = np.iinfo("int64").max
+        narrow = [
+            np.where(weight == free, 2**31 - 1, weight).astype("int32") if weight.dtype == "int64" else weight
+            for weight in weights
+        ]
+        layer.load_own_variables({str(place): weight for place, weight in enumerate(narrow)})
+        np.testing.assert_array_equal(np.asarray(tf.function(call)(layer)), expected)
+        for ours, theirs in zip((w for w in layer.weights if id(w) not in own), weights, strict=True):
+            if "fingerprint" not in ours.name:
+                np.testing.assert_array_equal(np.asarray(ours), theirs)
 
 
 def test_where_stores_are_is_said_for_a_block_and_one_thread(store: VectorStore, tmp_path: Path) -> None:

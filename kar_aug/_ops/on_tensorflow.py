@@ -140,7 +140,7 @@ def products_with_rows(queries: Any, table: Any, places: Any) -> Any:
 def if_equal(weight: Any, value: Any, tensor: Any, otherwise: str) -> Any:
     if tf.executing_eagerly() or is_portable():  # `value_now` tells it then
         return tensor
-    is_equal = tf.equal(weight, value)
+    is_equal = tf.cast(weight, "int32") == np.asarray(value).astype(np.int32)
     tf.debugging.Assert(is_equal, [otherwise])
     return tf.where(is_equal, tensor, np.nan)  # XLA leaves assertions out
 

@@ -26,7 +26,7 @@ from kar_aug.layers.lookup import (
     shape_like,
     values_of,
 )
-from kar_aug.layers.new_ids import with_own_keys
+from kar_aug.layers.saved_weights import weights_for
 from kar_aug.layers.source import Given, Source, read
 from kar_aug.registry import ADAPTORS
 
@@ -297,7 +297,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
     def load_own_variables(self, store: Any) -> None:
         """Keras calls this for .keras and .weights.h5 files."""
         keys = [source.keys for source in self._sources.values() if source.keys is not None]
-        super().load_own_variables(with_own_keys(self, store, keys))
+        super().load_own_variables(weights_for(self, store, keys))
         for source in self._sources.values():
             source.check()
 

@@ -16,7 +16,8 @@ from kar_aug.layers.copies import check_known, found, offered
 from kar_aug.layers.ids import Kind, as_ids
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.lookup import constant, is_sequence, not_padding, output_shape, positions, shape_like, values_of
-from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed, with_own_keys, with_texts
+from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed, with_texts
+from kar_aug.layers.saved_weights import weights_for
 from kar_aug.layers.source import Given, note_loaded, read
 
 _SPARE = "Make room when the layer is made: spare=..."
@@ -291,7 +292,7 @@ class KnowledgeVectors(keras.layers.Layer):
 
     def load_own_variables(self, store: Any) -> None:
         """Keras calls this for .keras and .weights.h5 files."""
-        super().load_own_variables(with_own_keys(self, store, [] if self._keys is None else [self._keys]))
+        super().load_own_variables(weights_for(self, store, [] if self._keys is None else [self._keys]))
 
     def _filled(self, given: Given, preparation: Preparation) -> tuple[Array, Array | None]:
         """The table, spare rows and that of unknown ids behind the vocabulary, and the keys of raw ids."""

@@ -8,6 +8,7 @@ from typing import Any
 from kar_aug._keras import deserialized, keras, serialized, track_weights
 from kar_aug._ops import ops
 from kar_aug.layers.adaptor import Adaptor
+from kar_aug.layers.saved_weights import weights_for
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
@@ -78,6 +79,10 @@ class LayerAdaptor(Adaptor):
     def adapt(self, source: str, vectors: Any) -> tuple[Any, None]:
         vectors = ops.convert_to_tensor(vectors)
         return ops.cast(self.parts[self.sources.index(source)](vectors), vectors.dtype), None
+
+    def load_own_variables(self, store: Any) -> None:
+        """Keras calls this for .keras and .weights.h5 files."""
+        super().load_own_variables(weights_for(self, store))
 
     def get_config(self) -> dict[str, Any]:
         layers = {name: serialized(part) for name, part in zip(self.sources, self.parts, strict=True)}

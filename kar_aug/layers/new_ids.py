@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import IS_KERAS_3
 from kar_aug._ops import ops
 from kar_aug.errors import StoreError
-from kar_aug.layers.lookup import checked_keys, keys_of
+from kar_aug.layers.lookup import keys_of
 
 NO_KEY = np.iinfo(ops.KEYS).max  # of a free row, so that it comes last
 _LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -45,33 +44,6 @@ def as_table(name: str, vectors: Any, dtype: str) -> npt.NDArray[Any]:
             source=name, left=_LARGEST_HALF, right=float(largest),
         )  # fmt: skip
     return vectors.astype(dtype, copy=False)
-
-
-def with_own_keys(layer: Any, store: Any, keys: Sequence[Any]) -> Any:
-    """What a file has of a Keras 3 layer's weights, with keys as this backend has them: on JAX integers have 32 bits,
-    or had where the file was written, and `NO_KEY` is the largest of them.
-
-    Args:
-        store: as `load_own_variables` is given it: numbers from "0" on, in the order of the weights -> arrays.
-        keys: those of the weights that are keys.
-
-    Raises:
-        StoreError: A key does not fit.
-    """
-    if not IS_KERAS_3:
-        return store
-    weights = [*layer._trainable_variables, *layer._non_trainable_variables]
-    saved = {name: store[name] for name in store.keys()}  # noqa: SIM118 - Keras's is no mapping
-    for place, weight in enumerate(weights):
-        if any(weight is each for each in keys) and str(place) in saved:
-            saved[str(place)] = _as_own(np.asarray(saved[str(place)]))
-    return saved
-
-
-def _as_own(keys: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.integer[Any]]:
-    """Keys of any width, of which the largest number marks a free row."""
-    free = keys == np.iinfo(keys.dtype).max
-    return np.where(free, NO_KEY, checked_keys(np.where(free, 0, keys)))
 
 
 def with_texts(former: Iterable[str], ids: Iterable[Any]) -> list[str]:

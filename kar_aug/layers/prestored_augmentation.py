@@ -15,7 +15,8 @@ from kar_aug.layers.copies import check_known, found, offered
 from kar_aug.layers.ids import Kind, as_ids, check_symbolic
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.lookup import constant, of_each, output_shape, positions, sequence_mask, shape_like, values_of
-from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed, with_own_keys, with_texts
+from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed, with_texts
+from kar_aug.layers.saved_weights import weights_for
 from kar_aug.layers.source import note_loaded
 
 
@@ -184,7 +185,7 @@ class PrestoredAugmentation(keras.layers.Layer):
 
     def load_own_variables(self, store: Any) -> None:
         """Keras calls this for .keras and .weights.h5 files."""
-        super().load_own_variables(with_own_keys(self, store, self._keys))
+        super().load_own_variables(weights_for(self, store, self._keys))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> PrestoredAugmentation:

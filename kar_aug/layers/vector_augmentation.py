@@ -16,6 +16,7 @@ from kar_aug.layers.knowledge_augmentation import (
     build_adaptor,
     imbalance,
 )
+from kar_aug.layers.saved_weights import weights_for
 from kar_aug.registry import ADAPTORS
 
 
@@ -97,6 +98,10 @@ class VectorAugmentation(GivenVectors):
         if self.load_balance:
             self.add_loss(self.load_balance * imbalance(gate, known))
         return adapted
+
+    def load_own_variables(self, store: Any) -> None:
+        """Keras calls this for .keras and .weights.h5 files."""
+        super().load_own_variables(weights_for(self, store))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> VectorAugmentation:

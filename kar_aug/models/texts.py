@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def texts_of(model: Any, stores: Mapping[str, VectorStore]) -> list[str]:
         stores: source -> its store, by default that which the model says.
 
     Raises:
-        StoreError: A store is gone, or is not that of all ids that the model knows.
+        StoreError: No store is found that has all ids which the model knows.
     """
     texts: list[str] = []
     for layer in knowledge_layers(model, (KnowledgeCodes,)):
@@ -42,10 +43,13 @@ def texts_of(model: Any, stores: Mapping[str, VectorStore]) -> list[str]:
 
 
 def _of_store(layer: Any, name: str, stores: Mapping[str, VectorStore]) -> list[str]:
+    """Those that a store has; none where it is nowhere to be found."""
     place = layer.stores.get(name, {}).get("store")
-    if name not in stores and place is None:
-        return []
-    return [id for id in (stores.get(name) or VectorStore.open(place)).ids if isinstance(id, str)]
+    store = stores.get(name)
+    if store is None and place is not None:
+        with suppress(StoreError):
+            store = VectorStore.open(place)
+    return [] if store is None else [id for id in store.ids if isinstance(id, str)]
 
 
 def _reads_texts(layer: Any, name: str) -> bool:
