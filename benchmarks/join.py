@@ -7,8 +7,8 @@ One model (a dense layer over the vector and an id embedding), random ids, the s
 "no vectors" is the same model with a constant instead: what is left is the price of the vectors. Memory is what the
 process grew by when the arm was built and had trained a round: mapped pages that the system can take back count too.
 
-With --times nothing is trained: so many rows are looked up in a store of versions, ten an id, by their times, and in one
-of the last versions without; and the same rows are read in batches by `join`.
+With --times nothing is trained: so many rows are looked up in a store of versions, ten an id, by their times, and the
+last of each without; and the same rows are read in batches by `join`.
 """
 
 from __future__ import annotations
