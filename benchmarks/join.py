@@ -1,10 +1,14 @@
 """Training with vectors in the graph, and with vectors that `store.join` gathers from disk for each batch.
 
     python benchmarks/join.py --rows 1000000
+    python benchmarks/join.py --times --rows 1000000
 
 One model (a dense layer over the vector and an id embedding), random ids, the same batches; rounds in turn, medians.
 "no vectors" is the same model with a constant instead: what is left is the price of the vectors. Memory is what the
 process grew by when the arm was built and had trained a round: mapped pages that the system can take back count too.
+
+With --times nothing is trained: so many rows are looked up in a store of versions, ten an id, by their times, and the
+last of each without; and the same rows are read in batches by `join`.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +31,12 @@ import tensorflow as tf
 
 import kar_aug
 from kar_aug.cache import StoreSpec, VectorStore
+from kar_aug.cache.vectors.versions import Versions
 from kar_aug.cli.progress import table
 
 DIMENSION = 384
+NARROW = 64  # with --times: it is looking up that is measured
+DAY = 86_400  # seconds
 BATCH = 1024
 
 
@@ -41,6 +49,44 @@ def build_store(folder: Path, rows: int) -> VectorStore:
                 np.arange(start, start + size), [""] * size, random.standard_normal((size, DIMENSION), "float32")
             )
     return VectorStore.open(folder)
+
+
+def build_versions(folder: Path, rows: int) -> VectorStore:
+    """Ten versions an id, at random moments, appended in ten parts."""
+    random = np.random.default_rng(0)
+    ids = np.arange(rows // 10)
+    with VectorStore.writer(folder, StoreSpec("benchmark", NARROW)) as writer:
+        for part in range(10):
+            moments = (part * DAY + random.integers(0, DAY, len(ids))) * 1_000_000
+            vectors = random.standard_normal((len(ids), NARROW), "float32")
+            writer.append(ids, [""] * len(ids), vectors, versions=moments)
+    return VectorStore.open(folder)
+
+
+def measure_versions(store: VectorStore, rows: int, rounds: int) -> list[tuple[str, ...]]:
+    """(what, million rows a second) of look-ups, and of reading through `join`."""
+    random = np.random.default_rng(1)
+    ids, times = random.integers(0, rows // 10, rows).astype("int32"), random.integers(0, 10 * DAY, rows)
+    vocabulary = np.arange(rows // 10)
+    versions = Versions(store, vocabulary)
+    inputs = {"user_id": ids, "at": times}
+    dataset = tf.data.Dataset.from_tensor_slices(inputs).batch(BATCH)
+    joined = store.join(dataset, "user_id", vocabulary, times="at")
+    latest = store.join(dataset, "user_id", vocabulary)
+    arms: dict[str, Callable[[], Any]] = {
+        "rows_at(ids, times)": lambda: store.rows_at(ids, times),
+        "rows(ids), the last of each": lambda: store.rows(ids),
+        "by codes of a vocabulary, as join does": lambda: versions.rows(ids, times),
+        "join with times, all batches": lambda: sum(1 for _ in joined),
+        "join without, all batches": lambda: sum(1 for _ in latest),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(rounds):
+        for name, run in arms.items():
+            begun = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - begun)
+    return [(name, f"{float(np.median(taken)):.2f}") for name, taken in seconds.items()]
 
 
 def model(vectors: Any) -> Any:
@@ -65,8 +111,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--batches", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--times", action="store_true", help="look up versions by time instead of training")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir="."))
+    cores = len(os.sched_getaffinity(0))
+    if given.times:
+        try:
+            measured = measure_versions(build_versions(folder, given.rows), given.rows, given.rounds)
+        finally:
+            shutil.rmtree(folder)
+        title = f"{given.rows:,} rows of {given.rows:,} versions x {NARROW} fp16; kar-aug {kar_aug.__version__}"
+        table(f"{title}, {cores} cores", ("what", "seconds"), measured)
+        return
     try:
         store = build_store(folder, given.rows)
         random = np.random.default_rng(1)
@@ -111,7 +167,6 @@ def main() -> None:
     rows: list[tuple[str, ...]] = [
         (name, f"{1000 * float(np.median(seconds[name])) / given.batches:.2f}", f"{grown[name]:,.0f}") for name in arms
     ]
-    cores = len(os.sched_getaffinity(0))
     title = f"{given.rows:,} x {DIMENSION} fp16, batches of {BATCH}; kar-aug {kar_aug.__version__}, TF {tf.__version__}"
     table(f"{title}, {cores} cores", ("vectors", "ms a batch", "MB more"), rows)
 

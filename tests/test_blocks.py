@@ -121,6 +121,7 @@ def test_a_log_that_grows_asks_about_new_blocks_only_and_appends_their_versions(
     again = store_of(made())
     assert len(server.chat.requests) == 5 * USERS and again.versions == 5 * USERS
     assert all(path.read_bytes() == content for path, content in files.items() if path.exists())
+    assert str(opened().inspect.user(3).link).count("3 5"), "the last that was asked"
     new = asked(server)[4 * USERS :]
     assert all(text.count(" rated ") == SIZE and "Gender" not in text for text in new)
     assert not opened().audit().leaks
@@ -179,8 +180,10 @@ def test_compare_gives_each_sample_what_was_known_before_it_and_the_report_tells
     assert none and compared.comparison.coverage(arm)["user"] == 1.0
     page = compared.write().read_text()
     assert "age of the user&#39;s knowledge (0.0% of the rows have none)" in page and "under a week" in page
-    exported = project.export("served")
-    assert (exported / "saved_model.pb").exists()
+    served, serving = experiment.served_tables(arm, 0), store_of(project)
+    assert served is not None and not served["user"].matrix()[1][0]
+    assert (served["user"].matrix()[0][1:] == serving.gather(samples.vocabulary["user"][1:])).all()
+    assert (project.export("served") / "saved_model.pb").exists()
 
 
 def seconds(as_of: str | None) -> float:

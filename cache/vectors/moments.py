@@ -8,6 +8,7 @@ when something is asked for: rounding never lets anybody look ahead.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,6 +34,11 @@ def as_of_moment(text: str) -> int:
     if len(text) == _DAY:
         return moment + timedelta(days=1) // _MICROSECOND - 1
     return moment + bool(_FINER.search(text))
+
+
+def as_of_moments(texts: Sequence[str]) -> Moments:
+    """The same of each."""
+    return np.array([as_of_moment(text) for text in texts], np.int64)
 
 
 def moments(times: Any) -> Moments:

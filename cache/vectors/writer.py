@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from kar_aug._times import latest
 from kar_aug.cache.vectors.files import MANIFEST, Group, Manifest, StoreSpec, write_group
 from kar_aug.cache.vectors.index import EntityId, IdIndex, given_ids, stored_ids, stored_text
-from kar_aug.cache.vectors.moments import Moments
+from kar_aug.cache.vectors.moments import Moments, as_of_moments
 from kar_aug.cache.vectors.snapshot import Snapshot
 from kar_aug.errors import StoreError
 
@@ -85,7 +85,7 @@ class StoreWriter:
 
     def append(
         self, ids: Sequence[EntityId] | npt.NDArray[Any], keys: Sequence[str], vectors: npt.NDArray[Any],
-        *, as_of: str | None = None, versions: Moments | None = None,
+        *, as_of: str | None = None, versions: Moments | Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         """Publish rows: on disk and visible to readers when this returns.
 
@@ -94,12 +94,13 @@ class StoreWriter:
             keys: per id the key of the text that was encoded.
             vectors: (len(ids), dimension).
             as_of: latest as-of time of the texts.
-            versions: per id until when its text knew (see `kar_aug.cache.vectors.moments`), in a store in which an id
-                has several vectors. Given always or never.
+            versions: per id until when its text knew, in ISO 8601 or as in `kar_aug.cache.vectors.moments`, in a store
+                in which an id has several vectors. Given always or never.
 
         Raises:
             StoreError: Shapes differ, an id repeats, a vector holds NaN or infinity, or a store of versions is given
                 rows without, or any other store rows with versions.
+            ValueError: A text among `versions` is no time.
         """
         if vectors.shape != (len(ids), self.spec.dimension) or len(keys) != len(ids):
             raise StoreError(
@@ -109,8 +110,9 @@ class StoreWriter:
             )  # fmt: skip
         if not len(ids):
             return
-        self._check_versions(versions, len(ids))
-        id_array = self._checked_ids(ids, versions)
+        times = versions if versions is None or isinstance(versions, np.ndarray) else as_of_moments(versions)
+        self._check_versions(times, len(ids))
+        id_array = self._checked_ids(ids, times)
         with np.errstate(over="ignore"):  # what overflows is refused below, with its id
             rounded = np.asarray(vectors, self.spec.dtype)
         bad = np.flatnonzero(~np.isfinite(rounded).all(axis=1))
@@ -121,7 +123,7 @@ class StoreWriter:
                 path=self.path, entity_id=first,
             )  # fmt: skip
         part = self._write(
-            "part", vectors=rounded, ids=id_array, keys=stored_text(keys, "text key"), **_with_times(versions)
+            "part", vectors=rounded, ids=id_array, keys=stored_text(keys, "text key"), **_with_times(times)
         )
         content = repr(sorted(part.files.items()))
         parts = self._folded((*self.manifest.parts, part))

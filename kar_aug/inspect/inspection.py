@@ -17,6 +17,7 @@ from kar_aug.errors import ConfigError, KarError
 from kar_aug.inspect.inputs import DataView
 from kar_aug.inspect.nearest import find, nearest, norms, titles
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.prompts.histories.blocks import block_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Inspection:
         return self.entity("item", id)
 
     def entity(self, entity: str, id: EntityId) -> Known:
-        """What is known about a "user" or an "item".
+        """What is known about a "user" or an "item"; of a user who is asked about in blocks, the last of them.
 
         Raises:
             ConfigError: There is none of this id.
@@ -44,10 +45,19 @@ class Inspection:
             raise ConfigError(f"There is no {entity} {id!r} in the data.")
         with self.workspace.paths.open_cache(reading=True) as cache:
             name = self.workspace.paths.knowledge(entity)
-            link = cache.linked(name, ids[:1]).get(ids[0])
+            asked = self._asked(entity, ids[0])
+            links = cache.linked(name, asked)
+            link = next((links[each] for each in reversed(asked) if each in links), None)
             answer = cache.get(link.key) if link else None
-            failures = [f for f in cache.failures() if (f.knowledge, f.entity_id) == (name, ids[0])]
+            failures = [f for f in cache.failures() if f.knowledge == name and f.entity_id in asked]
         return Known(entity, id, failures, link, answer)
+
+    def _asked(self, entity: str, id: EntityId) -> list[EntityId]:
+        """Under which ids an entity is asked about: its own, or those of its blocks."""
+        if not self.workspace.paths.in_versions(entity):
+            return [id]
+        events = int((self.workspace.data.tables.interactions[f"{entity}_id"] == id).sum())
+        return [block_of(id, number + 1) for number in range(-(-events // self.workspace.config.prompts.max_events))]
 
     def data(self) -> DataView:
         """What a model reads: features, parts, lengths of histories, warnings; read when first looked at."""

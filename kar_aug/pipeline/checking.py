@@ -162,7 +162,8 @@ def _asked(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]
     model, asking = workspace.config.generate, workspace.asking
     yield from _unshown(workspace)
     done = dry_run(Job(workspace))
-    about = " and ".join(f"{asking.count(entity):,} {entity}s" for entity in ENTITIES)
+    whom = {e: f"blocks of {e}s' histories" if workspace.paths.in_versions(e) else f"{e}s" for e in ENTITIES}
+    about = " and ".join(f"{asking.count(entity):,} {whom[entity]}" for entity in ENTITIES)
     known = f", {done.estimate.found.cached:,} answered or equal to others" if done.estimate.found.cached else ""
     steps.append(
         (
