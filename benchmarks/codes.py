@@ -34,8 +34,12 @@ DIMENSION, CHUNK, HEAPS = 384, 100_000, 20_000
 # MovieLens-1M
 
 
-def prove(data: Path, users: int | None, seeds: int, injections: list[str], controls: list[str]) -> None:
-    """All of it, and the tables as Markdown."""
+def prove(data: Path, size: int, users: int | None, seeds: int, injections: list[str], controls: list[str]) -> None:
+    """All of it, and the tables as Markdown.
+
+    Args:
+        size: codes a level.
+    """
     from kar_aug import Project
     from kar_aug.cli.progress import Terminal
 
@@ -43,7 +47,7 @@ def prove(data: Path, users: int | None, seeds: int, injections: list[str], cont
         here = Path(__file__).with_name("ml1m.py")
         subprocess.run([sys.executable, here, "--data", data, "--output", WORK], check=True)
     compare = {"injections": injections, "controls": controls, "stores": {}, "seeds": seeds, "jobs": 1}
-    project = Project.open(TOML, watch=Terminal(), compare=compare)
+    project = Project.open(TOML, watch=Terminal(), compare=compare, codes={"size": size})
     if not project.workspace.store_path("item").exists():
         project.cache.import_texts(WORK / "ml-1m.parquet", author="DeepSeek")
         project.encode()
@@ -149,6 +153,7 @@ def scale(numbers: list[int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the folder with MovieLens-1M and its texts")
+    parser.add_argument("--size", type=int, default=32, help="codes a level: some thousand movies need few")
     parser.add_argument("--users", type=int, help="so many alone")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--injections", nargs="+", default=[*INJECTIONS])
@@ -165,7 +170,7 @@ def main() -> None:
     if options.rows:
         scale(options.rows)
     if options.data:
-        prove(options.data, options.users, options.seeds, options.injections, options.controls)
+        prove(options.data, options.size, options.users, options.seeds, options.injections, options.controls)
 
 
 if __name__ == "__main__":
