@@ -75,7 +75,8 @@ class Experiment:
         return self._stores[path]
 
     def check_vectors(self) -> None:
-        """Compare the stores that were opened so far, and their codes, with their checksums, unless [compare] says not to.
+        """Compare the stores that were opened so far, and their codes, with their checksums, unless [compare] says not
+        to.
 
         Raises:
             StoreError: One is damaged; the message names the file.
