@@ -70,7 +70,9 @@ _NAMES = {
     "refresh": "kar_aug.models",
 }
 # Not exported: `kar_aug.datasets.load(...)` works without an import of its own.
-_PACKAGES = ("audit", "backbones", "compare", "data", "datasets", "encode", "generate", "inspect", "layers", "prompts")
+_PACKAGES = (
+    "audit", "backbones", "codes", "compare", "data", "datasets", "encode", "generate", "inspect", "layers", "prompts",
+)  # fmt: skip
 
 __all__ = ["__version__", *_NAMES]
 

@@ -27,6 +27,7 @@ PAGES = sorted(
 PUBLIC = (
     "backbones",
     "cache",
+    "codes",
     "data",
     "datasets",
     "encode",

@@ -111,6 +111,7 @@ CELLS = st.fixed_dictionaries(
             "sequences": st.sampled_from([{}, {"liked": "rating > 3", "on the phone/": "device == 'phone'"}]),
             "fewest": st.integers(1, 3),
             "user_ids": st.booleans(),
+            "item_ids": st.booleans(),
         }
     ),
 )

@@ -126,7 +126,7 @@ def _centres(vectors: npt.NDArray[np.float32], size: int, seed: int) -> npt.NDAr
     if len(vectors) <= _FEW:
         kmeans = KMeans(size, n_init=_STARTS, random_state=seed)
     else:
-        kmeans = MiniBatchKMeans(size, n_init=_STARTS, batch_size=4096, random_state=seed)
+        kmeans = MiniBatchKMeans(size, n_init=1, batch_size=4096, random_state=seed)  # more starts bring nothing here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct vectors than codes: some stay unused
         return np.asarray(kmeans.fit(vectors).cluster_centers_, np.float32)

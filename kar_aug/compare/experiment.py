@@ -31,6 +31,7 @@ class Experiment:
         self._splits = {workspace.config.data.seed: workspace}
         self._stores: dict[Path, VectorStore] = {}
         self._given: dict[tuple[Any, ...], GivenVersions] = {}
+        self._codes: dict[Path, SemanticIds] = {}
 
     @property
     def config(self) -> CompareConfig:
@@ -84,14 +85,15 @@ class Experiment:
         return self._stores[path]
 
     def check_vectors(self) -> None:
-        """Compare the stores that were opened so far with their checksums, unless [compare] says not to.
+        """Compare the stores that were opened so far, and their codes, with their checksums, unless [compare] says not
+        to.
 
         Raises:
             StoreError: One is damaged; the message names the file.
         """
         if self.config.check_vectors:
-            for store in self._stores.values():
-                store.verify()
+            for opened in (*self._stores.values(), *self._codes.values()):
+                opened.verify()
 
     def tables(self, arm: Arm, seed: int) -> dict[str, KnowledgeTable]:
         """What the layer of an arm looks up: source -> vectors. Controls are drawn anew for each seed.
@@ -140,7 +142,10 @@ class Experiment:
             StoreError: They are not there, or of an earlier state of the store.
         """
         stores = self.stores(arm, entity, seed) if arm.reads_codes else {}
-        return {name: SemanticIds.of(store) for name, store in stores.items()}
+        for store in stores.values():
+            if store.path not in self._codes:
+                self._codes[store.path] = SemanticIds.of(store)
+        return {name: self._codes[store.path] for name, store in stores.items()}
 
     def knowledge_fingerprint(self, arm: Arm, imitated: Arm | None = None) -> dict[str, str]:
         """Per store that decides an arm's result, its fingerprint, and that of its codes where these are read; of an

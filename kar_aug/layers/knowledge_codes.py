@@ -34,9 +34,10 @@ class KnowledgeCodes(keras.layers.Layer):
     id without codes, or outside the vocabulary, is 0 in each piece, which is an integer of its own.
 
     Example:
-        >>> codes = KnowledgeCodes(item_codes.align(item_ids))  # item_codes: kar_aug.codes.SemanticIds
-        >>> pieces = dict(zip(codes.piece_names, codes(item_id)))
-        >>> vectors = keras.layers.Embedding(codes.vocabulary_sizes[0], 32)(pieces["level_1"])
+        >>> item_codes = SemanticIds.make(items, levels=2, size=4)
+        >>> layer = KnowledgeCodes(item_codes.align(item_ids))
+        >>> pieces = dict(zip(layer.piece_names, layer(item_id)))
+        >>> vectors = keras.layers.Embedding(layer.vocabulary_sizes[0], 32)(pieces["level_1"])
 
     Args:
         source: what `SemanticIds.align` or `.attach` returned, for the integers of a vocabulary; or `SemanticIds`
