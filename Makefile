@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast bench storms docs lint format clean
+.PHONY: help demo test test-fast bench storms docs wheel lint format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,10 @@ storms: $(VENV)/.installed  ## Kill, stop, starve and deceive the offline half, 
 docs: $(VENV)/.docs  ## Build the documentation into build/site, without a warning
 	$(BIN)/python docs/settings.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+TESTS ?=
+wheel:  ## Build sdist and wheel, and test the wheel in an empty environment (PYTHON=python3.13 TESTS='-m "not slow"')
+	.ci/wheel $(PYTHON) $(TESTS)
 
 lint: $(VENV)/.installed  ## Check formatting, lint and types
 	$(BIN)/ruff format --check .

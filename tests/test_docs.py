@@ -150,5 +150,5 @@ def test_python_in_the_documentation_runs(block: str, names: dict[str, Any]) -> 
 
 
 def test_the_example_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path(str(ROOT / "examples" / "add_the_layer.py"))
+    runpy.run_path(str(ROOT / "examples" / "1_add_the_layer.py"))
     assert capsys.readouterr().out.splitlines() == ["unchanged: True", "same: True"]

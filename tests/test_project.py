@@ -76,7 +76,7 @@ def test_the_readmes_lines_and_the_example_do_the_whole_job(folder: Path, server
     items = pd.read_csv("items.csv")
     items.loc[7, "title"] = "Fargo (1996)"
     items.to_csv("items.csv", index=False)
-    example = script(folder, ROOT / "examples" / "the_whole_job.py", "kar.toml")
+    example = script(folder, ROOT / "examples" / "2_the_whole_job.py", "kar.toml")
     assert example.returncode == 0, example.stderr
     assert "100 asked, 0 already cached" in example.stdout and "items: 40 vectors of 26 by letters" in example.stdout
     assert "no leak found by" in example.stdout

@@ -100,8 +100,10 @@ class Fairness:
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
-        """The cells of `COLUMNS`: a row a value, and what different users have in common."""
-        return [each.cells for each in (*self.moved, self.others)]
+        """The cells of `COLUMNS`: a row a value, and what different users have in common; none where nothing was
+        asked.
+        """
+        return [each.cells for each in (*self.moved, self.others)] if self.moved else []
 
     @property
     def gaps(self) -> pd.DataFrame:

@@ -10,19 +10,21 @@ from kar_aug.testing.scripted import Behaviour, ScriptedServer
 
 
 def completion(
-    text: Any, finish_reason: Any = "stop", refusal: str | None = None, model: str = "test-model", **more: Any
-) -> bytes:
-    """The body of a chat completion: 7 tokens asked, 3 answered.
+    text: Any, finish_reason: Any = "stop", refusal: str | None = None, model: str = "test-model",
+    tokens: tuple[int, int] = (7, 3), **more: Any,
+) -> bytes:  # fmt: skip
+    """The body of a chat completion.
 
     Args:
         text: the content, whatever its form.
+        tokens: how many were asked, and answered.
         more: fields of the message, such as reasoning_content.
     """
     message = {"role": "assistant", "content": text, "refusal": refusal, **more}
     body = {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": model,
         "choices": [{"index": 0, "finish_reason": finish_reason, "message": message}],
-        "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+        "usage": {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)},
     }  # fmt: skip
     return json.dumps(body).encode()
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from kar_aug.testing.batches import BatchServer
-from kar_aug.testing.chat import ChatServer
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from kar_aug.testing.batches import BatchServer, Line, answered
+from kar_aug.testing.chat import ChatServer, completion
 from kar_aug.testing.embeddings import EmbeddingServer
 from kar_aug.testing.http_server import HttpServer, Reply, Request
 
@@ -17,6 +22,8 @@ class OpenAIServer(HttpServer):
         chat: echoes the last message, if not given.
         embeddings: gives the vectors of `HashEncoder`, if not given.
         batches: answers whatever a batch asks at the first look, if not given.
+        says: in place of chat and batches: what it answers to a prompt, the last message. Tokens are counted as a real
+            server would, about four characters each.
 
     Example:
         >>> from kar_aug.encode import load_encoder
@@ -31,8 +38,13 @@ class OpenAIServer(HttpServer):
         chat: ChatServer | None = None,
         embeddings: EmbeddingServer | None = None,
         batches: BatchServer | None = None,
+        says: Callable[[str], str] | None = None,
     ) -> None:
         super().__init__()
+        if says is not None:
+            answer = partial(_said, says)
+            chat = ChatServer(lambda server, request, number: (200, {}, answer(request)))
+            batches = BatchServer(lambda requests: ("completed", [_line(each, answer) for each in requests], []))
         self.chat = ChatServer() if chat is None else chat
         self.embeddings = EmbeddingServer() if embeddings is None else embeddings
         self.batches = BatchServer() if batches is None else batches
@@ -43,3 +55,13 @@ class OpenAIServer(HttpServer):
         part = parts.get(request.route.split("/")[1], self.batches)
         part.note(request)
         return part.reply(request)
+
+
+def _said(says: Callable[[str], str], request: Mapping[str, Any]) -> bytes:
+    asked = "".join(str(message["content"]) for message in request["messages"])
+    text = says(request["messages"][-1]["content"])
+    return completion(text, model=request["model"], tokens=(len(asked) // 4, len(text) // 4))
+
+
+def _line(request: Line, answer: Callable[[Mapping[str, Any]], bytes]) -> Line:
+    return {**answered(request), "response": {"status_code": 200, "body": json.loads(answer(request["body"]))}}

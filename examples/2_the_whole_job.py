@@ -1,7 +1,7 @@
 """The whole job, from ratings to verdicts: what `make demo` does, in Python.
 
 It runs as it stands, with a small language model on this machine; MovieLens-100K is fetched. With a kar.toml as
-argument, `python the_whole_job.py kar.toml`, it does the same on your data.
+argument, `python 2_the_whole_job.py kar.toml`, it does the same on your data.
 """
 
 import sys
