@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kar_aug import Project, registry
-from kar_aug.errors import ConfigError
+from kar_aug.errors import ConfigError, MissingDependencyError
 from kar_aug.registry import ENCODERS, PROTOCOLS, Registry
 
 REGISTRIES = {name: value for name, value in vars(registry).items() if isinstance(value, Registry)}
@@ -81,7 +81,10 @@ assert not {"tensorflow", "sentence_transformers", "torch", "pandas", "sqlalchem
 @pytest.mark.slow
 def test_every_name_of_ours_leads_somewhere(name: str) -> None:
     for choice in REGISTRIES[name]:
-        assert callable(REGISTRIES[name].load(f"{choice}x" if choice.endswith(":") else choice))
+        try:
+            assert callable(REGISTRIES[name].load(f"{choice}x" if choice.endswith(":") else choice))
+        except MissingDependencyError as error:
+            assert choice in ("ray", "spark"), error  # which take a gigabyte
 
 
 def test_a_data_set_a_protocol_and_a_selection_of_others_are_used_by_where_they_lie(

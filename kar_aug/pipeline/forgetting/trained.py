@@ -16,6 +16,7 @@ from typing import Any
 from kar_aug._database import sweep
 from kar_aug.cache.texts.forgetting import Whom
 from kar_aug.data import prepared
+from kar_aug.pipeline.workspace.paths import ENGINES
 from kar_aug.pipeline.workspace.preparing import FOLDER as PREPARED
 from kar_aug.pipeline.workspace.preparing import all_prepared
 
@@ -77,7 +78,8 @@ def discard_trained(work: Path, data: Collection[str], *, dry_run: bool) -> int:
 
 
 def discard_prepared(work: Path, folders: Collection[Path]) -> None:
-    """Delete prepared samples, and what killed processes left beside them."""
+    """Delete prepared samples, and what killed processes left beside them, rows of engines among it."""
+    shutil.rmtree(work / ENGINES, ignore_errors=True)
     for folder in folders:
         prepared.discard(folder)
     for left in (work / PREPARED).glob(".*.*"):

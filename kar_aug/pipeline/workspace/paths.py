@@ -16,6 +16,7 @@ from kar_aug.pipeline.workspace.groups import collective_knowledge
 from kar_aug.prompts import Recipe
 
 ENTITIES = ("user", "item")
+ENGINES = "engines"  # of the workdir: rows of runs by `kar_aug.engines`, gone with them
 
 
 @dataclass(frozen=True)
