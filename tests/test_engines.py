@@ -25,7 +25,7 @@ from kar_aug.cache import VectorStore
 from kar_aug.errors import ConfigError, LimitReached
 from kar_aug.testing import ChatServer, completion
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # what engines warn of is theirs
 USERS = 240
 Saying = Callable[[ChatServer, dict[str, Any], int], tuple[int, dict[str, str], bytes]]
 
