@@ -216,3 +216,10 @@ PLACES = Registry(
         "faiss": "kar_aug.online.places.faiss:Faiss",
     },
 )
+# What runs a stage on many machines: a function of (job, watch, address, workers), or of (workspace, watch, ...).
+ASKING_ENGINES = Registry(
+    "engine that asks",
+    "kar_aug.asking_engines",
+    {"ray": "kar_aug.engines.on_ray:generate", "spark": "kar_aug.engines.on_spark:generate"},
+)
+ENCODING_ENGINES = Registry("engine that encodes", "kar_aug.encoding_engines", {"ray": "kar_aug.engines.on_ray:encode"})

@@ -23,7 +23,7 @@ from kar_aug.arrow import Ask, Encode, Gather, Render, prompt_batch
 from kar_aug.arrow.rows import rows_of
 from kar_aug.cache import StoreSpec, VectorStore
 from kar_aug.config import LanguageModel
-from kar_aug.errors import ConfigError, DataError, LimitReached
+from kar_aug.errors import ConfigError, DataError, LimitReached, StoreError
 from kar_aug.testing import ChatServer, completion
 
 
@@ -221,3 +221,23 @@ def test_texts_are_encoded_and_vectors_gathered(project: Project, tmp_path: Path
         writer.append([10, 20], ["k", "k"], np.array([vectors[0], vectors[3]]))
     found = copy_of(Gather({"item_id": tmp_path / "store"}))(pa.RecordBatch.from_pydict({"item_id": [20, 5, None]}))
     assert found.column("item_id_vector").to_pylist() == [vectors[3], None, None]
+
+
+def test_shards_hold_an_answer_at_the_same_place_and_come_together_again(
+    project: Project, tmp_path: Path, chat_server: ChatServer
+) -> None:
+    parts = [prompt_batch(list(prompts(60))[start::2]) for start in (0, 1)]
+    folders = []
+    for number, part in enumerate(parts):  # two machines with a cache each
+        settings = {"base_url": chat_server.base_url, "cache": str(tmp_path / f"{number}.sqlite")}
+        own = Project.open(project.config.path("kar.toml"), generate=settings)
+        Ask(own)(part)
+        folders.append(tmp_path / f"shards-{number}")
+        assert own.cache.export(folders[-1], shards=4) == 30
+    names = sorted(path.name for path in folders[0].iterdir())
+    assert names == [f"0000{number}-of-00004.parquet" for number in range(4)]
+    done = [project.cache.import_answers(folder) for folder in folders]
+    assert [each.new for each in done] == [30, 30]
+    assert not any(Ask(project)(prompt_batch(prompts(60))).column("new").to_pylist()), "nothing is asked again"
+    with pytest.raises(StoreError, match="no shard of 8"):
+        project.cache.export(folders[0], shards=8)

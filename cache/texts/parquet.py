@@ -7,7 +7,8 @@ One row for each entity that has an answer, and one for each answer that is nobo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,58 @@ def export_parquet(
         messages: whether the prompts go with them. Prompts show rows of your data: leave them out of what you pass on.
         on_damage: as in `TextCache.answers`.
     """
+    return _write(_rows(cache, messages, on_damage), path)
+
+
+def export_shards(
+    cache: TextCache,
+    folder: Path,
+    shards: int,
+    *,
+    messages: bool = True,
+    on_damage: Callable[[DamagedAnswer], None] | None = None,
+) -> dict[Path, int]:
+    """Write all answers as so many files by their keys, 00017-of-00256.parquet: an answer is in the same of them
+    wherever it was exported, so that engines join shard with shard. Returns the rows of each.
+
+    Args:
+        messages, on_damage: as in `export_parquet`.
+
+    Raises:
+        StoreError: The folder holds another number of shards.
+    """
+    others = [path for path in folder.glob("*.parquet") if not path.stem.endswith(f"-of-{shards:05d}")]
+    if others:
+        raise StoreError(f"{folder} holds {others[0].name}, which is no shard of {shards}. Name another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    # Keys come in order, and a shard is a range of them.
+    found = groupby(_rows(cache, messages, on_damage), key=lambda row: shard_of(row["key"], shards))
+    counts = {number: _write(rows, folder / _shard_name(number, shards)) for number, rows in found}
+    for number in range(shards):
+        if number not in counts:
+            (folder / _shard_name(number, shards)).unlink(missing_ok=True)
+    return {folder / _shard_name(number, shards): count for number, count in counts.items()}
+
+
+def shard_of(key: str, shards: int) -> int:
+    """The shard of an answer: keys are spread evenly, and so are their first digits."""
+    return int(key[:8], 16) * shards >> 32
+
+
+def _shard_name(number: int, shards: int) -> str:
+    return f"{number:05d}-of-{shards:05d}.parquet"
+
+
+def _write(rows: Iterable[dict[str, Any]], path: Path) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
     count = 0
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for rows in batched(_rows(cache, messages, on_damage), _ROWS):
-            writer.write_table(pa.Table.from_pylist(list(rows), schema=schema))
-            count += len(rows)
+        for some in batched(rows, _ROWS):
+            writer.write_table(pa.Table.from_pylist(list(some), schema=schema))
+            count += len(some)
     return count
 
 

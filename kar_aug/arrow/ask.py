@@ -60,10 +60,11 @@ class _Row(NamedTuple):
     reason: str | None
     text: str | None = None
     new: bool = False
+    change: str | None = None
 
 
 class Ask(OpensOnce[_Opened]):
-    """Gives a batch of prompts the columns key, status, reason, text and new: see `kar_aug.arrow.columns`.
+    """Gives a batch of prompts the columns key, status, reason, text, new and change: see `kar_aug.arrow.columns`.
 
     Args:
         project: its [generate] says which model, where the cache is, and how much may be spent. The cache is one for
@@ -128,8 +129,11 @@ class Ask(OpensOnce[_Opened]):
             after |= dict(zip(todo, self._look([prompts[place] for place in todo]), strict=True))
         texts = self._texts_of(after.values())
         reasons = self._reasons(after.values(), problem, in_batches=progress.elsewhere > 0)
-        open_before = {place for place in todo if before[place].question.status is None}
-        return [self._row(after[place], place in open_before, texts, reasons) for place in range(len(prompts))]
+        asked = {place for place in todo if self._is_asked(before[place])}
+        return [
+            self._row(after[place], texts, reasons)._replace(new=place in asked, change=_change(found))
+            for place, found in enumerate(before)
+        ]
 
     def _look(self, prompts: Sequence[Prompt]) -> list[Found]:
         survey = Survey(self.opened.cache, self._model, Progress(), retry_failed=self._retry, whole=False)
@@ -140,9 +144,14 @@ class Ask(OpensOnce[_Opened]):
         status, link = found.question.status, found.linked
         if found.imported:
             return False
-        if status is None or found.judged is not None or (self._retry and status not in accepted(self._model)):
-            return not found.rejected or self._retry
-        return status != Status.INVALID and link != found.question.links[0]
+        if self._is_asked(found) or found.judged is not None:
+            return True
+        return status not in (None, Status.INVALID) and link != found.question.links[0]
+
+    def _is_asked(self, found: Found) -> bool:
+        if found.question.status is None:
+            return self._retry or not found.rejected
+        return self._retry and found.question.status not in accepted(self._model)
 
     def _generate(self, prompts: Sequence[Prompt]) -> tuple[str | None, Progress]:
         """Ask. Returns why rows may be left without an answer that no failure tells of, and what was done."""
@@ -195,18 +204,22 @@ class Ask(OpensOnce[_Opened]):
                 reasons[failure.key] = (REJECTED if failure.permanent else FAILED), failure.reason
         return reasons
 
-    def _row(
-        self, found: Found, was_open: bool, texts: Mapping[str, str], reasons: Mapping[str, tuple[str, str | None]]
-    ) -> _Row:
+    def _row(self, found: Found, texts: Mapping[str, str], reasons: Mapping[str, tuple[str, str | None]]) -> _Row:
         key, status = _key(found), Status.OK if found.imported else found.question.status
         if status is None:
             return _Row(key, *reasons[key])
         reason = reasons[key][1] if status == Status.INVALID else None
-        return _Row(key, str(status), reason, texts.get(key), was_open)
+        return _Row(key, str(status), reason, texts.get(key))
 
 
 def _columns(rows: Sequence[_Row]) -> dict[str, list[Any]]:
     return {name: [getattr(row, name) for row in rows] for name in _Row._fields}
+
+
+def _change(found: Found) -> str:
+    if found.linked is None:
+        return "new"
+    return "unchanged" if found.imported or found.linked.key == found.question.key else "changed"
 
 
 def _key(found: Found) -> str:

@@ -12,7 +12,8 @@
 | reason    | string              | why, where it is none of the answers'                                              |
 | key       | string              | of the answer                                                                      |
 | text      | string              | the knowledge; null where the answer is none                                       |
-| new       | bool                | whether the answer came after the batch                                            |
+| new       | bool                | whether it was answered, or rejected, since the batch came                         |
+| change    | string              | of the prompt, since its entity's last answer: "new", "changed", "unchanged"       |
 | vector    | list of floats      | the text encoded; null where there is no text                                      |
 | text_key  | string              | of the text that was encoded                                                       |
 
@@ -41,7 +42,7 @@ PROMPT = ("knowledge", "entity_id", "messages", "version")
 _OPTIONAL = ("as_of", "schema", "status", "reason")
 RENDERED = pa.schema([(name, pa.string()) for name in (*PROMPT, *_OPTIONAL)])
 ASKED = pa.schema([("key", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("text", pa.string()),
-                   ("new", pa.bool_())])  # fmt: skip
+                   ("new", pa.bool_()), ("change", pa.string())])  # fmt: skip
 
 # A RecordBatch, or a Table; pyarrow has no types.
 Batch = TypeVar("Batch", bound=Any)

@@ -48,10 +48,11 @@ def stats(config: str) -> None:
 @cache.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--no-messages", is_flag=True, help="Leave the prompts out: they show rows of your data.")
+@click.option("--shards", type=click.IntRange(1), help="So many files by the answers' keys; PATH is their folder.")
 @click.pass_obj
-def export(config: str, path: Path, no_messages: bool) -> None:
-    """Write all answers into a Parquet file."""
-    tell(f"{opened(config).cache.export(path, messages=not no_messages):,} rows")
+def export(config: str, path: Path, no_messages: bool, shards: int | None) -> None:
+    """Write all answers into a Parquet file, or into a folder of them."""
+    tell(f"{opened(config).cache.export(path, messages=not no_messages, shards=shards):,} rows")
     print_output(path)
 
 
@@ -64,7 +65,8 @@ def import_(config: str, where: str, text: str | None, author: str | None) -> No
     """Bring in texts that you have, or the answers of another cache.
 
     WHERE is a table (Parquet, CSV, JSON lines ...) with item_id or user_id and a column of texts, which become the
-    knowledge of these items or users; or a Parquet file of answers that `cache export` wrote; or a .jsonl file of
+    knowledge of these items or users; or a Parquet file of answers that `cache export` wrote, or a folder of such
+    files; or a .jsonl file of
     answers that a job could not store; or another cache: a file, or a postgresql:// URL. An answer that is newer here
     stays.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kar_aug.cli.options import model_options, opened, recipe_options
+from kar_aug.cli.options import engine_options, model_options, opened, recipe_options
 from kar_aug.cli.progress import output, table, tell
 from kar_aug.errors import ConfigError
 from kar_aug.pipeline.generation import DryRun, Exported, Generated, Status, batch_line, left_out
@@ -58,11 +58,12 @@ _INCOMPLETE = 3  # the exit code where the job went through and some prompts hav
 )
 @click.option("--shard", help="The share of this process, as 2/8; each with its own --cache.")
 @click.option("--cache", help="The file of answers, or a postgresql:// URL.")
+@engine_options("ray", "spark")
 @click.pass_obj
 def generate(
     config: str, /, only: str | None, dry_run: bool, status: bool, retry_failed: bool, batch: bool, batch_size: int,
     no_wait: bool, poll: float, forget_batches: tuple[str, ...], export_jsonl: Path | None,
-    import_jsonl: tuple[Path, ...], shard: str | None,
+    import_jsonl: tuple[Path, ...], shard: str | None, engine: str | None, address: str | None, workers: int | None,
     user_recipe: str | None, item_recipe: str | None, user_clusters: int | None, item_clusters: int | None,
     **changes: Any,
 ) -> None:  # fmt: skip
@@ -77,12 +78,15 @@ def generate(
       kar-aug generate --dry-run
       OPENAI_API_KEY=... kar-aug generate --model gpt-4o-mini --max-cost 5
       kar-aug generate --base-url http://localhost:11434/v1 --model llama3.2
+      kar-aug generate --engine ray --address auto --workers 64
     """
     chosen = [dry_run, status, batch, export_jsonl is not None, bool(import_jsonl)]
     if sum(chosen) > 1:
         raise ConfigError("--dry-run, --status, --batch, --export-jsonl and --import-jsonl exclude each other.")
     if forget_batches and not batch:
         raise ConfigError("--forget-batch goes with --batch.")
+    if (engine and any(chosen)) or ((address or workers) and not engine):
+        raise ConfigError("--engine asks, by requests; --address and --workers go with it.")
     ways: dict[str, Any] = {"user_recipe": user_recipe, "item_recipe": item_recipe}
     ways |= {"user_clusters": user_clusters, "item_clusters": item_clusters}
     project = opened(config, prompts=ways, generate=changes)
@@ -103,6 +107,9 @@ def generate(
             most_requests=batch_size,
             poll_seconds=poll,
             forget_batches=forget_batches,
+            engine=engine,
+            address=address,
+            workers=workers,
             **part,
         )
         _end(done)

@@ -48,6 +48,25 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def engine_options(*engines: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """By which engine a stage runs, and where that is."""
+
+    def options(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(
+            (
+                click.option("--engine", type=click.Choice(engines), help="Let its workers do it, on many machines."),
+                click.option("--address", help="With --engine: of its cluster.  [default: this machine alone]"),
+                click.option(
+                    "--workers", type=click.IntRange(1), help="With --engine: how many.  [default: one a core]"
+                ),
+            )
+        ):
+            command = option(command)
+        return command
+
+    return options
+
+
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """How to ask about users and items, as in [prompts]."""
     for entity in reversed(ENTITIES):

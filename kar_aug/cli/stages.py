@@ -9,7 +9,7 @@ import click
 
 from kar_aug._formats import FORMATS
 from kar_aug.audit import Audit
-from kar_aug.cli.options import opened, recipe_options
+from kar_aug.cli.options import engine_options, opened, recipe_options
 from kar_aug.cli.progress import output as print_output
 from kar_aug.cli.progress import table, tell
 from kar_aug.codes.report import COLUMNS as CODES_COLUMNS
@@ -29,9 +29,16 @@ from kar_aug.pipeline.project import Project
 @click.option(
     "--collaborative", is_flag=True, help="Make vectors of the training part's behaviour, of no text, instead."
 )
+@engine_options("ray")
+@click.option(
+    "--gpus", type=click.FloatRange(0), default=0.0, help="With --engine: of each worker; a part of one, too."
+)
 @recipe_options
 @click.pass_obj
-def encode(config: str, /, encoder: str | None, collaborative: bool, **recipes: Any) -> None:
+def encode(
+    config: str, /, encoder: str | None, collaborative: bool, engine: str | None, address: str | None,
+    workers: int | None, gpus: float, **recipes: Any,
+) -> None:  # fmt: skip
     """Turn the answers into knowledge vectors; those that are up to date stay.
 
     What an endpoint ("openai:NAME") charges is shown by kar-aug cost, and limited by [encode] max_cost.
@@ -39,8 +46,13 @@ def encode(config: str, /, encoder: str | None, collaborative: bool, **recipes: 
     \b
     Example:
       kar-aug encode --encoder sentence-transformers/all-MiniLM-L6-v2
+      kar-aug encode --engine ray --address auto --workers 8 --gpus 1
     """
-    opened(config, prompts=recipes, encode={"encoder": encoder}).encode(collaborative=collaborative)
+    if (address or workers or gpus) and not engine:
+        raise ConfigError("--address, --workers and --gpus go with --engine.")
+    opened(config, prompts=recipes, encode={"encoder": encoder}).encode(
+        collaborative=collaborative, engine=engine, address=address, workers=workers, num_gpus=gpus
+    )
 
 
 @click.command()

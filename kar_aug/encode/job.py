@@ -22,7 +22,7 @@ from kar_aug.errors import EncodingError, StoreError
 
 # Texts held at once, sorted by length: enough that hardly any of a batch is padding.
 _WINDOW_TEXTS = 32_768
-# Texts between two publications: what a killed run does again.
+# Texts between two publications: what a killed run does again. An encoder that works on many at a time says more.
 _PUBLISH_TEXTS = 256
 _PCA_TEXTS = 4096
 _log = logging.getLogger("kar_aug")
@@ -232,11 +232,12 @@ def _encode_window(
         if key != old:
             missing.setdefault(key, []).append(text)
     on_progress(len(window) - sum(map(len, missing.values())))
-    for batch in batched(sorted(missing.items(), key=lambda item: len(item[1][0].text)), _PUBLISH_TEXTS):
+    size = max(_PUBLISH_TEXTS, at_once := getattr(encoder, "at_once", _PUBLISH_TEXTS))
+    for batch in batched(sorted(missing.items(), key=lambda item: len(item[1][0].text)), size):
         vectors: list[npt.NDArray[Any]] = []
         try:
             while left := batch[len(vectors) :]:
-                texts = [same[0] for _, same in left[: getattr(encoder, "at_once", _PUBLISH_TEXTS)]]
+                texts = [same[0] for _, same in left[:at_once]]
                 vectors += list(reduce(_encoded(encoder, [text.text for text in texts], texts)))
         finally:  # what was encoded may have been paid for: it is kept, whatever stops the rest
             on_progress(_publish(batch[: len(vectors)], vectors, writer, encoder, moments))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from kar_aug.cache import Batch, BatchBook, Spending, TextCache, VectorStore, me
 from kar_aug.cache.texts.cache import DamagedAnswer, is_of_groups
 from kar_aug.cache.texts.imported import Imported, import_texts
 from kar_aug.cache.texts.incoming import Brought
-from kar_aug.cache.texts.parquet import export_parquet, import_parquet
+from kar_aug.cache.texts.parquet import export_parquet, export_shards, import_parquet
 from kar_aug.cache.texts.spilt import import_spilt, is_spilt
 from kar_aug.cache.texts.verify import KINDS, Flag, exclude, verify, vocabularies
 from kar_aug.data.reading import is_table
@@ -43,21 +43,26 @@ class Answers:
             spent = Costs(cache.ledger.history()).by_model
             return Stats(cache.name, cache.counts(), linked, cache.usage(), BatchBook(cache).batches(), spent)
 
-    def export(self, path: Path | str, *, messages: bool = True) -> int:
+    def export(self, path: Path | str, *, messages: bool = True, shards: int | None = None) -> int:
         """Write all answers into a Parquet file; how many they are.
 
         Args:
             messages: whether with the prompts, which show rows of the data.
+            shards: so many files instead, by the answers' keys, in the folder `path`.
 
         Raises:
             StoreError: Some are damaged; all others are in the file.
         """
         damaged: list[DamagedAnswer] = []
         with self._open(reading=True) as cache:
-            rows = export_parquet(cache, Path(path), messages=messages, on_damage=damaged.append)
-        note(self._workspace.config.work, ANSWERS, path)
+            if shards is None:
+                rows = {Path(path): export_parquet(cache, Path(path), messages=messages, on_damage=damaged.append)}
+            else:
+                rows = export_shards(cache, Path(path), shards, messages=messages, on_damage=damaged.append)
+        for file in rows:
+            note(self._workspace.config.work, ANSWERS, file)
         _require_none(damaged, f"are not in {path}, where all others are")
-        return rows
+        return sum(rows.values())
 
     def import_texts(self, path: Path | str, *, text: str = "text", author: str | None = None) -> Imported:
         """Make a table's texts the knowledge of its items or users: see `kar_aug.cache.texts.imported`.
@@ -74,8 +79,8 @@ class Answers:
             return done
 
     def import_answers(self, where: Path | str) -> Brought:
-        """Bring in the answers of a Parquet file that `export` wrote, of a file of JSON lines that a job wrote whose
-        cache took no answers, or of another cache. What is newer here stays.
+        """Bring in the answers of a Parquet file that `export` wrote, or of a folder of such, of a file of JSON lines
+        that a job wrote whose cache took no answers, or of another cache. What is newer here stays.
 
         Raises:
             StoreError: There is no such file, or it is none of these; or some of it are damaged, and all others are in.
@@ -88,6 +93,8 @@ class Answers:
 
     def _bring(self, where: Path | str, cache: TextCache) -> Brought:
         damaged: list[DamagedAnswer] = []
+        if "://" not in str(where) and Path(where).is_dir():
+            return _brought(import_parquet(path, cache) for path in sorted(Path(where).glob("*.parquet")))
         if str(where).endswith(".parquet"):
             return import_parquet(Path(where), cache)
         if "://" not in str(where) and not Path(where).is_file():
@@ -135,6 +142,13 @@ class Answers:
 
     def _open(self, *, reading: bool = False) -> TextCache:
         return self._workspace.paths.open_cache(reading=reading)
+
+
+def _brought(parts: Iterable[Brought]) -> Brought:
+    done = Brought(0, 0)
+    for part in parts:
+        done = Brought(done.new + part.new, done.kept + part.kept)
+    return done
 
 
 def _require_none(damaged: Sequence[DamagedAnswer], what: str) -> None:
@@ -220,6 +234,8 @@ def holds_texts(where: str) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if Path(where).is_dir():
+        return False
     if not where.lower().endswith(".parquet"):
         return is_table(where) and not is_spilt(Path(where))
     try:

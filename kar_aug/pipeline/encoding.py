@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from kar_aug.cache import Knowledge, VectorStore
+from kar_aug.config import EncodeConfig
 from kar_aug.encode import Encoder, Texts, load_encoder
 from kar_aug.encode import encode as run_encode
 from kar_aug.encode.encoders import Bill
@@ -90,10 +91,12 @@ def encode(workspace: Workspace, watch: Watch = SILENT, *, collaborative: bool =
     if collaborative:
         return Encoded([_collaborative(workspace, watch)], [])
     with open_bill(workspace) as bill:
-        return _encode(workspace, _Encoding(workspace, open_encoder(workspace, bill), watch), watch)
+        return encode_by(open_encoder(workspace, bill), workspace, watch)
 
 
-def _encode(workspace: Workspace, encoding: _Encoding, watch: Watch) -> Encoded:
+def encode_by(encoder: Encoder, workspace: Workspace, watch: Watch = SILENT) -> Encoded:
+    """The same by an encoder that is open."""
+    encoding = _Encoding(workspace, encoder, watch)
     grouped = [entity for entity in ENTITIES if workspace.paths.groups(entity) is not None]
     if workspace.config.encode.pca is not None and grouped:
         raise ConfigError("[encode] pca is fitted to one store, and groups have their own: use truncate_dim.")
@@ -131,7 +134,15 @@ def open_encoder(workspace: Workspace, bill: Bill | None) -> Encoder:
         os.environ.setdefault(name, value)
     config = workspace.config.encode
     options = {name: getattr(config, name) for name in ("long_texts", "base_url", "rpm", "tpm", "give_up_after")}
-    encoder = load_encoder(config.encoder, bill=bill, **options)
+    return fitting(load_encoder(config.encoder, bill=bill, **options), config)
+
+
+def fitting(encoder: Encoder, config: EncodeConfig) -> Encoder:
+    """The encoder.
+
+    Raises:
+        ConfigError: [encode] wants more numbers than it has.
+    """
     for name, dimension in (("truncate_dim", config.truncate_dim), ("pca", config.pca)):
         if dimension is not None and dimension >= encoder.dimension:
             raise ConfigError(f"[encode] {name} must be below the {encoder.dimension} numbers of {encoder.name}.")

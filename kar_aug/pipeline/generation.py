@@ -151,13 +151,22 @@ def ask(job: Job, watch: Watch = SILENT) -> Generated:
                 key=key,
                 prices=job.prices(),
                 retry_failed=job.retry_failed,
-                on_progress=lambda p: show(p.done, _note(p, started)),
+                on_progress=lambda p: show(p.done, pace_note(p, started)),
                 on_note=watch.note,
                 costs_nothing=job.model.base_url == LOCAL,
             )
 
-        done = _level_by_level(job, model, cache, run, watch)
+        done = level_by_level(job, model, cache, run, watch)
     job.say_left_out(watch)
+    return not_hopeless(done, watch)
+
+
+def not_hopeless(done: Generated, watch: Watch) -> Generated:
+    """The same.
+
+    Raises:
+        GenerationError: Not one prompt was answered.
+    """
     if _hopeless(done.progress):
         watch.result(str(done))
         raise GenerationError(f"No prompt could be answered: {'; '.join(done.progress.reasons)}")
@@ -204,11 +213,11 @@ def ask_in_batches(
                 on_note=watch.note,
             )
 
-        done = _level_by_level(job, job.model, cache, run, watch, at_once=not wait)
+        done = level_by_level(job, job.model, cache, run, watch, at_once=not wait)
         return replace(done, running=BatchBook(cache).batches())
 
 
-def _level_by_level(
+def level_by_level(
     job: Job,
     model: LanguageModel,
     cache: TextCache,
@@ -391,7 +400,8 @@ def served(model: LanguageModel) -> Iterator[tuple[LanguageModel, str | None]]:
         yield replace(model, base_url=base_url), "local"
 
 
-def _note(progress: Progress, started: float) -> str:
+def pace_note(progress: Progress, started: float) -> str:
+    """What a bar says beside where a job stands."""
     if progress.stopping:
         return "stopping"
     rate = progress.asked / max(1e-9, time.monotonic() - started)

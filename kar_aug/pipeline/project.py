@@ -49,6 +49,7 @@ from kar_aug.pipeline.workspace.at_work import at_work
 from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 from kar_aug.pipeline.workspace.frames import Table, config_of, with_kept_frames
 from kar_aug.pipeline.workspace.passed_on import PAGE, note
+from kar_aug.registry import ASKING_ENGINES, ENCODING_ENGINES
 
 
 class Project:
@@ -157,6 +158,9 @@ class Project:
         most_requests: int = MOST_REQUESTS,
         poll_seconds: float = 30.0,
         forget_batches: Sequence[str] = (),
+        engine: str | None = None,
+        address: str | None = None,
+        workers: int | None = None,
     ) -> Generated:
         """Ask the language model about users and items; answers that are there already are not asked for again.
 
@@ -168,6 +172,9 @@ class Project:
             wait: with `batch`, whether to stay until it is over; the same call later collects.
             most_requests, poll_seconds: of one batch, and between two looks at the batches.
             forget_batches: batches that the server does not know any more, whose prompts are to be asked again.
+            engine: "ray" or "spark", whose workers ask instead of this process; see `kar_aug.engines`.
+            address: of the engine's cluster: "auto", "ray://head:10001"; of Spark, its master.
+            workers: how many of the engine's ask at a time; one a core if None.
 
         Returns:
             What was done; `complete` says whether every prompt was answered.
@@ -178,6 +185,11 @@ class Project:
             KeyboardInterrupt: Ctrl-C came; the requests in flight were finished and stored first.
         """
         job = self._job(only, shard, retry_failed)
+        if engine is not None:
+            if batch or forget_batches:
+                raise ConfigError("The Batch API is one process's: leave out batch, or engine.")
+            done: Generated = ASKING_ENGINES.load(engine)(job, self.watch, address=address, workers=workers)
+            return done
         if not batch:
             if forget_batches:
                 raise ConfigError("forget_batches goes with batch = True: plain requests leave the batches alone.")
@@ -233,11 +245,21 @@ class Project:
 
     # What is made of the answers
 
-    def encode(self, *, collaborative: bool = False) -> Encoded:
+    def encode(
+        self,
+        *,
+        collaborative: bool = False,
+        engine: str | None = None,
+        address: str | None = None,
+        workers: int | None = None,
+        num_gpus: float = 0.0,
+    ) -> Encoded:
         """Turn the answers into knowledge vectors; those that are up to date stay.
 
         Args:
             collaborative: make vectors of the training part's behaviour instead, which the control "collaborative" has.
+            engine: "ray", whose actors hold the encoder, each with `num_gpus`.
+            address, workers: as in `generate`.
 
         Raises:
             EncodingError: There is no knowledge at all.
@@ -245,7 +267,11 @@ class Project:
             StoreError: A store was made with another encoder, prompt version or language model.
         """
         with self._at_work("encode"):
-            return encoding.encode(self.workspace, self.watch, collaborative=collaborative)
+            if engine is None or collaborative:
+                return encoding.encode(self.workspace, self.watch, collaborative=collaborative)
+            by_engine = ENCODING_ENGINES.load(engine)
+            done: Encoded = by_engine(self.workspace, self.watch, address=address, workers=workers, num_gpus=num_gpus)
+            return done
 
     def codes(self, *, anew: bool = False) -> Coded:
         """Turn the vectors into semantic ids, which the injection "codes" reads; items that have some keep theirs.

@@ -18,6 +18,7 @@ from kar_aug._database import sweep
 from kar_aug.cache.texts.forgetting import Whom
 from kar_aug.codes import codes_folder
 from kar_aug.data import prepared
+from kar_aug.pipeline.workspace.paths import ENGINES
 from kar_aug.pipeline.workspace.preparing import FOLDER as PREPARED
 from kar_aug.pipeline.workspace.preparing import all_prepared
 
@@ -101,7 +102,8 @@ def discard_trained(work: Path, data: Collection[str], *, dry_run: bool) -> int:
 
 
 def discard_prepared(work: Path, folders: Collection[Path]) -> None:
-    """Delete prepared samples, and what killed processes left beside them."""
+    """Delete prepared samples, and what killed processes left beside them, rows of engines among it."""
+    shutil.rmtree(work / ENGINES, ignore_errors=True)
     for folder in folders:
         prepared.discard(folder)
     for left in (work / PREPARED).glob(".*.*"):

@@ -20,6 +20,7 @@ from kar_aug.prompts.histories.blocks import BLOCKS, blocks_knowledge
 
 _log = logging.getLogger("kar_aug")
 ENTITIES = ("user", "item")
+ENGINES = "engines"  # of the workdir: rows of runs by `kar_aug.engines`, gone with them
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,411 @@
+"""Beyond one machine: storms over Ray and Spark, what a core does, and how all of it grows.
+
+    python benchmarks/scale.py --quick                    # small numbers, some minutes
+    python benchmarks/scale.py storms --kills 30 --rows 20000
+    python benchmarks/scale.py growth --sizes 100000 1000000 10000000
+    python benchmarks/scale.py rates
+
+A real server on this machine counts what it answered, with latency, refusals (429), errors (500) and dropped
+connections. `kar-aug generate --engine ...` is a process of its own. Kills are SIGKILL, at random moments of its
+asking; then one more run finishes the work. Lost answers and overspent dollars must be 0, and what was paid twice at
+most what was in flight at the kills. Anything else is said, and the exit code is 1. Rates are by CPU seconds, so that
+they say something on a machine that others use, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import math
+import os
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from kar_aug import Project, VectorStore
+from kar_aug.arrow import Ask, Render, prompt_batch
+from kar_aug.arrow.rows import rows_of
+from kar_aug.cache import Answer, Link, TextCache
+from kar_aug.config import LanguageModel
+from kar_aug.encode import encode
+from kar_aug.generate import generate
+from kar_aug.generate.questions import Question
+from kar_aug.prompts import Prompt
+from kar_aug.testing import ChatServer, HashEncoder, completion
+
+IN_FLIGHT = 16
+EVENTS = 10  # of a user
+MODEL = "gpt-4o-mini"  # its price is in kar-aug's table
+_DOLLARS = (7 * 0.15 + 3 * 0.60) / 1e6  # of what the server charges for an answer
+console = Console(width=140)
+
+
+# What is asked
+
+
+def project(folder: Path, users: int, url: str = "http://127.0.0.1:9/v1", cache: str = "answers.sqlite") -> Project:
+    """So many users with ten events each, of a catalogue of a thousand."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random_ = np.random.default_rng(0)
+    count = users * EVENTS
+    pd.DataFrame({
+        "user_id": np.repeat(np.arange(users), EVENTS), "item_id": random_.integers(0, 1000, count),
+        "rating": random_.choice([1, 5], count), "timestamp": 800_000_000 + np.arange(count),
+    }).to_parquet(folder / "interactions.parquet")  # fmt: skip
+    items = pd.DataFrame({"item_id": np.arange(1000), "title": [f"Movie {i} (1990)" for i in range(1000)]})
+    items.assign(genres="Drama").to_parquet(folder / "items.parquet")
+    (folder / "kar.toml").write_text(
+        '[data]\ninteractions = "interactions.parquet"\nitems = "items.parquet"\n'
+        f'[generate]\nmodel = "{MODEL}"\nbase_url = "{url}"\nmax_tokens = 3\nconcurrency = {IN_FLIGHT}\n'
+        f'timeout = 5\ncache = "{cache}"\n'
+    )
+    return Project.open(folder / "kar.toml")
+
+
+class Faulty:
+    """Answers most requests; counts what it answered."""
+
+    def __init__(self, faults: float) -> None:
+        self.paid: Counter[str] = Counter()
+        self._faults, self._random = faults, random.Random(0)
+
+    def __call__(self, server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        draw = self._random.random()
+        if draw < self._faults / 4:
+            raise ConnectionError
+        if draw < self._faults / 2:
+            return 429, {"Retry-After": "0.2"}, b'{"error": {"message": "slow down"}}'
+        if draw < self._faults:
+            return 500, {}, b'{"error": {"message": "try again"}}'
+        with server.lock:
+            self.paid[request["messages"][-1]["content"]] += 1
+        return 200, {}, completion("Likes dramas.", model=request["model"])
+
+
+# Storms
+
+
+class Storm(NamedTuple):
+    """What one came to."""
+
+    what: str
+    kills: int
+    answered: int
+    lost: int
+    twice: int
+    overspent: float
+    seconds: float
+
+    @property
+    def is_bad(self) -> bool:
+        return bool(self.lost or self.twice > self.kills * IN_FLIGHT or self.overspent > 1e-9)
+
+
+def storm(engine: str, victim: str, kills: int, rows: int) -> Storm:
+    """Kill workers, drivers or raylets of runs on one project until so many are dead; then let one run finish."""
+    faulty, started, dead = Faulty(0.02), time.monotonic(), 0
+    with tempfile.TemporaryDirectory() as name, ChatServer(faulty, latency=0.1) as server:
+        there = project(Path(name), rows, server.base_url)
+        while dead < kills:
+            run = _run(Path(name), engine)
+            asked = len(server.requests)
+            while dead < kills and run.poll() is None:
+                time.sleep(0.05)
+                if len(server.requests) - asked > random.uniform(0.2, 1.0) * rows / (kills + 1):
+                    dead += _kill(run, victim, Path(name))
+                    asked = len(server.requests)
+                    if victim != "worker":
+                        break
+            if victim == "worker":
+                break
+            _end(run)
+        if victim == "worker":
+            run.wait(900)
+        for _ in range(2):  # what failed for now is asked again
+            _run(Path(name), engine).wait(900)
+        counts = there.cache.stats().counts
+        cached, spent = sum(counts[status] for status in ("ok", "truncated")), _spent(there)
+        answered = sum(faulty.paid.values())
+    lost = len(faulty.paid) - cached + (rows - len(faulty.paid))
+    overspent = answered * _DOLLARS - spent
+    return Storm(
+        f"{kills} SIGKILLs of {'a' if victim == 'worker' else 'the'} {victim}, {engine}, {rows:,} prompts", dead,
+        answered, lost, answered - len(faulty.paid), overspent, time.monotonic() - started,
+    )  # fmt: skip
+
+
+def _spent(there: Project) -> float:
+    with there.workspace.paths.open_cache(reading=True) as cache:
+        return cache.spent(MODEL)
+
+
+def _run(folder: Path, engine: str) -> subprocess.Popen[bytes]:
+    where = ["--address", "local[2,100]"] if engine == "spark" else []
+    command = ["generate", "--only", "user", "--engine", engine, "--workers", "2", *where]
+    log = (folder / "log").open("ab")
+    return subprocess.Popen(
+        [sys.executable, "-m", "kar_aug", "-c", str(folder / "kar.toml"), *command],
+        env=os.environ | {"OPENAI_API_KEY": "k"}, stdout=log, stderr=log, start_new_session=True,
+    )  # fmt: skip
+
+
+def _kill(run: subprocess.Popen[bytes], victim: str, folder: Path) -> int:
+    """Whether there was one to kill."""
+    if victim == "driver":
+        pids = [run.pid]
+    elif victim == "raylet":
+        pids = [pid for pid in _below(run.pid) if "raylet/raylet" in _command(pid)]
+    else:
+        with contextlib.suppress(sqlite3.Error), sqlite3.connect(folder / "answers.sqlite") as connection:
+            pids = [pid for (pid,) in connection.execute("SELECT pid FROM workers")]
+        pids = [pid for pid in pids if "kar_aug" not in _command(pid).split("\0")[:3] and _command(pid)]
+    for pid in pids[:1]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            return 1
+    return 0
+
+
+def _end(run: subprocess.Popen[bytes]) -> None:
+    """Wait for what is left of a run whose driver or raylet was killed, and make sure of it: only its own processes."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        run.wait(60)
+    for pid in [*_below(run.pid), run.pid]:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    run.wait(30)
+    for pid in _of_session(run.pid):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _below(pid: int) -> list[int]:
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            parents[int(path.parent.name)] = int(fields[1])
+    found, layer = [], {pid}
+    while layer:
+        layer = {child for child, parent in parents.items() if parent in layer}
+        found += sorted(layer)
+    return found
+
+
+def _of_session(session: int) -> list[int]:
+    """Processes of a run that outlived it: they have its session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[3]) == session:
+                found.append(int(path.parent.name))
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def storms(kills: int, rows: int, engines: Sequence[str]) -> bool:
+    """Print them; whether all promises held."""
+    table = Table("storm", "killed", "answered", "lost", "paid twice", "at most", "overspent", "s", title="Storms")
+    bad = False
+    for engine, victim in itertools.product(engines, ("worker", "driver", "raylet")):
+        if (engine, victim) == ("spark", "raylet"):
+            continue
+        done = storm(engine, victim, kills, rows)
+        bad |= done.is_bad
+        cells = (
+            done.kills,
+            done.answered,
+            done.lost,
+            done.twice,
+            done.kills * IN_FLIGHT,
+            f"{max(0, done.overspent):g}",
+        )
+        table.add_row(done.what, *map(str, cells), f"{done.seconds:.0f}")
+        console.print(f"{done.what}: {done}")
+    console.print(table)
+    return not bad
+
+
+# Rates and growth
+
+
+def cpu(work: Callable[[], object]) -> tuple[float, float]:
+    """CPU seconds of this process, and seconds, that some work takes."""
+    began, clock = time.process_time(), time.monotonic()
+    work()
+    return time.process_time() - began, time.monotonic() - clock
+
+
+def prompts(count: int) -> Iterator[Prompt]:
+    """Prompts of the length of a short history."""
+    text = "A user has watched these films: " + "Movie (1990), rated 5; " * EVENTS
+    return (Prompt("user", i, ({"role": "user", "content": f"{text} {i}"},), "v1") for i in range(count))
+
+
+def fill(path: Path, count: int) -> None:
+    """A cache in which so many prompts are answered."""
+    model = LanguageModel(MODEL)
+    with TextCache(path) as cache:
+        for some in _blocks(prompts(count), 1000):
+            pairs = []
+            for prompt in some:
+                question = Question.of(model, prompt)
+                answer = Answer(question.key, "ok", "Likes dramas. " * 20, MODEL, prompt.messages, 7, 3, raw=b"{}")
+                pairs.append((answer, [Link("user", prompt.entity_id, question.key, "v1")]))
+            cache.put_many(pairs)
+
+
+def rates(rows: int) -> None:
+    """Print what a core asks by itself, and inside an engine's worker."""
+    table = Table("way", "prompts", "prompts a CPU second", "of one process", title="Asking, by CPU seconds")
+    os.environ["OPENAI_API_KEY"] = "k"
+    alone, by_batches = _of_one_process(rows), _of_batches(rows)
+    for way, rate in (("kar-aug generate", alone), ("Ask, batches of 1,024", by_batches)):
+        table.add_row(way, f"{rows:,}", f"{rate:,.0f}", f"{rate / alone:.2f}")
+    console.print(table)
+
+
+def _of_one_process(rows: int) -> float:
+    with tempfile.TemporaryDirectory() as name, _served() as url, TextCache(f"{name}/a.sqlite") as cache:
+        model = LanguageModel(MODEL, url, max_tokens=3, concurrency=IN_FLIGHT)
+        generate(_warm(), cache, model)
+        return rows / cpu(lambda: generate(prompts(rows), cache, model))[0]
+
+
+def _of_batches(rows: int) -> float:
+    with tempfile.TemporaryDirectory() as name, _served() as url:
+        ask = asking(Path(name) / "a.sqlite", base_url=url, max_tokens=3, concurrency=IN_FLIGHT)
+        batches = [prompt_batch(some) for some in _blocks(prompts(rows), 1024)]
+        ask(prompt_batch(_warm()))
+        return rows / cpu(lambda: [ask(batch) for batch in batches])[0]
+
+
+def asking(cache: Path, **model: Any) -> Ask:
+    """The function on batches, with a cache."""
+    settings = {"generate": {"model": MODEL, "cache": str(cache), **model}, "data": {"interactions": "none"}}
+    return Ask(Project(settings), texts=False)
+
+
+def _warm() -> list[Prompt]:
+    return [Prompt("user", "warm", ({"role": "user", "content": "warm"},), "v1")]
+
+
+def _blocks(rows: Iterator[Prompt], size: int) -> Iterator[list[Prompt]]:
+    while some := list(itertools.islice(rows, size)):
+        yield some
+
+
+@contextlib.contextmanager
+def _served() -> Iterator[str]:
+    """The server in a process of its own, so that its CPU seconds are not the job's."""
+    program = (
+        "import sys; from kar_aug.testing import ChatServer, completion\n"
+        "with ChatServer(lambda s, r, n: (200, {}, completion('Likes.', model=r['model'])), 0.02) as server:\n"
+        "    print(server.base_url, flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    yield process.stdout.readline().strip()
+    process.communicate()
+
+
+def growth(sizes: Sequence[int]) -> bool:
+    """Print time and bytes of each stage by size, and the exponent; whether nothing grows faster than linear."""
+    stages: dict[str, list[tuple[int, float, int]]] = {}
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as name:
+            for stage, seconds, bytes_ in _stages(Path(name), size):
+                stages.setdefault(stage, []).append((size, seconds, bytes_))
+    shown = [column for size in sizes for column in (f"{size:,}: CPU s", "rows/s", "bytes a row")]
+    table = Table("stage", *shown, "exponent", title="Growth, one process")
+    linear = True
+    for stage, found in stages.items():
+        (first, before, _), (last, after, _) = found[-2], found[-1]
+        exponent = math.log(after / before) / math.log(last / first)
+        linear &= exponent < 1.15  # what the clock of a shared machine adds
+        cells = [
+            cell
+            for size, seconds, bytes_ in found
+            for cell in (f"{seconds:.2f}", f"{size / seconds:,.0f}", f"{bytes_ / size:,.0f}" if bytes_ else "")
+        ]
+        table.add_row(stage, *cells, f"{exponent:.2f}")
+    console.print(table)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    console.print(f"Peak memory of this process: {peak:,.0f} MB. Exponent: between the last two sizes.")
+    return linear
+
+
+def _stages(folder: Path, size: int) -> Iterator[tuple[str, float, int]]:
+    there = project(folder, size)
+    workspace = there.workspace
+    yield "read and split", cpu(lambda: workspace.data.split)[0], 0
+    batches: list[Any] = []
+    seconds, _ = cpu(lambda: batches.extend(rows_of(workspace, "user", 1024)))
+    yield "rows with histories", seconds, sum(batch.nbytes for batch in batches)
+    render = Render(workspace, "user", items=workspace.asking.tables.items)
+    rendered: list[Any] = []
+    seconds, _ = cpu(lambda: rendered.extend(render(batch) for batch in batches))
+    yield "render", seconds, sum(batch.nbytes for batch in rendered)
+    answers = folder / "filled.sqlite"
+    fill(answers, size)
+    ask = asking(answers)
+    asked = [prompt_batch(some) for some in _blocks(prompts(size), 1024)]
+    seconds, _ = cpu(lambda: [ask(batch) for batch in asked])
+    yield "skip what is answered", seconds, answers.stat().st_size
+    with TextCache(answers, reading=True) as cache:
+        texts = list(cache.knowledge("user"))
+    # Of every user a text of its own, as a model would write.
+    own = [text.__class__(**{**vars(text), "text": f"{text.text} {text.entity_id}"}) for text in texts]
+    seconds, _ = cpu(lambda: encode(own, folder / "vectors", HashEncoder(64)))
+    yield "encode (hashes, 64 numbers)", seconds, sum(path.stat().st_size for path in (folder / "vectors").iterdir())
+    store = VectorStore.open(folder / "vectors")
+    ids = np.random.default_rng(0).permutation(size)
+    yield "join", cpu(lambda: [store.matrix(ids[start : start + 4096]) for start in range(0, size, 4096)])[0], 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", choices=["storms", "rates", "growth", []], default=[])
+    parser.add_argument("--quick", action="store_true", help="small numbers")
+    parser.add_argument("--kills", type=int, help="of each storm")
+    parser.add_argument("--rows", type=int, help="prompts of a storm, or of a rate")
+    parser.add_argument("--sizes", type=int, nargs="+", help="of the growth table")
+    parser.add_argument("--engines", nargs="+", default=["ray", "spark"])
+    asked = parser.parse_args()
+    what = asked.what or ["rates", "growth", "storms"]
+    fine = True
+    if "rates" in what:
+        rates(asked.rows or (2_000 if asked.quick else 20_000))
+    if "growth" in what:
+        fine &= growth(asked.sizes or ([1_000, 10_000] if asked.quick else [10_000, 100_000, 1_000_000]))
+    if "storms" in what:
+        fine &= storms(asked.kills or (3 if asked.quick else 30), asked.rows or (600 if asked.quick else 20_000),
+                       asked.engines)  # fmt: skip
+    sys.exit(0 if fine else 1)
+
+
+if __name__ == "__main__":
+    main()
