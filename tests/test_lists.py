@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import average_precision_score, ndcg_score
 from support.small_tables import ITEMS
 
-from kar_aug.compare.objectives.list_metrics import of_lists, ranked
+from kar_aug.compare.list_metrics import of_lists, ranked
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.building import build_samples
 from kar_aug.data.kar_lists import kar_lists
