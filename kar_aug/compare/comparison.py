@@ -191,7 +191,7 @@ def compare(
     for arm in chosen:  # what is missing is said before hours of training, not after
         experiment.tables(arm, 0)
     experiment.check_vectors()
-    _name_small_parts(experiment.samples(0))
+    _name_small_parts(experiment.samples(0), experiment.objective.metric)
     to_beat = experiment.objective.rivals(experiment.samples(0), experiment.folder, experiment.data_fingerprint(0))
     book = Book(experiment.folder / BOOK)
     on_event = _saying_notes(on_event)
@@ -224,18 +224,19 @@ def compare(
     return Comparison(experiment, book, found, to_beat)
 
 
-def _name_small_parts(samples: Samples) -> None:
+def _name_small_parts(samples: Samples, metric: str) -> None:
     """Say where chance decides which epoch is the best, or which arm."""
     for part in SAMPLE_PARTS[1:]:
         label = samples.label[samples.of(part)]
         fewer = int(min((label > 0).sum(), (label == 0).sum()))
         if fewer < SMALL_CLASS:
             _log.warning(
-                "The %s part has %d rows, %d of the rarer class: by so few, AUC differs by chance alone. Give it more: "
+                "The %s part has %d rows, %d of the rarer class: by so few, %s differs by chance alone. Give it more: "
                 "[data] %s = ...",
                 part,
                 len(label),
                 fewer,
+                metric,
                 part,
             )
 

@@ -28,6 +28,7 @@ from kar_aug.report.tables import (
     SLICES,
     TERMINAL,
     TESTS,
+    Rows,
     clicks,
     columns_of,
     gate_usage,
@@ -138,7 +139,7 @@ def write_report(
         test_columns=named_after(comparison, TESTS),
         tests=test_rows([*against_base, *against_controls]),
         slice_columns=SLICES,
-        slices={arm.name: slice_rows(by_slice(comparison, arm)) for arm in best},
+        slices={arm.name: found for arm in best if (found := _slices(comparison, arm)) is not None},
         curves=plots.curves(comparison),
         calibration=plots.calibration(comparison, best),
         gates=gate_usage(comparison, best),
@@ -165,6 +166,11 @@ def write_report(
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     write_atomic(path, content)
+
+
+def _slices(comparison: Comparison, arm: Arm) -> list[tuple[str, Rows]] | None:
+    """Where an arm helps; None of lists, which have no slices of rows."""
+    return slice_rows(by_slice(comparison, arm)) if comparison.objective.key == "auc" else None
 
 
 def _coverage(comparison: Comparison, best: Sequence[Arm]) -> dict[str, tuple[float, float]]:
