@@ -78,6 +78,8 @@ class DataConfig:
         lists: which lists are ranked again, under [compare] task = "rerank": "impressions", what a log says was shown
             together (impression_id; ordered by initial_score or position); "kar", lists that are made, of 4 of a user's
             next items and 6 random ones, and are called synthetic wherever they appear.
+        initial_scores: a file of impression_id, item_id and initial_score, by which lists are ordered before: what
+            `Project.list_scores` writes of any click model, or a ranker of your own.
         list_length: so many items of a list are ranked, those behind them stay there.
         inputs: "full" reads all that is named here; "kar" what KAR's authors read, to be set beside their numbers: the
             item, the first of its first feature's values, the latest events with both and their ratings.
@@ -122,6 +124,7 @@ class DataConfig:
     weight: str | None = None
     negatives: int = setting(0, least=0)
     lists: str | None = setting(None, among=LISTS)
+    initial_scores: str | None = None
     list_length: int = setting(30, least=2)
     inputs: str = setting("full", among=("full", "kar"))
     events: str = setting("all", among=("all", "clicks"))

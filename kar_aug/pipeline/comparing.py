@@ -16,6 +16,7 @@ from kar_aug._tensorflow import choose_keras
 from kar_aug.audit import Audit, require_clean
 from kar_aug.cache import VectorStore
 from kar_aug.data.cells import values_of
+from kar_aug.errors import ConfigError
 from kar_aug.inspect import inspect as look_at
 from kar_aug.pipeline.fairness import COLUMNS, Fairness
 from kar_aug.pipeline.watch import SILENT, Show, Watch
@@ -217,6 +218,21 @@ def export(
     workspace = with_what_is_known(workspace)
     export_model(workspace, backbone, seed, Path(output), arm, kind)
     note(workspace.config.work, MODEL, output)
+    return Path(output)
+
+
+def list_scores(workspace: Workspace, output: Path | str, arm: str | None = None, seed: int = 0) -> Path:
+    """Write what a trained click model says of all lists: see `Project.list_scores`."""
+    compare = workspace.config.compare
+    if workspace.config.data.lists is None or compare.task != "ctr":
+        raise ConfigError(
+            'Lists are scored by a model of clicks: [data] lists = ..., and [compare] task = "ctr" for the models that '
+            "do it."
+        )
+    choose_keras()  # before anything imports it
+    from kar_aug.compare.scoring import score_lists
+
+    score_lists(workspace, arm or compare.backbones[0], seed, Path(output))
     return Path(output)
 
 
