@@ -50,7 +50,7 @@ def check(section: str, config: Any) -> None:
             continue
         _check_range(f"[{section}] {rule.name}", value, rule.metadata["least"], rule.metadata["most"])
         if rule.metadata["among"] is not None:
-            _check_choice(section, rule.name, value, rule.metadata["among"])
+            check_choices(section, rule.name, value, rule.metadata["among"])
 
 
 def _check_range(name: str, value: Any, least: float | None, most: float | None) -> None:
@@ -59,7 +59,8 @@ def _check_range(name: str, value: Any, least: float | None, most: float | None)
         raise ConfigError(f"{name} must be {wanted}, not {value}.", setting=name)
 
 
-def _check_choice(section: str, name: str, value: Any, among: Registry | Sequence[str]) -> None:
+def check_choices(section: str, name: str, value: Any, among: Registry | Sequence[str]) -> None:
+    """Raise ConfigError unless a value, or each of several, is among the choices, and named once."""
     listed = isinstance(value, tuple)
     for given in value if listed else (value,):
         if given in among:

@@ -13,9 +13,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from kar_aug._servers.addresses import checked
-from kar_aug._settings import check, check_known, read_section, read_value, setting
+from kar_aug._settings import check, check_choices, check_known, read_section, read_value, setting
 from kar_aug.errors import ConfigError
-from kar_aug.registry import ADAPTORS, BACKBONES, CONTROLS, DATASETS, ENCODERS, INJECTIONS, PROTOCOLS, SELECTIONS
+from kar_aug.registry import (
+    ADAPTORS,
+    BACKBONES,
+    CONTROLS,
+    DATASETS,
+    ENCODERS,
+    INJECTIONS,
+    PROTOCOLS,
+    RERANKERS,
+    SELECTIONS,
+)
 
 # The base_url that means: serve the small local model in this process.
 LOCAL = "local"
@@ -27,6 +37,9 @@ LONG_TEXTS = ("average", "cut")
 TABLES = ("interactions", "items", "users")
 ID_TYPES = ("integer", "string")
 LISTS = ("impressions", "kar")
+TASKS = ("ctr", "rerank")
+LOSSES = ("softmax", "bce", "listmle", "attention-rank")
+_LIST_METRIC = re.compile(r"(MAP|NDCG|MRR|HR|CLICK)@[1-9]\d*")
 _UNITS = {"MB": 1 << 20, "GB": 1 << 30}
 _BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|GB)\s*", re.IGNORECASE)
 # Models of OpenAI that think before they answer.
@@ -65,6 +78,8 @@ class DataConfig:
         lists: which lists are ranked again, under [compare] task = "rerank": "impressions", what a log says was shown
             together (impression_id; ordered by initial_score or position); "kar", lists that are made, of 4 of a user's
             next items and 6 random ones, and are called synthetic wherever they appear.
+        initial_scores: a file of impression_id, item_id and initial_score, by which lists are ordered before: what
+            `Project.list_scores` writes of any click model, or a ranker of your own.
         list_length: so many items of a list are ranked, those behind them stay there.
         inputs: "full" reads all that is named here; "kar" what KAR's authors read, to be set beside their numbers: the
             item, the first of its first feature's values, the latest events with both and their ratings.
@@ -111,6 +126,7 @@ class DataConfig:
     weight: str | None = None
     negatives: int = setting(0, least=0)
     lists: str | None = setting(None, among=LISTS)
+    initial_scores: str | None = None
     list_length: int = setting(30, least=2)
     inputs: str = setting("full", among=("full", "kar"))
     events: str = setting("all", among=("all", "clicks"))
@@ -461,9 +477,11 @@ class CompareConfig(TrainingConfig):
     """[compare]: the arms, and how they are trained; the same for all of them.
 
     Args:
+        task: "ctr", whether an item is clicked; "rerank", in which order the items of a list are shown ([data] lists).
         backbones: names of `kar_aug.registry.BACKBONES`: DeepFM, DIN, FiBiNET; "deepctr:AutoInt", any other of
             DeepCTR's; "my_models:two_tower", a function of your own (see `kar_aug.backbones.protocol`). Each is trained
-            as it is, and with all that follows.
+            as it is, and with all that follows. Under "rerank" those of `RERANKERS`: DLCM, PRM, SetRank, MIR, which all
+            are trained if none is named; "kar:PRM", the same without any input of the user.
         knowledge: some of "user", "item" and "both".
         controls: some of "metadata" (the fields that a prompt shows, through the same encoder), "shuffled" (the
             vectors, each given to another id), "random" (vectors of the same lengths), "bigger" (the plain
@@ -482,12 +500,17 @@ class CompareConfig(TrainingConfig):
         vary_split: whether each seed also draws the users of train, validation and test anew.
         tune: trials an arm of the search for learning rate, regularisation and dropout; 0 searches nothing.
         jobs: processes that train side by side, each on one core; one a core if not given.
+        loss: of the task "rerank": "softmax", "bce", "listmle" or "attention-rank" (see
+            `kar_aug.backbones.reranking.losses`).
+        metric: of the task "rerank", by which epochs are chosen and arms are compared: "MAP@7", or NDCG, MRR, HR or
+            CLICK at any place.
         check_vectors: whether all vectors are compared with their checksums before trainings and exports, a second for
             some hundred megabytes.
         The rest is that of `TrainingConfig`.
     """
 
-    backbones: tuple[str, ...] = setting(("DeepFM", "DIN", "FiBiNET"), among=BACKBONES)
+    task: str = setting("ctr", among=TASKS)
+    backbones: tuple[str, ...] = ("DeepFM", "DIN", "FiBiNET")
     knowledge: tuple[str, ...] = setting(("both",), among=tuple(KNOWLEDGE))
     controls: tuple[str, ...] = setting(("metadata", "shuffled"), among=CONTROLS)
     adaptors: tuple[str, ...] = setting(("hybrid-expert",), among=ADAPTORS)
@@ -497,10 +520,19 @@ class CompareConfig(TrainingConfig):
     vary_split: bool = False
     tune: int = setting(0, least=0)
     jobs: int | None = setting(None, least=1)
+    loss: str = setting("softmax", among=LOSSES)
+    metric: str = "MAP@7"
     check_vectors: bool = True
 
     def __post_init__(self) -> None:
+        if self.task == "rerank" and self.backbones == CompareConfig.backbones:
+            object.__setattr__(self, "backbones", RERANKERS.names()[:4])
+        check_choices("compare", "backbones", self.backbones, RERANKERS if self.task == "rerank" else BACKBONES)
         super().__post_init__()
+        if not _LIST_METRIC.fullmatch(self.metric):
+            raise ConfigError(
+                f'[compare] metric must be "MAP@7", or NDCG, MRR, HR or CLICK like this: {self.metric!r}.'
+            )
         if not self.backbones or not self.adaptors or not self.injections:
             raise ConfigError("[compare] needs at least one backbone, one adaptor and one injection.")
         if self.controls and not self.knowledge:
@@ -547,6 +579,11 @@ class Config:
             raise ConfigError(
                 '[prompts] selection = "blocks" goes with [data] protocol = "temporal": under "user" all samples come '
                 "after all that is asked about, and there is one version of each user."
+            )
+        if self.compare.task == "rerank" and self.data.lists is None:
+            raise ConfigError(
+                '[compare] task = "rerank" orders lists. Say which: [data] lists = "impressions", what the log says '
+                'was shown together; or "kar", synthetic ones of any log.'
             )
 
     @classmethod

@@ -133,6 +133,13 @@ RERANKERS = Registry(
         "kar:": "kar_aug.backbones.reranking.without_user:build",
     },
 )
+
+
+def load_backbone(name: str) -> Any:
+    """What the name of a backbone stands for, of clicks or of lists."""
+    return (RERANKERS if name in RERANKERS else BACKBONES).load(name)
+
+
 CONTROLS = Registry(
     "control",
     "kar_aug.controls",

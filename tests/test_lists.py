@@ -12,11 +12,11 @@ import pytest
 from sklearn.metrics import average_precision_score, ndcg_score
 from support.small_tables import ITEMS
 
-from kar_aug.compare.objectives.list_metrics import of_lists, ranked
+from kar_aug.compare.list_metrics import of_lists, ranked
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.building import build_samples
 from kar_aug.data.kar_lists import kar_lists
-from kar_aug.data.lists import Lists, check_impressions
+from kar_aug.data.lists import Lists, check_impressions, with_scores
 from kar_aug.data.samples import Samples
 from kar_aug.datasets import mind
 from kar_aug.errors import ConfigError, DataError
@@ -196,3 +196,21 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ConfigError, match="draws its own"):
         DataConfig(dataset="movielens-100k", lists="kar", negatives=2)
     assert replace(DataConfig(dataset="movielens-100k"), lists="kar").list_length == 30
+
+
+def test_an_order_that_knows_the_clicks_is_a_leak_and_a_drawn_one_is_none() -> None:
+    from kar_aug.audit.lists import places
+
+    clicked_first = log(label=lambda frame: (frame["position"] == 1).astype(float))
+    leak = places(samples(clicked_first))
+    assert leak.result == "LEAK" and "100% of clicked items stand before" in leak.leaks[0].text
+    assert places(samples(clicked_first.drop(columns="position"))).result == "ok"
+
+
+def test_scores_of_a_file_order_lists_and_those_of_other_lists_are_refused() -> None:
+    split = check_impressions(split_interactions(log(), history=0, validation=0.2, test=0.2))
+    scores = log()[["impression_id", "item_id"]].assign(initial_score=lambda frame: frame["item_id"] * 0.1)
+    found = with_scores(split, scores, "scores.parquet")
+    np.testing.assert_allclose(found["initial_score"], found["item_id"] * 0.1)
+    with pytest.raises(DataError, match="holds no item of these lists"):
+        with_scores(split, scores.assign(impression_id="other"), "scores.parquet")

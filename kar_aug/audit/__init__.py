@@ -8,6 +8,7 @@ prompts and as-of times, and the vectors. It finds
 - items or ratings of a user's samples in that user's prompt;
 - columns, vocabularies, scales and histories that were fitted on test rows, or give the label away;
 - users or times that stand on both sides of a split;
+- lists whose order gives away what was clicked in them;
 - texts in what prompts show that speak to a language model, which are no leak and are named one by one.
 
 What cannot be looked into (texts that came without prompt and as-of time) is reported as unproved, never as clean. What
@@ -22,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from kar_aug._stage import make_callable
-from kar_aug.audit import attacks, inputs, knowledge, split, statistics, versions
+from kar_aug.audit import attacks, inputs, knowledge, lists, split, statistics, versions
 from kar_aug.audit.findings import REMEDIES as REMEDIES
 from kar_aug.audit.findings import Check as Check
 from kar_aug.audit.findings import Finding as Finding
@@ -120,6 +121,8 @@ def audit(workspace: Workspace) -> Audit:
         inputs.vocabularies(samples, parts),
         inputs.fitted_on_training(samples, parts, data.room),
     ]
+    if config.lists is not None:
+        checks.append(lists.places(samples))
     for entity, features in zip(ENTITIES, (config.user_features, config.item_features), strict=True):
         table = tables.users if entity == "user" else tables.items
         shown = getattr(asking.scenario, entity)["fields"]

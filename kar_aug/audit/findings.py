@@ -18,6 +18,7 @@ REMEDIES = {
     "history": "the split or the samples were not made by this kar-aug from this data: make them again",
     "part": "the split or the samples were not made by this kar-aug from this data: make them again",
     "label": "leave the column out of user_features or item_features",
+    "order": "if no ranker put them so, take position and initial_score out: the order is drawn then",
     "fitted": "the samples were not made by this kar-aug from this data: make them again",
     "statistic": "leave the column out, or compute it from events before the test part only",
     "vectors": "encode again: kar-aug encode",

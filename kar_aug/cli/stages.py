@@ -14,7 +14,7 @@ from kar_aug.cli.progress import output as print_output
 from kar_aug.cli.progress import table, tell
 from kar_aug.codes.report import COLUMNS as CODES_COLUMNS
 from kar_aug.errors import ConfigError
-from kar_aug.pipeline.comparing import TITLE, Compared
+from kar_aug.pipeline.comparing import Compared
 from kar_aug.pipeline.fairness import COLUMNS, USERS
 from kar_aug.pipeline.fairness import dry_run as fairness_dry_run
 from kar_aug.pipeline.project import Project
@@ -180,7 +180,7 @@ def compare(
     chosen = "".join(f" --{name.replace('_', '-')} {value}" for name, value in recipes.items() if value)
     sample = click.get_current_context().find_root().params["sample"]
     some = "" if sample is None else f" --sample {sample}"
-    print_comparison(done, report, title=TITLE, reproduce=f"kar-aug{some} compare{chosen}")
+    print_comparison(done, report, title=done.comparison.objective.title, reproduce=f"kar-aug{some} compare{chosen}")
 
 
 def print_comparison(done: Compared, report: Path | None, *, title: str, reproduce: str) -> None:
@@ -192,10 +192,12 @@ def print_comparison(done: Compared, report: Path | None, *, title: str, reprodu
 
 def print_results(done: Compared, title: str) -> None:
     """Print the table and what it says."""
-    from kar_aug.report import LEGEND, TERMINAL, rows
+    from kar_aug.report import legend, rows, terminal_columns
 
-    table(title, TERMINAL, rows(done.comparison, TERMINAL))
-    print_output(f"  {LEGEND.format(seeds=done.comparison.seeds)} GAUC: within {done.comparison.grouped_by}s.")
+    columns = terminal_columns(done.comparison)
+    table(title, columns, rows(done.comparison, columns))
+    within = f" GAUC: within {done.comparison.grouped_by}s." if "GAUC" in columns else ""
+    print_output(f"  {legend(done.comparison)}{within}")
     for sentence in [*done.headlines, *(verdict.text for verdict in done.verdicts), *done.price]:
         print_output(f"  {sentence}")
 

@@ -9,7 +9,9 @@
     verdicts     what they say, in words                  slices        the same for cold and warm rows
     batches      samples as a model reads them            sanity        what any model must beat
     saved        the models of runs, as files             exporting     one of them, for serving
-    order        in which an epoch reads them
+    order        in which an epoch reads them                objectives   what models are trained for and judged by:
+    objective    what such a task is                         clicks       each sample for itself
+    reranking    the order of a list                         list_metrics  what an order is judged by
     decomposition   what a gain is made of: behaviour, metadata, knowledge
 
 An arm with a seed is a run. Finished runs are kept under the hash of all that decides their result, so that a

@@ -12,6 +12,7 @@ from kar_aug.config import BASE, CompareConfig
 from kar_aug.registry import ADAPTORS, INJECTIONS
 
 CODES = "codes"  # the injection that reads semantic ids
+BLIND = "kar:"  # before the name of a re-ranker: without any input of the user
 _USUAL = (ADAPTORS.names()[0], INJECTIONS.names()[0])
 
 
@@ -168,7 +169,8 @@ def imitated(arm: Arm, among: Sequence[Arm]) -> Arm | None:
 def pairs(among: Sequence[Arm]) -> tuple[list[tuple[Arm, Arm]], list[tuple[Arm, Arm]]]:
     """What is tested against what: every other arm against its plain backbone; and the fullest knowledge against each
     control that enters the same way. Another store is set against the knowledge of the same entities, where there is
-    such an arm; and what stands beside knowledge, against both together.
+    such an arm; and what stands beside knowledge, against both together. A re-ranker that is blind to who asks is set
+    with its knowledge against the same one with the user's profile and past: the fair base.
     """
     return [(arm, arm.base) for arm in among if not arm.is_base], list(_against_controls(among))
 
@@ -185,6 +187,10 @@ def _against_controls(among: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
         elif best is not None and isinstance(arm.addition, OtherStore):
             alike = (other for other in among if other.has_knowledge and _alike(other, arm))
             yield next(alike, best), arm
+    for backbone in dict.fromkeys(arm.backbone for arm in among):
+        blind, fair = fullest(among, f"{BLIND}{backbone}"), Arm(backbone)
+        if blind is not None and fair in among:
+            yield blind, fair
 
 
 def _alike(one: Arm, other: Arm) -> bool:

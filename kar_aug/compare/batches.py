@@ -16,6 +16,7 @@ from kar_aug._keras import tf
 from kar_aug.compare.order import Order
 from kar_aug.data.encodings import FIRST, UNKNOWN
 from kar_aug.data.features import Feature
+from kar_aug.data.lists import Lists
 from kar_aug.data.room import blocks
 from kar_aug.data.samples import Samples
 
@@ -28,17 +29,19 @@ class Batches:
     """Batches of some samples, as `tf.data`, in their order.
 
     Args:
-        samples: all of them.
+        samples: all of them; or all lists.
         of: those that are read.
         names: the inputs of the model.
         size: rows a batch.
     """
 
-    def __init__(self, samples: Samples, of: Positions, names: Collection[str], size: int = _PREDICTED_ROWS) -> None:
+    def __init__(
+        self, samples: Samples | Lists, of: Positions, names: Collection[str], size: int = _PREDICTED_ROWS
+    ) -> None:
         self.samples, self.of, self.size = samples, of, size
         self.inputs = [feature for feature in (*samples.features, *samples.keys) if feature.name in names]
         self._names = {feature.name for feature in self.inputs}
-        self.weighted = any((samples.weight[of[block]] != 1).any() for block in blocks(len(of)))
+        self.weighted = any((samples.labels(of[block])[1] != 1).any() for block in blocks(len(of)))
         self.order: Positions | Order = of
 
     @property
@@ -59,9 +62,9 @@ class Batches:
         def gather(step: Any) -> tuple[Any, ...]:
             found = tf.numpy_function(self._gather, [step], outputs, stateful=False)
             for feature, tensor in zip(self.inputs, found, strict=False):
-                tensor.set_shape([None] if feature.length is None else [None, feature.length])
-            for tensor in found[-2:]:
-                tensor.set_shape([None])
+                tensor.set_shape(self.samples.shape(feature))
+            found[-2].set_shape(self.samples.shape())
+            found[-1].set_shape([None])
             inputs = {feature.name: tensor for feature, tensor in zip(self.inputs, found, strict=False)}
             return (inputs, *(found[-2:] if self.weighted else found[-2:-1]))
 
@@ -71,7 +74,7 @@ class Batches:
         some = self.order[int(step) * self.size : (int(step) + 1) * self.size]
         read = self.changed(self.samples.read(some, self._names), int(step))
         values = [np.asarray(read[feature.name]) for feature in self.inputs]
-        return [*values, self.samples.label[some], self.samples.weight[some]]
+        return [*values, *self.samples.labels(some)]
 
     def changed(self, read: dict[str, Any], step: int) -> dict[str, Any]:
         """What the model is given of what was read."""
@@ -86,7 +89,7 @@ class TrainingBatches(Batches):
     """
 
     def __init__(
-        self, samples: Samples, names: Collection[str], size: int, seed: int, unknown_share: float = 0.0
+        self, samples: Samples | Lists, names: Collection[str], size: int, seed: int, unknown_share: float = 0.0
     ) -> None:
         super().__init__(samples, samples.of("train"), names, size)
         self._seed, self._unknown_share, self._epoch = seed, unknown_share, 0

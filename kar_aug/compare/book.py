@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from kar_aug.compare.arms import Arm
 from kar_aug.errors import StoreError
 
 BOOK = "runs.sqlite"
-_JSON = ("arm", "settings", "knowledge", "environment", "curve", "gate")
+_JSON = ("arm", "settings", "knowledge", "environment", "curve", "gate", "metrics")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Run:
         microseconds: to predict one row.
         gate: source -> mean gate weight of each expert, on validation rows.
         keras: which Keras it was trained on, "2" (its former API) or "3".
+        metrics: of lists, by their keys; AUC and the like are NaN then.
     """
 
     identity: str
@@ -57,6 +58,11 @@ class Run:
     gate: Mapping[str, list[float]]
     created: str
     keras: str = "2"
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def value(self, name: str) -> float:
+        """A metric by its key, or another number of the run."""
+        return float(self.metrics[name] if name in self.metrics else getattr(self, name))
 
     @property
     def epochs(self) -> int:
@@ -80,8 +86,8 @@ class Trial:
 
 def _columns(kind: type) -> Iterator[sa.Column[Any]]:
     types: dict[str, type[sa.types.TypeEngine[Any]]] = {"int": sa.Integer, "float": sa.Float}
-    for field in fields(kind):
-        yield sa.Column(field.name, types.get(str(field.type), sa.Text), primary_key=field.name == "identity")
+    for rule in fields(kind):
+        yield sa.Column(rule.name, types.get(str(rule.type), sa.Text), primary_key=rule.name == "identity")
 
 
 _tables = sa.MetaData()
@@ -111,6 +117,7 @@ FORMAT = Format(
                 )
             ),
         ),
+        ("ALTER TABLE runs ADD COLUMN metrics TEXT", "UPDATE runs SET metrics = '{}'"),  # all were of clicks
     ),
 )
 

@@ -15,8 +15,9 @@ from kar_aug.backbones.protocol import key_of
 from kar_aug.compare.arms import Arm, arms, imitated
 from kar_aug.compare.book import BOOK, Book, Run
 from kar_aug.compare.experiment import Experiment
-from kar_aug.compare.sanity import Rival, chance, rivals
-from kar_aug.compare.statistics import Estimate, estimate, relative_improvement
+from kar_aug.compare.objectives import Objective
+from kar_aug.compare.sanity import Rival
+from kar_aug.compare.statistics import Bootstrapped, Estimate, estimate
 from kar_aug.compare.tasks import Event, OnEvent, Task, Training, Tuning
 from kar_aug.compare.workers import do
 from kar_aug.config import CompareConfig
@@ -57,14 +58,28 @@ class Comparison:
         """How many runs an arm has."""
         return len(next(iter(self.runs.values())))
 
-    def estimate(self, arm: Arm, metric: str = "auc") -> Estimate:
-        """A metric over the seeds of an arm."""
-        return estimate([getattr(run, metric) for run in self.runs[arm]])
+    @property
+    def objective(self) -> Objective:
+        """What the models are judged by."""
+        return self.experiment.objective
 
-    def gains(self, arm: Arm, against: Arm, metric: str = "auc") -> list[float]:
+    def estimate(self, arm: Arm, metric: str | None = None) -> Estimate:
+        """A metric over the seeds of an arm: AUC, or by its key."""
+        return estimate([run.value(metric or self.objective.key) for run in self.runs[arm]])
+
+    def gains(self, arm: Arm, against: Arm, metric: str | None = None) -> list[float]:
         """What an arm has more than another, seed by seed: the same split, both with that seed."""
-        both = zip(self.runs[arm], self.runs[against], strict=True)
-        return [getattr(ours, metric) - getattr(theirs, metric) for ours, theirs in both]
+        name, both = metric or self.objective.key, zip(self.runs[arm], self.runs[against], strict=True)
+        return [ours.value(name) - theirs.value(name) for ours, theirs in both]
+
+    def bootstrapped(self, arm: Arm, against: Arm) -> Bootstrapped | None:
+        """Whether other lists would show what an arm has more than another; None where rows are no lists, or each seed
+        has test rows of its own.
+        """
+        if self.experiment.config.vary_split:
+            return None
+        ours, theirs = ([self.prediction(each, run.seed) for run in self.runs[each]] for each in (arm, against))
+        return self.objective.bootstrapped(self.experiment.samples(0), ours, theirs)
 
     def clicked(self, seed: int) -> npt.NDArray[np.float32]:
         """Labels of the rows that a seed was tested on."""
@@ -125,8 +140,9 @@ class Comparison:
                 "injection": arm.injection,
                 "beside": arm.beside,
                 "seed": run.seed,
-                **{name: getattr(run, name) for name in ("auc", "logloss", "gauc", "ece", "epochs", "parameters")},
-                "validation_auc": max(run.curve),
+                **self.objective.of_run(run),
+                **{name: getattr(run, name) for name in ("epochs", "parameters")},
+                f"validation_{self.objective.key}": max(run.curve),
                 "train_seconds": run.train_seconds,
                 "microseconds_a_row": run.microseconds,
                 **{name: run.settings[name] for name in ("learning_rate", "l2_embedding", "dropout")},
@@ -141,16 +157,16 @@ class Comparison:
     def weakness(self, backbone: str) -> str:
         """What a plain backbone does not beat, in words; "" if it is worth beating itself."""
         plain = self.estimate(Arm(backbone)).mean
-        beaten_by = [rival for rival in self.rivals if plain < rival.auc]
-        if plain < chance(self.clicked(0)):
+        beaten_by = {rival.name: value for rival in self.rivals if plain < (value := rival.value(self.objective.key))}
+        if plain < self.objective.chance(self.experiment.samples(0), "test"):
             return "guessing"
-        return " and ".join(f"{rival.name} ({rival.auc:.4f})" for rival in beaten_by)
+        return " and ".join(f"{name} ({value:.4f})" for name, value in beaten_by.items())
 
     def improvement(self, arm: Arm) -> float:
         """Relative improvement of the mean AUC over the plain backbone; NaN where that is no better than guessing."""
         if self.weakness(arm.backbone) == "guessing":
             return float("nan")
-        return relative_improvement(self.estimate(arm).mean, self.estimate(arm.base).mean)
+        return self.objective.improvement(self.estimate(arm).mean, self.estimate(arm.base).mean)
 
 
 def compare(
@@ -175,8 +191,8 @@ def compare(
     for arm in chosen:  # what is missing is said before hours of training, not after
         experiment.tables(arm, 0)
     experiment.check_vectors()
-    _name_small_parts(experiment.samples(0))
-    to_beat = rivals(experiment.samples(0), experiment.folder, experiment.data_fingerprint(0))
+    _name_small_parts(experiment.samples(0), experiment.objective.metric)
+    to_beat = experiment.objective.rivals(experiment.samples(0), experiment.folder, experiment.data_fingerprint(0))
     book = Book(experiment.folder / BOOK)
     on_event = _saying_notes(on_event)
     searches = [Tuning(arm, config.tune, config.training, imitated(arm, chosen)) for arm in chosen if config.tune]
@@ -208,18 +224,19 @@ def compare(
     return Comparison(experiment, book, found, to_beat)
 
 
-def _name_small_parts(samples: Samples) -> None:
+def _name_small_parts(samples: Samples, metric: str) -> None:
     """Say where chance decides which epoch is the best, or which arm."""
     for part in SAMPLE_PARTS[1:]:
         label = samples.label[samples.of(part)]
         fewer = int(min((label > 0).sum(), (label == 0).sum()))
         if fewer < SMALL_CLASS:
             _log.warning(
-                "The %s part has %d rows, %d of the rarer class: by so few, AUC differs by chance alone. Give it more: "
+                "The %s part has %d rows, %d of the rarer class: by so few, %s differs by chance alone. Give it more: "
                 "[data] %s = ...",
                 part,
                 len(label),
                 fewer,
+                metric,
                 part,
             )
 

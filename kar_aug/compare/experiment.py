@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from kar_aug._version import __version__
 from kar_aug.cache import KnowledgeTable, VectorStore
 from kar_aug.codes import SemanticIds
 from kar_aug.compare.arms import Arm
+from kar_aug.compare.objectives import Objective, objective
 from kar_aug.compare.versions import GivenVersions
 from kar_aug.config import CompareConfig, TrainingConfig
 from kar_aug.data.samples import Samples
 from kar_aug.pipeline.workspace import Workspace
-from kar_aug.registry import ADAPTORS, BACKBONES, CONTROLS, INJECTIONS
+from kar_aug.registry import ADAPTORS, BACKBONES, CONTROLS, INJECTIONS, RERANKERS
 
 # Raised by whoever changes what a training comes to: its numbers are of another kind then, and runs of before are not
 # reused. A test trains a few arms and compares them with what they came to when this was last raised.
@@ -37,6 +39,11 @@ class Experiment:
     def config(self) -> CompareConfig:
         """[compare]."""
         return self.workspace.config.compare
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What models are trained for and judged by."""
+        return objective(self.workspace.config)
 
     @property
     def folder(self) -> Path:
@@ -92,8 +99,10 @@ class Experiment:
             StoreError: One is damaged; the message names the file.
         """
         if self.config.check_vectors:
-            for opened in (*self._stores.values(), *self._codes.values()):
-                opened.verify()
+            for store in self._stores.values():
+                store.verify()
+            for codes in self._codes.values():
+                codes.verify()
 
     def tables(self, arm: Arm, seed: int) -> dict[str, KnowledgeTable]:
         """What the layer of an arm looks up: source -> vectors. Controls are drawn anew for each seed.
@@ -182,6 +191,7 @@ class Experiment:
             self.data_fingerprint(seed),
             RESULTS_VERSION,
             _code_of_others(arm),
+            *self.objective.identity,
             *further,
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -200,6 +210,7 @@ def _code_of_others(arm: Arm) -> dict[str, str]:
     """The files that an arm's names lead to outside of kar-aug, which no `RESULTS_VERSION` watches."""
     kinds = (
         (BACKBONES, arm.backbone),
+        (RERANKERS, arm.backbone),
         (CONTROLS, arm.knowledge),
         (CONTROLS, arm.beside),
         (INJECTIONS, arm.injection),

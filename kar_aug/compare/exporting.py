@@ -15,6 +15,7 @@ from kar_aug.compare.saved import experts_of, file_of, is_kept, restored
 from kar_aug.compare.tasks import OnEvent
 from kar_aug.compare.workers import do
 from kar_aug.data.inputs import inputs
+from kar_aug.data.lists import Lists
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import Workspace
 
@@ -70,7 +71,9 @@ class Exporting:
         model, samples = restored(experiment, self.run), experiment.samples(self.run.seed)
         served = experiment.served_tables(self.run.arm, self.run.seed)
         model = model if served is None else refresh(model, served)
-        preprocessing = Preprocessing(samples, input_names(model), inputs(experiment.workspace.config.data))
+        read = experiment.objective.read(samples)
+        lists = read if isinstance(read, Lists) else None
+        preprocessing = Preprocessing(samples, input_names(model), inputs(experiment.workspace.config.data), lists)
         stores = _stores(experiment, self.run.arm)
         export(model, self.folder, stores, preprocessing=preprocessing, format=self.kind)
 

@@ -13,21 +13,27 @@ from kar_aug.backbones.protocol import Injection, Settings, keras_of, nothing
 from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.additions import Control
 from kar_aug.compare.arms import Arm
+from kar_aug.compare.objectives import CLICKS, Objective
 from kar_aug.config import TrainingConfig
 from kar_aug.data.samples import Samples
 from kar_aug.errors import ConfigError, KarError
 from kar_aug.layers import KnowledgeAugmentation
-from kar_aug.registry import BACKBONES, INJECTIONS
+from kar_aug.registry import INJECTIONS, load_backbone
 
 
 def keras_for(arm: Arm, settings: TrainingConfig) -> str:
     """Which of Keras's interfaces the model of an arm is written for: "2" or "3"."""
     with _named(arm, "loaded"):
-        return keras_of(BACKBONES.load(arm.backbone), settings.keras)
+        return keras_of(load_backbone(arm.backbone), settings.keras)
 
 
 def build(
-    arm: Arm, samples: Samples, tables: Mapping[str, KnowledgeTable], settings: TrainingConfig, seed: int
+    arm: Arm,
+    samples: Samples,
+    tables: Mapping[str, KnowledgeTable],
+    settings: TrainingConfig,
+    seed: int,
+    objective: Objective = CLICKS,
 ) -> tuple[Any, KnowledgeAugmentation | None]:
     """The uncompiled model of an arm, and its layer with knowledge if it has one: an injection that compares frozen
     vectors leaves the layer, and its experts, out of the model.
@@ -36,6 +42,7 @@ def build(
         samples: what it is to read.
         tables: source -> vectors; empty for an arm without.
         seed: of all initial weights and of dropout.
+        objective: what it is to be trained for.
 
     Raises:
         ConfigError: The backbone, or the injection, does not go with what it is given.
@@ -60,7 +67,8 @@ def build(
     )
     features = (*samples.features, *samples.keys) if tables else samples.features
     with _named(arm, "built"):
-        model = BACKBONES.load(arm.backbone)(features, chosen, augmentation, injection)
+        given = objective.given(samples, features)
+        model = load_backbone(arm.backbone)(given, chosen, augmentation, injection)
     known = [feature.name for feature in features]
     for name in input_names(model):
         if name not in known:
@@ -100,13 +108,14 @@ def build_imitation(
     settings: TrainingConfig,
     seed: int,
     say: Callable[[str], None] = lambda sentence: None,
+    objective: Objective = CLICKS,
 ) -> Any:
     """The plain backbone of an arm as its control changes it after `imitated`, whose vectors `tables` are."""
     control = arm.addition
     assert isinstance(control, Control)
 
     def count(model: Arm, tables: Mapping[str, KnowledgeTable], settings: TrainingConfig) -> int:
-        found = parameters(build(model, samples, tables, settings, seed)[0])
+        found = parameters(build(model, samples, tables, settings, seed, objective)[0])
         keras.backend.clear_session()
         return found
 
@@ -117,7 +126,7 @@ def build_imitation(
         lambda sentence: say(f"{arm.backbone}: {sentence}"),
     )
     keras.utils.set_random_seed(seed)  # as if nothing had been built before
-    return build(arm.base, samples, {}, settings, seed)[0]
+    return build(arm.base, samples, {}, settings, seed, objective)[0]
 
 
 def parameters(model: Any) -> int:

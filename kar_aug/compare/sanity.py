@@ -9,8 +9,8 @@ the candidate.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +34,17 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rival:
-    """What a model that knows little comes to on the test part."""
+    """What a model that knows little comes to on the test part. `metrics`: those of lists."""
 
     name: str
-    auc: float
-    logloss: float
-    gauc: float
+    auc: float = float("nan")
+    logloss: float = float("nan")
+    gauc: float = float("nan")
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def value(self, name: str) -> float:
+        """A metric by its key."""
+        return float(self.metrics[name] if name in self.metrics else getattr(self, name))
 
 
 def chance(label: npt.NDArray[np.float32]) -> float:
@@ -68,13 +73,14 @@ def rivals(samples: Samples, folder: Path, fingerprint: str, seed: int = 0) -> l
     label, weight, group = samples.label[test], samples.weight[test], samples.group[test]
     found = [
         Rival(name, auc(label, guess, weight), logloss(label, guess, weight), gauc(label, guess, group, weight))
-        for name, guess in ((POPULARITY, _popularity(samples)), (TREES, _trees(samples, seed)))
+        for name, guess in ((POPULARITY, popularity(samples)), (TREES, _trees(samples, seed)))
     ]
     write_atomic(path, json.dumps([asdict(rival) for rival in found], indent=1))
     return found
 
 
-def _popularity(samples: Samples) -> Numbers:
+def popularity(samples: Samples) -> Numbers:
+    """Of each test row the click rate of its item in the training part."""
     items = samples.places["item"][samples.rows]
     train, test = samples.of("train"), samples.of("test")
     return _rate(items[train], samples.label[train], len(samples.vocabulary["item"]))[items[test]]

@@ -66,7 +66,7 @@ def restored(experiment: Experiment, run: Run) -> Any:
     path = file_of(experiment.folder, run.identity)
     assert path is not None
     samples, tables = experiment.samples_of(run.arm, run.seed), experiment.tables(run.arm, run.seed)
-    model, _ = build(run.arm, samples, tables, _settings(run.settings), run.seed)
+    model, _ = build(run.arm, samples, tables, _settings(run.settings), run.seed, experiment.objective)
     model.load_weights(path)
     return model
 

@@ -44,7 +44,11 @@ class Slice:
 
 
 def by_slice(comparison: Comparison, arm: Arm) -> list[Slice]:
-    """An arm against its plain backbone, slice by slice; those with fewer than 10 clicks or 10 others are left out."""
+    """An arm against its plain backbone, slice by slice; those with fewer than 10 clicks or 10 others are left out.
+    Lists have no slices of rows.
+    """
+    if comparison.objective.key != "auc":
+        return []
     slices = []
     base = arm.base
     seeds = range(comparison.seeds)

@@ -73,9 +73,8 @@ class Training:
     def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
         """Train on train, choose the epoch on validation, then look at the test part: here, and nowhere else."""
         from kar_aug._keras import keras
-        from kar_aug.compare.metrics import auc, ece, gauc, logloss
         from kar_aug.compare.models import parameters
-        from kar_aug.compare.training import predict
+        from kar_aug.compare.training import tested
 
         unit = f"seed {self.seed}"
         samples = experiment.samples_of(self.arm, self.seed)
@@ -83,9 +82,7 @@ class Training:
         checkpoint = _checkpoint(experiment, identity)
         trained = _train(self, experiment, unit, on_event, checkpoint)
         gate = _gate_usage(trained, samples)
-        test = samples.of("test")
-        label, weight = samples.label[test], samples.weight[test]
-        prediction = predict(trained.model, samples, test)
+        prediction = tested(trained.model, samples, experiment.objective)
         run = Run(
             identity=identity,
             arm=self.arm,
@@ -95,10 +92,7 @@ class Training:
             knowledge=experiment.knowledge_fingerprint(self.arm, self.imitated),
             code=code_version(),
             environment=_environment(),
-            auc=auc(label, prediction, weight),
-            logloss=logloss(label, prediction, weight),
-            gauc=gauc(label, prediction, samples.group[test], weight),
-            ece=ece(label, prediction),
+            **experiment.objective.evaluate(samples, prediction),
             curve=trained.curve,
             parameters=parameters(trained.model),
             train_seconds=round(trained.train_seconds, 2),
@@ -207,6 +201,7 @@ def _train(task: Training, experiment: Experiment, unit: str, on_event: OnEvent,
         lambda epoch, auc: on_event(Event(task.arm, unit, epoch + 1, auc)),
         lambda sentence: on_event(Event(task.arm, unit, note=sentence)),
         checkpoint,
+        experiment.objective,
     )
 
 

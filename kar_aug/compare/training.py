@@ -17,9 +17,8 @@ from kar_aug.compare.adam import FusedAdam
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.batches import Batches, TrainingBatches
 from kar_aug.compare.checkpoint import Checkpoint, Standing, random_numbers_that_can_be_kept
-from kar_aug.compare.metrics import auc
 from kar_aug.compare.models import build, build_imitation, input_names
-from kar_aug.compare.sanity import chance
+from kar_aug.compare.objectives import CLICKS, Objective
 from kar_aug.config import TrainingConfig
 from kar_aug.data.samples import Samples
 from kar_aug.layers import KnowledgeAugmentation
@@ -52,6 +51,7 @@ def train(
     on_epoch: Callable[[int, float], None] = lambda epoch, auc: None,
     say: Callable[[str], None] = lambda sentence: None,
     checkpoint: Path | None = None,
+    objective: Objective = CLICKS,
 ) -> Trained:
     """Train until the validation AUC falls, having risen above chance, and go back to its best epoch.
 
@@ -64,6 +64,7 @@ def train(
         on_epoch: called with (epoch, validation AUC).
         say: called with what the user should know of the model, in one line.
         checkpoint: a file that a long training is taken up from, within an epoch too; None to keep nothing.
+        objective: what it is trained for: by the metric of which "AUC" here stands.
     """
     started = time.monotonic()
     random_numbers_that_can_be_kept()
@@ -71,35 +72,37 @@ def train(
     tf.config.experimental.enable_op_determinism()
     augmentation = None
     if imitated is not None:
-        model = build_imitation(arm, imitated, samples, tables, settings, seed, say)
+        model = build_imitation(arm, imitated, samples, tables, settings, seed, say, objective)
     else:
-        model, augmentation = build(arm, samples, tables, settings, seed)
-    model.compile(FusedAdam(settings.learning_rate), "binary_crossentropy")
+        model, augmentation = build(arm, samples, tables, settings, seed, objective)
+    model.compile(FusedAdam(settings.learning_rate), objective.loss())
     model.optimizer.build(model.trainable_variables)  # else the first step makes it, and is traced twice
     names = input_names(model)
-    batches = TrainingBatches(samples, names, settings.batch_size, seed, settings.unknown_share)
+    read = objective.read(samples)
+    batches = TrainingBatches(read, names, settings.batch_size, seed, settings.unknown_share)
     pieces = [batches.dataset(first, first + _PIECE) for first in range(0, batches.steps, _PIECE)]
-    to_validate = Batches(samples, samples.of("validation"), names).dataset()
-    label, weight = (values[samples.of("validation")] for values in (samples.label, samples.weight))
-    guessing = chance(label)
+    to_validate = Batches(read, read.of("validation"), names).dataset()
+    judge = objective.judge(samples, "validation")
     kept = Checkpoint(checkpoint, model)
     now = kept.standing()
     clock = _Clock(started, now.seconds)
-    while now.epoch < settings.epochs and not _is_over(now, guessing, settings.patience):
+    while now.epoch < settings.epochs and not _is_over(now, judge.guessing, settings.patience):
         batches.start(now.epoch)
         while now.piece < len(pieces):
             model.fit(pieces[now.piece], verbose=0, shuffle=False)  # the batches are shuffled; Keras 3 would warn
             now.piece, now.seconds = now.piece + 1, clock.seconds
             kept.keep(now)
         before = time.monotonic()
-        now.curve.append(auc(label, _predict(model, to_validate), weight))
+        now.curve.append(judge(model.predict(to_validate, verbose=0)))
         now.fastest = min(now.fastest, time.monotonic() - before)
         now.epoch, now.piece = now.epoch + 1, 0
         on_epoch(now.epoch - 1, now.curve[-1])
         if now.curve[-1] >= max(now.curve):
             now.best = model.get_weights()
     model.set_weights(now.best)
-    return Trained(model, augmentation, tuple(now.curve), clock.seconds, now.fastest / max(1, len(label)) * 1e6)
+    return Trained(
+        model, augmentation, tuple(now.curve), clock.seconds, now.fastest / max(1, len(read.of("validation"))) * 1e6
+    )
 
 
 class _Clock:
@@ -121,8 +124,12 @@ def _is_over(now: Standing, guessing: float, patience: int) -> bool:
 
 def predict(model: Any, samples: Samples, of: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Click probabilities of some samples, (rows,)."""
-    return _predict(model, Batches(samples, of, input_names(model)).dataset())
+    output = model.predict(Batches(samples, of, input_names(model)).dataset(), verbose=0)
+    return np.asarray(output[:, 0], np.float32)
 
 
-def _predict(model: Any, batches: Any) -> npt.NDArray[np.float32]:
-    return np.asarray(model.predict(batches, verbose=0)[:, 0], np.float32)
+def tested(model: Any, samples: Samples, objective: Objective) -> npt.NDArray[np.float32]:
+    """What a model says of each test row, (rows,)."""
+    read = objective.read(samples)
+    batches = Batches(read, read.of("test"), input_names(model)).dataset()
+    return objective.by_sample(samples, "test", model.predict(batches, verbose=0))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kar_aug.compare.additions import Control
 from kar_aug.compare.arms import Arm, decisive, pairs
 from kar_aug.compare.comparison import Comparison
-from kar_aug.compare.statistics import Estimate, delong, detectable, estimate, holm, paired_t, wilcoxon
+from kar_aug.compare.statistics import Bootstrapped, Estimate, delong, detectable, estimate, holm, paired_t, wilcoxon
 
 SIGNIFICANT = 0.05
 ALPHA = f"{SIGNIFICANT:.0%}"
@@ -20,7 +20,8 @@ class Verdict:
     """Does an arm beat another? `gain`: test AUC that it has more, over the seeds; `up`: seeds in which it has more;
     p-values are corrected (Holm) for all verdicts of their kind: those against plain backbones, those against controls;
     `detectable`: the gain that these seeds would likely have shown (see `statistics.detectable`);
-    `weakness`: what the plain backbone does not beat (see `kar_aug.compare.sanity`), so that no gain is called one.
+    `weakness`: what the plain backbone does not beat (see `kar_aug.compare.sanity`), so that no gain is called one;
+    `metric`: what stands for AUC here; `lists`: under "rerank", the test over lists in the place of DeLong's.
 
     The word follows the paired t-test over seeds: it asks whether training again would show the gain again. DeLong's
     test asks another question, whether other test rows would, for the mean prediction of the seeds.
@@ -36,6 +37,13 @@ class Verdict:
     delong: float
     weakness: str = ""
     detectable: float = float("nan")
+    metric: str = "AUC"
+    lists: Bootstrapped | None = None
+
+    @property
+    def over_rows(self) -> float:
+        """The p-value that other test rows would show as much."""
+        return self.delong if self.lists is None else self.lists.p
 
     @property
     def word(self) -> str:
@@ -59,7 +67,12 @@ class Verdict:
             if self.word != "not shown" or math.isnan(self.detectable)
             else (f"; {self.seeds} seeds like these show gains from {self.detectable:.4f} on")
         )
-        told = f"{self.word}{over}, AUC {self.gain.mean:+.4f}{spread}{chance}{missed}"
+        drawn = (
+            ""
+            if self.lists is None
+            else f"; over lists {self.lists.low:+.4f} to {self.lists.high:+.4f}, p = {p_value(self.lists.p)}"
+        )
+        told = f"{self.word}{over}, {self.metric} {self.gain.mean:+.4f}{spread}{chance}{missed}{drawn}"
         return f"{self.arm.name} beats {self.against.name}: {told}"
 
 
@@ -89,6 +102,7 @@ def _family(comparison: Comparison, tested: Sequence[tuple[Arm, Arm]]) -> list[V
     t = holm([paired_t(values) for values in gains])
     signed_rank = holm([wilcoxon(values) for values in gains])
     by_rows = holm([_delong(comparison, arm, against) for arm, against in tested])
+    by_lists = _corrected([comparison.bootstrapped(arm, against) for arm, against in tested])
     return [
         Verdict(
             arm,
@@ -99,12 +113,23 @@ def _family(comparison: Comparison, tested: Sequence[tuple[Arm, Arm]]) -> list[V
             *p,
             weak[arm.backbone],
             detectable(values, len(tested)),
+            comparison.objective.metric,
+            lists,
         )
-        for (arm, against), values, p in zip(tested, gains, zip(t, signed_rank, by_rows, strict=True), strict=True)
+        for (arm, against), values, p, lists in zip(
+            tested, gains, zip(t, signed_rank, by_rows, strict=True), by_lists, strict=True
+        )
     ]
 
 
+def _corrected(found: Sequence[Bootstrapped | None]) -> list[Bootstrapped | None]:
+    p_values = holm([float("nan") if each is None else each.p for each in found])
+    return [each and replace(each, p=p) for each, p in zip(found, p_values, strict=True)]
+
+
 def _delong(comparison: Comparison, arm: Arm, against: Arm) -> float:
+    if comparison.objective.key != "auc":
+        return float("nan")
     ours, theirs = comparison.pooled(arm), comparison.pooled(against)
     if ours is None or theirs is None:
         return float("nan")
@@ -119,7 +144,9 @@ def headlines(comparison: Comparison) -> list[str]:
 
 
 def _drawn(comparison: Comparison) -> Iterator[str]:
-    if share := comparison.drawn:
+    if remark := comparison.objective.remark:
+        yield remark
+    elif share := comparison.drawn:
         yield (
             f"{share:.0%} of the rows are negatives that were drawn, by popularity: AUC says how clicks are told from "
             "what others click, and not from what was shown."
@@ -129,10 +156,11 @@ def _drawn(comparison: Comparison) -> Iterator[str]:
 def _weak_backbones(comparison: Comparison) -> Iterator[str]:
     for backbone in comparison.backbones:
         if weakness := comparison.weakness(backbone):
+            metric = comparison.objective.metric
             plain = comparison.estimate(Arm(backbone)).mean
             yield (
-                f"{backbone} (AUC {plain:.4f}) does not beat {weakness}: to be better than it tells nothing. See what "
-                "it reads with kar-aug inspect --data, and train it better: [compare] learning_rate, epochs, tune."
+                f"{backbone} ({metric} {plain:.4f}) does not beat {weakness}: to be better than it tells nothing. See "
+                "what it reads with kar-aug inspect --data, and train it better: [compare] learning_rate, epochs, tune."
             )
 
 

@@ -108,6 +108,19 @@ class Lists:
         padded = {n: v * there.reshape(*there.shape, *[1] * (v.ndim - 2)).astype(v.dtype) for n, v in shaped.items()}
         return {name: padded[name] if name in padded else once[name] for name in wanted}
 
+    def as_samples(self, members: Positions, names: Collection[str]) -> dict[str, Array]:
+        """The inputs of the samples of some lists, (lists, length), as a model of clicks reads them: each item with
+        what is said at the list's first moment, (lists * length,) or (lists * length, any).
+        """
+        of_items = {f.name for f in (*self.features, *self.keys) if self.is_of_items(f)} & set(names)
+        flat = self.samples.read(np.maximum(members, 0).ravel(), of_items)
+        once = self.samples.read(self._first_of(members), set(names) - of_items)
+        return flat | {name: np.repeat(values, members.shape[1], axis=0) for name, values in once.items()}
+
+    def _first_of(self, members: Positions) -> Positions:
+        """The earliest sample of each list."""
+        return np.where(members < 0, len(self.samples), members).min(axis=1)
+
     def labels(self, lists: Positions) -> tuple[Numbers, Numbers]:
         """(1.0 for a click, else 0.0, and -1.0 after the last item, (lists, size); the lists' weights, (lists,))."""
         return self._labels(self.members(lists, self.size)), self.samples.weight[self._first[lists]]
@@ -164,6 +177,32 @@ class Lists:
         further = [f"{self.singles:,} of one item are left out"] if self.singles else []
         further += [f"of {longer:,} the first {self.size} items are ranked"] if longer else []
         return [", ".join(found), *further]
+
+
+def with_scores(split: pd.DataFrame, scores: pd.DataFrame, where: str) -> pd.DataFrame:
+    """The split with the `initial_score` of a table of impression_id, item_id and initial_score. What is not in it is
+    behind all that is.
+
+    Args:
+        where: the table lies, for messages.
+
+    Raises:
+        DataError: A column is not there, or nothing in it is of these lists.
+    """
+    keys = [IMPRESSION, "item_id"]
+    for column in (*keys, SCORE):
+        if column not in scores:
+            raise DataError(f"[data] initial_scores: {where} has no column {column!r}.", column=column)
+    known = scores[SCORE].groupby([scores[key].astype(str) for key in keys]).first()
+    wanted = pd.MultiIndex.from_arrays([split[key].astype(str) for key in keys])
+    found = known.reindex(wanted).to_numpy(np.float64)
+    if not np.isfinite(found).any():
+        raise DataError(
+            f"[data] initial_scores: {where} holds no item of these lists. It is made for one seed and one log: make "
+            "it again (Project.list_scores).",
+            column=SCORE,
+        )
+    return split.assign(**{SCORE: found})
 
 
 def check_impressions(split: pd.DataFrame) -> pd.DataFrame:

@@ -104,7 +104,7 @@ def export(
         extra.mkdir(exist_ok=True)
         if preprocessing is not None:
             note["inputs"] = [raw.as_dict() for raw in preprocessing.inputs]
-            note["outputs"] = [
+            note["outputs"] = preprocessing.outputs or [
                 {"name": name, "dtype": "float32", "shape": ["rows", 1], "meaning": _CTR if name == _ONE else ""}
                 for name in _named(serving, serving.output)
             ]
@@ -135,7 +135,8 @@ def _serving(serving: Any, preprocessing: Preprocessing | None) -> tuple[Serve, 
     def serve(features: dict[str, Any]) -> dict[str, Any]:
         read = features if preprocessing is None else preprocessing(features)
         inputs = tf.nest.map_structure(lambda tensor: read[input_name(tensor)], serving.input)
-        return _named(serving, serving(inputs, training=False))
+        named = _named(serving, serving(inputs, training=False))
+        return named if preprocessing is None else dict(preprocessing.served(features, named))
 
     return serve, specs
 

@@ -17,10 +17,14 @@ from kar_aug._keras import tf
 from kar_aug.data.encodings import UNKNOWN, Buckets, Categories, Encoding
 from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import RATING, SINCE, Inputs
+from kar_aug.data.lists import SCORE, Lists
 from kar_aug.data.samples import ENTITIES, PAST_VALUE, Column, Samples
+from kar_aug.layers.list_scores import BEHIND
 from kar_aug.models.encoded import NAN, HowLongAgo, Known, encoded, latest, of_time
 
 TIMESTAMP = "timestamp"
+SCORES = "scores"  # the output of a model of lists
+_ITEMS = "items"
 _SUFFIX = "_missing"
 _IDS = tuple(f"{entity}_id" for entity in ENTITIES)
 
@@ -32,7 +36,7 @@ class RawInput:
     Args:
         name: of the column.
         dtype: TensorFlow's.
-        axis: what stands beside each other in a row, "events" or "values"; "" for one value a row.
+        axis: what stands beside each other in a row, "events", "values" or "items" (of a list); "" for one value a row.
         meaning: in words.
         missing: what stands for a missing value, and for padding.
     """
@@ -91,22 +95,32 @@ class Preprocessing:
         samples: what the model was trained on.
         names: of the model's inputs.
         chosen: what of the data the samples are, in words for those who send requests.
+        lists: those that a model of lists was trained on; a request holds whole lists then.
     """
 
-    def __init__(self, samples: Samples, names: Collection[str], chosen: Inputs | None = None) -> None:
-        self._samples, self._chosen = samples, chosen or Inputs()
+    def __init__(
+        self, samples: Samples, names: Collection[str], chosen: Inputs | None = None, lists: Lists | None = None
+    ) -> None:
+        self._samples, self._chosen, self._lists = samples, chosen or Inputs(), lists
         self._asked: dict[str, RawInput] = {}
         self._kept: dict[int, Any] = {}
         self._ids: dict[str, Known] = {}
         self._how_long_ago = HowLongAgo()
         self._read = [feature for feature in (*samples.features, *samples.keys) if feature.name in names]
-        self._readers = {feature.name: self._reader(feature) for feature in self._read}
+        self._readers = {feature.name: self._reader_of(feature) for feature in self._read}
         self.encodings = {f.name: samples.encodings[f.name] for f in self._read if f.name in samples.encodings}
 
     @property
     def inputs(self) -> list[RawInput]:
         """What a request holds: of the sample itself, then of events."""
         return sorted(self._asked.values(), key=lambda asked: asked.axis == "events")
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """What comes back of lists, as JSON can hold it; empty for a model of clicks."""
+        meaning = "the higher, the further to the front; equal ones stay in the order of before"
+        scores = {"name": SCORES, "dtype": "float32", "shape": ["rows", _ITEMS], "meaning": meaning}
+        return [] if self._lists is None else [scores]
 
     @property
     def tracked(self) -> list[Any]:
@@ -128,10 +142,28 @@ class Preprocessing:
         request = Request(raw, self._ids)
         rows = tf.reduce_max([tf.shape(values)[0] for values in raw.values()])
         found = {name: read(request) for name, read in self._readers.items()}
-        wide = {name: values if values.shape.rank == 2 else values[:, tf.newaxis] for name, values in found.items()}
-        return {name: tf.broadcast_to(values, [rows, values.shape[1]]) for name, values in wide.items()}
+        wide = {name: values if values.shape.rank > 1 else values[:, tf.newaxis] for name, values in found.items()}
+        return {name: tf.broadcast_to(values, [rows, *values.shape[1:]]) for name, values in wide.items()}
+
+    def served(self, raw: Mapping[str, Any], outputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A model's outputs as they are returned: of lists the scores of as many items as were asked for, (rows,
+        items); those behind what is read have the score of padding, so that a stable sort leaves them there.
+        """
+        if self._lists is None:
+            return outputs
+        (scores,) = outputs.values()
+        asked = tf.shape(raw[_IDS[1]])[1]
+        behind = tf.maximum(asked - self._lists.size, 0)
+        return {SCORES: tf.pad(scores, [[0, 0], [0, behind]], constant_values=BEHIND)[:, :asked]}
 
     # How a feature is read. What it needs of a request is asked for here, once, and not when it is read.
+
+    def _reader_of(self, feature: Feature) -> Reader:
+        read = self._reader(feature)
+        if self._lists is None or not self._lists.is_of_items(feature):
+            return read
+        size = self._lists.size
+        return lambda request: _of_size(read(request), size)
 
     def _reader(self, feature: Feature) -> Reader:
         if feature.sequence:
@@ -147,7 +179,8 @@ class Preprocessing:
         if derived:
             cells = self._of_time(self._ask_time(), derived, encoding)
         else:
-            cells = self._of_column(name, "values" if feature.length else "", name, encoding)
+            axis = _ITEMS if self._lists is not None and name == SCORE else ""
+            cells = self._of_column(name, "values" if feature.length else axis, name, encoding)
         if missing:
             return lambda request: tf.cast(~tf.math.is_finite(cells(request)), tf.float32)
         encode = self._encoded(encoding)
@@ -240,7 +273,11 @@ class Preprocessing:
 
     def _ask_id(self, entity: str) -> str:
         ids, meaning = self._known(entity), {"user": "who asks", "item": "what may be shown: the candidate"}[entity]
-        return self._ask(RawInput(f"{entity}_id", ids.dtype, "", meaning, ids.missing))
+        axis = ""
+        if self._lists is not None and entity == "item":
+            axis, most = _ITEMS, self._lists.size
+            meaning = f"the list, as it was ordered before; of more than {most} items the first are ordered again"
+        return self._ask(RawInput(f"{entity}_id", ids.dtype, axis, meaning, ids.missing))
 
     def _ask_time(self) -> str:
         return self._ask(RawInput(TIMESTAMP, tf.float64, "", "when: seconds since 1970 (UTC)", NAN))
@@ -306,6 +343,13 @@ def _fitted(values: Any, length: int) -> Any:
     """(rows, length), of any number of values a row."""
     cut = values[:, :length]
     return tf.ensure_shape(tf.pad(cut, [[0, 0], [0, length - tf.shape(cut)[1]]]), [None, length])
+
+
+def _of_size(values: Any, size: int) -> Any:
+    """(rows, size, ...), of any number of items a row."""
+    cut = values[:, :size]
+    after = [[0, 0], [0, size - tf.shape(cut)[1]], *[[0, 0]] * (cut.shape.rank - 2)]
+    return tf.ensure_shape(tf.pad(cut, after), [None, size, *cut.shape[2:]])
 
 
 def _kind(encoding: Encoding) -> str:

@@ -16,6 +16,7 @@ from kar_aug._tensorflow import choose_keras
 from kar_aug.audit import Audit, require_clean
 from kar_aug.cache import VectorStore
 from kar_aug.data.cells import values_of
+from kar_aug.errors import ConfigError
 from kar_aug.inspect import inspect as look_at
 from kar_aug.pipeline.fairness import COLUMNS, Fairness
 from kar_aug.pipeline.watch import SILENT, Show, Watch
@@ -27,7 +28,6 @@ if TYPE_CHECKING:  # they need what the offline half does not
     from kar_aug.report import Example, Section
 
 _UNAUDITED = "The comparison ran with --unaudited. It proves nothing."
-TITLE = "CTR models with and without knowledge"
 
 
 class Verdicts(tuple["Verdict", ...]):
@@ -49,7 +49,7 @@ class Verdicts(tuple["Verdict", ...]):
                 "seeds": each.seeds,
                 "p": each.t,
                 "wilcoxon": each.wilcoxon,
-                "delong": each.delong,
+                **_over_rows(each),
             }
             for each in self
         ]
@@ -57,6 +57,13 @@ class Verdicts(tuple["Verdict", ...]):
 
     def __str__(self) -> str:
         return "\n".join(each.text for each in self)
+
+
+def _over_rows(verdict: Verdict) -> dict[str, float]:
+    """What says whether other test rows would show it: DeLong's p-value, or what came of drawing lists anew."""
+    if verdict.lists is None:
+        return {"delong": verdict.delong}
+    return {"bootstrap": verdict.lists.p, "low": verdict.lists.low, "high": verdict.lists.high}
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ class Compared:
         return self.comparison.table()
 
     def write(
-        self, report: Path | str | None = None, *, title: str = TITLE, reproduce: str = "kar-aug compare"
+        self, report: Path | str | None = None, *, title: str | None = None, reproduce: str = "kar-aug compare"
     ) -> Path:
         """Write the report as one HTML file, and beside it results.csv and results.md.
 
@@ -122,7 +129,7 @@ class Compared:
             report,
             knowledge=self.provenance,
             reproduce=reproduce,
-            title=title,
+            title=title or self.comparison.objective.title,
             sections=[_section(self.audited), *_fairness(self.workspace)],
             maps=_vector_maps(self.workspace),
             price=self.price,
@@ -151,7 +158,8 @@ def compare(workspace: Workspace, watch: Watch = SILENT, *, unaudited: bool = Fa
     audited = None if unaudited else require_clean(workspace)
     provenance, dollars = _provenance(workspace)
     with ExitStack() as stack:
-        bar = _TrainingBar(watch, stack)
+        config = workspace.config.compare
+        bar = _TrainingBar(watch, stack, "AUC" if config.task == "ctr" else config.metric)
         comparison = run(workspace, on_start=bar.start, on_event=bar.progress)
     return Compared(workspace, comparison, audited, provenance, dollars)
 
@@ -175,8 +183,8 @@ def with_what_is_known(workspace: Workspace, watch: Watch = SILENT) -> Workspace
 class _TrainingBar:
     """A bar of all trainings, open from the moment at which it is known how many there are."""
 
-    def __init__(self, watch: Watch, stack: ExitStack) -> None:
-        self._watch, self._stack = watch, stack
+    def __init__(self, watch: Watch, stack: ExitStack, metric: str) -> None:
+        self._watch, self._stack, self._metric = watch, stack, metric
         self._show: Show = lambda done, note: None
         self._done = 0
 
@@ -187,7 +195,8 @@ class _TrainingBar:
 
     def progress(self, event: Event) -> None:
         self._done += event.done
-        self._show(self._done, f"{event.arm.name}, {event.unit}, epoch {event.epoch}: validation AUC {event.auc:.4f}")
+        where = f"{event.arm.name}, {event.unit}, epoch {event.epoch}"
+        self._show(self._done, f"{where}: validation {self._metric} {event.auc:.4f}")
 
 
 def export(
@@ -209,6 +218,21 @@ def export(
     workspace = with_what_is_known(workspace)
     export_model(workspace, backbone, seed, Path(output), arm, kind)
     note(workspace.config.work, MODEL, output)
+    return Path(output)
+
+
+def list_scores(workspace: Workspace, output: Path | str, arm: str | None = None, seed: int = 0) -> Path:
+    """Write what a trained click model says of all lists: see `Project.list_scores`."""
+    compare = workspace.config.compare
+    if workspace.config.data.lists is None or compare.task != "ctr":
+        raise ConfigError(
+            'Lists are scored by a model of clicks: [data] lists = ..., and [compare] task = "ctr" for the models that '
+            "do it."
+        )
+    choose_keras()  # before anything imports it
+    from kar_aug.compare.scoring import score_lists
+
+    score_lists(workspace, arm or compare.backbones[0], seed, Path(output))
     return Path(output)
 
 

@@ -329,6 +329,23 @@ class Project:
         with self._at_work("compare"):
             return comparing.compare(self.workspace, self.watch, unaudited=unaudited)
 
+    def list_scores(self, output: Path | str, arm: str | None = None, *, seed: int = 0) -> Path:
+        """Write what a compared model of clicks says of all lists ([data] lists), as `[data] initial_scores` reads it:
+        the initial ranker of a re-ranking. Each item is judged at its list's first moment.
+
+        Of the training part these are scores of rows that the model was trained on: they are surer than those of the
+        test part.
+
+        Args:
+            output: a Parquet file of impression_id, item_id and initial_score.
+            arm: its name in the tables of results; the plain first backbone if None.
+
+        Raises:
+            ConfigError: There are no lists, or the task is no task of clicks.
+            StoreError: `compare` trained no such model on this data.
+        """
+        return comparing.list_scores(self.workspace, output, arm, seed)
+
     def export(
         self, output: Path | str, backbone: str | None = None, *, seed: int = 0, arm: str | None = None,
         format: str = SAVED_MODEL,  # noqa: A002 - what the command calls it

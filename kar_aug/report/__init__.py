@@ -28,16 +28,32 @@ from kar_aug.report.tables import (
     SLICES,
     TERMINAL,
     TESTS,
+    Rows,
     clicks,
+    columns_of,
     gate_usage,
     ladder_rows,
+    legend,
     markdown,
+    named_after,
     rows,
     slice_rows,
+    terminal_columns,
     test_rows,
 )
 
-__all__ = ["COLUMNS", "LEGEND", "TERMINAL", "Example", "Section", "rows", "write_report", "write_tables"]
+__all__ = [
+    "COLUMNS",
+    "LEGEND",
+    "TERMINAL",
+    "Example",
+    "Section",
+    "legend",
+    "rows",
+    "terminal_columns",
+    "write_report",
+    "write_tables",
+]
 
 
 @dataclass(frozen=True)
@@ -114,21 +130,23 @@ def write_report(
         headlines=headlines(comparison),
         verdicts=leading(comparison),
         seeds=comparison.seeds,
-        ladder_columns=LADDER,
+        ladder_columns=named_after(comparison, LADDER),
         ladders={ladder.name: ladder_rows(ladder) for ladder in ladders},
-        decomposition=plots.decomposition(ladders) if ladders else "",
+        decomposition=plots.decomposition(ladders, comparison.objective.metric) if ladders else "",
         intervals=plots.intervals(comparison),
-        columns=COLUMNS,
+        columns=columns_of(comparison),
         rows=rows(comparison),
-        test_columns=TESTS,
+        test_columns=named_after(comparison, TESTS),
         tests=test_rows([*against_base, *against_controls]),
         slice_columns=SLICES,
-        slices={arm.name: slice_rows(by_slice(comparison, arm)) for arm in best},
+        slices={arm.name: found for arm in best if (found := _slices(comparison, arm)) is not None},
         curves=plots.curves(comparison),
         calibration=plots.calibration(comparison, best),
         gates=gate_usage(comparison, best),
         maps={caption: plots.svg(figure) for caption, figure in (maps or {}).items()},
-        legend=LEGEND.format(seeds=comparison.seeds),
+        legend=legend(comparison),
+        metric=comparison.objective.metric,
+        lists=comparison.objective.told(comparison.experiment.samples(0)),
         grouped_by=comparison.grouped_by,
         clicks=clicks(comparison),
         price=price,
@@ -148,6 +166,11 @@ def write_report(
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     write_atomic(path, content)
+
+
+def _slices(comparison: Comparison, arm: Arm) -> list[tuple[str, Rows]] | None:
+    """Where an arm helps; None of lists, which have no slices of rows."""
+    return slice_rows(by_slice(comparison, arm)) if comparison.objective.key == "auc" else None
 
 
 def _coverage(comparison: Comparison, best: Sequence[Arm]) -> dict[str, tuple[float, float]]:

@@ -28,7 +28,7 @@ def intervals(comparison: Comparison) -> dict[str, str]:
         figure, axes = _figure(0.36 * len(arms) + 0.7)
         axes.axvline(comparison.estimate(Arm(backbone)).mean, color=_COLOURS["base"], linewidth=1, linestyle=":")
         for position, arm in enumerate(arms):
-            values, colour = [run.auc for run in comparison.runs[arm]], _COLOURS[arm.kind]
+            values, colour = [run.value(comparison.objective.key) for run in comparison.runs[arm]], _COLOURS[arm.kind]
             found = comparison.estimate(arm)
             axes.plot(values, [position] * len(values), "o", color=colour, alpha=0.35, markersize=4)
             if np.isfinite(found.half):
@@ -37,12 +37,12 @@ def intervals(comparison: Comparison) -> dict[str, str]:
         axes.set_yticks(range(len(arms)), [_short(arm) for arm in arms])
         axes.set_ylim(-0.6, len(arms) - 0.4)
         axes.locator_params(axis="x", nbins=5)
-        axes.set_xlabel("test AUC")
+        axes.set_xlabel(f"test {comparison.objective.metric}")
         pictures[backbone] = svg(figure)
     return pictures
 
 
-def decomposition(ladders: Sequence[Ladder]) -> str:
+def decomposition(ladders: Sequence[Ladder], metric: str = "AUC") -> str:
     """A bar a ladder, a piece a rung: what each adds to the plain backbone's test AUC. What takes away lies left."""
     figure, axes = _figure(0.5 * len(ladders) + 1.3)
     axes.set_axisbelow(True)
@@ -56,7 +56,7 @@ def decomposition(ladders: Sequence[Ladder]) -> str:
     axes.axvline(0, color=_COLOURS["base"], linewidth=1)
     axes.set_yticks(range(len(ladders)), [ladder.name.replace(", ", "\n", 1) for ladder in ladders[::-1]])
     axes.locator_params(axis="x", nbins=5)
-    axes.set_xlabel("test AUC more than the plain backbone")
+    axes.set_xlabel(f"test {metric} more than the plain backbone")
     handles = [axes.barh(0, 0, color=colour, label=what) for what, colour in colours.items()]
     figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return svg(figure)
@@ -78,7 +78,7 @@ def curves(comparison: Comparison) -> dict[str, str]:
             mean = np.mean([run.curve[:common] for run in runs], axis=0)
             axes.plot(range(1, common + 1), mean, "o-", color=colour, linewidth=2, markersize=4, label=_short(arm))
         axes.set_xlabel("epoch")
-        axes.set_ylabel("validation AUC")
+        axes.set_ylabel(f"validation {comparison.objective.metric}")
         axes.legend(frameon=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
         pictures[backbone] = svg(figure)
@@ -87,7 +87,9 @@ def curves(comparison: Comparison) -> dict[str, str]:
 
 def calibration(comparison: Comparison, best: Sequence[Arm]) -> dict[str, str]:
     """Per backbone the share of clicks against the predicted one, in ten equally large groups of test rows."""
-    pictures = {}
+    pictures: dict[str, str] = {}
+    if comparison.objective.key != "auc":
+        return pictures  # what orders a list is no probability
     for arm in best:
         figure, axes = _figure(3.2)
         limits = []

@@ -17,43 +17,62 @@ LEGEND = (
     "AUC: mean over {seeds} seeds (sd: standard deviation of one seed). "
     "±: half the 95% interval of a mean gain over the seeds."
 )
-COLUMNS = ("model", "coverage", "AUC", "relative", "LogLoss", "GAUC", "ECE", "parameters", "seconds", "µs a row")
+_COSTS = ("parameters", "seconds", "µs a row")
+COLUMNS = ("model", "coverage", "AUC", "relative", "LogLoss", "GAUC", "ECE", *_COSTS)
 TERMINAL = ("model", "coverage", "AUC", "LogLoss", "GAUC", "seconds")
-_OF_RIVALS = ("AUC", "LogLoss", "GAUC")
 TESTS = ("model", "against", "AUC gain", "95% interval", "paired t", "Wilcoxon", "DeLong", "beats it", "shows from")
 LADDER = ("what there is", "model", "AUC", "more than before", "95% interval")
 SLICES = ("rows", "share", "plain AUC", "AUC gain ± 95% interval")
 
 
-def rows(comparison: Comparison, columns: Sequence[str] = COLUMNS) -> Rows:
-    """A row for what any model must beat, and a row an arm, some or all of `COLUMNS`: means over the seeds, with the
-    standard deviation of AUC.
+def columns_of(comparison: Comparison) -> tuple[str, ...]:
+    """All of a comparison: `COLUMNS`, with the metrics of its task."""
+    decides, *others = comparison.objective.values
+    return ("model", "coverage", decides, "relative", *others, *_COSTS)
+
+
+def terminal_columns(comparison: Comparison) -> tuple[str, ...]:
+    """Those that a terminal has room for: `TERMINAL`, likewise."""
+    return ("model", "coverage", *comparison.objective.shown, "seconds")
+
+
+def named_after(comparison: Comparison, columns: Sequence[str]) -> tuple[str, ...]:
+    """`TESTS`, `LADDER` or `SLICES` with the names of a comparison's metric and of its test over rows."""
+    words = {"AUC": comparison.objective.metric, "DeLong": comparison.objective.over_rows}
+    return tuple(" ".join(words.get(word, word) for word in column.split(" ")) for column in columns)
+
+
+def legend(comparison: Comparison) -> str:
+    """`LEGEND`, likewise."""
+    return LEGEND.replace("AUC", comparison.objective.metric, 1).format(seeds=comparison.seeds)
+
+
+def rows(comparison: Comparison, columns: Sequence[str] | None = None) -> Rows:
+    """A row for what any model must beat, and a row an arm, some or all of `columns_of`: means over the seeds, with the
+    standard deviation of AUC, or of what decides in its place.
     """
-    table: Rows = [
-        tuple(
-            {"model": rival.name, **{name: f"{getattr(rival, name.lower()):.4f}" for name in _OF_RIVALS}}.get(
-                column, ""
-            )
-            for column in columns
-        )
-        for rival in comparison.rivals
-    ]
+    objective = comparison.objective
+    everything = columns_of(comparison)
+    columns = everything if columns is None else columns
+    table: Rows = []
+    for rival in comparison.rivals:
+        known = {name: f"{rival.value(objective.values[name]):.4f}" for name in objective.shown}
+        table.append(tuple({"model": rival.name, **known}.get(column, "") for column in columns))
     for arm, runs in comparison.runs.items():
         improvement = comparison.improvement(arm)
-        mean = {name: comparison.estimate(arm, name).mean for name in ("logloss", "gauc", "ece", "train_seconds")}
+        others = list(objective.values.values())[1:]
+        mean = {name: comparison.estimate(arm, name).mean for name in (*others, "train_seconds")}
         cells = (
             arm.name,
             " / ".join(f"{share:.0%}" for share in comparison.coverage(arm).values()),
             with_sd(comparison.estimate(arm)),
             "" if arm.is_base or math.isnan(improvement) else f"{improvement:+.1%}",
-            f"{mean['logloss']:.4f}",
-            f"{mean['gauc']:.4f}",
-            f"{mean['ece']:.4f}",
+            *(f"{mean[name]:.4f}" for name in others),
             f"{runs[0].parameters:,}",
             f"{mean['train_seconds']:.1f}",
             f"{np.median([run.microseconds for run in runs]):.1f}",
         )
-        named = dict(zip(COLUMNS, cells, strict=True))
+        named = dict(zip(everything, cells, strict=True))
         table.append(tuple(named[column] for column in columns))
     return table
 
@@ -73,7 +92,7 @@ def test_rows(verdicts: Sequence[Verdict]) -> Rows:
             _interval(v.gain),
             p_value(v.t),
             p_value(v.wilcoxon),
-            p_value(v.delong),
+            p_value(v.over_rows),
             v.word,
             "" if math.isnan(v.detectable) else f"{v.detectable:.4f}",
         )
@@ -141,11 +160,17 @@ def _interval(value: Estimate) -> str:
 def markdown(comparison: Comparison) -> str:
     """The headlines, the verdicts and the table, for a pull request."""
     lines = [*headlines(comparison), "", *(f"- {verdict.text}" for verdict in leading(comparison)), ""]
-    lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+    columns = columns_of(comparison)
+    lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(row) + " |" for row in rows(comparison)]
     for ladder in decomposition(comparison):
-        lines += ["", f"What the gain is made of: {ladder.name}", "", "| " + " | ".join(LADDER) + " |"]
+        head = " | ".join(named_after(comparison, LADDER))
+        lines += ["", f"What the gain is made of: {ladder.name}", "", f"| {head} |"]
         lines += ["|" + " --- |" * len(LADDER), *("| " + " | ".join(row) + " |" for row in ladder_rows(ladder))]
-    lines += ["", f"{LEGEND.format(seeds=comparison.seeds)} Relative: improvement of AUC - 0.5."]
-    lines += [f"GAUC: mean AUC within {comparison.grouped_by}s. Clicks: {clicks(comparison)}."]
+    relative = "AUC - 0.5" if comparison.objective.metric == "AUC" else comparison.objective.metric
+    lines += ["", f"{legend(comparison)} Relative: improvement of {relative}."]
+    if told := comparison.objective.told(comparison.experiment.samples(0)):
+        lines += [f"Lists: {'; '.join(told)}. Clicks: {clicks(comparison)}."]
+    else:
+        lines += [f"GAUC: mean AUC within {comparison.grouped_by}s. Clicks: {clicks(comparison)}."]
     return "\n".join(lines) + "\n"

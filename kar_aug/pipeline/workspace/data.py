@@ -22,8 +22,9 @@ from kar_aug.data.contradictions import without_contradictions
 from kar_aug.data.inputs import inputs
 from kar_aug.data.kar_lists import kar_lists
 from kar_aug.data.labels import labelled
-from kar_aug.data.lists import check_impressions
+from kar_aug.data.lists import check_impressions, with_scores
 from kar_aug.data.negatives import with_negatives
+from kar_aug.data.reading import read_table
 from kar_aug.data.room import Room, different
 from kar_aug.data.samples import Samples
 from kar_aug.data.some_users import some_users
@@ -132,6 +133,9 @@ class Data:
             split = with_negatives(split, data.negatives, data.seed, self.room)
         if data.lists is not None:
             split = kar_lists(split, data.seed) if data.lists == "kar" else check_impressions(split)
+            if data.initial_scores is not None:
+                path = self.paths.config.path(data.initial_scores)
+                split = with_scores(split, read_table(path), str(path))
         for part, (rows, clicks) in _counts(split, self.room).items():
             _two_classes(rows, clicks, part)
         return split

@@ -1,1 +1,0 @@
-"""What models are trained for and judged by, one task a module."""
