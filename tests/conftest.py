@@ -175,6 +175,15 @@ def made_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return make
 
 
+@pytest.fixture
+def step_by_step() -> Iterator[None]:
+    """Trainings run without a graph: see `support.training`."""
+    from support import training
+
+    with training.step_by_step():
+        yield
+
+
 @pytest.fixture(scope="session")
 def own_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's own data: 60 users, 40 items, 1,800 events whose clicks depend on the item's genre."""
@@ -212,7 +221,7 @@ epochs = 2
 embedding_dim = 8
 expert_hidden = 16
 hidden_units = [16]
-batch_size = 128
+batch_size = 1024
 jobs = 1
 """
     )

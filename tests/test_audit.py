@@ -413,6 +413,7 @@ def kar_aug(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_the_command_explains_and_compare_refuses(folder: Path) -> None:
     opened = load(folder)
     for source in ("user", "item"):

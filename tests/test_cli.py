@@ -13,6 +13,7 @@ import pytest
 from support.commands import fresh, kar_aug, refused, without
 from support.jobs import KEY
 from support.requests import request
+from support.training import step_by_step
 
 from kar_aug import Project
 from kar_aug.cache import VectorStore
@@ -27,6 +28,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 HASHES = ("--encoder", "kar_aug.testing:hash_encoder")
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_knowledge_of_items_alone_is_enough(folder: Path) -> None:
     items = pd.read_csv(folder / "items.csv")
     items.assign(text="About " + items["title"]).to_csv(folder / "texts.csv", index=False)
@@ -54,7 +56,8 @@ def test_the_whole_way_on_a_users_own_tables(folder: Path, chat_server: ChatServ
     assert chat_server.answered == 100, "a second run asks nothing"
     assert kar_aug(folder, "encode").returncode == 0
     assert len(VectorStore.open(folder / ".kar/vectors/user")) == 60
-    compared = kar_aug(folder, "compare")
+    with step_by_step():
+        compared = kar_aug(folder, "compare")
     assert compared.returncode == 0, compared.stderr
     assert re.search(r"DeepFM \+ knowledge.*100% / 100%.*0\.\d{4}", compared.stdout)
     assert (

@@ -285,6 +285,7 @@ def test_over_a_backbone_that_beats_nothing_no_gain_is_called_one(own_tables: Pa
     assert [rival.name for rival in found.rivals] == ["popularity of the item", "gradient boosting"]
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_a_log_of_clicks_alone_is_an_error_until_negatives_are_drawn_which_is_said(
     own_tables: Path, tmp_path: Path
 ) -> None:
@@ -354,6 +355,7 @@ def test_seeds_start_from_other_weights(workspace: Workspace) -> None:
     assert same and not any(same)
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_each_seed_may_draw_its_own_test_users(workspace: Workspace) -> None:
     comparison, _ = run(workspace, seeds=2, vary_split=True, epochs=1, knowledge=())
     users = [users_of(comparison.experiment.samples(seed), "test") for seed in (0, 1)]
@@ -363,6 +365,7 @@ def test_each_seed_may_draw_its_own_test_users(workspace: Workspace) -> None:
         assert len(comparison.prediction(BASE, seed)) == len(comparison.clicked(seed))
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_a_search_tries_as_often_for_each_arm_and_is_not_done_twice(workspace: Workspace) -> None:
     comparison, done = run(workspace, tune=2, epochs=1)
     assert done == 2 * 2 + 2
@@ -381,6 +384,7 @@ def test_a_search_tries_as_often_for_each_arm_and_is_not_done_twice(workspace: W
     assert path.stem == comparison.runs[BOTH][0].identity
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_another_store_is_an_arm_against_knowledge_of_the_same_sources(workspace: Workspace, tmp_path: Path) -> None:
     ids = workspace.tables.items["item_id"].tolist()
     fill(tmp_path / "plots", ids[:20], np.random.default_rng(0).normal(size=(20, 6)))

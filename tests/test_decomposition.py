@@ -79,6 +79,7 @@ def workspace(own_tables: Path, truth: Path, tmp_path: Path) -> Workspace:
     return opened(own_tables, Path(shutil.copytree(truth, tmp_path / "work")), **SMALL, **chosen)
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_a_gain_is_taken_apart_rung_by_rung(workspace: Workspace) -> None:
     with pytest.raises(StoreError, match="encode --collaborative"):
         compare(workspace)

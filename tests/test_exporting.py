@@ -13,6 +13,7 @@ import pytest
 from support.commands import fresh, without
 from support.every_kind import READ, tables
 from support.requests import request
+from support.training import step_by_step
 
 from kar_aug._keras import IS_KERAS_3
 
@@ -88,7 +89,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     }
     which = {"backbones": BACKBONES, "knowledge": ("item",), "controls": (), "seeds": 1, "jobs": 1}
     which["injections"] = ("fields+similarity",)
-    training = {"epochs": 1, "embedding_dim": 4, "expert_hidden": 4, "hidden_units": (8,), "batch_size": 32}
+    training = {"epochs": 1, "embedding_dim": 4, "expert_hidden": 4, "hidden_units": (8,), "batch_size": 256}
     settings = {
         "workdir": str(folder / "work"),
         "data": {**read, "protocol": "temporal", "validation": 0.2, "test": 0.3},
@@ -113,7 +114,8 @@ def exported(project: Project) -> dict[str, Exported]:
     chosen = {name: fullest(arms(config), name) for name in BACKBONES}
     chosen[PLAIN] = Arm("DeepFM")
     trainings = [Training(arm, 0, config.training) for arm in chosen.values() if arm is not None]
-    do(trainings, experiment, book, 1, lambda event: None)
+    with step_by_step():  # what is checked is what becomes of them
+        do(trainings, experiment, book, 1, lambda event: None)
     for backbone, path in folders.items():
         export_model(workspace, backbone, 0, path, "DeepFM" if backbone == PLAIN else None)
         _write_requests(path, workspace)

@@ -105,6 +105,7 @@ def test_ratings_with_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("step_by_step")
 @pytest.mark.parametrize("name", LOGS)
 def test_what_is_written_is_inspected_audited_and_compared(name: str, tmp_path: Path) -> None:
     started(name, tmp_path)

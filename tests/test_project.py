@@ -95,6 +95,7 @@ def test_the_readmes_lines_and_the_example_do_the_whole_job(folder: Path, server
     assert "Nearest to Fargo (1996):" in readme.stdout and (folder / "serving/1/saved_model.pb").exists()
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_results_are_objects_with_data_frames_and_nothing_is_printed(
     folder: Path, server: ChatServer, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ import runpy
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,9 @@ from types import ModuleType
 from typing import Any
 
 from support.jobs import KEY, Nursery, import_clients, serve
+
+# A variable: trainings of a process that has it run without a graph (`support.training.step_by_step`).
+STEP_BY_STEP = "STEP_BY_STEP"
 
 
 def kar_aug(folder: Path, *arguments: str, key: str | None = KEY, one_core: bool = False) -> CompletedProcess[str]:
@@ -114,6 +118,11 @@ def _child(order: dict[str, Any]) -> int:
     os.chdir(order["folder"])
     if order["one_core"]:
         use_one_core()
+    if STEP_BY_STEP in os.environ:
+        import tensorflow
+
+        tensorflow.config.run_functions_eagerly(True)
+        warnings.filterwarnings("ignore", "Even though the .tf.config.experimental_run_functions_eagerly")
     try:
         _run(*order["arguments"])
     except SystemExit as end:

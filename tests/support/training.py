@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import IS_KERAS_3, keras
+from kar_aug._keras import IS_KERAS_3, keras, tf
+from support.commands import STEP_BY_STEP
 
 
 def ready(model: Any, learning_rate: float = 0.01, loss: str = "binary_crossentropy", *, eagerly: bool = False) -> Any:
@@ -21,6 +25,21 @@ def ready(model: Any, learning_rate: float = 0.01, loss: str = "binary_crossentr
     model.compile(keras.optimizers.Adam(learning_rate), loss, jit_compile=False, run_eagerly=eagerly)
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+@contextmanager
+def step_by_step() -> Iterator[None]:
+    """Trainings in the block, of commands too, run without a graph, which takes longer to trace than a few steps take.
+
+    For tests of what a comparison makes of its trainings, whatever these come to; not of what is trained or exported.
+    """
+    tf.config.run_functions_eagerly(True)
+    os.environ[STEP_BY_STEP] = "1"
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+        del os.environ[STEP_BY_STEP]
 
 
 def examples(number: int) -> int:
