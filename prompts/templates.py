@@ -44,7 +44,9 @@ def compiled(text: str) -> jinja2.Template:
         TemplateFault: It is no template.
     """
     try:
-        return _ENVIRONMENT.from_string(text)
+        template = _ENVIRONMENT.from_string(text)
+        template.globals = dict(template.globals)  # of a chain of mappings, each rendering would make one first
+        return template
     except jinja2.TemplateSyntaxError as error:
         raise TemplateFault(error.message or "it cannot be read", error.lineno) from None
 

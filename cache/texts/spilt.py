@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kar_aug._files import sync_folder
 from kar_aug.cache.texts.cache import Answer, Link, TextCache
 from kar_aug.cache.texts.incoming import Brought, Incoming, bring
 from kar_aug.cache.texts.status import STATUSES
@@ -96,6 +97,8 @@ def _appended(path: Path, content: bytes) -> bool:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if size is None:
+            sync_folder(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True) if size is None else os.truncate(path, size)

@@ -17,22 +17,22 @@ from kar_aug._servers.words import page_title, words_of
 from kar_aug.generate.usage import read_usage
 
 # By the letters alone, so that MAX_TOKENS, max_tokens and FINISH_REASON_MAX_TOKENS are one.
-_WHOLE = {"stop", "endturn", "eos", "eostoken", "stopsequence", "stopstring", "complete", "completed", "finished"}
-_WHOLE |= {"done", "end", "normal", "success"}
-_CUT = {"length", "maxtokens", "maxtoken", "maxlength", "maxoutputtokens", "maxcompletiontokens", "tokenlimit"}
-_CUT |= {"modellength", "incomplete", "modelcontextwindowexceeded", "contextlengthexceeded"}
+WHOLE = {"stop", "endturn", "eos", "eostoken", "stopsequence", "stopstring", "complete", "completed", "finished"}
+WHOLE |= {"done", "end", "normal", "success"}
+CUT = {"length", "maxtokens", "maxtoken", "maxlength", "maxoutputtokens", "maxcompletiontokens", "tokenlimit"}
+CUT |= {"modellength", "incomplete", "modelcontextwindowexceeded", "contextlengthexceeded"}
 # In a word that holds one of these, whatever else it says: "content_filter: PROHIBITED_CONTENT".
-_REFUSED = re.compile(
+REFUSED = re.compile(
     "contentfilter|contentpolicy|safety|recitation|refus|block|prohibited|spii|moderat|guardrail|sensitive|toxic|language"
 )
 # Tags that models think between. A model may be asked to answer in <reasoning>: that is its answer.
-_TAGS = (
+TAGS = (
     ("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"), ("[THINK]", "[/THINK]"),
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
     ("<seed:think>", "</seed:think>"), ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )  # fmt: skip
-_THINKING_PARTS = ("thinking", "reasoning", "redacted_thinking", "thought", "reasoning_text", "summary_text")
+THINKING_PARTS = ("thinking", "reasoning", "redacted_thinking", "thought", "reasoning_text", "summary_text")
 
 
 class End(Enum):
@@ -132,7 +132,7 @@ def without_reasoning(text: str) -> tuple[str, bool, bool]:
         The text; whether all reasoning in it ends; whether there was any.
     """
     closed, found = True, False
-    for opening, closing in _TAGS:
+    for opening, closing in TAGS:
         if closing not in text and opening not in text:
             continue
         found = True
@@ -156,7 +156,7 @@ def _joined(content: Any) -> tuple[str | None, bool]:
     for part in content:
         if isinstance(part, str):
             texts.append(part)
-        elif isinstance(part, dict) and (part.get("type") in _THINKING_PARTS or part.get("thought") is True):
+        elif isinstance(part, dict) and (part.get("type") in THINKING_PARTS or part.get("thought") is True):
             thought = True
         elif isinstance(part, dict) and isinstance(text := part.get("text"), str):
             texts.append(text)
@@ -183,11 +183,11 @@ def _end(choice: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[End, s
 def end_of(reason: str) -> End:
     """What a finish reason means, in any provider's spelling."""
     word = re.sub("[^a-z]", "", reason.lower()).removeprefix("finishreason") or "finishreason"
-    if word in _WHOLE:
+    if word in WHOLE:
         return End.WHOLE
-    if word in _CUT:
+    if word in CUT:
         return End.CUT
-    if _REFUSED.search(word):
+    if REFUSED.search(word):
         return End.REFUSED
     return End.FAILED if "error" in word or word in ("cancelled", "canceled", "abort", "aborted") else End.UNKNOWN
 

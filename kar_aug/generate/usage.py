@@ -19,20 +19,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-_PLACES = ("usage", "usageMetadata", "usage_metadata")
-_PROMPT = (
+PLACES = ("usage", "usageMetadata", "usage_metadata")
+PROMPT = (
     "prompt_tokens", "input_tokens", "promptTokens", "prompt_token_count", "promptTokenCount", "prompt_eval_count",
 )  # fmt: skip
-_COMPLETION = (
+COMPLETION = (
     "completion_tokens", "output_tokens", "completionTokens", "candidates_token_count", "candidatesTokenCount",
     "eval_count",
 )  # fmt: skip
-_TOTAL = ("total_tokens", "totalTokens", "total_token_count", "totalTokenCount")
-_DETAILS = ("prompt_tokens_details", "input_tokens_details")
-_CACHED = ("cached_tokens",)
-_THINKING_DETAILS = ("completion_tokens_details", "output_tokens_details")
-_THINKING = ("reasoning_tokens",)
-_THOUGHTS = ("thoughtsTokenCount", "thoughts_token_count")  # which are never among the candidates' tokens
+TOTAL = ("total_tokens", "totalTokens", "total_token_count", "totalTokenCount")
+DETAILS = ("prompt_tokens_details", "input_tokens_details")
+CACHED = ("cached_tokens",)
+THINKING_DETAILS = ("completion_tokens_details", "output_tokens_details")
+THINKING = ("reasoning_tokens",)
+THOUGHTS = ("thoughtsTokenCount", "thoughts_token_count")  # which are never among the candidates' tokens
+READ, MADE = "cache_read_input_tokens", "cache_creation_input_tokens"
+BESIDE = (READ, MADE)
 _MOST = 2**31  # what a database's column can hold
 
 
@@ -52,18 +54,18 @@ def read_usage(document: Mapping[str, Any], *, empty: bool = False) -> Usage | N
         empty: whether the answer holds nothing: then 0 tokens of it can be.
     """
     said = _said(document)
-    prompt, completion, total = (_count(said, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
+    prompt, completion, total = (_count(said, names) for names in (PROMPT, COMPLETION, TOTAL))
     if not prompt:
         return None
-    cached = _count(_first(said, _DETAILS), _CACHED) or 0
-    beside = _count(said, ("cache_read_input_tokens",)) or 0
+    cached = _count(_first(said, DETAILS), CACHED) or 0
+    beside = _count(said, (READ,)) or 0
     if "prompt_tokens" in said and 0 < beside <= cached:
         beside = 0
     else:
-        prompt += beside + (_count(said, ("cache_creation_input_tokens",)) or 0)
+        prompt += beside + (_count(said, (MADE,)) or 0)
     none_said = completion == 0
-    completion = (completion or 0) + (_count(said, _THOUGHTS) or 0)
-    thinking = _count(_first(said, _THINKING_DETAILS), _THINKING) or 0
+    completion = (completion or 0) + (_count(said, THOUGHTS) or 0)
+    thinking = _count(_first(said, THINKING_DETAILS), THINKING) or 0
     billed = max(completion + (thinking if thinking > completion else 0), (total or 0) - prompt)
     if billed == 0 and not (empty and none_said):
         return None
@@ -79,11 +81,11 @@ def read_prompt_tokens(document: Any) -> int | None:
     if not isinstance(document, Mapping):
         return None
     said = _said(document)
-    return max(_count(said, _PROMPT) or 0, _count(said, _TOTAL) or 0) or None
+    return max(_count(said, PROMPT) or 0, _count(said, TOTAL) or 0) or None
 
 
 def _said(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next((found for place in _PLACES if isinstance(found := document.get(place), Mapping)), document)
+    return next((found for place in PLACES if isinstance(found := document.get(place), Mapping)), document)
 
 
 def _count(said: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
