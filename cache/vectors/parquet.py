@@ -72,6 +72,6 @@ def append(parquet: Path | str, path: Path, spec: StoreSpec | None) -> None:
 
 
 def _versions(batch: pa.RecordBatch) -> Moments | None:
-    if "as_of" not in batch.schema.names:
+    if "as_of" not in batch.schema.names or not pa.types.is_timestamp(batch.schema.field("as_of").type):
         return None
     return np.asarray(batch.column("as_of").cast(_TIME).cast(pa.int64()).to_numpy(), np.int64)

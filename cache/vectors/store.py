@@ -134,7 +134,8 @@ class VectorStore(Snapshot):
 
     @classmethod
     def from_parquet(cls, parquet: Path | str, path: Path | str, spec: StoreSpec | None = None) -> VectorStore:
-        """Append the rows of a Parquet file (columns id, vector and perhaps key) to the store at `path`.
+        """Append the rows of a Parquet file (columns id, vector and perhaps key) to the store at `path`; as versions,
+        where as_of says when the last event was that each text knew.
 
         Args:
             spec: what the vectors are; only needed where `to_parquet` did not write the file.

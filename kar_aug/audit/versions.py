@@ -54,8 +54,7 @@ def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:
     """
     others = [each for each in stored if not each.proved]
     asked: dict[EntityId, str] = {each.entity_id: each.asked for each in others if each.asked}
-    events = pd.concat([_told_apart(each, workspace.data.timeline) for each in others]) if asked else pd.DataFrame()
-    leaked = list(seen_in(asked, titles_of(workspace), events)) if asked else []
+    leaked = list(seen_in(asked, titles_of(workspace), _told_apart(others, workspace.data.timeline))) if asked else []
     leak = Finding(
         "prompt",
         users_in(leaked),
@@ -147,12 +146,18 @@ def _last_seen(store: VectorStore, known: _Known) -> tuple[Moments, list[EntityI
     return saw, foreign
 
 
-def _told_apart(block: Stored, timeline: pd.DataFrame) -> pd.DataFrame:
-    """The events of a block's user, as if the block were one: "history" until its as-of time, and what came later."""
-    user, _ = owner(block.entity_id)
-    events = timeline[timeline["user_id"] == user]
-    later = moments(pd.to_datetime(dates(events["timestamp"]), utc=True)) > _said(block)
-    return events.assign(user_id=block.entity_id, part=np.where(later, "test", "history"))
+def _told_apart(blocks: Sequence[Stored], timeline: pd.DataFrame) -> pd.DataFrame:
+    """The events of each block's user, as if the block were one: "history" until its as-of time, then others."""
+    users = {owner(block.entity_id)[0] for block in blocks}
+    some = timeline[timeline["user_id"].isin(users)]
+    some = some.assign(moment=moments(pd.to_datetime(dates(some["timestamp"]), utc=True)))
+    of_user = dict(iter(some.groupby("user_id")))
+    found = [some.iloc[:0]]
+    for block in blocks:
+        events = of_user.get(owner(block.entity_id)[0], some.iloc[:0])
+        later = events["moment"] > _said(block)
+        found.append(events.assign(user_id=block.entity_id, part=np.where(later, "test", "history")))
+    return pd.concat(found, ignore_index=True)
 
 
 def _said(block: Stored) -> int:

@@ -177,6 +177,7 @@ def _coverage(comparison: Comparison, best: Sequence[Arm]) -> dict[str, tuple[fl
     """Per source the share of test rows, and of known ids, that have knowledge."""
     if not best:
         return {}
-    tables = comparison.experiment.tables(best[0], 0)
+    # Of an id that has versions, whether there is any now.
+    tables = comparison.experiment.served_tables(best[0], 0) or comparison.experiment.tables(best[0], 0)
     of_rows = comparison.coverage(best[0])
     return {name: (of_rows[name], float((table.rows[1:] >= 0).mean())) for name, table in tables.items()}
