@@ -310,9 +310,11 @@ def test_lists_and_times_by_other_names(tmp_path: Path) -> None:
     log = pd.DataFrame({"user_id": random.integers(0, 20, 200), "impression_items": shown})
     log["clicked_items"] = [cell[: n % 2] for n, cell in enumerate(shown)]
     log["time"] = 1_700_000_000 + np.arange(200)
+    log["session_seconds"] = random.gamma(2, 30, 200)
     log.to_parquet(tmp_path / "behaviors.parquet")
     data = Config.load(start([tmp_path], tmp_path / "kar.toml").path).data
     assert (data.shown, data.clicked) == ("impression_items", "clicked_items")
+    assert "session_seconds" in (data.event_features or ()), "no id is a fraction, and it is over when it is known"
 
     bought = pd.DataFrame({"customer_id": random.integers(0, 20, 200), "article_id": random.integers(0, 30, 200)})
     bought["t_dat"] = [f"2020-09-{1 + n % 28:02}" for n in range(200)]

@@ -58,7 +58,8 @@ CONTEXT = {
 }  # fmt: skip
 OUTCOMES = {
     "next", "dwell", "watch", "watched", "played", "playtime", "scroll", "listen", "listened", "completion", "finish",
-    "finished", "duration", "spent", "verified", "revenue", "quantity", "amount", "comment", "summary", "reply",
+    "finished", "duration", "seconds", "minutes", "spent", "verified", "revenue", "quantity", "amount", "comment",
+    "summary", "reply",
 }  # fmt: skip
 LATER = {"helpful", "useful", "funny", "cool", "vote", "votes", "upvotes", "likes", "replies"}
 AGGREGATES = {"total", "count", "counts", "avg", "average", "mean", "num", "number", "sum", "n", "rate"}
