@@ -47,7 +47,9 @@ def test_a_run_without_traps_says_what_it_will_do_and_cost(tmp_path: Path, monke
     assert said["log"] == "6,000 events of 40 users with 30 items"
     assert said["ask"].startswith("gpt-4o-mini about 40 users and 30 items: 70 requests, ") and "$0.0" in said["ask"]
     assert said["train"].startswith("4 models with 3 seeds: 12 trainings, of 10 epochs at most (DeepFM, DeepFM + know")
-    assert not done.faults
+    assert not done.faults and "first look" not in said["train"]
+    more = dict(outlook(tmp_path, log(6000), items(), compare={"backbones": ["DIN", "DeepFM"], "seeds": 3}).steps)
+    assert more["train"].endswith("for a first look: kar-aug compare --backbone DIN --seeds 2")
 
 
 @pytest.mark.parametrize(

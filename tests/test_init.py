@@ -305,6 +305,24 @@ def test_impressions_whose_items_stand_in_lists(tmp_path: Path) -> None:
 # What cannot be told
 
 
+def test_lists_and_times_by_other_names(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    shown = [[f"N{n}" for n in random.choice(20, 4, replace=False)] for _ in range(200)]
+    log = pd.DataFrame({"user_id": random.integers(0, 20, 200), "impression_items": shown})
+    log["clicked_items"] = [cell[: n % 2] for n, cell in enumerate(shown)]
+    log["time"] = 1_700_000_000 + np.arange(200)
+    log["session_seconds"] = random.gamma(2, 30, 200)
+    log.to_parquet(tmp_path / "behaviors.parquet")
+    data = Config.load(start([tmp_path], tmp_path / "kar.toml").path).data
+    assert (data.shown, data.clicked) == ("impression_items", "clicked_items")
+    assert "session_seconds" in (data.event_features or ()), "no id is a fraction, and it is over when it is known"
+
+    bought = pd.DataFrame({"customer_id": random.integers(0, 20, 200), "article_id": random.integers(0, 30, 200)})
+    bought["t_dat"] = [f"2020-09-{1 + n % 28:02}" for n in range(200)]
+    (tmp_path / "shop").mkdir()
+    assert guessed(tmp_path / "shop", bought).columns["timestamp"] == "t_dat"
+
+
 def test_two_logs_are_one_line_that_lists_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shop(tmp_path))
     plays().assign(liked=1).to_csv("plays.csv", index=False)

@@ -21,6 +21,7 @@ from kar_aug.pipeline.workspace import ENTITIES, Workspace
 
 FAULT, WARNING = "fault", "warning"
 _FEW = 0.5  # share of ids of the log that are in the table about them
+_MANY = 12  # trainings: more take hours on a small machine
 _CLASHES = 0.01  # share of rows that stand beside one that says the opposite
 _CLIENTS = {"openai:": "openai", "model2vec:": "model2vec", "openvino:": "openvino", "transformers:": "transformers"}
 
@@ -238,8 +239,10 @@ def _trained(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Tra
     found = arms(settings)
     names = ", ".join(arm.name for arm in found[:4]) + (", ..." if len(found) > 4 else "")
     tuned = f", each after {settings.tune} trials" if settings.tune else ""
-    trainings = f"{len(found) * settings.seeds:,} trainings{tuned}, of {settings.epochs} epochs at most"
-    steps.append(("train", f"{len(found)} models with {settings.seeds} seeds: {trainings} ({names})"))
+    count = len(found) * settings.seeds
+    trainings = f"{count:,} trainings{tuned}, of {settings.epochs} epochs at most"
+    first = f"; for a first look: kar-aug compare --backbone {settings.backbones[0]} --seeds 2" if count > _MANY else ""
+    steps.append(("train", f"{len(found)} models with {settings.seeds} seeds: {trainings} ({names}){first}"))
     yield from _without(("tensorflow", "deepctr"), "compare", "online")
 
 

@@ -139,6 +139,8 @@ def _unfit(seen: Seen) -> str | None:
     last = (words(seen.name) or ("",))[-1]
     if seen.kind in ("text", "list") and last in TEXTS:
         return "free text: for prompts"
+    if seen.kind == "number" and (seen.numbers % 1 != 0).any():
+        return None  # "session_seconds": no id is a fraction
     if last in IDS - {"code", "number"} or told & SESSIONS or rank_as_id(seen.name, "item") == 1:
         rows = _ROWS_A_SESSION if told & SESSIONS else 1 if told & CATEGORIES else _ROWS_AN_ID
         if seen.distinct > _MOST_IDS or seen.distinct * rows > len(seen.there):

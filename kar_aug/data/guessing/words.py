@@ -22,7 +22,7 @@ ENTITY = {
 }  # fmt: skip
 # One word that is an id already.
 CODES = {"user": {"uid"}, "item": {"iid", "asin", "sku", "isbn", "gtin", "ean"}}
-TIMES = {"time", "timestamp", "ts", "date", "datetime", "at", "day", "created", "when", "unixtime"}
+TIMES = {"time", "timestamp", "ts", "date", "dat", "datetime", "at", "day", "created", "when", "unixtime"}
 OF_EVENTS = {
     "timestamp",
     "event",
@@ -48,7 +48,7 @@ WANTED = (
     ("view", "pv", "impression", "show", "pageview", "detail_view", "detail"),
 )
 GROUPS = {"impression", "request", "query", "search", "slate", "pageview", "display"}
-SHOWN = {"inview", "shown", "displayed", "candidates", "impressions", "clicked"}
+SHOWN = {"inview", "shown", "displayed", "candidates", "impression", "impressions", "exposed", "clicked"}
 CLICKED = {"clicked", "clicks"}
 # What is known before an event, and what only after it.
 CONTEXT = {
@@ -58,7 +58,8 @@ CONTEXT = {
 }  # fmt: skip
 OUTCOMES = {
     "next", "dwell", "watch", "watched", "played", "playtime", "scroll", "listen", "listened", "completion", "finish",
-    "finished", "duration", "spent", "verified", "revenue", "quantity", "amount", "comment", "summary", "reply",
+    "finished", "duration", "seconds", "minutes", "spent", "verified", "revenue", "quantity", "amount", "comment",
+    "summary", "reply",
 }  # fmt: skip
 LATER = {"helpful", "useful", "funny", "cool", "vote", "votes", "upvotes", "likes", "replies"}
 AGGREGATES = {"total", "count", "counts", "avg", "average", "mean", "num", "number", "sum", "n", "rate"}
@@ -85,8 +86,11 @@ SCENARIOS = {
     "games": {"game", "games", "developer", "playtime", "steam"},
     "news": {"news", "article", "articles", "headline", "headlines", "abstract", "subtitle"},
     "local-services": {"business", "restaurant", "restaurants", "venue", "hotel", "poi", "checkin", "latitude"},
-    "e-commerce": {"product", "products", "sku", "asin", "brand", "price", "cart", "store", "shop", "purchase"},
-}
+    "e-commerce": {
+        "product", "products", "prod", "sku", "asin", "brand", "price", "cart", "store", "shop", "purchase",
+        "transaction", "transactions", "colour", "color", "department",
+    },
+}  # fmt: skip
 
 
 def words(name: str) -> tuple[str, ...]:
