@@ -82,8 +82,10 @@ class Experiment:
             StoreError: One is damaged; the message names the file.
         """
         if self.config.check_vectors:
-            for opened in (*self._stores.values(), *self._codes.values()):
-                opened.verify()
+            for store in self._stores.values():
+                store.verify()
+            for codes in self._codes.values():
+                codes.verify()
 
     def tables(self, arm: Arm, seed: int) -> dict[str, KnowledgeTable]:
         """What the layer of an arm looks up: source -> vectors. Controls are drawn anew for each seed.
