@@ -88,6 +88,14 @@ def test_raw_ids_are_looked_up_and_a_new_item_has_codes_without_training(store: 
         layer.update(SemanticIds.make(store, levels=2, size=3, seed=1), [1])
 
 
+def test_ids_that_are_texts_are_looked_up_as_they_are(tmp_path: Path) -> None:
+    with VectorStore.writer(tmp_path / "texts", SPEC) as writer:
+        writer.append(["b", "a", "é"], ["key"] * 3, np.eye(3))
+    codes = SemanticIds.make(VectorStore.open(tmp_path / "texts"), levels=1, size=3)
+    (found,) = KnowledgeCodes(codes)(np.asarray([["é", "nobody"], ["", "b"]]))
+    np.testing.assert_array_equal(np.asarray(found).ravel(), codes.codes_of(["é", "nobody", "", "b"])[:, 0])
+
+
 def test_without_codes_it_is_said_how_to_get_some(store: VectorStore) -> None:
     with pytest.raises(StoreError, match=r"no codes of 'item'. Make some \(kar-aug codes\), and attach them"):
         Codes()(KnowledgeAugmentation({"item": store.align(VOCABULARY)}), {"item": keras.Input((1,), dtype="int32")})

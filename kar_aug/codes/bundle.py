@@ -93,8 +93,7 @@ class SemanticIds:
                 codebooks=write_group(folder, f"{generation:05d}-codebooks", codebooks=kmeans.codebooks),
                 generation=generation,
             )
-            made = cls(folder, manifest, *_nothing(levels))
-            return made._with_new(store, made._kmeans_of(kmeans), on_progress)
+            return cls(folder, manifest, *_nothing(levels))._with_new(store, on_progress)
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -148,8 +147,7 @@ class SemanticIds:
                 path=self.path, left=self.manifest.version, right=store.spec.version,
             )  # fmt: skip
         with _only_writer(self.path):
-            newest = type(self).open(self.path)
-            return newest._with_new(store, newest.kmeans, on_progress)
+            return type(self).open(self.path)._with_new(store, on_progress)
 
     def without(self, ids: Collection[EntityId]) -> Self:
         """Take items out for good, of the folder too. All others keep their codes and digits."""
@@ -198,7 +196,7 @@ class SemanticIds:
         """The codebooks."""
         manifest = self.manifest
         shape = (manifest.levels, manifest.size, manifest.dimension)
-        return ResidualKMeans(mapped(self.path, manifest.codebooks, "codebooks", f"float32 {shape}"))
+        return ResidualKMeans(np.asarray(mapped(self.path, manifest.codebooks, "codebooks", f"float32 {shape}")))
 
     def codes_of(self, ids: Sequence[EntityId | None] | Array) -> npt.NDArray[np.int32]:
         """Per id its codes, (ids, levels), zeros where it has none."""
@@ -276,11 +274,7 @@ class SemanticIds:
                     ) from None
         return total
 
-    def _kmeans_of(self, kmeans: ResidualKMeans) -> ResidualKMeans:
-        self.__dict__["kmeans"] = kmeans  # what `cached_property` would read
-        return kmeans
-
-    def _with_new(self, store: Snapshot, kmeans: ResidualKMeans, on_progress: Callable[[int], None]) -> Self:
+    def _with_new(self, store: Snapshot, on_progress: Callable[[int], None]) -> Self:
         """Give codes to what has none, and publish."""
         ids: list[Array] = []
         codes: list[Array] = []
@@ -290,7 +284,7 @@ class SemanticIds:
             here = stored_ids(store.ids_at(some))
             new = self._index.find(here if here.dtype.kind == "i" else given_ids(here)) < 0
             ids.append(here[new])
-            codes.append(kmeans.encode(store.vectors_at(some[new])).astype(np.uint16))
+            codes.append(self.kmeans.encode(store.vectors_at(some[new])).astype(np.uint16))
             on_progress(len(some))
         found = np.concatenate([self._codes[:0], *codes])
         digits = new_digits(found, self._codes, self._digits)
