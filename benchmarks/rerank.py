@@ -3,8 +3,8 @@
     python benchmarks/rerank.py --data FOLDER [--users 300] [--backbones kar:PRM,PRM] [--seeds 1] [--epochs 4]
 
 FOLDER is that of benchmarks/ml1m.py: ratings, movies, users and item_knowledge_*.parquet of MovieLens-1M. Texts become
-vectors by TF-IDF and a truncated SVD of 64 numbers, in seconds: no encoder is needed, and none of them is measured.
-What is written holds rows of the data: keep the output out of version control. Printed are the table and what it says.
+vectors by TF-IDF and a truncated SVD of 64 numbers, in seconds: no encoder is needed, and none is measured. What is
+written holds rows of the data: keep the output out of version control. Printed are the table and what it says.
 """
 
 from __future__ import annotations

@@ -44,6 +44,10 @@ class Registry:
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and all(self._place(part) is not None for part in self._parts(name))
 
+    def lists(self, name: str) -> bool:
+        """Whether it is a name of the lists, and not merely of something that can be imported."""
+        return name in self._places or bool(self._family(name))
+
     def load(self, name: str) -> Any:
         """What a name stands for; of a family, its loader with the member's name given.
 
@@ -135,9 +139,9 @@ RERANKERS = Registry(
 )
 
 
-def load_backbone(name: str) -> Any:
-    """What the name of a backbone stands for, of clicks or of lists."""
-    return (RERANKERS if name in RERANKERS else BACKBONES).load(name)
+def backbones_with(name: str) -> Registry:
+    """Which registry has the name of a backbone: that of lists, or that of clicks, and of all that is in a module."""
+    return RERANKERS if RERANKERS.lists(name) else BACKBONES
 
 
 CONTROLS = Registry(

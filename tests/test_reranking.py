@@ -24,6 +24,7 @@ from kar_aug.config import CompareConfig, Config, DataConfig
 from kar_aug.errors import ConfigError
 from kar_aug.pipeline.comparing import Compared
 from kar_aug.pipeline.workspace import Workspace
+from kar_aug.registry import BACKBONES, RERANKERS, backbones_with
 
 CHOSEN = {
     "task": "rerank", "backbones": ["kar:PRM"], "knowledge": ["item"], "controls": ["shuffled"], "seeds": 1,
@@ -108,6 +109,7 @@ def test_lists_must_be_named_and_models_be_those_of_lists() -> None:
         CompareConfig(task="rerank", backbones=("DeepFM",))
     with pytest.raises(ConfigError, match="there is no backbone 'PRM'"):
         CompareConfig(backbones=("PRM",))
+    assert backbones_with("deepctr:AFM") is BACKBONES and backbones_with("kar:PRM") is RERANKERS
     with pytest.raises(ConfigError, match="metric must be"):
         CompareConfig(metric="AUC")
 

@@ -18,7 +18,7 @@ from kar_aug.compare.versions import GivenVersions
 from kar_aug.config import CompareConfig, TrainingConfig
 from kar_aug.data.samples import Samples
 from kar_aug.pipeline.workspace import Workspace
-from kar_aug.registry import ADAPTORS, BACKBONES, CONTROLS, INJECTIONS, RERANKERS
+from kar_aug.registry import ADAPTORS, CONTROLS, INJECTIONS, backbones_with
 
 # Raised by whoever changes what a training comes to: its numbers are of another kind then, and runs of before are not
 # reused. A test trains a few arms and compares them with what they came to when this was last raised.
@@ -209,8 +209,7 @@ def code_version() -> str:
 def _code_of_others(arm: Arm) -> dict[str, str]:
     """The files that an arm's names lead to outside of kar-aug, which no `RESULTS_VERSION` watches."""
     kinds = (
-        (BACKBONES, arm.backbone),
-        (RERANKERS, arm.backbone),
+        (backbones_with(arm.backbone), arm.backbone),
         (CONTROLS, arm.knowledge),
         (CONTROLS, arm.beside),
         (INJECTIONS, arm.injection),

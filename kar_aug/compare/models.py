@@ -18,13 +18,13 @@ from kar_aug.config import TrainingConfig
 from kar_aug.data.samples import Samples
 from kar_aug.errors import ConfigError, KarError
 from kar_aug.layers import KnowledgeAugmentation
-from kar_aug.registry import INJECTIONS, load_backbone
+from kar_aug.registry import INJECTIONS, backbones_with
 
 
 def keras_for(arm: Arm, settings: TrainingConfig) -> str:
     """Which of Keras's interfaces the model of an arm is written for: "2" or "3"."""
     with _named(arm, "loaded"):
-        return keras_of(load_backbone(arm.backbone), settings.keras)
+        return keras_of(backbones_with(arm.backbone).load(arm.backbone), settings.keras)
 
 
 def build(
@@ -68,7 +68,7 @@ def build(
     features = (*samples.features, *samples.keys) if tables else samples.features
     with _named(arm, "built"):
         given = objective.given(samples, features)
-        model = load_backbone(arm.backbone)(given, chosen, augmentation, injection)
+        model = backbones_with(arm.backbone).load(arm.backbone)(given, chosen, augmentation, injection)
     known = [feature.name for feature in features]
     for name in input_names(model):
         if name not in known:

@@ -48,6 +48,8 @@ def predict_with(
     Raises:
         StoreError: `compare` trained none on this data and knowledge, or it knows nothing of users.
     """
+    if workspace.config.compare.task != "ctr":
+        raise StoreError('Models of lists predict no clicks: these are compared under task = "ctr".')
     experiment, run = sound_run(workspace, backbone, 0)
     if "user" not in run.arm.entities:
         raise StoreError(f"{run.arm.name} knows nothing of users.")
