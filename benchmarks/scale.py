@@ -136,12 +136,15 @@ def storm(engine: str, victim: str, kills: int, rows: int) -> Storm:
             _end(run)
         if victim == "worker":
             run.wait(900)
+        cached = 0
         for _ in range(2):  # what failed for now is asked again
-            _run(Path(name), engine).wait(900)
-        counts = there.cache.stats().counts
-        cached, spent = sum(counts[status] for status in ("ok", "truncated")), _spent(there)
+            if cached < rows:
+                _run(Path(name), engine).wait(900)
+                counts = there.cache.stats().counts
+                cached = sum(counts[status] for status in ("ok", "truncated"))
+        spent = _spent(there)
         answered = sum(faulty.paid.values())
-    lost = len(faulty.paid) - cached + (rows - len(faulty.paid))
+    lost = rows - cached
     overspent = answered * _DOLLARS - spent
     return Storm(
         f"{kills} SIGKILLs of {'a' if victim == 'worker' else 'the'} {victim}, {engine}, {rows:,} prompts", dead,

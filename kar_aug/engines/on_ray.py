@@ -95,9 +95,8 @@ def asked(dataset: Any, ask: Ask, *, workers: int, batch_size: int = _ROWS, rend
         render: of rows; None where the dataset holds prompts.
 
     Example:
-        >>> histories = ray.data.read_parquet("s3://bucket/histories")  # doctest: +SKIP
-        >>> answers = asked(histories, Ask(project, workers=64), workers=64, render=Render(project, "user"))
-        ... # doctest: +SKIP
+        histories = ray.data.read_parquet("s3://bucket/histories")
+        answers = asked(histories, Ask(project, workers=64), workers=64, render=Render(project, "user"))
     """
     if render is not None:
         dataset = dataset.map_batches(render, batch_format="pyarrow", batch_size=batch_size)

@@ -46,9 +46,9 @@ def in_arrow(*functions: Callable[[Any], Any], columns: Iterable[str] = ()) -> C
         columns: those that are kept, in the order of the schema that Spark is given; all if none are named.
 
     Example:
-        >>> names = [field.split()[0] for field in ANSWERED.split(", ")]
-        >>> ask = in_arrow(Render(project, "user"), Ask(project, workers=64), columns=names)  # doctest: +SKIP
-        >>> answers = histories.mapInArrow(ask, ANSWERED)  # doctest: +SKIP
+        names = [field.split()[0] for field in ANSWERED.split(", ")]
+        ask = in_arrow(Render(project, "user"), Ask(project, workers=64), columns=names)
+        answers = histories.mapInArrow(ask, ANSWERED)
     """
     names = list(columns)
 
