@@ -93,6 +93,7 @@ def test_what_an_attribute_changes_is_measured_and_reported(folder: Path, server
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("step_by_step")
 def test_a_trained_model_says_what_its_predictions_do(folder: Path, server: ChatServer) -> None:
     opened = project(server)
     opened.generate("user")

@@ -131,6 +131,7 @@ def project(own_tables: Path, tmp_path: Path) -> Path:
     settings = settings.replace('backbones = ["DeepFM"]', 'backbones = ["two-tower", "theirs.wide:build"]')
     settings = settings.replace("controls = []", 'controls = ["negated"]\ninjections = ["fields+likeness"]')
     settings = settings.replace("[data]", "[data]\nevent_features = []")  # the fewer inputs, the sooner it is built
+    settings = settings.replace("batch_size = 1024", "batch_size = 128")  # enough steps that no two arms predict alike
     (folder / "kar.toml").write_text(settings.replace("epochs = 2", "epochs = 1"))
     for name, content in PACKAGE.items():
         path = tmp_path / "installed" / name
