@@ -49,13 +49,17 @@ def integers(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def texts(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """Raw texts, and Keras's own look-up of them."""
+    """Raw texts, and Keras's own look-up of them, beside a number that Keras scales."""
     ids, kind = (keras.Input((1,), name=name, dtype="string") for name in ("id", "kind"))
+    price, scaled = keras.Input((1,), name="price"), layers.Normalization()
+    scaled.adapt(np.asarray([[1.0], [2.0], [6.0]]))
     fields = KnowledgeAugmentation({"id": raw_store(folder / "ids", NAMES)})({"id": ids})
     embedded = layers.Flatten()(layers.Embedding(4, 3)(layers.StringLookup(vocabulary=["u", "v"])(kind)))
-    model = keras.Model([ids, kind], layers.Dense(1)(layers.Concatenate()([fields["id"], embedded])))
-    asked = np.asarray([*NAMES, "b", "A"], object)[:, None]
-    return model, {"id": asked, "kind": np.asarray(["u", "v", "w", "", "u", "u", "ü"], object)[:, None]}
+    joined = layers.Concatenate()([fields["id"], embedded, scaled(price)])
+    model = keras.Model([ids, kind, price], layers.Dense(1)(joined))
+    kinds = np.asarray(["u", "v", "w", "", "u", "u", "ü"], object)[:, None]
+    prices = np.linspace(0, 9, 7, dtype="float32")[:, None]
+    return model, {"id": np.asarray([*NAMES, "b", "A"], object)[:, None], "kind": kinds, "price": prices}
 
 
 def histories(folder: Path) -> tuple[Any, dict[str, Any]]:
