@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -27,11 +26,13 @@ def tables_by_places(model: Any) -> Iterator[list[str]]:
     layers = [layer for layer in knowledge_layers(model, _KINDS) if getattr(layer, "lookup_table", None) is not None]
     former = [layer.lookup_table for layer in layers]
     sorted_tables = [_SortedTable(table) for table in former]
-    changes = list(zip(layers, repeat("lookup_table"), former, sorted_tables, strict=False))
+    changes: list[tuple[Any, str, Any, Any]] = []
+    for layer, before, now in zip(layers, former, sorted_tables, strict=True):
+        changes.append((layer, "lookup_table", before, now))
     for layer in knowledge_layers(model, (keras.layers.Normalization,)):
         for name in ("mean", "variance"):
-            held = getattr(layer, name, None)
-            changes.append((layer, name, held, None if held is None else np.asarray(held)))
+            if (held := getattr(layer, name, None)) is not None:
+                changes.append((layer, name, held, np.asarray(held)))
     for layer, name, _, now in changes:
         object.__setattr__(layer, name, now)  # Keras does not track it
     try:
