@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, augment, prestore
-from kar_aug._keras import keras, tf
+from kar_aug._keras import IS_KERAS_3, keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.layers import KnowledgeVectors
 from kar_aug.models.export import export
@@ -66,7 +66,7 @@ def histories(folder: Path) -> tuple[Any, dict[str, Any]]:
     """Texts in sequences, of which one was added since, with padding; a mask, and a comparison of the user's own."""
     item, hist = (keras.Input((n,), name=name, dtype="string") for name, n in (("item", 1), ("hist", 3)))
     store = raw_store(folder / "ids", NAMES)
-    augmentation = KnowledgeAugmentation({"item": store}, mask_zero=True, name="kar")
+    augmentation = KnowledgeAugmentation({"item": store}, mask_zero=not IS_KERAS_3, name="kar")  # which masks no texts
     found = augmentation({"item": [item, hist]})["item"]
     vectors = KnowledgeVectors(store, 3, spare=1, name="frozen")
     is_a = keras.layers.Lambda(lambda ids: tf.cast(ids == "a", "float32"), output_shape=(1,))(item)
