@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, augment, prestore
-from kar_aug._keras import keras, tf
+from kar_aug._keras import IS_KERAS_3, keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.layers import KnowledgeVectors
 from kar_aug.models.export import export
@@ -49,20 +49,24 @@ def integers(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def texts(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """Raw texts, and Keras's own look-up of them."""
+    """Raw texts, and Keras's own look-up of them, beside a number that Keras scales."""
     ids, kind = (keras.Input((1,), name=name, dtype="string") for name in ("id", "kind"))
+    price, scaled = keras.Input((1,), name="price"), layers.Normalization()
+    scaled.adapt(np.asarray([[1.0], [2.0], [6.0]]))
     fields = KnowledgeAugmentation({"id": raw_store(folder / "ids", NAMES)})({"id": ids})
     embedded = layers.Flatten()(layers.Embedding(4, 3)(layers.StringLookup(vocabulary=["u", "v"])(kind)))
-    model = keras.Model([ids, kind], layers.Dense(1)(layers.Concatenate()([fields["id"], embedded])))
-    asked = np.asarray([*NAMES, "b", "A"], object)[:, None]
-    return model, {"id": asked, "kind": np.asarray(["u", "v", "w", "", "u", "u", "ü"], object)[:, None]}
+    joined = layers.Concatenate()([fields["id"], embedded, scaled(price)])
+    model = keras.Model([ids, kind, price], layers.Dense(1)(joined))
+    kinds = np.asarray(["u", "v", "w", "", "u", "u", "ü"], object)[:, None]
+    prices = np.linspace(0, 9, 7, dtype="float32")[:, None]
+    return model, {"id": np.asarray([*NAMES, "b", "A"], object)[:, None], "kind": kinds, "price": prices}
 
 
 def histories(folder: Path) -> tuple[Any, dict[str, Any]]:
     """Texts in sequences, of which one was added since, with padding; a mask, and a comparison of the user's own."""
     item, hist = (keras.Input((n,), name=name, dtype="string") for name, n in (("item", 1), ("hist", 3)))
     store = raw_store(folder / "ids", NAMES)
-    augmentation = KnowledgeAugmentation({"item": store}, mask_zero=True, name="kar")
+    augmentation = KnowledgeAugmentation({"item": store}, mask_zero=not IS_KERAS_3, name="kar")  # which masks no texts
     found = augmentation({"item": [item, hist]})["item"]
     vectors = KnowledgeVectors(store, 3, spare=1, name="frozen")
     is_a = keras.layers.Lambda(lambda ids: tf.cast(ids == "a", "float32"), output_shape=(1,))(item)

@@ -1,4 +1,4 @@
-"""Keras's own look-ups of raw values, StringLookup and IntegerLookup, without the hash tables that they are made of."""
+"""What Keras's own layers of raw values look up or hold beside their weights, as other runtimes can have it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _KINDS = (keras.layers.StringLookup, keras.layers.IntegerLookup)
 
 @contextmanager
 def tables_by_places(model: Any) -> Iterator[list[str]]:
-    """Inside the block, look-ups in the model are traced as searches in sorted tables.
+    """Inside the block, look-ups in the model (StringLookup and IntegerLookup) are traced as searches in sorted tables
+    in place of hash tables, and the numbers of a Normalization as constants: tensors would be asked for as inputs.
 
     Yields:
         The texts that they know.
@@ -25,13 +26,20 @@ def tables_by_places(model: Any) -> Iterator[list[str]]:
     layers = [layer for layer in knowledge_layers(model, _KINDS) if getattr(layer, "lookup_table", None) is not None]
     former = [layer.lookup_table for layer in layers]
     sorted_tables = [_SortedTable(table) for table in former]
-    for layer, table in zip(layers, sorted_tables, strict=True):
-        object.__setattr__(layer, "lookup_table", table)  # Keras does not track it
+    changes: list[tuple[Any, str, Any, Any]] = []
+    for layer, before, now in zip(layers, former, sorted_tables, strict=True):
+        changes.append((layer, "lookup_table", before, now))
+    for layer in knowledge_layers(model, (keras.layers.Normalization,)):
+        for name in ("mean", "variance"):
+            if (held := getattr(layer, name, None)) is not None:
+                changes.append((layer, name, held, np.asarray(held)))
+    for layer, name, _, now in changes:
+        object.__setattr__(layer, name, now)  # Keras does not track it
     try:
         yield [text for table in sorted_tables for text in table.known if isinstance(text, str)]
     finally:
-        for layer, table in zip(layers, former, strict=True):
-            object.__setattr__(layer, "lookup_table", table)
+        for layer, name, before, _ in changes:
+            object.__setattr__(layer, name, before)
 
 
 class _SortedTable:
