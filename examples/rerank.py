@@ -12,7 +12,7 @@ import pandas as pd
 from kar_aug import Project, VectorStore
 from kar_aug.cache import StoreSpec
 
-USERS, ITEMS, PAGES, SHOWN = 40, 60, 12, 6
+USERS, ITEMS, PAGES, SHOWN = 120, 60, 12, 6
 random = np.random.default_rng(0)
 taste, kind = random.integers(0, 2, USERS), random.integers(0, 2, ITEMS)
 pages = [
@@ -27,10 +27,11 @@ log = pd.DataFrame(pages, columns=pd.Index(names))
 with tempfile.TemporaryDirectory() as folder:
     settings = {
         "workdir": folder,
-        "data": {"lists": "impressions", "history": 18, "history_length": 10, "validation": 0.2, "test": 0.2},
+        "data": {"lists": "impressions", "history": 18, "events": "clicks", "validation": 0.2, "test": 0.2},
         "compare": {
             "task": "rerank", "backbones": ["PRM"], "knowledge": ["item"], "controls": ["shuffled"], "seeds": 1,
-            "jobs": 1, "epochs": 4, "batch_size": 32, "learning_rate": 0.01, "embedding_dim": 8, "hidden_units": [16],
+            "injections": ["similarity"], "jobs": 1, "epochs": 6, "batch_size": 32, "learning_rate": 0.01,
+            "embedding_dim": 8, "hidden_units": [16],
         },
     }  # fmt: skip
     project = Project(settings, interactions=log, items=pd.DataFrame({"item_id": range(ITEMS)}))
@@ -45,12 +46,15 @@ with tempfile.TemporaryDirectory() as folder:
 
     serve = tf.saved_model.load(str(project.export(Path(folder) / "serving", "PRM"))).signatures["serving_default"]
     first = log[log["user_id"] == 0]
-    clicked, shown = first[:30], first[-SHOWN:]
-    asked = {
+    before, shown = first[:-SHOWN], first[-SHOWN:]
+    clicked = before[before["label"] > 0]
+    asked = {  # what kar_aug.json in the folder says
         "item_id": tf.constant([shown["item_id"]], tf.int64),
-        "timestamp": tf.constant([float(shown["timestamp"].iloc[0])], tf.float64),
+        "timestamp": tf.constant([shown["timestamp"].iloc[0]], tf.float64),
         "hist_item_id": tf.constant([clicked["item_id"]], tf.int64),
-        "hist_timestamp": tf.constant([clicked["timestamp"].astype(float)], tf.float64),
+        "hist_timestamp": tf.constant([clicked["timestamp"]], tf.float64),
+        "past_item_id": tf.constant([before["item_id"]], tf.int64),
+        "past_label": tf.constant([before["label"]], tf.float64),
     }
     known = serve.structured_input_signature[1]
     scores = serve(**{name: values for name, values in asked.items() if name in known})["scores"].numpy()[0]
