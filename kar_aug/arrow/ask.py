@@ -98,6 +98,11 @@ class Ask(OpensOnce[_Opened]):
         self._prices = workspace.config.path(prices).resolve() if prices else None
         self._retry, self._texts, self._is_stopped = retry_failed, texts, is_stopped
 
+    @property
+    def opens(self) -> tuple[object, ...]:
+        """Cache, prices and server."""
+        return self._cache, self._prices, self._model.base_url, self._model.model
+
     def open(self) -> _Opened:
         """The cache, and the prices."""
         return _Opened(self._cache, self._prices)

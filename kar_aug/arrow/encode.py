@@ -53,6 +53,11 @@ class Encode(OpensOnce[Encoder]):
         self._encoder, self._long_texts = _absolute(config.encoder), config.long_texts
         self._truncate_dim, self._dtype = config.truncate_dim, config.dtype
 
+    @property
+    def opens(self) -> tuple[object, ...]:
+        """The encoder, and how it takes long texts."""
+        return self._encoder, self._long_texts
+
     def open(self) -> Encoder:
         """The encoder."""
         return load_encoder(self._encoder, long_texts=self._long_texts)

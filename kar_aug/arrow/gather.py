@@ -29,6 +29,11 @@ class Gather(OpensOnce[Mapping[str, VectorStore]]):
     def __init__(self, stores: Mapping[str, Path | str]) -> None:
         self._stores = {column: Path(path).resolve() for column, path in stores.items()}
 
+    @property
+    def opens(self) -> tuple[object, ...]:
+        """Columns and folders."""
+        return tuple(self._stores.items())
+
     def open(self) -> Mapping[str, VectorStore]:
         """The stores."""
         return {column: VectorStore.open(path) for column, path in self._stores.items()}

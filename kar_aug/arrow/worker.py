@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import pickle
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -25,28 +22,28 @@ class OpensOnce(ABC, Generic[T]):
     Spark unpickles a function for every task, in processes that live long: what is open there is found by the settings.
     """
 
+    @property
+    @abstractmethod
+    def opens(self) -> tuple[object, ...]:
+        """What decides what is opened: of functions of one class, those that are equal in this share it."""
+
     @abstractmethod
     def open(self) -> T:
         """Open a cache, a store, an encoder ..., in this process."""
 
     @property
     def opened(self) -> T:
-        """What `open` gave in this process, to the first function with these settings."""
-        found: T = _once(type(self), vars(self), self.open)
-        return found
+        """What `open` gave in this process, to the first function that opens the same."""
+        # A fork has no right to its parent's connections.
+        place = os.getpid(), f"{type(self).__qualname__} {self.opens}"
+        with _lock:
+            if place not in _open:
+                _open[place] = self.open()
+            found: T = _open[place]
+            return found
 
 
 def workspace_of(project: Project | Workspace) -> Workspace:
     """What functions take their settings from, which may be given as either."""
     inside: Workspace = vars(project).get("workspace", project)
     return inside
-
-
-def _once(kind: type, settings: dict[str, Any], open_: Callable[[], T]) -> T:
-    written = pickle.dumps((kind.__qualname__, sorted(settings.items(), key=lambda item: item[0])))
-    place = os.getpid(), hashlib.sha256(written).hexdigest()  # a fork has no right to its parent's connections
-    with _lock:
-        if place not in _open:
-            _open[place] = open_()
-        found: T = _open[place]
-        return found

@@ -19,6 +19,8 @@ from kar_aug.errors import MissingDependencyError
 from kar_aug.pipeline.generation import Generated, Job
 from kar_aug.pipeline.watch import SILENT, Watch
 
+# It says so of every pandas from 3.0 on, whatever of it is used.
+warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
 try:
     from pyspark.sql import SparkSession
 except ImportError:
@@ -70,12 +72,9 @@ class _Spark:
         if not files:
             return
         names = Outcome._fields[:-1]
-        with warnings.catch_warnings():  # that it does not know the latest pandas, which is not used here
-            warnings.simplefilter("ignore", FutureWarning)
-            rows = self._spark.sparkContext.parallelize([tuple(file) for file in files], len(files))
-            asked = self._spark.createDataFrame(rows, "path string, entity string").mapInArrow(in_arrow(call), OUTCOME)
-            outcomes = asked.groupBy(*names).agg({"rows": "sum"}).collect()
-        for row in outcomes:
+        rows = self._spark.sparkContext.parallelize([tuple(file) for file in files], len(files))
+        asked = self._spark.createDataFrame(rows, "path string, entity string").mapInArrow(in_arrow(call), OUTCOME)
+        for row in asked.groupBy(*names).agg({"rows": "sum"}).collect():
             on_outcome(Outcome._make((*(row[name] for name in names), row["sum(rows)"])))
 
 
