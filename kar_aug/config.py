@@ -263,7 +263,8 @@ class LanguageModel:
         extra: further parameters of a request, such as reasoning_effort; part of the key too.
         omit: parameters that the server does not take ("seed"; "response_format": answers are checked by their schema
             all the same).
-        service_tier: "flex" asks OpenAI for the same answers at half the price, later.
+        service_tier: "flex" asks OpenAI for the same answers at half the price, later; "priority" sooner, at up to
+            twice the price, which the limits reckon with.
         concurrency: most requests in flight; fewer when the server asks to slow down.
         rpm, tpm: most requests and tokens a minute.
         timeout: seconds until a request counts as lost.

@@ -253,6 +253,21 @@ def test_flex_is_asked_for_and_charged_by_the_tier_that_answered(
     assert cache.spent() <= 0.3, "also where the server did not answer in the cheaper tier"
 
 
+@pytest.mark.parametrize("said", [b'"service_tier": "priority", ', b""])
+@pytest.mark.parametrize("asked", [{"service_tier": "priority"}, {"extra": {"service_tier": "priority"}}])
+def test_a_dearer_tier_is_reckoned_with_before_it_is_asked_for_and_where_the_server_does_not_say_its_own(
+    cache: TextCache, prices: Prices, asked: dict[str, Any], said: bytes
+) -> None:
+    def answering(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        return 200, {}, completion("A film.").replace(b'"object"', said + b'"object"')
+
+    with ChatServer(answering) as server:
+        assert ask(server, cache, 2, prices, **asked).cost == pytest.approx(2 * 0.013 * 2)
+        with pytest.raises(LimitReached):
+            ask(server, cache, 50, prices, **asked, max_cost=0.3)
+        assert len(server.requests) * 0.013 * 2 <= 0.3
+
+
 @pytest.mark.parametrize("usage", [b"null", b"[]", b'{"prompt_tokens": -1}', b'{"prompt_tokens": 1' + b"0" * 30 + b"}"])
 def test_odd_usage_costs_no_answer(cache: TextCache, prices: Prices, usage: bytes) -> None:
     body = b'{"choices": [{"message": {"content": "A film."}, "finish_reason": "stop"}], "usage": ' + usage + b"}"

@@ -120,9 +120,9 @@ class Answer:
     """What came back for one question. `status` is a `Status`, or its word; only "ok" is knowledge unless asked for.
 
     `cost` is in US dollars, None if the model's price is not known, and the most that it can be where the server did
-    not say its tokens (which are 0 then); `seconds` from request to response; `tier` is "", "flex" or "batch";
-    `served_model` is what the server says it asked; `raw` the response as it came; `rules` the number of those by which
-    status and text were read from it, 0 where nobody knows.
+    not say its tokens (which are 0 then); `seconds` from request to response; `tier` is "", "flex", "batch" or
+    "priority"; `served_model` is what the server says it asked; `raw` the response as it came; `rules` the number of
+    those by which status and text were read from it, 0 where nobody knows.
     """
 
     key: str

@@ -55,7 +55,7 @@ answers = sa.Table(
     sa.Column("created", sa.Text, nullable=False),
     sa.Column("parameters", sa.Text),  # JSON; with model and messages, all that the key is made of
     sa.Column("served_model", sa.Text),
-    sa.Column("tier", sa.Text),  # "", "flex" or "batch": what it was charged by
+    sa.Column("tier", sa.Text),  # "", "flex", "batch" or "priority": what it was charged by
     sa.Column("cost", sa.Float),  # US dollars; NULL where the model's price is not known
     sa.Column("raw", sa.LargeBinary),  # the response as it came, zlib
     sa.Column("checksum", sa.Text),  # of text and raw; NULL in rows of formats 1 and 2

@@ -9,7 +9,7 @@ from typing import Any
 from kar_aug.cache import Answer, Status
 from kar_aug.cache.texts.tables import RULES
 from kar_aug.generate.choices import End, Said, document_of, read_said
-from kar_aug.generate.cost import Price, most_cost
+from kar_aug.generate.cost import TIERS, Price, most_cost
 from kar_aug.generate.questions import Question
 from kar_aug.generate.usage import Usage, read_usage
 from kar_aug.prompts.schema import answer_fault
@@ -28,6 +28,7 @@ def read_answer(
     served_model: str | None = None,
     seconds: float = 0.0,
     tier: str = "",
+    asked_tier: str = "",
     unlimited: int = 0,
 ) -> Answer:
     """The answer in a response body, which is kept as it came. One that cannot be read is "malformed".
@@ -35,6 +36,8 @@ def read_answer(
     Args:
         price: of the model, None if not known.
         served_model: the name by which the server is to answer, that of the question if None.
+        tier: that it is charged by, whatever it says: "batch".
+        asked_tier: that it is charged by if it does not say.
         unlimited: tokens of an answer where no parameter limits it.
     """
     read = document_of(body)
@@ -43,8 +46,9 @@ def read_answer(
     served = str(document.get("model") or "")
     wrong_model = bool(served) and not same_model(served, served_model or question.model)
     status = Status.WRONG_MODEL if wrong_model and said else _status(said, question.schema)
-    if not tier and document.get("service_tier") == "flex":
-        tier = "flex"
+    if not tier:
+        said_tier = document.get("service_tier")
+        tier = asked_tier if said_tier is None else said_tier if said_tier in TIERS else ""
     usage = read_usage(document, empty=not (said and said.text))
     cost = None if price is None else _cost(usage, price, question, unlimited, tier)
     return Answer(
@@ -96,5 +100,5 @@ def same_model(served: str, asked: str) -> bool:
 def _cost(usage: Usage | None, price: Price, question: Question, unlimited: int, tier: str) -> float:
     """US dollars; where the server does not say what it charges for, the most that it can be."""
     if usage is None:
-        return most_cost(price, question.messages, question.parameters, unlimited, tier if tier == "batch" else "")
+        return most_cost(price, question.messages, question.parameters, unlimited, "" if tier == "flex" else tier)
     return price.of(usage.prompt, usage.completion, cached_tokens=usage.cached, tier=tier)

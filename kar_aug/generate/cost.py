@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kar_aug.config import longest_answer
+from kar_aug.config import LanguageModel, longest_answer
 from kar_aug.errors import ConfigError, GenerationError
 from kar_aug.generate.structured import sent
 
@@ -23,25 +23,33 @@ _TOKEN_BYTES = 3.6  # of the movie scenario's prompts, whose dates and names are
 _TABLES_SECONDS = 15.0  # to fetch a tokenizer's tables
 _SNAPSHOT = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4}|\d{8}|latest)$")
 DISCOUNTED = ("batch", "flex")
+PRIORITY = "priority"
+TIERS = (*DISCOUNTED, PRIORITY)  # that are charged otherwise than the usual one
 
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars per million tokens. `cached` is for prompt tokens that the server had in its prefix cache."""
+    """US dollars per million tokens. `cached` is for prompt tokens that the server had in its prefix cache; `discount`
+    the share that the tiers "batch" and "flex" are charged less, `priority` what the tier "priority" is charged in
+    times.
+    """
 
     prompt: float
     completion: float
     cached: float
     discount: float = 0.5
+    priority: float = 2.0
 
     def of(self, prompt_tokens: int, completion_tokens: int, *, cached_tokens: int = 0, tier: str = "") -> float:
-        """US dollars for one answer. `tier` is "", "flex" or "batch"; the latter two are charged less."""
+        """US dollars for one answer. `tier` is "" or one of `TIERS`."""
         full = (
             (prompt_tokens - cached_tokens) * self.prompt
             + cached_tokens * self.cached
             + completion_tokens * self.completion
         ) / 1e6
-        return full * (1 - self.discount) if tier in DISCOUNTED else full
+        if tier in DISCOUNTED:
+            return full * (1 - self.discount)
+        return full * self.priority if tier == PRIORITY else full
 
 
 class Prices:
@@ -95,13 +103,14 @@ def _parse(document: Mapping[str, Any], path: str) -> dict[str, Price]:
     for model, row in models.items() if isinstance(models, dict) else ():
         try:
             prompt, completion = float(row["prompt"]), float(row["completion"])
-            price = Price(prompt, completion, float(row.get("cached", prompt)), float(row.get("discount", 0.5)))
+            cached, discount = float(row.get("cached", prompt)), float(row.get("discount", 0.5))
+            price = Price(prompt, completion, cached, discount, float(row.get("priority", 2.0)))
         except (KeyError, TypeError, ValueError, AttributeError):
             raise ConfigError(
                 f"{path}: the price of {model!r} must be written as: "
                 f'[models."{model}"] with prompt = 0.15 and completion = 0.60 (US dollars per million tokens)'
             ) from None
-        dollars = (price.prompt, price.completion, price.cached)
+        dollars = (price.prompt, price.completion, price.cached, price.priority)
         if not all(0 <= each < math.inf for each in dollars) or not 0 <= price.discount <= 1:
             raise ConfigError(
                 f"{path}: the price of {model!r} must be finite and not negative, its discount between 0 and 1."
@@ -157,6 +166,11 @@ def most_sent(messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, An
     )
 
 
+def asked_tier(model: LanguageModel) -> str:
+    """The tier that plain requests ask for, where it costs more than the usual one."""
+    return PRIORITY if PRIORITY in (model.service_tier, model.extra.get("service_tier")) else ""
+
+
 def most_cost(
     price: Price, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any], unlimited: int, tier: str = ""
 ) -> float:
@@ -164,7 +178,8 @@ def most_cost(
 
     Args:
         unlimited: tokens of an answer where the parameters do not limit it.
-        tier: that is sure to be charged by, as a batch is. A server need not answer in the tier that it was asked for.
+        tier: that is sure to be charged by, as a batch is, or the dearest that was asked for. A server need not answer
+            in the tier that it was asked for.
     """
     longest = longest_answer(parameters)
     return price.of(most_sent(messages, parameters), unlimited if longest is None else longest, tier=tier)

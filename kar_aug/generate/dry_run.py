@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel, longest_answer
-from kar_aug.generate.cost import Price, Prices, token_counter
+from kar_aug.generate.cost import Price, Prices, asked_tier, token_counter
 from kar_aug.generate.intake import Survey
 from kar_aug.generate.progress import Progress
 from kar_aug.prompts import Prompt
@@ -25,6 +25,7 @@ class Estimate:
         most_completion_tokens: if every answer is as long as it may be.
         likely_completion_tokens: by the mean of this model's answers in the cache, None if there are none.
         price: of the model, None if not known; `price_date` is the date of the table.
+        tier: that plain requests ask for, where it costs more than the usual one.
     """
 
     found: Progress
@@ -35,13 +36,14 @@ class Estimate:
     likely_completion_tokens: int | None
     price: Price | None
     price_date: str
+    tier: str = ""
 
     def cost(self, *, tier: str = "", likely: bool = False) -> float | None:
         """US dollars: at most, or as likely as can be said; None where price or likelihood is not known."""
         completion = self.likely_completion_tokens if likely else self.most_completion_tokens
         if self.price is None or completion is None:
             return None
-        return self.price.of(self.prompt_tokens, completion, tier=tier)
+        return self.price.of(self.prompt_tokens, completion, tier=tier or self.tier)
 
 
 def estimate(
@@ -75,4 +77,5 @@ def estimate(
         None if mean is None else round(len(keys) * mean),
         prices.of(model.model),
         prices.date,
+        asked_tier(model),
     )

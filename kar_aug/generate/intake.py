@@ -29,7 +29,7 @@ from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
 from kar_aug.generate.answers import read_answer
 from kar_aug.generate.choices import no_completion
-from kar_aug.generate.cost import Prices, most_cost
+from kar_aug.generate.cost import Prices, asked_tier, most_cost
 from kar_aug.generate.faults import Fault, NoCompletion, Rejected, server_name
 from kar_aug.generate.judging import differ, is_to_be_read, read_again
 from kar_aug.generate.progress import Progress
@@ -285,7 +285,7 @@ class Intake:
         price, model = self._prices.of(question.model), self._model
         most = None
         if price is not None:
-            most = most_cost(price, question.messages, question.parameters, model.max_tokens, tier)
+            most = most_cost(price, question.messages, question.parameters, model.max_tokens, tier or asked_tier(model))
         knowledge = question.links[0].knowledge if question.links else None
         return Order(question.key, question.model, most, knowledge, tier, before)
 
@@ -319,6 +319,7 @@ class Intake:
             served_model=model.served_model,
             seconds=seconds,
             tier=tier,
+            asked_tier=asked_tier(model),
             unlimited=model.max_tokens,
         )
         if answer.status == Status.MALFORMED and (instead := no_completion(body)):
