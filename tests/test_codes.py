@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,6 +159,23 @@ def test_codes_of_an_earlier_state_or_of_other_vectors_are_refused(store: Vector
         codes.update(other)
     with pytest.raises(StoreError, match=r"None of the 2 ids of the vocabulary has codes"):
         codes.align([None, "7"])
+
+
+def test_codes_are_of_one_vector_an_id_and_of_one_pca(tmp_path: Path) -> None:
+    def reduced(matrix: np.ndarray) -> VectorStore:
+        with VectorStore.writer(tmp_path / "reduced", StoreSpec("encoder", 4, reduction="pca from 5")) as writer:
+            writer.project(matrix)
+            writer.append(list(range(40)), ["key"] * 40, vectors(40))
+        return VectorStore.open(tmp_path / "reduced")
+
+    codes = SemanticIds.make(reduced(np.ones((6, 4))), levels=2, size=4)
+    shutil.rmtree(tmp_path / "reduced")
+    with pytest.raises(StoreError, match="reduced by another PCA"):
+        codes.update(reduced(np.zeros((6, 4))))
+    with VectorStore.writer(tmp_path / "users", SPEC) as writer:
+        writer.append([1, 1], ["a", "b"], vectors(2), versions=["2001-01-01", "2001-02-01"])
+    with pytest.raises(StoreError, match="holds versions of each id, and codes are of one vector an id"):
+        SemanticIds.make(VectorStore.open(tmp_path / "users"), levels=2, size=2)
 
 
 def test_a_bundle_that_is_damaged_or_half_written_is_told_from_a_sound_one(store: VectorStore) -> None:

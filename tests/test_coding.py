@@ -18,7 +18,7 @@ from kar_aug._keras import IS_KERAS_3
 if IS_KERAS_3:
     pytest.skip("a comparison chooses the Keras of its processes itself", allow_module_level=True)
 
-from kar_aug import Project, StoreError, VectorStore
+from kar_aug import EncodingError, Project, StoreError, VectorStore
 from kar_aug._keras import tf
 from kar_aug.cache import StoreSpec
 from kar_aug.cli import main
@@ -47,17 +47,20 @@ def workspace(own_tables: Path, truth: Path, tmp_path: Path) -> Workspace:
 
 def test_all_stores_of_a_comparison_get_codes_and_none_twice(workspace: Workspace) -> None:
     made = make_codes(workspace)
-    assert [each.title for each in made.stores] == ["users", "items", "metadata of users", "metadata of items"]
-    assert [each.new for each in made.stores] == [60, 40, 60, 40] and "items: 40 semantic ids in " in str(made)
-    assert made.frame["what"].tolist()[:2] == ["users"] * 2 and len(made.frame) == 8
+    assert [each.title for each in made.stores] == ["items", "metadata of items"], "users are not compared"
+    assert [each.new for each in made.stores] == [40, 40] and "items: 40 semantic ids in " in str(made)
+    assert made.frame["what"].tolist()[:2] == ["items"] * 2 and len(made.frame) == 4
     path = workspace.store_path("item")
     with VectorStore.writer(path, StoreSpec("truth", 4)) as writer:
         writer.append([77], ["k"], np.eye(1, 4))
-    assert [each.new for each in make_codes(workspace).stores] == [0, 1, 0, 0]
+    assert [each.new for each in make_codes(workspace).stores] == [1, 0]
     with pytest.raises(StoreError, match=r"made with levels 2, size 2, seed 0, and \[codes\] says levels 3, size 2"):
         make_codes(workspace.changed(codes=replace(SMALL, levels=3)))
     anew = make_codes(workspace.changed(codes=replace(SMALL, levels=3)), anew=True)
     assert {each.codes.levels for each in anew.stores} == {3}
+    users = CompareConfig(knowledge=("user", "item"))
+    with pytest.raises(EncodingError, match=r"60 vectors of users, and \[codes\] size = 64: lower it, or leave"):
+        make_codes(workspace.changed(codes=CodesConfig(size=64), compare=users), anew=True)
 
 
 def test_the_command_says_what_codes_keep(own_tables: Path, truth: Path, tmp_path: Path) -> None:
@@ -155,7 +158,6 @@ def test_who_is_forgotten_has_no_semantic_id(workspace: Workspace) -> None:
     assert done.counts["semantic ids"] == 2, "of knowledge and of metadata"
     found = SemanticIds.open(workspace.store_path("item").with_name("item.codes"))
     assert len(found) == 39 and not found.codes_of([5]).any()
-    assert len(SemanticIds.open(workspace.store_path("user").with_name("user.codes"))) == 60
 
 
 def test_a_project_makes_codes(own_tables: Path, truth: Path, tmp_path: Path) -> None:

@@ -31,6 +31,20 @@ def append(path: Path, pairs: list[tuple[Any, int]], values: list[float]) -> Vec
     return VectorStore.open(path)
 
 
+@pytest.mark.parametrize(
+    "versions", [np.array([1_769_882_400]), np.array(["2026-01-31"], "datetime64[s]"), np.array([1e15])]
+)
+def test_seconds_are_not_taken_for_microseconds_which_would_be_before_everything(
+    versions: np.ndarray, tmp_path: Path
+) -> None:
+    with VectorStore.writer(tmp_path / "store", SPEC) as writer, pytest.raises(ValueError, match="microseconds since"):
+        writer.append([7], ["k"], np.ones((1, 2)), versions=versions)
+
+
+def test_a_day_is_known_at_its_end_however_it_is_written() -> None:
+    assert as_of_moment("20260131") == as_of_moment("2026-01-31") > as_of_moment("2026-01-31T23:59")
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> VectorStore:
     """Of 7 what was known by 100 and 200, of 8 by 150; appended in another order."""

@@ -19,7 +19,7 @@ from kar_aug._files import write_atomic
 from kar_aug.errors import StoreError
 
 FORMAT = 2
-VERSIONED_FORMAT = 3  # of a store that holds several versions of an id: older code would take the last row for the only
+VERSIONED_FORMAT = 3  # of versions of an id, where older code would take the last row for the only; or of a version
 MANIFEST = "manifest.json"
 AGAIN = "run kar-aug encode again: the texts are in the text cache."
 _BLOCK = 1 << 22
@@ -192,7 +192,9 @@ class Manifest:
     def publish(self, folder: Path) -> Manifest:
         """Make this the state that readers see; returns it with its generation."""
         published = replace(self, generation=self.generation + 1)
-        document = {"format": VERSIONED_FORMAT if self.versioned else FORMAT, **asdict(published)}
+        document = {"format": VERSIONED_FORMAT if self.versioned or self.version else FORMAT, **asdict(published)}
+        if not self.version:  # which older code does not know
+            del document["version"]
         write_atomic(folder / MANIFEST, json.dumps({**document, "checksum": _checksum(document)}, indent=1))
         return published
 

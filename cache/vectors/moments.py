@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 Moments = npt.NDArray[np.int64]
 BEFORE_ALL = np.iinfo(np.int64).min  # of what has no time: nothing is known before it
-_LATEST_SECONDS = 9_200_000_000  # the year 2261: larger numbers are no seconds
-_DAY = len("2000-01-31")
+SINCE_1995 = 788_918_400  # seconds
+LATEST_SECONDS = 9_200_000_000  # the year 2261: larger numbers are no seconds
 _FINER = re.compile(r"[.,]\d{6}\d*[1-9]")  # than a microsecond
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -31,7 +31,7 @@ def as_of_moment(text: str) -> int:
         ValueError: It is no time.
     """
     moment = _since(text)
-    if len(text) == _DAY:
+    if not set(text) & {"T", " "}:
         return moment + timedelta(days=1) // _MICROSECOND - 1
     return moment + bool(_FINER.search(text))
 
@@ -70,15 +70,15 @@ def _of_seconds(array: npt.NDArray[Any]) -> Moments:
         raise ValueError(f"`times` must be datetimes, ISO 8601, or seconds since 1970. Received: {array.dtype}")
     if array.dtype.kind == "f" and array.dtype.itemsize < 8:
         raise ValueError(f"`times` in {array.dtype} are a minute off, which may look ahead. Give float64 or int64.")
-    if array.size and not np.nanmax(np.abs(array.astype(np.float64)), initial=0) <= _LATEST_SECONDS:
-        first = array[np.abs(array) > _LATEST_SECONDS].flat[0]
+    if array.size and not np.nanmax(np.abs(array.astype(np.float64)), initial=0) <= LATEST_SECONDS:
+        first = array[np.abs(array) > LATEST_SECONDS].flat[0]
         raise ValueError(
             f"`times` must be seconds since 1970. Received: {first}, which are milliseconds or less by their size."
         )
     if array.dtype.kind in "iu":
         return array.astype(np.int64) * 1_000_000
     none = np.isnan(array)
-    return np.where(none, BEFORE_ALL, np.rint(np.where(none, 0, array) * 1e6).astype(np.int64))
+    return np.where(none, BEFORE_ALL, np.floor(np.where(none, 0, array) * 1e6).astype(np.int64))
 
 
 def _moment_of(time: Any) -> int:

@@ -192,7 +192,12 @@ class Snapshot:
 
         Args:
             versions: per id the moment of the version that is meant; the last one if None.
+
+        Raises:
+            StoreError: Versions are asked for of a store that holds one vector an id.
         """
+        if versions is not None:
+            self.require_versions()
         rows = self._index.find(ids) if versions is None else self._index.exactly(ids, versions)
         return rows.astype(np.int32)
 

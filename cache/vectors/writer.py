@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from kar_aug._times import latest
 from kar_aug.cache.vectors.files import MANIFEST, Group, Manifest, StoreSpec, write_group
 from kar_aug.cache.vectors.index import EntityId, IdIndex, given_ids, stored_ids, stored_text
-from kar_aug.cache.vectors.moments import Moments, as_of_moments
+from kar_aug.cache.vectors.moments import LATEST_SECONDS, SINCE_1995, Moments, as_of_moments
 from kar_aug.cache.vectors.snapshot import Snapshot
 from kar_aug.errors import StoreError
 
@@ -94,13 +94,13 @@ class StoreWriter:
             keys: per id the key of the text that was encoded.
             vectors: (len(ids), dimension).
             as_of: latest as-of time of the texts.
-            versions: per id until when its text knew, in ISO 8601 or as in `kar_aug.cache.vectors.moments`, in a store
-                in which an id has several vectors. Given always or never.
+            versions: per id until when its text knew, in ISO 8601 or in microseconds since 1970 (int64), in a store in
+                which an id has several vectors. Given always or never.
 
         Raises:
             StoreError: Shapes differ, an id repeats, a vector holds NaN or infinity, or a store of versions is given
                 rows without, or any other store rows with versions.
-            ValueError: A text among `versions` is no time.
+            ValueError: A text among `versions` is no time, or an array of them is not in microseconds.
         """
         if vectors.shape != (len(ids), self.spec.dimension) or len(keys) != len(ids):
             raise StoreError(
@@ -110,7 +110,7 @@ class StoreWriter:
             )  # fmt: skip
         if not len(ids):
             return
-        times = versions if versions is None or isinstance(versions, np.ndarray) else as_of_moments(versions)
+        times = _moments(versions)
         self._check_versions(times, len(ids))
         id_array = self._checked_ids(ids, times)
         with np.errstate(over="ignore"):  # what overflows is refused below, with its id
@@ -270,6 +270,21 @@ class StoreWriter:
                 f"{self.path} cannot be written ({error}). What was published before is kept: mend it and run again.",
                 path=self.path,
             ) from None
+
+
+def _moments(versions: Sequence[str] | npt.NDArray[Any] | None) -> Moments | None:
+    """Until when texts knew, in microseconds. Seconds in their place would be the first hours of 1970, before all."""
+    if versions is None or not isinstance(versions, np.ndarray):
+        return versions if versions is None else as_of_moments(versions)
+    if versions.dtype != np.int64:
+        raise ValueError(f"`versions` must be texts, or int64 microseconds since 1970. Received: {versions.dtype}")
+    looks_like_seconds = (versions > SINCE_1995) & (versions <= LATEST_SECONDS)
+    if looks_like_seconds.any():
+        raise ValueError(
+            "`versions` must be in microseconds since 1970. Received seconds, by their size: "
+            f"{versions[looks_like_seconds][0]}"
+        )
+    return versions
 
 
 def _with_times(versions: Moments | None) -> dict[str, npt.NDArray[Any]]:

@@ -75,9 +75,10 @@ class SemanticIds:
 
         Raises:
             EncodingError: There are fewer vectors than codes a level, or one is not finite.
-            StoreError: Another process writes the folder.
+            StoreError: The store is of versions, or another process writes the folder.
             MissingDependencyError: scikit-learn is not installed.
         """
+        _refuse_versions(store)
         folder = codes_folder(store.path) if path is None else Path(path)
         kmeans = ResidualKMeans.fit(_sample(store, size, seed), levels, size, seed)
         with _only_writer(folder):
@@ -88,7 +89,7 @@ class SemanticIds:
                 dimension=kmeans.dimension,
                 seed=seed,
                 store=str(store.path.resolve()),
-                version=store.spec.version,
+                version=store.version,
                 fingerprint=store.fingerprint,
                 codebooks=write_group(folder, f"{generation:05d}-codebooks", codebooks=kmeans.codebooks),
                 generation=generation,
@@ -118,8 +119,9 @@ class SemanticIds:
         """The codes that lie beside a store, and are of all of its items.
 
         Raises:
-            StoreError: There are none, or the store has changed since they were made.
+            StoreError: There are none, the store has changed since they were made, or it is of versions.
         """
+        _refuse_versions(store)
         found = cls.open(codes_folder(store.path))
         if found.manifest.fingerprint != store.fingerprint:
             raise StoreError(
@@ -139,12 +141,13 @@ class SemanticIds:
         Raises:
             StoreError: The vectors are of another version than the codebooks are for, or another process writes.
         """
-        if store.spec.version != self.manifest.version:
+        _refuse_versions(store)
+        if store.version != self.manifest.version:
             raise StoreError(
                 f"The codes in {self.path} are for vectors of version {self.manifest.version}, and those of "
-                f"{store.path} are of version {store.spec.version}: another encoder's, or of other texts. Codes would "
-                f"mean nothing; {AGAIN}",
-                path=self.path, left=self.manifest.version, right=store.spec.version,
+                f"{store.path} are of version {store.version}: another encoder's, of other texts, or reduced by "
+                f"another PCA. Codes would mean nothing; {AGAIN}",
+                path=self.path, left=self.manifest.version, right=store.version,
             )  # fmt: skip
         with _only_writer(self.path):
             return type(self).open(self.path)._with_new(store, on_progress)
@@ -155,9 +158,7 @@ class SemanticIds:
             newest = type(self).open(self.path)
             kind = newest._index.ids.dtype.kind
             fitting = [id for id in ids if isinstance(id, str) == (kind == "S")]
-            kept = np.ones(len(newest), bool)
-            places = newest._index.find(fitting)
-            kept[places[places >= 0]] = False
+            kept = ~np.isin(newest._index.ids, stored_ids(fitting)) if fitting else np.ones(len(newest), bool)
             return newest._published(
                 newest._index.ids[kept], newest._codes[kept], newest._digits[kept], newest.manifest.fingerprint
             )
@@ -301,6 +302,15 @@ class SemanticIds:
         group = write_group(self.path, name, ids=ids[order], codes=codes[order], digits=digits[order])
         manifest = replace(self.manifest, codes=group, fingerprint=fingerprint).publish(self.path)
         return type(self)(self.path, manifest, *_arrays(self.path, manifest))
+
+
+def _refuse_versions(store: Snapshot) -> None:
+    if store.versioned:
+        raise StoreError(
+            f"{store.path} holds versions of each id, and codes are of one vector an id. Leave them to the knowledge "
+            'of items: [compare] knowledge = ["item"] with the injection "codes".',
+            path=store.path,
+        )
 
 
 def _sample(store: Snapshot, size: int, seed: int) -> Array:

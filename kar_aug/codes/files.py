@@ -41,7 +41,7 @@ class CodesManifest:
     Args:
         levels, size, dimension, seed: of the codebooks.
         store: the folder of the vector store.
-        version: of its vectors (`StoreSpec.version`), which the codebooks are for.
+        version: of its vectors (`VectorStore.version`), which the codebooks are for.
         fingerprint: of the store whose items had all got codes when this was published.
         codebooks, codes: the files.
         generation: how many states were published, this one included.

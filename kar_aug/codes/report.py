@@ -130,7 +130,7 @@ def report(codes: SemanticIds, store: Snapshot, *, nearest: int = 10, sample: in
     of = codes.codes_of(store.ids_at(rows))
     rows, of = rows[of[:, 0] > 0], of[of[:, 0] > 0]
     asked = np.sort(np.random.default_rng([seed, 2]).choice(len(rows), min(sample, len(rows)), replace=False))
-    near = _nearest(store, rows, asked, min(nearest, len(rows) - 1))
+    near = _nearest(store, rows, asked, max(0, min(nearest, len(rows) - 1)))
     numbers, distances = prefix_numbers(of), _left(codes, store.vectors_at(rows[asked]), of[asked])
     counts = np.bincount(numbers[-1])
     return CodesReport(

@@ -42,7 +42,7 @@ class Scoring:
         """Build the model again; let it judge each item at its list's first moment."""
         from kar_aug.compare.models import input_names
 
-        model, samples = restored(experiment, self.run), experiment.samples(self.run.seed)
+        model, samples = restored(experiment, self.run), experiment.samples_of(self.run.arm, self.run.seed)
         lists, names = Lists(samples, _LONGEST), set(input_names(model))
         score = np.full(len(samples), np.nan)
         for part in SAMPLE_PARTS:

@@ -64,15 +64,15 @@ class GivenVersions:
     def tables(self) -> dict[str, KnowledgeTable]:
         """By the names of the stores, what the numbers stand for."""
         return {
-            name: KnowledgeTable(store.vectors, rows, str(store.path.resolve()), store.fingerprint, store.spec.version)
+            name: KnowledgeTable(store.vectors, rows, str(store.path.resolve()), store.fingerprint, store.version)
             for (name, store), rows in zip(self._stores.items(), self._rows.T, strict=True)
         }
 
     def ages(self, of: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Of some samples the seconds since the last event that their knowledge knew, by the first store; NaN where
-        there is none.
+        """Of some samples the seconds since the last event that their knowledge knew, by the first store of versions;
+        NaN where there is none.
         """
-        store = next(iter(self._stores.values()))
-        rows = self._rows[self._codes[of], 0]
+        number, store = next((n, store) for n, store in enumerate(self._stores.values()) if store.versioned)
+        rows = self._rows[self._codes[of], number]
         since = moments(self._seconds[of]) - store.moments_at(rows)
         return np.where(rows >= 0, since / _SECOND, np.nan)

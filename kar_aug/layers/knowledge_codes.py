@@ -148,8 +148,14 @@ class KnowledgeCodes(keras.layers.Layer):
         """Add ids, or give them the codes that they have in a bundle: those of the same codebooks.
 
         Raises:
+            ValueError: The layer goes by the integers of a vocabulary, and not by raw ids.
             StoreError: There is no room for an id (`spare`), or the codebooks are others. Nothing is changed then.
         """
+        if self._keys is None:
+            raise ValueError(
+                f"Layer {self.name!r} goes by the integers of a vocabulary, and codes by raw ids. Give it the codes of "
+                "the vocabulary: refresh(model, {source: codes.align(vocabulary)})."
+            )
         self._check_version(codes.version)
         keys = None if self._keys is None else values_of(self._keys)
         pieces = self.pieces.of(codes.codes_of(list(ids)))

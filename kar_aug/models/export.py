@@ -37,7 +37,8 @@ if TYPE_CHECKING:  # it needs pandas, and what a model of one's own is exported 
 
 NOTE, ENCODINGS = "kar_aug.json", "encodings.json"
 _ONE, _CTR = "ctr", "the probability of a click"
-_SERVED = (PrestoredAugmentation, KnowledgeVectors, KnowledgeCodes, GivenVectors)
+_OF_VECTORS = (PrestoredAugmentation, KnowledgeVectors, GivenVectors)
+_SERVED = (*_OF_VECTORS, KnowledgeCodes)
 
 
 def export(
@@ -84,6 +85,11 @@ def export(
         "kar_aug": __version__,
         "stores": _fingerprints(serving, stores or {}),
         "versions": _versions(serving, stores or {}),
+        "codes": {
+            name: version
+            for layer in knowledge_layers(serving, (KnowledgeCodes,))
+            for name, version in learnt_by(layer).items()
+        },
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     serve, specs = _serving(serving, preprocessing)
@@ -176,7 +182,7 @@ def _named(model: Any, outputs: Any) -> dict[str, Any]:
 
 def _versions(serving: Any, stores: Mapping[str, VectorStore]) -> dict[str, str]:
     """Of the knowledge that the model learnt to read, as far as its file says."""
-    layers = knowledge_layers(serving, _SERVED)
+    layers = knowledge_layers(serving, _OF_VECTORS)
     said = {name: version for layer in layers for name, version in learnt_by(layer).items()}
     return {**said, **{name: store.version for name, store in stores.items()}}
 
@@ -184,7 +190,7 @@ def _versions(serving: Any, stores: Mapping[str, VectorStore]) -> dict[str, str]
 def _fingerprints(serving: Any, stores: Mapping[str, VectorStore]) -> dict[str, str]:
     return {name: store.fingerprint for name, store in stores.items()} or {
         name: store["fingerprint"]
-        for layer in knowledge_layers(serving, _SERVED)
+        for layer in knowledge_layers(serving, _OF_VECTORS)
         for name, store in layer.stores.items()
         if "fingerprint" in store
     }

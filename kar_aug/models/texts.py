@@ -65,6 +65,7 @@ def _check_complete(layer: Any, name: str, keys: Any, texts: list[str]) -> None:
         raise StoreError(
             f"Layer {layer.name!r} knows {unknown:,} of the {len(keys):,} texts of {name!r} by their hashes alone, and "
             f"a file that is read without TensorFlow needs the texts. Give `export` the store that has them: "
-            f"stores={{{name!r}: VectorStore.open(...)}}.",
+            f"stores={{{name!r}: VectorStore.open(...)}}; or bring the model up to date, if they are in none any more: "
+            f"refresh(model, {{{name!r}: store}}).",
             source=name, left=len(keys), right=unknown,
         )  # fmt: skip

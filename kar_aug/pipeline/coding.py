@@ -12,7 +12,7 @@ import pandas as pd
 from kar_aug.cache import VectorStore
 from kar_aug.codes import CodesReport, SemanticIds, codes_folder, report
 from kar_aug.codes.files import MANIFEST
-from kar_aug.errors import StoreError
+from kar_aug.errors import EncodingError, StoreError
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.registry import CONTROLS
@@ -65,21 +65,31 @@ def make_codes(workspace: Workspace, watch: Watch = SILENT, *, anew: bool = Fals
         StoreError: There are no vectors; or they are of another version than the codebooks, or [codes] says others.
         EncodingError: There are fewer vectors than codes a level.
     """
-    found = dict(_stores(workspace))
+    stores = {title: VectorStore.open(path) for path, title in _stores(workspace)}
+    found = {title: store for title, store in stores.items() if not store.versioned}
     if not found:
         raise StoreError(f"{workspace.paths.store('item')}: there are no vectors. Make some with: kar-aug encode")
-    return Coded([_coded(workspace, title, VectorStore.open(path), watch, anew) for path, title in found.items()])
+    for title, store in found.items():  # before any codes are made
+        is_fitted = (codes_folder(store.path) / MANIFEST).exists() and not anew
+        if not is_fitted and len(store) < workspace.config.codes.size:
+            raise EncodingError(
+                f"There are {len(store):,} vectors of {title}, and [codes] size = {workspace.config.codes.size:,}: "
+                "lower it, or leave them out ([compare] knowledge).",
+                left=workspace.config.codes.size, right=len(store),
+            )  # fmt: skip
+    return Coded([_coded(workspace, title, store, watch, anew) for title, store in found.items()])
 
 
 def _stores(workspace: Workspace) -> Iterator[tuple[Path, str]]:
-    """The folders of stores that there are, and what they hold."""
+    """The folders of stores that there are, of entities whose knowledge is compared, and what they hold."""
     compared = workspace.config.compare
-    for entity in ENTITIES:
+    wanted = [entity for entity in ENTITIES if {entity, "both"} & {*compared.knowledge}]
+    for entity in wanted:
         if workspace.paths.store(entity).exists():
             yield workspace.paths.store(entity), f"{entity}s"
     for name in compared.controls:
         control = CONTROLS.load(name)()
-        for entity in control.entities if control.has_vectors else ():
+        for entity in wanted if control.has_vectors else ():
             for path in _of_control(workspace, control, entity):
                 yield path, f"{name} of {entity}s"
     for name in compared.stores:
