@@ -9,7 +9,7 @@ from kar_aug.data.lists import PLACE, Lists
 from kar_aug.data.samples import Samples
 
 _SURE = 0.95
-_FEWEST = 100  # pairs: of fewer, an order may tell clicks by chance
+_FEWEST = 50  # pairs: of fewer, an order may tell clicks by chance
 _MOST = 100  # items of a list that are looked at
 
 
