@@ -42,7 +42,7 @@ class Scoring:
         """Build the model again; let it judge each item at its list's first moment."""
         from kar_aug.compare.models import input_names
 
-        model, samples = restored(experiment, self.run), experiment.samples(self.run.seed)
+        model, samples = restored(experiment, self.run), experiment.samples_of(self.run.arm, self.run.seed)
         lists, names = Lists(samples, _LONGEST), set(input_names(model))
         score = np.full(len(samples), np.nan)
         for part in SAMPLE_PARTS:
@@ -50,7 +50,7 @@ class Scoring:
                 there = members >= 0
                 found = model.predict(lists.as_samples(members, names), batch_size=8192, verbose=0)[:, 0]
                 score[members[there]] = found.reshape(members.shape)[there]
-        split = experiment.workspace.data.split
+        split = experiment.split(self.run.seed)
         rows = split.loc[is_sample(split), [IMPRESSION, "item_id"]]
         table: pd.DataFrame = rows.assign(**{SCORE: score}).dropna(subset=[SCORE])
         self.path.parent.mkdir(parents=True, exist_ok=True)
