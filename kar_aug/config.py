@@ -168,8 +168,15 @@ class DataConfig:
             raise ConfigError("[data] shown and clicked go together: the items of an impression, and those clicked.")
         if self.item_columns and self.items:
             raise ConfigError("[data] item_columns makes a table of items, and items = ... names one: give either.")
-        if self.lists == "kar" and self.negatives:
-            raise ConfigError('[data] negatives are drawn for clicks, and lists = "kar" draws its own: leave one out.')
+        if self.lists is not None and self.negatives:
+            raise ConfigError(
+                "[data] negatives are drawn for clicks. Lists hold what was shown together, and "
+                'lists = "kar" draws its own: leave one out.'
+            )
+        if self.lists is not None and self.weight is not None:
+            raise ConfigError(
+                "[data] weight says how much a row counts, and lists are ranked and judged as wholes: leave one out."
+            )
         if self.separator == "":
             raise ConfigError('[data] separator must be what stands between two cells: ";"')
         if self.encoding is not None and not _is_encoding(self.encoding):
@@ -585,6 +592,10 @@ class Config:
             raise ConfigError(
                 '[compare] task = "rerank" orders lists. Say which: [data] lists = "impressions", what the log says '
                 'was shown together; or "kar", synthetic ones of any log.'
+            )
+        if self.compare.task == "rerank" and not self.data.item_ids:
+            raise ConfigError(
+                '[compare] task = "rerank" tells items from padding by their ids: leave out [data] item_ids = false.'
             )
 
     @classmethod

@@ -58,7 +58,7 @@ def test_a_notebook_is_kept_as_it_was_executed(name: str) -> None:
 
 def test_scripts_are_numbered_and_short() -> None:
     scripts = sorted(EXAMPLES.glob("*.py"))
-    assert [path.name[0] for path in scripts] == list("1234")
+    assert [path.name[0] for path in scripts] == list("12347")
     assert all(len(path.read_text().splitlines()) < 80 for path in scripts)
 
 
@@ -74,3 +74,10 @@ def test_a_new_item_is_known_without_training(tmp_path: Path) -> None:
     done = script(tmp_path, EXAMPLES / "4_new_items.py")
     assert done.returncode == 0, done.stderr
     assert "the quiet one is liked: True" in done.stdout
+
+
+@pytest.mark.slow
+def test_lists_are_ranked_again_and_served(tmp_path: Path) -> None:
+    done = script(tmp_path, EXAMPLES / "7_rerank.py")
+    assert done.returncode == 0, done.stderr
+    assert "PRM + item knowledge" in done.stdout and "served: [" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ from sklearn.metrics import average_precision_score, ndcg_score
 from support.small_tables import ITEMS
 
 from kar_aug.compare.list_metrics import of_lists, ranked
+from kar_aug.compare.reranking import Reranking
+from kar_aug.config import CompareConfig, Config, DataConfig
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.building import build_samples
 from kar_aug.data.kar_lists import kar_lists
 from kar_aug.data.lists import Lists, check_impressions, with_scores
 from kar_aug.data.samples import Samples
+from kar_aug.data.split import PARTS
 from kar_aug.datasets import mind
 from kar_aug.errors import ConfigError, DataError
+from kar_aug.pipeline.workspace import Workspace
 
 USERS, LISTS = 8, 6
 
@@ -190,12 +195,62 @@ def test_mind_is_read_with_what_was_clicked_before(tmp_path: Path) -> None:
         mind()
 
 
-def test_settings_that_contradict_each_other_are_refused() -> None:
-    from kar_aug.config import DataConfig
-
-    with pytest.raises(ConfigError, match="draws its own"):
-        DataConfig(dataset="movielens-100k", lists="kar", negatives=2)
+@pytest.mark.parametrize(
+    ("said", "task", "reason"),
+    [
+        ({"lists": "kar", "negatives": 2}, "ctr", "draws its own"),
+        ({"lists": "impressions", "negatives": 2}, "ctr", "what was shown together"),
+        ({"lists": "impressions", "weight": "dwell"}, "ctr", "ranked and judged as wholes"),
+        ({"lists": "impressions", "item_ids": False}, "rerank", "tells items from padding by their ids"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(said: dict[str, Any], task: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        Config(DataConfig(dataset="movielens-100k", **said), compare=CompareConfig(task=task))
     assert replace(DataConfig(dataset="movielens-100k"), lists="kar").list_length == 30
+
+
+@pytest.mark.parametrize("inputs", [{"context": ("price",)}, {"numeric": {"price": "standard"}}])
+def test_what_is_read_once_for_a_list_must_be_the_same_in_it(inputs: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"'price' of interactions differs within \d+ of 48 lists") as refused:
+        samples(log(price=np.arange(21 * USERS)), **inputs)
+    assert refused.value.column == "price"
+    one_a_list = log(price=lambda frame: frame["timestamp"] % 7)
+    assert "price" in {feature.name for feature in samples(one_a_list, **inputs).features}
+
+
+def test_the_hour_of_a_made_list_is_that_of_its_first_event_and_other_contexts_point_at_what_was_met() -> None:
+    frame = ratings().assign(price=np.arange(len(ratings())), timestamp=lambda frame: frame["timestamp"] * 60)
+    split = kar_lists(split_interactions(frame, history=8, validation=0.2, test=0.2))
+    tables = Tables(frame, ITEMS.assign(item_id=range(8)))
+    assert "hour" in build_samples(tables, split, lists=True, context=("hour",)).columns
+    with pytest.raises(DataError, match="'price' of interactions differs"):
+        build_samples(tables, split, lists=True, context=("price",))
+
+
+def test_a_part_without_a_list_is_named() -> None:
+    made = samples(log())
+    group = np.where(made.part == PARTS.index("test"), -1, made.group)
+    with pytest.raises(DataError, match=r"The test part has no list of two items or more.*\[data\] test larger"):
+        Lists(replace(made, group=group), most=4)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_model_that_diverged_is_not_the_initial_order(wrong: float) -> None:
+    objective, made = Reranking("softmax", "MAP@7", 4, synthetic=False), samples(log())
+    scores = np.zeros((len(objective.read(made).of("validation")), 4), np.float32)
+    assert 0 <= objective.judge(made, "validation")(scores) <= 1
+    scores[0, 0] = wrong
+    with pytest.raises(ValueError, match="the training has diverged"):
+        objective.judge(made, "validation")(scores)
+
+
+def test_blocks_are_as_small_as_is_wanted_and_hold_all_lists_in_their_order() -> None:
+    lists = Lists(samples(log()), most=4)
+    (whole, _), *none = lists.blocks("train")
+    small = [members for members, _ in lists.blocks("train", rows=10)]
+    assert not none and len(small) > 1 and all(members.size <= 10 for members in small)
+    assert [row[row >= 0].tolist() for members in small for row in members] == [row[row >= 0].tolist() for row in whole]
 
 
 def test_an_order_that_knows_the_clicks_is_a_leak_and_a_drawn_one_is_none() -> None:
@@ -214,3 +269,30 @@ def test_scores_of_a_file_order_lists_and_those_of_other_lists_are_refused() -> 
     np.testing.assert_allclose(found["initial_score"], found["item_id"] * 0.1)
     with pytest.raises(DataError, match="holds no item of these lists"):
         with_scores(split, scores.assign(impression_id="other"), "scores.parquet")
+
+
+@pytest.mark.parametrize(
+    ("own", "file", "written"),
+    [
+        (lambda n: n.astype(float), "scores.csv", lambda n: n.astype(str)),
+        (lambda n: n, "scores.csv", lambda n: n.astype(str) + ".0"),
+        (lambda n: n, "scores.parquet", lambda n: n.astype(float)),
+        (lambda n: "0" + n.astype(str), "scores.csv", lambda n: "0" + n.astype(str)),
+        (lambda n: n.astype(str), "scores.parquet", lambda n: n),
+    ],
+    ids=["floats", "floats in text", "floats in parquet", "zeros", "integers for text"],
+)
+def test_scores_are_found_however_their_ids_are_written(
+    own: Callable[[pd.Series], pd.Series], file: str, written: Callable[[pd.Series], pd.Series],
+    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    number = pd.Series(log()["impression_id"].factorize()[0] + 12)
+    frame = log(impression_id=own(number), item_id=own(log()["item_id"]))
+    scores = log(impression_id=written(number), item_id=written(log()["item_id"]), initial_score=0.5)
+    scores = scores[["impression_id", "item_id", "initial_score"]].iloc[: len(scores) // 2]
+    scores.to_csv(tmp_path / file, index=False) if file.endswith("csv") else scores.to_parquet(tmp_path / file)
+    frame.to_parquet(tmp_path / "log.parquet")
+    chosen = {"interactions": "log.parquet", "lists": "impressions", "initial_scores": file, "history": 0}
+    config = Config(DataConfig(**chosen, validation=0.2, test=0.2), workdir=str(tmp_path), folder=tmp_path)
+    assert Workspace(config).data.split["initial_score"].notna().mean() == 0.5
+    assert f"{file} scores 50.0% of the items in lists" in caplog.text

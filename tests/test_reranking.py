@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from kar_aug._keras import IS_KERAS_3
@@ -17,10 +19,15 @@ if IS_KERAS_3:
 from support.workspaces import opened
 
 from kar_aug.compare import Comparison, compare, leading
+from kar_aug.compare.arms import arms
+from kar_aug.compare.book import BOOK, Book, Run
+from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.list_metrics import of_lists
 from kar_aug.compare.reranking import Reranking
+from kar_aug.compare.scoring import Scoring
 from kar_aug.compare.statistics import bootstrap
 from kar_aug.config import CompareConfig, Config, DataConfig
+from kar_aug.data.lists import with_scores
 from kar_aug.errors import ConfigError
 from kar_aug.pipeline.comparing import Compared
 from kar_aug.pipeline.workspace import Workspace
@@ -112,6 +119,25 @@ def test_lists_must_be_named_and_models_be_those_of_lists() -> None:
     assert backbones_with("deepctr:AFM") is BACKBONES and backbones_with("kar:PRM") is RERANKERS
     with pytest.raises(ConfigError, match="metric must be"):
         CompareConfig(metric="AUC")
+
+
+def test_scores_of_another_split_are_of_the_items_of_its_lists(own_tables: Path, tmp_path: Path) -> None:
+    from kar_aug.compare.models import build
+    from kar_aug.compare.saved import save
+
+    data = {"lists": "kar", "history_length": 5, "past_length": 0}
+    chosen = {"backbones": ["DeepFM"], "vary_split": True, "embedding_dim": 2, "hidden_units": [4]}
+    experiment = Experiment(opened(own_tables, tmp_path, data, **chosen))
+    arm, settings, samples = arms(experiment.config)[0], experiment.config.training, experiment.samples(1)
+    run = Run("made", arm, 1, asdict(settings), "", {}, "", {}, 0.5, 0.7, 0.5, 0.0, (0.5,), 0, 0.0, 0.0, {}, "")
+    experiment.folder.mkdir()
+    save(build(arm, samples, {}, settings, 1)[0], experiment.folder, "made")  # training changes not of what
+    path = tmp_path / "scores.parquet"
+    Scoring(run, path).work(experiment, Book(experiment.folder / BOOK), lambda event: None)
+    for seed in (0, 1):
+        split = experiment.split(seed)
+        scored = with_scores(split, pd.read_parquet(path), "scores")["initial_score"].notna()
+        assert scored[split["impression_id"].notna()].all() == (seed == 1)
 
 
 def test_a_list_is_served_padded_with_raw_ids(workspace: Workspace, comparison: Comparison, tmp_path: Path) -> None:

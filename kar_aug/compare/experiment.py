@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from kar_aug._version import __version__
 from kar_aug.cache import KnowledgeTable, VectorStore
 from kar_aug.codes import SemanticIds
@@ -53,6 +55,10 @@ class Experiment:
     def samples(self, seed: int) -> Samples:
         """Rows and parts of a seed: the same ones for all unless `vary_split`."""
         return self._split(seed).samples
+
+    def split(self, seed: int) -> pd.DataFrame:
+        """The split that those samples are of."""
+        return self._split(seed).data.split
 
     def samples_of(self, arm: Arm, seed: int) -> Samples:
         """The same as an arm reads them: with numbers of versions for keys, where what it knows has such."""

@@ -113,7 +113,7 @@ class Reranking(Objective):
         """A metric of each list of a part, (lists,), of one number for each sample of it."""
         name, _, scope = metric.partition("@")
         score = np.full(len(lists.samples), -np.inf, np.float32)
-        score[lists.samples.of(part)] = np.nan_to_num(prediction, nan=-np.inf)
+        score[lists.samples.of(part)] = prediction
         found = [of_lists(label, score[members], name, int(scope)) for members, label in lists.blocks(part)]
         return np.concatenate(found) if found else np.empty(0)
 

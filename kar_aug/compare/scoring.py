@@ -50,7 +50,7 @@ class Scoring:
                 there = members >= 0
                 found = model.predict(lists.as_samples(members, names), batch_size=8192, verbose=0)[:, 0]
                 score[members[there]] = found.reshape(members.shape)[there]
-        split = experiment.workspace.data.split
+        split = experiment.split(self.run.seed)
         rows = split.loc[is_sample(split), [IMPRESSION, "item_id"]]
         table: pd.DataFrame = rows.assign(**{SCORE: score}).dropna(subset=[SCORE])
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from kar_aug.data.encodings import MISSING, SCALES, Buckets, Categories, Encodin
 from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import RATING, SINCE, Inputs
 from kar_aug.data.labels import where
-from kar_aug.data.lists import IMPRESSION, PLACE, POSITION, SCORE, places_in_lists
+from kar_aug.data.lists import IMPRESSION, PLACE, POSITION, SCORE, check_said_once, places_in_lists
 from kar_aug.data.room import MEMORY, Room, series
 from kar_aug.data.samples import ENTITIES, PAST_VALUE, SINCE_SIZE, Array, Column, Samples
 from kar_aug.data.sequences import Events, Positions, events_before
@@ -87,7 +87,7 @@ class _Builder:
             self._add_past()
         rows = self.room.true(is_sample(self.split, self.room))
         part = self.split["part"]
-        return Samples(
+        samples = Samples(
             features=tuple(self.features),
             rows=rows,
             label=self.room.taken(self.split["label"].to_numpy(np.float32), rows),
@@ -102,6 +102,9 @@ class _Builder:
             sequences=self.sequences,
             encodings=self.encodings,
         )
+        if self.inputs.lists:
+            check_said_once(samples)
+        return samples
 
     def _weight(self, rows: Positions) -> npt.NDArray[np.float32]:
         name = self.inputs.weight

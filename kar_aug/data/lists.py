@@ -12,10 +12,13 @@ would be ranked by a model that had seen how the first two were rated.
 | more items than are read | the first are ranked; the others stay behind them, in their order                         |
 | items without an order   | one is drawn, the same each time: the order of a file may know what was clicked           |
 | equal scores of a model  | the order of before                                                                       |
+| a score that is NaN      | an error: the training has diverged                                                       |
+| a part without a list    | an error; and so is a context that differs within a list                                  |
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -23,19 +26,25 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kar_aug.config import ID_TYPES
 from kar_aug.data.encodings import numbers_of
 from kar_aug.data.features import Feature
+from kar_aug.data.ids import ids
+from kar_aug.data.place import Place
 from kar_aug.data.samples import Array, Samples
 from kar_aug.data.sequences import Positions
 from kar_aug.data.split import PARTS, SAMPLE_PARTS, is_sample
+from kar_aug.data.types import plain_column
 from kar_aug.errors import DataError
 
 # Columns of interactions that make a list, and are no features of anything.
 IMPRESSION, POSITION, SCORE = "impression_id", "position", "initial_score"
+SCORED = (IMPRESSION, "item_id")  # the keys of a table of scores
 # The column of samples that says where each stood in its list: 0, 1, ...
 PLACE = "list_place"
-_BLOCK = 8192
+_ROWS = 1 << 16  # of some lists together, padded
 Numbers = npt.NDArray[np.float32]
+_log = logging.getLogger("kar_aug")
 
 
 class Lists:
@@ -49,6 +58,9 @@ class Lists:
         size: to which lists are padded: `most`, or the longest list.
         lengths: of each list.
         singles: lists of one item, which are left out.
+
+    Raises:
+        DataError: A part has no list.
     """
 
     def __init__(self, samples: Samples, most: int) -> None:
@@ -66,6 +78,13 @@ class Lists:
         self._first, self._part = first[several], part[starts[several]]
         if not len(self):
             raise DataError(f"No two samples have the same {IMPRESSION}: there is no list to be ranked again.")
+        for name in SAMPLE_PARTS:
+            if not len(self.of(name)):
+                remedy = "validation and test smaller" if name == "train" else f"{name} larger"
+                raise DataError(
+                    f"The {name} part has no list of two items or more; {len(self):,} lists are in other parts. Make "
+                    f"[data] {remedy}."
+                )
         self.size = int(min(most, self.lengths.max()))
 
     def __len__(self) -> int:
@@ -141,26 +160,43 @@ class Lists:
         there = places < self.lengths[lists][:, np.newaxis]
         return np.where(there, self._order[np.minimum(at, len(self._order) - 1)], -1)
 
-    def blocks(self, part: str) -> Iterator[tuple[Positions, Numbers]]:
-        """The lists of a part, so many at a time: samples, (lists, longest), and labels, padded with -1."""
-        of = self.of(part)
-        for start in range(0, len(of), _BLOCK):
-            some = of[start : start + _BLOCK]
+    def blocks(self, part: str, rows: int = _ROWS) -> Iterator[tuple[Positions, Numbers]]:
+        """The lists of a part, so many at a time: samples, (lists, longest), and labels, padded with -1.
+
+        Args:
+            rows: lists * longest is no more, unless one list is.
+        """
+        for some in self._some(part, rows):
             members = self.members(some, int(self.lengths[some].max()))
             yield members, self._labels(members)
+
+    def _some(self, part: str, rows: int = _ROWS) -> Iterator[Positions]:
+        """Which lists are in each block of a part."""
+        of = self.of(part)
+        while len(of):
+            padded = np.maximum.accumulate(self.lengths[of[:rows]]) * np.arange(1, len(of[:rows]) + 1)
+            many = max(1, int((padded <= rows).sum()))
+            yield of[:many]
+            of = of[many:]
 
     def by_sample(self, part: str, scores: Numbers) -> Numbers:
         """Scores of the lists of a part, (lists, size), as one for each sample of that part, (samples,): -inf for those
         behind what was read, and NaN for those of no list.
+
+        Raises:
+            ValueError: A score of an item is not finite.
         """
-        of, samples = self.of(part), self.samples.of(part)
+        samples, done = self.samples.of(part), 0
         found = np.full(len(self.samples), np.nan, np.float32)
-        for start in range(0, len(of), _BLOCK):
-            some = of[start : start + _BLOCK]
+        for some in self._some(part):
             members = self.members(some, int(self.lengths[some].max()))
             found[members[members >= 0]] = -np.inf
             read = members[:, : self.size]
-            found[read[read >= 0]] = scores[start : start + len(some), : read.shape[1]][read >= 0]
+            given = scores[done : done + len(some), : read.shape[1]][read >= 0]
+            if not np.isfinite(given).all():
+                raise ValueError(f"Scores of the {part} part contain NaN or infinity: the training has diverged.")
+            found[read[read >= 0]] = given
+            done += len(some)
         return found[samples]
 
     def _labels(self, members: Positions) -> Numbers:
@@ -181,28 +217,67 @@ class Lists:
 
 def with_scores(split: pd.DataFrame, scores: pd.DataFrame, where: str) -> pd.DataFrame:
     """The split with the `initial_score` of a table of impression_id, item_id and initial_score. What is not in it is
-    behind all that is.
+    behind all that is; how much that is, is said.
 
     Args:
+        scores: its ids may be text where those of the split are integers, as in a file without types.
         where: the table lies, for messages.
 
     Raises:
-        DataError: A column is not there, or nothing in it is of these lists.
+        DataError: A column is not there, an id is not what those of the split are, or nothing in it is of these lists.
     """
-    keys = [IMPRESSION, "item_id"]
+    keys = [*SCORED]
     for column in (*keys, SCORE):
         if column not in scores:
             raise DataError(f"[data] initial_scores: {where} has no column {column!r}.", column=column)
-    known = scores[SCORE].groupby([scores[key].astype(str) for key in keys]).first()
-    wanted = pd.MultiIndex.from_arrays([split[key].astype(str) for key in keys])
-    found = known.reindex(wanted).to_numpy(np.float64)
+    own = {key: ids(plain_column(split[key], Place("interactions", key)), Place("interactions", key)) for key in keys}
+    theirs = {key: _like(own[key], scores[key], Place(where, key)) for key in keys}
+    known = pd.Series(numbers_of(scores[SCORE])).groupby([theirs[key].map(str).to_numpy() for key in keys]).first()
+    wanted = pd.MultiIndex.from_arrays([own[key].map(str) for key in keys])
+    found = np.where(split[IMPRESSION].notna(), known.reindex(wanted).to_numpy(np.float64), np.nan)
     if not np.isfinite(found).any():
         raise DataError(
             f"[data] initial_scores: {where} holds no item of these lists. It is made for one seed and one log: make "
             "it again (Project.list_scores).",
             column=SCORE,
         )
+    share = np.isfinite(found[is_sample(split) & split[IMPRESSION].notna().to_numpy()]).mean()
+    if share < 1:
+        _log.warning("%s scores %.1f%% of the items in lists. All others stand behind these.", where, 100 * share)
     return split.assign(**{SCORE: found})
+
+
+def _like(own: pd.Series, column: pd.Series, place: Place) -> pd.Series:
+    """A column of ids as `own` has them, integers or strings."""
+    kind = pd.api.types.infer_dtype(own, skipna=True)
+    return ids(plain_column(column, place), place, kind if kind in ID_TYPES else None)
+
+
+def check_said_once(samples: Samples) -> None:
+    """What is read once for a list must be the same for all of its items: also, lest it point at one of them.
+
+    Raises:
+        DataError: A context or number of interactions differs within a list.
+    """
+    listed = np.flatnonzero(samples.group >= 0)
+    _, first, of = np.unique(
+        samples.group[listed] * len(PARTS) + samples.part[listed], return_index=True, return_inverse=True
+    )
+    for feature in samples.features:
+        column = samples.columns[feature.name]
+        name = feature.name if feature.name in samples.encodings else feature.name.removesuffix("_missing")
+        if feature.sequence or column.entity or column.derived or name == SCORE:
+            continue
+        values = column.values[samples.rows[listed]]
+        differ = (values != values[first[of.ravel()]]).reshape(len(listed), -1).any(axis=1)
+        if differ.any():
+            raise DataError(
+                f"[data] lists: {name!r} of interactions differs within {len(np.unique(of.ravel()[differ])):,} of "
+                f"{len(first):,} lists, and is read once for a list, at its first moment: it would be that of one item "
+                "for all. Leave it out of context and numeric; what is of an item goes into items (or item_columns).",
+                table="interactions",
+                column=name,
+            )
 
 
 def check_impressions(split: pd.DataFrame) -> pd.DataFrame:

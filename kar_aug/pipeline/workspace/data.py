@@ -22,7 +22,7 @@ from kar_aug.data.contradictions import without_contradictions
 from kar_aug.data.inputs import inputs
 from kar_aug.data.kar_lists import kar_lists
 from kar_aug.data.labels import labelled
-from kar_aug.data.lists import check_impressions, with_scores
+from kar_aug.data.lists import SCORED, check_impressions, with_scores
 from kar_aug.data.negatives import with_negatives
 from kar_aug.data.reading import read_table
 from kar_aug.data.room import Room, different
@@ -134,11 +134,22 @@ class Data:
         if data.lists is not None:
             split = kar_lists(split, data.seed) if data.lists == "kar" else check_impressions(split)
             if data.initial_scores is not None:
-                path = self.paths.config.path(data.initial_scores)
-                split = with_scores(split, read_table(path), str(path))
+                split = self._with_scores(split, self.paths.config.path(data.initial_scores))
         for part, (rows, clicks) in _counts(split, self.room).items():
             _two_classes(rows, clicks, part)
         return split
+
+    def _with_scores(self, split: pd.DataFrame, path: Path) -> pd.DataFrame:
+        """Ids are read as text where the file has no types: those of the split say what they are."""
+        scores = read_table(
+            path,
+            ids=SCORED,
+            id_type="string",
+            separator=self.config.separator,
+            encoding=self.config.encoding,
+            room=self.room,
+        )
+        return with_scores(split, scores, str(path))
 
     @cached_property
     def timeline(self) -> pd.DataFrame:
