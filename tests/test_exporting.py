@@ -85,7 +85,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     given, folder = tables(str, "dates"), tmp_path_factory.mktemp("project")
     (folder / "plain_keras.py").write_text(PLAIN_KERAS)
     read = {
-        name: value for name, value in asdict(SOME).items() if name not in ("first_values", "tells_since", "weight")
+        name: value
+        for name, value in asdict(SOME).items()
+        if name not in ("first_values", "tells_since", "weight", "lists")
     }
     which = {"backbones": BACKBONES, "knowledge": ("item",), "controls": (), "seeds": 1, "jobs": 1}
     which["injections"] = ("fields+similarity",)

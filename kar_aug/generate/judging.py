@@ -39,6 +39,8 @@ def read_again(stored: Answer, model: LanguageModel) -> Answer:
     served = stored.served_model if stored.status in _KNOWLEDGE else ""
     question = Question(stored.key, stored.model, stored.messages, stored.parameters or {})
     read = read_answer(stored.raw, question, None, served_model=served or model.served_model)
+    if read.status == Status.MALFORMED and stored.status in _KNOWLEDGE:
+        return today  # what cannot be read says nothing against what was read from it
     return replace(today, status=read.status, text=read.text, served_model=read.served_model)
 
 
