@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from kar_aug.pipeline.project import Project
     from kar_aug.pipeline.workspace import Workspace
+    from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 
 T = TypeVar("T")
 _open: dict[tuple[int, str], Any] = {}
@@ -41,6 +42,13 @@ class OpensOnce(ABC, Generic[T]):
                 _open[place] = self.open()
             found: T = _open[place]
             return found
+
+
+def forgotten_of(workspace: Workspace) -> ForgottenIds:
+    """Who is left out of everything, whatever tables a batch was joined from."""
+    from kar_aug.pipeline.workspace.forgotten import ForgottenIds
+
+    return ForgottenIds.read(workspace.config.work)
 
 
 def workspace_of(project: Project | Workspace) -> Workspace:

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from kar_aug._batched import batched
 from kar_aug.arrow import Ask, Render, prompt_batch
-from kar_aug.arrow.columns import BAD, FAILED, IN_BATCH, NO_PROMPT, REJECTED, STOPPED
+from kar_aug.arrow.columns import BAD, FAILED, FORGOTTEN, IN_BATCH, NO_PROMPT, REJECTED, STOPPED
 from kar_aug.arrow.render import needs_all_rows
 from kar_aug.arrow.rows import rows_of
 from kar_aug.cache import Status, TextCache
@@ -174,7 +174,7 @@ def _run(
 def _count(progress: Progress, outcome: Outcome, knowledge: Sequence[Status]) -> None:
     """Count rows as a job on one machine counts its prompts."""
     status, reason, new, change, count = outcome
-    if status in (NO_PROMPT, STOPPED):
+    if status in (NO_PROMPT, FORGOTTEN, STOPPED):
         return
     progress.total += count
     if change is not None:
