@@ -23,8 +23,11 @@ from kar_aug import Project
 from kar_aug.arrow import Ask, Encode, Gather, Render, prompt_batch
 from kar_aug.arrow.rows import rows_of
 from kar_aug.cache import StoreSpec, VectorStore
+from kar_aug.cache.vectors.forgetting import forget_vectors
 from kar_aug.config import LanguageModel
-from kar_aug.errors import ConfigError, DataError, LimitReached, StoreError
+from kar_aug.engines.asking import Asking
+from kar_aug.engines.stopping import Flag
+from kar_aug.errors import ConfigError, DataError, GenerationError, LimitReached, StoreError
 from kar_aug.testing import ChatServer, completion
 
 
@@ -111,6 +114,25 @@ def test_a_task_that_is_tried_again_does_not_pay_again_for_what_came_to_nothing(
         done = copy_of(again)(batch).to_pylist()
         assert [row["status"] for row in done[3:6]] == ["rejected", "empty", "ok"]
         assert len(chat_server.requests) == 12, "the rejected and the empty one, once more"
+
+
+def test_rows_that_a_machine_cannot_read_stop_the_run_and_say_what_to_do(project: Project, tmp_path: Path) -> None:
+    flag = Flag(tmp_path / "stopped")
+    files = pa.Table.from_pylist([{"path": str(tmp_path / "gone.parquet"), "entity": ""}])
+    (row,) = Asking({}, Ask(project), copy_of(flag))(files).to_pylist()
+    assert row["status"] == "stopped" and "need the workdir" in row["reason"]
+    assert isinstance(flag.why, GenerationError) and "gone.parquet" in str(flag.why)
+
+
+def test_a_new_file_in_place_of_the_cache_is_opened(project: Project, chat_server: ChatServer) -> None:
+    ask, batch = Ask(project), prompt_batch(prompts(5))
+    ask(batch)
+    first = ask.opened
+    assert ask(batch) and ask.opened is first
+    first.cache.close()
+    for file in Path(ask._cache).parent.glob(f"{Path(ask._cache).name}*"):
+        file.rename(file.with_name(f"old-{file.name}"))
+    assert all(copy_of(ask)(batch).column("new").to_pylist()) and len(chat_server.requests) == 10
 
 
 def test_a_file_of_another_machine_is_no_cache(project: Project) -> None:
@@ -270,6 +292,9 @@ def test_texts_are_encoded_and_vectors_gathered(project: Project, tmp_path: Path
         writer.append([10, 20], ["k", "k"], np.array([vectors[0], vectors[3]]))
     found = copy_of(Gather({"item_id": tmp_path / "store"}))(pa.RecordBatch.from_pydict({"item_id": [20, 5, None]}))
     assert found.column("item_id_vector").to_pylist() == [vectors[3], None, None]
+    forget_vectors(tmp_path / "store", [20])
+    again = copy_of(Gather({"item_id": tmp_path / "store"}))(pa.RecordBatch.from_pydict({"item_id": [10, 20]}))
+    assert again.column("item_id_vector").to_pylist() == [vectors[0], None], "an engine's process lives on"
 
 
 def test_shards_hold_an_answer_at_the_same_place_and_come_together_again(

@@ -30,7 +30,7 @@ from kar_aug.arrow.columns import (
     read_prompts,
     with_columns,
 )
-from kar_aug.arrow.worker import OpensOnce, forgotten_of, workspace_of
+from kar_aug.arrow.worker import OpensOnce, forgotten_of, stamp, workspace_of
 from kar_aug.cache import Claims, Status, TextCache
 from kar_aug.cache.texts.cache import is_of_groups
 from kar_aug.cache.texts.workers import here, machine
@@ -119,6 +119,18 @@ class Ask(OpensOnce[_Opened]):
         """
         self._require_the_same_file()
         return _Opened(self._cache, self._prices)
+
+    @property
+    def stamps(self) -> tuple[tuple[int, ...] | None, ...]:
+        """Of the cache's file, which its place alone tells from another, since it is written all the time; and of the
+        prices.
+        """
+        cache = None if isinstance(self._cache, str) else stamp(self._cache)
+        return cache and cache[-1:], stamp(self._prices)
+
+    def close(self, opened: _Opened) -> None:
+        """The cache."""
+        opened.cache.close()
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with its answers, all of which are stored.
