@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +23,11 @@ from kar_aug import Project
 from kar_aug.arrow import Ask, Encode, Gather, Render, prompt_batch
 from kar_aug.arrow.rows import rows_of
 from kar_aug.cache import StoreSpec, VectorStore
+from kar_aug.cache.vectors.forgetting import forget_vectors
 from kar_aug.config import LanguageModel
-from kar_aug.errors import ConfigError, DataError, LimitReached, StoreError
+from kar_aug.engines.asking import Asking
+from kar_aug.engines.stopping import Flag
+from kar_aug.errors import ConfigError, DataError, GenerationError, LimitReached, StoreError
 from kar_aug.testing import ChatServer, completion
 
 
@@ -96,6 +100,73 @@ def test_a_wrong_row_is_a_status(project: Project, chat_server: ChatServer) -> N
     assert "too long" in done[3]["reason"] and "JSONDecodeError" in done[0]["reason"] and done[4]["text"] is None
     with pytest.raises(DataError, match="'version'"):
         Ask(project)(pa.RecordBatch.from_pylist(rows).drop_columns(["version"]))
+
+
+def test_a_task_that_is_tried_again_does_not_pay_again_for_what_came_to_nothing(
+    project: Project, chat_server: ChatServer
+) -> None:
+    chat_server.behaviour = refusing_some
+    batch = prompt_batch(prompts(10))
+    Ask(project)(batch)
+    time.sleep(1.1)  # moments are whole seconds
+    again = Ask(project, retry_failed=True)
+    for _ in range(2):
+        done = copy_of(again)(batch).to_pylist()
+        assert [row["status"] for row in done[3:6]] == ["rejected", "empty", "ok"]
+        assert len(chat_server.requests) == 12, "the rejected and the empty one, once more"
+
+
+def test_rows_that_a_machine_cannot_read_stop_the_run_and_say_what_to_do(project: Project, tmp_path: Path) -> None:
+    flag = Flag(tmp_path / "stopped")
+    files = pa.Table.from_pylist([{"path": str(tmp_path / "gone.parquet"), "entity": ""}])
+    (row,) = Asking({}, Ask(project), copy_of(flag))(files).to_pylist()
+    assert row["status"] == "stopped" and "need the workdir" in row["reason"]
+    assert isinstance(flag.why, GenerationError) and "gone.parquet" in str(flag.why)
+
+
+def test_a_new_file_in_place_of_the_cache_is_opened(project: Project, chat_server: ChatServer) -> None:
+    ask, batch = Ask(project), prompt_batch(prompts(5))
+    ask(batch)
+    first = ask.opened
+    assert ask(batch) and ask.opened is first
+    first.cache.close()
+    for file in Path(ask._cache).parent.glob(f"{Path(ask._cache).name}*"):
+        file.rename(file.with_name(f"old-{file.name}"))
+    assert all(copy_of(ask)(batch).column("new").to_pylist()) and len(chat_server.requests) == 10
+
+
+def test_a_file_of_another_machine_is_no_cache(project: Project) -> None:
+    ask = copy_of(Ask(project))
+    ask._machine = "the driver's"
+    with pytest.raises(ConfigError, match="postgresql://"):
+        ask(prompt_batch(prompts(1)))
+    assert not Path(ask._cache).exists()
+
+
+def test_who_was_forgotten_is_neither_shown_nor_asked(project: Project, chat_server: ChatServer) -> None:
+    items = project.workspace.asking.tables.items
+    (rows,) = rows_of(project.workspace, "user")
+    joined, user = rows.slice(0, 5), rows.column("user_id")[0].as_py()
+    events = joined.column("events").to_pylist()
+    item, title = next((e["item_id"], items.set_index("item_id").title[e["item_id"]]) for e in events[1])
+    before = Render(project, "user", items=items)(joined)
+    assert title in before.column("messages")[1].as_py()
+    project.forget(users=[user], items=[item])
+    after = Render(project, "user", items=items)(joined)
+    assert after.column("status").to_pylist()[0] == "forgotten" and after.column("messages")[0].as_py() is None
+    assert title not in after.column("messages")[1].as_py()
+    assert copy_of(Ask(project))(before.slice(0, 1)).column("status").to_pylist() == ["forgotten"]
+    assert not chat_server.requests
+
+
+def test_ids_are_read_as_the_settings_say_and_a_seller_of_an_item_is_no_user(project: Project) -> None:
+    text = Project.open(project.config.path("kar.toml"), data={"id_type": "string"})
+    (rows,) = rows_of(project.workspace, "item")
+    sellers = pa.array([7] * rows.num_rows)
+    made = Render(text, "item")(rows.append_column("user_id", sellers))
+    assert sorted(map(json.loads, made.column("entity_id").to_pylist())) == sorted(
+        map(str, rows.column("item_id").to_pylist())
+    )
 
 
 def test_rows_that_are_all_refused_end_no_job_and_a_refusing_server_does(
@@ -221,6 +292,9 @@ def test_texts_are_encoded_and_vectors_gathered(project: Project, tmp_path: Path
         writer.append([10, 20], ["k", "k"], np.array([vectors[0], vectors[3]]))
     found = copy_of(Gather({"item_id": tmp_path / "store"}))(pa.RecordBatch.from_pydict({"item_id": [20, 5, None]}))
     assert found.column("item_id_vector").to_pylist() == [vectors[3], None, None]
+    forget_vectors(tmp_path / "store", [20])
+    again = copy_of(Gather({"item_id": tmp_path / "store"}))(pa.RecordBatch.from_pydict({"item_id": [10, 20]}))
+    assert again.column("item_id_vector").to_pylist() == [vectors[0], None], "an engine's process lives on"
 
 
 def test_shards_hold_an_answer_at_the_same_place_and_come_together_again(

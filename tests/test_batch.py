@@ -248,6 +248,19 @@ def test_one_line_without_a_name_is_the_answer_to_the_one_question_that_has_none
         assert ask(server, cache, 5).asked == 5 and texts(cache) == complete(5) and len(server.batches) == 1
 
 
+def test_an_error_without_a_name_is_nobodys_answer_and_its_prompt_is_asked_again(cache: TextCache) -> None:
+    rounds = iter((2, 0, 0))
+
+    def limited(requests: list[Line]) -> Outcome:
+        missing = next(rounds)
+        error = {"custom_id": None, "error": {"code": 429, "message": "rate limit"}}
+        return "completed", [answered(r) for r in requests[missing:]], [error] * missing
+
+    with BatchServer(limited) as server:
+        done = ask(server, cache, 5)
+    assert (done.asked, done.no_knowledge) == (5, {}) and texts(cache) == complete(5)
+
+
 def test_answers_that_are_no_knowledge_are_kept_apart(cache: TextCache) -> None:
     with BatchServer(lambda requests: ("completed", [answered(r, "") for r in requests], [])) as server:
         ask(server, cache, 3)

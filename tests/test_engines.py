@@ -170,6 +170,19 @@ def test_spark_pays_once_with_speculation_and_a_killed_worker(
     assert len(chat_server.requests) == sent
 
 
+def test_a_users_own_spark_session_stays_as_it_is(spark: Any) -> None:
+    from kar_aug.engines import on_spark
+
+    spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
+    spark.sparkContext.setLogLevel("INFO")
+    with on_spark.session() as own:
+        assert own is spark
+    assert spark.conf.get("spark.sql.session.timeZone") == "Asia/Tokyo"
+    levels = spark.sparkContext._jvm.org.apache.logging.log4j.LogManager
+    assert str(levels.getRootLogger().getLevel()) == "INFO" and spark.range(3).count() == 3
+    spark.sparkContext.setLogLevel("ERROR")
+
+
 def test_what_is_of_one_process_is_refused(project: Project) -> None:
     pytest.importorskip("ray")
     for wrong, named in (({"shard": (1, 2)}, "--shard"), ({"batch": True}, "Batch API")):

@@ -179,6 +179,21 @@ def test_reasoning_that_an_older_version_took_for_knowledge_is_read_again_at_no_
         assert judge_older(cache, MODEL) == 0 and cache.read_by_older_rules() == []
 
 
+def test_a_status_of_another_hand_in_an_older_cache_stays_and_stops_nothing(
+    tmp_path: Path, chat_server: ChatServer
+) -> None:
+    path = tmp_path / "answers.sqlite"
+    with sqlite3.connect(path) as database:
+        database.executescript(VERSION_3.read_text())
+        database.execute("UPDATE answers SET status = 'curious' WHERE key LIKE '7d6a%'")
+    database.close()
+    with TextCache(path) as cache:
+        judge_older(cache, MODEL)
+        assert cache.read_by_older_rules() == [] and cache.counts()["curious"] == 1
+        generate(prompts(6), cache, LanguageModel("test-model", chat_server.base_url), key=KEY)
+        assert cache.counts()["curious"] == 1
+
+
 def test_an_older_cache_is_read_again_by_whatever_command_comes_first(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "answers.sqlite") as database:
         database.executescript(VERSION_3.read_text())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kar_aug.cache import STATUSES, Answer, Link, TextCache, merge
 from kar_aug.cache.texts.incoming import Brought
-from kar_aug.cache.texts.parquet import export_parquet, import_parquet
+from kar_aug.cache.texts.parquet import export_parquet, export_shards, import_parquet, parquet_files
 from kar_aug.cache.texts.spilt import Spill, import_spilt
 from kar_aug.errors import StoreError
 
@@ -41,6 +41,20 @@ def test_a_cache_comes_back_from_parquet(tmp_path: Path) -> None:
     assert import_parquet(tmp_path / "a.parquet", copy) == Brought(21, 0)
     assert everything(copy) == everything(cache)
     assert import_parquet(tmp_path / "a.parquet", copy) == Brought(0, 0)
+
+
+def test_shards_hold_keys_of_any_form_once_and_what_a_killed_export_left_is_no_shard(tmp_path: Path) -> None:
+    cache, copy = filled(tmp_path / "a.sqlite"), TextCache(tmp_path / "b.sqlite")
+    for key in ("request-1", "F" * 32, "00", "8f\u00e9"):
+        cache.put(Answer(key, "ok", f"About {key}", "m", []))
+    left = tmp_path / "shards" / ".00001-of-00004.0123456789ab.parquet"
+    left.parent.mkdir()
+    left.write_bytes(b"half of a file")
+    counts = export_shards(cache, left.parent, 4)
+    assert sum(counts.values()) == 45 and sorted(counts) == parquet_files(left.parent) and not left.exists()
+    for path in counts:
+        import_parquet(path, copy)
+    assert everything(copy) == everything(cache)
 
 
 def test_prompts_can_be_left_out(tmp_path: Path) -> None:

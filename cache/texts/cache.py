@@ -538,6 +538,16 @@ class TextCache:
                 for row in connection.execute(statement)
             ]
 
+    @patient
+    def noted_since(self, keys: Collection[str], moment: str) -> set[str]:
+        """Those of the questions whose answer, or failure, is of a moment (ISO 8601, UTC, seconds) or later."""
+        found: set[str] = set()
+        with self.database.reading() as connection:
+            for table in (tables.answers.c, tables.failures.c):
+                statement = sa.select(table.key).where(table.key.in_(list(keys)), table.created >= moment)
+                found.update(connection.scalars(statement))
+        return found
+
     def counts(self) -> dict[str, int]:
         """Answers by status, `failed` among them, and the tokens the server reported."""
         answers = tables.answers.c

@@ -6,9 +6,12 @@ One row for each entity that has an answer, and one for each answer that is nobo
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import groupby
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from kar_aug.cache.texts.incoming import Brought, Incoming, bring
 from kar_aug.errors import StoreError
 
 _ROWS = 1000
+_SPREAD = re.compile(r"[0-9a-f]{8}")  # the first digits of a key of ours
 _COLUMNS = {
     "source": "string",
     "entity_id": "string",
@@ -74,39 +78,66 @@ def export_shards(
     Raises:
         StoreError: The folder holds another number of shards.
     """
-    others = [path for path in folder.glob("*.parquet") if not path.stem.endswith(f"-of-{shards:05d}")]
+    paths = shard_paths(folder, shards)
+    others = [path for path in parquet_files(folder) if path not in paths]
     if others:
         raise StoreError(f"{folder} holds {others[0].name}, which is no shard of {shards}. Name another folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    # Keys come in order, and a shard is a range of them.
-    found = groupby(_rows(cache, messages, on_damage), key=lambda row: shard_of(row["key"], shards))
-    counts = {number: _write(rows, folder / _shard_name(number, shards)) for number, rows in found}
-    for number in range(shards):
-        if number not in counts:
-            (folder / _shard_name(number, shards)).unlink(missing_ok=True)
-    return {folder / _shard_name(number, shards): count for number, count in counts.items()}
+    for left in folder.glob(".*-of-*.parquet"):  # by an export that was killed
+        left.unlink(missing_ok=True)
+    counts: Counter[Path] = Counter()
+    with ExitStack() as stack:
+        writers: dict[Path, Callable[[list[dict[str, Any]]], None]] = {}
+        # Keys of ours come in order, and a shard is a range of them; others' may be of any shard.
+        for some in batched(_rows(cache, messages, on_damage), _ROWS):
+            parts: dict[Path, list[dict[str, Any]]] = {}
+            for row in some:
+                parts.setdefault(paths[shard_of(row["key"], shards)], []).append(row)
+            for path, rows in parts.items():
+                if path not in writers:
+                    writers[path] = stack.enter_context(_writing(path))
+                writers[path](rows)
+                counts[path] += len(rows)
+    for path in paths:
+        if path not in counts:
+            path.unlink(missing_ok=True)
+    return dict(counts)
+
+
+def shard_paths(folder: Path, shards: int) -> list[Path]:
+    """The files of so many shards."""
+    return [folder / f"{number:05d}-of-{shards:05d}.parquet" for number in range(shards)]
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """Those of a folder, by their names; not what a job that was killed has left, half written."""
+    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
 
 
 def shard_of(key: str, shards: int) -> int:
-    """The shard of an answer: keys are spread evenly, and so are their first digits."""
-    return int(key[:8], 16) * shards >> 32
-
-
-def _shard_name(number: int, shards: int) -> str:
-    return f"{number:05d}-of-{shards:05d}.parquet"
+    """The shard of an answer: keys are spread evenly, and so are their first digits; a key that somebody else gave (the
+    custom_id of a foreign line) is by its SHA-256.
+    """
+    digits = key if _SPREAD.match(key) else hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    return int(digits[:8], 16) * shards >> 32
 
 
 def _write(rows: Iterable[dict[str, Any]], path: Path) -> int:
+    count = 0
+    with _writing(path) as write:
+        for some in batched(rows, _ROWS):
+            write(list(some))
+            count += len(some)
+    return count
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
-    count = 0
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for some in batched(rows, _ROWS):
-            writer.write_table(pa.Table.from_pylist(list(some), schema=schema))
-            count += len(some)
-    return count
+        yield lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def import_parquet(path: Path, cache: TextCache) -> Brought:

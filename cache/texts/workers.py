@@ -50,17 +50,30 @@ def here() -> str:
         return socket.gethostname()
 
 
+def machine() -> str:
+    """The machine, whichever container of it this is: its start, which no other shares; its name where that cannot be
+    told.
+    """
+    try:
+        return _boot()
+    except OSError:
+        return socket.gethostname()
+
+
 def started(pid: int) -> str | None:
     """When a process started, as Linux tells it, in words that no other process with this id shares; "" if it has ended
     and nobody has asked how. None where that cannot be told.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         fields = stat.rpartition(")")[2].split()  # after the name, which may hold anything: state, parent, ...
-        return "" if fields[0] in "ZX" else f"{boot} {fields[19]}"
+        return "" if fields[0] in "ZX" else f"{_boot()} {fields[19]}"
     except (OSError, IndexError):
         return None
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def _gone(worker: sa.Row[Any]) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from kar_aug._batched import batched
 from kar_aug.arrow.columns import (
     ASKED,
     FAILED,
+    FORGOTTEN,
     IN_BATCH,
     REJECTED,
     STOPPED,
@@ -28,12 +30,14 @@ from kar_aug.arrow.columns import (
     read_prompts,
     with_columns,
 )
-from kar_aug.arrow.worker import OpensOnce, workspace_of
+from kar_aug.arrow.worker import OpensOnce, forgotten_of, stamp, workspace_of
 from kar_aug.cache import Claims, Status, TextCache
+from kar_aug.cache.texts.cache import is_of_groups
+from kar_aug.cache.texts.workers import here, machine
 from kar_aug.config import LOCAL, LanguageModel
 from kar_aug.errors import ConfigError, Hopeless
 from kar_aug.generate import Prices, Progress, generate
-from kar_aug.generate.intake import BATCH, Found, Survey, accepted
+from kar_aug.generate.intake import BATCH, Found, Survey, accepted, is_open
 from kar_aug.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -68,9 +72,9 @@ class Ask(OpensOnce[_Opened]):
 
     Args:
         project: its [generate] says which model, where the cache is, and how much may be spent. The cache is one for
-            all workers: a SQLite file on one machine, PostgreSQL on several.
+            all workers: a SQLite file on one machine, PostgreSQL on several. Nobody is asked about whom it forgot.
         workers: how many processes ask at a time. Each has that share of [generate] concurrency, rpm and tpm.
-        retry_failed: ask again what was rejected, refused or answered with nothing.
+        retry_failed: ask again what was rejected, refused or answered with nothing before this was made.
         texts: whether the texts are returned; without, the batches of a run that only fills the cache stay small.
         is_stopped: looked at twice a second while requests are in flight: once it is true, those are finished and
             stored, and all other rows are "stopped". It is pickled too.
@@ -96,7 +100,10 @@ class Ask(OpensOnce[_Opened]):
         where, prices = workspace.paths.cache, self._model.prices
         self._cache = where if isinstance(where, str) else where.resolve()
         self._prices = workspace.config.path(prices).resolve() if prices else None
+        self._machine, self._here = machine(), here()
+        self._forgotten = forgotten_of(workspace)
         self._retry, self._texts, self._is_stopped = retry_failed, texts, is_stopped
+        self._since = datetime.now(UTC).isoformat(timespec="seconds")
 
     @property
     def opens(self) -> tuple[object, ...]:
@@ -104,19 +111,38 @@ class Ask(OpensOnce[_Opened]):
         return self._cache, self._prices, self._model.base_url, self._model.model
 
     def open(self) -> _Opened:
-        """The cache, and the prices."""
+        """The cache, and the prices.
+
+        Raises:
+            ConfigError: The cache is a file, and this is another machine than the one whose file is meant: here it is
+                another file, with a ledger of its own, which knows nothing of what others spend.
+        """
+        self._require_the_same_file()
         return _Opened(self._cache, self._prices)
+
+    @property
+    def stamps(self) -> tuple[tuple[int, ...] | None, ...]:
+        """Of the cache's file, which its place alone tells from another, since it is written all the time; and of the
+        prices.
+        """
+        cache = None if isinstance(self._cache, str) else stamp(self._cache)
+        return cache and cache[-1:], stamp(self._prices)
+
+    def close(self, opened: _Opened) -> None:
+        """The cache."""
+        opened.cache.close()
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with its answers, all of which are stored.
 
         Raises:
+            ConfigError: The cache is a file of another machine.
             DataError: A column is missing.
             LimitReached: The next request would cross max_cost.
             GenerationError: The server cannot be reached, answers as another model, or refused batch after batch.
             StoreError: The cache took nothing for `give_up_after` seconds.
         """
-        rows = read_prompts(batch)
+        rows = [self._unless_forgotten(row) for row in read_prompts(batch)]
         prompts = [row for row in rows if isinstance(row, Prompt)]
         answered = iter(self._answers(prompts))
         done = [_Row(None, *row) if isinstance(row, NoPrompt) else next(answered) for row in rows]
@@ -125,40 +151,72 @@ class Ask(OpensOnce[_Opened]):
             columns.pop("text")
         return with_columns(batch, columns)
 
+    def _require_the_same_file(self) -> None:
+        if isinstance(self._cache, str):
+            return
+        # A container of the same machine may have the folder, too; a file that it lacks is not the one.
+        if machine() != self._machine or (here() != self._here and not self._cache.is_file()):
+            raise ConfigError(
+                f"The text cache {self._cache} is a file of the machine that began the run, and {here().split()[0]} is "
+                "another: each would have a file, and a max_cost, of its own. For several machines: "
+                '[generate] cache = "postgresql://..."'
+            )
+
+    def _unless_forgotten(self, row: Prompt | NoPrompt) -> Prompt | NoPrompt:
+        if isinstance(row, NoPrompt) or is_of_groups(row.knowledge):
+            return row
+        entity = row.knowledge.partition(":")[0]
+        return NoPrompt(FORGOTTEN, None) if self._forgotten.holds(entity, row.entity_id) else row
+
     def _answers(self, prompts: Sequence[Prompt]) -> list[_Row]:
         before = self._look(prompts)
-        todo = [place for place, found in enumerate(before) if self._is_open(found)]
-        after, problem, progress = dict(enumerate(before)), None, Progress()
+        retried = self._retried(before)
+        todo = [place for place, found in enumerate(before) if place in retried or self._is_open(found)]
+        after, problem, in_batches = dict(enumerate(before)), None, False
+        for retry in (False, True):
+            if some := [prompts[place] for place in todo if (place in retried) is retry]:
+                said, progress = self._generate(some, retry=retry)
+                problem, in_batches = problem or said, in_batches or progress.elsewhere > 0
         if todo:
-            problem, progress = self._generate([prompts[place] for place in todo])
             after |= dict(zip(todo, self._look([prompts[place] for place in todo]), strict=True))
         texts = self._texts_of(after.values())
-        reasons = self._reasons(after.values(), problem, in_batches=progress.elsewhere > 0)
-        asked = {place for place in todo if self._is_asked(before[place])}
+        reasons = self._reasons(after.values(), problem, in_batches=in_batches)
+        asked = {place for place in todo if place in retried or is_open(before[place], retry_failed=False)}
         return [
             self._row(after[place], texts, reasons)._replace(new=place in asked, change=_change(found))
             for place, found in enumerate(before)
         ]
 
     def _look(self, prompts: Sequence[Prompt]) -> list[Found]:
-        survey = Survey(self.opened.cache, self._model, Progress(), retry_failed=self._retry, whole=False)
+        survey = Survey(self.opened.cache, self._model, Progress(), whole=False)
         return [found for some in batched(prompts, BATCH) for found in survey.look(some)]
+
+    def _retried(self, before: Sequence[Found]) -> set[int]:
+        """The places of what is asked again. What came to nothing in this run is not: an engine may try a task again,
+        and all of that was paid for.
+        """
+        if not self._retry:
+            return set()
+        open_again = {
+            place: found.question.key
+            for place, found in enumerate(before)
+            if is_open(found, retry_failed=True) and not is_open(found, retry_failed=False)
+        }
+        new: set[str] = set()
+        for some in batched(set(open_again.values()), BATCH):
+            new |= self.opened.cache.noted_since(some, self._since)
+        return {place for place, key in open_again.items() if key not in new}
 
     def _is_open(self, found: Found) -> bool:
         """Whether anything is left to do: to ask, to read anew, or to say whose an answer is."""
         status, link = found.question.status, found.linked
         if found.imported:
             return False
-        if self._is_asked(found) or found.judged is not None:
+        if is_open(found, retry_failed=False) or found.judged is not None:
             return True
         return status not in (None, Status.INVALID) and link != found.question.links[0]
 
-    def _is_asked(self, found: Found) -> bool:
-        if found.question.status is None:
-            return self._retry or not found.rejected
-        return self._retry and found.question.status not in accepted(self._model)
-
-    def _generate(self, prompts: Sequence[Prompt]) -> tuple[str | None, Progress]:
+    def _generate(self, prompts: Sequence[Prompt], *, retry: bool) -> tuple[str | None, Progress]:
         """Ask. Returns why rows may be left without an answer that no failure tells of, and what was done."""
         opened, progress = self.opened, Progress()
         if self._is_stopped is not None and self._is_stopped():
@@ -170,7 +228,7 @@ class Ask(OpensOnce[_Opened]):
 
         try:
             generate(
-                prompts, opened.cache, self._model, prices=opened.prices, retry_failed=self._retry, whole=False,
+                prompts, opened.cache, self._model, prices=opened.prices, retry_failed=retry, whole=False,
                 on_progress=note, on_note=_log.info, is_stopped=self._is_stopped,
             )  # fmt: skip
         except KeyboardInterrupt:

@@ -32,6 +32,7 @@ from kar_aug.errors import DataError
 from kar_aug.prompts import Prompt
 
 NO_PROMPT = "no prompt"  # there is nothing to ask about it: too short a history, no name
+FORGOTTEN = "forgotten"  # by kar-aug forget: whatever the tables hold, nothing is asked about it
 BAD = "bad row"  # it holds what it must not
 REJECTED = "rejected"  # by the server, for itself; not asked again
 FAILED = "failed"  # it has no answer, and the next run asks it

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kar_aug.arrow.columns import Batch, with_columns
-from kar_aug.arrow.worker import OpensOnce
+from kar_aug.arrow.worker import OpensOnce, stamp
 from kar_aug.cache import VectorStore
+from kar_aug.cache.vectors.files import MANIFEST
 
 
 class Gather(OpensOnce[Mapping[str, VectorStore]]):
@@ -37,6 +38,11 @@ class Gather(OpensOnce[Mapping[str, VectorStore]]):
     def open(self) -> Mapping[str, VectorStore]:
         """The stores."""
         return {column: VectorStore.open(path) for column, path in self._stores.items()}
+
+    @property
+    def stamps(self) -> tuple[tuple[int, ...] | None, ...]:
+        """Of the stores' manifests, each of which is replaced whole."""
+        return tuple(stamp(path / MANIFEST) for path in self._stores.values())
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with the vectors of its ids."""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from kar_aug.arrow.columns import BAD, NO_PROMPT, Batch, NoPrompt, prompt_batch
-from kar_aug.arrow.worker import workspace_of
+from kar_aug.arrow.columns import BAD, FORGOTTEN, NO_PROMPT, Batch, NoPrompt, prompt_batch
+from kar_aug.arrow.worker import forgotten_of, workspace_of
 from kar_aug.data import Tables
 from kar_aug.data.place import Table
-from kar_aug.data.tables import KEYS, typed
+from kar_aug.data.room import MEMORY
+from kar_aug.data.tables import typed
 from kar_aug.errors import ConfigError, DataError, KarError
 from kar_aug.prompts import Prompt, item_prompts, user_prompts
 from kar_aug.prompts.prompt import version_with
@@ -31,7 +32,8 @@ class Render:
     A row of a user holds `user_id`, the columns of users that the scenario shows, and `events`: a list of structs with
     item_id, timestamp and rating or label, which prompts may see: all that is before the user's first sample. Events of
     one time stay in their order. Other fields of the structs are the items' own, for catalogues that no worker should
-    hold. A row of an item holds `item_id` and the columns of items that the scenario shows.
+    hold. A row of an item holds `item_id` and the columns of items that the scenario shows. Who was forgotten before
+    this was made has no prompt, and a forgotten item is in nobody's.
 
     Args:
         project: its [prompts] say how to ask.
@@ -56,6 +58,7 @@ class Render:
         self._left_out = sorted(config.leave_out)
         self._max_events, self._min_events = config.max_events, config.min_events
         self._items = items
+        self._id_type, self._forgotten = workspace.config.data.id_type, forgotten_of(workspace)
 
     def __call__(self, batch: Batch) -> Batch:
         """A batch of prompts; a row about which nothing is to be asked has none, and says why.
@@ -85,22 +88,33 @@ class Render:
             return [row for place in range(batch.num_rows) for row in self._rendered(batch.slice(place, 1))]
 
     def _prompts(self, batch: Any) -> list[Prompt | NoPrompt]:
-        ids = batch.column(f"{self._entity}_id")
+        ids_name = f"{self._entity}_id"
+        ids = batch.column(ids_name)
         if ids.null_count:
-            raise DataError("the id is empty", table="batch", column=f"{self._entity}_id")
-        prompts = self._of_users(batch) if self._entity == "user" else self._of_items(batch)
-        return [prompts.get(id, NoPrompt(NO_PROMPT, None)) for id in ids.to_pylist()]
+            raise DataError("the id is empty", table="batch", column=ids_name)
+        own = typed(f"{self._entity}s", pd.DataFrame({ids_name: ids.to_pandas()}), Table("batch"), self._id_type)
+        entity_ids = own[ids_name].tolist()
+        forgotten = set(self._forgotten.among(self._entity, entity_ids))
+        left = batch.filter(pa.array([id not in forgotten for id in entity_ids], pa.bool_())) if forgotten else batch
+        prompts: dict[int | str, Prompt] = {}
+        if left.num_rows:
+            prompts = self._of_users(left) if self._entity == "user" else self._of_items(left)
+        return [
+            NoPrompt(FORGOTTEN, None) if id in forgotten else prompts.get(id, NoPrompt(NO_PROMPT, None))
+            for id in entity_ids
+        ]
 
     def _of_users(self, batch: Any) -> dict[int | str, Prompt]:
-        users = _frame(batch, leave=(EVENTS, *self._left_out))
+        users = self._frame(batch, leave=(EVENTS, *self._left_out))
         events = _exploded(batch)
         own = {"user_id", "item_id", "timestamp", "rating", "label", "order", *self._event_fields}
         fields = [name for name in events if name not in own]
+        events = typed("interactions", events, Table("events"), self._id_type)
         items = self._items if self._items is not None else events[["item_id", *fields]].drop_duplicates("item_id")
-        events = typed("interactions", events, Table("events"))
         for name in ("item_id", "timestamp", *(() if "label" in events else ("rating",))):
             if name not in events or events[name].isna().any():
                 raise DataError(f"events: {name} is empty, or not there", table="events", column=name)
+        events = self._forgotten.rows_left(events, MEMORY)
         sort = ["user_id", "timestamp", *(["order"] if "order" in events else [])]
         events = events.sort_values(sort, kind="stable").assign(part="history")
         tables = _tables(events, items.drop(columns=self._left_out, errors="ignore"), users)
@@ -111,10 +125,17 @@ class Render:
         return {prompt.entity_id: self._with_version(prompt) for prompt in made}
 
     def _of_items(self, batch: Any) -> dict[int | str, Prompt]:
-        items = _frame(batch, leave=self._left_out)
+        items = self._frame(batch, leave=self._left_out)
         nobody = pd.DataFrame({"user_id": [], "item_id": [], "timestamp": [], "part": []})
         made = item_prompts(self._scenario, _tables(nobody, items, items.iloc[:0]), nobody, recipe=self._recipe)
         return {prompt.entity_id: self._with_version(prompt) for prompt in made}
+
+    def _frame(self, batch: Any, leave: Sequence[str]) -> pd.DataFrame:
+        """The batch's own columns, each of a type that the project keeps."""
+        names = [name for name in batch.schema.names if name not in leave]
+        frame = batch.select(names).to_pandas()
+        repeated = frame[f"{self._entity}_id"].duplicated()
+        return typed(f"{self._entity}s", frame[~repeated], Table("batch"), self._id_type)
 
     @property
     def _event_fields(self) -> Sequence[str]:
@@ -136,15 +157,6 @@ def needs_all_rows(workspace: Workspace, entity: str) -> str | None:
     if workspace.paths.groups(entity) is not None:
         return f"[prompts] {entity}_clusters"
     return None
-
-
-def _frame(batch: Any, leave: Sequence[str]) -> pd.DataFrame:
-    """The batch's own columns, each of a type that the project keeps."""
-    names = [name for name in batch.schema.names if name not in leave]
-    entity = "users" if "user_id" in names else "items"
-    frame = batch.select(names).to_pandas()
-    repeated = frame[KEYS[entity][0]].duplicated()
-    return typed(entity, frame[~repeated], Table("batch"))
 
 
 def _exploded(batch: Any) -> pd.DataFrame:

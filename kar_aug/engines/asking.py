@@ -26,13 +26,14 @@ from filelock import FileLock, Timeout
 
 from kar_aug._batched import batched
 from kar_aug.arrow import Ask, Render, prompt_batch
-from kar_aug.arrow.columns import BAD, FAILED, IN_BATCH, NO_PROMPT, REJECTED, STOPPED
+from kar_aug.arrow.columns import BAD, FAILED, FORGOTTEN, IN_BATCH, NO_PROMPT, REJECTED, STOPPED
 from kar_aug.arrow.render import needs_all_rows
 from kar_aug.arrow.rows import rows_of
 from kar_aug.cache import Status, TextCache
+from kar_aug.cache.texts.workers import here
 from kar_aug.config import LanguageModel
 from kar_aug.engines.stopping import Flag, by_signals
-from kar_aug.errors import ConfigError, KarError
+from kar_aug.errors import ConfigError, GenerationError, KarError
 from kar_aug.generate import Progress
 from kar_aug.generate.intake import accepted
 from kar_aug.pipeline.generation import Generated, Job, level_by_level, not_hopeless, pace_note
@@ -92,14 +93,33 @@ class Asking:
             yield stopped
             return
         try:
-            (batch,) = pq.read_table(file.path).combine_chunks().to_batches()
+            batch = _read(file)
             asked = self._ask(self._renders[file.entity](batch) if file.entity else batch)
         except (KarError, KeyboardInterrupt) as error:
             self._stopped.up(error)
-            yield stopped
+            yield stopped._replace(reason=str(error) or None)  # where the driver sees no file of this machine
+            return
+        except (OSError, pa.ArrowException) as error:
+            why = GenerationError(
+                f"On {here().split()[0]}: {type(error).__name__}: {error}. What was answered is stored."
+            )
+            self._stopped.up(why)
+            yield stopped._replace(reason=str(why))
             return
         rows = zip(*(asked.column(name).to_pylist() for name in OUTCOME.names[:-1]), strict=True)
         yield from (Outcome._make((*row, count)) for row, count in Counter(rows).items())
+
+
+def _read(file: File) -> Any:
+    try:
+        (batch,) = pq.read_table(file.path).combine_chunks().to_batches()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise GenerationError(
+            f"{file.path}, rows of this run, cannot be read on {here().split()[0]}: {str(error).splitlines()[0]}. All "
+            "machines need the workdir in the same place, on a disk that they share; then run the same command again. "
+            "What was answered is stored."
+        ) from None
+    return batch
 
 
 class Engine(Protocol):
@@ -155,6 +175,8 @@ def _run(
     knowledge = accepted(job.model)
 
     def on_outcome(outcome: Outcome) -> None:
+        if outcome.status == STOPPED and outcome.reason is not None:
+            flag.up(GenerationError(outcome.reason))  # unless the worker could: the first one counts
         _count(progress, outcome, knowledge)
         shown.show(progress.done, pace_note(progress, started))
 
@@ -174,7 +196,7 @@ def _run(
 def _count(progress: Progress, outcome: Outcome, knowledge: Sequence[Status]) -> None:
     """Count rows as a job on one machine counts its prompts."""
     status, reason, new, change, count = outcome
-    if status in (NO_PROMPT, STOPPED):
+    if status in (NO_PROMPT, FORGOTTEN, STOPPED):
         return
     progress.total += count
     if change is not None:

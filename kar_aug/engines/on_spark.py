@@ -80,9 +80,13 @@ class _Spark:
 
 @contextmanager
 def session(master: str | None = None) -> Iterator[Any]:
-    """A Spark session, which ends with the block if it began there. Its bars and warnings are silent."""
+    """The active Spark session, as it is; or one that begins and ends with the block, whose bars and warnings are
+    silent.
+    """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    before = SparkSession.getActiveSession()
+    if (active := SparkSession.getActiveSession()) is not None:
+        yield active
+        return
     builder: Any = SparkSession.builder
     if master is not None:
         builder = builder.master(master)
@@ -93,8 +97,7 @@ def session(master: str | None = None) -> Iterator[Any]:
     try:
         yield spark
     finally:
-        if before is None:
-            spark.stop()
+        spark.stop()
 
 
 _CONF = {

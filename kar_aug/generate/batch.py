@@ -456,7 +456,8 @@ class _Batches:
             for line in lines:
                 if isinstance(line, Nobodys):
                     self.on_note(str(line))
-                    self.nobodys.append(line.line)
+                    if line.may_be_an_answer:  # an error is nobody's, too, and charged to nobody
+                        self.nobodys.append(line.line)
                 elif line.key not in responses or line.worth >= responses[line.key].worth:
                     responses[line.key] = line
             self.told |= responses.keys()

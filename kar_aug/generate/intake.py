@@ -25,6 +25,7 @@ from kar_aug._servers.words import without_keys
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Reservation, Status, TextCache
 from kar_aug.cache.texts.cache import IMPORTED, DamagedAnswer
 from kar_aug.cache.texts.ledger import Charge, billionths
+from kar_aug.cache.texts.tables import status_of
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
 from kar_aug.generate.answers import read_answer
@@ -66,6 +67,16 @@ class Found(NamedTuple):
     linked: Link | None
     judged: tuple[Answer, Answer] | None = None
     imported: bool = False
+
+
+def is_open(found: Found, *, retry_failed: bool) -> bool:
+    """Whether a prompt is to be asked: see `Survey.is_open`."""
+    status = found.question.status
+    if found.imported:
+        return False
+    if retry_failed:
+        return status is None or status in _UNUSABLE
+    return status is None and not found.rejected
 
 
 class Survey:
@@ -122,12 +133,7 @@ class Survey:
 
     def is_open(self, found: Found) -> bool:
         """Whether it is to be asked: it has no answer and was not rejected, or is to be tried again."""
-        status = found.question.status
-        if found.imported:
-            return False
-        if self._retry:
-            return status is None or status in _UNUSABLE
-        return status is None and not found.rejected
+        return is_open(found, retry_failed=self._retry)
 
     def open(self, prompts: Iterable[Prompt]) -> Iterator[Question]:
         """Those of a stream of prompts that are to be asked; equal ones come once each."""
@@ -150,7 +156,7 @@ class Survey:
             read = read_again(stored, self._model)
             if read != stored:
                 judged[key] = read, stored
-                statuses[key] = Status(read.status)
+                statuses[key] = status_of(read.status)
         return statuses, judged
 
     def _repaired(self, question: Question) -> Question:
@@ -256,7 +262,7 @@ class Intake:
                     self._count_worth(question.status)
                 answered += [link for link in question.links if link != found.linked]
         if judged:
-            self._cache.judge((read, Status(stored.status)) for read, stored in judged.values())
+            self._cache.judge((read, status_of(stored.status)) for read, stored in judged.values())
         self._cache.link(answered)
         self._count(skipped=skipped, cached=cached, judged=sum(differ(*each) for each in judged.values()))
         return list(questions.values())

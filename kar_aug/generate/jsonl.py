@@ -62,13 +62,24 @@ class Response:
 
 @dataclass(frozen=True)
 class Nobodys:
-    """A line of a response file that names no question, and `where` it stands. It may be somebody's answer."""
+    """A line of a response file that names no question, and `where` it stands. It may be somebody's answer, unless it
+    can be read and has no response.
+    """
 
     line: bytes
     where: str
 
     def __str__(self) -> str:
         return f"{self.where}: no response with a custom_id"
+
+    @property
+    def may_be_an_answer(self) -> bool:
+        """Whether somebody's answer, which is paid for, may be in it."""
+        try:
+            document = json.loads(self.line)
+        except (ValueError, RecursionError):
+            return True
+        return isinstance(document, dict) and response_to("", self.line).body is not None
 
 
 def request_line(key: str, model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> bytes:

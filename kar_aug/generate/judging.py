@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from kar_aug._batched import batched
 from kar_aug.cache import Answer, Status, TextCache
-from kar_aug.cache.texts.tables import RULES
+from kar_aug.cache.texts.status import STATUSES
+from kar_aug.cache.texts.tables import RULES, status_of
 from kar_aug.config import LanguageModel
 from kar_aug.generate.answers import read_answer
 from kar_aug.generate.choices import without_reasoning
@@ -29,8 +30,10 @@ def is_to_be_read(status: Status | str, rules: int) -> bool:
 
 
 def read_again(stored: Answer, model: LanguageModel) -> Answer:
-    """A stored answer as it would be read today."""
+    """A stored answer as it would be read today; one whose status is a word of another hand stays as it is."""
     today = replace(stored, rules=RULES)
+    if stored.status not in STATUSES:
+        return today
     if stored.status == Status.REFUSED:
         return today
     if not stored.raw:
@@ -59,7 +62,7 @@ def judge_older(cache: TextCache, model: LanguageModel) -> int:
     changed = 0
     for keys in batched(cache.read_by_older_rules(), _ROWS):
         read = [(read_again(stored, model), stored) for stored in cache.some(keys).values()]
-        cache.judge((answer, Status(stored.status)) for answer, stored in read)
+        cache.judge((answer, status_of(stored.status)) for answer, stored in read)
         changed += sum(differ(answer, stored) for answer, stored in read)
     return changed
 

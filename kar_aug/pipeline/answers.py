@@ -14,7 +14,7 @@ from kar_aug.cache import Batch, BatchBook, Spending, TextCache, VectorStore, me
 from kar_aug.cache.texts.cache import DamagedAnswer, is_of_groups
 from kar_aug.cache.texts.imported import Imported, import_texts
 from kar_aug.cache.texts.incoming import Brought
-from kar_aug.cache.texts.parquet import export_parquet, export_shards, import_parquet
+from kar_aug.cache.texts.parquet import export_parquet, export_shards, import_parquet, parquet_files, shard_paths
 from kar_aug.cache.texts.spilt import import_spilt, is_spilt
 from kar_aug.cache.texts.verify import KINDS, Flag, exclude, verify, vocabularies
 from kar_aug.data.reading import is_table
@@ -55,12 +55,13 @@ class Answers:
         """
         damaged: list[DamagedAnswer] = []
         with self._open(reading=True) as cache:
+            # Before: an export that is killed has left some of them.
+            for file in [Path(path)] if shards is None else shard_paths(Path(path), shards):
+                note(self._workspace.config.work, ANSWERS, file)
             if shards is None:
                 rows = {Path(path): export_parquet(cache, Path(path), messages=messages, on_damage=damaged.append)}
             else:
                 rows = export_shards(cache, Path(path), shards, messages=messages, on_damage=damaged.append)
-        for file in rows:
-            note(self._workspace.config.work, ANSWERS, file)
         _require_none(damaged, f"are not in {path}, where all others are")
         return sum(rows.values())
 
@@ -94,7 +95,7 @@ class Answers:
     def _bring(self, where: Path | str, cache: TextCache) -> Brought:
         damaged: list[DamagedAnswer] = []
         if "://" not in str(where) and Path(where).is_dir():
-            return _brought(import_parquet(path, cache) for path in sorted(Path(where).glob("*.parquet")))
+            return _brought(import_parquet(path, cache) for path in parquet_files(Path(where)))
         if str(where).endswith(".parquet"):
             return import_parquet(Path(where), cache)
         if "://" not in str(where) and not Path(where).is_file():
