@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kar_aug import Project, VectorStore
+from kar_aug._files import atomic_path
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Request, TextCache, answer_key
 from kar_aug.cache.texts.forgetting import Whom, forget_entities
 from kar_aug.cache.texts.spilt import Spill
@@ -24,6 +25,7 @@ from kar_aug.compare.book import BOOK
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace.at_work import at_work
 from kar_aug.pipeline.workspace.forgotten import ForgottenIds
+from kar_aug.pipeline.workspace.passed_on import passed_on
 from kar_aug.testing import ChatServer, completion
 
 # An encoder beside kar.toml that needs no model: of each text other numbers.
@@ -232,6 +234,28 @@ def test_while_a_comparison_runs_it_is_refused_and_afterwards_it_is_not(folder: 
     (folder / ".kar/at-work/compare-1-left").touch()  # by a process that was killed
     assert kar_aug("--user", "7", "--yes").exit_code == 0
     assert [path.name for path in (folder / ".kar/at-work").iterdir() if path.name[0] != "."] == []
+
+
+def test_what_writes_copies_is_waited_for_and_has_said_where_before_it_writes(
+    folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, refused = project(server), []
+    opened.generate(only="user")
+
+    def somebody_is_forgotten(path: Path) -> Any:
+        noted = {Path(each.where).name for each in passed_on(folder / ".kar")}
+        refused.append((path.name, path.name in noted, kar_aug("--user", "7", "--yes").exit_code))
+        return atomic_path(path)
+
+    for module in ("kar_aug.generate.jsonl", "kar_aug.cache.texts.parquet", "kar_aug.inspect.view"):
+        monkeypatch.setattr(f"{module}.atomic_path", somebody_is_forgotten)
+    opened.export_requests("requests.jsonl", only="item")
+    opened.cache.export("answers.parquet")
+    opened.cache.export("shards", shards=1)
+    opened.view("page.html")
+    names = ["requests.jsonl", "answers.parquet", "00000-of-00001.parquet", "page.html"]
+    assert refused == [(name, True, 2) for name in names]
+    assert kar_aug("--user", "7", "--yes").exit_code == 0
 
 
 def test_a_project_that_was_open_leaves_out_whom_another_process_forgot(folder: Path, server: ChatServer) -> None:

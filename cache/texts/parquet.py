@@ -64,9 +64,10 @@ def export_shards(
     *,
     messages: bool = True,
     on_damage: Callable[[DamagedAnswer], None] | None = None,
-) -> dict[Path, int]:
+) -> int:
     """Write all answers as so many files by their keys, 00017-of-00256.parquet: an answer is in the same of them
-    wherever it was exported, so that engines join shard with shard. Returns the rows of each.
+    wherever it was exported, so that engines join shard with shard. Returns the number of rows; a shard without any
+    has no file.
 
     Args:
         messages, on_damage: as in `export_parquet`.
@@ -80,11 +81,12 @@ def export_shards(
     folder.mkdir(parents=True, exist_ok=True)
     # Keys come in order, and a shard is a range of them.
     found = groupby(_rows(cache, messages, on_damage), key=lambda row: shard_of(row["key"], shards))
-    counts = {number: _write(rows, folder / _shard_name(number, shards)) for number, rows in found}
-    for number in range(shards):
+    files = shard_files(folder, shards)
+    counts = {number: _write(rows, files[number]) for number, rows in found}
+    for number, file in enumerate(files):
         if number not in counts:
-            (folder / _shard_name(number, shards)).unlink(missing_ok=True)
-    return {folder / _shard_name(number, shards): count for number, count in counts.items()}
+            file.unlink(missing_ok=True)
+    return sum(counts.values())
 
 
 def shard_of(key: str, shards: int) -> int:
@@ -92,8 +94,9 @@ def shard_of(key: str, shards: int) -> int:
     return int(key[:8], 16) * shards >> 32
 
 
-def _shard_name(number: int, shards: int) -> str:
-    return f"{number:05d}-of-{shards:05d}.parquet"
+def shard_files(folder: Path, shards: int) -> list[Path]:
+    """The files of shards, of which those without answers are not there."""
+    return [folder / f"{number:05d}-of-{shards:05d}.parquet" for number in range(shards)]
 
 
 def _write(rows: Iterable[dict[str, Any]], path: Path) -> int:

@@ -14,7 +14,7 @@ from kar_aug.cache import Batch, BatchBook, Spending, TextCache, VectorStore, me
 from kar_aug.cache.texts.cache import DamagedAnswer, is_of_groups
 from kar_aug.cache.texts.imported import Imported, import_texts
 from kar_aug.cache.texts.incoming import Brought
-from kar_aug.cache.texts.parquet import export_parquet, export_shards, import_parquet
+from kar_aug.cache.texts.parquet import export_parquet, export_shards, import_parquet, shard_files
 from kar_aug.cache.texts.spilt import import_spilt, is_spilt
 from kar_aug.cache.texts.verify import KINDS, Flag, exclude, verify, vocabularies
 from kar_aug.data.reading import is_table
@@ -22,6 +22,7 @@ from kar_aug.errors import StoreError
 from kar_aug.pipeline.costs import Costs
 from kar_aug.pipeline.forgetting import forget_again
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.at_work import at_work
 from kar_aug.pipeline.workspace.passed_on import ANSWERS, note
 
 _LANGUAGES = {"english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it", "portuguese": "pt"}
@@ -54,15 +55,16 @@ class Answers:
             StoreError: Some are damaged; all others are in the file.
         """
         damaged: list[DamagedAnswer] = []
-        with self._open(reading=True) as cache:
+        work = self._workspace.config.work
+        with at_work(work, "export"), self._open(reading=True) as cache:
+            for file in [Path(path)] if shards is None else shard_files(Path(path), shards):
+                note(work, ANSWERS, file)  # before: a call that is killed leaves some
             if shards is None:
-                rows = {Path(path): export_parquet(cache, Path(path), messages=messages, on_damage=damaged.append)}
+                rows = export_parquet(cache, Path(path), messages=messages, on_damage=damaged.append)
             else:
                 rows = export_shards(cache, Path(path), shards, messages=messages, on_damage=damaged.append)
-        for file in rows:
-            note(self._workspace.config.work, ANSWERS, file)
         _require_none(damaged, f"are not in {path}, where all others are")
-        return sum(rows.values())
+        return rows
 
     def import_texts(self, path: Path | str, *, text: str = "text", author: str | None = None) -> Imported:
         """Make a table's texts the knowledge of its items or users: see `kar_aug.cache.texts.imported`.
