@@ -22,6 +22,8 @@ from kar_aug import (
 )
 from kar_aug._keras import IS_KERAS_3, keras, tf
 from kar_aug.cache import StoreSpec
+from kar_aug.models import vectors_as_inputs
+from kar_aug.models.find import knowledge_layers
 
 pytestmark = pytest.mark.both_keras
 layers = keras.layers
@@ -124,6 +126,25 @@ def test_what_was_set_on_a_model_of_a_class_of_ones_own_goes_with_it() -> None:
     again.compile("sgd", "mse", run_eagerly=True)
     again.fit(INPUTS, LABEL, verbose=0)
     assert again.steps == 8, "the model that was refreshed trains as the former did"
+
+
+@keras.utils.register_keras_serializable("tests")
+class Own(keras.Model):
+    """A class of somebody's own."""
+
+
+def test_an_attribute_that_was_the_layer_is_the_one_in_its_place(tmp_path: Path) -> None:
+    base, layer = deepfm(), knowledge(name="kar")
+    model = augment(Own(base.input, base.output), layer)
+    weights = len(model.weights)
+    model.kar = layer
+    refreshed = refresh(model, {name: layer.table(name) for name in layer.sources})
+    assert refreshed.kar in refreshed.layers and refreshed.kar is not layer and len(refreshed.weights) == weights
+    for changed in (prestore(model), vectors_as_inputs(model)):
+        assert changed.kar in changed.layers and knowledge_layers(changed, (KnowledgeAugmentation,)) == []
+    refreshed.save(tmp_path / "model.keras")
+    again = load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(predicted(again, INPUTS), predicted(model, INPUTS), atol=1e-6)
 
 
 def test_a_class_that_is_made_otherwise_is_refused_with_a_way_out() -> None:

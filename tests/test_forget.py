@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kar_aug import Project, VectorStore
+from kar_aug._files import atomic_path
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Request, TextCache, answer_key
 from kar_aug.cache.texts.forgetting import Whom, forget_entities
 from kar_aug.cache.texts.spilt import Spill
@@ -23,6 +24,8 @@ from kar_aug.cli import main
 from kar_aug.compare.book import BOOK
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace.at_work import at_work
+from kar_aug.pipeline.workspace.forgotten import ForgottenIds
+from kar_aug.pipeline.workspace.passed_on import passed_on
 from kar_aug.testing import ChatServer, completion
 
 # An encoder beside kar.toml that needs no model: of each text other numbers.
@@ -233,6 +236,28 @@ def test_while_a_comparison_runs_it_is_refused_and_afterwards_it_is_not(folder: 
     assert [path.name for path in (folder / ".kar/at-work").iterdir() if path.name[0] != "."] == []
 
 
+def test_what_writes_copies_is_waited_for_and_has_said_where_before_it_writes(
+    folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, refused = project(server), []
+    opened.generate(only="user")
+
+    def somebody_is_forgotten(path: Path) -> Any:
+        noted = {Path(each.where).name for each in passed_on(folder / ".kar")}
+        refused.append((path.name, path.name in noted, kar_aug("--user", "7", "--yes").exit_code))
+        return atomic_path(path)
+
+    for module in ("kar_aug.generate.jsonl", "kar_aug.cache.texts.parquet", "kar_aug.inspect.view"):
+        monkeypatch.setattr(f"{module}.atomic_path", somebody_is_forgotten)
+    opened.export_requests("requests.jsonl", only="item")
+    opened.cache.export("answers.parquet")
+    opened.cache.export("shards", shards=1)
+    opened.view("page.html")
+    names = ["requests.jsonl", "answers.parquet", "00000-of-00001.parquet", "page.html"]
+    assert refused == [(name, True, 2) for name in names]
+    assert kar_aug("--user", "7", "--yes").exit_code == 0
+
+
 def test_a_project_that_was_open_leaves_out_whom_another_process_forgot(folder: Path, server: ChatServer) -> None:
     open_before = project(server)
     assert 7 in open_before.workspace.tables.ids("user")
@@ -265,6 +290,55 @@ def test_answers_that_come_after_the_user_was_forgotten_are_dropped_and_counted(
         with TextCache(folder / ".kar" / "answers.sqlite") as cache:
             assert cache.counts()["ok"] == len(requests) - 1
         assert sum(each.requests for each in project(server).cost().rows) == len(requests), "what it cost is remembered"
+
+
+def responses_to(requests: Path, to: Path) -> Path:
+    """What a provider says to a file of requests."""
+    lines = []
+    for request in map(json.loads, requests.read_text().splitlines()):
+        body = json.loads(completion(f"about {request['custom_id']}"))
+        lines.append(json.dumps({"custom_id": request["custom_id"], "response": {"status_code": 200, "body": body}}))
+    to.write_text("\n".join(lines))
+    return to
+
+
+def test_answers_that_were_imported_and_forgotten_cost_nothing_when_they_come_again(
+    folder: Path, server: ChatServer
+) -> None:
+    opened, sent = project(server), folder / "requests.jsonl"
+    opened.export_requests(sent, only="user")
+    said = responses_to(sent, folder / "responses.jsonl")
+    opened.import_responses(said, only="user")
+    spent = opened.cost().by_model[0]
+    opened.forget(users=[7])
+    opened.import_responses(said, only="user")
+    assert opened.cost().by_model[0] == spent
+
+
+def test_open_questions_about_others_stay_theirs(folder: Path, server: ChatServer) -> None:
+    opened, sent = project(server), folder / "requests.jsonl"
+    opened.export_requests(sent)
+    asked = {line["custom_id"]: MARKER in str(line) for line in map(json.loads, sent.read_text().splitlines())}
+    opened.forget(users=[7])
+    listed = ForgottenIds.read(folder / ".kar")
+    assert {key: listed.of_question(key) is not None for key in asked} == asked and any(asked.values())
+
+
+def test_she_is_forgotten_though_prompts_cannot_be_rendered_any_more(folder: Path, server: ChatServer) -> None:
+    opened = project(server)
+    opened.generate(only="user")
+    opened.export_requests(folder / "requests.jsonl", only="item")
+    (folder / "users.csv").rename(folder / "moved.csv")
+    done = project(server).forget(users=[7])
+    assert done.counts["answers"] == 1 and "the prompts cannot be rendered" in str(done)
+    assert ForgottenIds.read(folder / ".kar").holds("user", 7)
+
+
+@pytest.mark.parametrize("by", ["interactions", "vectors"])
+def test_to_forget_who_was_exported_draws_no_groups(by: str, folder: Path, server: ChatServer) -> None:
+    project(server).export_requests(folder / "requests.jsonl")
+    done = project(server, prompts={"user_clusters": 3, "cluster_by": by}).forget(users=[7])
+    assert done.counts["exported requests"] and not (folder / ".kar/clusters").exists()
 
 
 def test_files_in_the_temporary_folder_are_told_by_where_their_cache_lies(
@@ -402,7 +476,6 @@ def test_zeros_before_an_id_of_text_are_part_of_it(tmp_path: Path) -> None:
 
 
 def test_the_list_names_nobody(tmp_path: Path) -> None:
-    from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 
     listed = ForgottenIds().with_ids("user", ["anna@example.org", 42])
     listed.write(tmp_path)

@@ -8,7 +8,7 @@ Of an answer that a newer prompt superseded, nobody knows any more whose it was.
 have been of such an entity: those whose ledger does not say that they were about the other kind.
 
 The ledger keeps what was paid, when, and for which kind of knowledge. It forgets the question: its key is a hash over
-what was asked, by which whoever has the tables could find the row again.
+what was asked, by which whoever has the tables could find the row again. In its place stands what the caller names it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kar_aug.cache.texts.cache import TextCache, is_of_groups
 from kar_aug.cache.texts.workers import dead
 from kar_aug.errors import StoreError
 
-NO_QUESTION = "forgotten"  # in the ledger, where a question's key was
+NO_QUESTION = "forgotten"  # in the ledger, where the key of a question was that has no other name
 # Kinds of questions about users whose ids begin with the user's, as `repr` writes it: about parts of histories (see
 # kar_aug.prompts.histories.summaries), and of fairness audits (see kar_aug.pipeline.fairness).
 _PARTS = ("history", "audit")
@@ -114,11 +114,14 @@ def refuse_jobs(cache: TextCache) -> None:
         _refuse_jobs(cache, connection)
 
 
-def forget_entities(cache: TextCache, whom: Whom, *, dry_run: bool = False) -> Taken:
+def forget_entities(
+    cache: TextCache, whom: Whom, *, dry_run: bool = False, named: Callable[[str], str | None] = lambda key: None
+) -> Taken:
     """Delete all about them, and on SQLite leave no trace in the file or its journal.
 
     Args:
         dry_run: find out what would go, and change nothing.
+        named: what the ledger calls a question from now on, by its key; None where it has no name.
 
     Raises:
         StoreError: A job is running on this cache, or another process reads it.
@@ -130,7 +133,7 @@ def forget_entities(cache: TextCache, whom: Whom, *, dry_run: bool = False) -> T
                 _refuse_jobs(cache, connection)
             if not cache.database.postgresql:
                 connection.exec_driver_sql("PRAGMA secure_delete = ON")
-            _forget(connection, cache, whom, taken)
+            _forget(connection, cache, whom, taken, named)
             if dry_run:
                 raise _Undone
     except _Undone:
@@ -148,20 +151,20 @@ def leave_no_trace(cache: TextCache) -> None:
         cache.database.vacuum()
 
 
-def forget_questions(cache: TextCache, are_forgotten: Callable[[str], bool]) -> int:
+def forget_questions(cache: TextCache, named: Callable[[str], str | None]) -> int:
     """Delete answers that are nobody's, and answer questions about those who were forgotten; how many they were.
 
     Args:
-        are_forgotten: whether the key is of such a question.
+        named: of the key of such a question what the ledger calls it from now on; None for all others.
     """
     answers, links = tables.answers.c, tables.knowledge.c
     with cache.database.writing() as connection:
         nobodys = sa.select(answers.key).where(~sa.exists().where(links.key == answers.key))
-        keys = [key for key in connection.scalars(nobodys) if are_forgotten(key)]
+        keys = [key for key in connection.scalars(nobodys) if named(key) is not None]
         if keys and not cache.database.postgresql:
             connection.exec_driver_sql("PRAGMA secure_delete = ON")
         _delete(connection, tables.answers, keys)
-        _unname(connection, keys)
+        _unname(connection, keys, named)
     if keys:
         leave_no_trace(cache)
     return len(keys)
@@ -197,7 +200,9 @@ def _refuse_jobs(cache: TextCache, connection: sa.Connection) -> None:
         )
 
 
-def _forget(connection: sa.Connection, cache: TextCache, whom: Whom, taken: Taken) -> None:
+def _forget(
+    connection: sa.Connection, cache: TextCache, whom: Whom, taken: Taken, named: Callable[[str], str | None]
+) -> None:
     failures = tables.failures
     mine = [row for row in _links(connection, whom) if whom.is_about(row.knowledge, _id(row.entity_id))]
     void = [row for row in _links(connection, whom) if whom.is_void(row.knowledge, _id(row.entity_id))]
@@ -217,7 +222,7 @@ def _forget(connection: sa.Connection, cache: TextCache, whom: Whom, taken: Take
     taken.answers = _delete(connection, tables.answers, taken.keys)
     for table in (tables.failures, tables.claims):
         _delete(connection, table, {row.key for row in failed} | taken.keys)
-    taken.ledger = _unname(connection, taken.keys)
+    taken.ledger = _unname(connection, taken.keys, named)
 
 
 def _unlink(connection: sa.Connection, rows: Iterable[Any]) -> None:
@@ -227,11 +232,12 @@ def _unlink(connection: sa.Connection, rows: Iterable[Any]) -> None:
         connection.execute(sa.delete(links).where(*here))
 
 
-def _unname(connection: sa.Connection, keys: Iterable[str]) -> int:
+def _unname(connection: sa.Connection, keys: Iterable[str], named: Callable[[str], str | None]) -> int:
     """Take questions out of the ledger, whose sums stay; how many lines these are."""
-    count = 0
+    count, key_of = 0, tables.ledger.c.key
     for some in batched(sorted(keys), _ROWS):
-        statement = sa.update(tables.ledger).where(tables.ledger.c.key.in_(some)).values(key=NO_QUESTION)
+        names = {key: named(key) or NO_QUESTION for key in some}
+        statement = sa.update(tables.ledger).where(key_of.in_(some)).values(key=sa.case(names, value=key_of))
         count += connection.execute(statement).rowcount
     return count
 

@@ -68,9 +68,10 @@ def export_shards(
     *,
     messages: bool = True,
     on_damage: Callable[[DamagedAnswer], None] | None = None,
-) -> dict[Path, int]:
+) -> int:
     """Write all answers as so many files by their keys, 00017-of-00256.parquet: an answer is in the same of them
-    wherever it was exported, so that engines join shard with shard. Returns the rows of each.
+    wherever it was exported, so that engines join shard with shard. Returns the number of rows; a shard without any
+    has no file.
 
     Args:
         messages, on_damage: as in `export_parquet`.
@@ -100,7 +101,7 @@ def export_shards(
     for path in paths:
         if path not in counts:
             path.unlink(missing_ok=True)
-    return dict(counts)
+    return counts.total()
 
 
 def shard_paths(folder: Path, shards: int) -> list[Path]:

@@ -174,12 +174,19 @@ def answer_of(response: Response, question: Question, intake: Intake, *, tier: s
 
 
 def export_jsonl(
-    prompts: Iterable[Prompt], cache: TextCache, model: LanguageModel, path: Path, *, retry_failed: bool = False
+    prompts: Iterable[Prompt],
+    cache: TextCache,
+    model: LanguageModel,
+    path: Path,
+    *,
+    retry_failed: bool = False,
+    on_file: Callable[[Path], None] = lambda file: None,
 ) -> tuple[list[Path], Progress]:
     """Write the requests that have no answer yet, for a provider that takes files. Nothing is sent, or claimed.
 
     Args:
         path: of the file; where one would be larger than OpenAI takes, numbered files beside it.
+        on_file: called with each file before it is written.
 
     Returns:
         The files, and what was found.
@@ -197,6 +204,7 @@ def export_jsonl(
     files: list[Path] = []
     for number, part in enumerate(chunks(lines())):
         target = path if number == 0 else path.with_stem(f"{path.stem}-{number + 1}")
+        on_file(target)
         with atomic_path(target) as temporary, temporary.open("wb") as file:
             file.writelines(part)
         files.append(target)

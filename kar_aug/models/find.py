@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kar_aug._keras import keras
@@ -48,14 +48,14 @@ def replaced(
             return layer
         if not is_functional(layer):
             raise ValueError(_advice(layer, held[0], by))
-        return _of_class(layer, keras.models.clone_model(layer, clone_function=replace), keep_class)
+        return _of_class(layer, keras.models.clone_model(layer, clone_function=replace), keep_class, made)
 
     return changed(model)
 
 
-def _of_class(model: Any, clone: Any, keep_class: str | None) -> Any:
+def _of_class(model: Any, clone: Any, keep_class: str | None, made: Mapping[int, Any]) -> Any:
     """A clone as a model of the class of the original, a user's own, with what was set on it: tf-keras clones to its
-    own class.
+    own class. `made` are the layers in it by the `id` of those in whose place they are.
     """
     if type(model).__name__ in _OF_KERAS:
         return clone
@@ -65,7 +65,7 @@ def _of_class(model: Any, clone: Any, keep_class: str | None) -> Any:
         if keep_class:
             raise
         return clone
-    return with_changed(clone, {}, (), model.name, like=model)
+    return with_changed(clone, {}, (), model.name, like=model, instead=made)
 
 
 def is_functional(model: Any) -> bool:

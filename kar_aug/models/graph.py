@@ -16,7 +16,12 @@ _LOSSES, _METRICS = "AddLoss", "AddMetric"  # tf-keras's layers of what `model.a
 
 
 def with_changed(
-    model: Any, changes: Mapping[int, Callable[[Any], Any]], further: Sequence[Any], name: str, like: Any = None
+    model: Any,
+    changes: Mapping[int, Callable[[Any], Any]],
+    further: Sequence[Any],
+    name: str,
+    like: Any = None,
+    instead: Mapping[int, Any] | None = None,
 ) -> Any:
     """The model with other tensors in the place of some; its layers, and what else it shares with them, are the same.
 
@@ -28,6 +33,7 @@ def with_changed(
         changes: `id` of a symbolic tensor of the model -> what takes it to the one that is read in its place.
         further: inputs that the changes bring along; a dictionary of inputs has them under their names.
         like: the model whose class, and attributes, it gets; by default `model`.
+        instead: `id` of a layer that is gone -> the one in its place, which attributes that were the former are then.
 
     Raises:
         ValueError: The model's class cannot be made of inputs and outputs alone.
@@ -46,13 +52,14 @@ def with_changed(
             changed.add_loss(tensor)
         else:
             changed.add_metric(tensor, aggregation=layer.aggregation, name=layer.metric_name)
-    _bring_along(like, changed)
+    _bring_along(like, changed, instead or {})
     return changed
 
 
-def _bring_along(model: Any, changed: Any) -> None:
+def _bring_along(model: Any, changed: Any, instead: Mapping[int, Any]) -> None:
     """Set on a model made anew what people set on the former, but what its class sets by itself: layers, metrics and
-    the like are the same objects, numbers and words are what they were last.
+    the like are the same objects, but those that others have taken the place of; numbers and words are what they were
+    last.
     """
     made = keras.Sequential() if isinstance(model, keras.Sequential) else keras.Model(model.inputs, model.outputs)
     of_keras = {*vars(made), *_LATER}
@@ -60,7 +67,7 @@ def _bring_along(model: Any, changed: Any) -> None:
         if name.startswith("_") or name in of_keras:
             continue
         if name not in vars(changed) or isinstance(value, bool | int | float | str | None):
-            setattr(changed, name, value)
+            setattr(changed, name, instead.get(id(value), value))
 
 
 def maker_of(model: Any, verb: str = "Augment") -> Callable[[Any, Any, str], Any]:

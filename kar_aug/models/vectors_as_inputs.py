@@ -126,8 +126,10 @@ def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], n
     used = tensors_behind(model.outputs)
     changes: dict[int, Callable[[Any], Any]] = {}
     inputs: list[VectorInputs] = []
+    instead: dict[int, Any] = {}
     for layer in layers:
-        given = VectorInputs(reading(layer), versions=versions)
+        instead[id(layer)] = reading(layer)
+        given = VectorInputs(instead[id(layer)], versions=versions)
         inputs.append(given)
         for node in layer._inbound_nodes:
             made = tensors_made(node)
@@ -141,7 +143,7 @@ def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], n
                     field = given.field(source, _name_of(ids, source), ids)
                     changes[id(tensor)] = lambda _, field=field: field  # type: ignore[misc]
     further = [tensor for each in inputs for tensor in each.inputs]
-    return _without_idle(with_changed(model, changes, further, name), used)
+    return _without_idle(with_changed(model, changes, further, name, instead=instead), used)
 
 
 def _read_by(node: Any) -> list[tuple[str, Any]]:

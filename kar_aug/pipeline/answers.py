@@ -22,6 +22,7 @@ from kar_aug.errors import StoreError
 from kar_aug.pipeline.costs import Costs
 from kar_aug.pipeline.forgetting import forget_again
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.at_work import at_work
 from kar_aug.pipeline.workspace.passed_on import ANSWERS, note
 
 _LANGUAGES = {"english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it", "portuguese": "pt"}
@@ -54,16 +55,17 @@ class Answers:
             StoreError: Some are damaged; all others are in the file.
         """
         damaged: list[DamagedAnswer] = []
-        with self._open(reading=True) as cache:
+        work = self._workspace.config.work
+        with at_work(work, "export"), self._open(reading=True) as cache:
             # Before: an export that is killed has left some of them.
             for file in [Path(path)] if shards is None else shard_paths(Path(path), shards):
-                note(self._workspace.config.work, ANSWERS, file)
+                note(work, ANSWERS, file)
             if shards is None:
-                rows = {Path(path): export_parquet(cache, Path(path), messages=messages, on_damage=damaged.append)}
+                rows = export_parquet(cache, Path(path), messages=messages, on_damage=damaged.append)
             else:
                 rows = export_shards(cache, Path(path), shards, messages=messages, on_damage=damaged.append)
         _require_none(damaged, f"are not in {path}, where all others are")
-        return sum(rows.values())
+        return rows
 
     def import_texts(self, path: Path | str, *, text: str = "text", author: str | None = None) -> Imported:
         """Make a table's texts the knowledge of its items or users: see `kar_aug.cache.texts.imported`.

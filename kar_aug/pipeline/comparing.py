@@ -216,8 +216,8 @@ def export(
     from kar_aug.compare import export_model
 
     workspace = with_what_is_known(workspace)
+    note(workspace.config.work, MODEL, output)  # before: a call that is killed leaves some of it
     export_model(workspace, backbone, seed, Path(output), arm, kind)
-    note(workspace.config.work, MODEL, output)
     return Path(output)
 
 

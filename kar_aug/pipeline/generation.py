@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -361,9 +362,14 @@ def export_requests(job: Job, path: Path) -> Exported:
     """Write what is to be asked as JSON lines, for providers that take files."""
     with job.workspace.paths.open_cache(reading=True) as cache:
         summaries = StoredSummaries(cache, job.model)
-        files, progress = export_jsonl(job.prompts(summaries), cache, job.model, path, retry_failed=job.retry_failed)
-    for file in files:
-        note(job.workspace.config.work, REQUESTS, file)
+        files, progress = export_jsonl(
+            job.prompts(summaries),
+            cache,
+            job.model,
+            path,
+            retry_failed=job.retry_failed,
+            on_file=partial(note, job.workspace.config.work, REQUESTS),
+        )
     return Exported(files, progress, summaries.waiting)
 
 

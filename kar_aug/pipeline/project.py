@@ -188,7 +188,9 @@ class Project:
         if engine is not None:
             if batch or forget_batches:
                 raise ConfigError("The Batch API is one process's: leave out batch, or engine.")
-            done: Generated = ASKING_ENGINES.load(engine)(job, self.watch, address=address, workers=workers)
+            with self._at_work("generate"):  # the workers have the rows; without an engine the cache's claims say it
+                job = self._job(only, shard, retry_failed)
+                done: Generated = ASKING_ENGINES.load(engine)(job, self.watch, address=address, workers=workers)
             return done
         if not batch:
             if forget_batches:
@@ -222,13 +224,15 @@ class Project:
         shard: tuple[int, int] = (1, 1),
     ) -> Exported:
         """Write what `generate` would ask into a file of JSON lines, for providers that take files."""
-        return generation.export_requests(self._job(only, shard, retry_failed), Path(path))
+        with self._at_work("export"):
+            return generation.export_requests(self._job(only, shard, retry_failed), Path(path))
 
     def import_responses(
         self, *paths: Path | str, only: str | None = None, shard: tuple[int, int] = (1, 1)
     ) -> Generated:
         """Bring in files of responses, in the form of the Batch API."""
-        return generation.import_responses(self._job(only, shard), [Path(path) for path in paths], self.watch)
+        with self._at_work("import"):
+            return generation.import_responses(self._job(only, shard), [Path(path) for path in paths], self.watch)
 
     def cost(self) -> Costs:
         """What was spent by day, model and recipe, and what can be spent by what is on its way."""
@@ -284,7 +288,8 @@ class Project:
             EncodingError: There are fewer vectors than codes a level.
             MissingDependencyError: scikit-learn is not installed.
         """
-        return coding.make_codes(self.workspace, self.watch, anew=anew)
+        with self._at_work("codes"):
+            return coding.make_codes(self.workspace, self.watch, anew=anew)
 
     def check(self) -> Outlook:
         """What a run will do and cost, and every trap that is sure to fail later. Nothing is sent, nothing trained."""
@@ -344,7 +349,8 @@ class Project:
             ConfigError: There are no lists, or the task is no task of clicks.
             StoreError: `compare` trained no such model on this data.
         """
-        return comparing.list_scores(self.workspace, output, arm, seed)
+        with self._at_work("export"):
+            return comparing.list_scores(self.workspace, output, arm, seed)
 
     def export(
         self, output: Path | str, backbone: str | None = None, *, seed: int = 0, arm: str | None = None,
@@ -420,9 +426,9 @@ class Project:
         Args:
             prompts: whether with the prompts, which show rows of the data.
         """
-        done = write_view(self.workspace, Path(path), self.cache.verify().flags, prompts=prompts)
-        note(self.config.work, PAGE, path)
-        return done
+        with self._at_work("view"):
+            note(self.config.work, PAGE, path)  # before: a call that is killed may have written it
+            return write_view(self.workspace, Path(path), self.cache.verify().flags, prompts=prompts)
 
     def forget(
         self, users: Collection[int | str] = (), items: Collection[int | str] = (), *, dry_run: bool = False

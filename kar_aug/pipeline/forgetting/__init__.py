@@ -3,14 +3,14 @@
 ids       whom somebody means by an id as it was typed
 files     copies in files: answers that were exported, or that a cache did not take; requests
 trained   groups, prepared samples, and what was trained on them
-prices    what it costs to ask anew where prompts showed them
+prices    what is asked about them, and what it costs to ask anew where prompts showed them
 """
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,12 +104,36 @@ def forget(workspace: Workspace, ids: Mapping[str, Collection[Id]], *, dry_run: 
         if dry_run:
             done.follows += asked_anew(workspace, [each.whom for each in searches if each.exists], listed)
         elif searches:
-            for search in searches:
-                listed = listed.with_questions(search.questions())
+            listed = listed.with_questions(_questions(workspace, cache, searches, done))
             listed.write(work)
         for search in searches:
-            search.take_away(done)
+            search.take_away(done, listed)
     return done
+
+
+def _questions(
+    workspace: Workspace, cache: TextCache | None, searches: Sequence[_Search], done: Forgotten
+) -> Collection[str]:
+    """The keys of what was asked about them: answers that come late are told by them. Of requests that were given away,
+    and that nobody has answered, all but those that are asked about others today: an answer to one that is nobody's may
+    be theirs.
+    """
+    keys = set().union(*(search.taken.keys for search in searches))
+    found = [search for search in searches if search.exists]
+    sent = [each for each in passed_on(workspace.config.work) if each.what == REQUESTS] if found else []
+    if not sent:
+        return keys
+    open_ = {key for each in sent if (path := Path(each.where)).exists() for key in keys_of_requests(path)}
+    open_ -= set(() if cache is None else cache.answered(open_))
+    try:
+        theirs, others = keys_asked(workspace, [search.whom for search in found])
+    except (KarError, OSError) as error:
+        done.follows.append(
+            "an answer that comes late is told by the exported requests that are still there, and by nothing else: the "
+            f"prompts cannot be rendered ({error})"
+        )
+        return keys | open_
+    return (keys | theirs | open_) - others
 
 
 def forget_again(workspace: Workspace, cache: TextCache) -> int:
@@ -122,10 +146,10 @@ def forget_again(workspace: Workspace, cache: TextCache) -> int:
     listed, count = ForgottenIds.read(workspace.config.work), 0
     for entity in ENTITIES if listed else ():
         if back := listed.among(entity, linked_entities(cache, entity)):
-            forget_entities(cache, Whom(entity, back))
+            forget_entities(cache, Whom(entity, back), named=listed.of_question)
             count += len(back)
     if listed.questions:
-        count += forget_questions(cache, lambda key: listed.of_question(key) is not None)
+        count += forget_questions(cache, listed.of_question)
     return count
 
 
@@ -162,17 +186,10 @@ class _Search:
             others = set()
         self.data = {data for data, is_in in known.items() if is_in} | others
 
-    def questions(self) -> set[str]:
-        """The keys of what was asked about them: answers that come late are told by them. Of requests that were given
-        away, and that nobody has answered, all: an answer to one that is nobody's may be theirs.
+    def take_away(self, done: Forgotten, listed: ForgottenIds) -> None:
+        """Delete it all. The ledger calls their questions as the list does, so that an answer that comes again costs
+        nothing again.
         """
-        sent = [each for each in passed_on(self.work) if each.what == REQUESTS] if self.exists else []
-        open_ = {key for each in sent if (path := Path(each.where)).exists() for key in keys_of_requests(path)}
-        answered = set() if self.cache is None else set(self.cache.answered(open_))
-        return self.taken.keys | (open_ - answered) | (keys_asked(self.workspace, self.whom) if sent else set())
-
-    def take_away(self, done: Forgotten) -> None:
-        """Delete it all."""
         self._trainings(done)
         self._groups(done)
         for path, count in self.stores.items():
@@ -185,7 +202,7 @@ class _Search:
                 SemanticIds.open(path).without(self._ids_in(path.with_suffix("")))
         self._copies(done)
         if self.cache is not None and not done.dry_run:
-            self.taken = forget_entities(self.cache, self.whom)
+            self.taken = forget_entities(self.cache, self.whom, named=listed.of_question)
         taken = self.taken
         done.counts["answers"] += taken.answers - taken.nobodys
         done.counts["superseded answers, whose nobody knows"] += taken.nobodys

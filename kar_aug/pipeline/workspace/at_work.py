@@ -1,8 +1,9 @@
 """Who works on what is made of the tables, so that nobody is forgotten meanwhile: who would come back with the next
 epoch, or the next file.
 
-Each process that prepares, trains, encodes or exports holds a file of its own locked; from one that is killed the
-system takes the lock away. Jobs that ask say so in the text cache itself (see `kar_aug.cache.texts.claims`).
+Each process that prepares, trains, encodes, exports, or asks by an engine holds a file of its own locked; from one that
+is killed the system takes the lock away. Jobs that ask by themselves say so in the text cache itself (see
+`kar_aug.cache.texts.claims`).
 """
 
 from __future__ import annotations
