@@ -258,6 +258,28 @@ def test_what_writes_copies_is_waited_for_and_has_said_where_before_it_writes(
     assert kar_aug("--user", "7", "--yes").exit_code == 0
 
 
+ENGINE = """
+from kar_aug import Project
+from kar_aug.errors import StoreError
+def generate(job, watch, *, address, workers):
+    try:
+        Project(job.workspace.config).forget(users=[7])
+    except StoreError as error:
+        return f"{error} {7 in job.workspace.tables.ids('user')}"
+"""
+
+
+def test_while_an_engine_asks_it_is_refused_and_the_engine_has_nobody_who_was_forgotten_before(
+    folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "in_threads.py").write_text(ENGINE)
+    monkeypatch.syspath_prepend(str(folder))
+    opened = project(server)
+    assert "generate is running" in str(opened.generate(engine="in_threads:generate"))
+    project(server).forget(users=[7])
+    assert str(opened.generate(engine="in_threads:generate")).endswith("False")
+
+
 def test_a_project_that_was_open_leaves_out_whom_another_process_forgot(folder: Path, server: ChatServer) -> None:
     open_before = project(server)
     assert 7 in open_before.workspace.tables.ids("user")
