@@ -50,9 +50,8 @@ def test_shards_hold_keys_of_any_form_once_and_what_a_killed_export_left_is_no_s
     left = tmp_path / "shards" / ".00001-of-00004.0123456789ab.parquet"
     left.parent.mkdir()
     left.write_bytes(b"half of a file")
-    counts = export_shards(cache, left.parent, 4)
-    assert sum(counts.values()) == 45 and sorted(counts) == parquet_files(left.parent) and not left.exists()
-    for path in counts:
+    assert export_shards(cache, left.parent, 4) == 45 and not left.exists()
+    for path in parquet_files(left.parent):
         import_parquet(path, copy)
     assert everything(copy) == everything(cache)
 
