@@ -171,9 +171,7 @@ class Manifest:
                     f"Upgrade kar-aug, or delete the folder and {AGAIN}",
                     path=folder, left=document["format"], right=VERSIONED_FORMAT,
                 )  # fmt: skip
-            checksum = document.pop("checksum")
-            if checksum != _checksum(document):
-                raise ValueError("its checksum is wrong")
+            require_whole(document)
             document.pop("format")
             document["spec"] = StoreSpec.from_dict(document["spec"])
             document["parts"] = tuple(Group(**part) for part in document["parts"])
@@ -195,8 +193,19 @@ class Manifest:
         document = {"format": VERSIONED_FORMAT if self.versioned or self.version else FORMAT, **asdict(published)}
         if not self.version:  # which older code does not know
             del document["version"]
-        write_atomic(folder / MANIFEST, json.dumps({**document, "checksum": _checksum(document)}, indent=1))
+        write_atomic(folder / MANIFEST, with_checksum(document))
         return published
+
+
+def with_checksum(document: dict[str, Any]) -> str:
+    """A manifest as JSON, which `require_whole` tells from one that was changed."""
+    return json.dumps({**document, "checksum": _checksum(document)}, indent=1)
+
+
+def require_whole(document: dict[str, Any]) -> None:
+    """Take the checksum out of a manifest that was read. Raises ValueError if it is wrong, KeyError without one."""
+    if document.pop("checksum") != _checksum(document):
+        raise ValueError("its checksum is wrong")
 
 
 def _checksum(document: Any) -> str:
@@ -224,25 +233,29 @@ def _write(path: Path, array: Array) -> str:
     return digest.hexdigest()
 
 
-def read_array(folder: Path, group: Group, kind: str, expected: str) -> Array:
-    """An array of a group, memory-mapped. `expected` says type and shape as the manifest implies them:
-    "float16 (3, 2)", or a letter for NumPy's kind of type.
+def read_array(folder: Path, group: Group, kind: str, expected: str, remedy: str = "") -> Array:
+    """An array of a group, memory-mapped.
+
+    Args:
+        expected: type and shape as the manifest implies them: "float16 (3, 2)", or a letter for NumPy's kind of type;
+            of several types "int64 or S (3,)".
+        remedy: what to do where it is damaged; by default to encode the store again.
 
     Raises:
         FileNotFoundError: The file is gone; perhaps the store was pruned since the manifest was read.
         StoreError: It cannot be read, or is not what the manifest says.
     """
-    path = folder / f"{group.name}.{kind}.npy"
+    path, remedy = folder / f"{group.name}.{kind}.npy", remedy or f"Delete {folder} and {AGAIN}"
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, EOFError) as error:
-        raise StoreError(f"{path} cannot be read ({error}). Delete {folder} and {AGAIN}", path=path) from None
-    wanted, shape = expected.split(" ", 1)
-    if str(array.shape) != shape or wanted not in (str(array.dtype), array.dtype.kind):
+        raise StoreError(f"{path} cannot be read ({error}). {remedy}", path=path) from None
+    wanted, shape = expected.split(" (", 1)
+    if str(array.shape) != f"({shape}" or not {str(array.dtype), array.dtype.kind} & {*wanted.split(" or ")}:
         raise StoreError(
-            f"{path} holds {array.dtype} {array.shape}, but the manifest says {expected}. Delete {folder} and {AGAIN}",
+            f"{path} holds {array.dtype} {array.shape}, but the manifest says {expected}. {remedy}",
             path=path, left=expected, right=f"{array.dtype} {array.shape}",
         )  # fmt: skip
     return array

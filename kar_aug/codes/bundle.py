@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from kar_aug.cache.vectors.files import check_now, write_group
+from kar_aug.cache.vectors.files import Group, check_now, read_array, write_group
 from kar_aug.cache.vectors.index import EntityId, IdIndex, given_ids, stored_ids
 from kar_aug.cache.vectors.snapshot import Snapshot
 from kar_aug.cache.vectors.table import KnowledgeTable, RowCodes
 from kar_aug.codes.digits import new_digits
-from kar_aug.codes.files import AGAIN, CodesManifest, mapped
+from kar_aug.codes.files import AGAIN, CodesManifest
 from kar_aug.codes.residual_kmeans import ResidualKMeans
 from kar_aug.errors import StoreError
 
@@ -197,7 +197,7 @@ class SemanticIds:
         """The codebooks."""
         manifest = self.manifest
         shape = (manifest.levels, manifest.size, manifest.dimension)
-        return ResidualKMeans(np.asarray(mapped(self.path, manifest.codebooks, "codebooks", f"float32 {shape}")))
+        return ResidualKMeans(np.asarray(_mapped(self.path, manifest.codebooks, "codebooks", f"float32 {shape}")))
 
     def codes_of(self, ids: Sequence[EntityId | None] | Array) -> npt.NDArray[np.int32]:
         """Per id its codes, (ids, levels), zeros where it has none."""
@@ -326,10 +326,14 @@ def _arrays(path: Path, manifest: CodesManifest) -> tuple[IdIndex, Array, Array]
     group = manifest.codes
     if group is None:
         return _nothing(manifest.levels)
-    ids = mapped(path, group, "ids", f"ids ({group.rows},)")
-    codes = mapped(path, group, "codes", f"uint16 ({group.rows}, {manifest.levels})")
-    digits = mapped(path, group, "digits", f"uint32 ({group.rows},)")
+    ids = _mapped(path, group, "ids", f"int64 or S ({group.rows},)")
+    codes = _mapped(path, group, "codes", f"uint16 ({group.rows}, {manifest.levels})")
+    digits = _mapped(path, group, "digits", f"uint32 ({group.rows},)")
     return IdIndex(ids, np.arange(group.rows)), codes, digits
+
+
+def _mapped(folder: Path, group: Group, kind: str, expected: str) -> Array:
+    return read_array(folder, group, kind, expected, f"Bring it back, or {AGAIN}")
 
 
 def _nothing(levels: int) -> tuple[IdIndex, Array, Array]:

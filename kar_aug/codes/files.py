@@ -13,25 +13,19 @@ bundle before or after, and a writer that is killed changes nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
-
-import numpy as np
-import numpy.typing as npt
+from typing import Self
 
 from kar_aug._files import write_atomic
-from kar_aug.cache.vectors.files import Group
+from kar_aug.cache.vectors.files import Group, require_whole, with_checksum
 from kar_aug.errors import StoreError
 
 FORMAT = 1
 MANIFEST = "codes.json"
 AGAIN = "make new codes: kar-aug codes --anew. Models that were trained with the old ones are to be trained again."
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -73,8 +67,7 @@ class CodesManifest:
                     f"{folder} has format {document['format']}; this kar-aug reads {FORMAT}. Upgrade kar-aug.",
                     path=folder, left=document["format"], right=FORMAT,
                 )  # fmt: skip
-            if document.pop("checksum") != _checksum(document):
-                raise ValueError("its checksum is wrong")
+            require_whole(document)
             document.pop("format")
             for name in ("codebooks", "codes"):
                 document[name] = Group(**document[name]) if document[name] else None
@@ -90,39 +83,9 @@ class CodesManifest:
         """Make this the state that readers see, and delete what no state names any more."""
         published = replace(self, generation=self.generation + 1)
         document = {"format": FORMAT, **asdict(published)}
-        write_atomic(folder / MANIFEST, json.dumps({**document, "checksum": _checksum(document)}, indent=1))
+        write_atomic(folder / MANIFEST, with_checksum(document))
         named = {f"{g.name}.{kind}.npy" for g in (published.codebooks, published.codes) if g for kind in g.files}
         for left in set(folder.glob("[0-9]*-*.npy")) - {folder / name for name in named}:
             with suppress(OSError):  # another system does not let go what somebody reads
                 left.unlink()
         return published
-
-
-def mapped(folder: Path, group: Group, kind: str, expected: str) -> Array:
-    """An array of a bundle, memory-mapped.
-
-    Args:
-        expected: type and shape, as the manifest implies them: "uint16 (3, 2)"; "ids (3,)" for either type of ids.
-
-    Raises:
-        FileNotFoundError: It is gone; perhaps another state was published since the manifest was read.
-        StoreError: It is not what the manifest says.
-    """
-    path = folder / f"{group.name}.{kind}.npy"
-    try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, EOFError) as error:
-        raise StoreError(f"{path} cannot be read ({error}). Bring it back, or {AGAIN}", path=path) from None
-    type_name = "ids" if str(array.dtype) == "int64" or array.dtype.kind == "S" else ""
-    if expected not in (f"{array.dtype} {array.shape}", f"{type_name} {array.shape}"):
-        raise StoreError(
-            f"{path} holds {array.dtype} {array.shape}, but the manifest says {expected}. Bring it back, or {AGAIN}",
-            path=path, left=expected, right=f"{array.dtype} {array.shape}",
-        )  # fmt: skip
-    return array
-
-
-def _checksum(document: Any) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
