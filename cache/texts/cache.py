@@ -68,23 +68,22 @@ class AnswerKeys:
 
     def __init__(self, model: str, parameters: Mapping[str, Any]) -> None:
         self._start = _bytes(f"[{_in_one_form(model)}, [")
-        self._end = _bytes(f"], {_in_one_form(dict(parameters))}]")
-        self._first: Mapping[str, Any] | None = None
+        self._end = f"], {_in_one_form(dict(parameters))}]"
+        self._first: Mapping[str, Any] | None = None  # the first message of the latest question, if it is plain
         self._begun = hashlib.sha256()
 
     def __call__(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """See `answer_key`."""
-        first, *others = messages or ({},)
-        if first != self._first or not _is_plain(first):
-            self._begin(first if messages else None)
+        first, *others = messages or (None,)
+        if first is None or first != self._first:
+            self._begin(first)
         digest = self._begun.copy()
-        for message in others:
-            digest.update(_bytes(", " + _message(message)))
-        digest.update(self._end)
+        digest.update(_bytes("".join([f", {_message(message)}" for message in others]) + self._end))
         return digest.hexdigest()[:32]
 
     def _begin(self, first: Mapping[str, Any] | None) -> None:
-        self._first = first and dict(first)
+        # What is equal to a plain message is written alike; 1 and 1.0 are equal, and are not.
+        self._first = dict(first) if first is not None and _is_plain(first) else None
         self._begun = hashlib.sha256(self._start)
         self._begun.update(_bytes(_message(first)) if first is not None else b"")
 
@@ -97,7 +96,7 @@ def _message(message: Mapping[str, Any]) -> str:
 
 
 def _is_plain(message: Mapping[str, Any]) -> bool:
-    """Whether it is two texts, as nearly all are: what is equal to it is written alike, which 1 and 1.0 are not."""
+    """Whether it is two texts, as nearly all are."""
     return message.keys() == _PLAIN and type(message["content"]) is str and type(message["role"]) is str
 
 
@@ -226,8 +225,11 @@ class TextCache:
         answers, links, among = tables.answers.c, tables.knowledge.c, self.database.among
         self._standing = sa.select(answers.key, sa.type_coerce(answers.status, sa.Text), answers.rules)
         self._standing = self._standing.where(among(answers.key, "keys"))
-        self._linked = sa.select(links.entity_id, links.key, links.prompt_version, links.as_of)
-        self._linked = self._linked.where(links.knowledge == sa.bindparam("of"), among(links.entity_id, "ids"))
+        of_entities = links.knowledge == sa.bindparam("of"), among(links.entity_id, "ids")
+        self._linked = sa.select(links.entity_id, links.key, links.prompt_version, links.as_of).where(*of_entities)
+        stands = sa.type_coerce(answers.status, sa.Text), answers.rules
+        self._held = sa.select(*self._linked.selected_columns, *stands).where(*of_entities)
+        self._held = self._held.join_from(tables.knowledge, tables.answers, links.key == answers.key, isouter=True)
 
     @property
     def name(self) -> str:
@@ -413,13 +415,28 @@ class TextCache:
     @patient
     def linked(self, knowledge: str, entity_ids: Collection[int | str]) -> dict[int | str, Link]:
         """The links of those entities that have one, for this kind of knowledge."""
+        wanted, found = self._of_entities(self._linked, knowledge, entity_ids)
+        return {wanted[id]: Link(knowledge, wanted[id], *link) for id, *link in found}
+
+    @patient
+    def held(self, knowledge: str, entity_ids: Collection[int | str]) -> dict[int | str, Sequence[Any]]:
+        """What those entities have that have something, of this kind of knowledge: the key, the prompt's version and
+        the as-of time of the link; the status of its answer, as the database's word, and the number of the rules that
+        this is by, both None if the answer is lost.
+        """
+        wanted, found = self._of_entities(self._held, knowledge, entity_ids)
+        return {wanted[row[0]]: row[1:] for row in found}
+
+    def _of_entities(
+        self, statement: sa.Select[Any], knowledge: str, entity_ids: Collection[int | str]
+    ) -> tuple[dict[str, int | str], Sequence[sa.Row[Any]]]:
+        """The ids as they are stored, and the rows that a statement finds of them."""
         wanted = {str(id) if type(id) is int else json.dumps(id): id for id in entity_ids}
         if not wanted:
-            return {}
+            return {}, []
         values = {"of": knowledge, "ids": self.database.values(wanted)}
         with self.database.reading() as connection:
-            found = connection.execute(self._linked, values).all()
-        return {wanted[id]: Link(knowledge, wanted[id], key, version, as_of) for id, key, version, as_of in found}
+            return wanted, connection.execute(statement, values).all()
 
     @patient
     def count_linked(self, knowledge: str) -> int:

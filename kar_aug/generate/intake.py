@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -25,7 +26,7 @@ from kar_aug._servers.words import without_keys
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Reservation, Status, TextCache
 from kar_aug.cache.texts.cache import IMPORTED, DamagedAnswer
 from kar_aug.cache.texts.ledger import Charge, billionths
-from kar_aug.cache.texts.tables import status_of
+from kar_aug.cache.texts.tables import RULES, status_of
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
 from kar_aug.generate.answers import read_answer
@@ -39,6 +40,8 @@ from kar_aug.generate.remarks import remarks_on
 from kar_aug.prompts import Prompt
 
 BATCH = 256
+Held = Sequence[Any]  # see `TextCache.held`
+_OK = Status.OK.value
 _SHOWN = 200  # characters of what a server says
 _NAMELESS = b"a line of the results that names no question:\n"
 TWICE = "the answer does not fit the schema, twice"
@@ -103,9 +106,29 @@ class Survey:
         self._seen: dict[str, int] = {}
         self._before: dict[str, int] = {}
 
-    def look(self, prompts: Iterable[Prompt]) -> list[Found]:
+    def look(self, prompts: Sequence[Prompt]) -> list[Found]:
         """What is known of each prompt. One whose answer does not fit its schema comes as the question after that."""
-        questions = list(map(self._questions.of, prompts))
+        return self._look(prompts, list(map(self._questions.key, prompts)), self._held(prompts))
+
+    def unsettled(self, prompts: Sequence[Prompt]) -> list[Found]:
+        """The same, of those alone that are not settled: whose entities do not have the answer to their question, whole
+        and by today's rules. Of most prompts of a rerun there is nothing more to know.
+        """
+        keys, held = list(map(self._questions.key, prompts)), self._held(prompts)
+        settled, rest = Counter[str](), []
+        for row, (prompt, key, has) in enumerate(zip(prompts, keys, held, strict=True)):
+            if has == (key, prompt.version, prompt.as_of, _OK, RULES):
+                settled[prompt.knowledge] += 1
+            else:
+                rest.append(row)
+        for knowledge, count in settled.items():
+            self._seen[knowledge] = self._seen.get(knowledge, 0) + count
+        self._progress.total += len(prompts) - len(rest)
+        self._progress.unchanged += len(prompts) - len(rest)
+        return self._look(*([column[row] for row in rest] for column in (prompts, keys, held)))
+
+    def _look(self, prompts: Sequence[Prompt], keys: Sequence[str], held: Sequence[Held | None]) -> list[Found]:
+        questions = list(map(self._questions.of, prompts, keys))
         statuses, judged = self._answered(questions)
         for row, question in enumerate(questions):
             if statuses.get(question.key) == Status.INVALID and question.schema is not None:
@@ -115,17 +138,15 @@ class Survey:
             statuses, judged = statuses | more_statuses, judged | more_judged
         missing = {question.key for question in questions} - statuses.keys()
         rejected = {f.key for f in self._cache.failures(missing) if f.permanent} if missing else set()
-        linked = self._linked([question.links[0] for question in questions])
-        imported = self._imported(linked)
         found = [
             Found(
                 question.with_status(statuses.get(question.key)),
                 question.key in rejected,
-                link,
+                has and Link(prompt.knowledge, prompt.entity_id, *has[:3]),
                 judged.get(question.key),
-                link is not None and link.key in imported,
+                has is not None and self._is_imported(*has),
             )
-            for question, link in zip(questions, linked, strict=True)
+            for question, prompt, has in zip(questions, prompts, held, strict=True)
         ]
         for each in found:
             self._count(each)
@@ -138,7 +159,7 @@ class Survey:
     def open(self, prompts: Iterable[Prompt]) -> Iterator[Question]:
         """Those of a stream of prompts that are to be asked; equal ones come once each."""
         for batch in batched(prompts, BATCH):
-            yield from (found.question for found in self.look(batch) if self.is_open(found))
+            yield from (found.question for found in self.unsettled(batch) if self.is_open(found))
         self.end()
 
     def end(self) -> None:
@@ -166,22 +187,19 @@ class Survey:
             return question
         return question if answer is None else question.repaired(answer.text)
 
-    def _linked(self, wanted: Sequence[Link]) -> list[Link | None]:
-        """What the entities of these links have now."""
-        there: dict[tuple[str, int | str], Link] = {}
-        for knowledge in {link.knowledge for link in wanted}:
-            if self._whole and knowledge not in self._before:
-                self._before[knowledge] = self._cache.count_linked(knowledge)
-            ids = [link.entity_id for link in wanted if link.knowledge == knowledge]
-            there.update({(knowledge, id): link for id, link in self._cache.linked(knowledge, ids).items()})
-        return [there.get((link.knowledge, link.entity_id)) for link in wanted]
+    def _held(self, prompts: Sequence[Prompt]) -> list[Held | None]:
+        """What the entities of prompts have now, and how it stands: see `TextCache.held`."""
+        ids: dict[str, list[int | str]] = {}
+        for prompt in prompts:
+            ids.setdefault(prompt.knowledge, []).append(prompt.entity_id)
+        for knowledge in ids.keys() - self._before.keys() if self._whole else ():
+            self._before[knowledge] = self._cache.count_linked(knowledge)
+        there = {knowledge: self._cache.held(knowledge, some) for knowledge, some in ids.items()}
+        return [there[prompt.knowledge].get(prompt.entity_id) for prompt in prompts]
 
-    def _imported(self, linked: Sequence[Link | None]) -> set[str]:
-        """The keys of texts that were imported, are knowledge still, and are not to be replaced."""
-        keys = {link.key for link in linked if link is not None and link.prompt_version == IMPORTED}
-        if self._model.replace_imported or not keys:
-            return set()
-        return {key for key, status in self._cache.answered(keys).items() if status == Status.OK}
+    def _is_imported(self, key: str, version: str, as_of: str | None, status: str | None, rules: int | None) -> bool:
+        """Whether what an entity has is a text that was imported, is knowledge still, and is not to be replaced."""
+        return version == IMPORTED and status == _OK and not self._model.replace_imported
 
     def _count(self, found: Found) -> None:
         progress, linked = self._progress, found.linked
@@ -244,8 +262,10 @@ class Intake:
         questions: dict[str, Question] = {}
         answered: list[Link] = []
         judged: dict[str, tuple[Answer, Answer]] = {}
-        skipped = cached = 0
-        for found in self._survey.look(prompts):
+        prompts = list(prompts)
+        unsettled = self._survey.unsettled(prompts)
+        skipped, cached = 0, len(prompts) - len(unsettled)
+        for found in unsettled:
             question = found.question
             if found.judged is not None:
                 judged[question.key] = found.judged
