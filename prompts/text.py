@@ -26,6 +26,8 @@ def clean(value: Any, most: int = MOST_CHARACTERS) -> str:
     Raises:
         DataError: It is no value: a struct, a list of lists.
     """
+    if type(value) is str:
+        return _clean_string(value, most)
     if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, float) and value.is_integer():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from kar_aug._times import dates
@@ -40,9 +42,10 @@ class Events:
         self._told = {name: _Values(split[name].iloc[rows]) for name in told if name in split}
         self._items: dict[Any, dict[str, Any]] = tables.items.set_index("item_id").to_dict("index")  # type: ignore[assignment]
         self._times = dates(split["timestamp"].iloc[rows])
+        self._zoned = self._times.dt.tz is not None
         ratings = split["rating" if "rating" in split else "label"].iloc[rows]
-        self.item_ids: Sequence[int | str] = _Values(split["item_id"].iloc[rows])
-        self.ratings: Sequence[float] = _Values(ratings)
+        self.item_ids = _Values(split["item_id"].iloc[rows])
+        self.ratings = _Values(ratings)
         _check_scale(scenario, ratings)
 
     def span(self, user_id: int | str) -> tuple[int, int]:
@@ -51,21 +54,35 @@ class Events:
 
     def rows(self, positions: Iterable[int], last: int) -> list[dict[str, Any]]:
         """What a template may show of these events; recency is told from the one at `last`."""
-        now, stars, verdict = self._times.iloc[last], self._scenario.ratings.stars, self._scenario.ratings.verdict
+        places = np.fromiter(positions, np.intp)
         told = self._scenario.user.get("event_fields", [])
+        columns = {name: column.many(places) for name, column in self._told.items()}
+        dates, days = self._days(places, last)
+        ratings = self.ratings.many(places)
+        said = {rating: self._said(rating) for rating in set(ratings)}
         return [
             {
-                **shown(self._items.get(self.item_ids[i], {}), self._fields),
-                **shown({name: _rounded(column[i]) for name, column in self._told.items()}, told),
-                "date": _day(time),
-                "rating": f"{rating:g}",
-                "stars": stars(rating),
-                "verdict": verdict(rating),
-                "ago": ago((now - time).days),
+                **shown(self._items.get(item_id, {}), self._fields),
+                **shown({name: _rounded(column[row]) for name, column in columns.items()}, told),
+                "date": dates[row],
+                **said[rating],
+                "ago": ago(days[row]),
             }
-            for i in positions
-            for time, rating in ((self._times.iloc[i], self.ratings[i]),)
+            for row, (item_id, rating) in enumerate(zip(self.item_ids.many(places), ratings, strict=True))
         ]
+
+    def _days(self, places: npt.NDArray[np.intp], last: int) -> tuple[list[str], list[int]]:
+        """Of each event its day, and how many days it was before the one at `last`."""
+        times = self._times.iloc[np.append(places, last)]
+        moments = times.dt.tz_convert(None).to_numpy() if self._zoned else times.to_numpy()
+        walls = times.dt.tz_localize(None).to_numpy() if self._zoned else moments
+        before = (moments[-1] - moments[:-1]) // np.timedelta64(1, "D")
+        return list(map(_day_of, walls[:-1].astype("datetime64[D]").astype(int).tolist())), before.tolist()
+
+    def _said(self, rating: float) -> dict[str, str]:
+        """A rating as templates may tell it."""
+        scale = self._scenario.ratings
+        return {"rating": f"{rating:g}", "stars": scale.stars(rating), "verdict": scale.verdict(rating)}
 
     def as_of(self, position: int) -> str:
         """The time of an event, in ISO 8601."""
@@ -104,9 +121,21 @@ class _Values(Sequence[Any]):
         found = self._array[place]
         return found.tolist() if hasattr(found, "tolist") else found
 
+    def many(self, places: npt.NDArray[np.intp]) -> list[Any]:
+        """Those at some places."""
+        if self._array.dtype == object:  # which may hold values that are not Python's own
+            return [self[place] for place in places]
+        return list(self._array[places].tolist())
+
 
 def _day(time: pd.Timestamp) -> str:
     return f"{time.day}{time.strftime(' %b %Y')}"
+
+
+@lru_cache(10_000)
+def _day_of(days: int) -> str:
+    """The day so many days after 1 January 1970."""
+    return _day(pd.Timestamp(days, unit="D"))
 
 
 def _check_scale(scenario: Scenario, ratings: pd.Series) -> None:
