@@ -233,12 +233,17 @@ def understood() -> None:
     row("whole (by letters alone: END_TURN is endturn)", named(sorted(choices.WHOLE)) + ", none at all")
     row("cut off", named(sorted(choices.CUT)))
     row("refused: words that hold", named(choices.REFUSED.pattern.split("|")))
-    row("failed: words that hold", "`error`; `cancelled`, `canceled`, `abort`, `aborted`; an `error` beside the choice")
+    row("failed: words that hold", "`error`; " + named(sorted(choices.FAILED)) + "; an `error` beside the choice")
     row("every other word", "unfinished: kept, and no knowledge")
-    row("content", "a text; a list of texts and of parts with a `text`; one part; Anthropic's message")
+    row("content", "a text; a list of texts and of parts with a `text`; one part")
+    row(
+        "stands in",
+        "`choices`; Anthropic's message (`content`), OpenAI's response (`output`), Gemini's `candidates`, "
+        "the `message` of Ollama and Cohere",
+    )
     row("parts that are thinking", named(choices.THINKING_PARTS) + ", `thought: true`")
     row("reasoning between", named(f"{opening} {closing}" for opening, closing in choices.TAGS))
-    row("reasoning beside", "`reasoning_content`, `reasoning`")
+    row("reasoning beside", named(choices.REASONING))
     row("usage stands in", named(usage.PLACES) + ", or beside the answer")
     row("tokens of the prompt", named(usage.PROMPT))
     row("of the answer", named(usage.COMPLETION))

@@ -111,6 +111,73 @@ def test_what_holds_no_whole_answer_says_so(body: bytes, status: str) -> None:
     assert read(body)[0] == status and no_completion(body) is None, "and it may have been paid for"
 
 
+USED = {"input_tokens": 7, "output_tokens": 30, "output_tokens_details": {"reasoning_tokens": 20}, "total_tokens": 37}
+GEMINI = {"promptTokenCount": 7, "candidatesTokenCount": 10, "thoughtsTokenCount": 20, "totalTokenCount": 37}
+
+
+def of_responses(text: str, **changes: Any) -> dict[str, Any]:
+    parts = [{"type": "output_text", "text": text, "annotations": []}]
+    output = [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+        {"type": "message", "role": "assistant", "status": "completed", "content": parts},
+    ]
+    whole = {"object": "response", "model": "test-model", "status": "completed", "error": None, "output": output}
+    return {**whole, "incomplete_details": None, "usage": USED, **changes}
+
+
+def of_gemini(text: str, reason: str = "STOP", **changes: Any) -> dict[str, Any]:
+    parts = [{"text": "Hm.", "thought": True}, {"text": text}]
+    candidate = {"content": {"role": "model", "parts": parts}, "finishReason": reason, "index": 0}
+    return {"candidates": [candidate], "usageMetadata": GEMINI, "modelVersion": "test-model-001", **changes}
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (of_responses("A film."), ("ok", "A film.")),
+        (
+            of_responses("A fi", status="incomplete", incomplete_details={"reason": "max_output_tokens"}),
+            ("truncated", "A fi"),
+        ),
+        (of_responses("", status="incomplete", incomplete_details={"reason": "content_filter"}), ("refused", "")),
+        (
+            of_responses("A fi", status="failed", error={"code": "server_error", "message": "No."}),
+            ("unfinished", "A fi"),
+        ),
+        (of_responses("A fi", model="other"), ("wrong_model", "A fi")),
+        (of_gemini("A film."), ("ok", "A film.")),
+        (of_gemini("A fi", "MAX_TOKENS"), ("truncated", "A fi")),
+        (of_gemini("", candidates=[{"finishReason": "MAX_TOKENS", "content": {"role": "model"}}]), ("empty", "")),
+        (of_gemini("", "PROHIBITED_CONTENT"), ("refused", "")),
+        (of_gemini("A film.", modelVersion="other-001"), ("wrong_model", "A film.")),
+        ({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 7}}, ("refused", "")),
+        (
+            {"message": {"role": "assistant", "content": "A film.", "thinking": "Hm."}, "done_reason": "stop"},
+            ("ok", "A film."),
+        ),
+        (
+            {"message": {"content": [{"type": "text", "text": "A fi"}]}, "finish_reason": "MAX_TOKENS"},
+            ("truncated", "A fi"),
+        ),
+    ],
+)
+def test_what_a_gateway_passes_on_in_its_providers_own_form_is_read(
+    document: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    body = json.dumps(document).encode()
+    assert read(body) == expected and no_completion(body) is None
+
+
+@pytest.mark.parametrize("document", [of_responses("A film."), of_gemini("A film.")])
+def test_an_answer_in_another_form_is_knowledge_and_counts_what_it_cost(
+    cache: TextCache, document: dict[str, Any]
+) -> None:
+    with saying(json.dumps(document).encode()) as server:
+        done = ask(server, cache, 8)
+        assert (done.asked, done.complete, done.prompt_tokens, done.completion_tokens) == (8, True, 56, 240)
+    assert {knowledge.text for knowledge in cache.knowledge("item")} == {"A film."}
+
+
 def test_a_wrong_byte_costs_its_character_and_no_answer() -> None:
     body = completion("caf\\u00e9").replace(b"\\\\u00e9", b"\xe9")
     assert read(body) == ("ok", "caf\ufffd")

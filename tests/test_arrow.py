@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from kar_aug.config import LanguageModel
 from kar_aug.engines.asking import Asking
 from kar_aug.engines.stopping import Flag
 from kar_aug.errors import ConfigError, DataError, GenerationError, LimitReached, StoreError
+from kar_aug.generate.intake import Found
 from kar_aug.testing import ChatServer, completion
 
 
@@ -114,6 +115,27 @@ def test_a_task_that_is_tried_again_does_not_pay_again_for_what_came_to_nothing(
         done = copy_of(again)(batch).to_pylist()
         assert [row["status"] for row in done[3:6]] == ["rejected", "empty", "ok"]
         assert len(chat_server.requests) == 12, "the rejected and the empty one, once more"
+
+
+def test_of_two_copies_of_a_task_that_looked_at_the_same_time_one_pays_again(
+    project: Project, chat_server: ChatServer
+) -> None:
+    chat_server.behaviour = refusing_some
+    batch = prompt_batch(prompts(10))
+    Ask(project)(batch)
+    time.sleep(1.1)  # moments are whole seconds
+    again = Ask(project, retry_failed=True)
+    one, other = copy_of(again), copy_of(again)
+    look = one._retried
+
+    def look_before_the_other_has_asked(before: Sequence[Found]) -> set[int]:
+        found = look(before)
+        assert found == {3, 4} and other(batch).column("status")[4].as_py() == "empty"
+        return found
+
+    one._retried = look_before_the_other_has_asked
+    assert one(batch).column("status").to_pylist()[3:6] == ["rejected", "empty", "ok"]
+    assert asked(chat_server)["entity 4"] == 2, "before, and once more by one of the copies"
 
 
 def test_rows_that_a_machine_cannot_read_stop_the_run_and_say_what_to_do(project: Project, tmp_path: Path) -> None:

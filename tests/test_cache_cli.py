@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
 from kar_aug.cache import StoreSpec, TextCache, VectorStore
@@ -52,6 +54,22 @@ def test_stats_count_answers_tokens_and_dollars(folder: Path, chat_server: ChatS
     assert "no-such.sqlite: there is no such file" in kar_aug("cost", "--cache", "no-such.sqlite").output
     shutil.rmtree(".kar")
     assert "nothing was asked" in kar_aug("-c", "other.toml", "cost").output
+
+
+def test_counting_reads_no_text_and_no_response(folder: Path, chat_server: ChatServer) -> None:
+    answered(folder, chat_server)
+    said: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+        said.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        assert kar_aug("cache", "stats").exit_code == kar_aug("cost").exit_code == 0
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert any("FROM answers" in statement for statement in said) and any("FROM ledger" in each for each in said)
+    assert not [statement for statement in said if re.search(r"\b(raw|text|messages)\b", statement)]
 
 
 def test_answers_leave_and_come_back(folder: Path, chat_server: ChatServer) -> None:

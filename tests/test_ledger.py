@@ -302,3 +302,20 @@ def test_a_question_that_is_reserved_is_sent_before_one_that_is_short_of_money(
             generate(asked, cache, settings, key=KEY, prices=prices)
     charged = len(server.requests) * 0.027
     assert sums(cache) == (pytest.approx(charged), 0.0, 0.0) and 0.05 < charged <= 0.6
+
+
+def test_the_ledger_costs_no_commit_of_its_own(cache: TextCache, prices: Prices) -> None:
+    """What the next request can cost is reserved in the commit of the answer before it: one wait for the disk each."""
+    commits = 0
+
+    def count(connection: sa.Connection) -> None:
+        nonlocal commits
+        commits += not connection.get_execution_options().get("reading")
+
+    sa.event.listen(sa.Engine, "commit", count)
+    try:
+        with ChatServer() as server:
+            done = generate(prompts(40), cache, model(server, max_cost=9.0, concurrency=1), key=KEY, prices=prices)
+    finally:
+        sa.event.remove(sa.Engine, "commit", count)
+    assert done.asked == 40 <= commits <= 40 + 5, "the first reservation, the claims, and that the process is there"

@@ -84,8 +84,13 @@ class Claims:
     def _unheard(self) -> bool:
         return awake() - self._heard > _DOUBT_SECONDS
 
-    def claim(self, keys: Collection[str], *, again: Collection[str] = ()) -> set[str]:
-        """Those of the questions that are now this process's to ask; answered ones only if they are asked `again`."""
+    def claim(self, keys: Collection[str], *, again: Collection[str] = (), again_before: str | None = None) -> set[str]:
+        """Those of the questions that are now this process's to ask.
+
+        Args:
+            again: of answered ones, those that are asked again.
+            again_before: of those, only where the answer is older than this moment (ISO 8601, UTC, seconds).
+        """
         wanted = sorted(keys)  # in one order everywhere, or two processes on PostgreSQL could wait for each other
         if not wanted:
             return set()
@@ -102,7 +107,8 @@ class Claims:
                 )
             )
             # Another process may have answered, or put it into a batch, between our look and our claim.
-            late = set(connection.scalars(sa.select(answers.c.key).where(answers.c.key.in_(mine)))) - set(again)
+            answered = connection.execute(sa.select(answers.c.key, answers.c.created).where(answers.c.key.in_(mine)))
+            late = {key for key, at in answered if key not in again or (again_before and at >= again_before)}
             late |= _in_batches(connection, mine)
             if late:
                 connection.execute(sa.delete(claims).where(claims.c.key.in_(late)))

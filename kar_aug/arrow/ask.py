@@ -228,8 +228,8 @@ class Ask(OpensOnce[_Opened]):
 
         try:
             generate(
-                prompts, opened.cache, self._model, prices=opened.prices, retry_failed=retry, whole=False,
-                on_progress=note, on_note=_log.info, is_stopped=self._is_stopped,
+                prompts, opened.cache, self._model, prices=opened.prices, retry_failed=retry,
+                retry_before=self._since, whole=False, on_progress=note, on_note=_log.info, is_stopped=self._is_stopped,
             )  # fmt: skip
         except KeyboardInterrupt:
             if self._is_stopped is None or not self._is_stopped():

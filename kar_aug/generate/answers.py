@@ -43,7 +43,7 @@ def read_answer(
     read = document_of(body)
     said = read_said(read)
     document: dict[str, Any] = read if isinstance(read, dict) else {}
-    served = str(document.get("model") or "")
+    served = str(document.get("model") or document.get("modelVersion") or "")
     wrong_model = bool(served) and not same_model(served, served_model or question.model)
     status = Status.WRONG_MODEL if wrong_model and said else _status(said, question.schema)
     if not tier:

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from kar_aug._servers.words import page_title, words_of
+from kar_aug.generate.forms import choice_of, is_one
 from kar_aug.generate.usage import read_usage
 
 # By the letters alone, so that MAX_TOKENS, max_tokens and FINISH_REASON_MAX_TOKENS are one.
@@ -21,6 +22,7 @@ WHOLE = {"stop", "endturn", "eos", "eostoken", "stopsequence", "stopstring", "co
 WHOLE |= {"done", "end", "normal", "success"}
 CUT = {"length", "maxtokens", "maxtoken", "maxlength", "maxoutputtokens", "maxcompletiontokens", "tokenlimit"}
 CUT |= {"modellength", "incomplete", "modelcontextwindowexceeded", "contextlengthexceeded"}
+FAILED = {"failed", "cancelled", "canceled", "abort", "aborted"}
 # In a word that holds one of these, whatever else it says: "content_filter: PROHIBITED_CONTENT".
 REFUSED = re.compile(
     "contentfilter|contentpolicy|safety|recitation|refus|block|prohibited|spii|moderat|guardrail|sensitive|toxic|language"
@@ -32,6 +34,7 @@ TAGS = (
     ("<seed:think>", "</seed:think>"), ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )  # fmt: skip
+REASONING = ("reasoning_content", "reasoning", "thinking")  # beside the content
 THINKING_PARTS = ("thinking", "reasoning", "redacted_thinking", "thought", "reasoning_text", "summary_text")
 
 
@@ -82,7 +85,7 @@ def no_completion(body: bytes) -> str | None:
         return "an empty body"
     document = document_of(body)
     if isinstance(document, dict):
-        if "choices" in document or document.get("usage") or read_usage(document):
+        if is_one(document) or _blocked(document) or document.get("usage") or read_usage(document):
             return None
         words = words_of(document)
         return f"an error: {words}" if words else "no chat completion"
@@ -96,23 +99,20 @@ def no_completion(body: bytes) -> str | None:
 
 
 def read_said(document: Any) -> Said | None:
-    """What the first choice of a chat completion says; None where there is no choice to read."""
+    """What the first answer in a response says, whatever its form; None where there is none to read."""
     if not isinstance(document, dict):
         return None
-    choices = document.get("choices")
-    if choices is None and document.get("type") == "message":  # of Anthropic, which has one answer and no choices
-        choices = [{"message": {"content": document.get("content")}, "stop_reason": document.get("stop_reason")}]
-    if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
+    choice = choice_of(document)
+    if choice is None:
         blocked = _blocked(document)
         return None if not blocked else Said("", End.REFUSED, blocked)
-    choice = choices[0]
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}
     content = message.get("content", choice.get("text"))
     text, thought = (content, False) if isinstance(content, str) else _joined(content)
     if text is None:
         return None
-    reasoning = next((r for name in ("reasoning_content", "reasoning") if isinstance(r := message.get(name), str)), "")
+    reasoning = next((r for name in REASONING if isinstance(r := message.get(name), str)), "")
     if reasoning.strip() and text.startswith(reasoning):
         text = text[len(reasoning) :].strip() or text  # some say the same in both places
     text, closed, tagged = without_reasoning(text)
@@ -189,7 +189,7 @@ def end_of(reason: str) -> End:
         return End.CUT
     if REFUSED.search(word):
         return End.REFUSED
-    return End.FAILED if "error" in word or word in ("cancelled", "canceled", "abort", "aborted") else End.UNKNOWN
+    return End.FAILED if "error" in word or word in FAILED else End.UNKNOWN
 
 
 def _blocked(document: Mapping[str, Any]) -> str:

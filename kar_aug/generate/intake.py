@@ -221,6 +221,7 @@ class Intake:
         claims: by which processes on one cache share the questions; None where nothing is asked.
         prices: to know what answers cost.
         retry_failed: ask again what was rejected, refused or empty before.
+        retry_before: of answers, only those that are older than this moment (ISO 8601, UTC, seconds).
         whole: as in `Survey`.
         on_note: called with a sentence for what a person should know of the answers: once a kind.
 
@@ -238,10 +239,12 @@ class Intake:
         *,
         claims: Claims | None = None,
         retry_failed: bool = False,
+        retry_before: str | None = None,
         whole: bool = True,
         on_note: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._cache, self._model, self._progress, self._prices = cache, model, progress, prices
+        self._retry_before = retry_before
         self._claims, self._owner = claims, claims.owner if claims else ""
         self._on_note = on_note
         self._survey = Survey(cache, model, progress, retry_failed=retry_failed, whole=whole)
@@ -295,8 +298,9 @@ class Intake:
         """Those that are now this process's to ask; the others are answered, or somebody else's."""
         if self._claims is None:
             raise ValueError("An intake without claims asks nothing.")
-        again = [question.key for question in questions if question.status is not None]
-        mine = self._claims.claim([question.key for question in questions], again=again)
+        again = {question.key for question in questions if question.status is not None}
+        keys = [question.key for question in questions]
+        mine = self._claims.claim(keys, again=again, again_before=self._retry_before)
         return [question for question in questions if question.key in mine]
 
     # Money

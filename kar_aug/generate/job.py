@@ -52,6 +52,7 @@ def generate(
     key: str | None = None,
     prices: Prices | None = None,
     retry_failed: bool = False,
+    retry_before: str | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_note: Callable[[str], None] = lambda sentence: None,
     costs_nothing: bool = False,
@@ -65,6 +66,8 @@ def generate(
         key: the API key; by the model's `api_key_file` or `api_key_env` if None.
         prices: to know what answers cost; kar-aug's own table if None.
         retry_failed: ask again what was rejected, refused, or answered with nothing.
+        retry_before: of such answers, only those that are older than this moment (ISO 8601, UTC, seconds): what others
+            have asked again since then they have asked for this job, too.
         on_progress: called after every prompt.
         costs_nothing: whether requests are not worth finishing when Ctrl-C comes: of a model on this machine.
         on_note: called with a sentence for what a person should know: what is waited for, an answer that is cut off.
@@ -89,8 +92,8 @@ def generate(
         prices.needed(model.model)
     key = api_key(model) if key is None else key
     job = _Job(
-        cache, model, key, prices, retry_failed, on_progress, on_note, costs_nothing=costs_nothing, whole=whole,
-        is_stopped=is_stopped,
+        cache, model, key, prices, retry_failed, on_progress, on_note, retry_before=retry_before,
+        costs_nothing=costs_nothing, whole=whole, is_stopped=is_stopped,
     )  # fmt: skip
     return run(job.run(prompts), stop=lambda: job._stop(KeyboardInterrupt()))
 
@@ -106,6 +109,7 @@ class _Job:
         on_progress: Callable[[Progress], None],
         on_note: Callable[[str], None],
         *,
+        retry_before: str | None,
         costs_nothing: bool,
         whole: bool,
         is_stopped: Callable[[], bool] | None,
@@ -116,8 +120,8 @@ class _Job:
         self.server = Server(model, key)
         self.claims = Claims(cache)
         self.intake = Intake(
-            cache, model, self.progress, prices, claims=self.claims, retry_failed=retry_failed, whole=whole,
-            on_note=on_note,
+            cache, model, self.progress, prices, claims=self.claims, retry_failed=retry_failed,
+            retry_before=retry_before, whole=whole, on_note=on_note,
         )  # fmt: skip
         self.waiting = _Waiting()
         self.deferred: list[Question] = []

@@ -22,6 +22,7 @@ from kar_aug.cache import Answer, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.generate.cost import Prices
 from kar_aug.generate.faults import Expired, Fault, Passing, of_status
+from kar_aug.generate.forms import is_one
 from kar_aug.generate.intake import BATCH, Intake, Survey
 from kar_aug.generate.line_files import as_lines
 from kar_aug.generate.progress import Progress
@@ -131,13 +132,13 @@ def _response(key: str, document: Mapping[str, Any]) -> Response:
     status, body = response.get("status_code", 200), response.get("body")
     if isinstance(status, str) and status.isdecimal():
         status = int(status[:4])
-    if body is None and "choices" in response:  # of Fireworks
+    if body is None and is_one(response):  # of Fireworks
         body = response
     if isinstance(body, str):  # JSON as a text: of some gateways
         with contextlib.suppress(ValueError, RecursionError):
             body = json.loads(body)
     is_error = isinstance(status, int) and status >= 400
-    if status == 200 or (not is_error and isinstance(body, dict) and "choices" in body):
+    if status == 200 or (not is_error and isinstance(body, dict) and is_one(body)):
         return Response(key, json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     words = without_keys(words_of(body))[:_SHOWN]
     reason = f"the server answered {status}{': ' if words else ''}{words}"
