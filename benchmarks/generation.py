@@ -37,6 +37,7 @@ from kar_aug.generate import generate, question_key
 from kar_aug.prompts import Prompt
 
 LATENCIES = (0.1, 0.5)  # seconds
+_LEAST = 16  # answers one after the other: a job sends two requests alone first, which takes as long as one answer
 TEXT = "A dry crime comedy about a kidnapping that goes wrong in the snow. " * 20
 BODY = json.dumps(
     {
@@ -131,7 +132,7 @@ def throughput(base_urls: dict[float, str], folder: Path, rounds: int, seconds: 
     columns = ("answer after", "in flight", "bare requests/s", "kar-aug requests/s", "ratio")
     table = Table(*columns, title="Throughput")
     for (latency, base_url), concurrency in itertools.product(base_urls.items(), (16, 64, 200)):
-        count = int(seconds * min(500, concurrency / latency))
+        count = int(max(seconds, _LEAST * latency) * min(500, concurrency / latency))
         pairs = [(bare(base_url, concurrency, count), job(base_url, concurrency, count, folder)) for _ in range(rounds)]
         ratio = statistics.median(ours / theirs for theirs, ours in pairs)
         theirs, ours = (statistics.median(column) for column in zip(*pairs, strict=True))

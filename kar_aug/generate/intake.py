@@ -125,7 +125,7 @@ class Survey:
             self._seen[knowledge] = self._seen.get(knowledge, 0) + count
         self._progress.total += len(prompts) - len(rest)
         self._progress.unchanged += len(prompts) - len(rest)
-        return self._look(*([column[row] for row in rest] for column in (prompts, keys, held)))
+        return self._look([prompts[row] for row in rest], [keys[row] for row in rest], [held[row] for row in rest])
 
     def _look(self, prompts: Sequence[Prompt], keys: Sequence[str], held: Sequence[Held | None]) -> list[Found]:
         questions = list(map(self._questions.of, prompts, keys))
@@ -142,7 +142,7 @@ class Survey:
             Found(
                 question.with_status(statuses.get(question.key)),
                 question.key in rejected,
-                has and Link(prompt.knowledge, prompt.entity_id, *has[:3]),
+                None if has is None else Link(prompt.knowledge, prompt.entity_id, *has[:3]),
                 judged.get(question.key),
                 has is not None and self._is_imported(*has),
             )
