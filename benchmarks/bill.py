@@ -244,7 +244,7 @@ def understood() -> None:
     row("parts that are thinking", named(choices.THINKING_PARTS) + ", `thought: true`")
     row("reasoning between", named(f"{opening} {closing}" for opening, closing in choices.TAGS))
     row("reasoning beside", named(choices.REASONING))
-    row("usage stands in", named(usage.PLACES) + ", or beside the answer")
+    row("usage stands in", named(usage.PLACES) + f", there in `{usage.BILLED}`, or beside the answer")
     row("tokens of the prompt", named(usage.PROMPT))
     row("of the answer", named(usage.COMPLETION))
     row("of both", named(usage.TOTAL))

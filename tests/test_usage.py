@@ -34,6 +34,10 @@ PLAIN = {"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70}
             Usage(50, 50),
         ),
         ({"prompt_eval_count": 50, "eval_count": 20}, Usage(50, 20)),
+        (
+            {"usage": {"billed_units": {"input_tokens": 50, "output_tokens": 20}, "tokens": {"input_tokens": 99}}},
+            Usage(50, 20),
+        ),
         ({"usage": PLAIN | {"completion_tokens_details": {"reasoning_tokens": 15}}}, Usage(50, 20)),
         (
             {"usage": {"prompt_tokens": 50, "completion_tokens": 2, "output_tokens_details": {"reasoning_tokens": 90}}},

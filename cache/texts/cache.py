@@ -416,7 +416,7 @@ class TextCache:
     def linked(self, knowledge: str, entity_ids: Collection[int | str]) -> dict[int | str, Link]:
         """The links of those entities that have one, for this kind of knowledge."""
         wanted, found = self._of_entities(self._linked, knowledge, entity_ids)
-        return {wanted[id]: Link(knowledge, wanted[id], *link) for id, *link in found}
+        return {wanted[id]: Link(knowledge, wanted[id], key, version, as_of) for id, key, version, as_of in found}
 
     @patient
     def held(self, knowledge: str, entity_ids: Collection[int | str]) -> dict[int | str, Sequence[Any]]:

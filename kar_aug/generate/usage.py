@@ -9,7 +9,7 @@
                  unless prompt_tokens_details say that they are in it (LiteLLM)
     of thinking  reasoning_tokens in completion_tokens_details or output_tokens_details, thoughtsTokenCount
 
-in `usage`, `usageMetadata`, `usage_metadata`, or beside the answer. A count may be written as 7, 7.0 or "7". Thinking
+in `usage`, `usageMetadata`, `usage_metadata`, there in `billed_units`, or beside the answer. A count may be written as 7, 7.0 or "7". Thinking
 is charged as completion, and not every server counts it there: completion is at least what is left of the total; where
 there is more thinking than completion, it comes on top of that.
 """
@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 PLACES = ("usage", "usageMetadata", "usage_metadata")
+BILLED = "billed_units"  # in one of these: of Cohere
 PROMPT = (
     "prompt_tokens", "input_tokens", "promptTokens", "prompt_token_count", "promptTokenCount", "prompt_eval_count",
 )  # fmt: skip
@@ -85,7 +86,8 @@ def read_prompt_tokens(document: Any) -> int | None:
 
 
 def _said(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next((found for place in PLACES if isinstance(found := document.get(place), Mapping)), document)
+    said = next((found for place in PLACES if isinstance(found := document.get(place), Mapping)), document)
+    return found if isinstance(found := said.get(BILLED), Mapping) else said
 
 
 def _count(said: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
