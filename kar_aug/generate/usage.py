@@ -9,9 +9,9 @@
                  unless prompt_tokens_details say that they are in it (LiteLLM)
     of thinking  reasoning_tokens in completion_tokens_details or output_tokens_details, thoughtsTokenCount
 
-in `usage`, `usageMetadata`, `usage_metadata`, there in `billed_units`, or beside the answer. A count may be written as 7, 7.0 or "7". Thinking
-is charged as completion, and not every server counts it there: completion is at least what is left of the total; where
-there is more thinking than completion, it comes on top of that.
+in `usage`, `usageMetadata`, `usage_metadata`, there in `billed_units`, or beside the answer. A count may be written as
+7, 7.0 or "7". Thinking is charged as completion, and not every server counts it there: completion is at least what is
+left of the total; where there is more thinking than completion, it comes on top of that.
 """
 
 from __future__ import annotations
