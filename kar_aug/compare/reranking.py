@@ -37,7 +37,10 @@ class Reranking(Objective):
         synthetic: whether the lists were made (`kar_aug.data.kar_lists`).
     """
 
-    of_slice = "A slice has the lists in which something of its kind was clicked; one list may be in several."
+    of_slice = (
+        "A slice has the lists in which something of its kind was clicked: one list may be in several, and one without a "
+        "click is in none."
+    )
     over_rows = "bootstrap"
 
     def __init__(self, loss: str, metric: str, most: int, *, synthetic: bool) -> None:

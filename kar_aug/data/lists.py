@@ -328,8 +328,9 @@ def _each_once(split: pd.DataFrame) -> pd.DataFrame:
     keys = [IMPRESSION, "item_id"]
     if not listed.duplicated(keys).any():
         return split
-    place = places_in_lists(listed, pd.factorize(listed[IMPRESSION])[0].astype(np.int64))
-    first = np.lexsort((place, *(pd.factorize(listed[key])[0] for key in keys)))
+    place = places_in_lists(listed, np.asarray(pd.factorize(listed[IMPRESSION])[0], np.int64))
+    codes = [np.asarray(pd.factorize(listed[key])[0], np.int64) for key in keys]
+    first = np.lexsort([np.asarray(place, np.int64), *codes])
     further = listed.iloc[first].duplicated(keys).to_numpy()
     label = split["label"].to_numpy(copy=True)
     label[rows] = listed.groupby(keys, sort=False)["label"].transform("max").to_numpy()
