@@ -38,8 +38,8 @@ class Reranking(Objective):
     """
 
     of_slice = (
-        "A slice has the lists in which something of its kind was clicked: one list may be in several, and one without a "
-        "click is in none."
+        "A slice has the lists in which something of its kind was clicked: one list may be in several, and one without "
+        "a click is in none."
     )
     over_rows = "bootstrap"
 
