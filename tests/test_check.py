@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from support.logs import shop
 
+from kar_aug.cache import StoreSpec, VectorStore
 from kar_aug.cli import main
 from kar_aug.pipeline.checking import Outlook
 from kar_aug.pipeline.project import Project
@@ -92,6 +93,22 @@ def test_rows_that_say_the_opposite_of_each_other_are_told_and_one_is_left(tmp_p
     assert not samples.duplicated(["user_id", "item_id", "moment"]).any()
     assert samples.groupby(["user_id", "item_id", "moment"])["label"].max().mean() > 0.6, "the click is left"
     assert (split["part"] == "unlabelled").any() and len(split) == len(twice), "the others are events of the past"
+
+
+def test_missing_semantic_ids_are_said_with_the_command_that_makes_them(tmp_path: Path) -> None:
+    chosen = {"injections": ["codes"], "knowledge": ["item"], "controls": ["shuffled"]}
+    settings = {"workdir": str(tmp_path), "compare": chosen, "codes": {"levels": 2, "size": 4}}
+    project = Project(settings, interactions=log(), items=items())
+
+    def said() -> list[str]:
+        return [trap.text.split(", and ")[1] for trap in project.check().traps if "semantic ids" in trap.text]
+
+    assert said() == ["there are none of items: kar-aug codes makes them, once kar-aug encode has run"]
+    with VectorStore.writer(project.workspace.store_path("item"), StoreSpec("made", 3)) as writer:
+        writer.append(list(range(30)), ["made"] * 30, np.random.default_rng(0).normal(size=(30, 3)))
+    assert said() == ["there are none of items: kar-aug codes makes them"]
+    project.codes()
+    assert not said() and dict(project.check().steps)["codes"].startswith("semantic ids of vectors, 2 levels of 4")
 
 
 def test_items_without_events_and_a_missing_key_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

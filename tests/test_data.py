@@ -41,7 +41,7 @@ def events(**changes: Any) -> pd.DataFrame:
             "or datetimes. Row 1 holds 'soon'",
         ),
         ({"rating": ["1", "bad", "ugly"]}, "interactions: 'rating' must hold numbers, not text. Row 1 holds 'bad'."),
-        ({"label": [0, 1, 2]}, "interactions: 'label' must hold 0 or 1 only. Row 2 holds 2."),
+        ({"label": [0, 1, 2]}, "must hold 0 or 1 only. Row 2 holds 2. Of other numbers say"),
         # No store keeps such ids: they must be refused before answers about them are paid for.
         ({"user_id": [1.5, 2.0, 3.0]}, "user_id"),
         ({"user_id": [True, False, True]}, "user_id"),

@@ -19,7 +19,7 @@ from kar_aug.config import CompareConfig, Config, DataConfig
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.building import build_samples
 from kar_aug.data.kar_lists import kar_lists
-from kar_aug.data.lists import Lists, check_impressions, with_scores
+from kar_aug.data.lists import Lists, impressions, with_scores
 from kar_aug.data.samples import Samples
 from kar_aug.data.split import PARTS
 from kar_aug.datasets import mind
@@ -43,7 +43,7 @@ def log(**columns: Any) -> pd.DataFrame:
 
 
 def samples(frame: pd.DataFrame, **inputs: Any) -> Samples:
-    split = check_impressions(split_interactions(frame, history=0, validation=0.2, test=0.2))
+    split = impressions(split_interactions(frame, history=0, validation=0.2, test=0.2))
     return build_samples(Tables(frame, ITEMS), split, item_features=["genres"], lists=True, **inputs)
 
 
@@ -123,10 +123,52 @@ def test_positions_are_no_features() -> None:
 
 
 def test_an_impression_of_two_users_is_refused_and_so_is_a_log_without_any() -> None:
-    with pytest.raises(DataError, match="is of 8 users"):
+    with pytest.raises(DataError, match="impression_id '1' is of 8 users"):
         samples(log().assign(impression_id="1"))
+    with pytest.raises(DataError, match=r"impression_id 0 is of 8 users.*the user's and the impression's together"):
+        samples(log(impression_id=lambda frame: frame["timestamp"] // 1000))
     with pytest.raises(DataError, match='lists = "kar"'):
         samples(log().drop(columns="impression_id"))
+
+
+@pytest.mark.parametrize("later", [0, 900])
+def test_an_item_that_a_list_names_twice_is_ranked_once_where_it_was_shown(
+    later: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    clicks = log()[log()["label"] > 0].assign(position=np.nan, timestamp=lambda frame: frame["timestamp"] + later)
+    apart = pd.concat([log(label=0.0), clicks], ignore_index=True)  # a row for what was shown, another for the click
+    lists, expected = Lists(samples(apart), most=6), Lists(samples(log()), most=6)
+    everything = np.arange(len(expected))
+    np.testing.assert_array_equal(lists.labels(everything)[0], expected.labels(everything)[0])
+    assert [shown(lists, n) for n in everything] == [shown(expected, n) for n in everything]
+    assert f"{len(clicks)} rows name an item that stands in their list already" in caplog.text
+
+
+def test_lists_that_the_split_cuts_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    late = log(timestamp=lambda frame: frame["timestamp"] + 2000 * (frame["position"] > 1))
+    split = split_interactions(late, protocol="temporal", history_share=0.3, validation=0.2, test=0.2)
+    several = split[split["impression_id"].duplicated(keep=False)].groupby("impression_id")["part"].nunique()
+    impressions(split)
+    assert f"{(several > 1).sum()} of {USERS * LISTS} lists are cut in two by the split" in caplog.text
+    caplog.clear()
+    impressions(split_interactions(log(), protocol="temporal", history_share=0.3, validation=0.2, test=0.2))
+    assert not caplog.text
+
+
+def test_an_empty_text_is_no_list() -> None:
+    some = log(impression_id=lambda frame: frame["impression_id"].where(frame["user_id"] % 4 > 0, ""))
+    lists = Lists(samples(some), most=6)
+    assert len(lists) + lists.singles == LISTS * USERS * 3 // 4
+
+
+def test_a_log_of_lists_without_a_label_for_what_was_not_clicked_says_how_to_give_one(tmp_path: Path) -> None:
+    frame = log(click=lambda frame: frame["label"].where(frame["label"] > 0))
+    frame.to_parquet(tmp_path / "log.parquet")
+    chosen = {"interactions": "log.parquet", "lists": "impressions", "history": 0, "validation": 0.2, "test": 0.2}
+    with pytest.raises(DataError, match=r'holds only clicks .* label = "click == 1"'):
+        _ = Workspace(Config(DataConfig(**chosen, label="click"), workdir=str(tmp_path), folder=tmp_path)).samples
+    said = Workspace(Config(DataConfig(**chosen, label="click == 1"), workdir=str(tmp_path), folder=tmp_path))
+    assert len(Lists(said.samples, most=6)) == USERS * (LISTS - 1)
 
 
 def ratings(users: int = 6, events: int = 23, items: int = 40) -> pd.DataFrame:
@@ -188,9 +230,18 @@ def test_mind_is_read_with_what_was_clicked_before(tmp_path: Path) -> None:
     assert second["item_id"].tolist() == ["N2", "N3", "N1"] and second["label"].tolist() == [0, 0, 1]
     assert second["position"].tolist() == [1, 2, 3] and str(second["timestamp"].iloc[0]) == "2019-11-15 22:00:00"
     assert tables.items["title"].tolist() == ['Title "1', 'Title "2', 'Title "3']
-    (tmp_path / "behaviors.tsv").write_text(BEHAVIORS.replace("N3-1 N1-0", "N3 N1"))
-    with pytest.raises(DataError, match="does not say whether it was clicked"):
-        mind(path=tmp_path)
+    for name, text in (("behaviors.tsv", BEHAVIORS), ("news.tsv", NEWS)):
+        (tmp_path / name).write_text(text, newline="\r\n")
+    pd.testing.assert_frame_equal(mind(path=tmp_path).interactions, events)
+    pd.testing.assert_frame_equal(mind(path=tmp_path).items, tables.items)
+    for said, wrong, reason in (
+        ("N3-1 N1-0", "N3 N1", "does not say whether it was clicked"),
+        ("PM\t\tN2", "PM\tN2", "impression 2: nothing was shown. A row has five columns"),
+        ("1\tU1", "id\tuser\ttime\tbefore\tshown\n1\tU1", r"doesn't match format .*p\". The files have no head"),
+    ):
+        (tmp_path / "behaviors.tsv").write_text(BEHAVIORS.replace(said, wrong, 1))
+        with pytest.raises(DataError, match=reason):
+            mind(path=tmp_path)
     with pytest.raises(DataError, match="not downloaded"):
         mind()
 
@@ -245,6 +296,22 @@ def test_a_model_that_diverged_is_not_the_initial_order(wrong: float) -> None:
         objective.judge(made, "validation")(scores)
 
 
+def test_a_slice_of_lists_has_those_in_which_something_of_its_kind_was_clicked() -> None:
+    made = samples(log())
+    objective, test = Reranking("softmax", "MAP@7", 4, synthetic=False), made.of("test")
+    clicked, everything = made.label[test] > 0, np.ones(len(test), bool)
+    perfect, reverse = (sign * made.label[test] for sign in (1, -1))
+    whole, missed, none = objective.within(made, [everything, ~clicked, ~everything], [perfect, reverse])
+    lists = objective.read(made)
+    with_click = np.concatenate([(label > 0).any(axis=1) for _, label in lists.blocks("test")])
+    assert whole.fewest == with_click.sum() > 0 and whole.share == with_click.mean() < 1
+    assert whole.values[0] == 1 > whole.values[1] > 0, "lists without a click are in no slice"
+    assert missed.fewest == none.fewest == 0
+    alone, second = (clicked & (np.cumsum(clicked) == number) for number in (1, 2))
+    of_none, of_one = objective.within(made, [alone, second], [perfect])
+    assert (of_none.fewest, of_one.fewest) == (0, 1), "the first click is in a list of one, which is none"
+
+
 def test_blocks_are_as_small_as_is_wanted_and_hold_all_lists_in_their_order() -> None:
     lists = Lists(samples(log()), most=4)
     (whole, _), *none = lists.blocks("train")
@@ -263,7 +330,7 @@ def test_an_order_that_knows_the_clicks_is_a_leak_and_a_drawn_one_is_none() -> N
 
 
 def test_scores_of_a_file_order_lists_and_those_of_other_lists_are_refused() -> None:
-    split = check_impressions(split_interactions(log(), history=0, validation=0.2, test=0.2))
+    split = impressions(split_interactions(log(), history=0, validation=0.2, test=0.2))
     scores = log()[["impression_id", "item_id"]].assign(initial_score=lambda frame: frame["item_id"] * 0.1)
     found = with_scores(split, scores, "scores.parquet")
     np.testing.assert_allclose(found["initial_score"], found["item_id"] * 0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from support.workspaces import opened
 
 from kar_aug.compare import Comparison, compare, leading
 from kar_aug.compare.arms import arms
+from kar_aug.compare.batches import Batches
 from kar_aug.compare.book import BOOK, Book, Run
 from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.list_metrics import of_lists
@@ -28,7 +30,7 @@ from kar_aug.compare.scoring import Scoring
 from kar_aug.compare.statistics import bootstrap
 from kar_aug.config import CompareConfig, Config, DataConfig
 from kar_aug.data.lists import with_scores
-from kar_aug.errors import ConfigError
+from kar_aug.errors import ConfigError, StoreError
 from kar_aug.pipeline.comparing import Compared
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.registry import BACKBONES, RERANKERS, backbones_with
@@ -66,6 +68,7 @@ def test_a_comparison_of_lists_is_paired_by_list_and_says_that_they_are_syntheti
     html, text = report.read_text(), (tmp_path / "results.md").read_text()
     assert "Test MAP@7" in html and "validation MAP@7" in html and "NDCG@7" in html and "DeLong" not in html
     assert "Re-ranking with and without knowledge (synthetic lists)" in html and "AUC" not in html
+    assert "training rows of the item" in html and "MAP@7 gain" in html and "one list may be in several" in html
     assert text.count("The lists are synthetic") == 1 and "the initial order" in text and "CLICK@7" in text
     assert list(done.verdicts.frame)[-3:] == ["bootstrap", "low", "high"]
 
@@ -78,6 +81,7 @@ def test_predictions_in_the_book_are_those_that_the_metrics_are_of(comparison: C
     lists = objective.read(samples)
     of_each = objective.per_list(lists, "test", prediction, "NDCG@3")
     assert of_each.mean() == pytest.approx(comparison.runs[arm][0].metrics["ndcg@3"])
+    assert Batches(lists, lists.of("test"), ["item_id"]).size == 8192 // lists.size, "memory goes by items"
     by_sample = dict(zip(samples.of("test").tolist(), prediction.tolist(), strict=True))
     members, label = next(lists.blocks("test"))
     scores = np.asarray([[by_sample.get(int(place), 0.0) for place in row] for row in members])
@@ -163,5 +167,15 @@ def test_a_list_is_served_padded_with_raw_ids(workspace: Workspace, comparison: 
     np.testing.assert_allclose(served.numpy(), kept[members], atol=1e-5)
     (alone,) = serve(item_id=tf.constant(ids[:1, :1], tf.int64)).values()
     assert alone.shape == (1, 1)
+    if find_spec("tf2onnx"):
+        export_model(workspace, "kar:PRM", 0, tmp_path / "onnx", kind="onnx")
+        (given,) = (
+            pytest.importorskip("onnxruntime")
+            .InferenceSession(tmp_path / "onnx/model.onnx")
+            .run(None, {"item_id": ids})
+        )
+        np.testing.assert_allclose(given, served.numpy(), atol=1e-5)
+    with pytest.raises(StoreError, match="TFLite has no operations"):
+        export_model(workspace, "kar:PRM", 0, tmp_path / "tflite", kind="tflite")
     (longer,) = serve(item_id=tf.constant(np.concatenate([ids[:1]] * 4, axis=1), tf.int64)).values()
     assert longer.shape == (1, 4 * ids.shape[1]) and (longer.numpy()[0, 10:] < longer.numpy()[0, :10].min()).all()

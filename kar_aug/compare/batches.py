@@ -32,13 +32,14 @@ class Batches:
         samples: all of them; or all lists.
         of: those that are read.
         names: the inputs of the model.
-        size: rows a batch.
+        size: rows, or lists, a batch; as many as are predicted at once if None, of lists by their items.
     """
 
     def __init__(
-        self, samples: Samples | Lists, of: Positions, names: Collection[str], size: int = _PREDICTED_ROWS
+        self, samples: Samples | Lists, of: Positions, names: Collection[str], size: int | None = None
     ) -> None:
-        self.samples, self.of, self.size = samples, of, size
+        self.samples, self.of = samples, of
+        self.size = size or max(1, _PREDICTED_ROWS // (samples.size if isinstance(samples, Lists) else 1))
         self.inputs = [feature for feature in (*samples.features, *samples.keys) if feature.name in names]
         self._names = {feature.name for feature in self.inputs}
         self.weighted = any((samples.labels(of[block])[1] != 1).any() for block in blocks(len(of)))

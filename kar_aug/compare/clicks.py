@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug.compare.metrics import auc, ece, gauc, logloss
-from kar_aug.compare.objective import Objective, Predictions
+from kar_aug.compare.objective import Objective, Predictions, Rows, Within
 from kar_aug.compare.sanity import Rival, chance, rivals
 from kar_aug.compare.statistics import relative_improvement
 from kar_aug.data.features import Feature
@@ -36,6 +36,7 @@ class Clicks(Objective):
     key, metric = "auc", "AUC"
     values = {"AUC": "auc", "LogLoss": "logloss", "GAUC": "gauc", "ECE": "ece"}  # noqa: RUF012
     shown = ("AUC", "LogLoss", "GAUC")
+    of_slice = "An AUC inside a slice compares rows of that slice only."
     over_rows = "DeLong"
     title = "CTR models with and without knowledge"
 
@@ -64,6 +65,10 @@ class Clicks(Objective):
             "ece": ece(label, prediction),
         }
 
+    def within(self, samples: Samples, slices: Sequence[Rows], predictions: Sequence[Predictions]) -> list[Within]:
+        label = samples.label[samples.of("test")]
+        return [_within(rows, label[rows], [prediction[rows] for prediction in predictions]) for rows in slices]
+
     def of_run(self, run: Run) -> dict[str, float]:
         return {name: run.value(name) for name in self.values.values()}
 
@@ -75,6 +80,12 @@ class Clicks(Objective):
 
     def improvement(self, value: float, base: float) -> float:
         return relative_improvement(value, base)
+
+
+def _within(rows: Rows, label: Predictions, predictions: Sequence[Predictions]) -> Within:
+    clicks = int(label.sum())
+    fewest = min(clicks, len(label) - clicks)
+    return Within(float(rows.mean()), fewest, [auc(label, prediction) for prediction in predictions])
 
 
 def _probabilities(output: npt.NDArray[Any]) -> Predictions:

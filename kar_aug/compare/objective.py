@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from kar_aug.compare.statistics import Bootstrapped
 
 Predictions = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.bool_]  # of the test rows
 Readable = Samples | Lists
 
 
@@ -34,6 +36,21 @@ class Judge(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Within:
+    """What a metric is within a slice.
+
+    Args:
+        share: of all that is tested.
+        fewest: how much of the rarer kind is there: of few, the metric differs by chance alone.
+        values: of each prediction.
+    """
+
+    share: float
+    fewest: int
+    values: Sequence[float]
+
+
 class Objective(ABC):
     """What models are trained for and judged by.
 
@@ -42,6 +59,7 @@ class Objective(ABC):
         metric: how tables call that: "AUC".
         values: all metrics: how tables call them -> key. The first decides.
         shown: those of them that a terminal has room for.
+        of_slice: what a slice is of, and how its metric is to be read, as reports say it.
         over_rows: how tables call the test whether other test rows would show a gain too.
         identity: of what decides a run's result beside arm, seed, settings, data and knowledge.
         title: of reports.
@@ -52,6 +70,7 @@ class Objective(ABC):
     metric: str
     values: Mapping[str, str]
     shown: Sequence[str]
+    of_slice: str
     over_rows: str
     identity: tuple[Any, ...] = ()
     title: str
@@ -80,6 +99,10 @@ class Objective(ABC):
     @abstractmethod
     def evaluate(self, samples: Samples, prediction: Predictions) -> dict[str, Any]:
         """The fields of a run with the metrics of the test part, of one number for each sample of it."""
+
+    @abstractmethod
+    def within(self, samples: Samples, slices: Sequence[Rows], predictions: Sequence[Predictions]) -> list[Within]:
+        """The metric that decides, of predictions within each of some slices of the test rows."""
 
     @abstractmethod
     def of_run(self, run: Run) -> dict[str, float]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from kar_aug.backbones.reranking.protocol import ListFeatures
 from kar_aug.compare.list_metrics import NAMES, SCOPES, of_lists
-from kar_aug.compare.objective import Objective, Predictions
+from kar_aug.compare.objective import Objective, Predictions, Rows, Within
 from kar_aug.compare.sanity import POPULARITY, Rival, popularity
 from kar_aug.compare.statistics import Bootstrapped, bootstrap
 from kar_aug.data.features import Feature
@@ -37,6 +37,10 @@ class Reranking(Objective):
         synthetic: whether the lists were made (`kar_aug.data.kar_lists`).
     """
 
+    of_slice = (
+        "A slice has the lists in which something of its kind was clicked: one list may be in several, and one without "
+        "a click is in none."
+    )
     over_rows = "bootstrap"
 
     def __init__(self, loss: str, metric: str, most: int, *, synthetic: bool) -> None:
@@ -82,6 +86,22 @@ class Reranking(Objective):
         metrics = {name.lower(): self.per_list(lists, "test", prediction, name).mean() for name in self._all}
         nothing = dict.fromkeys(("auc", "logloss", "gauc", "ece"), float("nan"))
         return {**nothing, "metrics": {name: float(value) for name, value in metrics.items()}}
+
+    def within(self, samples: Samples, slices: Sequence[Rows], predictions: Sequence[Predictions]) -> list[Within]:
+        lists = self.read(samples)
+        of_each = [self.per_list(lists, "test", prediction, self.metric) for prediction in predictions]
+        chosen = (self._with_clicked(lists, rows) for rows in slices)
+        return [
+            Within(float(some.mean()), int(some.sum()), [float(each[some].mean()) for each in of_each if some.any()])
+            for some in chosen
+        ]
+
+    def _with_clicked(self, lists: Lists, rows: Rows) -> Rows:
+        """The test lists in which one of some rows of the test part was clicked, (lists,)."""
+        test = lists.samples.of("test")
+        wanted = np.zeros(len(lists.samples), bool)
+        wanted[test] = rows & (lists.samples.label[test] > 0)
+        return np.concatenate([(wanted[members] & (members >= 0)).any(axis=1) for members, _ in lists.blocks("test")])
 
     def of_run(self, run: Run) -> dict[str, float]:
         return dict(run.metrics)

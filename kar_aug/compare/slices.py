@@ -1,8 +1,10 @@
-"""Where does it help? The same comparison on cold and warm ids, and on rows with and without knowledge."""
+"""Where does it help? The same comparison on cold and warm ids, and on rows with and without knowledge; of lists, by
+what was clicked in them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy.typing as npt
 
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.comparison import Comparison
-from kar_aug.compare.metrics import auc
+from kar_aug.compare.objective import Within
 from kar_aug.compare.statistics import Estimate, estimate
 from kar_aug.data.samples import ENTITIES, Samples
 
@@ -32,8 +34,8 @@ Mask = Callable[[Samples], npt.NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Slice:
-    """Some of the test rows. `share`: of all of them; `base`: AUC of the plain backbone there; `gain`: AUC that the arm
-    has more, both over the seeds.
+    """Some of the test rows, or lists. `share`: of all of them; `base`: AUC of the plain backbone there, or what else
+    decides; `gain`: what the arm has more, both over the seeds.
     """
 
     group: str
@@ -44,26 +46,31 @@ class Slice:
 
 
 def by_slice(comparison: Comparison, arm: Arm) -> list[Slice]:
-    """An arm against its plain backbone, slice by slice; those with fewer than 10 clicks or 10 others are left out.
-    Lists have no slices of rows.
+    """An arm against its plain backbone, slice by slice; those with fewer than 10 clicks or 10 others, or 10 lists, are
+    left out.
     """
-    if comparison.objective.key != "auc":
-        return []
-    slices = []
-    base = arm.base
-    seeds = range(comparison.seeds)
-    for group, label, mask in _masks(comparison, arm):
-        shares, before, gains, fewest = [], [], [], _FEWEST
-        for seed in seeds:
-            clicked, rows = comparison.clicked(seed), mask(comparison.experiment.samples_of(arm, seed))
-            shares.append(float(rows.mean()))
-            ours, theirs = (comparison.prediction(a, seed)[rows] for a in (arm, base))
-            before.append(auc(clicked[rows], theirs))
-            gains.append(auc(clicked[rows], ours) - before[-1])
-            fewest = min(fewest, int(clicked[rows].sum()), int(rows.sum() - clicked[rows].sum()))
-        if fewest >= _FEWEST:
-            slices.append(Slice(group, label, float(np.mean(shares)), estimate(before), estimate(gains)))
-    return slices
+    base, experiment, slices = arm.base, comparison.experiment, _masks(comparison, arm)
+    of_seeds = [
+        comparison.objective.within(
+            experiment.samples(seed),
+            [mask(experiment.samples_of(arm, seed)) for _, _, mask in slices],
+            [comparison.prediction(each, seed) for each in (base, arm)],
+        )
+        for seed in range(comparison.seeds)
+    ]
+    of_slices = zip(slices, zip(*of_seeds, strict=True), strict=True)
+    return [_slice(group, label, found) for (group, label, _), found in of_slices if _are_many(found)]
+
+
+def _are_many(found: Sequence[Within]) -> bool:
+    return min(each.fewest for each in found) >= _FEWEST
+
+
+def _slice(group: str, label: str, found: Sequence[Within]) -> Slice:
+    """Of what was found seed by seed for (the plain backbone, the arm)."""
+    before, after = zip(*(each.values for each in found), strict=True)
+    gains = [ours - theirs for ours, theirs in zip(after, before, strict=True)]
+    return Slice(group, label, float(np.mean([each.share for each in found])), estimate(before), estimate(gains))
 
 
 def _masks(comparison: Comparison, arm: Arm) -> list[tuple[str, str, Mask]]:

@@ -7,6 +7,7 @@ would be ranked by a model that had seen how the first two were rated.
 | what comes               | what is done                                                                              |
 |--------------------------|-------------------------------------------------------------------------------------------|
 | no `impression_id`       | no list: the row is read as an earlier event only                                         |
+| an item twice in a list  | once, where it stood first; clicked if one of its rows was                                |
 | a list of one            | left out of training and metrics: there is nothing to order                               |
 | no click in a list       | kept: every metric of it is 0, and of the losses the pointwise one alone learns from it   |
 | more items than are read | the first are ranked; the others stay behind them, in their order                         |
@@ -33,7 +34,7 @@ from kar_aug.data.ids import ids
 from kar_aug.data.place import Place
 from kar_aug.data.samples import Array, Samples
 from kar_aug.data.sequences import Positions
-from kar_aug.data.split import PARTS, SAMPLE_PARTS, is_sample
+from kar_aug.data.split import PARTS, SAMPLE_PARTS, is_sample, part_codes
 from kar_aug.data.types import plain_column
 from kar_aug.errors import DataError
 
@@ -280,8 +281,11 @@ def check_said_once(samples: Samples) -> None:
             )
 
 
-def check_impressions(split: pd.DataFrame) -> pd.DataFrame:
-    """The split, whose impressions are lists.
+def impressions(split: pd.DataFrame) -> pd.DataFrame:
+    """The split, whose impressions are lists, each item in them once.
+
+    An item that a list's rows name twice is ranked once, where it stood first, and was clicked if one of its rows was:
+    a log may have a row for what was shown and another for the click.
 
     Raises:
         DataError: No row says which impression it is of, or one impression is of two users.
@@ -294,15 +298,64 @@ def check_impressions(split: pd.DataFrame) -> pd.DataFrame:
             table="interactions",
             column=IMPRESSION,
         )
+    split = _without_empty(split)
     users = split.loc[is_sample(split)].groupby(IMPRESSION)["user_id"].nunique()
     if (users > 1).any():
+        several = pd.Series(users.index[users > 1][:1]).tolist()[0]
         raise DataError(
-            f"[data] lists: {IMPRESSION} {users.index[users > 1][0]!r} is of {users.max()} users. Give each list an id "
-            "of its own.",
+            f"[data] lists: {IMPRESSION} {several!r} is of {users.max()} users. Give each list an id of its own: the "
+            "user's and the impression's together, where impressions are numbered a user.",
             table="interactions",
             column=IMPRESSION,
         )
+    split = _each_once(split)
+    _name_cut(split)
     return split
+
+
+def _without_empty(split: pd.DataFrame) -> pd.DataFrame:
+    """The split, in which an empty text is no id of a list."""
+    column = split[IMPRESSION]
+    if pd.api.types.is_numeric_dtype(column) or not (column == "").any():
+        return split
+    return split.assign(**{IMPRESSION: column.mask(column == "")})
+
+
+def _each_once(split: pd.DataFrame) -> pd.DataFrame:
+    """The split without further rows of an item in its list."""
+    rows = np.flatnonzero(is_sample(split) & split[IMPRESSION].notna().to_numpy())
+    listed = split.iloc[rows]
+    keys = [IMPRESSION, "item_id"]
+    if not listed.duplicated(keys).any():
+        return split
+    place = places_in_lists(listed, np.asarray(pd.factorize(listed[IMPRESSION])[0], np.int64))
+    codes = [np.asarray(pd.factorize(listed[key])[0], np.int64) for key in keys]
+    first = np.lexsort([np.asarray(place, np.int64), *codes])
+    further = listed.iloc[first].duplicated(keys).to_numpy()
+    label = split["label"].to_numpy(copy=True)
+    label[rows] = listed.groupby(keys, sort=False)["label"].transform("max").to_numpy()
+    _log.warning(
+        "[data] lists: %s rows name an item that stands in their list already. It is ranked once, where it stood "
+        "first, and was clicked if one of its rows says so.",
+        f"{further.sum():,}",
+    )
+    kept = np.ones(len(split), bool)
+    kept[rows[first[further]]] = False
+    return split.assign(label=label)[kept].reset_index(drop=True)
+
+
+def _name_cut(split: pd.DataFrame) -> None:
+    """Say how many lists the split has cut, for the rows of each have several times."""
+    listed = split[IMPRESSION].notna().to_numpy() & (part_codes(split["part"]) >= 0)
+    parts = pd.Series(part_codes(split["part"])[listed]).groupby(split[IMPRESSION].to_numpy()[listed])
+    cut = int((parts.max() != parts.min()).sum())
+    if cut:
+        _log.warning(
+            "[data] lists: %s of %s lists are cut in two by the split, as their rows have different times. Each piece "
+            "is a list of its own then, often without what was clicked. Give all rows of a list the time of its page.",
+            f"{cut:,}",
+            f"{parts.ngroups:,}",
+        )
 
 
 def places_in_lists(split: pd.DataFrame, group: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:

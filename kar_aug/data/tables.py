@@ -281,4 +281,7 @@ def _no_gaps(frame: pd.DataFrame, name: str, column: str) -> None:
 def _zero_or_one(label: pd.Series) -> None:
     if not pd.Series(label.unique()).dropna().isin([0, 1]).all():
         wrong = ~label.dropna().isin([0, 1])
-        raise Table("interactions")["label"].error(f"must hold 0 or 1 only. {first(label, wrong)}")
+        raise Table("interactions")["label"].error(
+            f"must hold 0 or 1 only. {first(label, wrong)} Of other numbers say what a click is: [data] label = "
+            '"label > 0"'
+        )

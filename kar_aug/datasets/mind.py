@@ -54,7 +54,8 @@ def mind(folder: Path | str = DEFAULT_FOLDER, *, path: Path | str | None = None)
     try:
         behaviors["timestamp"] = pd.to_datetime(behaviors["timestamp"], format=_TIME)
     except ValueError as error:
-        raise DataError(f"{path}: behaviors.tsv: {str(error).splitlines()[0]}", path=path) from None
+        reason = str(error).splitlines()[0].partition(". You might")[0]
+        raise DataError(f"{path}: behaviors.tsv: {reason}. The files have no head.", path=path) from None
     return Tables(pd.concat([_before(behaviors), _shown(behaviors, path)], ignore_index=True), news)
 
 
@@ -74,6 +75,13 @@ def _read(files: Files, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
 def _shown(behaviors: pd.DataFrame, path: Any) -> pd.DataFrame:
     listed = [cell.split() for cell in behaviors["shown"]]
     lengths = np.fromiter(map(len, listed), np.int64, len(listed))
+    if not lengths.all():
+        where = behaviors["impression_id"].iloc[lengths.argmin()]
+        raise DataError(
+            f"{path}: behaviors.tsv, impression {where}: nothing was shown. A row has five columns between tabs; "
+            "of a user who had clicked nothing before, the fourth is empty.",
+            path=path,
+        )
     rows = np.repeat(np.arange(len(behaviors)), lengths)
     each = pd.Series([shown for of_one in listed for shown in of_one], dtype=str)
     said = each.str.extract(r"^(.+)-([01])$")

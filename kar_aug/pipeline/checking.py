@@ -16,6 +16,7 @@ from kar_aug.data.split import PARTS, is_sample
 from kar_aug.data.tables import Tables
 from kar_aug.errors import KarError
 from kar_aug.inspect.inputs import DataView
+from kar_aug.pipeline.coding import is_coded, stores_to_code
 from kar_aug.pipeline.generation import DryRun, Job, dry_run
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 
@@ -72,6 +73,7 @@ def check(workspace: Workspace) -> Outlook:
     if found:
         _tried(workspace, _asked, steps, traps)
     _tried(workspace, _encoded, steps, traps)
+    _tried(workspace, _coded, steps, traps)
     _tried(workspace, _trained, steps, traps)
     return Outlook(steps, sorted(traps, key=lambda trap: trap.kind))
 
@@ -230,6 +232,27 @@ def _encoded(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Tra
     by_kind = {"sentence-transformers:": "sentence_transformers", **_CLIENTS}
     packages = [package for kind, package in by_kind.items() if encoder_name(name).startswith(kind)]
     yield from _without(packages, "encode", "offline")
+
+
+def _coded(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]:
+    """Semantic ids, where an injection reads them: those of stores that there are, and of those that encode makes."""
+    from kar_aug.compare.arms import arms
+
+    reading = [arm for arm in arms(workspace.config.compare) if arm.reads_codes]
+    if not reading:
+        return
+    settings = workspace.config.codes
+    steps.append(("codes", f"semantic ids of vectors, {settings.levels} levels of {settings.size}: kar-aug codes"))
+    entities = dict.fromkeys(entity for arm in reading for entity in arm.entities)
+    uncoded = [title for path, title in stores_to_code(workspace) if not is_coded(path)]
+    bare = [f"{entity}s" for entity in entities if not workspace.paths.store(entity).exists()]
+    if uncoded or bare:
+        encoded = ", once kar-aug encode has run" if bare else ""
+        yield Trap(
+            WARNING,
+            f'[compare] injections = "codes" reads semantic ids, and there are none of {", ".join([*bare, *uncoded])}: '
+            f"kar-aug codes makes them{encoded}",
+        )
 
 
 def _trained(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]:

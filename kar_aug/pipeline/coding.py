@@ -65,12 +65,12 @@ def make_codes(workspace: Workspace, watch: Watch = SILENT, *, anew: bool = Fals
         StoreError: There are no vectors; or they are of another version than the codebooks, or [codes] says others.
         EncodingError: There are fewer vectors than codes a level.
     """
-    stores = {title: VectorStore.open(path) for path, title in _stores(workspace)}
+    stores = {title: VectorStore.open(path) for path, title in stores_to_code(workspace)}
     found = {title: store for title, store in stores.items() if not store.versioned}
     if not found:
         raise StoreError(f"{workspace.paths.store('item')}: there are no vectors. Make some with: kar-aug encode")
     for title, store in found.items():  # before any codes are made
-        is_fitted = (codes_folder(store.path) / MANIFEST).exists() and not anew
+        is_fitted = is_coded(store.path) and not anew
         if not is_fitted and len(store) < workspace.config.codes.size:
             raise EncodingError(
                 f"There are {len(store):,} vectors of {title}, and [codes] size = {workspace.config.codes.size:,}: "
@@ -80,7 +80,12 @@ def make_codes(workspace: Workspace, watch: Watch = SILENT, *, anew: bool = Fals
     return Coded([_coded(workspace, title, store, watch, anew) for title, store in found.items()])
 
 
-def _stores(workspace: Workspace) -> Iterator[tuple[Path, str]]:
+def is_coded(store: Path) -> bool:
+    """Whether there are codes of the vectors in a folder."""
+    return (codes_folder(store) / MANIFEST).exists()
+
+
+def stores_to_code(workspace: Workspace) -> Iterator[tuple[Path, str]]:
     """The folders of stores that there are, of entities whose knowledge is compared, and what they hold."""
     compared = workspace.config.compare
     wanted = [entity for entity in ENTITIES if {entity, "both"} & {*compared.knowledge}]
@@ -120,7 +125,7 @@ def _coded(workspace: Workspace, title: str, store: VectorStore, watch: Watch, a
             done += items
             show(done, "")
 
-        if anew or not (folder / MANIFEST).exists():
+        if anew or not is_coded(store.path):
             before, codes = 0, SemanticIds.make(store, folder, on_progress=count, **asked)
         else:
             known = SemanticIds.open(folder)

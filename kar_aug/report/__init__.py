@@ -28,7 +28,6 @@ from kar_aug.report.tables import (
     SLICES,
     TERMINAL,
     TESTS,
-    Rows,
     clicks,
     columns_of,
     gate_usage,
@@ -138,8 +137,9 @@ def write_report(
         rows=rows(comparison),
         test_columns=named_after(comparison, TESTS),
         tests=test_rows([*against_base, *against_controls]),
-        slice_columns=SLICES,
-        slices={arm.name: found for arm in best if (found := _slices(comparison, arm)) is not None},
+        slice_columns=named_after(comparison, SLICES),
+        slices={arm.name: slice_rows(found) for arm in best if (found := by_slice(comparison, arm))},
+        of_slice=comparison.objective.of_slice,
         curves=plots.curves(comparison),
         calibration=plots.calibration(comparison, best),
         gates=gate_usage(comparison, best),
@@ -166,11 +166,6 @@ def write_report(
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     write_atomic(path, content)
-
-
-def _slices(comparison: Comparison, arm: Arm) -> list[tuple[str, Rows]] | None:
-    """Where an arm helps; None of lists, which have no slices of rows."""
-    return slice_rows(by_slice(comparison, arm)) if comparison.objective.key == "auc" else None
 
 
 def _coverage(comparison: Comparison, best: Sequence[Arm]) -> dict[str, tuple[float, float]]:

@@ -22,7 +22,7 @@ from kar_aug.data.contradictions import without_contradictions
 from kar_aug.data.inputs import inputs
 from kar_aug.data.kar_lists import kar_lists
 from kar_aug.data.labels import labelled
-from kar_aug.data.lists import SCORED, check_impressions, with_scores
+from kar_aug.data.lists import SCORED, impressions, with_scores
 from kar_aug.data.negatives import with_negatives
 from kar_aug.data.reading import read_table
 from kar_aug.data.room import Room, different
@@ -132,11 +132,11 @@ class Data:
         if data.negatives:
             split = with_negatives(split, data.negatives, data.seed, self.room)
         if data.lists is not None:
-            split = kar_lists(split, data.seed) if data.lists == "kar" else check_impressions(split)
+            split = kar_lists(split, data.seed) if data.lists == "kar" else impressions(split)
             if data.initial_scores is not None:
                 split = self._with_scores(split, self.paths.config.path(data.initial_scores))
         for part, (rows, clicks) in _counts(split, self.room).items():
-            _two_classes(rows, clicks, part)
+            _two_classes(rows, clicks, part, in_lists=data.lists is not None)
         return split
 
     def _with_scores(self, split: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -240,12 +240,17 @@ def _counts(split: pd.DataFrame, room: Room) -> dict[str, tuple[int, int]]:
     return {part: (int(found[PARTS.index(part), 0]), int(found[PARTS.index(part), 1])) for part in SAMPLE_PARTS}
 
 
-def _two_classes(rows: int, clicks: int, part: str) -> None:
+def _two_classes(rows: int, clicks: int, part: str, *, in_lists: bool) -> None:
     """Raise DataError where there is nothing to tell apart."""
     if clicks == 0:
         which, remedy = "no", "Say what a click is: [data] label = ..., or click_above = ..."
     elif clicks == rows:
-        which, remedy = "only", "If the log holds nothing else, items can be drawn beside them: [data] negatives = 4"
+        which = "only"
+        remedy = (
+            'What was shown and not clicked has label 0; without a label it is no sample: [data] label = "click == 1"?'
+            if in_lists
+            else "If the log holds nothing else, items can be drawn beside them: [data] negatives = 4"
+        )
     else:
         return
     raise DataError(
