@@ -30,52 +30,17 @@ from typing import Any
 import keras
 import numpy as np
 from plain_deepfm import deepfm
+from skewed import FURTHER, HEAVIEST, ITEMS, KEYS, LIGHT, PAST, USERS, rows
 
 from kar_aug import KnowledgeAugmentation, prestore
-from kar_aug.backbones import Settings
 from kar_aug.backbones.protocol import nothing
 from kar_aug.data.features import Feature
 from kar_aug.registry import INJECTIONS
 
 BACKEND = keras.backend.backend()
-USERS, ITEMS, BATCH, EVENTS, BATCHES = 6040, 3706, 4096, 50, 8
-SIZES = {"user_id": USERS, "item_id": ITEMS, "gender": 3, "age": 8}
-MORE = {"occupation": 22, "genre": 19, "year": 81, "zip": 3439}
-MODELS = {
-    "light": ([Feature(name, size) for name, size in SIZES.items()], Settings(32, (256, 128))),
-    "heavy": (
-        [
-            *(Feature(name, size) for name, size in (SIZES | MORE).items()),
-            Feature("hist_item_id", ITEMS, length=EVENTS, embedding="item_id", sequence="hist"),
-        ],
-        Settings(32, (400, 400, 400)),
-    ),
-}
-FURTHER = [Feature("further_user", USERS), Feature("further_item", ITEMS)]
-KEYS = [Feature("user", USERS, is_key=True), Feature("item", ITEMS, is_key=True)]
-PAST = [
-    Feature("past_item", ITEMS, length=EVENTS, is_key=True),
-    Feature("past_value", 0, length=EVENTS, is_key=True),
-]
+BATCH, BATCHES = 4096, 8
+MODELS = {"light": LIGHT, "heavy": HEAVIEST}
 VARIANTS = ("plain", "two further fields", "fields 384", "fields 64", "similarity")
-
-
-def rows(random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Rows whose users' activity is log-normal and whose items' popularity follows Zipf, as MovieLens's are."""
-    count = BATCH * BATCHES
-    activity, popularity = random.lognormal(0, 1.1, USERS), 1 / (np.arange(ITEMS) + 30)
-    activity, popularity = activity / activity.sum(), popularity / popularity.sum()
-    found = {name: random.integers(0, size, (count, 1)) for name, size in (SIZES | MORE).items()}
-    found["user_id"] = random.choice(USERS, (count, 1), p=activity)
-    found["item_id"] = random.choice(ITEMS, (count, 1), p=popularity)
-    there = np.arange(EVENTS) < random.geometric(1 / EVENTS, (count, 1))
-    for name in ("hist_item_id", "past_item"):
-        found[name] = random.choice(ITEMS, (count, EVENTS), p=popularity) * there
-    found = {name: values.astype("int32") for name, values in found.items()}
-    found["past_value"] = (found["past_item"] > 0) * random.integers(1, 6, (count, EVENTS)).astype("float32")
-    for name in ("user", "item"):
-        found[name] = found[f"further_{name}"] = found[f"{name}_id"]
-    return found
 
 
 def build(model: str, variant: str, random: np.random.Generator) -> tuple[list[Feature], Any]:
@@ -223,7 +188,7 @@ def main() -> None:
         keras.mixed_precision.set_global_policy("mixed_bfloat16")
     run_on = {"jax": on_jax, "torch": on_torch}[BACKEND]
     random = np.random.default_rng(0)
-    everything = rows(random)
+    everything = rows(random, BATCH * BATCHES)
     labels = (random.random((BATCH * BATCHES, 1)) < 0.5).astype("float32")
     precision = "mixed_bfloat16" if options.bfloat16 else "float32 (products in TF32 where the device has it)"
     head = (

@@ -36,7 +36,7 @@ from kar_aug.cli.progress import table
 
 DIMENSION = 384
 NARROW = 64  # with --times: it is looking up that is measured
-DAY = 86_400  # seconds
+DAY, BEGIN = 86_400, 1_700_000_000  # seconds; those of the first version
 BATCH = 1024
 
 
@@ -57,7 +57,7 @@ def build_versions(folder: Path, rows: int) -> VectorStore:
     ids = np.arange(rows // 10)
     with VectorStore.writer(folder, StoreSpec("benchmark", NARROW)) as writer:
         for part in range(10):
-            moments = (part * DAY + random.integers(0, DAY, len(ids))) * 1_000_000
+            moments = (BEGIN + part * DAY + random.integers(0, DAY, len(ids))) * 1_000_000
             vectors = random.standard_normal((len(ids), NARROW), "float32")
             writer.append(ids, [""] * len(ids), vectors, versions=moments)
     return VectorStore.open(folder)
@@ -66,7 +66,7 @@ def build_versions(folder: Path, rows: int) -> VectorStore:
 def measure_versions(store: VectorStore, rows: int, rounds: int) -> list[tuple[str, ...]]:
     """(what, million rows a second) of look-ups, and of reading through `join`."""
     random = np.random.default_rng(1)
-    ids, times = random.integers(0, rows // 10, rows).astype("int32"), random.integers(0, 10 * DAY, rows)
+    ids, times = random.integers(0, rows // 10, rows).astype("int32"), BEGIN + random.integers(0, 10 * DAY, rows)
     vocabulary = np.arange(rows // 10)
     versions = Versions(store, vocabulary)
     inputs = {"user_id": ids, "at": times}

@@ -30,9 +30,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import argparse
 import platform
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -41,6 +40,7 @@ import deepctr.models
 import numpy as np
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+from skewed import take_turns
 
 from kar_aug import KnowledgeAugmentation, backbones, prestore
 from kar_aug._keras import keras
@@ -119,20 +119,6 @@ def batches(rows: dict[str, Any], batch_size: int, vectors: dict[str, Any] | Non
     numbers = tf.data.Dataset.range(ROWS).repeat().shuffle(ROWS, seed=0)
     joined = numbers.map(gather).batch(batch_size) if by_row else numbers.batch(batch_size).map(gather)
     return iter(joined.prefetch(2))
-
-
-def take_turns(steps: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Median seconds of each step; they alternate, so that whatever else the machine does meets all alike."""
-    for step in steps.values():
-        step(), step()
-    taken: dict[str, list[float]] = {name: [] for name in steps}
-    start = time.perf_counter()
-    while time.perf_counter() - start < seconds * len(steps) or len(next(iter(taken.values()))) < 3:
-        for name, step in steps.items():
-            before = time.perf_counter()
-            step()
-            taken[name].append(time.perf_counter() - before)
-    return {name: float(np.median(times)) for name, times in taken.items()}
 
 
 def by_injection(backbone: str, dimension: int, batch_size: int, past: int, seconds: float) -> None:

@@ -20,10 +20,11 @@ from kar_aug import (
     prestore,
     refresh,
 )
-from kar_aug._keras import IS_KERAS_3, keras, tf
+from kar_aug._keras import IS_KERAS_3, is_ragged, keras, nest, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.models import vectors_as_inputs
 from kar_aug.models.find import knowledge_layers
+from kar_aug.models.graph import input_name, structure_of
 
 pytestmark = pytest.mark.both_keras
 layers = keras.layers
@@ -133,15 +134,33 @@ class Own(keras.Model):
     """A class of somebody's own."""
 
 
-def test_an_attribute_that_was_the_layer_is_the_one_in_its_place(tmp_path: Path) -> None:
-    base, layer = deepfm(), knowledge(name="kar")
+class Reading(layers.Layer):
+    """A layer with a `call` of its own, and what it reads in a list."""
+
+    def __init__(self, knowledge: Any) -> None:
+        super().__init__()
+        self.parts = [layers.Dense(2), {"kar": knowledge}]
+
+    def call(self, ids: Any) -> Any:
+        return self.parts[0](self.parts[1]["kar"](ids)["item_id"])
+
+
+def test_an_attribute_that_was_or_held_the_layer_has_the_one_in_its_place(tmp_path: Path) -> None:
+    base, layer, other = deepfm(), knowledge(name="kar"), layers.Dense(2)
     model = augment(Own(base.input, base.output), layer)
     weights = len(model.weights)
-    model.kar = layer
+    model.kar, model.parts, model.by_name, model.sizes = layer, [other, (layer, 3)], {"kar": layer, "no": 1}, [1, 2]
     refreshed = refresh(model, {name: layer.table(name) for name in layer.sources})
     assert refreshed.kar in refreshed.layers and refreshed.kar is not layer and len(refreshed.weights) == weights
-    for changed in (prestore(model), vectors_as_inputs(model)):
-        assert changed.kar in changed.layers and knowledge_layers(changed, (KnowledgeAugmentation,)) == []
+    for changed in (refreshed, prestore(model), vectors_as_inputs(model)):
+        assert changed.kar in changed.layers and (changed is refreshed) == (changed.kar.name == "kar")
+        assert changed.parts[0] is other and changed.parts[1][0] is changed.by_name["kar"] is changed.kar
+        assert changed.parts[1][1] == 3 and changed.by_name["no"] == 1 and list(changed.sizes) == [1, 2]
+        assert [each for each in knowledge_layers(changed, (KnowledgeAugmentation,)) if each is not refreshed.kar] == []
+    model.reading = Reading(layer)
+    for change in (prestore, vectors_as_inputs):
+        with pytest.raises(ValueError, match=r"reading.*(model\.parts\[1\]\['kar'\]|an attribute of model)"):
+            change(model)
     refreshed.save(tmp_path / "model.keras")
     again = load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(predicted(again, INPUTS), predicted(model, INPUTS), atol=1e-6)
@@ -287,6 +306,159 @@ def test_all_outputs_are_exported_by_name_and_tflite_is_given_what_keras_has(tmp
     runner = tf.lite.Interpreter(model_content=lite).get_signature_runner("serving_default")
     one = {name: values[:1].numpy() for name, values in INPUTS.items()}
     np.testing.assert_allclose(runner(**one)["ctr"], predicted(model, one), rtol=1e-5)
+
+
+# The models of other owners, each through all that is done to a model
+
+
+def two_tower(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Towers that are models of their own, and their product: knowledge enters before each."""
+    inputs, fields = embedded()
+    sides = []
+    for name, field in zip(BOTH, fields, strict=True):
+        entered = keras.Input((4,))
+        tower = keras.Model(entered, layers.Dense(3)(layers.Dense(5, "relu")(entered)), name=f"{name}_tower")
+        sides.append(tower(layers.Dense(4, name=f"{name}_dense")(field)))
+    return keras.Model(inputs, layers.Dot(1)(sides)), knowledge(), {"at": {name: f"{name}_dense" for name in BOTH}}
+
+
+def mmoe(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Two tasks, three experts, a gate a task; of a class of somebody's own."""
+    inputs, fields = embedded()
+    read = layers.Concatenate()(fields)
+    experts = layers.Reshape((3, 4))(layers.Dense(12, "relu", name="experts")(read))
+    outputs = {}
+    for task in ("ctr", "cvr"):
+        mixed = layers.Flatten()(layers.Dot(1)([layers.Reshape((3, 1))(layers.Dense(3, "softmax")(read)), experts]))
+        outputs[task] = layers.Dense(1, "sigmoid", name=f"{task}_head")(mixed)
+    return Own(inputs, outputs), knowledge(), {}
+
+
+def sequential(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """A `Sequential` that begins with a named Input."""
+    ids = keras.Input((1,), name="item_id", dtype="int32")
+    model = keras.Sequential([ids, layers.Embedding(VOCABULARY, 4), layers.Flatten(), layers.Dense(5), layers.Dense(1)])
+    return model, knowledge("item_id"), {}
+
+
+def keys_of_ones_own(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """A dictionary whose keys are not the names of its inputs, ids of one axis, and a mask."""
+    iid, past = keras.Input((), name="iid_in", dtype="int64"), keras.Input((4,), name="past_in", dtype="int64")
+    pooled = layers.GlobalAveragePooling1D()(layers.Embedding(VOCABULARY, 4, mask_zero=True)(past))
+    read = layers.Concatenate()([layers.Embedding(VOCABULARY, 4)(iid), pooled])
+    base = keras.Model({"iid": iid, "past": past}, layers.Dense(1)(layers.Dense(5, name="deep")(read)))
+    return base, knowledge("item_id"), {"inputs": {"item_id": ["iid", "past"]}}
+
+
+def tab_transformer(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Raw texts hashed by the model, fields that attend to one another, and a number; a store of the same texts."""
+    with VectorStore.writer(folder / "items", StoreSpec("encoder", 5)) as writer:
+        writer.append(["a", "b"], ["k"] * 2, np.eye(2, 5))
+    item, price = keras.Input((1,), name="item_id", dtype="string"), keras.Input((1,), name="price")
+    fields = [layers.Embedding(9, 4)(layers.Hashing(9, salt=salt)(item)) for salt in (1, 2)]
+    stacked = layers.Concatenate(axis=1)(fields)
+    attended = layers.LayerNormalization()(layers.Add()([stacked, layers.MultiHeadAttention(2, 2)(stacked, stacked)]))
+    read = layers.Concatenate()([layers.Flatten()(attended), layers.BatchNormalization()(price)])
+    base = keras.Model([item, price], layers.Dense(1, "sigmoid")(layers.Dense(5, "relu", name="mlp")(read)))
+    return base, KnowledgeAugmentation({"item_id": VectorStore.open(folder / "items")}, expert_units=(6, 3)), {}
+
+
+@keras.utils.register_keras_serializable("tests")
+class MeanOfRagged(layers.Layer):
+    """(batch, ragged) of numbers to (batch, 1)."""
+
+    def call(self, values: Any) -> Any:
+        return tf.reduce_mean(tf.cast(values, "float32"), 1, keepdims=True)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (shape[0], 1)
+
+
+def ragged_ranker(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """A ragged input beside the ids."""
+    inputs, fields = embedded()
+    prices = keras.Input((None,), name="prices", ragged=True)
+    hidden = layers.Dense(5, name="deep")(layers.Concatenate()([*fields, MeanOfRagged()(prices)]))
+    return keras.Model({**inputs, "prices": prices}, layers.Dense(1)(hidden)), knowledge(), {}
+
+
+def fed(model: Any) -> dict[str, Any]:
+    """Values for all inputs of a model, by their names."""
+    random, values = np.random.default_rng(2), {}
+    for tensor in model.inputs:
+        name, shape = input_name(tensor), (ROWS, *tensor.shape[1:])
+        if is_ragged(tensor):
+            values[name] = tf.ragged.constant([[0.5] * (1 + row % 3) for row in range(ROWS)])
+        elif tensor.dtype == "string":
+            values[name] = tf.constant(random.choice(["a", "b", "?"], shape))
+        else:
+            values[name] = tf.cast(random.integers(0, VOCABULARY, shape), tensor.dtype)
+    return values
+
+
+def said(model: Any, values: Mapping[str, Any]) -> list[Any]:
+    """All outputs, in the structure of the model's inputs."""
+    given = nest.map_structure(lambda tensor: values[input_name(tensor)], structure_of(model)[0])
+    return [np.asarray(each) for each in nest.flatten(model(given, training=False))]
+
+
+OWNERS = [two_tower, mmoe, sequential, keys_of_ones_own, tab_transformer, ragged_ranker]
+
+
+@pytest.mark.parametrize("made", OWNERS, ids=lambda made: made.__name__)
+def test_the_models_of_other_owners_go_all_the_way(made: Any, tmp_path: Path) -> None:
+    base, layer, options = made(tmp_path)
+    values, weights = fed(base), len(base.weights)
+    before, model = said(base, values), augment(base, layer, **options)
+
+    def agree(other: Any, expected: list[Any], tolerance: float = 1e-5) -> None:
+        for now, then in zip(said(other, values), expected, strict=True):
+            np.testing.assert_allclose(now, then, atol=tolerance, err_msg=other.name)
+
+    agree(model, before, 1e-6)
+    if hasattr(base, "output_names"):  # a Sequential of Keras 3 has none
+        assert list(model.output_names) == list(base.output_names)
+    assert len(model.weights) == weights + len(layer.weights) + len(options.get("at", ["one place"]))
+    expected = said(trained(model), values)
+    assert np.abs(np.subtract(expected, before)).max() > 1e-3
+    known: dict[str, Any] = {name: layer.table(name) for name in layer.sources}
+    serving = prestore(model)
+    refreshed = refresh(model, {"item_id": VectorStore.open(tmp_path / "items")} if layer.keys() else known)
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    for other in (serving, refreshed, copy):
+        agree(other, expected)
+    assert type(serving) is type(refreshed) is type(model)
+    for number, each in enumerate((model, serving)):
+        each.save(tmp_path / f"{number}.keras")
+        agree(load_model(tmp_path / f"{number}.keras"), expected)
+    if made is not ragged_ranker:  # a signature has dense inputs
+        served = tf.saved_model.load(str(export(serving, tmp_path / "out"))).signatures["serving_default"](**values)
+        found, wanted = (np.sort(np.stack([np.ravel(e) for e in each]), axis=0) for each in (served.values(), expected))
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_what_cannot_be_augmented_is_told_what_to_do() -> None:
+    prices = keras.Input((None,), name="item_id", dtype="int32", ragged=True)
+    ranker = keras.Model(prices, layers.Dense(1)(MeanOfRagged()(prices)))
+    with pytest.raises(ValueError, match=r"Input 'item_id' is ragged, .* read padded ids"):
+        augment(ranker, knowledge("item_id"))
+
+    class Written(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.click = layers.Embedding(VOCABULARY, 4), layers.Dense(1)
+
+        def call(self, ids: Any) -> Any:
+            return self.click(self.embedding(ids))
+
+    with pytest.raises(ValueError, match="needs a built functional Keras model: one that knows its inputs"):
+        augment(Written(), knowledge("item_id"))
+    ids = keras.Input((1,), name="item_id", dtype="int32")
+    with pytest.raises(
+        ValueError, match=r"has no layer that reads one float tensor: .* put the KnowledgeAugmentation yourself"
+    ):
+        augment(keras.Model(ids, Written()(ids)), knowledge("item_id"))
 
 
 OLD = Path(__file__).parent / "data" / "models_of_0.1"

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, augment, prestore
+from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, augment, load_model, prestore
 from kar_aug._keras import IS_KERAS_3, keras, tf
 from kar_aug.cache import StoreSpec
-from kar_aug.layers import KnowledgeVectors
+from kar_aug.codes import SemanticIds
+from kar_aug.layers import KnowledgeCodes, KnowledgeVectors
 from kar_aug.models.export import export
+from kar_aug.models.texts import texts_of
 
 pytestmark = pytest.mark.both_keras
 layers = keras.layers
@@ -80,6 +82,27 @@ def histories(folder: Path) -> tuple[Any, dict[str, Any]]:
     return model, {"item": asked, "hist": events}
 
 
+def codes(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Semantic ids of texts, of which one was added since, and of integers."""
+    item, number = keras.Input((1,), name="item", dtype="string"), keras.Input((1,), name="number", dtype="int64")
+    store = raw_store(folder / "ids", NAMES)
+    known = SemanticIds.make(store, levels=2, size=3)
+    of_texts = KnowledgeCodes(known, buckets=50, spare=1, name="codes")
+    of_numbers = KnowledgeCodes(SemanticIds.make(raw_store(folder / "numbers", NUMBERS), levels=1, size=3))
+    fields = [
+        layers.Embedding(size, 3)(piece)
+        for layer, ids in ((of_texts, item), (of_numbers, number))
+        for size, piece in zip(layer.vocabulary_sizes, layer(ids), strict=True)
+    ]
+    model = keras.Model([item, number], layers.Dense(1)(layers.Flatten()(layers.Concatenate()(fields))))
+    of_texts.update(known.update(raw_store(folder / "ids", ["new", "later"])), ["new"])
+    (folder / "again").mkdir()
+    model.save(folder / "again" / "model.keras")
+    asked = np.asarray([["a"], ["new"], [""], ["later"], ["x y"]], object)
+    numbers = np.asarray([[3], [2**40], [5], [-7], [0]])
+    return load_model(folder / "again" / "model.keras"), {"item": asked, "number": numbers}
+
+
 def similarities(folder: Path) -> tuple[Any, dict[str, Any]]:
     """The candidate against a history, in frozen vectors."""
     item, hist = (keras.Input((n,), name=name, dtype="int32") for name, n in (("item", 1), ("hist", 4)))
@@ -108,7 +131,9 @@ def in_tensorflow(folder: Path, sent: dict[str, Any]) -> dict[str, Any]:
 RUNTIMES = {"savedmodel": in_tensorflow, "onnx": in_onnx, "tflite": in_tflite}
 
 
-@pytest.mark.parametrize("made", [places, integers, texts, histories, similarities], ids=lambda made: made.__name__)
+@pytest.mark.parametrize(
+    "made", [places, integers, texts, histories, codes, similarities], ids=lambda made: made.__name__
+)
 def test_every_format_says_what_keras_says(made: Any, tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     model, sent = made(tmp_path)
@@ -135,3 +160,12 @@ def test_what_a_format_cannot_have_is_said(tmp_path: Path) -> None:
         export(keras.Model(ids, layers.Dense(1)(known["id"])), tmp_path / "out", format="onnx")
     with pytest.raises(ValueError, match="must be one of savedmodel, onnx, tflite"):
         export(keras.Model(ids, layers.Dense(1)(known["id"])), tmp_path / "out", format="pmml")
+
+
+def test_texts_of_codes_that_nobody_has_any_more_are_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx")
+    model, _ = codes(tmp_path)
+    (tmp_path / "ids.codes").rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match=r"Layer 'codes' knows 5 of the 6 texts of 'codes' by their hashes alone"):
+        export(model, tmp_path / "out", format="onnx")
+    assert set(texts_of(model, {"codes": VectorStore.open(tmp_path / "ids")})) == {*NAMES, "new", "later"}

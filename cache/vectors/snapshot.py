@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -277,10 +278,13 @@ class Snapshot:
             return np.asarray(parts[0])[rows].astype(dtype, copy=False)
         found = np.zeros((len(rows), *shape), dtype)
         starts = np.cumsum([0, *map(len, parts)])
-        part_of = np.searchsorted(starts, rows, side="right") - 1
-        for number in np.unique(part_of[rows >= 0]).tolist():
-            here = np.flatnonzero((part_of == number) & (rows >= 0))
-            found[here] = np.asarray(parts[number])[rows[here] - starts[number]]
+        ascending = bool((rows[1:] >= rows[:-1]).all())  # as `join` asks, for each batch
+        order = np.arange(len(rows)) if ascending else np.argsort(rows, kind="stable")
+        bounds = [*np.searchsorted(rows if ascending else rows[order], starts[:-1]).tolist(), len(rows)]
+        for part, start, (low, high) in zip(parts, starts.tolist()[:-1], pairwise(bounds), strict=True):
+            if low < high:
+                here = slice(low, high) if ascending else order[low:high]
+                found[here] = np.asarray(part)[rows[here] - start]
         return found
 
 

@@ -19,7 +19,7 @@ from kar_aug.layers.copies import found, nothing_known, offered
 from kar_aug.layers.ids import Kind, as_ids, kind_of
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.lookup import constant, positions, sorted_keys, values_of
-from kar_aug.layers.new_ids import NO_KEY, placed
+from kar_aug.layers.new_ids import NO_KEY, placed, with_texts
 
 _SPARE = "Make room when the layer is made: spare=..."
 _NOT_YET = -1  # in all of a table, until it is loaded
@@ -120,6 +120,20 @@ class KnowledgeCodes(keras.layers.Layer):
         """Of the ids that it is looked up by (`ids.Kind`)."""
         return self._saved["ids"] if self._saved["raw"] else int(self._saved["vocabulary"]) - 1
 
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """{source: `kind`}."""
+        return {self.source_name: self.kind}
+
+    @property
+    def added_texts(self) -> dict[str, list[str]]:
+        """{source: its ids that `update` added, where these are texts}."""
+        return {self.source_name: list(self._saved.get("texts", ()))}
+
+    def keys(self) -> dict[str, npt.NDArray[np.int64]]:
+        """{source: the keys of its raw ids}, as `PrestoredAugmentation` has them; nothing where ids are places."""
+        return {} if self._keys is None else {self.source_name: values_of(self._keys)}
+
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
 
@@ -157,12 +171,12 @@ class KnowledgeCodes(keras.layers.Layer):
                 "the vocabulary: refresh(model, {source: codes.align(vocabulary)})."
             )
         self._check_version(codes.version)
-        keys = None if self._keys is None else values_of(self._keys)
-        pieces = self.pieces.of(codes.codes_of(list(ids)))
-        table, keys = placed(self.source_name, list(ids), pieces, values_of(self._table).copy(), keys, _SPARE)
+        new = list(ids)
+        pieces, table = self.pieces.of(codes.codes_of(new)), values_of(self._table).copy()
+        table, keys = placed(self.source_name, new, pieces, table, values_of(self._keys), _SPARE)
         self._table.assign(table)
-        if self._keys is not None:
-            self._keys.assign(keys)
+        self._keys.assign(keys)
+        self._saved["texts"] = with_texts(self._saved.get("texts", ()), new)
 
     def refreshed(self, tables: Mapping[str, Any]) -> KnowledgeCodes:
         """This layer with the codes of more items, by the same codebooks.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kar_aug._keras import keras
@@ -21,8 +21,9 @@ def knowledge_layers(model: Any, kinds: tuple[type, ...]) -> list[Any]:
 def replaced(
     model: Any, kinds: tuple[type, ...], replacement: Callable[[Any], Any], *, by: str, keep_class: str | None = None
 ) -> Any:
-    """The model with other layers in the place of those of these kinds. All other layers are shared with it, but for
-    functional models that have such a layer inside: these are made anew, of the same class.
+    """The model with other layers in the place of those of these kinds, be they in its graph or what an attribute is,
+    or holds in a list or dictionary. All other layers are shared with it, but for functional models that have such a
+    layer inside: these are made anew, of the same class.
 
     Args:
         by: how the replacement of a layer is written, "{}" being the layer: for the error.
@@ -37,6 +38,7 @@ def replaced(
 
     def replace(layer: Any) -> Any:
         if id(layer) not in made:
+            made[id(layer)] = layer  # to those who hold themselves
             made[id(layer)] = changed(layer)
         return made[id(layer)]
 
@@ -48,14 +50,14 @@ def replaced(
             return layer
         if not is_functional(layer):
             raise ValueError(_advice(layer, held[0], by))
-        return _of_class(layer, keras.models.clone_model(layer, clone_function=replace), keep_class, made)
+        return _of_class(layer, keras.models.clone_model(layer, clone_function=replace), keep_class, replace)
 
-    return changed(model)
+    return replace(model)
 
 
-def _of_class(model: Any, clone: Any, keep_class: str | None, made: Mapping[int, Any]) -> Any:
+def _of_class(model: Any, clone: Any, keep_class: str | None, instead: Callable[[Any], Any]) -> Any:
     """A clone as a model of the class of the original, a user's own, with what was set on it: tf-keras clones to its
-    own class. `made` are the layers in it by the `id` of those in whose place they are.
+    own class. `instead` takes a layer to the one in its place.
     """
     if type(model).__name__ in _OF_KERAS:
         return clone
@@ -65,7 +67,7 @@ def _of_class(model: Any, clone: Any, keep_class: str | None, made: Mapping[int,
         if keep_class:
             raise
         return clone
-    return with_changed(clone, {}, (), model.name, like=model, instead=made)
+    return with_changed(clone, {}, (), model.name, like=model, instead=instead)
 
 
 def is_functional(model: Any) -> bool:
@@ -85,5 +87,19 @@ def _advice(holder: Any, layer: Any, by: str) -> str:
 
 def _attribute(holder: Any, layer: Any) -> str:
     """How a layer is reached from its holder."""
-    names = [name for name, value in vars(holder).items() if value is layer and not name.startswith("_")]
-    return f"model.{names[0]}" if names else f"the layer {layer.name!r}"
+    for name, value in vars(holder).items():
+        place = None if name.startswith("_") else _place_in(value, layer)
+        if place is not None:
+            return f"model.{name}{place}"
+    return f"the layer {layer.name!r}"
+
+
+def _place_in(value: Any, layer: Any) -> str | None:
+    """Where a layer is in an attribute: "" if it is the attribute, "[0]" in a list; None if it is not there."""
+    if value is layer:
+        return ""
+    inside: Iterable[Any] = value.items() if isinstance(value, Mapping) else ()
+    if isinstance(value, list | tuple):
+        inside = enumerate(value)
+    places = ((key, _place_in(each, layer)) for key, each in inside)
+    return next((f"[{key!r}]{place}" for key, place in places if place is not None), None)

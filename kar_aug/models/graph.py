@@ -21,7 +21,7 @@ def with_changed(
     further: Sequence[Any],
     name: str,
     like: Any = None,
-    instead: Mapping[int, Any] | None = None,
+    instead: Callable[[Any], Any] = lambda layer: layer,
 ) -> Any:
     """The model with other tensors in the place of some; its layers, and what else it shares with them, are the same.
 
@@ -33,7 +33,8 @@ def with_changed(
         changes: `id` of a symbolic tensor of the model -> what takes it to the one that is read in its place.
         further: inputs that the changes bring along; a dictionary of inputs has them under their names.
         like: the model whose class, and attributes, it gets; by default `model`.
-        instead: `id` of a layer that is gone -> the one in its place, which attributes that were the former are then.
+        instead: takes a layer to the one in its place, or to itself: for layers that attributes are, or hold in lists,
+            tuples and dictionaries.
 
     Raises:
         ValueError: The model's class cannot be made of inputs and outputs alone.
@@ -52,14 +53,14 @@ def with_changed(
             changed.add_loss(tensor)
         else:
             changed.add_metric(tensor, aggregation=layer.aggregation, name=layer.metric_name)
-    _bring_along(like, changed, instead or {})
+    bring_along(like, changed, instead)
     return changed
 
 
-def _bring_along(model: Any, changed: Any, instead: Mapping[int, Any]) -> None:
+def bring_along(model: Any, changed: Any, instead: Callable[[Any], Any] = lambda layer: layer) -> None:
     """Set on a model made anew what people set on the former, but what its class sets by itself: layers, metrics and
-    the like are the same objects, but those that others have taken the place of; numbers and words are what they were
-    last.
+    the like are the same objects, but those that others have taken the place of (see `with_changed`); numbers and words
+    are what they were last.
     """
     made = keras.Sequential() if isinstance(model, keras.Sequential) else keras.Model(model.inputs, model.outputs)
     of_keras = {*vars(made), *_LATER}
@@ -67,7 +68,23 @@ def _bring_along(model: Any, changed: Any, instead: Mapping[int, Any]) -> None:
         if name.startswith("_") or name in of_keras:
             continue
         if name not in vars(changed) or isinstance(value, bool | int | float | str | None):
-            setattr(changed, name, instead.get(id(value), value))
+            setattr(changed, name, _renewed(value, instead))
+
+
+def _renewed(value: Any, instead: Callable[[Any], Any]) -> Any:
+    """An attribute with other layers in the place of those that are gone; itself where it has none of them."""
+    if isinstance(value, keras.layers.Layer):
+        return instead(value)
+    if isinstance(value, Mapping):
+        renewed: Any = {key: _renewed(each, instead) for key, each in value.items()}
+        same = all(renewed[key] is each for key, each in value.items())
+    elif isinstance(value, list | tuple):
+        renewed = [_renewed(each, instead) for each in value]
+        same = all(now is each for now, each in zip(renewed, value, strict=True))
+        renewed = tuple(renewed) if isinstance(value, tuple) else renewed
+    else:
+        return value
+    return value if same else renewed
 
 
 def maker_of(model: Any, verb: str = "Augment") -> Callable[[Any, Any, str], Any]:

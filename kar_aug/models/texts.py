@@ -23,16 +23,13 @@ def texts_of(model: Any, stores: Mapping[str, VectorStore]) -> list[str]:
     """All of a model whose knowledge is in tables: as their stores have them, and what `update` added.
 
     Args:
-        stores: source -> its store, by default that which the model says.
+        stores: source -> its store, by default that which the model says. Of codes, that has the texts as well.
 
     Raises:
         StoreError: No store is found that has all ids which the model knows.
     """
     texts: list[str] = []
-    for layer in knowledge_layers(model, (KnowledgeCodes,)):
-        if layer.kind == STRINGS:
-            texts.extend(map(str, SemanticIds.open(layer.stores[layer.source_name]["store"]).ids))
-    for layer in knowledge_layers(model, (PrestoredAugmentation, KnowledgeVectors)):
+    for layer in knowledge_layers(model, (PrestoredAugmentation, KnowledgeVectors, KnowledgeCodes)):
         for name, keys in layer.keys().items():
             kind = layer.kinds.get(name)
             if kind == STRINGS or (kind is None and _reads_texts(layer, name)):
@@ -44,12 +41,12 @@ def texts_of(model: Any, stores: Mapping[str, VectorStore]) -> list[str]:
 
 def _of_store(layer: Any, name: str, stores: Mapping[str, VectorStore]) -> list[str]:
     """Those that a store has; none where it is nowhere to be found."""
-    place = layer.stores.get(name, {}).get("store")
-    store = stores.get(name)
-    if store is None and place is not None:
+    found: list[VectorStore | SemanticIds] = [stores[name]] if name in stores else []
+    place, of_codes = layer.stores.get(name, {}).get("store"), isinstance(layer, KnowledgeCodes)
+    if place is not None and (of_codes or not found):
         with suppress(StoreError):
-            store = VectorStore.open(place)
-    return [] if store is None else [id for id in store.ids if isinstance(id, str)]
+            found.append(SemanticIds.open(place) if of_codes else VectorStore.open(place))
+    return [id for each in found for id in each.ids if isinstance(id, str)]
 
 
 def _reads_texts(layer: Any, name: str) -> bool:

@@ -17,7 +17,7 @@ from kar_aug.layers.given_vectors import KNOWN, VERSION
 from kar_aug.layers.lookup import is_sequence
 from kar_aug.models.augmented import augmented_store, fingerprint
 from kar_aug.models.find import knowledge_layers
-from kar_aug.models.graph import input_name, maker_of, structure_of, with_changed
+from kar_aug.models.graph import bring_along, input_name, maker_of, structure_of, with_changed
 
 VECTORS = "_vectors"
 
@@ -143,7 +143,16 @@ def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], n
                     field = given.field(source, _name_of(ids, source), ids)
                     changes[id(tensor)] = lambda _, field=field: field  # type: ignore[misc]
     further = [tensor for each in inputs for tensor in each.inputs]
-    return _without_idle(with_changed(model, changes, further, name, instead=instead), used)
+
+    def in_place(layer: Any) -> Any:
+        if id(layer) not in instead and knowledge_layers(layer, (KnowledgeAugmentation,)):
+            raise ValueError(
+                f"Layer {layer.name!r}, an attribute of model {model.name!r}, has a KnowledgeAugmentation inside that "
+                "cannot be given vectors. Take the attribute off the model."
+            )
+        return instead.get(id(layer), layer)
+
+    return _without_idle(with_changed(model, changes, further, name, instead=in_place), used)
 
 
 def _read_by(node: Any) -> list[tuple[str, Any]]:
@@ -169,7 +178,9 @@ def _without_idle(model: Any, read_before: set[int]) -> Any:
         kept: Any = {name: tensor for name, tensor in inputs.items() if id(tensor) not in idle}
     else:
         kept = [tensor for tensor in nest.flatten(inputs) if id(tensor) not in idle]
-    return maker_of(model)(kept, outputs, model.name)
+    without = maker_of(model)(kept, outputs, model.name)
+    bring_along(model, without)
+    return without
 
 
 def _augmented(
