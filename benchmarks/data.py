@@ -35,7 +35,6 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from kar_aug import Project
-from kar_aug.compare.order import Order
 from kar_aug.pipeline.workspace import Workspace
 
 _CHUNK = 1 << 20
@@ -107,20 +106,21 @@ def dry_run(folder: Path) -> dict[str, Any]:
 
 
 def stream(folder: Path) -> dict[str, Any]:
-    """Batches of a training's order, with all that a model can read; nothing is trained."""
+    """Batches of a training's order as it gets them, with all that a model can read; nothing is trained."""
+    from kar_aug.compare.batches import TrainingBatches
+
     samples = _opened(folder).samples
-    order = Order(samples.of("train"), 0)
-    names = {feature.name for feature in (*samples.features, *samples.keys)}
+    batches = TrainingBatches(samples, {feature.name for feature in (*samples.features, *samples.keys)}, _BATCH, 0)
+    batches.start(0)
+    steps = min(batches.steps, _MOST_STREAMED // _BATCH)
     started = time.monotonic(), time.process_time()
-    count = min(len(order), _MOST_STREAMED)
-    for first in range(0, count, _BATCH):
-        samples.read(order[first : min(first + _BATCH, count)], names)
-    return {"rows": count, "seconds": time.monotonic() - started[0], "cpu": time.process_time() - started[1]}
+    rows = sum(len(batch[1]) for batch in batches.dataset(stop=steps))
+    return {"rows": rows, "seconds": time.monotonic() - started[0], "cpu": time.process_time() - started[1]}
 
 
 def epoch(folder: Path) -> dict[str, Any]:
     """A DeepFM's first epoch, and its validation."""
-    from kar_aug.compare import Arm  # which takes TensorFlow with it
+    from kar_aug.compare import Arm
     from kar_aug.compare.training import train
 
     workspace = _opened(folder)
@@ -130,6 +130,7 @@ def epoch(folder: Path) -> dict[str, Any]:
     return {"rows": len(samples.of("train"))}
 
 
+WITH_TENSORFLOW = ("stream", "epoch")
 STAGES = {"prepare": prepare, "audit": audit, "prompts": prompts, "dry-run": dry_run, "stream": stream, "epoch": epoch}
 
 
@@ -150,6 +151,8 @@ def _measured(stage: str, folder: Path) -> dict[str, float]:
 
 
 def _run(stage: str, folder: Path) -> None:
+    if stage in WITH_TENSORFLOW:
+        import kar_aug.compare.training  # noqa: F401  (an imported library is not the stage's)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     before, watch, started = _memory(), _Watch(), (time.monotonic(), time.process_time())
     found = STAGES[stage](folder)
