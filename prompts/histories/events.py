@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from kar_aug.data import Tables
 from kar_aug.errors import PromptError
 from kar_aug.prompts.scenario import Scenario
 from kar_aug.prompts.text import shown
+
+_A_DAY = np.timedelta64(1, "D")
 
 
 class Events:
@@ -39,10 +42,10 @@ class Events:
         told = scenario.user.get("event_fields", [])
         self._told = {name: _Values(split[name].iloc[rows]) for name in told if name in split}
         self._items: dict[Any, dict[str, Any]] = tables.items.set_index("item_id").to_dict("index")  # type: ignore[assignment]
-        self._times = dates(split["timestamp"].iloc[rows])
+        self._moments = dates(split["timestamp"].iloc[rows]).to_numpy()
         ratings = split["rating" if "rating" in split else "label"].iloc[rows]
-        self.item_ids: Sequence[int | str] = _Values(split["item_id"].iloc[rows])
-        self.ratings: Sequence[float] = _Values(ratings)
+        self.item_ids = _Values(split["item_id"].iloc[rows])
+        self.ratings = _Values(ratings)
         _check_scale(scenario, ratings)
 
     def span(self, user_id: int | str) -> tuple[int, int]:
@@ -51,30 +54,42 @@ class Events:
 
     def rows(self, positions: Iterable[int], last: int) -> list[dict[str, Any]]:
         """What a template may show of these events; recency is told from the one at `last`."""
-        now, stars, verdict = self._times.iloc[last], self._scenario.ratings.stars, self._scenario.ratings.verdict
+        stars, verdict = self._scenario.ratings.stars, self._scenario.ratings.verdict
         told = self._scenario.user.get("event_fields", [])
+        places = np.fromiter(positions, np.int64)
+        before = (self._moments[last] - self._moments[places]) // _A_DAY
         return [
             {
-                **shown(self._items.get(self.item_ids[i], {}), self._fields),
+                **shown(self._items.get(item_id, {}), self._fields),
                 **shown({name: _rounded(column[i]) for name, column in self._told.items()}, told),
-                "date": _day(time),
+                "date": _day(day),
                 "rating": f"{rating:g}",
                 "stars": stars(rating),
                 "verdict": verdict(rating),
-                "ago": ago((now - time).days),
+                "ago": ago(days),
             }
-            for i in positions
-            for time, rating in ((self._times.iloc[i], self.ratings[i]),)
+            for i, item_id, day, rating, days in zip(
+                places.tolist(),
+                self.item_ids[places],
+                self._days(places),
+                self.ratings[places],
+                before.tolist(),
+                strict=True,
+            )
         ]
 
     def as_of(self, position: int) -> str:
         """The time of an event, in ISO 8601."""
-        return str(self._times.iloc[position].isoformat())
+        return str(pd.Timestamp(self._moments[position]).isoformat())
 
     def period(self, start: int, end: int) -> str:
         """From the day of the event at `start` to that of the last before `end`."""
-        first, last = (_day(self._times.iloc[place]) for place in (start, end - 1))
+        first, last = map(_day, self._days([start, end - 1]))
         return first if first == last else f"{first} to {last}"
+
+    def _days(self, places: Any) -> list[int]:
+        """Of events, the days since 1970."""
+        return list(self._moments[places].astype("datetime64[D]").astype(np.int64).tolist())
 
 
 def _rounded(value: Any) -> Any:
@@ -92,7 +107,7 @@ def ago(days: int) -> str:
 
 
 class _Values(Sequence[Any]):
-    """A column as Python's own values, made when they are asked for."""
+    """A column as Python's own values, made when they are asked for: by a place, a slice, or an array of places."""
 
     def __init__(self, column: pd.Series) -> None:
         self._array = column.array if isinstance(column.array, pd.arrays.ArrowStringArray) else column.to_numpy()
@@ -105,7 +120,10 @@ class _Values(Sequence[Any]):
         return found.tolist() if hasattr(found, "tolist") else found
 
 
-def _day(time: pd.Timestamp) -> str:
+@lru_cache(1 << 15)  # 90 years
+def _day(number: int) -> str:
+    """A day since 1970, in words."""
+    time = pd.Timestamp(number, unit="D")
     return f"{time.day}{time.strftime(' %b %Y')}"
 
 
