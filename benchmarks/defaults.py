@@ -1,5 +1,6 @@
 """Are the defaults of [compare] those that hold? One backbone on several logs, plain, over a grid of settings.
 
+    python benchmarks/defaults.py --make FOLDER          # four unlike logs: news, a shop, reviews, MovieLens-100K
     python benchmarks/defaults.py LOG/kar.toml... [--learning-rates 0.0005,0.001,0.002,0.005] [--batch-sizes 1024]
     python benchmarks/defaults.py LOG/kar.toml... --unknown-shares 0,0.05,0.2 --protocol temporal
 
@@ -11,6 +12,7 @@ behind the best of the grid, on validation: what is lost on average, and where i
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -24,6 +26,17 @@ from kar_aug.cli.progress import table
 from kar_aug.config import Config
 
 _PATIENCES = (1, 2, 3, 4)
+_MADE = {
+    "news": {"users": 1500, "articles": 400},
+    "shop": {"users": 2500, "products": 400},
+    "reviews": {"users": 6000, "products": 200},
+}
+_MOVIES = """
+[data]
+dataset = "movielens-100k"
+user_features = ["gender", "age", "occupation"]
+item_features = ["genres", "year"]
+"""
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,21 @@ def tried(path: Path, options: argparse.Namespace) -> Iterator[Tried]:
         yield Tried(log, f"{rate:g}, {size}, {share:g}", trained.curve, found)
 
 
+def make(folder: Path) -> None:
+    """The logs of the tests, larger, each with what `kar-aug init --data` guesses of it; and MovieLens-100K."""
+    from kar_aug.pipeline.starting import start
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from support import logs
+
+    for name, sizes in _MADE.items():
+        (folder / name).mkdir(parents=True)
+        getattr(logs, name)(folder / name, **sizes)
+        start([folder / name], folder / name / "kar.toml")
+    (folder / "ml-100k").mkdir()
+    (folder / "ml-100k" / "kar.toml").write_text(_MOVIES)
+
+
 def behind(rows: list[Tried]) -> list[tuple[str, ...]]:
     """Per setting: how far it stays behind the best on validation, on average and at most; by the last, best first."""
     logs = dict.fromkeys(row.log for row in rows)
@@ -98,7 +126,8 @@ def numbers(text: str) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("logs", type=Path, nargs="+", metavar="kar.toml")
+    parser.add_argument("logs", type=Path, nargs="*", metavar="kar.toml")
+    parser.add_argument("--make", type=Path, metavar="FOLDER", help="write four logs there, and do no more")
     parser.add_argument("--backbone", default="DeepFM")
     parser.add_argument("--learning-rates", type=numbers, default=[0.0005, 0.001, 0.002, 0.005])
     parser.add_argument("--batch-sizes", type=lambda text: [int(each) for each in text.split(",")], default=[1024])
@@ -107,6 +136,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.make:
+        make(options.make)
+        return
     choose_keras()
     prepare_tensorflow(threads=1)
     rows: list[Tried] = []

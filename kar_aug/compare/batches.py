@@ -1,7 +1,7 @@
 """Samples as a model reads them: batches of the inputs that it has, gathered when they are due.
 
 Of samples that are mapped into memory a training holds which they are, 8 bytes a row, the pool of them that it is at
-(see `kar_aug.compare.order`), and the batches that are due.
+(see `kar_aug.compare.order`), and the batches that are due. Of the files it maps what it read last: a million rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from kar_aug.data.samples import Samples
 
 _PREDICTED_ROWS = 8192
 _READERS = 2  # threads, where TensorFlow has so many: NumPy lets the others go on while it copies
+_MAPPED_ROWS = 1 << 20  # that are read before what was mapped of them is let go
 _IDS = ("user_id", "item_id")
 Positions = npt.NDArray[np.int64]
 
@@ -76,6 +77,8 @@ class Batches:
         return asked.map(gather, num_parallel_calls=_READERS, deterministic=True).prefetch(2)
 
     def _which(self, step: Any) -> Positions:
+        if int(step) % max(1, _MAPPED_ROWS // self.size) == 0:
+            self.samples.let_go()
         return self.order[int(step) * self.size : (int(step) + 1) * self.size]
 
     def _gather(self, step: Any, some: Positions) -> list[npt.NDArray[Any]]:

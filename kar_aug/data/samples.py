@@ -147,6 +147,15 @@ class Samples:
         events = self.sequences.get(HIST)
         return np.zeros(len(samples), np.int64) if events is None else events.counts(self.rows[samples])
 
+    def let_go(self) -> None:
+        """Of mapped files: tell the system that what was read of them may go. What is read next is as it was."""
+        told = (column.told.values for column in self.columns.values() if column.told is not None)
+        values = (column.values for column in self.columns.values())
+        of_events = (part for events in self.sequences.values() for part in (events.kept, events.first, events.stop))
+        of_samples = (self.rows, self.label, self.weight, self.part, self.group, self.drawn, self.timestamps)
+        for array in (*values, *told, *of_events, *of_samples, *self.places.values(), *self.versions.values()):
+            let_go(array)
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits over everything that a model can read."""
