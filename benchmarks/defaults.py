@@ -20,23 +20,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from kar_aug._tensorflow import choose_keras, prepare_tensorflow
 from kar_aug.cli.progress import table
 from kar_aug.config import Config
 
 _PATIENCES = (1, 2, 3, 4)
-_MADE = {
-    "news": {"users": 1500, "articles": 400},
-    "shop": {"users": 2500, "products": 400},
-    "reviews": {"users": 6000, "products": 200},
-}
-_MOVIES = """
+_USERS = {"news": 1500, "shop": 2000, "ratings": 1500}
+_SETTINGS = {
+    "shop": """
+[data]
+interactions = "events.parquet"
+items = "products.parquet"
+label = "event == 'purchase'"
+protocol = "temporal"
+item_features = ["category", "brand"]
+numeric = { price = "log" }
+event_features = ["event", "category", "brand", "since"]
+""",
+    "ratings": """
+[data]
+interactions = "ratings.parquet"
+items = "products.parquet"
+item_features = ["category", "brand"]
+numeric = { price = "log" }
+""",
+    "ml-100k": """
 [data]
 dataset = "movielens-100k"
 user_features = ["gender", "age", "occupation"]
 item_features = ["genres", "year"]
-"""
+""",
+}
 
 
 @dataclass(frozen=True)
@@ -89,18 +106,71 @@ def tried(path: Path, options: argparse.Namespace) -> Iterator[Tried]:
 
 
 def make(folder: Path) -> None:
-    """The logs of the tests, larger, each with what `kar-aug init --data` guesses of it; and MovieLens-100K."""
+    """The news of the tests, with what `kar-aug init --data` guesses; a shop and ratings, in which a user's past says what
+    comes; and MovieLens-100K.
+    """
     from kar_aug.pipeline.starting import start
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from support import logs
+    from support.logs import news
 
-    for name, sizes in _MADE.items():
-        (folder / name).mkdir(parents=True)
-        getattr(logs, name)(folder / name, **sizes)
-        start([folder / name], folder / name / "kar.toml")
-    (folder / "ml-100k").mkdir()
-    (folder / "ml-100k" / "kar.toml").write_text(_MOVIES)
+    (folder / "news").mkdir(parents=True)
+    start([news(folder / "news", users=_USERS["news"], articles=400)], folder / "news" / "kar.toml")
+    for name, settings in _SETTINGS.items():
+        (folder / name).mkdir()
+        (folder / name / "kar.toml").write_text(settings)
+    _shop(folder / "shop", _USERS["shop"])
+    _ratings(folder / "ratings", _USERS["ratings"])
+
+
+def _shop(folder: Path, users: int) -> None:
+    """Views and purchases: who likes a category looks at it more, and buys of it what costs about as much as always."""
+    random = np.random.default_rng(4)
+    products = _products(random)
+    products.to_parquet(folder / "products.parquet")
+    likes, level = random.integers(0, 12, (users, 2)), random.normal(3, 0.7, users)
+    user = np.repeat(np.arange(users), 40)
+    item = random.integers(0, len(products), len(user))
+    category, price = products["category"].to_numpy(), np.log(products["price"].to_numpy())
+    dull = (likes[user] != category[item][:, np.newaxis]).all(axis=1) & (random.random(len(user)) < 0.6)
+    item[dull] = random.integers(0, len(products), int(dull.sum()))
+    liked = (likes[user] == category[item][:, np.newaxis]).any(axis=1)
+    buys = _happens(random, -3 + 2 * liked - np.abs(price[item] - level[user]) + products["quality"].to_numpy()[item])
+    time = 1_600_000_000 + random.integers(0, 90 * 86_400, len(user))
+    events = {"user_id": user, "item_id": item, "timestamp": time, "event": np.where(buys, "purchase", "view")}
+    pd.DataFrame(events).to_parquet(folder / "events.parquet")
+
+
+def _ratings(folder: Path, users: int) -> None:
+    """Stars: of the user's mood, of what a product is worth, and of the categories that the user likes."""
+    random = np.random.default_rng(5)
+    products = _products(random)
+    products.to_parquet(folder / "products.parquet")
+    likes, mood = random.normal(0, 0.6, (users, 12)), random.normal(0, 0.6, users)
+    user = np.repeat(np.arange(users), 50)
+    item = random.integers(0, len(products), len(user))
+    worth = mood[user] + 0.5 * products["quality"].to_numpy()[item] + likes[user, products["category"].to_numpy()[item]]
+    stars = np.clip(np.rint(3.5 + worth + random.normal(0, 0.8, len(user))), 1, 5)
+    time = 1_600_000_000 + random.integers(0, 900 * 86_400, len(user))
+    ratings = {"user_id": user, "item_id": item, "timestamp": time, "rating": stars}
+    pd.DataFrame(ratings).to_parquet(folder / "ratings.parquet")
+
+
+def _products(random: np.random.Generator) -> pd.DataFrame:
+    count = 500
+    return pd.DataFrame(
+        {
+            "item_id": np.arange(count),
+            "category": random.integers(0, 12, count),
+            "brand": random.integers(0, 30, count),
+            "price": random.lognormal(3, 0.8, count).round(2),
+            "quality": random.normal(0, 0.7, count),
+        }
+    )
+
+
+def _happens(random: np.random.Generator, worth: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    return random.random(len(worth)) < 1 / (1 + np.exp(-worth))
 
 
 def behind(rows: list[Tried]) -> list[tuple[str, ...]]:

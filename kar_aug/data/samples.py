@@ -116,7 +116,7 @@ class Samples:
         rows = self.rows[samples]
         asked = [each for each in (*self.features, *self.keys) if names is None or each.name in names]
         windows = {name: self.sequences[name].before(rows) for name in {each.sequence for each in asked} - {""}}
-        filled = _empty({each.name: ((len(rows), each.length), _kind(each)) for each in asked if each.sequence})
+        filled = _empty(len(rows), {each.name: (each.length or 0, _kind(each)) for each in asked if each.sequence})
         for feature in asked:
             if feature.sequence:
                 window = windows[feature.sequence]
@@ -202,17 +202,17 @@ def _kind(feature: Feature) -> Any:
     return np.float32 if feature.is_number else np.int32
 
 
-def _empty(wanted: Mapping[str, tuple[tuple[int, int | None], Any]]) -> dict[str, Array]:
-    """Arrays of these shapes and types, to be filled, in one piece of memory.
+def _empty(rows: int, wanted: Mapping[str, tuple[int, Any]]) -> dict[str, Array]:
+    """Arrays of so many rows, of these lengths and types, to be filled, in one piece of memory.
 
     The system gives a piece of so many megabytes in large pages, and the C library keeps it for the next batch; of many
     smaller ones it gives each back at once, and to get all their pages anew takes as long as to fill them. Each begins
     where TensorFlow takes an array as it is, without a copy.
     """
-    sizes = {name: int(np.prod(shape)) * np.dtype(kind).itemsize for name, (shape, kind) in wanted.items()}
+    sizes = {name: rows * length * np.dtype(kind).itemsize for name, (length, kind) in wanted.items()}
     piece = np.empty(sum(-(-size // _ALIGNED) * _ALIGNED for size in sizes.values()) + _ALIGNED, np.uint8)
     place, found = -piece.ctypes.data % _ALIGNED, {}
-    for name, (shape, kind) in wanted.items():
-        found[name] = piece[place : place + sizes[name]].view(kind).reshape(shape)
+    for name, (length, kind) in wanted.items():
+        found[name] = piece[place : place + sizes[name]].view(kind).reshape(rows, length)
         place += -(-sizes[name] // _ALIGNED) * _ALIGNED
     return found
