@@ -106,7 +106,7 @@ def tried(path: Path, options: argparse.Namespace) -> Iterator[Tried]:
 
 
 def make(folder: Path) -> None:
-    """The news of the tests, with what `kar-aug init --data` guesses; a shop and ratings, in which a user's past says what
+    """The news of the tests, as `kar-aug init --data` reads them; a shop and ratings, in which a user's past says what
     comes; and MovieLens-100K.
     """
     from kar_aug.pipeline.starting import start
