@@ -28,7 +28,7 @@ from kar_aug.cli.progress import table
 from kar_aug.config import Config
 
 _PATIENCES = (1, 2, 3, 4)
-_USERS = {"news": 1500, "shop": 2000, "ratings": 1500}
+_USERS = {"news": 1500, "shop": 2000, "ratings": 800}
 _SETTINGS = {
     "shop": """
 [data]
