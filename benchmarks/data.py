@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -35,7 +36,6 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from kar_aug import Project
-from kar_aug.compare.order import Order
 from kar_aug.pipeline.workspace import Workspace
 
 _CHUNK = 1 << 20
@@ -96,31 +96,32 @@ def audit(folder: Path) -> dict[str, Any]:
     return {"rows": len(workspace.samples.timestamps)}
 
 
-def prompts(folder: Path) -> dict[str, Any]:
-    """Render the prompts of all users who have a history, and count their tokens."""
-    return {"rows": len(Project.open(folder / "kar.toml").prompts("user").statistics().tokens)}
+def prompts(folder: Path, users: int | None) -> dict[str, Any]:
+    """Render the prompts of all users who have a history, or of so many, and count their tokens."""
+    return {"rows": len(_asking(folder, users).prompts("user").statistics().tokens)}
 
 
-def dry_run(folder: Path) -> dict[str, Any]:
-    """The prompts of users and items, and what they would cost."""
-    return {"rows": Project.open(folder / "kar.toml").dry_run().estimate.found.total}
+def dry_run(folder: Path, users: int | None) -> dict[str, Any]:
+    """The prompts of users, all or so many, and of items, and what they would cost."""
+    return {"rows": _asking(folder, users).dry_run().estimate.found.total}
 
 
 def stream(folder: Path) -> dict[str, Any]:
-    """Batches of a training's order, with all that a model can read; nothing is trained."""
+    """Batches of a training's order as it gets them, with all that a model can read; nothing is trained."""
+    from kar_aug.compare.batches import TrainingBatches
+
     samples = _opened(folder).samples
-    order = Order(samples.of("train"), 0)
-    names = {feature.name for feature in (*samples.features, *samples.keys)}
+    batches = TrainingBatches(samples, {feature.name for feature in (*samples.features, *samples.keys)}, _BATCH, 0)
+    batches.start(0)
+    steps = min(batches.steps, _MOST_STREAMED // _BATCH)
     started = time.monotonic(), time.process_time()
-    count = min(len(order), _MOST_STREAMED)
-    for first in range(0, count, _BATCH):
-        samples.read(order[first : min(first + _BATCH, count)], names)
-    return {"rows": count, "seconds": time.monotonic() - started[0], "cpu": time.process_time() - started[1]}
+    rows = sum(len(batch[1]) for batch in batches.dataset(stop=steps))
+    return {"rows": rows, "seconds": time.monotonic() - started[0], "cpu": time.process_time() - started[1]}
 
 
 def epoch(folder: Path) -> dict[str, Any]:
     """A DeepFM's first epoch, and its validation."""
-    from kar_aug.compare import Arm  # which takes TensorFlow with it
+    from kar_aug.compare import Arm
     from kar_aug.compare.training import train
 
     workspace = _opened(folder)
@@ -130,17 +131,31 @@ def epoch(folder: Path) -> dict[str, Any]:
     return {"rows": len(samples.of("train"))}
 
 
-STAGES = {"prepare": prepare, "audit": audit, "prompts": prompts, "dry-run": dry_run, "stream": stream, "epoch": epoch}
+ASKING = ("prompts", "dry-run")
+WITH_TENSORFLOW = ("stream", "epoch")
+STAGES: dict[str, Callable[..., dict[str, Any]]] = {
+    "prepare": prepare,
+    "audit": audit,
+    "prompts": prompts,
+    "dry-run": dry_run,
+    "stream": stream,
+    "epoch": epoch,
+}
 
 
 def _opened(folder: Path) -> Workspace:
     return Project.open(folder / "kar.toml").workspace
 
 
-def _measured(stage: str, folder: Path) -> dict[str, float]:
+def _asking(folder: Path, users: int | None) -> Project:
+    return Project.open(folder / "kar.toml", prompts={} if users is None else {"max_users": users})
+
+
+def _measured(stage: str, folder: Path, users: int | None) -> dict[str, float]:
     """Rows and seconds of a stage, and its megabytes at the peak: its own, and with mapped files."""
+    limit = [] if users is None else ["--users", str(users)]
     done = subprocess.run(
-        [sys.executable, __file__, "--stage", stage, "--folder", str(folder)],
+        [sys.executable, __file__, "--stage", stage, "--folder", str(folder), *limit],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -149,10 +164,12 @@ def _measured(stage: str, folder: Path) -> dict[str, float]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _run(stage: str, folder: Path) -> None:
+def _run(stage: str, folder: Path, users: int | None) -> None:
+    if stage in WITH_TENSORFLOW:
+        import kar_aug.compare.training  # noqa: F401  (an imported library is not the stage's)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     before, watch, started = _memory(), _Watch(), (time.monotonic(), time.process_time())
-    found = STAGES[stage](folder)
+    found = STAGES[stage](folder, users) if stage in ASKING else STAGES[stage](folder)
     seconds, cpu = time.monotonic() - started[0], time.process_time() - started[1]
     own, mapped = watch.end() - before["RssAnon"], _memory()["VmHWM"] - before["RssAnon"] - before["RssFile"]
     print(json.dumps({"seconds": seconds, "cpu": cpu, **found, "own": own, "mapped": mapped}))
@@ -186,6 +203,7 @@ def _memory() -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=5_000_000, help="of the log: 5000000, or 50000000")
+    parser.add_argument("--users", type=int, help="whom prompts and dry-run ask about; all if not given")
     parser.add_argument("--text", action="store_true", help="CSV, with ids and times as text")
     parser.add_argument("--memory", default="1 GB", help="[data] memory")
     parser.add_argument("--folder", type=Path, help="of the log; a temporary one if not given")
@@ -194,7 +212,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage:
-        _run(options.stage, options.folder)
+        _run(options.stage, options.folder, options.users)
         return
     lines = [
         "| stage | rows | seconds | of all cores | rows/s | rows/s a core | MB, own | MB, with mapped |",
@@ -205,7 +223,7 @@ def main() -> None:
         if not (folder / "kar.toml").exists():
             write_log(folder, options.rows, options.text, options.memory)
         for stage in options.stages:
-            found = _measured(stage, folder)
+            found = _measured(stage, folder, options.users)
             rates = (found["rows"] / found["seconds"], found["rows"] / found["cpu"])
             cells = [stage, f"{found['rows']:,}", f"{found['seconds']:.1f}", f"{found['cpu']:.1f}"]
             cells += [f"{number:,.0f}" for number in (*rates, found["own"], found["mapped"])]

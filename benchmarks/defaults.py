@@ -1,5 +1,6 @@
 """Are the defaults of [compare] those that hold? One backbone on several logs, plain, over a grid of settings.
 
+    python benchmarks/defaults.py --make FOLDER          # four unlike logs: news, a shop, reviews, MovieLens-100K
     python benchmarks/defaults.py LOG/kar.toml... [--learning-rates 0.0005,0.001,0.002,0.005] [--batch-sizes 1024]
     python benchmarks/defaults.py LOG/kar.toml... --unknown-shares 0,0.05,0.2 --protocol temporal
 
@@ -11,6 +12,7 @@ behind the best of the grid, on validation: what is lost on average, and where i
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -18,12 +20,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from kar_aug._tensorflow import choose_keras, prepare_tensorflow
 from kar_aug.cli.progress import table
 from kar_aug.config import Config
 
 _PATIENCES = (1, 2, 3, 4)
+_USERS = {"news": 1500, "shop": 2000, "ratings": 800}
+_SETTINGS = {
+    "shop": """
+[data]
+interactions = "events.parquet"
+items = "products.parquet"
+label = "event == 'purchase'"
+protocol = "temporal"
+item_features = ["category", "brand"]
+numeric = { price = "log" }
+event_features = ["event", "category", "brand", "since"]
+""",
+    "ratings": """
+[data]
+interactions = "ratings.parquet"
+items = "products.parquet"
+item_features = ["category", "brand"]
+numeric = { price = "log" }
+""",
+    "ml-100k": """
+[data]
+dataset = "movielens-100k"
+user_features = ["gender", "age", "occupation"]
+item_features = ["genres", "year"]
+""",
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +105,74 @@ def tried(path: Path, options: argparse.Namespace) -> Iterator[Tried]:
         yield Tried(log, f"{rate:g}, {size}, {share:g}", trained.curve, found)
 
 
+def make(folder: Path) -> None:
+    """The news of the tests, as `kar-aug init --data` reads them; a shop and ratings, in which a user's past says what
+    comes; and MovieLens-100K.
+    """
+    from kar_aug.pipeline.starting import start
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from support.logs import news
+
+    (folder / "news").mkdir(parents=True)
+    start([news(folder / "news", users=_USERS["news"], articles=400)], folder / "news" / "kar.toml")
+    for name, settings in _SETTINGS.items():
+        (folder / name).mkdir()
+        (folder / name / "kar.toml").write_text(settings)
+    _shop(folder / "shop", _USERS["shop"])
+    _ratings(folder / "ratings", _USERS["ratings"])
+
+
+def _shop(folder: Path, users: int) -> None:
+    """Views and purchases: who likes a category looks at it more, and buys of it what costs about as much as always."""
+    random = np.random.default_rng(4)
+    products = _products(random)
+    products.to_parquet(folder / "products.parquet")
+    likes, level = random.integers(0, 12, (users, 2)), random.normal(3, 0.7, users)
+    user = np.repeat(np.arange(users), 40)
+    item = random.integers(0, len(products), len(user))
+    category, price = products["category"].to_numpy(), np.log(products["price"].to_numpy())
+    dull = (likes[user] != category[item][:, np.newaxis]).all(axis=1) & (random.random(len(user)) < 0.6)
+    item[dull] = random.integers(0, len(products), int(dull.sum()))
+    liked = (likes[user] == category[item][:, np.newaxis]).any(axis=1)
+    buys = _happens(random, -3 + 2 * liked - np.abs(price[item] - level[user]) + products["quality"].to_numpy()[item])
+    time = 1_600_000_000 + random.integers(0, 90 * 86_400, len(user))
+    events = {"user_id": user, "item_id": item, "timestamp": time, "event": np.where(buys, "purchase", "view")}
+    pd.DataFrame(events).to_parquet(folder / "events.parquet")
+
+
+def _ratings(folder: Path, users: int) -> None:
+    """Stars: of the user's mood, of what a product is worth, and of the categories that the user likes."""
+    random = np.random.default_rng(5)
+    products = _products(random)
+    products.to_parquet(folder / "products.parquet")
+    likes, mood = random.normal(0, 0.6, (users, 12)), random.normal(0, 0.6, users)
+    user = np.repeat(np.arange(users), 50)
+    item = random.integers(0, len(products), len(user))
+    worth = mood[user] + 0.5 * products["quality"].to_numpy()[item] + likes[user, products["category"].to_numpy()[item]]
+    stars = np.clip(np.rint(3.5 + worth + random.normal(0, 0.8, len(user))), 1, 5)
+    time = 1_600_000_000 + random.integers(0, 900 * 86_400, len(user))
+    ratings = {"user_id": user, "item_id": item, "timestamp": time, "rating": stars}
+    pd.DataFrame(ratings).to_parquet(folder / "ratings.parquet")
+
+
+def _products(random: np.random.Generator) -> pd.DataFrame:
+    count = 500
+    return pd.DataFrame(
+        {
+            "item_id": np.arange(count),
+            "category": random.integers(0, 12, count),
+            "brand": random.integers(0, 30, count),
+            "price": random.lognormal(3, 0.8, count).round(2),
+            "quality": random.normal(0, 0.7, count),
+        }
+    )
+
+
+def _happens(random: np.random.Generator, worth: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    return random.random(len(worth)) < 1 / (1 + np.exp(-worth))
+
+
 def behind(rows: list[Tried]) -> list[tuple[str, ...]]:
     """Per setting: how far it stays behind the best on validation, on average and at most; by the last, best first."""
     logs = dict.fromkeys(row.log for row in rows)
@@ -98,7 +196,8 @@ def numbers(text: str) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("logs", type=Path, nargs="+", metavar="kar.toml")
+    parser.add_argument("logs", type=Path, nargs="*", metavar="kar.toml")
+    parser.add_argument("--make", type=Path, metavar="FOLDER", help="write four logs there, and do no more")
     parser.add_argument("--backbone", default="DeepFM")
     parser.add_argument("--learning-rates", type=numbers, default=[0.0005, 0.001, 0.002, 0.005])
     parser.add_argument("--batch-sizes", type=lambda text: [int(each) for each in text.split(",")], default=[1024])
@@ -107,6 +206,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.make:
+        make(options.make)
+        return
     choose_keras()
     prepare_tensorflow(threads=1)
     rows: list[Tried] = []

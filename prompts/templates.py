@@ -12,6 +12,9 @@ import jinja2
 import jinja2.meta
 import jinja2.sandbox
 from jinja2 import nodes
+from jinja2.runtime import LoopContext
+
+_OF_LOOPS = ("first", "last", "index", "index0", "length")
 
 
 class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
@@ -19,6 +22,11 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """A field before a method: `words.items` and `item.values` are what the tables and scenarios say."""
+        # The same as below for what is nearly all that templates read, in half the time of a prompt.
+        if type(obj) is dict and attribute in obj:
+            return obj[attribute]
+        if type(obj) is LoopContext and attribute in _OF_LOOPS:
+            return getattr(obj, attribute)
         if isinstance(obj, Mapping) and attribute in obj:
             return obj[attribute]
         return super().getattr(obj, attribute)

@@ -37,7 +37,9 @@ def clean(value: Any, most: int = MOST_CHARACTERS) -> str:
 
 def clean_row(row: Mapping[str, Any], most: int = MOST_CHARACTERS) -> dict[str, str]:
     """Every value of a row, cleaned."""
-    return {field: clean(value, most) for field, value in row.items()}
+    return {
+        field: _clean_string(value, most) if type(value) is str else clean(value, most) for field, value in row.items()
+    }
 
 
 def shown(row: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def careful_tokens(text: str) -> int:
     return -(-len(text.encode("utf-8", "surrogatepass")) // _BYTES_PER_TOKEN)
 
 
-@lru_cache(10_000)  # the titles of popular items stand in many histories
+@lru_cache(1 << 16)  # dates, words, and the titles of popular items stand in many histories
 def _clean_string(text: str, most: int) -> str:
     text = mended(text)
     text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)

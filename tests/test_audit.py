@@ -328,6 +328,23 @@ def test_an_earlier_event_that_is_the_sample_itself(workspace: Workspace) -> Non
     assert found.kind == "history" and found.count == 1
 
 
+def test_those_who_read_too_much_are_counted_one_by_one(workspace: Workspace) -> None:
+    samples, split_ = workspace.samples, workspace.data.split
+    events = samples.sequences["hist"]
+    more = np.random.default_rng(0).integers(0, 3, len(events.stop))
+    late = replace(events, stop=np.minimum(events.stop + more, len(events.kept)))
+    knowing = replace(samples, sequences={**samples.sequences, "hist": late})
+    begins = split_.groupby(["user_id", "item_id"])["moment"].min().to_dict()
+    users, moments, items = split_["user_id"].to_numpy(), split_["moment"].to_numpy(), samples.vocabulary["item"]
+    reads = knowing.read(np.arange(len(samples)), {"hist_item"})["hist_item"]
+    wrong = [
+        any(begins.get((users[row], items[place]), moments[row]) >= moments[row] for place in read if place)
+        for row, read in zip(samples.rows, reads, strict=True)
+    ]
+    assert 0 < sum(wrong) < len(samples)
+    assert inputs.earlier_events(knowing, split_).leaks[0].count == sum(wrong)
+
+
 def test_an_earlier_event_of_somebody_else(workspace: Workspace) -> None:
     samples = workspace.samples
     events = samples.sequences["hist"]

@@ -50,6 +50,16 @@ def test_a_model_gets_the_inputs_that_it_has_and_no_other() -> None:
     np.testing.assert_array_equal(found["label"], built.label[built.of("train")])
 
 
+def test_inputs_lie_apart_and_where_tensorflow_takes_them_as_they_are() -> None:
+    built = samples()
+    found = built.read(built.of("train"))
+    events = {feature.name for feature in (*built.features, *built.keys) if feature.sequence}
+    assert len(events) > 3 and all(found[name].ctypes.data % 64 == 0 for name in events)
+    for number, name in enumerate(events, 1):
+        found[name][:] = number
+    assert all((found[name] == number).all() for number, name in enumerate(events, 1))
+
+
 def test_each_epoch_has_every_sample_once_in_an_order_of_its_own() -> None:
     built = samples()
     train = built.of("train")

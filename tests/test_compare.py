@@ -424,6 +424,9 @@ def test_what_is_missing_is_said_before_anything_is_trained(workspace: Workspace
         run(workspace, controls=("metadata",))
     with pytest.raises(StoreError, match="Run: kar-aug compare"):
         trained_model(workspace, "DeepFM", 0)
+    shutil.rmtree(workspace.store_path("user"))
+    with pytest.raises(StoreError, match=r'of users .* some of items\. .* \[compare\] knowledge = \["item"\]'):
+        run(workspace, knowledge=("both",))
 
 
 _SCRIPT = """

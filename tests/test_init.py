@@ -158,9 +158,11 @@ def test_plays_alone_are_clicks_beside_which_items_are_drawn(tmp_path: Path) -> 
 def test_a_column_that_knows_the_click_tells_of_earlier_events_alone(tmp_path: Path) -> None:
     log = plays(2000).assign(clicked=lambda frame: (np.arange(len(frame)) % 5 == 0).astype(int))
     log["outcome"] = np.where(log["clicked"], "open", "closed")
-    log["place"] = np.arange(len(log)) % 3
+    log["place"], log["skipped"] = np.arange(len(log)) % 3, np.arange(len(log)) % 7 % 2
     data = guessed(tmp_path, log)
-    assert "outcome" not in data.context and "outcome" in (data.event_features or ()) and "place" in data.context
+    assert "place" in data.context
+    for known_after in ("outcome", "skipped"):
+        assert known_after not in data.context and known_after in (data.event_features or ())
 
 
 def test_columns_of_a_log_that_are_of_its_items_make_a_table(tmp_path: Path) -> None:

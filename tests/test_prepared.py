@@ -154,6 +154,14 @@ def test_what_is_read_is_mapped_and_cannot_be_written_to(tmp_path: Path) -> None
         assert type(array) is np.ndarray and not array.flags.writeable and isinstance(array.base, np.memmap)
 
 
+def test_what_is_let_go_is_read_again_as_it_was(tmp_path: Path) -> None:
+    save(samples(EVENTS), tmp_path / "samples")
+    kept = load(tmp_path / "samples")
+    before = [array.tobytes() for array in arrays(kept)]
+    kept.let_go()
+    assert [array.tobytes() for array in arrays(kept)] == before
+
+
 def test_other_samples_take_the_place_of_those_that_are_there(tmp_path: Path) -> None:
     fewer = samples(EVENTS[EVENTS["user_id"] < 10])
     for built in (samples(EVENTS), fewer):

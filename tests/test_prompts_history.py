@@ -16,7 +16,7 @@ from kar_aug.errors import ConfigError, PromptError
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Scenario, user_prompts
 from kar_aug.prompts.fallback import fallback_texts
-from kar_aug.prompts.histories.events import ago
+from kar_aug.prompts.histories.events import Events, ago
 from kar_aug.prompts.histories.select import Diverse, Informative, recent, selection
 
 DAY = 86_400
@@ -92,6 +92,17 @@ def test_recency_in_words() -> None:
         "the same day", "1 day before", "6 days before", "1 week before", "4 weeks before", "1 month before",
         "12 months before", "1 year before", "2 years before",
     ]  # fmt: skip
+
+
+def test_days_are_told_alike_before_and_after_1970() -> None:
+    times = [-3 * DAY - 1, -DAY, -1, 0, DAY - 1, DAY, 40 * DAY]
+    events = pd.DataFrame({"user_id": 1, "item_id": range(7), "rating": 4, "timestamp": times, "part": "history"})
+    scenario = Scenario.load("movies")
+    rows = Events(scenario, Tables(events, items=pd.DataFrame({"item_id": range(7)})), events).rows(range(6, -1, -1), 6)
+    assert [row["date"] for row in rows] == [
+        "10 Feb 1970", "2 Jan 1970", "1 Jan 1970", "1 Jan 1970", "31 Dec 1969", "31 Dec 1969", "28 Dec 1969",
+    ]  # fmt: skip
+    assert [row["ago"] for row in rows] == ["the same day"] + 6 * ["1 month before"]
 
 
 def test_users_with_little_history_are_not_asked_about_and_cost_nothing() -> None:

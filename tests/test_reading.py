@@ -217,6 +217,18 @@ def test_a_folder_of_parquet_parts_is_one_table(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(by_column(folder, ids=["user_id"], id_type="string"), frame)
 
 
+@pytest.mark.parametrize("below", ["", "2024", "day=1"])
+def test_ids_of_parts_are_what_the_files_say_that_they_are(tmp_path: Path, below: str) -> None:
+    folder = tmp_path / "events" / below
+    folder.mkdir(parents=True)
+    for first in (1, 3):
+        part = pd.DataFrame({"user_id": [first, first + 1], "item_id": ["a", "b"]})
+        part.to_parquet(folder / f"part-{first}.parquet")
+    frame = read_table(tmp_path / "events", ids=["user_id", "item_id"])
+    assert frame["user_id"].tolist() == [1, 2, 3, 4] and frame["item_id"].tolist() == ["a", "b", "a", "b"]
+    pd.testing.assert_frame_equal(by_column(tmp_path / "events", ids=["user_id", "item_id"]), frame)
+
+
 def test_parts_may_differ_in_what_types_they_need(tmp_path: Path) -> None:
     folder = tmp_path / "items.parquet"
     folder.mkdir()

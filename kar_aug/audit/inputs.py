@@ -63,6 +63,8 @@ def earlier_events(samples: Samples, split: pd.DataFrame, room: Room = MEMORY) -
         if len(wrong) and not example:
             user = samples.vocabulary["user"][samples.places["user"][samples.rows[wrong[0]]]]
             example = f"a sample of user {user!r} in {PARTS[samples.part[wrong[0]]]}"
+        samples.let_go()
+        room.let_go()
     text = f"{bad:,} samples read of events that did not happen to their user before them."
     return Check(name, len(samples), "samples", found(Finding("history", bad, text, example)))
 
@@ -91,13 +93,39 @@ def _late(
         for start in range(0, len(wanted), _READ_ROWS * step):
             some = np.arange(start, min(start + _READ_ROWS * step, len(wanted)), step)
             read = samples.read(wanted[some], {key})[key]
-            there = read > 0
-            happened = _look_up(first, (users[some][:, np.newaxis] * items + read)[there])
-            wrong = np.zeros(read.shape, bool)
-            moments = np.broadcast_to(moment[some][:, np.newaxis], read.shape)[there]
-            wrong[there] = (happened < 0) | (happened >= moments)
-            late[some] |= wrong.any(axis=1)
+            late[some] |= _wrong(first, items, users[some], moment[some], read)
     return wanted[late]
+
+
+def _wrong(
+    first: tuple[Places, Places], items: int, users: Places, moments: Places, read: npt.NDArray[np.int32]
+) -> npt.NDArray[np.bool_]:
+    """Which samples read of an event that had not happened to their user. Where none reads anything wrong, most need no
+    look: what the user's sample before read was right there, and is right later.
+
+    Args:
+        first: what `_first_events` returned.
+        users, moments: of each sample.
+        read: places of the earlier items, (samples, length); 0 is none.
+    """
+    wrong, there = np.zeros(len(read), bool), read > 0
+    for looked_at in (there & ~_read_before(users, moments, read), there):
+        rows = np.nonzero(looked_at)[0]
+        happened = _look_up(first, users[rows] * items + read[looked_at])
+        late = (happened < 0) | (happened >= moments[rows])
+        if not late.any():
+            return wrong
+    wrong[rows[late]] = True
+    return wrong
+
+
+def _read_before(users: Places, moments: Places, read: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Of all that is read, what the sample above, of the same user and no later, read too, there or one place on."""
+    known = np.zeros(read.shape, bool)
+    known[1:] = read[1:] == read[:-1]
+    known[1:, :-1] |= read[1:, :-1] == read[:-1, 1:]
+    known[1:] &= ((users[1:] == users[:-1]) & (moments[1:] >= moments[:-1]))[:, np.newaxis]
+    return known
 
 
 def _first_events(places: Mapping[str, pd.Index], events: pd.DataFrame, items: int) -> tuple[Places, Places]:
@@ -162,6 +190,7 @@ def fitted_on_training(samples: Samples, split: pd.DataFrame, room: Room = MEMOR
                 seen[codes] = True
             lacking = encoding.size - FIRST - int(seen[FIRST:].sum())
             fault = lacking > 0 and not (isinstance(encoding, Buckets) and lacking <= 1)
+        samples.let_go()
         if fault:
             findings.append(Finding("fitted", 1, f"The feature {name!r} was fitted on more than the training part."))
     return Check("vocabularies and scales are the training part's", len(fitted), "features", found(*findings))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kar_aug.cache import Knowledge as Text
 from kar_aug.cache import KnowledgeTable
 from kar_aug.config import BASE, KNOWLEDGE, TrainingConfig
+from kar_aug.errors import StoreError
 from kar_aug.registry import CONTROLS
 
 if TYPE_CHECKING:
@@ -70,7 +71,15 @@ class Knowledge(Addition):
         self._name = name
 
     def stores(self, workspace: Workspace, entity: str) -> dict[str, Path]:
-        return {self._name: workspace.store_path(entity)}
+        path = workspace.store_path(entity)
+        others = [each for each in self.entities if each != entity and workspace.store_path(each).exists()]
+        if others and not path.exists():
+            raise StoreError(
+                f"There are no vectors of {entity}s ({path}), and there are some of {others[0]}s. Make them: kar-aug "
+                f'encode. Or compare what there is, in kar.toml: [compare] knowledge = ["{others[0]}"]',
+                path=path,
+            )
+        return {self._name: path}
 
 
 class OtherStore(Addition):

@@ -1,7 +1,7 @@
 """Samples as a model reads them: batches of the inputs that it has, gathered when they are due.
 
 Of samples that are mapped into memory a training holds which they are, 8 bytes a row, the pool of them that it is at
-(see `kar_aug.compare.order`), and the batches that are due.
+(see `kar_aug.compare.order`), and the batches that are due. Of the files it maps what it read last: a million rows.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from kar_aug.data.room import blocks
 from kar_aug.data.samples import Samples
 
 _PREDICTED_ROWS = 8192
+_READERS = 2  # threads, where TensorFlow has so many: NumPy lets the others go on while it copies
+_MAPPED_ROWS = 1 << 20  # that are read before what was mapped of them is let go
 _IDS = ("user_id", "item_id")
 Positions = npt.NDArray[np.int64]
 
@@ -60,8 +62,11 @@ class Batches:
         steps = self.steps if stop is None else min(stop, self.steps)
         outputs = [_dtype(feature) for feature in self.inputs] + [tf.float32, tf.float32]
 
-        def gather(step: Any) -> tuple[Any, ...]:
-            found = tf.numpy_function(self._gather, [step], outputs, stateful=False)
+        def which(step: Any) -> tuple[Any, ...]:
+            return step, tf.numpy_function(self._which, [step], tf.int64, stateful=False)
+
+        def gather(step: Any, some: Any) -> tuple[Any, ...]:
+            found = tf.numpy_function(self._gather, [step, some], outputs, stateful=False)
             for feature, tensor in zip(self.inputs, found, strict=False):
                 tensor.set_shape(self.samples.shape(feature))
             found[-2].set_shape(self.samples.shape())
@@ -69,10 +74,15 @@ class Batches:
             inputs = {feature.name: tensor for feature, tensor in zip(self.inputs, found, strict=False)}
             return (inputs, *(found[-2:] if self.weighted else found[-2:-1]))
 
-        return tf.data.Dataset.range(first, steps).map(gather, num_parallel_calls=1, deterministic=True).prefetch(2)
+        asked = tf.data.Dataset.range(first, steps).map(which)  # one after the other: an order is gone through
+        return asked.map(gather, num_parallel_calls=_READERS, deterministic=True).prefetch(2)
 
-    def _gather(self, step: Any) -> list[npt.NDArray[Any]]:
-        some = self.order[int(step) * self.size : (int(step) + 1) * self.size]
+    def _which(self, step: Any) -> Positions:
+        if int(step) % max(1, _MAPPED_ROWS // self.size) == 0:
+            self.samples.let_go()
+        return self.order[int(step) * self.size : (int(step) + 1) * self.size]
+
+    def _gather(self, step: Any, some: Positions) -> list[npt.NDArray[Any]]:
         read = self.changed(self.samples.read(some, self._names), int(step))
         values = [np.asarray(read[feature.name]) for feature in self.inputs]
         return [*values, *self.samples.labels(some)]

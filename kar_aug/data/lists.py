@@ -128,6 +128,10 @@ class Lists:
         padded = {n: v * there.reshape(*there.shape, *[1] * (v.ndim - 2)).astype(v.dtype) for n, v in shaped.items()}
         return {name: padded[name] if name in padded else once[name] for name in wanted}
 
+    def let_go(self) -> None:
+        """As of the samples: see there."""
+        self.samples.let_go()
+
     def as_samples(self, members: Positions, names: Collection[str]) -> dict[str, Array]:
         """The inputs of the samples of some lists, (lists, length), as a model of clicks reads them: each item with
         what is said at the list's first moment, (lists * length,) or (lists * length, any).

@@ -225,8 +225,10 @@ class _ParquetFolder:
         return self._of(named, pa.unify_schemas(schemas, promote_options="permissive"))
 
     def _folders(self) -> pa.Schema:
-        """The columns that the names of folders give."""
-        return self._of(None).partitioning.schema
+        """The columns that the names of folders give: "user_id=7". Where none does, Arrow names all that files have."""
+        folders = {folder for path in self._files for folder in Path(path).relative_to(self.path).parts[:-1]}
+        names = {name for name, given, _ in (folder.partition("=") for folder in folders) if given}
+        return pa.schema([field for field in self._of(None).partitioning.schema if field.name in names])
 
     def _of(self, folders: pa.Schema | None, schema: pa.Schema | None = None) -> ds.Dataset:
         hive = ds.partitioning(folders, flavor="hive")

@@ -26,6 +26,7 @@ _SINCE_UNIT = 60.0  # seconds
 _SINCE_MOST = 24  # 2^24 minutes are 32 years
 SINCE_SIZE = _SINCE_MOST + FIRST + 1
 _HASHED_ROWS = 1 << 16
+_ALIGNED = 64  # bytes
 PAST_VALUE = f"{PAST}_value"
 
 
@@ -85,7 +86,7 @@ class Samples:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    @cached_property
     def keys(self) -> tuple[Feature, ...]:
         """The further inputs, for knowledge: "user", "item", and the earlier items, by which it is looked up:
         "hist_item", as many as there are of other features, and "past_item", more of them, with "past_value", what each
@@ -113,14 +114,15 @@ class Samples:
             names: those that are asked for; all by default.
         """
         rows = self.rows[samples]
-        windows: dict[str, Window] = {}
-        found = {}
-        for feature in (*self.features, *self.keys):
-            if names is None or feature.name in names:
-                if feature.sequence and feature.sequence not in windows:
-                    windows[feature.sequence] = self.sequences[feature.sequence].before(rows)
-                found[feature.name] = self._read(feature, rows, windows.get(feature.sequence))
-        return found
+        asked = [each for each in (*self.features, *self.keys) if names is None or each.name in names]
+        windows = {name: self.sequences[name].before(rows) for name in {each.sequence for each in asked} - {""}}
+        filled = _empty(len(rows), {each.name: (each.length or 0, _kind(each)) for each in asked if each.sequence})
+        for feature in asked:
+            if feature.sequence:
+                window = windows[feature.sequence]
+                values = self._before(feature, rows, window)
+                np.multiply(values, window.there, out=filled[feature.name])  # 0 is what is missing
+        return {each.name: filled[each.name] if each.sequence else self._of(each, rows) for each in asked}
 
     def shape(self, feature: Feature | None = None) -> list[int | None]:
         """Of a feature as it is read, None for the samples; of the labels if None."""
@@ -145,6 +147,15 @@ class Samples:
         events = self.sequences.get(HIST)
         return np.zeros(len(samples), np.int64) if events is None else events.counts(self.rows[samples])
 
+    def let_go(self) -> None:
+        """Of mapped files: tell the system that what was read of them may go. What is read next is as it was."""
+        told = (column.told.values for column in self.columns.values() if column.told is not None)
+        values = (column.values for column in self.columns.values())
+        of_events = (part for events in self.sequences.values() for part in (events.kept, events.first, events.stop))
+        of_samples = (self.rows, self.label, self.weight, self.part, self.group, self.drawn, self.timestamps)
+        for array in (*values, *told, *of_events, *of_samples, *self.places.values(), *self.versions.values()):
+            let_go(array)
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits over everything that a model can read."""
@@ -161,20 +172,19 @@ class Samples:
             digest.update("".join(names).encode())
         return digest.hexdigest()[:16]
 
-    def _read(self, feature: Feature, rows: Positions, window: Window | None) -> Array:
-        if window is None and feature.is_key:
+    def _of(self, feature: Feature, rows: Positions) -> Array:
+        """A feature of the samples themselves."""
+        if feature.is_key:
             return self.versions.get(feature.name, self.places[feature.name])[rows]
-        if window is None:
-            return self._values(feature.name, rows)
-        values = self.columns[feature.name].values
-        if feature.name != f"{feature.sequence}_{SINCE}":
-            return window.read(values)
-        codes = since_code(self.timestamps[rows][:, np.newaxis] - window.unmasked(values))
-        return np.multiply(codes, window.there, out=codes)  # 0 is what is missing
-
-    def _values(self, name: str, rows: Positions) -> Array:
-        column = self.columns[name]
+        column = self.columns[feature.name]
         return column.values[self.places[column.entity][rows] if column.entity else rows]
+
+    def _before(self, feature: Feature, rows: Positions, window: Window) -> Array:
+        """A feature of the events before some rows; anything where there are fewer."""
+        values = window.unmasked(self.columns[feature.name].values)
+        if feature.name != f"{feature.sequence}_{SINCE}":
+            return values
+        return since_code(np.subtract(self.timestamps[rows][:, np.newaxis], values, out=values))
 
 
 def since_code(seconds: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int32]:
@@ -186,3 +196,23 @@ def since_code(seconds: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int32]:
     codes = np.minimum(powers, _SINCE_MOST, out=powers).astype(np.int32)
     codes += FIRST
     return codes
+
+
+def _kind(feature: Feature) -> Any:
+    return np.float32 if feature.is_number else np.int32
+
+
+def _empty(rows: int, wanted: Mapping[str, tuple[int, Any]]) -> dict[str, Array]:
+    """Arrays of so many rows, of these lengths and types, to be filled, in one piece of memory.
+
+    The system gives a piece of so many megabytes in large pages, and the C library keeps it for the next batch; of many
+    smaller ones it gives each back at once, and to get all their pages anew takes as long as to fill them. Each begins
+    where TensorFlow takes an array as it is, without a copy.
+    """
+    sizes = {name: rows * length * np.dtype(kind).itemsize for name, (length, kind) in wanted.items()}
+    piece = np.empty(sum(-(-size // _ALIGNED) * _ALIGNED for size in sizes.values()) + _ALIGNED, np.uint8)
+    place, found = -piece.ctypes.data % _ALIGNED, {}
+    for name, (length, kind) in wanted.items():
+        found[name] = piece[place : place + sizes[name]].view(kind).reshape(rows, length)
+        place += -(-sizes[name] // _ALIGNED) * _ALIGNED
+    return found

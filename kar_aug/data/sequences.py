@@ -25,15 +25,12 @@ class Window:
     start: Positions
     there: npt.NDArray[np.bool_]
 
-    def read(self, padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """A column of the events, as `Events.pad` made it: (samples, length), oldest first, zeros after."""
-        values = self.unmasked(padded)
-        return np.multiply(values, self.there, out=values)
-
     def unmasked(self, padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The same, but for what stands after: anything."""
-        windows = np.lib.stride_tricks.sliding_window_view(padded, self.there.shape[1])
-        return np.asarray(windows[self.start])
+        """A column of the events, as `Events.pad` made it: (samples, length), oldest first, anything after."""
+        length = self.there.shape[1]
+        window = np.dtype((np.void, length * padded.itemsize))  # copied whole, in half the time of value by value
+        windows = np.ndarray(len(padded) - length + 1, window, padded, strides=padded.strides)
+        return windows[self.start].view(padded.dtype).reshape(-1, length)
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,8 @@ class Events:
         """The events before some rows of the table."""
         stop = self.stop[rows]
         start = np.maximum(self.first[rows], stop - self.length)
-        return Window(start, np.arange(self.length) < (stop - start)[:, np.newaxis])
+        count = (stop - start).astype(np.int32)
+        return Window(start, np.arange(self.length, dtype=np.int32) < count[:, np.newaxis])
 
     def counts(self, rows: Positions) -> Positions:
         """How many events precede each of some rows, (rows,); at most `length` of them are read."""

@@ -59,7 +59,7 @@ CONTEXT = {
 OUTCOMES = {
     "next", "dwell", "watch", "watched", "played", "playtime", "scroll", "listen", "listened", "completion", "finish",
     "finished", "duration", "seconds", "minutes", "spent", "verified", "revenue", "quantity", "amount", "comment",
-    "summary", "reply",
+    "summary", "reply", "skip", "skipped", "completed", "returned", "refund", "refunded", "cancelled", "canceled",
 }  # fmt: skip
 LATER = {"helpful", "useful", "funny", "cool", "vote", "votes", "upvotes", "likes", "replies"}
 AGGREGATES = {"total", "count", "counts", "avg", "average", "mean", "num", "number", "sum", "n", "rate"}
