@@ -1,6 +1,6 @@
 """What which vectors are worth on MovieLens-100K, and where they enter: every table of results/ml-100k.md.
 
-    python benchmarks/ml100k.py --data FOLDER [--parts vectors places] [--output FOLDER]
+    python benchmarks/ml100k.py --data FOLDER [--parts DeepFM codes] [--output FOLDER]
 
 FOLDER is that of benchmarks/ml1m.py, of which movies.parquet and item_knowledge_*.parquet are read: a strong model's
 texts about the movies of MovieLens-1M are those of MovieLens-100K's movies of the same title and year. None of it is
@@ -13,37 +13,38 @@ from __future__ import annotations
 import argparse
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-TOML, RESULTS = Path(__file__).with_name("ml-100k.toml"), Path(__file__).parent / "results" / "ml-100k"
+TOML = Path(__file__).with_name("ml-100k.toml")
+TABLES = Path(__file__).parents[1] / ".kar" / "ml-100k" / "tables"
 _WORDS_IN_FRONT = re.compile(r"^(.*), (the|a|an|le|la|les|l'|il|el|das|der|die)$")
 
-# Part: what it has other than ml-100k.toml. Parts share their trainings: an arm is trained once a split and seed.
-_TEXTS = ["metadata", "shuffled"]
-_CODES = {"injections": ["codes", "fields", "similarity", "similarity+codes"], "controls": _TEXTS}
-_OF_USERS = "../.kar/ml-100k/vectors/metadata-user"
-_OF_BOTH = {"user": _OF_USERS, "item": "../.kar/ml-100k/vectors/metadata-item"}
-PARTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "vectors": {},
-    "places": {"compare": {"injections": ["similarity", "fields", "attention"], "controls": _TEXTS}},
-    "users": {
-        "compare": {
-            "injections": ["fields", "fields+similarity"],
-            "controls": ["metadata"],
-            "stores": {"metadata of users": {"user": _OF_USERS}, "metadata of users and movies": _OF_BOTH},
-        }
-    },
-    "codes": {"compare": _CODES},
-    "codes without ids": {"compare": _CODES, "data": {"item_ids": False}},
-    "DIN": {"compare": {"controls": _TEXTS, "backbones": ["DIN"]}},
-    "FiBiNET": {"compare": {"controls": _TEXTS, "backbones": ["FiBiNET"]}},
-    "splits": {"compare": {"vary_split": True}},
-    "temporal": {"compare": {"seeds": 2}, "data": {"protocol": "temporal"}},
+# Part: comparisons that are one table and one family of tests, each by what it has other than ml-100k.toml. All share
+# their trainings: an arm is trained once a split and seed.
+_TEXTS, _OF_USERS = ["metadata", "shuffled"], "../.kar/ml-100k/vectors/metadata-user"
+_CODES = {"compare": {"injections": ["codes", "fields", "similarity"], "controls": _TEXTS}}
+PARTS: Mapping[str, Sequence[Mapping[str, Mapping[str, Any]]]] = {
+    "DeepFM": (
+        {"compare": {"controls": _TEXTS}},
+        {"compare": {"injections": ["similarity", "fields"], "controls": ["metadata"]}},
+        {"compare": {"controls": ["collaborative"]}},
+    ),
+    "more of DeepFM": (
+        {"compare": {"injections": ["similarity", "fields", "attention"], "controls": [*_TEXTS, "collaborative"]}},
+        {"compare": {"controls": [], "stores": {"metadata of users": {"user": _OF_USERS}}}},
+    ),
+    "codes": (_CODES,),
+    "codes without ids": ({**_CODES, "data": {"item_ids": False}},),
+    "DIN": ({"compare": {"controls": _TEXTS, "backbones": ["DIN"]}},),
+    "FiBiNET": ({"compare": {"controls": _TEXTS, "backbones": ["FiBiNET"]}},),
+    "splits": ({"compare": {"controls": _TEXTS, "vary_split": True}},),
+    "temporal": ({"compare": {"controls": _TEXTS, "seeds": 2}, "data": {"protocol": "temporal"}},),
 }
 
 
@@ -95,25 +96,28 @@ def prepare(data: Path) -> None:
 # Trainings and tables
 
 
-def run(name: str, output: Path) -> None:
+def run(name: str, seeds: int | None, output: Path) -> None:
     """Train what is missing of a part; its tables as Markdown, and its plot."""
     from kar_aug import Project
     from kar_aug.cli.progress import Terminal
-    from kar_aug.compare import decomposition
-    from kar_aug.report import plots
+    from kar_aug.report.plots import intervals
     from kar_aug.report.tables import markdown
 
-    project = Project.open(TOML, watch=Terminal(), **PARTS[name])
-    if "collaborative" in project.config.compare.controls:
-        project.encode(collaborative=True)
-    done = project.compare().comparison
+    found = []
+    for changes in PARTS[name]:
+        compare = {"seeds": seeds} if seeds else {}
+        project = Project.open(TOML, watch=Terminal(), **{**changes, "compare": {**changes["compare"], **compare}})
+        if "collaborative" in project.config.compare.controls:
+            project.encode(collaborative=True)
+        found.append(project.compare().comparison)
+    done = replace(found[0], runs={arm: runs for each in found for arm, runs in each.runs.items()})
     file = output / name.replace(" ", "-").lower()
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = " / ".join(f"{count:,}" for count in done.rows.values())
     told = f"# {name}: {rows} rows of train / validation / test, {done.seeds} seeds\n\n{markdown(done)}\n"
     file.with_suffix(".md").write_text(told + "\n".join(by_slices(done)) + "\n")
-    if ladders := decomposition(done):
-        file.with_suffix(".svg").write_text(plots.decomposition(ladders))
+    for picture in intervals(done).values():  # of the one backbone
+        file.with_suffix(".svg").write_text(picture)
     print(file.with_suffix(".md").read_text())
 
 
@@ -135,12 +139,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="where the texts are; not needed once they are vectors")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=[*PARTS])
-    parser.add_argument("--output", type=Path, default=RESULTS, help="for tables and plots of the parts")
+    parser.add_argument("--seeds", type=int, help="fewer, or more, than a part has")
+    parser.add_argument("--output", type=Path, default=TABLES, help="for tables and plots of the parts")
     options = parser.parse_args()
     if options.data is not None:
         prepare(options.data)
     for name in options.parts:
-        run(name, options.output)
+        run(name, options.seeds, options.output)
 
 
 if __name__ == "__main__":
