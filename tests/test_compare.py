@@ -324,6 +324,14 @@ def test_slices_go_from_cold_to_warm_and_miss_no_row() -> None:
     assert slices.bounds(np.asarray([0, 0, 0])) == [], "one group tells nothing"
 
 
+def test_what_is_cold_is_a_slice_however_few_rows_it_is() -> None:
+    common = np.repeat([300, 600, 900], 1000)
+    found = slices.bounds(np.asarray([3, 19, 20, 99, 250, *common]))
+    assert found == [(3, 19), (20, 99), (100, 299), (300, 599), (600, 900)]
+    assert slices.bounds(np.asarray([30, 40, *common]))[0] == (30, 299), "no row lies between"
+    assert slices.bounds(np.repeat([150, 200, 300], 9)) == [(150, 199), (200, 299), (300, 300)]
+
+
 def test_finished_runs_are_reused_and_only_missing_ones_trained(finished: Workspace) -> None:
     first, done = run(finished, seeds=2)
     assert done == 0

@@ -17,6 +17,7 @@ from kar_aug.compare.statistics import Estimate, estimate
 from kar_aug.data.samples import ENTITIES, Samples
 
 _GROUPS = 3
+_COLD = (20, 100)  # where the coldest group is cut again: there texts must help, and most rows are of what is common
 _FEWEST = 10
 _HOUR = 3600.0
 # Ages below so many seconds, and what they are called.
@@ -156,11 +157,15 @@ _COUNTS: Mapping[str, Callable[[Samples], Numbers]] = {
 
 
 def bounds(counts: Numbers) -> list[tuple[int, int]]:
-    """Ranges of counts, cold to warm: 0 apart, the rest in groups of about as many rows. None if all are alike."""
+    """Ranges of counts, cold to warm: 0 apart, the rest in groups of about as many rows, the coldest of which is cut
+    where fewer than 20, and fewer than 100, end. None if all are alike.
+    """
     if counts.min(initial=0) == counts.max(initial=0):
         return []
     positive = counts[counts > 0]
     starts = np.unique(np.quantile(positive, np.arange(_GROUPS) / _GROUPS, method="higher")).tolist()
+    coldest = positive[positive < starts[1]] if len(starts) > 1 else positive
+    starts[1:1] = [cold for cold in _COLD if starts[0] < cold <= coldest.max()]
     ends = [start - 1 for start in starts[1:]] + [positive.max()]
     ranges = [(0, 0)] if (counts == 0).any() else []
     return ranges + [(int(low), int(high)) for low, high in zip(starts, ends, strict=True)]
