@@ -29,9 +29,11 @@ _WORDS_IN_FRONT = re.compile(r"^(.*), (the|a|an|le|la|les|l'|il|el|das|der|die)$
 # their trainings: an arm is trained once a split and seed.
 _TEXTS, _OF_USERS = ["metadata", "shuffled"], "../.kar/ml-100k/vectors/metadata-user"
 _CODES = {"compare": {"injections": ["codes", "fields", "similarity"], "controls": _TEXTS}}
+_FIRST = {"compare": {"controls": _TEXTS}}
 PARTS: Mapping[str, Sequence[Mapping[str, Mapping[str, Any]]]] = {
+    "texts": (_FIRST,),
     "DeepFM": (
-        {"compare": {"controls": _TEXTS}},
+        _FIRST,
         {"compare": {"injections": ["similarity", "fields"], "controls": ["metadata"]}},
         {"compare": {"controls": ["collaborative"]}},
     ),
