@@ -26,18 +26,20 @@ TABLES = Path(__file__).parents[1] / ".kar" / "ml-100k" / "tables"
 _WORDS_IN_FRONT = re.compile(r"^(.*), (the|a|an|le|la|les|l'|il|el|das|der|die)$")
 
 # Part: comparisons that are one table and one family of tests, each by what it has other than ml-100k.toml. All share
-# their trainings: an arm is trained once a split and seed.
+# their trainings: an arm is trained once a split and seed. Stores are named by the first, by which tables are made.
 _TEXTS, _OF_USERS = ["metadata", "shuffled"], "../.kar/ml-100k/vectors/metadata-user"
 _CODES = {"compare": {"injections": ["codes", "fields", "similarity"], "controls": _TEXTS}}
+_FIRST = {"compare": {"controls": _TEXTS}}
 PARTS: Mapping[str, Sequence[Mapping[str, Mapping[str, Any]]]] = {
+    "texts": (_FIRST,),
     "DeepFM": (
-        {"compare": {"controls": _TEXTS}},
+        _FIRST,
         {"compare": {"injections": ["similarity", "fields"], "controls": ["metadata"]}},
         {"compare": {"controls": ["collaborative"]}},
     ),
     "more of DeepFM": (
-        {"compare": {"injections": ["similarity", "fields", "attention"], "controls": [*_TEXTS, "collaborative"]}},
         {"compare": {"controls": [], "stores": {"metadata of users": {"user": _OF_USERS}}}},
+        {"compare": {"injections": ["similarity", "fields", "attention"], "controls": [*_TEXTS, "collaborative"]}},
     ),
     "codes": (_CODES,),
     "codes without ids": ({**_CODES, "data": {"item_ids": False}},),

@@ -58,11 +58,23 @@ def test_items_that_the_same_users_like_are_alike() -> None:
     user, item = np.repeat(np.arange(60), 20), random.integers(0, 40, 1200)
     worth = 3 + np.where(user % 2 == item % 2, 1.0, -1.0) + random.normal(0, 0.5, 1200) + user % 3
     vectors = collaborative_vectors(user, item, worth, 8)
-    assert vectors.shape == (40, 8) and vectors.dtype == np.float32
+    assert vectors.shape == (40, 1) and vectors.dtype == np.float32, "one thing tells them apart, the rest is chance"
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     alike = unit @ unit.T
     of_a_kind = (np.arange(40)[:, np.newaxis] - np.arange(40)) % 2 == 0
     assert alike[of_a_kind].mean() > 0.3 > -0.3 > alike[~of_a_kind].mean()
+
+
+def test_of_a_short_log_behaviour_does_not_repeat_what_single_users_said() -> None:
+    random = np.random.default_rng(0)
+    user, item = np.repeat(np.arange(300), 30), random.integers(0, 200, 9000)
+    taste, kind = random.normal(size=(300, 3)), random.normal(size=(200, 3))
+    worth = (taste[user] * kind[item]).sum(axis=1) + random.normal(0, 2.0, 9000)
+    vectors = collaborative_vectors(user, item, worth, 64)
+    assert 3 <= vectors.shape[1] < 12, "three things tell them apart"
+    found = vectors @ np.linalg.lstsq(vectors, kind, rcond=None)[0]
+    assert np.corrcoef(found.ravel(), kind.ravel())[0, 1] > 0.8
+    assert collaborative_vectors(user, item, random.normal(size=9000), 64).shape == (200, 1), "all of it is chance"
 
 
 def test_what_all_like_as_much_still_tells_by_who_met_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from itertools import count
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from kar_aug.compare.arms import Arm, fullest
 from kar_aug.compare.metrics import calibration as calibration_of
 
 _WIDTH = 4.6  # inches: 442 pixels, of which a phone shows 360
+_LETTERS = 30  # of a line beside them: what is longer leaves the dots no room
 _COLOURS = {"base": "#666666", "knowledge": "#1f6feb", "control": "#c2571a", "store": "#2f8f5b"}
 _PIECES = ("#999999", "#c2571a", "#8250df", "#1f6feb", "#2f8f5b")
 _numbers = count()
@@ -25,7 +27,9 @@ def intervals(comparison: Comparison) -> dict[str, str]:
     pictures = {}
     for backbone in comparison.backbones:
         arms = [arm for arm in comparison.arms if arm.backbone == backbone][::-1]
-        figure, axes = _figure(0.36 * len(arms) + 0.7)
+        names = [fill(_short(arm), _LETTERS) for arm in arms]
+        lines = max(name.count("\n") for name in names) + 1
+        figure, axes = _figure((0.17 + 0.19 * lines) * len(arms) + 0.7)
         axes.axvline(comparison.estimate(Arm(backbone)).mean, color=_COLOURS["base"], linewidth=1, linestyle=":")
         for position, arm in enumerate(arms):
             values, colour = [run.value(comparison.objective.key) for run in comparison.runs[arm]], _COLOURS[arm.kind]
@@ -34,7 +38,7 @@ def intervals(comparison: Comparison) -> dict[str, str]:
             if np.isfinite(found.half):
                 axes.errorbar(found.mean, position, xerr=found.half, color=colour, capsize=3, linewidth=1.6)
             axes.plot(found.mean, position, "D", color=colour, markersize=5)
-        axes.set_yticks(range(len(arms)), [_short(arm) for arm in arms])
+        axes.set_yticks(range(len(arms)), names)
         axes.set_ylim(-0.6, len(arms) - 0.4)
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel(f"test {comparison.objective.metric}")
