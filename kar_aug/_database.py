@@ -127,11 +127,9 @@ def sqlite_engine(
         pooled: whether connections are kept for the next transaction: the latest, which has its pages in memory.
         cached_megabytes: of pages that a connection keeps, at most; SQLite's own 2 if None.
     """
-    engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(path)),
-        connect_args={"timeout": _BUSY_SECONDS},
-        **({"pool_use_lifo": True} if pooled else {"poolclass": sa.NullPool}),
-    )
+    pool: dict[str, Any] = {"pool_use_lifo": True} if pooled else {"poolclass": sa.NullPool}
+    file = sa.URL.create("sqlite", database=str(path))
+    engine = sa.create_engine(file, connect_args={"timeout": _BUSY_SECONDS}, **pool)
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _: Any) -> None:
