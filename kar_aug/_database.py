@@ -116,19 +116,20 @@ def _done(connection: sa.Connection, statement: str) -> bool:
     return column in {each["name"] for each in sa.inspect(connection).get_columns(table)}
 
 
-def sqlite_engine(path: Path, *, journal: str | None = None, pooled: bool = True) -> sa.Engine:
+def sqlite_engine(
+    path: Path, *, journal: str | None = None, pooled: bool = True, cached_megabytes: int | None = None
+) -> sa.Engine:
     """Connections to a SQLite file whose transactions begin as writers, unless they are marked with the execution
     option `reading`.
 
     Args:
         journal: "WAL" or another mode, which stays in the file; as it is if not given.
-        pooled: whether connections are kept for the next transaction.
+        pooled: whether connections are kept for the next transaction: the latest, which has its pages in memory.
+        cached_megabytes: of pages that a connection keeps, at most; SQLite's own 2 if None.
     """
-    engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(path)),
-        connect_args={"timeout": _BUSY_SECONDS},
-        **({} if pooled else {"poolclass": sa.NullPool}),
-    )
+    pool: dict[str, Any] = {"pool_use_lifo": True} if pooled else {"poolclass": sa.NullPool}
+    file = sa.URL.create("sqlite", database=str(path))
+    engine = sa.create_engine(file, connect_args={"timeout": _BUSY_SECONDS}, **pool)
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _: Any) -> None:
@@ -136,6 +137,8 @@ def sqlite_engine(path: Path, *, journal: str | None = None, pooled: bool = True
         if journal is not None:
             _set_journal(connection, journal)
         connection.execute("PRAGMA synchronous = FULL")
+        if cached_megabytes is not None:
+            connection.execute(f"PRAGMA cache_size = {-1000 * cached_megabytes}")
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:

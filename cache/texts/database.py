@@ -31,6 +31,8 @@ _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "fuse.sshfs
 _SECRETS = ("password", "sslpassword", "passfile")  # that a URL may name after its question mark
 # What SQLite says, in the first words of its codes, where the next try may do better.
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_PROTOCOL")
+# Of pages: the index of a million keys. They are hashes, so that each look-up is on another page of it.
+_CACHED_MEGABYTES = 64
 _PAUSES = (0.1, 5.0)  # first and longest, in seconds, between two tries
 _CLOCK = "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"  # of PostgreSQL
 _BEGIN_ONCE = sa.text(
@@ -290,7 +292,7 @@ def _sqlite(path: Path) -> tuple[sa.Engine, str]:
             path,
             kind,
         )
-    return sqlite_engine(path, journal=journal), str(path)
+    return sqlite_engine(path, journal=journal, cached_megabytes=_CACHED_MEGABYTES), str(path)
 
 
 def _postgresql(url: str) -> tuple[sa.Engine, str]:
