@@ -13,6 +13,7 @@ from kar_aug.compare.statistics import Bootstrapped, Estimate, delong, detectabl
 
 SIGNIFICANT = 0.05
 ALPHA = f"{SIGNIFICANT:.0%}"
+_TOO_GOOD = 0.98  # an AUC that no click was ever foreseen with
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def headlines(comparison: Comparison) -> list[str]:
     """First what the rows are, and which plain backbones are too weak for anything to be told; then the result, in one
     sentence a rival: the plain backbone, then each control and other store.
     """
-    return [*_drawn(comparison), *_weak_backbones(comparison), *_results(comparison)]
+    return [*_drawn(comparison), *_all_knowing(comparison), *_weak_backbones(comparison), *_results(comparison)]
 
 
 def _drawn(comparison: Comparison) -> Iterator[str]:
@@ -151,6 +152,17 @@ def _drawn(comparison: Comparison) -> Iterator[str]:
             f"{share:.0%} of the rows are negatives that were drawn, by popularity: AUC says how clicks are told from "
             "what others click, and not from what was shown."
         )
+
+
+def _all_knowing(comparison: Comparison) -> Iterator[str]:
+    """Nobody foresees clicks so well: what is foreseen stands in what is read."""
+    for backbone in comparison.backbones:
+        plain = comparison.estimate(Arm(backbone)).mean
+        if comparison.objective.key == "auc" and plain > _TOO_GOOD:
+            yield (
+                f"{backbone} (AUC {plain:.4f}) knows nearly every answer: something that it reads tells the label, and "
+                "no gain over it means anything. kar-aug check and kar-aug inspect --data show what it reads."
+            )
 
 
 def _weak_backbones(comparison: Comparison) -> Iterator[str]:
