@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kar_aug import Project
-from kar_aug.config import DataConfig
+from kar_aug.cli import main
+from kar_aug.config import Config, DataConfig
 from kar_aug.data import split_interactions
 from kar_aug.data.labels import labelled
 from kar_aug.data.outcomes import foretold, with_outcomes
@@ -119,6 +121,15 @@ def test_check_says_that_rows_tell_each_other_apart_and_what_to_set(tmp_path: Pa
     mended = project(tmp_path / "b", samples="kind == 'view'", conversion_window="1 day")
     assert not [t for t in mended.check().traps if "tell kinds of rows apart" in t.text]
     assert mended.workspace.data.samples.label.mean() == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_init_writes_what_is_meant_where_purchases_follow_views(tmp_path: Path) -> None:
+    visits().rename(columns={"kind": "event_type"}).to_csv(tmp_path / "events.csv", index=False)
+    done = CliRunner().invoke(main, ["init", "--data", str(tmp_path), "--output", str(tmp_path / "kar.toml")])
+    assert done.exit_code == 0, done.output
+    data = Config.load(tmp_path / "kar.toml").data
+    assert (data.label, data.samples) == ("event_type == 'purchase'", "event_type == 'view'")
+    assert data.conversion_window == "1 day" and not data.one_sample
 
 
 def test_events_that_come_again_are_no_steps() -> None:

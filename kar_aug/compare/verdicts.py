@@ -156,13 +156,17 @@ def _drawn(comparison: Comparison) -> Iterator[str]:
 
 def _all_knowing(comparison: Comparison) -> Iterator[str]:
     """Nobody foresees clicks so well: what is foreseen stands in what is read."""
-    for backbone in comparison.backbones:
-        plain = comparison.estimate(Arm(backbone)).mean
-        if comparison.objective.key == "auc" and plain > _TOO_GOOD:
+    if comparison.objective.key != "auc":
+        return
+    found = {backbone: comparison.estimate(Arm(backbone)).mean for backbone in comparison.backbones}
+    found |= {rival.name: rival.auc for rival in comparison.rivals}
+    for name, auc in found.items():
+        if auc > _TOO_GOOD:
             yield (
-                f"{backbone} (AUC {plain:.4f}) knows nearly every answer: something that it reads tells the label, and "
-                "no gain over it means anything. kar-aug check and kar-aug inspect --data show what it reads."
+                f"AUC {auc:.4f} of {name}: nearly every answer is known, so something that is read tells the label, "
+                "and no gain means anything. kar-aug check names what is known to do that."
             )
+            return
 
 
 def _weak_backbones(comparison: Comparison) -> Iterator[str]:
