@@ -41,6 +41,8 @@ TASKS = ("ctr", "rerank")
 LOSSES = ("softmax", "bce", "listmle", "attention-rank")
 _LIST_METRIC = re.compile(r"(MAP|NDCG|MRR|HR|CLICK)@[1-9]\d*")
 _UNITS = {"MB": 1 << 20, "GB": 1 << 30}
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 7 * 86400}
+_DURATION = re.compile(rf"\s*(\d+(?:\.\d+)?)\s*({'|'.join(_SECONDS)})s?\s*")
 _BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|GB)\s*", re.IGNORECASE)
 # Models of OpenAI that think before they answer.
 _REASONING = re.compile(r"(o\d|gpt-5)(\b|-)")
@@ -71,6 +73,10 @@ class DataConfig:
             from the timestamp where there are no such columns.
         numeric: columns of any table that are read as numbers: "standard", "log" or "minmax", or as quantile "buckets".
         label: what a click is, as a column of 0 and 1 or an expression over the interactions: "event == 'buy'".
+        samples: an expression that is true of the rows that are samples; all others are events of the past. For logs of
+            several kinds of event: "event == 'view'".
+        conversion_window: "1 day": a sample is a click if its label says so, or that of a later event of the same user
+            and item within so long. Whether a view becomes a purchase.
         one_sample: whether of samples of the same user, item and moment one alone is left, a click if there is one; the
             others are events of the past. For logs in which a view and its purchase are two rows.
         weight: a column of the interactions: how much a row counts in training and metrics.
@@ -122,6 +128,8 @@ class DataConfig:
     context: tuple[str, ...] = ()
     numeric: Mapping[str, str] = field(default_factory=dict)
     label: str | None = None
+    samples: str | None = None
+    conversion_window: str | None = None
     one_sample: bool = False
     weight: str | None = None
     negatives: int = setting(0, least=0)
@@ -164,6 +172,12 @@ class DataConfig:
                 raise ConfigError('[data] columns must hold names of columns: { user_id = "uid", timestamp = "ts" }')
             if len(set(names.values())) < len(names):
                 raise ConfigError("[data] columns names one column of yours twice.")
+        if self.conversion_window is not None and not self.window:
+            raise ConfigError(
+                f'[data] conversion_window must be "1 day", "12 hours" or the like, not {self.conversion_window!r}.'
+            )
+        if self.conversion_window is not None and self.label is None:
+            raise ConfigError("[data] conversion_window goes with label = ... only: what is it that follows a sample?")
         if (self.shown is None) != (self.clicked is None):
             raise ConfigError("[data] shown and clicked go together: the items of an impression, and those clicked.")
         if self.item_columns and self.items:
@@ -185,6 +199,14 @@ class DataConfig:
             if not all(isinstance(value, str) for value in getattr(self, name).values()):
                 example = {"numeric": 'price = "log"', "sequences": "views = \"event == 'view'\""}[name]
                 raise ConfigError(f"[data] {name} must hold texts: {{ {example} }}")
+
+    @property
+    def window(self) -> float | None:
+        """What `conversion_window` says, in seconds; 0 where it says nothing."""
+        if self.conversion_window is None:
+            return None
+        said = _DURATION.fullmatch(self.conversion_window)
+        return float(said[1]) * _SECONDS[said[2]] if said else 0
 
     @property
     def bytes(self) -> int:

@@ -78,7 +78,7 @@ def test_the_packaged_files_are_valid(name: str) -> None:
 
 def test_the_template_shows_every_setting_with_its_default() -> None:
     content = files("kar_aug.cli").joinpath("template.toml").read_text(encoding="utf-8")
-    for_movielens = {"dataset", "user_features", "item_features"}
+    for_a_start = {"dataset", "user_features", "item_features", "backbones", "injections"}
     uncommented = tomllib.loads(re.sub(r"^# (?=\w+ = )", "", content, flags=re.MULTILINE))
     assert uncommented.pop("workdir") == ".kar" and list(uncommented) == list(SECTIONS)
     for section, kind in SECTIONS.items():
@@ -86,7 +86,7 @@ def test_the_template_shows_every_setting_with_its_default() -> None:
         assert set(shown) == {field.name for field in dataclasses.fields(kind)}
         for field in dataclasses.fields(kind):
             value, default = read_value(field.name, hints[field.name], shown[field.name]), settings_page.default(field)
-            is_example = default in (None, (), {}) or field.name in for_movielens
+            is_example = default in (None, (), {}) or field.name in for_a_start
             assert is_example or value == default, f"[{section}] {field.name}"
 
 

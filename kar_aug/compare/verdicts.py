@@ -13,6 +13,7 @@ from kar_aug.compare.statistics import Bootstrapped, Estimate, delong, detectabl
 
 SIGNIFICANT = 0.05
 ALPHA = f"{SIGNIFICANT:.0%}"
+_TOO_GOOD = 0.98  # an AUC that no click was ever foreseen with
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def headlines(comparison: Comparison) -> list[str]:
     """First what the rows are, and which plain backbones are too weak for anything to be told; then the result, in one
     sentence a rival: the plain backbone, then each control and other store.
     """
-    return [*_drawn(comparison), *_weak_backbones(comparison), *_results(comparison)]
+    return [*_drawn(comparison), *_all_knowing(comparison), *_weak_backbones(comparison), *_results(comparison)]
 
 
 def _drawn(comparison: Comparison) -> Iterator[str]:
@@ -151,6 +152,21 @@ def _drawn(comparison: Comparison) -> Iterator[str]:
             f"{share:.0%} of the rows are negatives that were drawn, by popularity: AUC says how clicks are told from "
             "what others click, and not from what was shown."
         )
+
+
+def _all_knowing(comparison: Comparison) -> Iterator[str]:
+    """Nobody foresees clicks so well: what is foreseen stands in what is read."""
+    if comparison.objective.key != "auc":
+        return
+    found = {backbone: comparison.estimate(Arm(backbone)).mean for backbone in comparison.backbones}
+    found |= {rival.name: rival.auc for rival in comparison.rivals}
+    for name, auc in found.items():
+        if auc > _TOO_GOOD:
+            yield (
+                f"AUC {auc:.4f} of {name}: nearly every answer is known, so something that is read tells the label, "
+                "and no gain means anything. kar-aug check names what is known to do that."
+            )
+            return
 
 
 def _weak_backbones(comparison: Comparison) -> Iterator[str]:

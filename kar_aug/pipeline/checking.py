@@ -12,13 +12,16 @@ import pandas as pd
 
 from kar_aug.config import LOCAL, encoder_name
 from kar_aug.data.contradictions import contradictory
-from kar_aug.data.split import PARTS, is_sample
+from kar_aug.data.outcomes import FORETOLD, foretold
+from kar_aug.data.split import PARTS, distinct, is_sample
 from kar_aug.data.tables import Tables
+from kar_aug.data.times import seconds
 from kar_aug.errors import KarError
 from kar_aug.inspect.inputs import DataView
 from kar_aug.pipeline.coding import is_coded, stores_to_code
 from kar_aug.pipeline.generation import DryRun, Job, dry_run
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.data import Data
 
 FAULT, WARNING = "fault", "warning"
 _FEW = 0.5  # share of ids of the log that are in the table about them
@@ -109,6 +112,7 @@ def _data(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]:
     drawn = f", {int(split['drawn'].sum()):,} of them drawn" if "drawn" in split else ""
     steps.append(("split", f'by "{settings.protocol}": {parts}{drawn}; {clicked:.1%} of the samples are clicks'))
     yield from _contradictions(split)
+    yield from _foretold(data)
     view = DataView(data)
     features = [feature.name for feature in data.samples.features if not feature.sequence]
     steps.append(("read", f"{', '.join(features)}; of earlier events: {', '.join(_told(workspace))}"))
@@ -157,6 +161,26 @@ def _contradictions(split: pd.DataFrame) -> Iterator[Trap]:
             f"{share:.0%} of the samples stand beside one of the same user, item and moment with the other label (user "
             f"{row['user_id']}, item {row['item_id']}): no model can tell them apart. [data] one_sample = true keeps "
             "the click, and makes the others events of the past",
+        )
+
+
+def _foretold(data: Data) -> Iterator[Trap]:
+    """Clicks that the same user's event with the same item came just before: the step before a purchase."""
+    split, room = data.split, data.room
+    user, item = (distinct(split[f"{entity}_id"], room)[1] for entity in ENTITIES)
+    sample, counts, clicks = is_sample(split, room), np.zeros(2), 0
+    for block in room.blocks_of_users(user):
+        clicked = (split["label"].iloc[block] > 0).to_numpy() & sample[block]
+        counts += foretold(user[block], item[block], seconds(split["timestamp"].iloc[block]), clicked)
+        clicks += int(clicked.sum())
+    told, others = counts / np.maximum(1, [clicks, len(split) - clicks])
+    if told - others >= FORETOLD:
+        yield Trap(
+            WARNING,
+            f"{told:.0%} of the clicks come within a day of another event of the same user and item, and {others:.0%} "
+            "of the other events: a model sees the step before, and learns to tell kinds of rows apart. Say which rows "
+            "are samples, and that a click is what follows them: [data] samples = \"event == 'view'\", "
+            'conversion_window = "1 day"',
         )
 
 

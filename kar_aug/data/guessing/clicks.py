@@ -134,7 +134,7 @@ def _by_kind(seen: Seen, rating: str | None) -> Clicks:
     why = f"{seen.name} has {seen.distinct} values: {seen.shares()}"
     if seen.distinct > 1:
         why += f". Models are to foresee {shown(kind)}; all other events are no clicks"
-    settings = [Guessed(("label",), _where(seen.name, kind), why), *_told(rating)]
+    settings = [Guessed(("label",), expression(seen.name, kind), why), *_told(rating)]
     return Clicks(settings, clicked, only=seen.distinct == 1)
 
 
@@ -158,11 +158,11 @@ def _sequences(seen: Seen) -> dict[str, str]:
     for number, kind in enumerate(seen.counts.index):
         name = re.sub(r"\W+", "_", str(kind).lower(), flags=re.ASCII).strip("_") or f"kind_{number}"
         name = name if name.endswith("s") else f"{name}s"
-        found[name if name not in found else f"{name}_{number}"] = _where(seen.name, kind)
+        found[name if name not in found else f"{name}_{number}"] = expression(seen.name, kind)
     return found
 
 
-def _where(column: str, value: object) -> str:
+def expression(column: str, value: object) -> str:
     """ "event == 'buy'", as pandas reads it."""
     name = column if column.isidentifier() else f"`{column}`"
     text = str(value)

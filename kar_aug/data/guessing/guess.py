@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kar_aug.data.guessing.clicks import Clicks, clicks
+from kar_aug.data.guessing.clicks import Clicks, clicks, expression
 from kar_aug.data.guessing.features import Use, is_of, use, use_in_events
 from kar_aug.data.guessing.guesses import Guess, Guessed
 from kar_aug.data.guessing.roles import Head, Roles, found_files, roles
@@ -18,6 +18,7 @@ from kar_aug.data.guessing.seen import Seen, columns_of
 from kar_aug.data.guessing.showing import fields, of_events, short
 from kar_aug.data.guessing.words import GROUPS, IDS, SCENARIOS, words
 from kar_aug.data.inputs import RATING, SINCE
+from kar_aug.data.outcomes import FORETOLD, foretold
 from kar_aug.data.place import Place
 from kar_aug.data.times import seconds, times
 from kar_aug.errors import DataError
@@ -77,7 +78,7 @@ class _Guesser:
             *self._items(),
             *self._id_type(),
             *(each for each in self.clicks.settings if each.name[0] != "columns"),
-            *self._one_sample(),
+            *(self._outcomes() or self._one_sample()),
             self._protocol(),
             *self._features(),
             *self._event_features(),
@@ -227,6 +228,26 @@ class _Guesser:
                 why = "zeros in front would be lost in numbers" if zeros else "numbers in one table, text in another"
                 return [Guessed(("id_type",), "string", f"{why}. {said}")]
         return []
+
+    def _outcomes(self) -> list[Guessed]:
+        """Whether what is foreseen follows another event of its user and item, as a purchase does a view."""
+        if self.clicks.kind is None or self.clicks.clicked is None or self.seconds is None:
+            return []
+        user, item = (
+            pd.factorize(self.events.columns[self.keys[entity]["interactions"]].cells)[0] for entity in ("user", "item")
+        )
+        clicked = self.clicks.clicked
+        counts = np.array(foretold(user, item, self.seconds, clicked))
+        told, others = counts / np.maximum(1, [clicked.sum(), (~clicked).sum()])
+        if told - others < FORETOLD:
+            return []
+        kinds = self.events.columns[self.clicks.kind].cells[~clicked].value_counts()
+        shown = expression(self.clicks.kind, kinds.index[0])
+        why = f"{told:.0%} of what is foreseen comes within a day of another event of its user and item"
+        return [
+            Guessed(("samples",), shown, f"{why}: what becomes of these is learnt, and all others are a past"),
+            Guessed(("conversion_window",), "1 day", "how soon; those of the log's last day are no samples yet"),
+        ]
 
     def _one_sample(self) -> list[Guessed]:
         """Whether rows of one moment say the opposite of each other."""

@@ -24,6 +24,7 @@ from kar_aug.data.kar_lists import kar_lists
 from kar_aug.data.labels import labelled
 from kar_aug.data.lists import SCORED, impressions, with_scores
 from kar_aug.data.negatives import with_negatives
+from kar_aug.data.outcomes import with_outcomes
 from kar_aug.data.reading import read_table
 from kar_aug.data.room import Room, different
 from kar_aug.data.samples import Samples
@@ -124,6 +125,8 @@ class Data:
             seed=data.seed,
             room=self.room,
         )
+        if data.samples is not None or data.window is not None:
+            split = with_outcomes(split, data.samples, data.window, self.room)
         for part, (rows, _) in _counts(split, self.room).items():
             if not rows:
                 raise DataError(f"The {part} part has no events: there are too few to split by {data.protocol}.")
