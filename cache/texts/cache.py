@@ -429,7 +429,7 @@ class TextCache:
 
     def _of_entities(
         self, statement: sa.Select[Any], knowledge: str, entity_ids: Collection[int | str]
-    ) -> tuple[dict[str, int | str], Sequence[sa.Row[Any]]]:
+    ) -> tuple[dict[str, int | str], Sequence[Any]]:
         """The ids as they are stored, and the rows that a statement finds of them."""
         wanted = {str(id) if type(id) is int else json.dumps(id): id for id in entity_ids}
         if not wanted:
