@@ -52,6 +52,7 @@ stack = _ops.stack
 stop_gradient = _ops.stop_gradient
 sum = _ops.sum
 transpose = _ops.transpose
+unstack = _ops.unstack
 var = _ops.var
 where = _ops.where
 zeros = _ops.zeros
@@ -117,6 +118,11 @@ def length_of(tensor: Any, axis: int) -> Any:
 def at_most(count: int, tensor: Any, axis: int) -> Any:
     """`count`, or the length of an axis if it is shorter."""
     return min(count, tensor.shape[axis])
+
+
+def one_by_one() -> bool:
+    """Whether several products take less time one after the other than as one of a batch."""
+    return False
 
 
 def size(tensor: Any) -> int:
