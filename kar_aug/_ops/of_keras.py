@@ -52,7 +52,6 @@ stack = _ops.stack
 stop_gradient = _ops.stop_gradient
 sum = _ops.sum
 transpose = _ops.transpose
-unstack = _ops.unstack
 var = _ops.var
 where = _ops.where
 zeros = _ops.zeros
@@ -118,6 +117,11 @@ def length_of(tensor: Any, axis: int) -> Any:
 def at_most(count: int, tensor: Any, axis: int) -> Any:
     """`count`, or the length of an axis if it is shorter."""
     return min(count, tensor.shape[axis])
+
+
+def unstack(tensor: Any) -> list[Any]:
+    """What lies along the first axis; `keras.ops` has this name in its later versions alone."""
+    return [tensor[place] for place in range(tensor.shape[0])]
 
 
 def one_by_one() -> bool:
