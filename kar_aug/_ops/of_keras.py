@@ -119,6 +119,16 @@ def at_most(count: int, tensor: Any, axis: int) -> Any:
     return min(count, tensor.shape[axis])
 
 
+def unstack(tensor: Any) -> list[Any]:
+    """What lies along the first axis; `keras.ops` has this name in its later versions alone."""
+    return [tensor[place] for place in range(tensor.shape[0])]
+
+
+def one_by_one() -> bool:
+    """Whether several products take less time one after the other than as one of a batch."""
+    return False
+
+
 def size(tensor: Any) -> int:
     """How many numbers a tensor has."""
     return math.prod(tensor.shape)

@@ -54,6 +54,7 @@ stop_gradient = tf.stop_gradient
 sum = tf.reduce_sum
 top_k = tf.math.top_k
 transpose = tf.transpose
+unstack = tf.unstack
 var = tf.math.reduce_variance
 where = tf.where
 zeros = tf.zeros
@@ -115,6 +116,10 @@ def keys_of_strings(ids: Sequence[str]) -> npt.NDArray[np.int64]:
 def distinct(places: Any, size: int) -> tuple[Any, Any]:
     found, position = tf.unique(places)
     return found, position
+
+
+def one_by_one() -> bool:
+    return not tf.config.list_logical_devices("GPU")
 
 
 def products_with_rows(queries: Any, table: Any, places: Any) -> Any:

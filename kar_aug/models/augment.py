@@ -70,7 +70,7 @@ def augment(
     Returns:
         A new, uncompiled model of the same class, with the inputs of the old one, and those that `inputs` adds, and its
         outputs, under their names. Its attribute `knowledge_attached_to` names the layer that receives the knowledge
-        (also logged), or the layers, with commas between;
+        (also logged, with the share of ids that are known), or the layers, with commas between;
         `model.get_layer("knowledge_projection")` is the projection, and "knowledge_projection_1" that of another place.
 
     Raises:
@@ -99,8 +99,9 @@ def augment(
         model.trainable = False
     changes = {id(place.tensor): partial(_with_knowledge, vectors, names) for place, vectors in entering}
     attached = [place.layer for place, _ in entering]
-    sources = ", ".join(augmentation.sources)
-    logger.info("knowledge of %s was added to the input of layer %s", sources, ", ".join(map(repr, attached)))
+    logger.info(
+        "knowledge of %s was added to the input of layer %s", _said_of(augmentation), ", ".join(map(repr, attached))
+    )
     own = {id(tensor) for tensor in model.inputs}
     further = {id(each): each for given in given.values() for each in _several(given) if not isinstance(each, str)}
     new = [each for key, each in further.items() if key not in own]
@@ -108,6 +109,13 @@ def augment(
     augmented = with_changed(model, changes, [*new, *(vector_inputs.inputs if vector_inputs else ())], name)
     augmented.knowledge_attached_to = ", ".join(attached)
     return augmented
+
+
+def _said_of(augmentation: KnowledgeAugmentation | VectorAugmentation) -> str:
+    """Its sources, and of how many ids each knows something: of vectors that come with each row nobody can tell."""
+    if isinstance(augmentation, VectorAugmentation):
+        return ", ".join(augmentation.sources)
+    return ", ".join(f"{name} ({share:.1%} of its ids)" for name, share in augmentation.coverage.items())
 
 
 _SLICES = 'augmentation({"user_id": pairs[:, 0], "item_id": pairs[:, 1]}).'
