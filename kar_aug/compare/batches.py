@@ -63,7 +63,7 @@ class Batches:
         outputs = [_dtype(feature) for feature in self.inputs] + [tf.float32, tf.float32]
 
         def which(step: Any) -> tuple[Any, ...]:
-            return step, tf.numpy_function(self._which, [step], tf.int64, stateful=False)
+            return step, tf.numpy_function(self._which, [step], tf.int64)  # an order is gone through step by step
 
         def gather(step: Any, some: Any) -> tuple[Any, ...]:
             found = tf.numpy_function(self._gather, [step, some], outputs, stateful=False)
@@ -74,7 +74,8 @@ class Batches:
             inputs = {feature.name: tensor for feature, tensor in zip(self.inputs, found, strict=False)}
             return (inputs, *(found[-2:] if self.weighted else found[-2:-1]))
 
-        asked = tf.data.Dataset.range(first, steps).map(which)  # one after the other: an order is gone through
+        # Told, or TensorFlow would run it side by side as it sees fit.
+        asked = tf.data.Dataset.range(first, steps).map(which, num_parallel_calls=1, deterministic=True)
         return asked.map(gather, num_parallel_calls=_READERS, deterministic=True).prefetch(2)
 
     def _which(self, step: Any) -> Positions:
