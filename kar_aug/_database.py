@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from kar_aug.errors import StoreError
 
 _BUSY_SECONDS = 60.0
+_IN_MEMORY = ":memory:"
 _ADDS_COLUMN = re.compile(r"ALTER TABLE (\w+) ADD COLUMN (\w+)")
 
 
@@ -128,6 +129,8 @@ def sqlite_engine(
         cached_megabytes: of pages that a connection keeps, at most; SQLite's own 2 if None.
     """
     pool: dict[str, Any] = {"pool_use_lifo": True} if pooled else {"poolclass": sa.NullPool}
+    if str(path) == _IN_MEMORY:  # which is there for one connection a thread, and in no pool
+        pool = {}
     file = sa.URL.create("sqlite", database=str(path))
     engine = sa.create_engine(file, connect_args={"timeout": _BUSY_SECONDS}, **pool)
 
