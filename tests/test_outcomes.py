@@ -20,7 +20,7 @@ from kar_aug.data.labels import labelled
 from kar_aug.data.outcomes import foretold, with_outcomes
 from kar_aug.data.room import MEMORY, Room
 from kar_aug.data.samples import PAST_VALUE
-from kar_aug.errors import ConfigError
+from kar_aug.errors import ConfigError, DataError
 
 HOUR = 3600
 KINDS = ("view", "cart", "purchase")
@@ -47,11 +47,16 @@ def split_of(rows: list[tuple[int, int, int, str]], room: Room = MEMORY, hours: 
     )
 )
 def test_a_view_is_a_click_if_its_user_buys_its_item_within_the_window(rows: list[tuple[int, int, int, str]]) -> None:
+    before = split_interactions(log(rows), history=1)
+    settled = before["timestamp"] + 24 * HOUR <= before["timestamp"].max()
+    if not (settled & (before["part"] != "history") & (before["kind"] == "view")).any():
+        with pytest.raises(DataError, match="is true of no row|no sample is left"):
+            split_of(rows)
+        return
     split = split_of(rows)
     with tempfile.TemporaryDirectory() as folder:
         pd.testing.assert_frame_equal(split, split_of(rows, Room(Path(folder), memory=7 << 10)))
     end = split["timestamp"].max()
-    before = split_interactions(log(rows), history=1)
     assert (split["rating"] == (split["kind"] == "purchase")).all(), "an event of the past is what it said by itself"
     for row, was in zip(split.itertuples(), before.itertuples(), strict=True):
         bought = split[
@@ -64,6 +69,20 @@ def test_a_view_is_a_click_if_its_user_buys_its_item_within_the_window(rows: lis
         else:
             follows = bought.between(row.timestamp, row.timestamp + 24 * HOUR).any()
             assert row.part == was.part and row.label == follows
+
+
+@pytest.mark.parametrize(
+    ("samples", "hours", "said"),
+    [
+        ("kind == 'look'", 24, "is true of no row"),
+        ("kind == 'view'", 9600, "of 400 days after it ends later than the log"),
+    ],
+)
+def test_where_no_sample_is_left_it_says_why(samples: str, hours: float, said: str) -> None:
+    split = split_interactions(log([(user, 0, hour, "view") for user in range(30) for hour in range(4)]), history=1)
+    with pytest.raises(DataError, match="samples") as error:
+        with_outcomes(split, samples, hours * HOUR)
+    assert said in str(error.value)
 
 
 def test_without_a_window_a_sample_is_what_its_row_says() -> None:

@@ -18,6 +18,7 @@ from kar_aug.data.labels import where
 from kar_aug.data.room import MEMORY, Room, series
 from kar_aug.data.split import PARTS, UNLABELLED, distinct, part_codes
 from kar_aug.data.times import seconds
+from kar_aug.errors import DataError
 
 FORETOLD = 0.5  # by so much more clicks than others come soon after an event of their user and item: steps of one visit
 _DAY = 86_400.0
@@ -40,7 +41,7 @@ def with_outcomes(
         room: where long columns are put.
 
     Raises:
-        DataError: The expression cannot be evaluated.
+        DataError: The expression cannot be evaluated, or no sample is left.
     """
     own, part = split["label"].to_numpy(np.float32), split["part"]
     chosen = (
@@ -49,6 +50,7 @@ def with_outcomes(
     time = split["timestamp"]
     label, codes = room.empty(len(split), np.float32), room.empty(len(split), np.int8)
     user, item = (distinct(split[f"{entity}_id"], room)[1] for entity in ("user", "item"))
+    left = 0
     end = max((float(seconds(time.iloc[block]).max()) for block in room.blocks(len(split))), default=0.0)
     for block in room.blocks_of_users(user):
         before, says, at = part_codes(part.iloc[block]), own[block], seconds(time.iloc[block])
@@ -57,12 +59,25 @@ def with_outcomes(
         if window is not None:
             says = _followed(user[block], item[block], at, says > 0, window).astype(np.float32)
             kept &= at + window <= end
+        left += int(kept.sum())
         label[block] = np.where(kept, says, np.where(is_sample, np.nan, own[block]))
         codes[block] = np.where((before < 0) | (is_sample & ~kept), len(PARTS), before)
     room.let_go()
+    if not left:
+        raise _none_left(samples, chosen, window)
     parts = pd.Categorical.from_codes(codes, pd.Index([*PARTS, UNLABELLED]), ordered=True)
     rating = {} if "rating" in split else {"rating": series(own)}
     return split.assign(label=series(label), part=parts, **rating)
+
+
+def _none_left(samples: str | None, chosen: Mask, window: float | None) -> DataError:
+    if not chosen.any():
+        return DataError(f"[data] samples: {samples!r} is true of no row. See its columns: kar-aug inspect --data")
+    days = f" of {window / _DAY:g} days" if window is not None else ""
+    return DataError(
+        f"[data] samples, conversion_window: no sample is left. All that is chosen is in the histories, or the window{days} "
+        "after it ends later than the log, so that nobody knows yet what becomes of it. Choose a shorter one."
+    )
 
 
 def foretold(user: npt.NDArray[Any], item: npt.NDArray[Any], at: Seconds, clicked: Mask) -> tuple[int, int]:
