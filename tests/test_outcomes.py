@@ -50,7 +50,7 @@ def test_a_view_is_a_click_if_its_user_buys_its_item_within_the_window(rows: lis
     before = split_interactions(log(rows), history=1)
     settled = before["timestamp"] + 24 * HOUR <= before["timestamp"].max()
     if not (settled & (before["part"] != "history") & (before["kind"] == "view")).any():
-        with pytest.raises(DataError, match="is true of no row|no sample is left"):
+        with pytest.raises(DataError, match=r"is true of no row|no sample is left"):
             split_of(rows)
         return
     split = split_of(rows)

@@ -75,8 +75,8 @@ def _none_left(samples: str | None, chosen: Mask, window: float | None) -> DataE
         return DataError(f"[data] samples: {samples!r} is true of no row. See its columns: kar-aug inspect --data")
     days = f" of {window / _DAY:g} days" if window is not None else ""
     return DataError(
-        f"[data] samples, conversion_window: no sample is left. All that is chosen is in the histories, or the window{days} "
-        "after it ends later than the log, so that nobody knows yet what becomes of it. Choose a shorter one."
+        "[data] samples, conversion_window: no sample is left. All that is chosen is in the histories, or the window"
+        f"{days} after it ends later than the log, so that nobody knows yet what becomes of it. Choose a shorter one."
     )
 
 
