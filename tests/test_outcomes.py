@@ -38,6 +38,7 @@ def split_of(rows: list[tuple[int, int, int, str]], room: Room = MEMORY, hours: 
     return with_outcomes(split, "kind == 'view'", window, room)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
@@ -131,6 +132,7 @@ def test_no_past_shows_what_became_of_an_event_only_later(tmp_path: Path) -> Non
     assert np.isin(worth.round(5), np.r_[0.0, none].astype(np.float32).round(5)).all(), "padding, or nothing bought"
 
 
+@pytest.mark.slow
 def test_check_says_that_rows_tell_each_other_apart_and_what_to_set(tmp_path: Path) -> None:
     (trap,) = [t for t in project(tmp_path / "a").check().traps if "tell kinds of rows apart" in t.text]
     assert (
