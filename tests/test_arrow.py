@@ -103,14 +103,19 @@ def test_a_wrong_row_is_a_status(project: Project, chat_server: ChatServer) -> N
         Ask(project)(pa.RecordBatch.from_pylist(rows).drop_columns(["version"]))
 
 
-def test_a_task_that_is_tried_again_does_not_pay_again_for_what_came_to_nothing(
-    project: Project, chat_server: ChatServer
-) -> None:
+def asked_before(project: Project, chat_server: ChatServer) -> tuple[pa.RecordBatch, Ask]:
+    """Prompts of which one was rejected and one came to nothing, and what asks those again."""
     chat_server.behaviour = refusing_some
     batch = prompt_batch(prompts(10))
     Ask(project)(batch)
     time.sleep(1.1)  # moments are whole seconds
-    again = Ask(project, retry_failed=True)
+    return batch, Ask(project, retry_failed=True)
+
+
+def test_a_task_that_is_tried_again_does_not_pay_again_for_what_came_to_nothing(
+    project: Project, chat_server: ChatServer
+) -> None:
+    batch, again = asked_before(project, chat_server)
     for _ in range(2):
         done = copy_of(again)(batch).to_pylist()
         assert [row["status"] for row in done[3:6]] == ["rejected", "empty", "ok"]
@@ -120,11 +125,7 @@ def test_a_task_that_is_tried_again_does_not_pay_again_for_what_came_to_nothing(
 def test_of_two_copies_of_a_task_that_looked_at_the_same_time_one_pays_again(
     project: Project, chat_server: ChatServer
 ) -> None:
-    chat_server.behaviour = refusing_some
-    batch = prompt_batch(prompts(10))
-    Ask(project)(batch)
-    time.sleep(1.1)  # moments are whole seconds
-    again = Ask(project, retry_failed=True)
+    batch, again = asked_before(project, chat_server)
     one, other = copy_of(again), copy_of(again)
     look = one._retried
 

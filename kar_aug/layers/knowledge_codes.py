@@ -20,6 +20,7 @@ from kar_aug.layers.ids import Kind, as_ids, kind_of
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.lookup import constant, positions, sorted_keys, values_of
 from kar_aug.layers.new_ids import NO_KEY, placed, with_texts
+from kar_aug.layers.one_source import OneSource
 
 _SPARE = "Make room when the layer is made: spare=..."
 _NOT_YET = -1  # in all of a table, until it is loaded
@@ -27,7 +28,7 @@ Array = npt.NDArray[Any]
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
-class KnowledgeCodes(keras.layers.Layer):
+class KnowledgeCodes(OneSource, keras.layers.Layer):
     """Looks the semantic ids of ids up, piece by piece: each level, and hashed prefixes (`kar_aug.codes.Pieces`).
 
     Nothing is trained, and no vector is there: the table, one row of small integers an id, is saved with the model. An
@@ -119,20 +120,6 @@ class KnowledgeCodes(keras.layers.Layer):
     def kind(self) -> Kind:
         """Of the ids that it is looked up by (`ids.Kind`)."""
         return self._saved["ids"] if self._saved["raw"] else int(self._saved["vocabulary"]) - 1
-
-    @property
-    def kinds(self) -> dict[str, Kind]:
-        """{source: `kind`}."""
-        return {self.source_name: self.kind}
-
-    @property
-    def added_texts(self) -> dict[str, list[str]]:
-        """{source: its ids that `update` added, where these are texts}."""
-        return {self.source_name: list(self._saved.get("texts", ()))}
-
-    def keys(self) -> dict[str, npt.NDArray[np.int64]]:
-        """{source: the keys of its raw ids}, as `PrestoredAugmentation` has them; nothing where ids are places."""
-        return {} if self._keys is None else {self.source_name: values_of(self._keys)}
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)

@@ -17,6 +17,7 @@ from kar_aug.layers.ids import Kind, as_ids
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.lookup import constant, is_sequence, not_padding, output_shape, positions, shape_like, values_of
 from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed, with_texts
+from kar_aug.layers.one_source import OneSource
 from kar_aug.layers.saved_weights import weights_for
 from kar_aug.layers.source import Given, note_loaded, read
 
@@ -26,7 +27,7 @@ V = TypeVar("V", bound="KnowledgeVectors")
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
-class KnowledgeVectors(keras.layers.Layer):
+class KnowledgeVectors(OneSource, keras.layers.Layer):
     """Looks the knowledge vectors of ids up, ready to be compared with each other: their product is a cosine.
 
         ready = directions (vector - mean), divided by its length
@@ -148,20 +149,6 @@ class KnowledgeVectors(keras.layers.Layer):
     def kind(self) -> Kind:
         """Of the ids that it is looked up by (`ids.Kind`)."""
         return self._saved.get("ids") if self._saved["raw"] else int(self._saved["vocabulary"]) - 1
-
-    @property
-    def kinds(self) -> dict[str, Kind]:
-        """{source: `kind`}."""
-        return {self.source_name: self.kind}
-
-    @property
-    def added_texts(self) -> dict[str, list[str]]:
-        """{source: its ids that `update` added, where these are texts}."""
-        return {self.source_name: list(self._saved.get("texts", ()))}
-
-    def keys(self) -> dict[str, npt.NDArray[np.int64]]:
-        """{source: the keys of its raw ids}, as `PrestoredAugmentation` has them; nothing where ids are places."""
-        return {} if self._keys is None else {self.source_name: values_of(self._keys)}
 
     @property
     def coverage(self) -> float | None:
