@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import same_on_keras_3
 
 from kar_aug import KnowledgeAugmentation, KnowledgeTable, StoreError, VectorStore, load_model, refresh
 from kar_aug._keras import keras
@@ -16,7 +17,7 @@ from kar_aug.cache import StoreSpec
 from kar_aug.cache.vectors.preparation import Preparation
 from kar_aug.layers import KnowledgeSimilarity, KnowledgeVectors
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
 
 
 def vectors_in_a_cone(count: int, dimension: int, seed: int = 0) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import same_on_keras_3
 from support.training import examples
 
 from kar_aug._keras import keras, tf
@@ -20,7 +21,7 @@ from kar_aug.layers import (
     SimilarityFeatures,
 )
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
 
 
 @st.composite
