@@ -26,4 +26,4 @@ def test_what_is_to_hold_on_both_holds_on_keras_3(pytestconfig: pytest.Config) -
     done = subprocess.run(command, env=environment, cwd=tests.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed and int(passed[1]) > 100, done.stdout
+    assert passed and int(passed[1]) > 50, done.stdout
