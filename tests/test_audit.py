@@ -433,7 +433,9 @@ def kar_aug(*arguments: str) -> Result:
 @pytest.mark.usefixtures("step_by_step")
 def test_the_command_explains_and_compare_refuses(folder: Path) -> None:
     settings = (folder / "kar.toml").read_text()  # the fewer inputs, the sooner a model is built
-    (folder / "kar.toml").write_text(settings.replace("[data]", "[data]\nevent_features = []"))
+    (folder / "kar.toml").write_text(
+        settings.replace("[data]", "[data]\nevent_features = []").replace("epochs = 2", "epochs = 1")
+    )
     opened = load(folder)
     for source in ("user", "item"):
         answer(opened, source)
@@ -451,7 +453,7 @@ def test_the_command_explains_and_compare_refuses(folder: Path) -> None:
     assert refused.exit_code == 2 and "Traceback" not in refused.output
     assert "The comparison would be worthless" in refused.output and "kar-aug audit" in refused.output
     assert not (folder / ".kar/report.html").exists()
-    done = kar_aug("compare", "--unaudited", "--epochs", "1")
+    done = kar_aug("compare", "--unaudited")
     assert done.exit_code == 0, done.output
     assert "the comparison ran with --unaudited" in (folder / ".kar/report.html").read_text()
     assert "The comparison ran with --unaudited" in (folder / ".kar/results.md").read_text()

@@ -446,10 +446,9 @@ tables, workdir, tests = sys.argv[1:]
 sys.path.insert(0, tests)
 from support.workspaces import opened
 from kar_aug.compare import compare
-if __name__ == "__main__":
-    counted = {"protocol": "counting:counted"}
-    workspace = opened(Path(tables), Path(workdir), counted, knowledge=[], jobs=2, seeds=3, epochs=6, patience=6)
-    compare(workspace, on_event=lambda event: print(event.done, flush=True))
+counted = {"protocol": "counting:counted"}
+workspace = opened(Path(tables), Path(workdir), counted, knowledge=[], jobs=2, seeds=3, epochs=6, patience=6)
+compare(workspace, on_event=lambda event: print(event.done, flush=True))  # in no `if __name__ == "__main__"`
 """
 
 

@@ -31,7 +31,7 @@ def printed(notebook: Any) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", table(FEWER, "6_your_own_tables"))
+@pytest.mark.parametrize("name", table(FEWER, "5_add_the_layer"))
 def test_a_notebook_runs_from_its_first_cell_to_its_last(name: str, tmp_path: Path) -> None:
     nbclient, notebook = pytest.importorskip("nbclient"), read(name)
     shown = printed(notebook)
