@@ -30,6 +30,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+from support import exhaustive
 from support.jobs import Nursery
 from support.workspaces import LEARNING, opened
 
@@ -51,6 +52,10 @@ LONGEST = (
     "test_keras_3", "test_demo", "test_compare", "test_backbones", "test_plugins", "test_exporting", "test_project",
     "test_cli", "test_report", "test_vector_store",
 )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    exhaustive.everything = "not exhaustive" not in config.option.markexpr
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

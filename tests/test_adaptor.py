@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.exhaustive import same_on_keras_3, table
-from support.training import examples
+from support.exhaustive import examples, same_on_keras_3, table
 
 from kar_aug import KnowledgeAugmentation
 from kar_aug._keras import keras, tf
