@@ -11,7 +11,7 @@ from support.exhaustive import same_on_keras_3
 from kar_aug._keras import keras
 from kar_aug.compare.adam import FusedAdam
 
-pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 IDS = np.random.default_rng(0).integers(0, 20, (64, 3)).astype(np.int32)
 
 

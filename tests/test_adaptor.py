@@ -15,7 +15,7 @@ from kar_aug import KnowledgeAugmentation
 from kar_aug._keras import keras, tf
 from kar_aug.layers import HybridExpertAdaptor
 
-pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 
 
 def weights_by_name(adaptor: Any) -> dict[str, np.ndarray]:

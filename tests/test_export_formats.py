@@ -19,7 +19,7 @@ from kar_aug.layers import KnowledgeCodes, KnowledgeVectors
 from kar_aug.models.export import export
 from kar_aug.models.texts import texts_of
 
-pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 layers = keras.layers
 NAMES = ["a", "ü", "it's", "", "x y"]
 NUMBERS = [0, 3, 2**40, -7]

@@ -15,7 +15,7 @@ from kar_aug._keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.layers import HybridExpertAdaptor, KnowledgeVectors, MaskedMean
 
-pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 VECTORS = np.random.default_rng(0).normal(size=(30, 5)).astype("float32")
 
 

@@ -17,7 +17,7 @@ from kar_aug.cache import StoreSpec
 from kar_aug.cache.vectors.preparation import Preparation
 from kar_aug.layers import KnowledgeSimilarity, KnowledgeVectors
 
-pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 
 
 def vectors_in_a_cone(count: int, dimension: int, seed: int = 0) -> np.ndarray:

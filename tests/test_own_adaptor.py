@@ -18,7 +18,7 @@ from kar_aug.cache import StoreSpec
 from kar_aug.layers import AdaptorSettings, HybridExpertAdaptor
 from kar_aug.models import export
 
-pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 SOURCES = {"user": 5, "item": 3}
 FILES = {
     "sequential": [".keras"],

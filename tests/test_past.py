@@ -21,7 +21,7 @@ from kar_aug.data.features import Feature
 from kar_aug.layers import KnowledgeSimilarity
 from kar_aug.registry import INJECTIONS
 
-pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 USERS, ITEMS, GENRES, LENGTH, WIDTH = 20, 400, 8, 10, 4
 CODES = (Feature("user_id", USERS), Feature("item_id", ITEMS), Feature("hist_item_id", ITEMS, length=LENGTH))
 KEYS = (

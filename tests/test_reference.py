@@ -15,7 +15,7 @@ from kar_aug import KnowledgeAugmentation, KnowledgeTable
 from kar_aug._keras import tf
 from kar_aug.registry import ADAPTORS
 
-pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 Arrays = dict[str, np.ndarray]
 
 

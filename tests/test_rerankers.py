@@ -19,7 +19,7 @@ from kar_aug.backbones.reranking import LOSSES, ListFeatures
 from kar_aug.data.features import Feature
 from kar_aug.registry import RERANKERS
 
-pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 SIZE, ITEMS, EVENTS, WIDTH = 4, 9, 3, 4
 FEATURES = ListFeatures(
     items=[Feature("item_id", ITEMS), Feature("genres", 5, 2), Feature("price"), Feature("item", ITEMS, is_key=True)],

@@ -20,7 +20,7 @@ from kar_aug.layers import (
     SimilarityFeatures,
 )
 
-pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 
 
 @st.composite

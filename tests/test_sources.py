@@ -15,7 +15,7 @@ from kar_aug._keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.registry import ADAPTORS
 
-pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 
 
 def store(path: Path, ids: list[Any], dimension: int = 4) -> VectorStore:

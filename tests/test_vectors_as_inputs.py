@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import same_on_keras_3
 from support.training import predicted
 
 from kar_aug import KnowledgeAugmentation, VectorStore, augment, load_model
@@ -73,6 +74,7 @@ def said(model: Any, data: Any) -> np.ndarray:
 BOTH = {"item_id": ["item_id", "hist_item_id"]}
 
 
+@same_on_keras_3
 def test_training_from_disk_is_training_with_a_table(store: VectorStore, tmp_path: Path) -> None:
     of_table = augment(base(), knowledge(store), inputs=BOTH)
     of_disk = augment(base(), knowledge(store), inputs=BOTH, vectors="input")

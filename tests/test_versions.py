@@ -20,7 +20,7 @@ from kar_aug.layers import KnowledgeVectors
 from kar_aug.models import split
 from kar_aug.models.augmented import augmented_store
 
-pytestmark = [pytest.mark.both_keras, *same_on_keras_3]
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 IDS = list(range(1, 9))
 VECTORS = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
 

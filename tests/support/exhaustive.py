@@ -38,4 +38,4 @@ def examples(number: int) -> int:
 
 # Of tests for both Keras APIs, those that compute the same with the same TensorFlow on either: once is enough, but for
 # `make test-all`. What Keras itself does (saving, graphs of layers, training, exporting) is tested on both.
-same_on_keras_3 = [pytest.mark.exhaustive] if ON_KERAS_3 else []
+same_on_keras_3 = pytest.mark.exhaustive if ON_KERAS_3 else pytest.mark.both_keras
