@@ -63,7 +63,7 @@ def pytest_collection_finish() -> None:
     """What was imported stays: it need not be looked through whenever a model leaves garbage, a 20th of the time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(20_000, 10, 10)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
