@@ -41,6 +41,7 @@ from kar_aug import Project, VectorStore
 from kar_aug.arrow import Ask, Render, prompt_batch
 from kar_aug.arrow.rows import rows_of
 from kar_aug.cache import Answer, Link, TextCache
+from kar_aug.cache.texts.tables import RULES
 from kar_aug.config import LanguageModel
 from kar_aug.encode import encode
 from kar_aug.generate import generate
@@ -274,7 +275,9 @@ def fill(path: Path, count: int) -> None:
             pairs = []
             for prompt in some:
                 question = Question.of(model, prompt)
-                answer = Answer(question.key, "ok", "Likes dramas. " * 20, MODEL, prompt.messages, 7, 3, raw=b"{}")
+                answer = Answer(
+                    question.key, "ok", "Likes dramas. " * 20, MODEL, prompt.messages, 7, 3, raw=b"{}", rules=RULES
+                )
                 pairs.append((answer, [Link("user", prompt.entity_id, question.key, "v1")]))
             cache.put_many(pairs)
 
