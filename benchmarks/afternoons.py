@@ -1,6 +1,6 @@
 """From a folder of files to a verdict, as a stranger does it: every command, its time, its bill, and what it ends with.
 
-    python benchmarks/afternoons.py [--folders news shop] [--users 2000] [--seeds 2] [--output .kar/afternoons]
+    python benchmarks/afternoons.py [--folders news shop] [--users 2000] [--seeds 5] [--output .kar/afternoons]
 
 The folders are those of strangers.py. A scripted server stands for the language model: what asking costs is real by
 tokens and prices (gpt-4o-mini's), and its seconds are not a provider's. A folder that is there goes on where it was.
@@ -31,8 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folders", nargs="+", choices=FOLDERS, default=list(FOLDERS))
     parser.add_argument("--users", type=int, default=2000)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path(".kar/afternoons"))
     chosen = parser.parse_args()
     rows = []
@@ -42,19 +41,19 @@ def main() -> None:
             if not folder.exists():
                 folder.mkdir(parents=True)
                 FOLDERS[name](folder, np.random.default_rng(0), chosen.users)
-            rows.append(_afternoon(folder, server, chosen.seeds, chosen.epochs))
+            rows.append(_afternoon(folder, server, chosen.seeds))
     print("\n| folder | " + " | ".join(f"{stage}, CPU s (s)" for stage in ("init", *STAGES)) + " | dollars |")
     print("| --- " * (len(STAGES) + 3) + "|")
     print("\n".join(rows))
 
 
-def _afternoon(folder: Path, server: OpenAIServer, seeds: int, epochs: int) -> str:
+def _afternoon(folder: Path, server: OpenAIServer, seeds: int) -> str:
     took = []
     if not (folder / "kar.toml").exists():
         took.append(_command(folder, "init", "--data", "."))
     settings = tomlkit.parse((folder / "kar.toml").read_text(encoding="utf-8"))
     settings["generate"]["base_url"] = server.base_url
-    settings["compare"].update({"seeds": seeds, "epochs": epochs})
+    settings["compare"]["seeds"] = seeds
     (folder / "kar.toml").write_text(tomlkit.dumps(settings), encoding="utf-8")
     took += [_command(folder, stage) for stage in STAGES]
     if len(took) == len(STAGES):  # the folder was there
