@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast bench storms docs wheel lint format clean
+.PHONY: help demo test test-all test-fast bench storms docs wheel lint format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,11 +18,16 @@ demo: $(VENV)/.installed  ## Run everything on MovieLens-100K with a small local
 PYTEST = TF_USE_LEGACY_KERAS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile \
 	--no-loadscope-reorder
 
-test: $(VENV)/.installed  ## Run the tests, on both Keras APIs where it matters
-	$(PYTEST)
+# Arguments of pytest: TESTS=tests/test_demo.py
+TESTS ?=
+test: $(VENV)/.installed  ## Run the tests, on both Keras APIs where it matters; of tables the cases that tell most
+	$(PYTEST) -m "not exhaustive" $(TESTS)
+
+test-all: $(VENV)/.installed  ## Run all: every model of DeepCTR, every format, all of both Keras APIs (before a release)
+	$(PYTEST) $(TESTS)
 
 test-fast: $(VENV)/.installed  ## Run those that neither train nor start processes, for daily work
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not exhaustive" $(TESTS)
 
 bench: $(VENV)/.installed  ## Measure, a table each; the answers of `make demo` are what is encoded
 	$(BIN)/python benchmarks/generation.py --quick
@@ -38,7 +43,6 @@ docs: $(VENV)/.docs  ## Build the documentation into build/site, without a warni
 	$(BIN)/python docs/settings.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-TESTS ?=
 wheel:  ## Build sdist and wheel, and test the wheel in an empty environment (PYTHON=python3.13 TESTS='-m "not slow"')
 	.ci/wheel $(PYTHON) $(TESTS)
 

@@ -78,10 +78,15 @@ __all__ = ["__version__", *_NAMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return getattr(importlib.import_module(_NAMES[name]), name)
-    if name in _PACKAGES:
-        return importlib.import_module(f"kar_aug.{name}")
+    try:
+        if name in _NAMES:
+            return getattr(importlib.import_module(_NAMES[name]), name)
+        if name in _PACKAGES:
+            return importlib.import_module(f"kar_aug.{name}")
+    except ModuleNotFoundError as error:  # tables and prompts: whatever else an extra brings says so itself
+        from kar_aug.errors import MissingDependencyError
+
+        raise MissingDependencyError.named(error, "cli") from None
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -6,8 +6,10 @@ of its own. What takes long to make and is only read is made once for all of the
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
+import re
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -22,12 +24,14 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+from support import exhaustive
 from support.jobs import Nursery
 from support.workspaces import LEARNING, opened
 
@@ -51,6 +55,17 @@ LONGEST = (
 )  # fmt: skip
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    exhaustive.everything = "not exhaustive" not in config.option.markexpr
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: it need not be looked through whenever a model leaves garbage, a 20th of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
@@ -62,10 +77,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """`make test-fast` does not even import files of which it runs nothing: TensorFlow takes longer than a file."""
-    if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
+    if "not slow" not in config.option.markexpr or collection_path.suffix != ".py":
         return None
-    slow = collection_path.stem in SLOW_FILES or "\npytestmark = pytest.mark.both_keras" in collection_path.read_text()
-    return slow or None
+    slow = collection_path.stem in SLOW_FILES or re.search(
+        r"\npytestmark = .*\.both_keras", collection_path.read_text()
+    )
+    return bool(slow) or None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -153,6 +170,21 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
 
 settings.register_profile("ours", deadline=None)  # how long an example takes depends on who else is at work
 settings.load_profile("ours")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real one, for all tests of a module: to start one takes seconds. An event loop runs meanwhile."""
+    api = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("there is no Chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import same_on_keras_3
 
 from kar_aug._keras import keras
 from kar_aug.compare.adam import FusedAdam
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 IDS = np.random.default_rng(0).integers(0, 20, (64, 3)).astype(np.int32)
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.training import examples
+from support.exhaustive import examples, same_on_keras_3, table
 
 from kar_aug import KnowledgeAugmentation
 from kar_aug._keras import keras, tf
 from kar_aug.layers import HybridExpertAdaptor
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 
 
 def weights_by_name(adaptor: Any) -> dict[str, np.ndarray]:
@@ -176,7 +176,7 @@ def test_dropout_is_for_training_and_a_regularizer_for_kernels() -> None:
     assert float(sum(model.losses)) == pytest.approx(0.1 * sum((k**2).sum() for k in kernels), rel=1e-5)
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])
+@pytest.mark.parametrize("suffix", table([".keras", ".h5", ".weights.h5"], ".keras"))
 def test_saving_and_loading_keeps_every_weight(tmp_path: Path, suffix: str) -> None:
     def model() -> Any:
         inputs = {name: keras.Input((4,), name=name) for name in ("user", "item")}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import table
 from support.training import predicted
 
 from kar_aug import (
@@ -405,7 +406,7 @@ def said(model: Any, values: Mapping[str, Any]) -> list[Any]:
 OWNERS = [two_tower, mmoe, sequential, keys_of_ones_own, tab_transformer, ragged_ranker]
 
 
-@pytest.mark.parametrize("made", OWNERS, ids=lambda made: made.__name__)
+@pytest.mark.parametrize("made", table(OWNERS, two_tower, tab_transformer), ids=lambda made: made.__name__)
 def test_the_models_of_other_owners_go_all_the_way(made: Any, tmp_path: Path) -> None:
     base, layer, options = made(tmp_path)
     values, weights = fed(base), len(base.weights)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.training import examples, predicted, ready
+from support.exhaustive import examples
+from support.training import predicted, ready
 
 from kar_aug import (
     KnowledgeAugmentation,

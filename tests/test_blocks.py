@@ -151,12 +151,15 @@ def test_the_last_block_waits_until_it_is_full_unless_it_is_wanted_at_once(folde
 def test_compare_gives_each_sample_what_was_known_before_it_and_the_report_tells_by_age(
     folder: Path, server: OpenAIServer
 ) -> None:
+    from support.training import step_by_step
+
     from kar_aug.compare.experiment import Experiment
 
     made()
     write_log(20)
     project = made()
-    compared = project.compare()
+    with step_by_step():
+        compared = project.compare()
     (arm,) = [arm for arm in compared.comparison.arms if not arm.is_base]
     experiment: Experiment = compared.comparison.experiment
     samples, table = experiment.samples_of(arm, 0), experiment.tables(arm, 0)["user"]

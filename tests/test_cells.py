@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 from support.small_tables import EVENTS, GENRES, ITEMS, assert_same, prompts, samples
 
 from kar_aug.audit import statistics
@@ -32,7 +33,7 @@ LISTS = [None if cell is None else cell.split("|") for cell in GENRES]
 WORDS = st.text(st.characters(exclude_characters="|", codec="utf-8"), min_size=1, max_size=6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=5))
 def test_a_list_is_what_bars_separate(words: list[str]) -> None:
     joined = "|".join(words)
@@ -162,7 +163,7 @@ def test_imported_ids_are_of_the_type_of_the_data(tmp_path: Path, cache: TextCac
         import_texts(tmp_path / "c.csv", cache, {"item": [7], "user": [1]})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.text(st.characters(exclude_categories=[]), max_size=8))
 def test_no_text_of_a_table_is_one_that_cannot_be_sent(text: str) -> None:
     clean(text).encode()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 
 from kar_aug import EncodingError, StoreError, VectorStore
 from kar_aug.cache import StoreSpec
@@ -58,7 +59,7 @@ def test_each_level_leaves_less_of_the_vectors_and_the_seed_decides_the_codes(km
     assert not np.array_equal(ResidualKMeans.fit(known, levels=3, size=6, seed=1).codebooks, kmeans.codebooks)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 30), levels=st.integers(1, 4), size=st.integers(1, 9))
 def test_a_code_is_the_nearest_centre_of_what_the_levels_before_leave(
     seed: int, count: int, levels: int, size: int
@@ -85,7 +86,7 @@ def test_what_cannot_be_coded_is_said(kmeans: ResidualKMeans) -> None:
         ResidualKMeans.fit(vectors(9), levels=0)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(data=st.data())
 def test_codes_and_digit_are_an_items_alone_and_no_digit_ever_changes(data: st.DataObject) -> None:
     levels = data.draw(st.integers(1, 3))
@@ -119,7 +120,7 @@ def test_a_bundle_is_read_as_it_was_made(store: VectorStore) -> None:
         codes.with_prefix([1, 1, 1, 1])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(seed=st.integers(0, 99), batches=st.lists(st.integers(0, 20), min_size=1, max_size=3), text=st.booleans())
 def test_an_update_gives_codes_to_new_items_and_moves_none(
     tmp_path_factory: pytest.TempPathFactory, seed: int, batches: list[int], text: bool
@@ -227,7 +228,7 @@ def test_a_report_counts_what_is_shared_and_finds_neighbours(tmp_path: Path) -> 
     assert "12 items: 0.0% have their codes alone; 12 share them" in str(told) and len(told.frame) == 2
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(data=st.data())
 def test_pieces_are_equal_where_prefixes_are_and_fit_their_embeddings(data: st.DataObject) -> None:
     levels, size = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from support.exhaustive import left_out, table
 from support.workspaces import COUNTING, LEARNING, opened
 
 from kar_aug._keras import IS_KERAS_3
@@ -160,7 +161,7 @@ def test_injections_are_arms_of_what_knows_items_and_controls_enter_by_each() ->
     ], "what is compared differs in the vectors alone"
 
 
-@pytest.mark.parametrize("backbone", ["DeepFM", "DIN", "FiBiNET"])
+@pytest.mark.parametrize("backbone", table(["DeepFM", "DIN", "FiBiNET"], "DIN"))
 def test_knowledge_of_the_events_reaches_every_backbone(workspace: Workspace, backbone: str) -> None:
     experiment = Experiment(workspace)
     samples, settings = experiment.samples(0), workspace.config.compare.training
@@ -308,7 +309,7 @@ def test_a_log_of_clicks_alone_is_an_error_until_negatives_are_drawn_which_is_sa
     assert 0.6 < found.drawn < 0.8 and "of the rows are negatives that were drawn" in headlines(found)[0]
 
 
-@pytest.mark.parametrize(("rows", "least"), [(40, 0.7), (4000, 0.52), (4_000_000, 0.505)])
+@pytest.mark.parametrize(("rows", "least"), [(40, 0.7), (4000, 0.52), left_out(4_000_000, 0.505)])
 def test_the_fewer_rows_the_more_chance_can_do(rows: int, least: float) -> None:
     label = (np.arange(rows) % 2).astype(np.float32)
     guesses = [metrics.auc(label, np.random.default_rng(seed).random(rows)) for seed in range(20 if rows < 5000 else 1)]
@@ -453,10 +454,9 @@ tables, workdir, tests = sys.argv[1:]
 sys.path.insert(0, tests)
 from support.workspaces import opened
 from kar_aug.compare import compare
-if __name__ == "__main__":
-    counted = {"protocol": "counting:counted"}
-    workspace = opened(Path(tables), Path(workdir), counted, knowledge=[], jobs=2, seeds=3, epochs=6, patience=6)
-    compare(workspace, on_event=lambda event: print(event.done, flush=True))
+counted = {"protocol": "counting:counted"}
+workspace = opened(Path(tables), Path(workdir), counted, knowledge=[], jobs=2, seeds=3, epochs=6, patience=6)
+compare(workspace, on_event=lambda event: print(event.done, flush=True))  # in no `if __name__ == "__main__"`
 """
 
 

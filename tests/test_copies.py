@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import table
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, PrestoredAugmentation, StoreError, VectorStore, load_model, prestore, refresh
@@ -38,7 +39,7 @@ def model(item: Any = VECTORS, raw: Any = VECTORS) -> Any:
     )
 
 
-@pytest.mark.parametrize("form", ["clone_model", "from_config", "model_from_json"])
+@pytest.mark.parametrize("form", table(["clone_model", "from_config", "model_from_json"], "clone_model"))
 def test_a_copy_has_the_knowledge_and_new_weights(tmp_path: Path, form: str) -> None:
     items = store(tmp_path / "items")
     built = model(items.align([None, *range(3, 9)]), items)
@@ -61,7 +62,7 @@ def layers(model: Any, name: str) -> list[Any]:
     return [layer for layer in model.layers if layer.name == name]
 
 
-@pytest.mark.parametrize("kind", ["kar", "prestored", "frozen"])
+@pytest.mark.parametrize("kind", table(["kar", "prestored", "frozen"], "kar"))
 def test_a_copy_without_knowledge_says_so_until_it_has_weights(kind: str) -> None:
     built = model()
     if kind == "prestored":

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 
 from kar_aug.data import PARTS, Tables, as_of, load_tables, split_interactions
 from kar_aug.errors import DataError
@@ -97,7 +98,7 @@ def interactions(draw: st.DrawFn) -> pd.DataFrame:
     return frame
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(interactions(), st.integers(0, 8))
 def test_history_is_the_longest_early_part_that_ends_between_two_times(frame: pd.DataFrame, history: int) -> None:
     split = split_interactions(frame, history=history)
@@ -109,7 +110,7 @@ def test_history_is_the_longest_early_part_that_ends_between_two_times(frame: pd
         assert seen == [i < max(cuts) for i in range(len(times))]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(interactions(), st.integers(0, 8))
 def test_every_sample_is_later_than_all_that_the_prompt_saw(frame: pd.DataFrame, history: int) -> None:
     split = split_interactions(frame, history=history)
@@ -120,7 +121,7 @@ def test_every_sample_is_later_than_all_that_the_prompt_saw(frame: pd.DataFrame,
     assert (sides == 1).all(), "equal times of a user stay together"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(interactions(), st.integers(0, 3))
 def test_users_not_rows_are_split(frame: pd.DataFrame, seed: int) -> None:
     split = split_interactions(frame, validation=0.2, test=0.3, seed=seed)
@@ -134,7 +135,7 @@ def test_users_not_rows_are_split(frame: pd.DataFrame, seed: int) -> None:
     assert counts.get("test", 0) + counts.get("validation", 0) == round(0.5 * users)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(interactions())
 def test_temporal_cuts_are_the_same_for_all_users_and_keep_ties_together(frame: pd.DataFrame) -> None:
     split = split_interactions(frame, protocol="temporal", validation=0.2, test=0.2)
@@ -163,7 +164,7 @@ def test_a_user_of_one_span_has_history_or_samples_and_no_more() -> None:
     assert as_of(split).index.tolist() == [1]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(interactions(), st.integers(0, 8), st.sampled_from(["user", "temporal"]), st.randoms())
 def test_a_given_order_decides_where_timestamps_are_rough(
     frame: pd.DataFrame, history: int, protocol: str, random: Any
@@ -185,7 +186,7 @@ def test_a_timestamp_that_contradicts_the_order_is_raised() -> None:
     assert split_interactions(frame)["timestamp"].tolist() == [10, 30, 30]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(interactions())
 def test_the_same_seed_gives_the_same_split_and_leaves_the_input_alone(frame: pd.DataFrame) -> None:
     before = frame.copy(deep=True)

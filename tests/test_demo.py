@@ -12,7 +12,10 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from support.commands import kar_aug, use_one_core
+
+pytestmark = pytest.mark.exhaustive  # .ci/run runs it beside the storms, which wait
 
 # Fewer slots than questions, so that there is a moment when some are answered and others are not.
 ASKED = 9

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.commands import script
+from support.exhaustive import table
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # Fewer trainings than a reader is shown: what is tested is that it all goes.
@@ -30,7 +31,7 @@ def printed(notebook: Any) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FEWER)
+@pytest.mark.parametrize("name", table(FEWER, "5_add_the_layer"))
 def test_a_notebook_runs_from_its_first_cell_to_its_last(name: str, tmp_path: Path) -> None:
     nbclient, notebook = pytest.importorskip("nbclient"), read(name)
     shown = printed(notebook)

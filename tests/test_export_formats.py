@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import same_on_keras_3, table
 
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, augment, load_model, prestore
 from kar_aug._keras import IS_KERAS_3, keras, tf
@@ -18,7 +19,7 @@ from kar_aug.layers import KnowledgeCodes, KnowledgeVectors
 from kar_aug.models.export import export
 from kar_aug.models.texts import texts_of
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 layers = keras.layers
 NAMES = ["a", "ü", "it's", "", "x y"]
 NUMBERS = [0, 3, 2**40, -7]
@@ -132,7 +133,9 @@ RUNTIMES = {"savedmodel": in_tensorflow, "onnx": in_onnx, "tflite": in_tflite}
 
 
 @pytest.mark.parametrize(
-    "made", [places, integers, texts, histories, codes, similarities], ids=lambda made: made.__name__
+    "made",
+    table([places, integers, texts, histories, codes, similarities], places, codes),
+    ids=lambda made: made.__name__,
 )
 def test_every_format_says_what_keras_says(made: Any, tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)

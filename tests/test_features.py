@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 
 from kar_aug.config import DataConfig
 from kar_aug.data import Tables, split_interactions
@@ -217,7 +218,7 @@ events = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(rows=events, length=st.integers(1, 5), history=st.integers(0, 4), clicks=st.booleans())
 def test_a_sequence_is_the_latest_events_strictly_before(
     rows: list[tuple[str, int, int, int]], length: int, history: int, clicks: bool
@@ -243,7 +244,7 @@ def test_a_sequence_is_the_latest_events_strictly_before(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seconds=st.lists(st.integers(0, 10**9), min_size=1, max_size=20))
 def test_since_grows_by_one_as_the_time_doubles(seconds: list[int]) -> None:
     rows = [("a", 3, 0, 5), *(("a", 3, 1 + at, 5) for at in seconds)]

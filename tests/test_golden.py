@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import table
 
 from kar_aug._keras import IS_KERAS_3
 
@@ -59,7 +60,9 @@ def tables(samples: Samples) -> dict[str, KnowledgeTable]:
     return found
 
 
-@pytest.mark.parametrize("arm", GOLDEN, ids=lambda arm: arm.name)
+@pytest.mark.parametrize(
+    "arm", table(GOLDEN, LIKE, Arm("DIN", "both", BOTH, "mlp", "events")), ids=lambda arm: arm.name
+)
 def test_a_training_comes_to_what_it_did(arm: Arm, samples: Samples, tables: dict[str, KnowledgeTable]) -> None:
     found = result(arm, samples, tables)
     assert RESULTS_VERSION == VERSION and found == pytest.approx(GOLDEN[arm], abs=2e-3), (

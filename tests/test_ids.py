@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import same_on_keras_3
 from support.training import predicted
 
 from kar_aug import KnowledgeAugmentation, PrestoredAugmentation, VectorStore, load_model, prestore
@@ -14,7 +15,7 @@ from kar_aug._keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.layers import HybridExpertAdaptor, KnowledgeVectors, MaskedMean
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 VECTORS = np.random.default_rng(0).normal(size=(30, 5)).astype("float32")
 
 

@@ -163,6 +163,7 @@ assert said.getvalue() == "kar-aug: click is not installed. Install it with: pip
 @pytest.mark.parametrize(
     ("code", "blocked", "words"),
     [
+        ("from kar_aug import Project", "pandas", "pandas is not installed.*kar-aug\\[cli\\]"),
         ("import kar_aug.layers", "tensorflow", "tensorflow is not installed.*kar-aug\\[online\\]"),
         (
             "from kar_aug import TextCache",

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from support.exhaustive import table
 from support.logs import news, reviews, shop
 
 from kar_aug.cli import main
@@ -106,7 +107,7 @@ def test_ratings_with_texts(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("step_by_step")
-@pytest.mark.parametrize("name", LOGS)
+@pytest.mark.parametrize("name", table(LOGS, "shop"))
 def test_what_is_written_is_inspected_audited_and_compared(name: str, tmp_path: Path) -> None:
     started(name, tmp_path)
     project = Project.open(tmp_path / "kar.toml", compare=SMALL)

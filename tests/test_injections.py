@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import same_on_keras_3
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, load_model, prestore
@@ -20,7 +21,7 @@ from kar_aug.errors import ConfigError
 from kar_aug.layers import CandidateAndEvents, MaskedMean
 from kar_aug.registry import INJECTIONS
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 USERS, ITEMS, WIDTH = 6, 9, 4
 FEATURES = (
     Feature("user_id", USERS),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import same_on_keras_3
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model, refresh
@@ -20,7 +21,7 @@ from kar_aug.layers import KnowledgeCodes
 from kar_aug.models.find import knowledge_layers
 from kar_aug.registry import INJECTIONS
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 ITEMS, WIDTH = 9, 4
 SPEC = StoreSpec("encoder", 3)
 VOCABULARY = [None, *range(1, ITEMS)]  # of which 7 and 8 have no vector

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples, same_on_keras_3
 
 from kar_aug import KnowledgeAugmentation, KnowledgeTable, StoreError, VectorStore, load_model, refresh
 from kar_aug._keras import keras
@@ -16,7 +17,7 @@ from kar_aug.cache import StoreSpec
 from kar_aug.cache.vectors.preparation import Preparation
 from kar_aug.layers import KnowledgeSimilarity, KnowledgeVectors
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 
 
 def vectors_in_a_cone(count: int, dimension: int, seed: int = 0) -> np.ndarray:
@@ -35,7 +36,7 @@ def ready(vectors: np.ndarray, known: np.ndarray, components: int | None, centre
     return np.where(known[:, None], moved, 0)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(data=st.data())
 def test_similarities_are_products_of_vectors_made_ready(data: Any) -> None:
     draw, random = data.draw, np.random.default_rng(data.draw(st.integers(0, 10**6)))

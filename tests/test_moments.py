@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 
 from kar_aug.cache import StoreSpec, VectorStore
 from kar_aug.cache.vectors.moments import BEFORE_ALL, as_of_moment, moments
@@ -62,7 +63,7 @@ def histories(draw: st.DrawFn) -> list[Operation]:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(histories())
 def test_each_row_gets_the_last_version_before_it_whatever_was_done_to_the_store(history: list[Operation]) -> None:
     known: Known = {}

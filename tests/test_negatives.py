@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.building import build_samples
@@ -27,7 +28,7 @@ def clicks(rows: list[tuple[int, int, int]]) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 9)), min_size=3, max_size=40),
     count=st.integers(1, 4),

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 
 from kar_aug import Project
 from kar_aug.cli import main
@@ -39,7 +40,7 @@ def split_of(rows: list[tuple[int, int, int, str]], room: Room = MEMORY, hours: 
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 60), st.sampled_from(KINDS)),

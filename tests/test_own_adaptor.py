@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import same_on_keras_3
 from support.training import predicted, ready
 
 from kar_aug import GateUsage, KnowledgeAugmentation, VectorStore, augment, load_model, prestore, refresh
@@ -17,7 +18,7 @@ from kar_aug.cache import StoreSpec
 from kar_aug.layers import AdaptorSettings, HybridExpertAdaptor
 from kar_aug.models import export
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 SOURCES = {"user": 5, "item": 3}
 FILES = {
     "sequential": [".keras"],

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 
 from kar_aug.cache import STATUSES, Answer, Link, TextCache, merge
 from kar_aug.cache.texts.incoming import Brought
@@ -67,7 +68,7 @@ def test_prompts_can_be_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(st.tuples(ENTITY, TEXT, st.sampled_from(STATUSES)), max_size=8, unique_by=lambda row: repr(row[0])))
 def test_any_answer_comes_back(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int | str, str, str]]

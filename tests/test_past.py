@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import same_on_keras_3, table
 from support.training import ready
 
 from kar_aug import KnowledgeAugmentation, augment, export, load_model, prestore, refresh
@@ -20,7 +21,7 @@ from kar_aug.data.features import Feature
 from kar_aug.layers import KnowledgeSimilarity
 from kar_aug.registry import INJECTIONS
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 USERS, ITEMS, GENRES, LENGTH, WIDTH = 20, 400, 8, 10, 4
 CODES = (Feature("user_id", USERS), Feature("item_id", ITEMS), Feature("hist_item_id", ITEMS, length=LENGTH))
 KEYS = (
@@ -86,7 +87,7 @@ def plain() -> float:
     return trained(nothing, None)[1]
 
 
-@pytest.mark.parametrize("name", ["similarity+user-similarity", "attention", "retrieval"])
+@pytest.mark.parametrize("name", table(["similarity+user-similarity", "attention", "retrieval"], "attention"))
 def test_the_past_tells_of_items_that_nobody_saw_and_is_saved_and_served(
     name: str, plain: float, tmp_path: Path
 ) -> None:

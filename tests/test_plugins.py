@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.commands import fresh
+from support.training import step_by_step
 
 from kar_aug._keras import IS_KERAS_3
 
@@ -143,7 +144,8 @@ def project(own_tables: Path, tmp_path: Path) -> Path:
 def run(project: Path, *arguments: str) -> dict[str, Any]:
     """In a process that is new: entry points are read once."""
     (project / "script.py").write_text(SCRIPT)
-    done = fresh(project, "script.py", *arguments, PYTHONPATH=str(project.parent / "installed"))
+    with step_by_step():
+        done = fresh(project, "script.py", *arguments, PYTHONPATH=str(project.parent / "installed"))
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 

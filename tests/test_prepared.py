@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import every_kind
 from support.commands import kar_aug, refused
+from support.exhaustive import examples
 from support.small_tables import EVENTS, ITEMS, samples
 from support.workspaces import COUNTING
 
@@ -99,7 +100,7 @@ CELLS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     users=st.lists(st.lists(CELLS, min_size=2, max_size=8), min_size=3, max_size=6),
     names=st.sampled_from([lambda user: user - 1, "user {}".format, lambda user: 2**62 + user]),

@@ -18,6 +18,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from support.commands import script
+from support.exhaustive import table
+from support.training import step_by_step
 
 from kar_aug import ConfigError, DataError, GenerationError, LeakageError, Project, VectorStore, Watch
 from kar_aug.cache import Answer, Link, TextCache, answer_key
@@ -66,17 +68,19 @@ def opened(server: ChatServer | BatchServer | None = None, **changes: Any) -> Pr
 # The whole way
 
 
-def test_the_readmes_lines_and_the_example_do_the_whole_job(folder: Path, server: ChatServer) -> None:
+@pytest.mark.parametrize("jobs", table([1, 2], 1))
+def test_the_readmes_lines_and_the_example_do_the_whole_job(folder: Path, server: ChatServer, jobs: int) -> None:
     """As scripts without `if __name__ == "__main__"`, though trainings run in processes of their own."""
     settings = (folder / "kar.toml").read_text()
     address = f'[generate]\nbase_url = "{server.base_url}"\n'
     few = "[data]\nevent_features = []\n"  # the fewer inputs, the sooner a model is built
-    settings = settings.replace("[data]\n", few).replace("jobs = 1", "jobs = 2")
+    settings = settings.replace("[data]\n", few).replace("jobs = 1", f"jobs = {jobs}")
     (folder / "kar.toml").write_text(settings.replace("[generate]\n", address))
     items = pd.read_csv("items.csv")
     items.loc[7, "title"] = "Fargo (1996)"
     items.to_csv("items.csv", index=False)
-    example = script(folder, ROOT / "examples" / "2_the_whole_job.py", "kar.toml")
+    with step_by_step():
+        example = script(folder, ROOT / "examples" / "2_the_whole_job.py", "kar.toml")
     assert example.returncode == 0, example.stderr
     assert "100 asked, 0 already cached" in example.stdout and "items: 40 vectors of 26 by letters" in example.stdout
     assert "no leak found by" in example.stdout

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 from test_prompts_scenarios import older
 
 from kar_aug.data import Tables, split_interactions
@@ -162,7 +163,7 @@ def test_a_date_given_by_the_caller_cannot_leave_the_block_either() -> None:
     assert text.count("<") == 2 and len(text.splitlines()) == 5
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_any_title_is_one_line_and_the_letters_stay(title: str) -> None:
     text = item_text({"title": title, "genres": "G", "year": 1})

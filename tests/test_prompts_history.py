@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 
 from kar_aug.data import Tables, split_interactions
 from kar_aug.errors import ConfigError, PromptError
@@ -36,7 +37,7 @@ def frames() -> tuple[Tables, pd.DataFrame]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(history=st.lists(st.tuples(st.integers(0, 14), st.integers(1, 5)), max_size=30), count=st.integers(1, 12))
 def test_any_selection_shows_distinct_events_in_order_of_time(
     mode: str, history: list[tuple[int, int]], count: int

@@ -22,6 +22,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 
 from kar_aug.cli import main
 from kar_aug.data import load_tables
@@ -93,7 +94,7 @@ def test_a_separator_is_told_from_the_content_or_given(tmp_path: Path, separator
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(",;\t|"), st.lists(st.tuples(CELL, CELL), max_size=8), st.sampled_from(["\n", "\r\n"]))
 def test_whatever_stands_in_the_cells_the_separator_is_found(sep: str, rows: list[tuple[str, str]], end: str) -> None:
     file = io.StringIO()
@@ -302,7 +303,7 @@ VALUE = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(st.fixed_dictionaries({}, optional={"a": VALUE, "b": VALUE}), min_size=1, max_size=9), st.integers(1, 4)
 )
@@ -319,7 +320,7 @@ def test_batches_of_json_lines_hold_what_the_frame_holds(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(st.tuples(*[st.sampled_from(["", "1", "-7", "2.5", "x", "True", "001"])] * 3), min_size=1, max_size=9),
     st.integers(1, 4),

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.training import examples
+from support.exhaustive import examples, same_on_keras_3
 
 from kar_aug import KnowledgeAugmentation, KnowledgeTable
 from kar_aug._keras import tf
 from kar_aug.registry import ADAPTORS
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 Arrays = dict[str, np.ndarray]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.workspaces import LEARNING, opened
@@ -75,23 +75,19 @@ def test_tables_for_machines_and_for_pull_requests(comparison: Comparison, tmp_p
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
-def test_a_browser_shows_it_without_errors_requests_or_sideways_scrolling(report: Path, width: int) -> None:
-    api = pytest.importorskip("playwright.sync_api")
-    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser_path is None:
-        pytest.skip("there is no Chromium")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 844})
-        said: list[str] = []
-        asked: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(report.as_uri())
-        assert said == [] and [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        cut = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).length"
-        assert page.locator(".slices .wide").count() and page.locator(".slices .wide").evaluate_all(cut) == 0
-        assert page.locator("svg").first.bounding_box()["width"] > 300
-        browser.close()
+def test_a_browser_shows_it_without_errors_requests_or_sideways_scrolling(
+    browser: Any, report: Path, width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(report.as_uri())
+    assert said == [] and [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    cut = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).length"
+    assert page.locator(".slices .wide").count() and page.locator(".slices .wide").evaluate_all(cut) == 0
+    assert page.locator("svg").first.bounding_box()["width"] > 300
+    page.close()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import same_on_keras_3
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, load_model, prestore
@@ -18,7 +19,7 @@ from kar_aug.backbones.reranking import LOSSES, ListFeatures
 from kar_aug.data.features import Feature
 from kar_aug.registry import RERANKERS
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 SIZE, ITEMS, EVENTS, WIDTH = 4, 9, 3, 4
 FEATURES = ListFeatures(
     items=[Feature("item_id", ITEMS), Feature("genres", 5, 2), Feature("price"), Feature("item", ITEMS, is_key=True)],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.training import examples
+from support.exhaustive import examples, same_on_keras_3
 
 from kar_aug._keras import keras, tf
 from kar_aug.layers import (
@@ -20,7 +20,7 @@ from kar_aug.layers import (
     SimilarityFeatures,
 )
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 
 
 @st.composite

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import same_on_keras_3
 from support.training import predicted, ready
 
 from kar_aug import GateUsage, KnowledgeAugmentation, KnowledgeTable, StoreError, VectorStore, refresh
@@ -14,7 +15,7 @@ from kar_aug._keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.registry import ADAPTORS
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 
 
 def store(path: Path, ids: list[Any], dimension: int = 4) -> VectorStore:

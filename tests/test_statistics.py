@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 
 from kar_aug.compare import metrics
 from kar_aug.compare.statistics import delong, detectable, estimate, holm, paired_t, relative_improvement, wilcoxon
@@ -69,7 +70,7 @@ def _brute_force(label: np.ndarray, first: np.ndarray, second: np.ndarray) -> tu
     return placements[0][2], placements[1][2], float(np.sqrt(max(variance, 0)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 10**6), st.integers(4, 60), st.integers(1, 8))
 def test_delong_in_n_log_n_equals_delong_pair_by_pair(seed: int, rows: int, levels: int) -> None:
     random = np.random.default_rng(seed)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 
 from kar_aug.cache import Answer, Failure, Knowledge, TextCache, answer_key
 from kar_aug.cache.texts.cache import STATUSES
@@ -52,7 +53,7 @@ def shared_cache(
 NAMES = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(NAMES, st.text(), NAMES, st.sampled_from(STATUSES), st.integers(0, 2**31 - 1))
 def test_what_was_stored_comes_back(
     shared_cache: TextCache, key: str, text: str, asked: str, status: str, tokens: int
@@ -93,7 +94,7 @@ def test_a_key_changes_with_whatever_changes_the_answer() -> None:
 QUESTION = st.tuples(st.text(max_size=3), st.lists(st.text(max_size=3), max_size=3))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(QUESTION, QUESTION)
 def test_different_questions_have_different_keys(one: tuple[str, list[str]], other: tuple[str, list[str]]) -> None:
     keys = [answer_key(model, [{"content": text} for text in texts], {}) for model, texts in (one, other)]

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 from support.small_tables import EVENTS, ITEMS, prompts
 
 from kar_aug._times import latest
@@ -56,7 +57,7 @@ WRITTEN: dict[str, Any] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", WRITTEN)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(given=st.lists(MOMENTS, min_size=1, max_size=5))
 def test_a_moment_is_the_same_however_it_was_written(form: str, given: list[datetime.datetime]) -> None:
     at = pd.Series(pd.to_datetime(given).astype("datetime64[us]"))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.exhaustive import examples
 from support.small_tables import EVENTS, ITEMS, assert_same, prompts, samples
 
 from kar_aug.data import Tables, as_of, split_interactions
@@ -54,7 +55,7 @@ def test_what_has_a_type_of_its_own_stays_as_it_is() -> None:
     assert found["ok"].tolist() == [True, None] and list(map(clean, found["ok"])) == ["True", ""]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=6), st.booleans())
 def test_integers_that_were_written_as_text_are_these_integers(numbers: list[int], gap: bool) -> None:
     texts = pd.Series([*map(str, numbers), *([None] if gap else [])], dtype="str")
@@ -63,7 +64,7 @@ def test_integers_that_were_written_as_text_are_these_integers(numbers: list[int
     assert ids_of_text(texts, PLACE, "string") is texts
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.from_regex(r"-?0{0,2}[0-9]{1,3}(\.0)?", fullmatch=True), min_size=1, max_size=6))
 def test_two_texts_are_one_id_only_where_a_person_says_so(texts: list[str]) -> None:
     column = pd.Series(texts, dtype="str")

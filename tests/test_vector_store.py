@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from support.exhaustive import examples
 
 from kar_aug.cache import KnowledgeTable, StoreSpec, VectorStore
 from kar_aug.errors import StoreError
@@ -54,7 +55,7 @@ def contents(draw: st.DrawFn) -> tuple[list[Any], Vectors]:
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(contents())
 def test_what_was_stored_comes_back(content: tuple[list[Any], Vectors]) -> None:
     ids, vectors = content
@@ -307,7 +308,7 @@ def histories(draw: st.DrawFn) -> list[Operation]:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(histories())
 def test_a_store_behaves_like_a_dictionary_whatever_is_done_to_it(history: list[Operation]) -> None:
     expected: dict[Any, float] = {}

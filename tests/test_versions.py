@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.exhaustive import same_on_keras_3
 
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model, prestore, refresh
 from kar_aug._keras import keras
@@ -19,7 +20,7 @@ from kar_aug.layers import KnowledgeVectors
 from kar_aug.models import split
 from kar_aug.models.augmented import augmented_store
 
-pytestmark = pytest.mark.both_keras
+pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 IDS = list(range(1, 9))
 VECTORS = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
 

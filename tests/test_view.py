@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 import re
 import shutil
-import subprocess
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
@@ -38,19 +38,17 @@ def project(own_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return Project.open("kar.toml")
 
 
-def browsed(page: Path, width: int = 1280, **state: str) -> str:
+def browsed(browser: Any, page: Path, width: int = 1280, **state: str) -> str:
     """What a browser makes of the page, at an address that says what is shown."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("there is no Chromium")
-    address = f"{page.as_uri()}#{urlencode(state)}"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--enable-logging=stderr", "--v=0"]
-    command = [browser, *flags, f"--window-size={width},844", "--virtual-time-budget=20000", address]
-    profile = page.parent / "profile"
-    done = subprocess.run([*command, f"--user-data-dir={profile}"], capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in done.stderr, done.stderr
-    assert 'data-ready="1"' in done.stdout, done.stdout[-2000:]
-    return done.stdout
+    shown, said = browser.new_page(viewport={"width": width, "height": 844}), []
+    shown.on("console", lambda message: said.append(message.text))
+    shown.on("pageerror", lambda error: said.append(str(error)))
+    shown.goto(f"{page.as_uri()}#{urlencode(state)}")
+    shown.wait_for_selector('body[data-ready="1"]')
+    dom = str(shown.content())
+    shown.close()
+    assert said == []
+    return dom
 
 
 def part(dom: str, name: str) -> str:
@@ -70,23 +68,23 @@ def test_the_page_is_one_file_whose_data_are_packed(project: Project, tmp_path: 
     assert not done.path.exists(), "it held the item's prompt"
 
 
-def test_a_browser_shows_few_rows_and_finds_words_in_all_texts(project: Project, tmp_path: Path) -> None:
+def test_a_browser_shows_few_rows_and_finds_words_in_all_texts(browser: Any, project: Project, tmp_path: Path) -> None:
     page = project.view(tmp_path / "answers.html").path
-    dom = browsed(page)
+    dom = browsed(browser, page)
     assert "3,001 of 3,001" in dom and len(re.findall('class="row"', dom)) < 60, "only those that are seen"
-    dom = browsed(page, words="needle1234", texts="1", open="item 1234")
+    dom = browsed(browser, page, words="needle1234", texts="1", open="item 1234")
     assert "1 of 3,001" in dom and "Said of number 1234; needle1234." in part(dom, "entry")
     assert "0.250000" in part(dom, "entry")
-    dom = browsed(page, 390, flag="refusal", open="item 6")
+    dom = browsed(browser, page, 390, flag="refusal", open="item 6")
     assert "1 of 3,001" in dom and "As an AI" in part(dom, "entry")
 
 
-def test_hostile_text_is_text(project: Project, tmp_path: Path) -> None:
+def test_hostile_text_is_text(browser: Any, project: Project, tmp_path: Path) -> None:
     page = project.view(tmp_path / "answers.html").path
-    dom = browsed(page, open="item 5")
+    dom = browsed(browser, page, open="item 5")
     assert "<b>" not in dom and "taken" not in re.findall("<title>(.*?)</title>", dom)[0]
     entry = part(dom, "entry")
     assert HOSTILE.replace("\u202e", "\\u202e") in entry, "to be read as it was written"
     assert "Movie 4 (1954) (" in entry, "the nearest by the vectors"
-    failed = browsed(page, status="failed", open="user 3")
+    failed = browsed(browser, page, status="failed", open="user 3")
     assert "the server said <no>" in part(failed, "entry")

@@ -21,6 +21,7 @@ from typing import IO, Any, TypeVar
 
 from kar_aug._batched import batched
 from kar_aug._servers.addresses import client_options, normalised, shown
+from kar_aug._servers.clients import trusted
 from kar_aug._servers.responses import bounded
 from kar_aug._servers.waits import SAY_SECONDS, pause
 from kar_aug.cache import Answer, Batch, BatchBook, Claims, Request, TextCache
@@ -187,7 +188,7 @@ class _Batches:
         self.client = openai.OpenAI(
             timeout=model.timeout,
             max_retries=0,
-            http_client=bounded(openai.DefaultHttpxClient(), math.inf),
+            http_client=bounded(openai.DefaultHttpxClient(verify=trusted()), math.inf),
             **client_options(model.base_url, key),
         )
 

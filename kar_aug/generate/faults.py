@@ -11,11 +11,11 @@ Hopeless     no question will ever be answered: a wrong key, an unknown model, n
 from __future__ import annotations
 
 import functools
-import importlib
 import re
 from typing import TYPE_CHECKING, Any
 
 from kar_aug._servers.addresses import effective, masked, without_login
+from kar_aug._servers.clients import httpx
 from kar_aug._servers.responses import Elsewhere
 from kar_aug._servers.statuses import BUSY, without_credit
 from kar_aug._servers.waits import retry_after
@@ -236,14 +236,11 @@ def client_errors() -> tuple[type[Exception], ...]:
 @functools.cache
 def transport_errors() -> tuple[type[Exception], ...]:
     """What the client lets through from the libraries that it sends with."""
-    import openai
-
-    httpx = importlib.import_module(type(openai.DEFAULT_CONNECTION_LIMITS).__module__.partition(".")[0])
     try:
         import aiohttp
     except ImportError:
-        return (httpx.HTTPError,)
-    return (httpx.HTTPError, aiohttp.ClientError)
+        return (httpx().HTTPError,)
+    return (httpx().HTTPError, aiohttp.ClientError)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kar_aug._servers.addresses import client_options
+from kar_aug._servers.clients import trusted
 from kar_aug._servers.responses import bounded_async, most_bytes
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError, MissingDependencyError
@@ -106,6 +107,6 @@ def _transport(concurrency: int) -> Any:
     most = concurrency + 8  # one a slot, and kept open
     limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most)
     try:
-        return openai.DefaultAioHttpClient(limits=limits)
+        return openai.DefaultAioHttpClient(limits=limits, verify=trusted())
     except (AttributeError, RuntimeError):  # an older client, or no aiohttp
-        return openai.DefaultAsyncHttpxClient(limits=limits)
+        return openai.DefaultAsyncHttpxClient(limits=limits, verify=trusted())

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import IS_KERAS_3, keras, tf
+from kar_aug._keras import keras, tf
 from support.commands import STEP_BY_STEP
 
 
@@ -40,11 +40,6 @@ def step_by_step() -> Iterator[None]:
     finally:
         tf.config.run_functions_eagerly(False)
         del os.environ[STEP_BY_STEP]
-
-
-def examples(number: int) -> int:
-    """Of a property of a layer's numbers: fewer on Keras 3, where TensorFlow computes them just the same."""
-    return number // 4 if IS_KERAS_3 else number
 
 
 def predicted(model: Any, inputs: Any) -> np.ndarray:

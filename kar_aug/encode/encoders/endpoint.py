@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug._servers.addresses import client_options, without_login
+from kar_aug._servers.clients import trusted
 from kar_aug._servers.responses import Elsewhere, TooLarge, bounded
 from kar_aug._servers.statuses import BUSY, without_credit
 from kar_aug._servers.waits import SAY_SECONDS, pause, retry_after
@@ -82,7 +83,7 @@ class EndpointEncoder:
         self._client = openai.OpenAI(
             **client_options(base_url, self._key or "none"),
             max_retries=0,  # which would know nothing of `give_up_after`
-            http_client=bounded(openai.DefaultHttpxClient()),
+            http_client=bounded(openai.DefaultHttpxClient(verify=trusted())),
         )
         self._errors = openai
         self._model = model
