@@ -56,9 +56,9 @@ def test_more_slots_than_requests_send_no_more_than_may_be_in_flight(cache: Text
 
 
 def test_an_answer_by_another_model_stops_the_job_before_others_are_sent(cache: TextCache) -> None:
-    with ChatServer(lambda *_: (200, {}, completion("Hm.", model="tiny")), latency=0.02) as server:
-        with pytest.raises(Hopeless, match="answered as 'tiny'"):
-            generate(server, cache, prompts(50), concurrency=8)
+    tiny = ChatServer(lambda *_: (200, {}, completion("Hm.", model="tiny")), latency=0.02)
+    with tiny as server, pytest.raises(Hopeless, match="answered as 'tiny'"):
+        generate(server, cache, prompts(50), concurrency=8)
     assert server.answered == cache.counts()["wrong_model"] <= 2, "the two that go first, and they are kept"
 
 

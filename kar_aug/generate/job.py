@@ -2,10 +2,10 @@
 
 A reader looks prompts up in the cache and hands out those without an answer; slots ask, each one question at a time; a
 writer commits answers, several at once where several came. An answer is committed before its slot asks the next
-question, and with it goes the reservation of what that can cost. A gate lets `concurrency` requests go at a time; of the
-few slots that there are besides, one takes a place as soon as it is free, while the one before waits for its commit. So
-a process killed at any moment loses at most one request a slot: those at the server, and answers that came in the last
-milliseconds. What they cost is in the ledger.
+question, and with it goes the reservation of what that can cost. A gate lets `concurrency` requests go at a time; of
+the few slots that there are besides, one takes a place as soon as it is free, while the one before waits for its
+commit. So a process killed at any moment loses at most one request a slot: those at the server, and answers that came
+in the last milliseconds. What they cost is in the ledger.
 """
 
 from __future__ import annotations
