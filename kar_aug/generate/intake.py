@@ -367,6 +367,8 @@ class Intake:
             # Beside the question's own answer, so that it is asked again as if nothing had come.
             self._cache.put(replace(answer, key=f"{question.key}-no-completion", parameters=None, cost=None))
             raise NoCompletion(f"the server answered 200 with {without_keys(instead)[:_SHOWN]}")
+        if answer.status == Status.WRONG_MODEL and self.hopeless is None:
+            self.hopeless = self._by_another_model(answer)
         return answer
 
     def nobodys(self, question: Question, line: bytes, *, tier: str = "") -> Answer:
@@ -435,8 +437,6 @@ class Intake:
             completion_tokens=answer.completion_tokens,
             cost=answer.cost or 0.0,
         )
-        if answer.status == Status.WRONG_MODEL and self.hopeless is None:
-            self.hopeless = self._by_another_model(answer)
         return None if _fits(answer) else self._after_misfit(question)
 
     def take(self, answers: Sequence[tuple[Question, Answer]], *, owner: str | None = None) -> list[Question]:
