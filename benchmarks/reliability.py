@@ -5,8 +5,8 @@
 
 A real server on this machine counts what it answered, and charges for it. Jobs are processes of their own, which are
 killed, stopped, lied to about the time, or refused disk and database; then one more job finishes the work. All columns
-must be 0, but for "paid twice": what is in flight when a process is killed may be. Anything else is said, and the exit
-code is 1.
+must be 0, but for "paid twice": what a slot of a killed process had asked, or just received, may be. Anything else is
+said, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ from kar_aug.config import LanguageModel
 from kar_aug.encode import encode
 from kar_aug.errors import KarError
 from kar_aug.generate import Prices, generate
+from kar_aug.generate.limits import slots_for
 from kar_aug.prompts import Prompt
 from kar_aug.testing import ChatServer, HashEncoder, completion
 
 MODEL = "gpt-4o-mini"  # its price is in kar-aug's table
 IN_FLIGHT = 8
+A_KILL = slots_for(IN_FLIGHT)  # answers that it may cost at most
 _PROCESSES = multiprocessing.get_context("forkserver")  # which imports all once
 _PROCESSES.set_forkserver_preload(["kar_aug.generate", "kar_aug.encode", "kar_aug.testing", "openai", "aiohttp"])
 
@@ -199,7 +201,7 @@ def kills(where: Path | str, count: int, times: int, jobs: int, name: str, *, st
             job.join()
         started(where, server.base_url, count, {}).join()
         # A connection that a bad server drops after it has charged is asked for again, too.
-        bound = times * IN_FLIGHT + (count // 4 if storms else 0)
+        bound = times * A_KILL + (count // 4 if storms else 0)
         return outcome(name, where, server, count, bound=bound, began=began)
 
 
@@ -214,7 +216,7 @@ def limits(where: Path, jobs: int) -> Outcome:
             running.append(started(where, server.base_url, 5000, {"max_cost": limit}))
         for job in running:
             job.join()
-        return outcome(f"{jobs} jobs, 3 kills, max_cost", where, server, 0, bound=24, began=began, limit=limit)
+        return outcome(f"{jobs} jobs, 3 kills, max_cost", where, server, 0, bound=3 * A_KILL, began=began, limit=limit)
 
 
 def clocks(where: Path, count: int) -> Outcome:

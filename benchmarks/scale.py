@@ -8,8 +8,8 @@
 A real server on this machine counts what it answered, with latency, refusals (429), errors (500) and dropped
 connections. `kar-aug generate --engine ...` is a process of its own. Kills are SIGKILL, at random moments of its
 asking; then one more run finishes the work. Lost answers and overspent dollars must be 0, and what was paid twice at
-most what was in flight at the kills. Anything else is said, and the exit code is 1. Rates are by CPU seconds, so that
-they say something on a machine that others use, too.
+most what a killed process had asked, or just received. Anything else is said, and the exit code is 1. Rates are by CPU
+seconds, so that they say something on a machine that others use, too.
 """
 
 from __future__ import annotations
@@ -41,14 +41,18 @@ from kar_aug import Project, VectorStore
 from kar_aug.arrow import Ask, Render, prompt_batch
 from kar_aug.arrow.rows import rows_of
 from kar_aug.cache import Answer, Link, TextCache
+from kar_aug.cache.texts.tables import RULES
 from kar_aug.config import LanguageModel
 from kar_aug.encode import encode
 from kar_aug.generate import generate
+from kar_aug.generate.limits import slots_for
 from kar_aug.generate.questions import Question
 from kar_aug.prompts import Prompt
 from kar_aug.testing import ChatServer, HashEncoder, completion
 
 IN_FLIGHT = 16
+_WORKERS = 2
+A_KILL = _WORKERS * slots_for(IN_FLIGHT // _WORKERS)  # answers that it may cost at most
 EVENTS = 10  # of a user
 MODEL = "gpt-4o-mini"  # its price is in kar-aug's table
 _DOLLARS = (7 * 0.15 + 3 * 0.60) / 1e6  # of what the server charges for an answer
@@ -113,7 +117,7 @@ class Storm(NamedTuple):
 
     @property
     def is_bad(self) -> bool:
-        return bool(self.lost or self.twice > self.kills * IN_FLIGHT or self.overspent > 1e-9)
+        return bool(self.lost or self.twice > self.kills * A_KILL or self.overspent > 1e-9)
 
 
 def storm(engine: str, victim: str, kills: int, rows: int) -> Storm:
@@ -159,7 +163,7 @@ def _spent(there: Project) -> float:
 
 def _run(folder: Path, engine: str) -> subprocess.Popen[bytes]:
     where = ["--address", "local[2,100]"] if engine == "spark" else []
-    command = ["generate", "--only", "user", "--engine", engine, "--workers", "2", *where]
+    command = ["generate", "--only", "user", "--engine", engine, "--workers", str(_WORKERS), *where]
     log = (folder / "log").open("ab")
     return subprocess.Popen(
         [sys.executable, "-m", "kar_aug", "-c", str(folder / "kar.toml"), *command],
@@ -241,7 +245,7 @@ def storms(kills: int, rows: int, engines: Sequence[str]) -> bool:
             done.answered,
             done.lost,
             done.twice,
-            done.kills * IN_FLIGHT,
+            done.kills * A_KILL,
             f"{max(0, done.overspent):g}",
         )
         table.add_row(done.what, *map(str, cells), f"{done.seconds:.0f}")
@@ -274,7 +278,9 @@ def fill(path: Path, count: int) -> None:
             pairs = []
             for prompt in some:
                 question = Question.of(model, prompt)
-                answer = Answer(question.key, "ok", "Likes dramas. " * 20, MODEL, prompt.messages, 7, 3, raw=b"{}")
+                answer = Answer(
+                    question.key, "ok", "Likes dramas. " * 20, MODEL, prompt.messages, 7, 3, raw=b"{}", rules=RULES
+                )
                 pairs.append((answer, [Link("user", prompt.entity_id, question.key, "v1")]))
             cache.put_many(pairs)
 

@@ -283,6 +283,13 @@ def test_over_a_backbone_that_beats_nothing_no_gain_is_called_one(own_tables: Pa
     )
     assert {verdict.word for verdict in leading(strong)} == {"nothing can be told"}
     assert not any(" beats " in sentence for sentence in headlines(strong))
+    # Where ids and numbers know little and the text much, the arm that beats all rivals is set against its controls.
+    between = (max(run.auc for run in found.runs[BASE]) + min(run.auc for run in found.runs[BOTH])) / 2
+    telling = replace(found, rivals=[Rival("gradient boosting", between, 0.1, between)])
+    assert [verdict.word == "nothing can be told" for verdict in leading(telling)] == [True, False]
+    said = headlines(telling)
+    assert said[1].startswith(f"DeepFM + knowledge (AUC {found.estimate(BOTH).mean:.4f}) beats guessing and all that")
+    assert said[2].startswith("Knowledge beats metadata text: shown on ") and not any("plain" in each for each in said)
     knowing = replace(found, rivals=[Rival("gradient boosting", 0.99, 0.1, 0.99)])
     assert headlines(knowing)[0].startswith("AUC 0.9900 of gradient boosting: nearly every answer is known")
     assert [rival.name for rival in found.rivals] == ["popularity of the item", "gradient boosting"]

@@ -12,7 +12,8 @@ import pytest
 from kar_aug import generate as stage
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel
-from kar_aug.errors import GenerationError
+from kar_aug.errors import GenerationError, Hopeless
+from kar_aug.generate.limits import slots_for
 from kar_aug.prompts import Prompt
 from kar_aug.testing import ChatServer, completion, echo
 
@@ -45,6 +46,20 @@ def test_every_prompt_is_answered_and_kept_with_its_usage(chat_server: ChatServe
     assert texts == {i: f"About: entity {i}" for i in range(20)}
     assert cache.counts()["prompt_tokens"] == 140 and done.completion_tokens == 60
     assert chat_server.most_in_flight <= 4
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_more_slots_than_requests_send_no_more_than_may_be_in_flight(cache: TextCache, most: int) -> None:
+    with ChatServer(latency=0.02) as server:
+        assert generate(server, cache, prompts(30 * most), concurrency=most).asked == 30 * most
+    assert server.most_in_flight == most < slots_for(most)
+
+
+def test_an_answer_by_another_model_stops_the_job_before_others_are_sent(cache: TextCache) -> None:
+    tiny = ChatServer(lambda *_: (200, {}, completion("Hm.", model="tiny")), latency=0.02)
+    with tiny as server, pytest.raises(Hopeless, match="answered as 'tiny'"):
+        generate(server, cache, prompts(50), concurrency=8)
+    assert server.answered == cache.counts()["wrong_model"] <= 2, "the two that go first, and they are kept"
 
 
 def test_a_second_run_asks_nothing(chat_server: ChatServer, cache: TextCache) -> None:

@@ -9,7 +9,7 @@ answer is committed before its slot asks on. A worker that is killed loses what 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,6 +169,17 @@ class Ask(OpensOnce[_Opened]):
         return NoPrompt(FORGOTTEN, None) if self._forgotten.holds(entity, row.entity_id) else row
 
     def _answers(self, prompts: Sequence[Prompt]) -> list[_Row]:
+        """A row a prompt. Of those whose answers are there, most of a rerun, nothing more is looked up."""
+        survey = Survey(self.opened.cache, self._model, Progress(), whole=False)
+        settled = [key for some in batched(prompts, BATCH) for key in survey.settled(some)]
+        texts = self._texts_of(key for key in settled if key is not None)
+        others = iter(self._others([prompt for prompt, key in zip(prompts, settled, strict=True) if key is None]))
+        return [
+            next(others) if key is None else _Row(key, Status.OK, None, texts.get(key), new=False, change="unchanged")
+            for key in settled
+        ]
+
+    def _others(self, prompts: Sequence[Prompt]) -> list[_Row]:
         before = self._look(prompts)
         retried = self._retried(before)
         todo = [place for place, found in enumerate(before) if place in retried or self._is_open(found)]
@@ -179,7 +190,7 @@ class Ask(OpensOnce[_Opened]):
                 problem, in_batches = problem or said, in_batches or progress.elsewhere > 0
         if todo:
             after |= dict(zip(todo, self._look([prompts[place] for place in todo]), strict=True))
-        texts = self._texts_of(after.values())
+        texts = self._texts_of(map(_key, after.values()))
         reasons = self._reasons(after.values(), problem, in_batches=in_batches)
         asked = {place for place in todo if place in retried or is_open(before[place], retry_failed=False)}
         return [
@@ -244,10 +255,8 @@ class Ask(OpensOnce[_Opened]):
         opened.hopeless = 0
         return None, progress
 
-    def _texts_of(self, found: Collection[Found]) -> Mapping[str, str]:
-        if not self._texts:
-            return {}
-        return self.opened.cache.texts({_key(each) for each in found}, accept=accepted(self._model))
+    def _texts_of(self, keys: Iterable[str]) -> Mapping[str, str]:
+        return self.opened.cache.texts(set(keys), accept=accepted(self._model)) if self._texts else {}
 
     def _reasons(
         self, found: Collection[Found], problem: str | None, *, in_batches: bool

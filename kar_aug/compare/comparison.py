@@ -154,17 +154,23 @@ class Comparison:
             for run in runs
         )
 
-    def weakness(self, backbone: str) -> str:
-        """What a plain backbone does not beat, in words; "" if it is worth beating itself."""
-        plain = self.estimate(Arm(backbone)).mean
-        beaten_by = {rival.name: value for rival in self.rivals if plain < (value := rival.value(self.objective.key))}
-        if plain < self.objective.chance(self.experiment.samples(0), "test"):
+    def weakness(self, arm: Arm) -> str:
+        """What an arm does not beat of guessing and the rivals, in words; "" if it is worth beating itself."""
+        return self._unbeaten(self.estimate(arm).mean)
+
+    def is_strong(self, arm: Arm) -> bool:
+        """Whether each seed of an arm, and not their mean alone, beats guessing and all rivals."""
+        return not any(self._unbeaten(run.value(self.objective.key)) for run in self.runs[arm])
+
+    def _unbeaten(self, value: float) -> str:
+        if value < self.objective.chance(self.experiment.samples(0), "test"):
             return "guessing"
-        return " and ".join(f"{name} ({value:.4f})" for name, value in beaten_by.items())
+        rivals = {rival.name: rival.value(self.objective.key) for rival in self.rivals}
+        return " and ".join(f"{name} ({theirs:.4f})" for name, theirs in rivals.items() if value < theirs)
 
     def improvement(self, arm: Arm) -> float:
         """Relative improvement of the mean AUC over the plain backbone; NaN where that is no better than guessing."""
-        if self.weakness(arm.backbone) == "guessing":
+        if self.weakness(arm.base) == "guessing":
             return float("nan")
         return self.objective.improvement(self.estimate(arm).mean, self.estimate(arm.base).mean)
 

@@ -21,7 +21,8 @@ class Verdict:
     """Does an arm beat another? `gain`: test AUC that it has more, over the seeds; `up`: seeds in which it has more;
     p-values are corrected (Holm) for all verdicts of their kind: those against plain backbones, those against controls;
     `detectable`: the gain that these seeds would likely have shown (see `statistics.detectable`);
-    `weakness`: what the plain backbone does not beat (see `kar_aug.compare.sanity`), so that no gain is called one;
+    `weakness`: what the plain backbone does not beat (see `kar_aug.compare.sanity`), so that no gain is called one.
+    Between an arm and its control it is "" also where the arm with knowledge beats all that the plain one does not;
     `metric`: what stands for AUC here; `lists`: under "rerank", the test over lists in the place of DeLong's.
 
     The word follows the paired t-test over seeds: it asks whether training again would show the gain again. DeLong's
@@ -99,7 +100,6 @@ def leading(comparison: Comparison) -> list[Verdict]:
 
 def _family(comparison: Comparison, tested: Sequence[tuple[Arm, Arm]]) -> list[Verdict]:
     gains = [comparison.gains(arm, against) for arm, against in tested]
-    weak = {backbone: comparison.weakness(backbone) for backbone in comparison.backbones}
     t = holm([paired_t(values) for values in gains])
     signed_rank = holm([wilcoxon(values) for values in gains])
     by_rows = holm([_delong(comparison, arm, against) for arm, against in tested])
@@ -112,7 +112,7 @@ def _family(comparison: Comparison, tested: Sequence[tuple[Arm, Arm]]) -> list[V
             sum(v > 0 for v in values),
             len(values),
             *p,
-            weak[arm.backbone],
+            _weakness(comparison, arm, against),
             detectable(values, len(tested)),
             comparison.objective.metric,
             lists,
@@ -121,6 +121,14 @@ def _family(comparison: Comparison, tested: Sequence[tuple[Arm, Arm]]) -> list[V
             tested, gains, zip(t, signed_rank, by_rows, strict=True), by_lists, strict=True
         )
     ]
+
+
+def _weakness(comparison: Comparison, arm: Arm, against: Arm) -> str:
+    """What makes a gain worth nothing: a plain backbone that beats nothing, unless the question is another one, which
+    of two kinds of vectors it is that make a model that beats everything.
+    """
+    told = against != arm.base and comparison.is_strong(arm)
+    return "" if told else comparison.weakness(arm.base)
 
 
 def _corrected(found: Sequence[Bootstrapped | None]) -> list[Bootstrapped | None]:
@@ -171,12 +179,25 @@ def _all_knowing(comparison: Comparison) -> Iterator[str]:
 
 def _weak_backbones(comparison: Comparison) -> Iterator[str]:
     for backbone in comparison.backbones:
-        if weakness := comparison.weakness(backbone):
+        if weakness := comparison.weakness(Arm(backbone)):
             metric = comparison.objective.metric
             plain = comparison.estimate(Arm(backbone)).mean
             yield (
                 f"{backbone} ({metric} {plain:.4f}) does not beat {weakness}: to be better than it tells nothing. See "
                 "what it reads with kar-aug inspect --data, and train it better: [compare] learning_rate, epochs, tune."
+            )
+            yield from _strong_arms(comparison, backbone)
+
+
+def _strong_arms(comparison: Comparison, backbone: str) -> Iterator[str]:
+    """Where ids and numbers tell nothing, a text may still tell all: such an arm is worth having, and is named."""
+    for arm in decisive(comparison.arms, backbone):
+        if comparison.is_strong(arm):
+            value = f"{comparison.objective.metric} {comparison.estimate(arm).mean:.4f}"
+            rivals = ", ".join(f"{r.name} {r.value(comparison.objective.key):.4f}" for r in comparison.rivals)
+            yield (
+                f"{arm.name} ({value}) beats guessing and all that was tried beside it ({rivals}), in every seed: "
+                "whether that is knowledge, its controls tell."
             )
 
 

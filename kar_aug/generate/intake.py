@@ -110,14 +110,21 @@ class Survey:
         """What is known of each prompt. One whose answer does not fit its schema comes as the question after that."""
         return self._look(prompts, list(map(self._questions.key, prompts)), self._held(prompts))
 
-    def unsettled(self, prompts: Sequence[Prompt]) -> list[Found]:
-        """The same, of those alone that are not settled: whose entities do not have the answer to their question, whole
-        and by today's rules. Of most prompts of a rerun there is nothing more to know.
+    def settled(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """Of each prompt that is settled, the key of its answer: its entity has it, whole and by today's rules. Of most
+        prompts of a rerun there is nothing more to know. Counts nothing.
         """
+        keys, held = map(self._questions.key, prompts), self._held(prompts)
+        return [
+            key if _is_settled(prompt, key, has) else None for prompt, key, has in zip(prompts, keys, held, strict=True)
+        ]
+
+    def unsettled(self, prompts: Sequence[Prompt]) -> list[Found]:
+        """What `look` says, of those alone that are not settled."""
         keys, held = list(map(self._questions.key, prompts)), self._held(prompts)
         settled, rest = Counter[str](), []
         for row, (prompt, key, has) in enumerate(zip(prompts, keys, held, strict=True)):
-            if has == (key, prompt.version, prompt.as_of, _OK, RULES):
+            if _is_settled(prompt, key, has):
                 settled[prompt.knowledge] += 1
             else:
                 rest.append(row)
@@ -211,6 +218,10 @@ class Survey:
             same = found.imported or linked.key == found.question.key
             progress.unchanged += same
             progress.changed += not same
+
+
+def _is_settled(prompt: Prompt, key: str, has: Held | None) -> bool:
+    return has == (key, prompt.version, prompt.as_of, _OK, RULES)
 
 
 class Intake:
@@ -356,6 +367,8 @@ class Intake:
             # Beside the question's own answer, so that it is asked again as if nothing had come.
             self._cache.put(replace(answer, key=f"{question.key}-no-completion", parameters=None, cost=None))
             raise NoCompletion(f"the server answered 200 with {without_keys(instead)[:_SHOWN]}")
+        if answer.status == Status.WRONG_MODEL and self.hopeless is None:
+            self.hopeless = self._by_another_model(answer)
         return answer
 
     def nobodys(self, question: Question, line: bytes, *, tier: str = "") -> Answer:
@@ -424,8 +437,6 @@ class Intake:
             completion_tokens=answer.completion_tokens,
             cost=answer.cost or 0.0,
         )
-        if answer.status == Status.WRONG_MODEL and self.hopeless is None:
-            self.hopeless = self._by_another_model(answer)
         return None if _fits(answer) else self._after_misfit(question)
 
     def take(self, answers: Sequence[tuple[Question, Answer]], *, owner: str | None = None) -> list[Question]:

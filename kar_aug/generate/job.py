@@ -1,9 +1,11 @@
 """The job: many requests in flight, every answer kept, faults retried in one place.
 
-A reader looks prompts up in the cache and hands out those without an answer; as many slots as `concurrency` ask, each
-one question at a time; a writer commits answers, several at once where several came. An answer is committed before its
-slot asks the next question, and with it goes the reservation of what that can cost: a process killed at any moment
-loses at most the requests then in flight, and what they cost is in the ledger.
+A reader looks prompts up in the cache and hands out those without an answer; slots ask, each one question at a time; a
+writer commits answers, several at once where several came. An answer is committed before its slot asks the next
+question, and with it goes the reservation of what that can cost. A gate lets `concurrency` requests go at a time; of
+the few slots that there are besides, one takes a place as soon as it is free, while the one before waits for its
+commit. So a process killed at any moment loses at most one request a slot: those at the server, and answers that came
+in the last milliseconds. What they cost is in the ledger.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from kar_aug.errors import GenerationError, Hopeless, LimitReached, StoreError
 from kar_aug.generate.cost import Prices, estimated_tokens
 from kar_aug.generate.faults import Barred, Fault, NoCompletion, NotReady, Passing, Unavailable, Unreachable
 from kar_aug.generate.intake import BATCH, Intake
-from kar_aug.generate.limits import Gate, cost_reached, requests_reached
+from kar_aug.generate.limits import Gate, cost_reached, requests_reached, slots_for
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question
 from kar_aug.generate.remarks import why_unfinished
@@ -117,6 +119,7 @@ class _Job:
         self.costs_nothing, self.is_stopped = costs_nothing, is_stopped
         self.cache, self.model, self.on_progress, self.on_note = cache, model, on_progress, on_note
         self.progress = Progress(concurrency=model.concurrency)
+        self.slots = slots_for(model.concurrency)
         self.server = Server(model, key)
         self.claims = Claims(cache)
         self.intake = Intake(
@@ -135,7 +138,7 @@ class _Job:
 
     async def run(self, prompts: Iterable[Prompt]) -> Progress:
         # Made here, inside the event loop that they belong to.
-        self.queue: asyncio.Queue[Question | None] = asyncio.Queue(self.model.concurrency)
+        self.queue: asyncio.Queue[Question | None] = asyncio.Queue(self.slots)
         self.gate = Gate(self.model.concurrency, self.model.rpm, self.model.tpm)
         self.cache.database.patience = self.model.give_up_after
         self.cache.database.patiently(self.intake.reserve_for_batches)
@@ -168,7 +171,7 @@ class _Job:
         return self.progress
 
     async def _work(self, prompts: Iterable[Prompt]) -> None:
-        self.tasks = [self._start(self._slot()) for _ in range(self.model.concurrency)]
+        self.tasks = [self._start(self._slot()) for _ in range(self.slots)]
         self.tasks.append(self._start(self._read(prompts)))
         await asyncio.gather(*self.tasks)
 
@@ -188,7 +191,7 @@ class _Job:
         self.intake.end()
         while self.deferred:
             await self._look_again()
-        for _ in range(self.model.concurrency):
+        for _ in range(self.slots):
             await self.queue.put(None)
 
     def _take_in(self, prompts: Sequence[Prompt]) -> list[Question]:
@@ -310,6 +313,8 @@ class _Job:
             self.sent_at[sending.question.key] = time.monotonic()
             body, seconds = await self.server.ask(sending.question)
             answer = self.intake.read(sending.question, body, seconds=seconds)
+            if self.intake.hopeless is not None:  # said before it is stored: others would be sent meanwhile
+                self._stop(self.intake.hopeless)
             used = answer.prompt_tokens + answer.completion_tokens or None
             self.writer.surplus = max(self.writer.surplus, self.intake.surplus(sending.question, answer))
             if answer.status not in _NO_ANSWERS:
@@ -366,12 +371,10 @@ class _Job:
         if useless:
             try:
                 self._refused(question, Fault(why_unfinished(answer)))
-            except Hopeless as error:  # before it is stored: others would be sent meanwhile
+            except Hopeless as error:  # likewise, before it is stored
                 self._stop(error)
         followed = await self.writer.put(question, answer)
         await self._record(rejected)
-        if self.intake.hopeless is not None:
-            raise self.intake.hopeless
         return [] if followed is None else await asyncio.to_thread(self._claim, [followed])
 
     async def _failed(self, question: Question, fault: Fault) -> None:

@@ -10,6 +10,8 @@ from kar_aug._servers.waits import pause
 from kar_aug.cache import Shortage
 from kar_aug.errors import LimitReached
 
+_MOST_SPARE = 8
+
 
 def requests_reached(most: int, sent: int) -> LimitReached:
     """The error that ends a job which may send no more requests."""
@@ -33,6 +35,14 @@ def cost_reached(most: float, short: Shortage, limit: str = "--max-cost") -> Lim
         limit=most,
         spent=short.spent + short.reserved,
     )
+
+
+def slots_for(concurrency: int) -> int:
+    """How many slots a job needs so that `concurrency` requests are at the server all the time, the gate letting no
+    more through: a few besides wait for the commits of their answers. A commit takes some milliseconds, in which a
+    request or two of every sixteen end.
+    """
+    return concurrency + max(1, min(concurrency // 8, _MOST_SPARE))
 
 
 class Gate:
