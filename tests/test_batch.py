@@ -581,6 +581,14 @@ def test_one_address_in_other_spellings_has_the_same_batches(cache: TextCache) -
         assert ask(server, cache, 3, base_url=f"{host}//{path}/").asked == 3
 
 
+def test_a_key_in_the_query_of_an_address_is_not_kept_and_its_batches_are_found(tmp_path: Path) -> None:
+    with BatchServer(polls=1) as server, TextCache(tmp_path / "answers.sqlite") as cache:
+        address = f"{server.base_url}?api-key=hunter2"
+        ask(server, cache, 3, wait=False, base_url=address)
+        assert not any(b"hunter2" in file.read_bytes() for file in tmp_path.iterdir())
+        assert ask(server, cache, 3, base_url=address).asked == 3 and len(server.batches) == 1
+
+
 def test_ids_of_half_characters_and_answers_after_errors_cost_nothing(cache: TextCache) -> None:
     def odd(requests: list[Line]) -> Outcome:
         half = '{"custom_id": "\\ud800", "response": {"status_code": 200, "body": {}}}'

@@ -97,7 +97,8 @@ def test_verify_flags_and_excludes(folder: Path, chat_server: ChatServer) -> Non
     assert flags.loc[flags["kind"] == "refusal", "entity_id"].tolist() == [7]
     wrong = flags.loc[flags["kind"] == "contradiction", "entity_id"].tolist()
     assert set(wrong) == set(range(40)) - {7, 48, 49, 50}, "movie i is of 1950 + i"
-    kar_aug("cache", "verify", "--exclude", "refusal")
+    done = kar_aug("cache", "verify", "--exclude", "refusal")
+    assert "1 answers are taken out; kar-aug generate --retry-failed asks for them again" in done.output
     with TextCache(".kar/answers.sqlite") as cache:
         assert cache.counts()["refused"] == 1
     chat_server.behaviour = type(chat_server)().behaviour

@@ -107,7 +107,7 @@ def test_a_password_in_the_address_is_sent_as_basic_authentication_and_shown_now
         assert login == b"user:hunter2/PASS"
         server.behaviour = lambda server, request, number: (401, {}, b"{}")
         with pytest.raises(KarError) as error:
-            generate(prompts(9), cache, LanguageModel("m", address), key="k")
+            generate(prompts(9), cache, LanguageModel("m", address + "?api-key=hunter2"), key="k")
         assert "hunter2" not in str(error.value) and "127.0.0.1" in str(error.value)
     for file in tmp_path.iterdir():
         assert b"hunter2" not in file.read_bytes()

@@ -55,7 +55,7 @@ def checked(url: str) -> SplitResult:
 
 
 def without_login(url: str) -> str:
-    """The address without user and password: to show, and to store."""
+    """The address without user and password."""
     parts = checked(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
 
@@ -77,9 +77,9 @@ def effective(base_url: str | None) -> str | None:
 
 
 def shown(base_url: str | None) -> str | None:
-    """The address that requests go to, as it is kept and shown: whoever's password it is."""
+    """The address that requests go to, as it is kept and shown: without a login, or a key in its query."""
     url = effective(base_url)
-    return None if url is None else without_login(url)
+    return None if url is None else masked(without_login(url))
 
 
 def normalised(base_url: str | None) -> str | None:

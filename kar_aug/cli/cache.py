@@ -114,6 +114,8 @@ def verify(config: str, output: Path | None, kinds: tuple[str, ...]) -> None:
     if output is not None:
         found.frame.to_csv(output, index=False)
         print_output(output)
+    if count := len({flag.key for flag in found.flags if flag.kind in kinds}):
+        tell(f"{count:,} answers are taken out; kar-aug generate --retry-failed asks for them again")
     for store in answers.verify_vectors():
         tell(f"{store.entity} vectors: {store.vectors:,} sound, {store.bytes:,} bytes")
     found.require_sound()

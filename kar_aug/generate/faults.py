@@ -14,7 +14,7 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any
 
-from kar_aug._servers.addresses import effective, masked, without_login
+from kar_aug._servers.addresses import effective, masked, shown
 from kar_aug._servers.clients import httpx
 from kar_aug._servers.responses import Elsewhere
 from kar_aug._servers.statuses import BUSY, without_credit
@@ -120,7 +120,7 @@ def server_name(model: LanguageModel) -> str:
     """The server, as errors call it."""
     url = effective(None)
     if model.base_url or url is None:
-        return without_login(model.base_url) if model.base_url else "The OpenAI API"
+        return shown(model.base_url) or "The OpenAI API"
     return f"The server at OPENAI_BASE_URL ({masked(url)})"
 
 

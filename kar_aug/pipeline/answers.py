@@ -120,7 +120,7 @@ class Answers:
             flags = list(verify(cache, metadata=_Metadata(self._workspace), language=language))
             answers = sum(count for status, count in cache.counts().items() if status not in _NO_ANSWERS)
             exclude(cache, {flag.key for flag in flags if flag.kind in exclude_kinds})
-        return Verified(answers, flags)
+        return Verified(answers, flags, excluded=tuple(exclude_kinds))
 
     def verify_vectors(self) -> Iterator[SoundStore]:
         """Compare the vectors with their checksums, store by store.
@@ -194,10 +194,13 @@ class Stats:
 
 @dataclass(frozen=True)
 class Verified:
-    """What is wrong with so many answers, by rules that a person can read."""
+    """What is wrong with so many answers, by rules that a person can read; `excluded` are the kinds of flags whose
+    answers were taken out of the knowledge.
+    """
 
     answers: int
     flags: Sequence[Flag]
+    excluded: Sequence[str] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -214,9 +217,13 @@ class Verified:
     def require_sound(self) -> None:
         """Raise StoreError if answers are damaged."""
         if damaged := self.counts["damaged"]:
+            out = (
+                "They are taken out"
+                if "damaged" in self.excluded
+                else "Take them out: kar-aug cache verify --exclude damaged"
+            )
             raise StoreError(
-                f"{damaged:,} answers are damaged. Take them out: kar-aug cache verify --exclude damaged; and ask for "
-                "them again: kar-aug generate --retry-failed"
+                f"{damaged:,} answers are damaged. {out}; ask for them again: kar-aug generate --retry-failed"
             )
 
     def __str__(self) -> str:
