@@ -88,9 +88,11 @@ class Compared:
         """What the knowledge cost beside what it brings, a sentence; none where no price is known."""
         if self.dollars is None:
             return []
-        gains = [v for v in self.verdicts if v.against.is_base and v.word == "yes"]
+        over_plain = [v for v in self.verdicts if v.against.is_base]
+        gains = [v for v in over_plain if v.word == "yes"]
         shares = [f"{_money(self.dollars / v.gain.mean / 1000)} for each +0.001 of {v.arm.name}" for v in gains]
-        told = "; ".join(shares) or "no gain was shown that it would be the price of"
+        none = "no plain model is worth a gain over it" if any(v.weakness for v in over_plain) else "no gain was shown"
+        told = "; ".join(shares) or f"{none} that it would be the price of"
         return [f"The knowledge cost {_money(self.dollars)} US dollars: {told}."]
 
     @property
