@@ -7,11 +7,15 @@ importing this package loads neither TensorFlow nor a language-model client, and
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from kar_aug._version import __version__ as __version__
 
+# As type checkers know it. Python's own is in a module that takes longer to import than all there is here, before the
+# command has seen to it that Ctrl-C ends it without a traceback.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from kar_aug.cache import KnowledgeTable as KnowledgeTable
     from kar_aug.cache import TextCache as TextCache
     from kar_aug.cache import VectorStore as VectorStore

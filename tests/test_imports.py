@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.commands import fresh, without
 
+import kar_aug
+
 # Runs first in each process: no socket can be connected.
 _GUARD = """
 import socket, sys, threading
@@ -44,6 +46,13 @@ def test_importing_kar_aug_loads_no_framework_and_no_client() -> None:
         f"assert not set(sys.modules) & {set(ONLINE_PACKAGES + OFFLINE_PACKAGES)}",
         blocked=[],
     )
+
+
+def test_little_is_imported_before_ctrl_c_ends_the_command_in_good_order() -> None:
+    code = "import sys; import kar_aug; print([name for name in ('typing', 'pathlib', 're') if name in sys.modules])"
+    here = {"PYTHONPATH": str(Path(kar_aug.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, env=here)
+    assert done.stdout.strip() == "[]", "these take longer than all else"
 
 
 def test_the_offline_half_works_without_tensorflow(own_tables: Path, tmp_path: Path) -> None:
