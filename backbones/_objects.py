@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kar_aug._keras import keras
 from kar_aug.backbones._deepctr import deepctr_models
 
 
@@ -14,4 +15,16 @@ def custom_objects() -> dict[str, Any]:
 
     from kar_aug.backbones import _attention, _bilinear, _pooling  # noqa: F401
 
-    return dict(layers)
+    # Its `softmax` is Keras's, which files of models without DeepCTR mean, too.
+    objects = {name: layer for name, layer in layers.items() if not hasattr(keras.activations, name)}
+    return {**objects, "LayerNormalization": _LayerNormalization}
+
+
+class _LayerNormalization:
+    """Keras and DeepCTR each have one, and some files say nothing but the name."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        from deepctr.layers.normalization import LayerNormalization
+
+        return (keras.layers.LayerNormalization if "epsilon" in config else LayerNormalization).from_config(config)

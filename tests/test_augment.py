@@ -13,6 +13,7 @@ from support.training import predicted
 
 from kar_aug import (
     KnowledgeAugmentation,
+    StoreError,
     VectorStore,
     attachment_points,
     augment,
@@ -403,6 +404,14 @@ def said(model: Any, values: Mapping[str, Any]) -> list[Any]:
     return [np.asarray(each) for each in nest.flatten(model(given, training=False))]
 
 
+def sent(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a signature takes: dense values."""
+    dense = {name: each for name, each in values.items() if not isinstance(each, tf.RaggedTensor)}
+    for name in values.keys() - dense:
+        dense |= {name: values[name].values, f"{name}_lengths": values[name].row_lengths()}
+    return dense
+
+
 OWNERS = [two_tower, mmoe, sequential, keys_of_ones_own, tab_transformer, ragged_ranker]
 
 
@@ -433,10 +442,12 @@ def test_the_models_of_other_owners_go_all_the_way(made: Any, tmp_path: Path) ->
     for number, each in enumerate((model, serving)):
         each.save(tmp_path / f"{number}.keras")
         agree(load_model(tmp_path / f"{number}.keras"), expected)
-    if made is not ragged_ranker:  # a signature has dense inputs
-        served = tf.saved_model.load(str(export(serving, tmp_path / "out"))).signatures["serving_default"](**values)
-        found, wanted = (np.sort(np.stack([np.ravel(e) for e in each]), axis=0) for each in (served.values(), expected))
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    served = tf.saved_model.load(str(export(serving, tmp_path / "out"))).signatures["serving_default"](**sent(values))
+    found, wanted = (np.sort(np.stack([np.ravel(e) for e in each]), axis=0) for each in (served.values(), expected))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    if made is ragged_ranker:
+        with pytest.raises(StoreError, match="onnx has no ragged inputs, as 'prices' is"):
+            export(serving, tmp_path / "out", format="onnx")
 
 
 def test_what_cannot_be_augmented_is_told_what_to_do() -> None:

@@ -218,6 +218,20 @@ def test_deepfm_refuses_unknown_places(inject: list[str]) -> None:
         DeepFM(COLUMNS, COLUMNS, augmentation=knowledge(), inject=inject)
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_files_tell_the_layers_of_one_name_of_keras_and_of_deepctr_apart(suffix: str, tmp_path: Path) -> None:
+    from deepctr.layers.normalization import LayerNormalization as Theirs
+
+    given, random = keras.Input((4,)), np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    hidden = Theirs()(keras.layers.LayerNormalization(epsilon=0.5)(given))
+    model = keras.Model(given, keras.layers.Dense(2, "softmax")(hidden))
+    model.save(tmp_path / f"model{suffix}")
+    again = load_model(tmp_path / f"model{suffix}")
+    assert [type(layer) for layer in again.layers] == [type(layer) for layer in model.layers]
+    assert again.layers[-1].activation is keras.activations.softmax
+    np.testing.assert_array_equal(predicted(again, random), predicted(model, random))
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_augment_leaves_a_trained_deepctr_model_as_it_predicts(backbone: str, tmp_path: Path) -> None:
     model = getattr(deepctr.models, backbone)(*arguments(backbone))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -105,8 +106,8 @@ def asked(server: OpenAIServer) -> list[str]:
     return [request["messages"][-1]["content"] for request in server.chat.requests]
 
 
-def store_of(project: Project) -> VectorStore:
-    return VectorStore.open(project.workspace.paths.store("user"))
+def store_of(project: Project, entity: str = "user") -> VectorStore:
+    return VectorStore.open(project.workspace.paths.store(entity))
 
 
 def test_a_log_that_grows_asks_about_new_blocks_only_and_appends_their_versions(
@@ -205,6 +206,85 @@ def test_clean_knowledge_is_proved_for_each_sample_that_has_some(folder: Path) -
     told = results["samples come after all that they are told of their user"]
     assert told.result == "ok" and told.count > 50 and not done.unproved
     assert results["prompts of blocks show nothing after them"].count == 4 * USERS
+
+
+def of_items() -> Project:
+    """Two versions of each item, of the fourth and of the ninth round, as somebody made them of texts of their own."""
+    text = Path("kar.toml").read_text()
+    for former, now in (
+        ('"user"', '"item"'),
+        ("controls = []", 'controls = ["collaborative"]'),
+        ("max_items = 0", ""),
+        ('selection = "blocks"', ""),
+    ):
+        text = text.replace(former, now)
+    Path("kar.toml").write_text(text)
+    project = opened()
+    assert project.generate("item").complete
+    project.encode()
+    project.encode(collaborative=True)
+    paths, store = project.workspace.paths, VectorStore.open(project.workspace.paths.store("item"))
+    keys, vectors = store.keys, store.gather(range(ITEMS))
+    shutil.rmtree(store.path)
+    with VectorStore.writer(paths.vectors(paths.knowledge("item")), store.spec) as writer:
+        for turn in (3, 9):
+            until = [pd.Timestamp(800_000_000 + 12 * HOUR * turn, unit="s").isoformat()] * ITEMS
+            writer.append(list(range(ITEMS)), [keys[item] for item in range(ITEMS)], vectors + turn, versions=until)
+    return opened()
+
+
+def test_compare_gives_samples_and_their_earlier_events_what_was_known_of_items_before_each(
+    folder: Path, step_by_step: None
+) -> None:
+    from kar_aug.compare.experiment import Experiment
+
+    project = of_items()
+    compared = project.compare()
+    experiment: Experiment = compared.comparison.experiment
+    arm = next(arm for arm in compared.comparison.arms if arm.beside)
+    samples, tables = experiment.samples_of(arm, 0), experiment.tables(arm, 0)
+    (given, known), (beside, _) = tables["item"].matrix(), tables["item.collaborative"].matrix()
+    store, (behaviour,) = store_of(project, "item"), experiment.stores(arm.companion, "item").values()
+    read = samples.read(np.arange(len(samples)), {"item", "past_item"})
+    events = samples.sequences["past"].before(samples.rows)
+    plain = experiment.samples(0)
+    met = plain.read(np.arange(len(samples)), {"past_item"})["past_item"]
+    ids = samples.vocabulary["item"]
+    earlier = 0
+    for sample, row in enumerate(samples.rows):
+        asked = [(read["item"][sample], ids[samples.places["item"][row]], samples.timestamps[row])]
+        when = samples.timestamps[: row + 1][samples.places["user"][: row + 1] == samples.places["user"][row]]
+        for code, place in zip(read["past_item"][sample], met[sample], strict=True):
+            if place:
+                earlier += 1
+                own = (samples.places["item"] == place) & (samples.places["user"] == samples.places["user"][row])
+                (time,) = samples.timestamps[own]
+                assert time in when
+                asked.append((code, ids[place], time))
+        for code, item, time in asked:
+            expected, there = store.gather([item], [time]), store.coverage([item], [time])
+            assert known[code] == bool(there)
+            if there:
+                np.testing.assert_array_equal(given[code], expected[0])
+                np.testing.assert_array_equal(beside[code], behaviour.gather([item])[0])
+    assert earlier and events is not None and not known[0]
+    assert "age of the item&#39;s knowledge" in compared.write().read_text()
+    served = experiment.served_tables(arm, 0)
+    assert served is not None and (served["item"].matrix()[0][1:] == store.gather(ids[1:])).all()
+    assert (served["item.collaborative"].matrix()[0][1:] == behaviour.gather(ids[1:])).all()
+
+
+def test_a_version_of_an_item_that_saw_more_than_it_says_is_found(folder: Path) -> None:
+    project = of_items()
+    checks = {check.name: check for check in project.audit().checks}
+    told = checks["samples come after all that they are told of their item"]
+    assert told.result == "ok" and told.count > 50
+    later = pd.Timestamp(800_000_000 + 12 * HOUR * 14, unit="s").isoformat()
+    name = project.workspace.paths.knowledge("item")
+    with project.workspace.open_cache() as cache:
+        cache.link([cache.linked(name, [5])[5]._replace(as_of=later)])
+    (reached,) = leaks()
+    assert reached.kind == "as-of" and reached.count and reached.example.startswith("item 5: what is said to be known")
 
 
 def relink(change: Callable[[Link], Link], block: str) -> None:

@@ -32,15 +32,18 @@ def raw_store(folder: Path, ids: list[Any]) -> VectorStore:
 
 
 def places(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """Ids that are places, one of them in a history that may be empty; a model of two outputs."""
+    """Ids that are places, one of them in a history that may be empty; a price in buckets; a model of two outputs."""
     inputs = {name: keras.Input((n,), name=name, dtype="int32") for name, n in (("item", 1), ("hist", 3))}
-    embedded = [layers.Flatten()(layers.Embedding(20, 3)(ids)) for ids in inputs.values()]
-    hidden = layers.Dense(5, "relu")(layers.Concatenate()(embedded))
-    base = keras.Model(inputs, {name: layers.Dense(1, "sigmoid", name=name)(hidden) for name in ("ctr", "cvr")})
+    price = keras.Input((1,), name="price")
+    read = [*inputs.values(), layers.Discretization([0.5, 2.0])(price)]
+    hidden = layers.Dense(5, "gelu")(layers.Concatenate()([layers.Flatten()(layers.Embedding(20, 3)(x)) for x in read]))
+    outputs = {name: layers.Dense(1, "sigmoid", name=name)(hidden) for name in ("ctr", "cvr")}
+    base = keras.Model({**inputs, "price": price}, outputs)
     table = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
     model = augment(base, KnowledgeAugmentation({"item": table}), inputs={"item": ["item", "hist"]})
     hist = np.asarray([[1, 2, 0], [0, 0, 0], [7, 7, 7], [9, 0, 0]], "int32")
-    return model, {"item": np.asarray([[1], [0], [15], [19]], "int32"), "hist": hist}
+    prices = np.asarray([[0.4], [0.5], [np.nan], [7.0]], "float32")
+    return model, {"item": np.asarray([[1], [0], [15], [19]], "int32"), "hist": hist, "price": prices}
 
 
 def integers(folder: Path) -> tuple[Any, dict[str, Any]]:

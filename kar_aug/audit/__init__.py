@@ -133,6 +133,9 @@ def audit(workspace: Workspace) -> Audit:
         if workspace.paths.in_versions(entity):
             checks += versions.checks(stored[entity], workspace)
             continue
+        if entity == "item" and versions.are_of_items(workspace):
+            checks.append(versions.samples((), workspace, entity))
+            continue
         checks.append(knowledge.as_of_times(entity, stored[entity], parts))
         checks.append(knowledge.vectors(entity, stored[entity], workspace))
     if not workspace.paths.in_versions("user"):

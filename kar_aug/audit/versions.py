@@ -1,4 +1,4 @@
-"""What is known of users block by block: whether no sample is given what saw an event at or after it.
+"""What is known in versions, of users block by block say: whether no sample is given what saw an event at or after it.
 
 That is a chain: the prompt of a block shows no event after the block's as-of time; the vectors of a version encode what
 was said of its blocks, and stand in the store under the latest of their as-of times; and a sample is given the last
@@ -72,35 +72,41 @@ def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:
     return Check(name, len(stored) - len(untold), "prompts", found(leak), found(unproved))
 
 
-def samples(stored: Sequence[Stored], workspace: Workspace) -> Check:
-    """Whether each sample is given vectors of texts that saw nothing but what was strictly before it."""
-    name = "samples come after all that they are told of their user"
-    path = workspace.paths.vectors(workspace.paths.knowledge("user"))
+def samples(stored: Sequence[Stored], workspace: Workspace, entity: str = "user") -> Check:
+    """Whether each sample is given vectors of texts that saw nothing but what was strictly before it.
+
+    What earlier events are given of their items was known before those events, and so before the sample.
+    """
+    name = f"samples come after all that they are told of their {entity}"
+    path = workspace.paths.vectors(workspace.paths.knowledge(entity))
     if not path.exists():
         return Check(name, 0, "samples")
     store = VectorStore.open(path)
     if not len(store):
         return Check(name, 0, "samples")
-    saw, foreign = _last_seen(store, _known(stored, workspace))
+    known = _known(stored, workspace) if entity == "user" else _known_of_items(workspace)
+    saw, foreign = _last_seen(store, known)
     told, bad, example = 0, 0, ""
     for part in samples_of(workspace.data.split):
         when = pd.to_datetime(dates(part["timestamp"]), utc=True)
-        rows = store.rows_at(part["user_id"].tolist(), when)
+        rows = store.rows_at(part[f"{entity}_id"].tolist(), when)
         late = (rows >= 0) & (saw[rows] >= moments(when))
         told, bad = told + int((rows >= 0).sum()), bad + int(late.sum())
         if late.any() and not example:
             first = int(late.argmax())
-            example = _example(part.iloc[first], store.moments_at(rows[[first]]), saw[rows[[first]]])
+            example = _example(entity, part.iloc[first], store.moments_at(rows[[first]]), saw[rows[[first]]])
     leak = Finding(
-        "as-of", bad, f"{bad:,} samples are given knowledge of their user that saw an event at their time or later.",
+        "as-of",
+        bad,
+        f"{bad:,} samples are given knowledge of their {entity} that saw an event at their time or later.",
         example,
-    )  # fmt: skip
+    )
     unproved = Finding(
         "vectors",
         len(foreign),
-        f"{len(foreign):,} vectors of users encode texts that are not, or not any more, what is known. Run: kar-aug "
-        "encode",
-        f"user {foreign[0]!r}" if foreign else "",
+        f"{len(foreign):,} vectors of {entity}s encode texts that are not, or not any more, what is known"
+        + (". Run: kar-aug encode" if entity == "user" else ": what these saw is taken at the word of their store."),
+        f"{entity} {foreign[0]!r}" if foreign else "",
     )
     return Check(name, told, "samples", found(leak), found(unproved))
 
@@ -127,6 +133,23 @@ def _known(stored: Sequence[Stored], workspace: Workspace) -> _Known:
             seen = max(of_block.get(block, BEFORE_ALL) for block in blocks)
             last[text.entity_id, key] = max(seen, last.get((text.entity_id, key), BEFORE_ALL))
     return _Known(keys, last)
+
+
+def _known_of_items(workspace: Workspace) -> _Known:
+    """The same of what is known of items, whose texts say themselves until when they saw: whose versions are a store
+    that somebody made.
+    """
+    last: dict[tuple[EntityId, str], int] = {}
+    with workspace.paths.open_cache(reading=True) as cache:
+        for text in workspace.asking.knowledge(cache, workspace.paths.knowledge("item")):
+            last[text.entity_id, text_key(text.text)] = _moment(text.as_of)
+    return _Known({}, last)
+
+
+def are_of_items(workspace: Workspace) -> bool:
+    """Whether what is known of items is a store of versions."""
+    path = workspace.paths.vectors(workspace.paths.knowledge("item"))
+    return path.exists() and VectorStore.open(path).versioned
 
 
 def _last_seen(store: VectorStore, known: _Known) -> tuple[Moments, list[EntityId]]:
@@ -182,11 +205,12 @@ def _named(block: Stored) -> str:
     return f"block {number} of user {user!r}"
 
 
-def _example(sample: pd.Series, as_of: Moments, saw: Moments) -> str:
+def _example(entity: str, sample: pd.Series, as_of: Moments, saw: Moments) -> str:
     said, seen = (datetimes(moment)[0].isoformat() for moment in (as_of, saw))
+    other = "item" if entity == "user" else "user"
     return (
-        f"user {shown(sample['user_id'])}: what is said to be known as of {said} saw an event of {seen}, the sample in "
-        f"{sample['part']} about item {shown(sample['item_id'])} is of {sample['timestamp']}"
+        f"{entity} {shown(sample[f'{entity}_id'])}: what is said to be known as of {said} saw an event of {seen}, the "
+        f"sample in {sample['part']} about {other} {shown(sample[f'{other}_id'])} is of {sample['timestamp']}"
     )
 
 

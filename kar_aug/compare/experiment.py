@@ -115,9 +115,10 @@ class Experiment:
 
         What stands beside the vectors of items is a source of its own, "item.collaborative" (see `protocol.key_of`).
         """
-        found = {entity: self._table(arm, entity, seed) for entity in arm.entities}
+        found = {entity: self._table(arm, entity, seed, self.given(arm, entity, seed)) for entity in arm.entities}
         if arm.beside:
-            found[f"item.{arm.beside}"] = self._table(arm.companion, "item", seed)
+            given = self.given(arm, "item", seed)
+            found[f"item.{arm.beside}"] = self._table(arm.companion, "item", seed, given)
         return found
 
     def served_tables(self, arm: Arm, seed: int) -> dict[str, KnowledgeTable] | None:
@@ -127,11 +128,15 @@ class Experiment:
         if all(self.given(arm, entity, seed) is None for entity in arm.entities):
             return None
         last = {entity: self._last(arm, entity, seed) for entity in arm.entities}
-        return {**self.tables(arm, seed), **last}
+        if arm.beside:
+            last[f"item.{arm.beside}"] = self._last(arm.companion, "item", seed)
+        return last
 
     def given(self, arm: Arm, entity: str, seed: int) -> GivenVersions | None:
         """Which version each sample is given of an entity; None where what an arm knows of it has none."""
         stores = self.stores(arm, entity, seed)
+        if arm.beside and entity == "item":  # which is looked up by the same numbers
+            stores |= self.stores(arm.companion, entity, seed)
         if not any(store.versioned for store in stores.values()):
             return None
         key = (seed, entity, *stores, *(store.path for store in stores.values()))
@@ -139,9 +144,10 @@ class Experiment:
             self._given[key] = GivenVersions(self.samples(seed), entity, stores)
         return self._given[key]
 
-    def _table(self, arm: Arm, entity: str, seed: int) -> KnowledgeTable:
-        given = self.given(arm, entity, seed)
-        return self._last(arm, entity, seed) if given is None else arm.addition.table(given.tables, seed)
+    def _table(self, arm: Arm, entity: str, seed: int, given: GivenVersions | None) -> KnowledgeTable:
+        if given is None:
+            return self._last(arm, entity, seed)
+        return arm.addition.table({name: given.tables[name] for name in self.stores(arm, entity, seed)}, seed)
 
     def _last(self, arm: Arm, entity: str, seed: int) -> KnowledgeTable:
         ids = self.samples(seed).vocabulary[entity]

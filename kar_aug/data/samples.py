@@ -94,7 +94,8 @@ class Samples:
         """
         sizes = {entity: len(self.columns[f"{entity}_id"].values) for entity in ENTITIES}
         known = {entity: int(codes.max(initial=0)) + 1 for entity, codes in self.versions.items()}
-        found = [Feature(entity, size, is_key=True) for entity, size in {**sizes, **known}.items()]
+        sizes |= known
+        found = [Feature(entity, size, is_key=True) for entity, size in sizes.items()]
         for name in (HIST, PAST):
             if events := self.sequences.get(name):
                 found.append(Feature(f"{name}_item", sizes["item"], events.length, sequence=name, is_key=True))

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kar_aug._formats import FORMATS, SAVED_MODEL, TFLITE
-from kar_aug._keras import keras, tf
+from kar_aug._keras import is_ragged, keras, tf
 from kar_aug._ops.portable import portable
 from kar_aug._version import __version__
 from kar_aug.cache.vectors.store import VectorStore
+from kar_aug.errors import StoreError
 from kar_aug.layers import (
     GivenVectors,
     KnowledgeAugmentation,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # it needs pandas, and what a model of one's own is exported 
     from kar_aug.models.preprocessing import Preprocessing
 
 NOTE, ENCODINGS = "kar_aug.json", "encodings.json"
+_LENGTHS = "_lengths"  # of the rows of a ragged input
 _ONE, _CTR = "ctr", "the probability of a click"
 _OF_VECTORS = (PrestoredAugmentation, KnowledgeVectors, GivenVectors)
 _SERVED = (*_OF_VECTORS, KnowledgeCodes)
@@ -55,7 +57,8 @@ def export(
     The signature `serving_default` takes the model's inputs by their names, or the raw columns that `preprocessing`
     makes them of, and returns its outputs by theirs: the keys of a dictionary of outputs, or else the names of the
     layers that they come from. The output of a model with one, which is no dictionary, is "ctr", whatever its layer is
-    called. The file assets.extra/kar_aug.json names the stores' fingerprints and versions, and describes the raw
+    called. A ragged input is two there: {name}, the values of all rows one after another, and {name}_lengths, how many
+    each row has. The file assets.extra/kar_aug.json names the stores' fingerprints and versions, and describes the raw
     columns; encodings.json beside it has the vocabularies, buckets and scales that are inside.
 
     Args:
@@ -74,13 +77,19 @@ def export(
     Raises:
         ValueError: There is no such format.
         MissingDependencyError: For "onnx", tf2onnx is not installed.
-        StoreError: The format has no room, or no operation, for what is in the model; or a store does not have all
-            texts that it needs.
+        StoreError: The format has no room, or no operation, for what is in the model, or no ragged inputs; or a store
+            does not have all texts that it needs.
     """
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}")
     path = Path(path)
     serving = model if _is_fit_for_serving(model, preprocessing) else prestore(model, dtype=dtype)
+    ragged = [input_name(tensor) for tensor in serving.inputs if is_ragged(tensor)]
+    if ragged and format != SAVED_MODEL:
+        raise StoreError(
+            f"{format} has no ragged inputs, as {ragged[0]!r} is. Let the model read padded rows, or export a "
+            "SavedModel."
+        )
     note: dict[str, Any] = {
         "kar_aug": __version__,
         "stores": _fingerprints(serving, stores or {}),
@@ -133,18 +142,34 @@ def _is_fit_for_serving(model: Any, preprocessing: Preprocessing | None) -> bool
 def _serving(serving: Any, preprocessing: Preprocessing | None) -> tuple[Serve, dict[str, Any]]:
     """The function that serves, from inputs by name to outputs by name, and what its inputs are."""
     if preprocessing is None:
-        names = {input_name(tensor): tensor for tensor in serving.inputs}
-        specs = {name: tf.TensorSpec(tensor.shape, tensor.dtype, name) for name, tensor in names.items()}
+        specs = {name: spec for tensor in serving.inputs for name, spec in _specs_of(tensor).items()}
     else:
         specs = {raw.name: raw.spec for raw in preprocessing.inputs}
 
     def serve(features: dict[str, Any]) -> dict[str, Any]:
         read = features if preprocessing is None else preprocessing(features)
-        inputs = tf.nest.map_structure(lambda tensor: read[input_name(tensor)], serving.input)
+        inputs = tf.nest.map_structure(lambda tensor: _read(tensor, read), serving.input)
         named = _named(serving, serving(inputs, training=False))
         return named if preprocessing is None else dict(preprocessing.served(features, named))
 
     return serve, specs
+
+
+def _specs_of(tensor: Any) -> dict[str, Any]:
+    """What comes of a model's input, by name: signatures have dense tensors alone."""
+    name = input_name(tensor)
+    if not is_ragged(tensor):
+        return {name: tf.TensorSpec(tensor.shape, tensor.dtype, name)}
+    values = tf.TensorSpec((None, *tensor.shape[2:]), tensor.dtype, name)
+    return {name: values, name + _LENGTHS: tf.TensorSpec((None,), "int64", name + _LENGTHS)}
+
+
+def _read(tensor: Any, given: Mapping[str, Any]) -> Any:
+    """A model's input of what came."""
+    name = input_name(tensor)
+    if not is_ragged(tensor):
+        return given[name]
+    return tf.RaggedTensor.from_row_lengths(given[name], given[name + _LENGTHS])
 
 
 def _save(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kar_aug._keras import keras
+from kar_aug._keras import IS_KERAS_3, keras
 from kar_aug.models.graph import maker_of, with_changed
 
 _OF_KERAS = ("Functional", "Sequential")  # its classes of models that know which layer reads what
@@ -50,7 +50,10 @@ def replaced(
             return layer
         if not is_functional(layer):
             raise ValueError(_advice(layer, held[0], by))
-        return _of_class(layer, keras.models.clone_model(layer, clone_function=replace), keep_class, replace)
+        # Keras 3 would make inputs anew that are neither ragged, nor sparse, nor optional.
+        inputs = {"input_tensors": layer.input} if IS_KERAS_3 and not isinstance(layer, keras.Sequential) else {}
+        clone = keras.models.clone_model(layer, clone_function=replace, **inputs)
+        return _of_class(layer, clone, keep_class, replace)
 
     return replace(model)
 

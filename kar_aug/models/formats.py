@@ -71,6 +71,35 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
         context.replace_all_inputs(output, logarithm.output[0])
         context.remove_node(node.name)
 
+    def as_error_function(context: Any, node: Any, name: str, args: Any) -> None:
+        """Of the exact gelu: ONNX has the error function, and not what it lacks to 1."""
+        given, output = node.input[0], node.output[0]
+        kind: dict[str, Any] = {"dtypes": [context.get_dtype(output)], "shapes": [context.get_shape(output)]}
+        one = context.make_const(f"{name}/one", np.asarray(1, tf2onnx.utils.map_onnx_to_numpy_type(kind["dtypes"][0])))
+        error = context.make_node("Erf", [given], **kind)
+        lacking = context.make_node("Sub", [one.output[0], error.output[0]], **kind)
+        context.replace_all_inputs(output, lacking.output[0])
+        context.remove_node(node.name)
+
+    def as_count(context: Any, node: Any, name: str, args: Any) -> None:
+        """The bucket of a number (`Discretization`): how many of the boundaries it is not below, all of them if it is
+        missing.
+        """
+        given, output = node.input[0], node.output[0]
+        edges = np.asarray(node.get_attr("boundaries").floats, np.float32)
+        number, flag, count = onnx.TensorProto.DOUBLE, onnx.TensorProto.BOOL, onnx.TensorProto.INT32
+        last = context.make_const(f"{name}/last", np.asarray([-1], np.int64)).output[0]
+        boundaries = context.make_const(f"{name}/boundaries", edges.astype(np.float64)).output[0]
+        numbers = context.make_node("Cast", [given], attr={"to": number}, dtypes=[number])
+        apart = context.make_node("Unsqueeze", [numbers.output[0], last], dtypes=[number])
+        below = context.make_node("Less", [apart.output[0], boundaries], dtypes=[flag])
+        reached = context.make_node("Not", below.output, dtypes=[flag])
+        ones = context.make_node("Cast", reached.output, attr={"to": count}, dtypes=[count])
+        options: dict[str, Any] = {"attr": {"keepdims": 0}, "dtypes": [count], "shapes": [context.get_shape(output)]}
+        bucket = context.make_node("ReduceSum", [ones.output[0], last], **options)
+        context.replace_all_inputs(output, bucket.output[0])
+        context.remove_node(node.name)
+
     def as_label(context: Any, node: Any, name: str, args: Any) -> None:
         """Whether texts are a certain one, which tf2onnx would compare as numbers. ONNX compares no two texts: what is
         left to be is told as missing.
@@ -103,6 +132,8 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
     handlers: dict[str, Any] = {
         _HASHED: (as_labels, []),
         "Log1p": (as_logarithm, []),
+        "Erfc": (as_error_function, []),
+        "Bucketize": (as_count, []),
         "SelectV2": (as_choice, []),
         "Equal": (as_label, []),
         "NotEqual": (as_label, []),
