@@ -15,7 +15,7 @@ if IS_KERAS_3:
     pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)
 
 from kar_aug.compare import Comparison, compare
-from kar_aug.report import Section, write_report, write_tables
+from kar_aug.report import Example, Section, write_report, write_tables
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,17 @@ def report(comparison: Comparison, tmp_path: Path) -> Path:
     about = {"language model": "<m>", "cost of the knowledge": "1.50 US dollars"}
     write_report(comparison, path, knowledge=about, reproduce="kar-aug compare", title="T", sections=[audit])
     return path
+
+
+def test_what_drives_a_terminal_or_turns_writing_is_escaped_in_the_example(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    escapes = "\x1b]0;owned\x07\u202egnp.\ud83d <b>"
+    example = Example(escapes, [("user", escapes), ("answer", escapes)], escapes, "e", [(escapes, "0.99")])
+    write_report(comparison, tmp_path / "r.html", knowledge={}, reproduce=escapes, title=escapes, example=example)
+    html = (tmp_path / "r.html").read_text()
+    assert html.count("\\x1b]0;owned\\x07\\u202egnp.\\ud83d &lt;b&gt;") >= 5 and html.count("<svg") == 4
+    assert not {"\x1b", "\x07", "\u202e"} & set(html)
 
 
 class _References(HTMLParser):

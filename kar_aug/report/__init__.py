@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 
 from kar_aug._files import write_atomic
+from kar_aug._foreign import harmless
 from kar_aug._servers.addresses import masked_in
 from kar_aug.compare import Comparison, by_slice, decomposition, headlines, leading, verdicts
 from kar_aug.compare.arms import Arm, fullest
@@ -117,7 +118,11 @@ def write_report(
         example: an item's prompt, answer and neighbours.
     """
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_harmless,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     template = environment.from_string(files("kar_aug.report").joinpath("report.html.j2").read_text(encoding="utf-8"))
     best = [arm for b in comparison.backbones if (arm := fullest(comparison.arms, b)) is not None]
@@ -166,6 +171,11 @@ def write_report(
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     write_atomic(path, content)
+
+
+def _harmless(value: Any) -> Any:
+    """Prompts, answers, titles and names of files as a page shows them; pictures are the report's own."""
+    return harmless(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _coverage(comparison: Comparison, best: Sequence[Arm]) -> dict[str, tuple[float, float]]:
