@@ -23,6 +23,7 @@ from test_arrow import static_model
 from kar_aug import Project
 from kar_aug.cache import VectorStore
 from kar_aug.errors import ConfigError, LimitReached
+from kar_aug.generate.limits import slots_for
 from kar_aug.testing import ChatServer, completion
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # what engines warn of is theirs
@@ -98,9 +99,9 @@ def killing(cache: Path, at: int) -> Saying:
     return behaviour
 
 
-def require_all_answered_and_paid_once(project: Project, server: ChatServer, in_flight: int = 8) -> None:
+def require_all_answered_and_paid_once(project: Project, server: ChatServer) -> None:
     counts = paid(server)
-    assert len(counts) == USERS + 40 and len(server.requests) - len(counts) <= in_flight
+    assert len(counts) == USERS + 40 and len(server.requests) - len(counts) <= 2 * slots_for(4), "of two workers"
     assert project.cache.stats().counts["ok"] == USERS + 40
 
 
