@@ -126,6 +126,22 @@ def test_thinking_that_nothing_bounds_is_reserved_after_the_first_answer(cache: 
         assert len(server.requests) == 9 and cache.spent() <= 10.0
 
 
+def test_what_is_on_its_way_when_an_answer_shows_what_it_may_cost_counts_as_much(
+    cache: TextCache, prices: Prices
+) -> None:
+    """Two requests go alone first, and the second comes back when all others could have been reserved."""
+
+    def slow(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        if request["messages"][0]["content"] == "entity 1":
+            time.sleep(1.5)
+        return reply({"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 507})
+
+    with ChatServer(slow) as server:
+        with pytest.raises(LimitReached):
+            generate(prompts(50), cache, model(server, max_cost=10.0, concurrency=8), key=KEY, prices=prices)
+        assert len(server.requests) == 9 and cache.spent() == pytest.approx(9 * 1.007)
+
+
 def test_a_batch_on_its_way_counts_by_what_was_reserved_for_it(cache: TextCache, prices: Prices) -> None:
     with OpenAIServer(batches=BatchServer(polls=10**6)) as server:
         settings = model(server, max_cost=0.4, max_tokens=100)

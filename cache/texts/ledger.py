@@ -17,7 +17,7 @@ row; only the answer itself, however late, settles its own.
     released   never sent, or refused without charge counts nothing
 
 An answer may cost more than it could by all that was asked (thinking that `max_tokens` does not bound): the model's
-next reservations are larger by that, its `surplus`.
+next reservations are larger by that, its `surplus`, and what is on its way with less counts as if it had it, too.
 """
 
 from __future__ import annotations
@@ -49,6 +49,15 @@ _ENTER = sa.insert(tables.ledger)
 _SETTLE = sa.update(tables.ledger).where(tables.ledger.c.id == sa.bindparam("row"))
 _LOSE = sa.update(tables.ledger).values(state=UNKNOWN, cost=tables.ledger.c.reserved)
 _ACCOUNT = sa.select(tables.accounts).where(tables.accounts.c.model == sa.bindparam("of")).with_for_update()
+_BEHIND: sa.Select[Any] = sa.select(
+    sa.func.coalesce(sa.func.sum(sa.bindparam("more") - tables.ledger.c.surplus), 0)
+).where(
+    _IS_OPEN,
+    tables.ledger.c.model == sa.bindparam("of"),
+    tables.ledger.c.reserved.is_not(None),
+    tables.ledger.c.surplus < sa.bindparam("more"),
+    tables.ledger.c.owner.in_(sa.select(tables.workers.c.owner)),
+)
 _MORE = sa.bindparam("more_surplus", type_=sa.BigInteger)
 _ADD = (
     sa.update(tables.accounts)
@@ -168,6 +177,7 @@ class Ledger:
         priced = {order.model for order in orders if order.most is not None}
         accounts = {model: self._account(connection, model) for model in sorted(priced)}
         limit = math.inf if max_cost is None else math.floor(round(max_cost * _BILLION, 3))
+        behind = {of: 0 if max_cost is None else self._behind(connection, each) for of, each in accounts.items()}
         rows: list[dict[str, Any]] = []
         added, short = dict.fromkeys(accounts, 0), None
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -177,8 +187,8 @@ class Ledger:
                 surplus = accounts[order.model].surplus
                 most += surplus
                 committed = accounts[order.model].committed + added[order.model]
-                if committed + most > limit:
-                    short = short or (order.model, committed, most)
+                if committed + behind[order.model] + most > limit:
+                    short = short or (order.model, committed, behind[order.model], most)
                     continue
                 added[order.model] += most
             row: dict[str, Any] = {"key": order.key, "owner": owner, "model": order.model, "created": now}
@@ -298,13 +308,22 @@ class Ledger:
                     self._account(connection, model)
                     connection.execute(_ADD, {"of": model, "more": more, "more_surplus": most})
 
-    def _shortage(self, connection: sa.Connection, model: str, committed: int, most: int) -> Shortage:
+    def _behind(self, connection: sa.Connection, account: Any) -> int:
+        """By how much requests on their way may cost more than is reserved for them: by what an answer has shown since
+        they were sent. Batches are left out, which all that comes later would wait for a day.
+        """
+        if not account.surplus:
+            return 0
+        return int(connection.execute(_BEHIND, {"of": account.model, "more": account.surplus}).scalar_one())
+
+    def _shortage(self, connection: sa.Connection, model: str, committed: int, behind: int, most: int) -> Shortage:
         rows = tables.ledger.c
         of_model = sa.select(sa.func.coalesce(sa.func.sum(rows.reserved), 0)).where(_IS_OPEN, rows.model == model)
         reserved = int(connection.execute(of_model).scalar_one())
         asking = rows.owner.in_(sa.select(tables.workers.c.owner)) & rows.owner.not_in(dead(self._database, connection))
         waiting = int(connection.execute(of_model.where(asking)).scalar_one())
-        return Shortage((committed - reserved) / _BILLION, reserved / _BILLION, most / _BILLION, waiting > 0)
+        open_ = reserved + behind
+        return Shortage((committed - reserved) / _BILLION, open_ / _BILLION, most / _BILLION, waiting > 0)
 
     def _lives(self, connection: sa.Connection) -> sa.ColumnElement[bool]:
         """Whether a row's owner is still at work: a process, or a batch."""
