@@ -127,7 +127,7 @@ def test_thinking_that_nothing_bounds_is_reserved_after_the_first_answer(cache: 
 
 
 def test_what_is_on_its_way_when_an_answer_shows_what_it_may_cost_counts_as_much(
-    cache: TextCache, prices: Prices
+    where: Path | str, prices: Prices
 ) -> None:
     """Two requests go alone first, and the second comes back when all others could have been reserved."""
 
@@ -136,7 +136,7 @@ def test_what_is_on_its_way_when_an_answer_shows_what_it_may_cost_counts_as_much
             time.sleep(1.5)
         return reply({"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 507})
 
-    with ChatServer(slow) as server:
+    with ChatServer(slow) as server, TextCache(where) as cache:
         with pytest.raises(LimitReached):
             generate(prompts(50), cache, model(server, max_cost=10.0, concurrency=8), key=KEY, prices=prices)
         assert len(server.requests) == 9 and cache.spent() == pytest.approx(9 * 1.007)
