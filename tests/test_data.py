@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from support.exhaustive import examples
 
 from kar_aug.data import PARTS, Tables, as_of, load_tables, split_interactions
+from kar_aug.data.labels import where
 from kar_aug.errors import DataError
 
 Change = dict[str, Any]
@@ -203,6 +204,14 @@ def test_another_seed_draws_other_users() -> None:
     parts = [split_interactions(frame, seed=seed)["part"].tolist() for seed in range(3)]
     assert parts[0] != parts[1] != parts[2]
     assert [p.count("test") for p in parts] == [4, 4, 4] and parts[0].count("validation") == 4
+
+
+def test_an_expression_reads_columns_and_no_variable_of_ours() -> None:
+    frame = pd.DataFrame({"dwell": [1, 5], "seen": [True, False]})
+    assert where(frame, "dwell > 3 or seen", "label").tolist() == [True, True]
+    for expression in ("@frame.dwell > 3", "@name == 'label'", "@pd.isna(dwell)"):
+        with pytest.raises(DataError, match=r"^label: .* cannot be evaluated"):
+            where(frame, expression, "label")
 
 
 def test_a_rating_above_the_threshold_is_a_click_and_a_given_label_stays() -> None:

@@ -32,7 +32,8 @@ def where(frame: pd.DataFrame, expression: str, name: str) -> pd.Series:
         DataError: It cannot be evaluated, or is neither true nor false.
     """
     try:
-        found = frame.eval(expression, engine="python")
+        # Of its columns alone: `@name` would be a variable of ours, and pandas' look at these ended Python 3.13.0.
+        found = frame.eval(expression, engine="python", local_dict={}, global_dict={})
     except Exception as error:  # pandas raises whatever the parser, the names or the types raise
         columns = ", ".join(map(str, frame.columns))
         raise DataError(f"{name}: {expression!r} cannot be evaluated: {error}. Columns: {columns}") from None

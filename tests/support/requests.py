@@ -26,7 +26,10 @@ def request(
     times = {name: (cells - pd.Timestamp(0)) / _SECOND for name, cells in split.items() if cells.dtype.kind == "M"}
     frame = split.assign(**times)
     happened = frame[~frame["drawn"]] if "drawn" in frame else frame
-    before = {name: [_before(happened.query(how), frame.loc[row]) for row in rows] for name, how in kinds.items()}
+    none: dict[str, Any] = {"local_dict": {}, "global_dict": {}}  # a look at variables here ended Python 3.13.0
+    before = {
+        name: [_before(happened.query(how, **none), frame.loc[row]) for row in rows] for name, how in kinds.items()
+    }
     found = {}
     for each in inputs:
         name, kind, missing = each["name"], each["dtype"], each["missing"]
