@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -162,8 +163,13 @@ class Comparison:
         """Whether each seed of an arm, and not their mean alone, beats guessing and all rivals."""
         return not any(self._unbeaten(run.value(self.objective.key)) for run in self.runs[arm])
 
+    @cached_property
+    def _chance(self) -> float:
+        """What guesses stay below on the test part: each verdict asks, and it is read off all of its labels."""
+        return self.objective.chance(self.experiment.samples(0), "test")
+
     def _unbeaten(self, value: float) -> str:
-        if value < self.objective.chance(self.experiment.samples(0), "test"):
+        if value < self._chance:
             return "guessing"
         rivals = {rival.name: rival.value(self.objective.key) for rival in self.rivals}
         return " and ".join(f"{name} ({theirs:.4f})" for name, theirs in rivals.items() if value < theirs)
