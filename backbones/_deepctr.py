@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import IS_KERAS_3, keep_as_written, keras, tensors_behind
+from kar_aug._helpers.keras import IS_KERAS_3, keep_as_written, keras, tensors_behind
 from kar_aug.backbones.embedding import key_input
 from kar_aug.backbones.protocol import Injected, Injection, Settings, events_of
 from kar_aug.data.features import Feature

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 from kar_aug.backbones._deepctr import deepctr_models
 
 

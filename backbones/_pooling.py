@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
 
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.backbones._deepctr import rebuild
 
 _CALLERS = ("input_from_feature_columns", "get_linear_logit")

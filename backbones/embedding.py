@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 from kar_aug.backbones.protocol import Settings
 from kar_aug.data.features import Feature
 from kar_aug.layers import MaskedMean

@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 from math import log2
 from typing import Any
 
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.backbones._deepctr import (
     Knowledge,
     as_fields,

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kar_aug._tensorflow import choose_keras, prepare_tensorflow
+from kar_aug._helpers.tensorflow import choose_keras, prepare_tensorflow
 from kar_aug.cli.progress import table
 from kar_aug.config import Config
 

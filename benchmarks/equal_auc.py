@@ -28,7 +28,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import roc_auc_score
 
 from kar_aug import KnowledgeAugmentation, PrestoredAugmentation, prestore
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 from kar_aug.backbones import Settings
 from kar_aug.backbones.protocol import nothing
 from kar_aug.data.features import Feature

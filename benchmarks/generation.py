@@ -29,7 +29,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kar_aug._batched import batched
+from kar_aug._helpers.batched import batched
 from kar_aug.cache import Answer, Link, TextCache
 from kar_aug.cache.texts.tables import RULES
 from kar_aug.config import LanguageModel

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kar_aug._tensorflow import choose_keras
+from kar_aug._helpers.tensorflow import choose_keras
 from kar_aug.cli.progress import table
 from kar_aug.config import Config
 

@@ -37,7 +37,7 @@ import tensorflow as tf
 from skewed import FURTHER, HEAVIEST, HEAVY, ITEMS, KEYS, LIGHT, USERS, rows, take_turns
 
 from kar_aug import KnowledgeAugmentation, PrestoredAugmentation, prestore
-from kar_aug._keras import IS_KERAS_3, keras
+from kar_aug._helpers.keras import IS_KERAS_3, keras
 from kar_aug.backbones.protocol import nothing
 from kar_aug.models.find import knowledge_layers
 from kar_aug.models.graph import input_name

@@ -43,7 +43,7 @@ from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 from skewed import take_turns
 
 from kar_aug import KnowledgeAugmentation, backbones, prestore
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 from kar_aug.backbones import Settings
 from kar_aug.backbones.protocol import nothing
 from kar_aug.data.features import Feature

@@ -1,6 +1,6 @@
 """The kar-aug command, also as `python -m kar_aug`: what it is made of is long to import, and comes with an extra."""
 
-from kar_aug._interrupts import leave_at_once
+from kar_aug._helpers.interrupts import leave_at_once
 
 leave_at_once()
 

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from kar_aug._servers.addresses import checked
-from kar_aug._settings import check, check_choices, check_known, read_section, read_value, setting
+from kar_aug._helpers.servers.addresses import checked
+from kar_aug._helpers.settings import check, check_choices, check_known, read_section, read_value, setting
 from kar_aug.errors import ConfigError
 from kar_aug.registry import (
     ADAPTORS,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kar_aug._toml import edited
+from kar_aug._helpers.toml import edited
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument

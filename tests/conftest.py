@@ -35,7 +35,7 @@ from support import exhaustive
 from support.jobs import Nursery
 from support.workspaces import LEARNING, opened
 
-from kar_aug._processes import cores
+from kar_aug._helpers.processes import cores
 from kar_aug.cache import TextCache
 from kar_aug.testing import ChatServer
 
@@ -115,7 +115,7 @@ def cache(tmp_path: Path) -> Iterator[TextCache]:
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries wait for moments, not for seconds."""
-    from kar_aug._servers import waits
+    from kar_aug._helpers.servers import waits
 
     monkeypatch.setattr(waits, "_PAUSES", (0.01, 0.05))
 

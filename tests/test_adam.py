@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.exhaustive import same_on_keras_3
 
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 from kar_aug.compare.adam import FusedAdam
 
 pytestmark = [pytest.mark.both_keras, same_on_keras_3]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.exhaustive import examples, same_on_keras_3, table
 
 from kar_aug import KnowledgeAugmentation
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.layers import HybridExpertAdaptor
 
 pytestmark = [pytest.mark.both_keras, same_on_keras_3]

@@ -22,7 +22,7 @@ from kar_aug import (
     prestore,
     refresh,
 )
-from kar_aug._keras import IS_KERAS_3, is_ragged, keras, nest, tf
+from kar_aug._helpers.keras import IS_KERAS_3, is_ragged, keras, nest, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.models import vectors_as_inputs
 from kar_aug.models.find import knowledge_layers

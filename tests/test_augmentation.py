@@ -22,7 +22,7 @@ from kar_aug import (
     load_model,
     prestore,
 )
-from kar_aug._keras import IS_KERAS_3, keras
+from kar_aug._helpers.keras import IS_KERAS_3, keras
 from kar_aug.cache import StoreSpec
 
 pytestmark = pytest.mark.both_keras

@@ -13,7 +13,7 @@ from support.exhaustive import left_out, table
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, augment, export, load_model, prestore
-from kar_aug._keras import IS_KERAS_3, keras, tf
+from kar_aug._helpers.keras import IS_KERAS_3, keras, tf
 
 if IS_KERAS_3:
     pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kar_aug._keras import IS_KERAS_3, keras
+from kar_aug._helpers.keras import IS_KERAS_3, keras
 from kar_aug.compare import checkpoint
 from kar_aug.compare.checkpoint import Checkpoint, Standing
 

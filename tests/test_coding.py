@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from support.requests import request
 from support.workspaces import LEARNING, opened
 
-from kar_aug._keras import IS_KERAS_3
+from kar_aug._helpers.keras import IS_KERAS_3
 
 if IS_KERAS_3:
     pytest.skip("a comparison chooses the Keras of its processes itself", allow_module_level=True)
 
 from kar_aug import EncodingError, Project, StoreError, VectorStore
-from kar_aug._keras import tf
+from kar_aug._helpers.keras import tf
 from kar_aug.cache import StoreSpec
 from kar_aug.cli import main
 from kar_aug.codes import SemanticIds

@@ -18,7 +18,7 @@ import pytest
 from support.exhaustive import left_out, table
 from support.workspaces import COUNTING, LEARNING, opened
 
-from kar_aug._keras import IS_KERAS_3
+from kar_aug._helpers.keras import IS_KERAS_3
 
 if IS_KERAS_3:
     pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)

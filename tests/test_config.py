@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from kar_aug._settings import read_value
+from kar_aug._helpers.settings import read_value
 from kar_aug.config import CompareConfig, Config, DataConfig, EncodeConfig, LanguageModel, PromptConfig
 from kar_aug.errors import ConfigError
 

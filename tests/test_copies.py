@@ -12,7 +12,7 @@ from support.exhaustive import table
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, PrestoredAugmentation, StoreError, VectorStore, load_model, prestore, refresh
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.layers import KnowledgeVectors
 

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from support.jobs import KEY, Nursery, prompts
 
-from kar_aug import _database
+from kar_aug._helpers import database as databases
 from kar_aug.cache import Answer, Link, TextCache, VectorStore, answer_key
 from kar_aug.cache.texts.cache import DamagedAnswer
 from kar_aug.cache.texts.spilt import import_spilt
@@ -240,7 +240,7 @@ def test_what_a_full_database_does_not_take_is_brought_in_later(tmp_path: Path) 
 def test_a_process_stopped_in_a_commit_is_waited_for_and_then_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_database, "_BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(databases, "_BUSY_SECONDS", 0.2)
     path = tmp_path / "answers.sqlite"
     with TextCache(path) as cache:
         other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

@@ -11,7 +11,7 @@ from support.commands import fresh
 from support.training import ready
 
 from kar_aug import KnowledgeAugmentation, attachment_points, augment, export, load_model, prestore
-from kar_aug._keras import IS_KERAS_3, tf
+from kar_aug._helpers.keras import IS_KERAS_3, tf
 
 if IS_KERAS_3:
     pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from kar_aug._keras import IS_KERAS_3
+from kar_aug._helpers.keras import IS_KERAS_3
 
 if IS_KERAS_3:
     pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)
@@ -28,7 +28,7 @@ if IS_KERAS_3:
 from deepctr.feature_column import SparseFeat
 
 from kar_aug import KnowledgeAugmentation, TextCache, VectorStore, prestore
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.cli import main
 from kar_aug.testing import HashEncoder, OpenAIServer
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from kar_aug._servers import waits
+from kar_aug._helpers.servers import waits
 from kar_aug.cache import Answer, Claims, Knowledge, Link, TextCache, VectorStore, answer_key
 from kar_aug.cli import main
 from kar_aug.config import EncodeConfig

@@ -12,7 +12,7 @@ from support.exhaustive import left_out, same_on_keras_3
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, prestore
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 
 pytestmark = pytest.mark.both_keras
 VECTORS = np.random.default_rng(0).normal(size=(30, 6)).astype("float16")
@@ -62,7 +62,7 @@ import numpy as np, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 from test_execution import LABEL, inputs, model
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert strategy.num_replicas_in_sync == 2
 def train(built):

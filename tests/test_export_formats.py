@@ -12,7 +12,7 @@ import pytest
 from support.exhaustive import same_on_keras_3, table
 
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, augment, load_model, prestore
-from kar_aug._keras import IS_KERAS_3, keras, tf
+from kar_aug._helpers.keras import IS_KERAS_3, keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.codes import SemanticIds
 from kar_aug.layers import KnowledgeCodes, KnowledgeVectors

@@ -16,7 +16,7 @@ from support.exhaustive import table
 from support.requests import request
 from support.training import step_by_step
 
-from kar_aug._keras import IS_KERAS_3
+from kar_aug._helpers.keras import IS_KERAS_3
 
 if IS_KERAS_3:
     pytest.skip("a comparison chooses the Keras of its processes itself", allow_module_level=True)

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kar_aug import Project, VectorStore
-from kar_aug._files import atomic_path
+from kar_aug._helpers.files import atomic_path
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Request, TextCache, answer_key
 from kar_aug.cache.texts.forgetting import Whom, forget_entities
 from kar_aug.cache.texts.spilt import Spill

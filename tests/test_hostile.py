@@ -20,9 +20,9 @@ import pytest
 from click.testing import CliRunner
 from support.jobs import prompts
 
-from kar_aug._files import write_atomic
-from kar_aug._foreign import harmless
-from kar_aug._servers.addresses import client_address, masked
+from kar_aug._helpers.files import write_atomic
+from kar_aug._helpers.foreign import harmless
+from kar_aug._helpers.servers.addresses import client_address, masked
 from kar_aug.cache import Answer, Link, StoreSpec, TextCache, VectorStore
 from kar_aug.cache.vectors import files
 from kar_aug.cli import main

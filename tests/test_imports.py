@@ -134,7 +134,7 @@ def test_the_layer_needs_a_keras_and_a_store_and_no_more(tmp_path: Path) -> None
     code = f"""{STORE}
 import kar_aug.layers
 from kar_aug import KnowledgeAugmentation, augment, load_model, prestore, refresh
-from kar_aug._keras import IS_KERAS_3, keras, tf
+from kar_aug._helpers.keras import IS_KERAS_3, keras, tf
 assert IS_KERAS_3 is not {legacy_keras}
 ids = keras.Input((1,), name="item_id", dtype="int32")
 base = keras.Model(ids, keras.layers.Dense(1)(keras.layers.Flatten()(keras.layers.Embedding(4, 3)(ids))))

@@ -11,7 +11,7 @@ from support.exhaustive import same_on_keras_3
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, load_model, prestore
-from kar_aug._keras import IS_KERAS_3, keras, tf
+from kar_aug._helpers.keras import IS_KERAS_3, keras, tf
 from kar_aug.backbones import Injected, Settings, embed
 from kar_aug.backbones.injections.events import Events
 from kar_aug.backbones.injections.fields import Fields

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.cache import StoreSpec, VectorStore
 from kar_aug.errors import StoreError
 from kar_aug.models import join

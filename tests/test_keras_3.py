@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kar_aug._keras import IS_KERAS_3
+from kar_aug._helpers.keras import IS_KERAS_3
 
 
 @pytest.mark.skipif(IS_KERAS_3, reason="this is that process")

@@ -11,7 +11,7 @@ from support.exhaustive import same_on_keras_3
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model, refresh
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 from kar_aug.backbones import Settings, embed
 from kar_aug.backbones.injections.codes import Codes
 from kar_aug.cache import StoreSpec

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.exhaustive import examples, same_on_keras_3
 
 from kar_aug import KnowledgeAugmentation, KnowledgeTable, StoreError, VectorStore, load_model, refresh
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 from kar_aug.cache import StoreSpec
 from kar_aug.cache.vectors.preparation import Preparation
 from kar_aug.layers import KnowledgeSimilarity, KnowledgeVectors

@@ -280,7 +280,7 @@ def test_augmented_vectors_are_those_of_the_trained_model_and_new_items_reach_on
     own_tables: Path, trained: Path, tmp_path: Path
 ) -> None:
     from kar_aug import KnowledgeAugmentation  # with TensorFlow, which no other test here needs
-    from kar_aug._keras import tf
+    from kar_aug._helpers.keras import tf
     from kar_aug.compare.saved import restored
     from kar_aug.models import augmented_store, refresh, split
 

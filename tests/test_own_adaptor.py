@@ -13,7 +13,7 @@ from support.exhaustive import same_on_keras_3
 from support.training import predicted, ready
 
 from kar_aug import GateUsage, KnowledgeAugmentation, VectorStore, augment, load_model, prestore, refresh
-from kar_aug._keras import IS_KERAS_3, keras, tf
+from kar_aug._helpers.keras import IS_KERAS_3, keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.layers import AdaptorSettings, HybridExpertAdaptor
 from kar_aug.models import export

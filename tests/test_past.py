@@ -11,7 +11,7 @@ from support.exhaustive import same_on_keras_3, table
 from support.training import ready
 
 from kar_aug import KnowledgeAugmentation, augment, export, load_model, prestore, refresh
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.backbones import Settings, embed
 from kar_aug.backbones.injections.similarity import Similarity
 from kar_aug.backbones.injections.user_similarity import UserSimilarity

@@ -370,7 +370,7 @@ def test_several_processes_at_once_make_them_once(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_training_on_what_was_prepared_comes_to_the_same(folder: Path) -> None:
-    from kar_aug._keras import IS_KERAS_3
+    from kar_aug._helpers.keras import IS_KERAS_3
 
     if IS_KERAS_3:
         pytest.skip("DeepCTR works on the legacy API only")

@@ -10,7 +10,7 @@ import pytest
 from support.every_kind import READ, tables
 from support.requests import request
 
-from kar_aug._keras import tf
+from kar_aug._helpers.keras import tf
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.building import build_samples
 from kar_aug.data.inputs import Inputs

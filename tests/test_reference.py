@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.exhaustive import examples, same_on_keras_3
 
 from kar_aug import KnowledgeAugmentation, KnowledgeTable
-from kar_aug._keras import tf
+from kar_aug._helpers.keras import tf
 from kar_aug.registry import ADAPTORS
 
 pytestmark = [pytest.mark.both_keras, same_on_keras_3]

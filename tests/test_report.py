@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.workspaces import LEARNING, opened
 
-from kar_aug._keras import IS_KERAS_3
+from kar_aug._helpers.keras import IS_KERAS_3
 
 if IS_KERAS_3:
     pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kar_aug._keras import IS_KERAS_3
+from kar_aug._helpers.keras import IS_KERAS_3
 
 if IS_KERAS_3:
     pytest.skip("what it shares with click models is tested on the legacy API", allow_module_level=True)

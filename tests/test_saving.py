@@ -13,7 +13,7 @@ from support.commands import fresh
 from support.training import predicted, ready
 
 from kar_aug import KnowledgeAugmentation, PrestoredAugmentation, StoreError, VectorStore, load_model
-from kar_aug._keras import IS_KERAS_3, keras, tf
+from kar_aug._helpers.keras import IS_KERAS_3, keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.layers import KnowledgeVectors, store_locations
 from kar_aug.models.export import export

@@ -11,7 +11,7 @@ import pytest
 from support.commands import fresh, without
 
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model, prestore
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.models.export import export
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.exhaustive import examples, same_on_keras_3
 
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.layers import (
     BilinearSimilarity,
     EventMask,

@@ -11,7 +11,7 @@ from support.exhaustive import same_on_keras_3
 from support.training import predicted, ready
 
 from kar_aug import GateUsage, KnowledgeAugmentation, KnowledgeTable, StoreError, VectorStore, refresh
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.registry import ADAPTORS
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.exhaustive import examples
 from support.small_tables import EVENTS, ITEMS, prompts
 
-from kar_aug._times import latest
+from kar_aug._helpers.times import latest
 from kar_aug.cache import Knowledge, StoreSpec, VectorStore
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.place import Place, Table

@@ -11,7 +11,7 @@ from support.exhaustive import same_on_keras_3
 from support.training import predicted
 
 from kar_aug import KnowledgeAugmentation, VectorStore, augment, load_model
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.layers import GivenVectors, VectorAugmentation
 from kar_aug.models import join, split, vectors_as_inputs

@@ -13,7 +13,7 @@ import pytest
 from support.exhaustive import same_on_keras_3
 
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model, prestore, refresh
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 from kar_aug.cache import StoreSpec
 from kar_aug.cache.vectors.files import MANIFEST, _checksum
 from kar_aug.layers import KnowledgeVectors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 from kar_aug.backbones.injections._inputs import ids_of
 from kar_aug.backbones.protocol import Injected, KnownEvents, events_of, key_of
 from kar_aug.codes.pieces import BUCKETS

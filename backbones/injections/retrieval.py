@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 from kar_aug.backbones.injections._past import Names, past_of
 from kar_aug.backbones.protocol import Injected
 from kar_aug.layers import (

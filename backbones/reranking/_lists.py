@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 from kar_aug.backbones.embedding import key_input
 from kar_aug.backbones.protocol import Injection, Settings
 from kar_aug.backbones.reranking.protocol import ListFeatures

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kar_aug._ops import ops
+from kar_aug.layers._ops import ops
 
 _LEAST = 1e-7  # of what a logarithm is taken
 _HIDDEN = -1e30  # the score of what is not there

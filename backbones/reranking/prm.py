@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 from kar_aug.backbones.protocol import Injection, Settings
 from kar_aug.backbones.reranking._lists import block, listed, scored, with_user
 from kar_aug.backbones.reranking.protocol import ListFeatures

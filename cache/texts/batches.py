@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kar_aug._batched import batched
+from kar_aug._helpers.batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.cache import Link, TextCache
 from kar_aug.cache.texts.ledger import Order

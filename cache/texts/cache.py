@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 
 import sqlalchemy as sa
 
-from kar_aug._batched import batched
+from kar_aug._helpers.batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.database import Database, patient
 from kar_aug.cache.texts.ledger import Charge, Ledger

@@ -19,7 +19,7 @@ from typing import Self
 
 import sqlalchemy as sa
 
-from kar_aug._batched import batched
+from kar_aug._helpers.batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.cache import TextCache
 from kar_aug.cache.texts.ledger import Order, Reservation

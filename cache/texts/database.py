@@ -21,8 +21,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from kar_aug._database import Format, reading_engine, reason, sqlite_engine
-from kar_aug._servers.waits import SAY_SECONDS
+from kar_aug._helpers.database import Format, reading_engine, reason, sqlite_engine
+from kar_aug._helpers.servers.waits import SAY_SECONDS
 from kar_aug.cache.texts import tables
 from kar_aug.errors import ConfigError, MissingDependencyError, StoreError
 

@@ -22,8 +22,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kar_aug._batched import batched
-from kar_aug._database import sweep
+from kar_aug._helpers.batched import batched
+from kar_aug._helpers.database import sweep
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.cache import TextCache, is_of_groups
 from kar_aug.cache.texts.workers import dead

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from kar_aug._batched import batched
-from kar_aug._times import dates
+from kar_aug._helpers.batched import batched
+from kar_aug._helpers.times import dates
 from kar_aug.cache.texts.cache import IMPORTED, Answer, Link, TextCache, answer_key
 from kar_aug.cache.texts.status import Status
 from kar_aug.data.cells import is_list, mended, text_of, values_of

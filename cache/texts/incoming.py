@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from kar_aug._batched import batched
+from kar_aug._helpers.batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.cache import Answer, DamagedAnswer, Link, TextCache
 from kar_aug.cache.texts.status import Status

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from kar_aug._batched import batched
+from kar_aug._helpers.batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.database import Database
 from kar_aug.cache.texts.workers import dead

@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from kar_aug._batched import batched
-from kar_aug._files import atomic_path
+from kar_aug._helpers.batched import batched
+from kar_aug._helpers.files import atomic_path
 from kar_aug.cache.texts.cache import Answer, DamagedAnswer, Link, TextCache
 from kar_aug.cache.texts.incoming import Brought, Incoming, bring
 from kar_aug.errors import StoreError

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kar_aug._files import sync_folder
+from kar_aug._helpers.files import sync_folder
 from kar_aug.cache.texts.cache import Answer, Link, TextCache
 from kar_aug.cache.texts.incoming import Brought, Incoming, bring
 from kar_aug.cache.texts.status import STATUSES

@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kar_aug._batched import batched
+from kar_aug._helpers.batched import batched
 from kar_aug.cache.texts import tables
 from kar_aug.cache.texts.cache import Answer, DamagedAnswer, Link, TextCache, answer_key
 from kar_aug.cache.texts.status import STATUSES, Status

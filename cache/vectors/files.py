@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._files import write_atomic
+from kar_aug._helpers.files import write_atomic
 from kar_aug.errors import StoreError
 
 FORMAT = 2

@@ -50,7 +50,7 @@ def join(
             vocabulary has ids of another kind than its store's, or none that has a vector.
         MissingDependencyError: TensorFlow is not installed.
     """
-    from kar_aug._keras import tf
+    from kar_aug._helpers.keras import tf
 
     time_of = dict.fromkeys(sources, times) if times is None or isinstance(times, str) else times
     gatherers = {

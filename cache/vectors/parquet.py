@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kar_aug._files import atomic_path
+from kar_aug._helpers.files import atomic_path
 from kar_aug.cache.vectors.files import StoreSpec
 from kar_aug.cache.vectors.moments import Moments
 from kar_aug.cache.vectors.snapshot import Snapshot

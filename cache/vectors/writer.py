@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from kar_aug._times import latest
+from kar_aug._helpers.times import latest
 from kar_aug.cache.vectors.files import MANIFEST, Group, Manifest, StoreSpec, write_group
 from kar_aug.cache.vectors.index import EntityId, IdIndex, given_ids, stored_ids, stored_text
 from kar_aug.cache.vectors.moments import LATEST_SECONDS, SINCE_1995, Moments, as_of_moments

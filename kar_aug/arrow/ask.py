@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from kar_aug._batched import batched
+from kar_aug._helpers.batched import batched
 from kar_aug.arrow.columns import (
     ASKED,
     FAILED,

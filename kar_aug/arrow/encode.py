@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kar_aug._batched import batched
+from kar_aug._helpers.batched import batched
 from kar_aug.arrow.columns import Batch, with_columns
 from kar_aug.arrow.gather import vector_column
 from kar_aug.arrow.worker import OpensOnce, workspace_of

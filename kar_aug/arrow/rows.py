@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from kar_aug._batched import batched
+from kar_aug._helpers.batched import batched
 from kar_aug.arrow.render import EVENTS
 from kar_aug.prompts.entities import items_to_ask, users_with_history
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-from kar_aug._stage import make_callable
+from kar_aug._helpers.stage import make_callable
 from kar_aug.audit import attacks, inputs, knowledge, lists, split, statistics, versions
 from kar_aug.audit.findings import REMEDIES as REMEDIES
 from kar_aug.audit.findings import Check as Check

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from kar_aug._batched import batched
-from kar_aug._times import dates
+from kar_aug._helpers.batched import batched
+from kar_aug._helpers.times import dates
 from kar_aug.audit.findings import Check, Finding, found, shown
 from kar_aug.audit.split import event_key, samples_of
 from kar_aug.cache import STATUSES, Answer, VectorStore, answer_key, text_key

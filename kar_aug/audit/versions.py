@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kar_aug._times import dates
+from kar_aug._helpers.times import dates
 from kar_aug.audit.findings import Check, Finding, found, shown
 from kar_aug.audit.knowledge import Stored, seen_in, titles_of, users_in
 from kar_aug.audit.split import samples_of

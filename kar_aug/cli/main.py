@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from kar_aug import _interrupts
-from kar_aug._files import write_atomic
-from kar_aug._servers.addresses import masked
-from kar_aug._toml import edited
+from kar_aug._helpers import interrupts
+from kar_aug._helpers.files import write_atomic
+from kar_aug._helpers.servers.addresses import masked
+from kar_aug._helpers.toml import edited
 from kar_aug._version import __version__
 from kar_aug.cli.cache import cache
 from kar_aug.cli.checking import check
@@ -42,7 +42,7 @@ class _Cli(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            with _interrupts.raised():
+            with interrupts.raised():
                 return super().invoke(context)
         except KarError as error:
             say(masked(f"kar-aug: {error}"))

@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from kar_aug._foreign import harmless
+from kar_aug._helpers.foreign import harmless
 from kar_aug.cli.pace import Pace
 from kar_aug.pipeline.watch import Show, Watch
 

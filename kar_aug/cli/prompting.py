@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kar_aug._files import write_atomic
+from kar_aug._helpers.files import write_atomic
 from kar_aug.cli.options import opened
 from kar_aug.cli.progress import output, say, table, tell
 from kar_aug.errors import ConfigError

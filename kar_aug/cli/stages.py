@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kar_aug._formats import FORMATS
+from kar_aug._helpers.formats import FORMATS
 from kar_aug.audit import Audit
 from kar_aug.cli.options import engine_options, opened, recipe_options
 from kar_aug.cli.progress import output as print_output

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from kar_aug._files import write_atomic
+from kar_aug._helpers.files import write_atomic
 from kar_aug.cache.vectors.files import Group, require_whole, with_checksum
 from kar_aug.errors import StoreError
 

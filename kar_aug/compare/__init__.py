@@ -18,7 +18,7 @@ An arm with a seed is a run. Finished runs are kept under the hash of all that d
 comparison started again trains only what is missing. Importing this package does not import TensorFlow.
 """
 
-from kar_aug._stage import make_callable
+from kar_aug._helpers.stage import make_callable
 from kar_aug.compare.arms import Arm, arms
 from kar_aug.compare.book import Book, Run, Trial
 from kar_aug.compare.comparison import Comparison, compare

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from kar_aug._keras import IS_KERAS_3, keras, tf
+from kar_aug._helpers.keras import IS_KERAS_3, keras, tf
 
 
 class FusedAdam(keras.optimizers.Adam):

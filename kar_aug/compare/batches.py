@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import tf
+from kar_aug._helpers.keras import tf
 from kar_aug.compare.order import Order
 from kar_aug.data.encodings import FIRST, UNKNOWN
 from kar_aug.data.features import Feature

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from kar_aug._database import Format, reason, sqlite_engine
+from kar_aug._helpers.database import Format, reason, sqlite_engine
 from kar_aug.compare.arms import Arm
 from kar_aug.errors import StoreError
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._files import atomic_path
-from kar_aug._keras import IS_KERAS_3, keras
+from kar_aug._helpers.files import atomic_path
+from kar_aug._helpers.keras import IS_KERAS_3, keras
 
 _SECONDS = 60.0  # of training between two writes, at least; what takes less is done again from its beginning
 _SHARE = 0.05  # of the time, at most, goes into writing

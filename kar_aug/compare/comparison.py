@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kar_aug._processes import cores
+from kar_aug._helpers.processes import cores
 from kar_aug.backbones.protocol import key_of
 from kar_aug.compare.arms import Arm, arms, imitated
 from kar_aug.compare.book import BOOK, Book, Run

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kar_aug._formats import SAVED_MODEL
+from kar_aug._helpers.formats import SAVED_MODEL
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.compare.arms import Arm, arms, fullest
 from kar_aug.compare.book import BOOK, Book, Run
@@ -40,7 +40,7 @@ def export_model(
 
     Args:
         arm: another one, by its name in the tables of results: the plain backbone, or one with knowledge.
-        kind: one of `kar_aug._formats.FORMATS`.
+        kind: one of `kar_aug._helpers.formats.FORMATS`.
 
     Raises:
         StoreError: `compare` trained none on this data and knowledge, or this is damaged.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import keras, tensors_behind
+from kar_aug._helpers.keras import keras, tensors_behind
 from kar_aug.backbones.protocol import Injection, Settings, keras_of, nothing
 from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.additions import Control

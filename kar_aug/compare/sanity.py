@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._files import write_atomic
+from kar_aug._helpers.files import write_atomic
 from kar_aug.compare.metrics import auc, gauc, logloss
 from kar_aug.data.encodings import FIRST, Buckets
 from kar_aug.data.features import Feature

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from kar_aug._files import atomic_path, write_atomic
+from kar_aug._helpers.files import atomic_path, write_atomic
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.book import Run
 from kar_aug.compare.experiment import Experiment
@@ -33,7 +33,7 @@ def file_of(folder: Path, identity: str) -> Path | None:
 
 def save(model: Any, folder: Path, identity: str) -> Path:
     """Write the model of a run."""
-    from kar_aug._keras import keras
+    from kar_aug._helpers.keras import keras
 
     # Rewrapped: without the optimizer, whose state nobody needs after the best epoch is restored.
     model = keras.Model(model.inputs, model.outputs)

@@ -72,7 +72,7 @@ class Training:
 
     def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
         """Train on train, choose the epoch on validation, then look at the test part: here, and nowhere else."""
-        from kar_aug._keras import keras
+        from kar_aug._helpers.keras import keras
         from kar_aug.compare.models import parameters
         from kar_aug.compare.training import tested
 
@@ -145,7 +145,7 @@ class Tuning:
 
     def work(self, experiment: Experiment, book: Book, on_event: OnEvent) -> None:
         """Do the trials that are missing."""
-        from kar_aug._keras import keras
+        from kar_aug._helpers.keras import keras
         from kar_aug.compare.tuning import proposal
 
         finished = self.done(experiment, book)

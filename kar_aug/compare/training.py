@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.adam import FusedAdam
 from kar_aug.compare.arms import Arm

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
-from kar_aug._processes import without_main
-from kar_aug._tensorflow import prepare_tensorflow
+from kar_aug._helpers.processes import without_main
+from kar_aug._helpers.tensorflow import prepare_tensorflow
 from kar_aug.compare.book import Book
 from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.tasks import OnEvent, Task
@@ -183,6 +183,6 @@ def _done(task: Task, experiment: Experiment, book: Book, keras: str, on_event: 
 
 def _keras() -> str:
     """Which Keras this process runs."""
-    from kar_aug._keras import IS_KERAS_3
+    from kar_aug._helpers.keras import IS_KERAS_3
 
     return "3" if IS_KERAS_3 else "2"

@@ -12,7 +12,7 @@ from typing import IO, Any
 import pandas as pd
 import pyarrow as pa
 
-from kar_aug._batched import batched
+from kar_aug._helpers.batched import batched
 from kar_aug.data.cells import mended
 from kar_aug.data.opening import in_its_encoding, text
 from kar_aug.errors import DataError

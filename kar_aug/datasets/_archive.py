@@ -16,7 +16,7 @@ from typing import IO
 
 import pandas as pd
 
-from kar_aug._files import atomic_path
+from kar_aug._helpers.files import atomic_path
 from kar_aug.data import Tables
 from kar_aug.errors import DataError
 

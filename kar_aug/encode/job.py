@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._batched import batched
-from kar_aug._times import latest
+from kar_aug._helpers.batched import batched
+from kar_aug._helpers.times import latest
 from kar_aug.cache import Knowledge, StoreSpec, StoreWriter, VectorStore, text_key
 from kar_aug.cache.vectors.moments import Moments, as_of_moment
 from kar_aug.cache.vectors.reduction import fit_pca, project, truncate

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from kar_aug._batched import batched
+from kar_aug._helpers.batched import batched
 from kar_aug.arrow import Ask, Render, prompt_batch
 from kar_aug.arrow.columns import BAD, FAILED, FORGOTTEN, IN_BATCH, NO_PROMPT, REJECTED, STOPPED
 from kar_aug.arrow.render import needs_all_rows

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._quiet import quiet_stderr
+from kar_aug._helpers.quiet import quiet_stderr
 from kar_aug.arrow import Ask, Render
 from kar_aug.config import encoder_name
 from kar_aug.encode import Encoder, load_encoder

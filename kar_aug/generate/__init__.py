@@ -14,7 +14,7 @@ limits      requests and tokens a minute, in all
 structured  answers that must fit a JSON schema
 """
 
-from kar_aug._stage import make_callable
+from kar_aug._helpers.stage import make_callable
 from kar_aug.generate.batch import forget_batch, generate_batches
 from kar_aug.generate.cost import Price, Prices
 from kar_aug.generate.dry_run import Estimate, estimate

@@ -19,11 +19,11 @@ from datetime import datetime
 from functools import partial
 from typing import IO, Any, TypeVar
 
-from kar_aug._batched import batched
-from kar_aug._servers.addresses import client_options, normalised, shown
-from kar_aug._servers.clients import trusted
-from kar_aug._servers.responses import bounded
-from kar_aug._servers.waits import SAY_SECONDS, pause
+from kar_aug._helpers.batched import batched
+from kar_aug._helpers.servers.addresses import client_options, normalised, shown
+from kar_aug._helpers.servers.clients import trusted
+from kar_aug._helpers.servers.responses import bounded
+from kar_aug._helpers.servers.waits import SAY_SECONDS, pause
 from kar_aug.cache import Answer, Batch, BatchBook, Claims, Request, TextCache
 from kar_aug.cache.texts import tables
 from kar_aug.config import LanguageModel

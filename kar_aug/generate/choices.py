@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
-from kar_aug._servers.words import page_title, words_of
+from kar_aug._helpers.servers.words import page_title, words_of
 from kar_aug.generate.forms import choice_of, is_one
 from kar_aug.generate.usage import read_usage
 

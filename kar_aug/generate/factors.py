@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kar_aug._toml import edited
+from kar_aug._helpers.toml import edited
 from kar_aug.cache import TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.errors import ConfigError, GenerationError, PromptError

@@ -14,12 +14,12 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any
 
-from kar_aug._servers.addresses import effective, masked, shown
-from kar_aug._servers.clients import httpx
-from kar_aug._servers.responses import Elsewhere
-from kar_aug._servers.statuses import BUSY, without_credit
-from kar_aug._servers.waits import retry_after
-from kar_aug._servers.words import without_keys, words_of
+from kar_aug._helpers.servers.addresses import effective, masked, shown
+from kar_aug._helpers.servers.clients import httpx
+from kar_aug._helpers.servers.responses import Elsewhere
+from kar_aug._helpers.servers.statuses import BUSY, without_credit
+from kar_aug._helpers.servers.waits import retry_after
+from kar_aug._helpers.servers.words import without_keys, words_of
 from kar_aug.config import LanguageModel
 from kar_aug.errors import Hopeless
 

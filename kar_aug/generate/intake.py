@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from kar_aug._batched import batched
-from kar_aug._servers.words import without_keys
+from kar_aug._helpers.batched import batched
+from kar_aug._helpers.servers.words import without_keys
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, Reservation, Status, TextCache
 from kar_aug.cache.texts.cache import IMPORTED, DamagedAnswer
 from kar_aug.cache.texts.ledger import Charge, billionths

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from kar_aug._batched import batched
-from kar_aug._loops import run
-from kar_aug._servers.waits import SAY_SECONDS, pause
+from kar_aug._helpers.batched import batched
+from kar_aug._helpers.servers.waits import SAY_SECONDS, pause
 from kar_aug.cache import Answer, Claims, Link, Order, Reservation, Status, TextCache
 from kar_aug.cache.texts.claims import awake
 from kar_aug.cache.texts.ledger import RELEASED, UNKNOWN
@@ -33,6 +32,7 @@ from kar_aug.generate.cost import Prices, estimated_tokens
 from kar_aug.generate.faults import Barred, Fault, NoCompletion, NotReady, Passing, Unavailable, Unreachable
 from kar_aug.generate.intake import BATCH, Intake
 from kar_aug.generate.limits import Gate, cost_reached, requests_reached, slots_for
+from kar_aug.generate.loops import run
 from kar_aug.generate.progress import Progress
 from kar_aug.generate.questions import Question
 from kar_aug.generate.remarks import why_unfinished

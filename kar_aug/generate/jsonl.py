@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kar_aug._batched import batched
-from kar_aug._files import atomic_path
-from kar_aug._servers.words import without_keys, words_of
+from kar_aug._helpers.batched import batched
+from kar_aug._helpers.files import atomic_path
+from kar_aug._helpers.servers.words import without_keys, words_of
 from kar_aug.cache import Answer, TextCache
 from kar_aug.config import LanguageModel
 from kar_aug.generate.cost import Prices

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kar_aug._batched import batched
+from kar_aug._helpers.batched import batched
 from kar_aug.cache import Answer, Status, TextCache
 from kar_aug.cache.texts.status import STATUSES
 from kar_aug.cache.texts.tables import RULES, status_of

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 
-from kar_aug._servers.waits import pause
+from kar_aug._helpers.servers.waits import pause
 from kar_aug.cache import Shortage
 from kar_aug.errors import LimitReached
 

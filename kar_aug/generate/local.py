@@ -10,8 +10,8 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from kar_aug._processes import free_cores
-from kar_aug._quiet import quiet_stderr
+from kar_aug._helpers.processes import free_cores
+from kar_aug._helpers.quiet import quiet_stderr
 from kar_aug.errors import MissingDependencyError
 
 MODEL = "SmolLM2-135M-Instruct"

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kar_aug._servers.addresses import client_options
-from kar_aug._servers.clients import trusted
-from kar_aug._servers.responses import bounded_async, most_bytes
+from kar_aug._helpers.servers.addresses import client_options
+from kar_aug._helpers.servers.clients import trusted
+from kar_aug._helpers.servers.responses import bounded_async, most_bytes
 from kar_aug.config import LanguageModel
 from kar_aug.errors import GenerationError, MissingDependencyError
 from kar_aug.generate.faults import Faults, client_errors

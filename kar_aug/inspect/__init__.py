@@ -6,7 +6,7 @@ inputs       what models read of its data                   vector_map   a store
 
 from __future__ import annotations
 
-from kar_aug._stage import make_callable
+from kar_aug._helpers.stage import make_callable
 from kar_aug.inspect.inputs import DataView
 from kar_aug.inspect.inspection import Inspection, Known, Nearest, Vectors
 from kar_aug.pipeline.workspace import Workspace

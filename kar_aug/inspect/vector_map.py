@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._foreign import harmless
+from kar_aug._helpers.foreign import harmless
 from kar_aug.cache import VectorStore
 from kar_aug.cache.vectors.index import EntityId
 from kar_aug.cache.vectors.reduction import fit_pca, project

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._batched import batched
-from kar_aug._files import atomic_path
-from kar_aug._foreign import harmless
+from kar_aug._helpers.batched import batched
+from kar_aug._helpers.files import atomic_path
+from kar_aug._helpers.foreign import harmless
 from kar_aug.cache import Answer, Link, TextCache, VectorStore
 from kar_aug.cache.texts.cache import DamagedAnswer, is_of_groups
 from kar_aug.cache.texts.verify import Flag

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kar_aug._keras import keras
-from kar_aug._ops import ops
+from kar_aug._helpers.keras import keras
+from kar_aug.layers._ops import ops
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._ops import ops
 from kar_aug.errors import StoreError
+from kar_aug.layers._ops import ops
 
 
 class Holder(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kar_aug._keras import keras
-from kar_aug._ops import ops
+from kar_aug._helpers.keras import keras
+from kar_aug.layers._ops import ops
 from kar_aug.layers.lookup import not_padding
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 
 if TYPE_CHECKING:
     from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import keras, track_weights
-from kar_aug._ops import ops
+from kar_aug._helpers.keras import keras, track_weights
 from kar_aug.cache.vectors.store import VectorStore
+from kar_aug.layers._ops import ops
 from kar_aug.layers.lookup import output_shape, shape_like
 
 # Beside the vectors of a source: whether there is one, or of which version it is.

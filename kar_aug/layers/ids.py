@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import dtype_name
-from kar_aug._ops import ops
+from kar_aug._helpers.keras import dtype_name
+from kar_aug.layers._ops import ops
 
 # The kind of a source's ids: `STRINGS`, or the largest of its integers, their sign left out; None where a file of
 # version 0.1 does not say.

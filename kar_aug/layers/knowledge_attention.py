@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import keras
-from kar_aug._ops import ops
+from kar_aug._helpers.keras import keras
+from kar_aug.layers._ops import ops
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.knowledge_vectors import KnowledgeVectors
 from kar_aug.layers.lookup import constant, values_of

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import IS_KERAS_3, deserialized, keras, serialized, track_weights
-from kar_aug._ops import ops
+from kar_aug._helpers.keras import IS_KERAS_3, deserialized, keras, serialized, track_weights
 from kar_aug.cache.vectors.table import KnowledgeTable
+from kar_aug.layers._ops import ops
 from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
 from kar_aug.layers.ids import Kind, as_ids, check_symbolic
 from kar_aug.layers.layer_adaptor import LayerAdaptor

@@ -9,12 +9,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import keras, track_weights
-from kar_aug._ops import ops
+from kar_aug._helpers.keras import keras, track_weights
 from kar_aug.cache.vectors.table import KnowledgeTable, RowCodes
 from kar_aug.codes.bundle import SemanticIds
 from kar_aug.codes.pieces import BUCKETS, Pieces
 from kar_aug.errors import StoreError
+from kar_aug.layers._ops import ops
 from kar_aug.layers.copies import found, nothing_known, offered
 from kar_aug.layers.ids import Kind, as_ids, kind_of
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation

@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import keras, track_weights
-from kar_aug._ops import ops
+from kar_aug._helpers.keras import keras, track_weights
 from kar_aug.cache.vectors.preparation import Preparation
+from kar_aug.layers._ops import ops
 from kar_aug.layers.copies import check_known, found, offered
 from kar_aug.layers.ids import Kind, as_ids
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation

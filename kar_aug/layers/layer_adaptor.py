@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import deserialized, keras, serialized, track_weights
-from kar_aug._ops import ops
+from kar_aug._helpers.keras import deserialized, keras, serialized, track_weights
+from kar_aug.layers._ops import ops
 from kar_aug.layers.adaptor import Adaptor
 from kar_aug.layers.saved_weights import weights_for
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import keras
-from kar_aug._ops import ops
+from kar_aug._helpers.keras import keras
 from kar_aug.errors import StoreError
+from kar_aug.layers._ops import ops
 from kar_aug.layers.ids import is_integer
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._ops import ops
 from kar_aug.errors import StoreError
+from kar_aug.layers._ops import ops
 from kar_aug.layers.lookup import keys_of
 
 NO_KEY = np.iinfo(ops.KEYS).max  # of a free row, so that it comes last

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import keras, track_weights
-from kar_aug._ops import ops
+from kar_aug._helpers.keras import keras, track_weights
+from kar_aug.layers._ops import ops
 from kar_aug.layers.copies import check_known, found, offered
 from kar_aug.layers.ids import Kind, as_ids, check_symbolic
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import IS_KERAS_3
+from kar_aug._helpers.keras import IS_KERAS_3
 from kar_aug.layers.lookup import checked_keys
 from kar_aug.layers.new_ids import NO_KEY
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import keras
-from kar_aug._ops import ops
+from kar_aug._helpers.keras import keras
+from kar_aug.layers._ops import ops
 from kar_aug.layers.event_values import centred
 from kar_aug.layers.lookup import constant
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._ops import ops
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.cache.vectors.table import KnowledgeTable, RowCodes
 from kar_aug.errors import StoreError
+from kar_aug.layers._ops import ops
 from kar_aug.layers.copies import found, nothing_known, offered
 from kar_aug.layers.ids import Kind, kind_of
 from kar_aug.layers.lookup import positions, sorted_keys, values_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import keras, serialized, track_weights
-from kar_aug._ops import ops
+from kar_aug._helpers.keras import keras, serialized, track_weights
+from kar_aug.layers._ops import ops
 from kar_aug.layers.adaptor import AdaptorSettings
 from kar_aug.layers.given_vectors import GivenVectors
 from kar_aug.layers.knowledge_augmentation import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from kar_aug._keras import dtype_name, is_ragged, keras, tensors_behind
+from kar_aug._helpers.keras import dtype_name, is_ragged, keras, tensors_behind
 from kar_aug.backbones.protocol import Injection, key_of
 from kar_aug.layers import KnowledgeAdded, KnowledgeAugmentation, MaskedMean, VectorAugmentation
 from kar_aug.layers.ids import STRINGS

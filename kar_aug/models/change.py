@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kar_aug._keras import keras
+from kar_aug._helpers.keras import keras
 from kar_aug.layers import (
     KnowledgeAugmentation,
     KnowledgeCodes,

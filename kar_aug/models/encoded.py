@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import tf
-from kar_aug._ops.portable import is_portable
+from kar_aug._helpers.keras import tf
 from kar_aug.data.encodings import FIRST, MISSING, MOST, UNKNOWN, Buckets, Categories, Encoding, Scale
 from kar_aug.data.samples import SINCE_SIZE, since_code
+from kar_aug.layers._ops.portable import is_portable
 from kar_aug.layers.lookup import positions, sorted_keys
 
 NAN = float("nan")

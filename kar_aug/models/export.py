@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kar_aug._formats import FORMATS, SAVED_MODEL, TFLITE
-from kar_aug._keras import is_ragged, keras, tf
-from kar_aug._ops.portable import portable
+from kar_aug._helpers.formats import FORMATS, SAVED_MODEL, TFLITE
+from kar_aug._helpers.keras import is_ragged, keras, tf
 from kar_aug._version import __version__
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.errors import StoreError
@@ -25,6 +24,7 @@ from kar_aug.layers import (
     KnowledgeVectors,
     PrestoredAugmentation,
 )
+from kar_aug.layers._ops.portable import portable
 from kar_aug.models.change import prestore
 from kar_aug.models.find import knowledge_layers
 from kar_aug.models.formats import Serve, table_of_hashes, write_onnx, write_tflite

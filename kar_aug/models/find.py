@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kar_aug._keras import IS_KERAS_3, keras
+from kar_aug._helpers.keras import IS_KERAS_3, keras
 from kar_aug.models.graph import maker_of, with_changed
 
 _OF_KERAS = ("Functional", "Sequential")  # its classes of models that know which layer reads what

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import tf
-from kar_aug._ops.portable import HASHES, portable
+from kar_aug._helpers.keras import tf
 from kar_aug.errors import MissingDependencyError, StoreError
+from kar_aug.layers._ops.portable import HASHES, portable
 from kar_aug.layers.lookup import keys_of
 
 ONNX, TFLITE = "model.onnx", "model.tflite"

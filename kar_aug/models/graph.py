@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kar_aug._keras import called_again, keras, nest, node_of, tensors_made, tensors_read
+from kar_aug._helpers.keras import called_again, keras, nest, node_of, tensors_made, tensors_read
 
 _ASKED = {"self", "inputs", "outputs", "name", "trainable"}  # by the constructor of a functional model
 # What Keras sets on a model once it is compiled, or trained; and what `augment` itself does.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kar_aug._keras import dtype_name, keras, only_input, tensors_behind, tensors_read
+from kar_aug._helpers.keras import dtype_name, keras, only_input, tensors_behind, tensors_read
 from kar_aug.layers.knowledge_added import KnowledgeAdded
 from kar_aug.models.graph import input_name
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.layers.lookup import positions, sorted_keys
 from kar_aug.models.find import knowledge_layers
 

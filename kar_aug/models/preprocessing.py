@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kar_aug._keras import tf
+from kar_aug._helpers.keras import tf
 from kar_aug.data.encodings import UNKNOWN, Buckets, Categories, Encoding
 from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import RATING, SINCE, Inputs

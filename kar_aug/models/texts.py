@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import dtype_name, first_argument, nest
+from kar_aug._helpers.keras import dtype_name, first_argument, nest
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.codes import SemanticIds
 from kar_aug.errors import StoreError

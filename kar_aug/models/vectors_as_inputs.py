@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kar_aug._keras import first_argument, keras, nest, tensors_behind, tensors_made
+from kar_aug._helpers.keras import first_argument, keras, nest, tensors_behind, tensors_made
 from kar_aug.cache.vectors.files import StoreSpec
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.errors import StoreError

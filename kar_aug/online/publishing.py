@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from kar_aug._servers.addresses import masked
+from kar_aug._helpers.servers.addresses import masked
 from kar_aug.errors import ConfigError, StoreError
 from kar_aug.online.rows import SIZE, Rows
 from kar_aug.registry import PLACES

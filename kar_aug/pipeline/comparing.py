@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kar_aug._formats import SAVED_MODEL
-from kar_aug._tensorflow import choose_keras
+from kar_aug._helpers.formats import SAVED_MODEL
+from kar_aug._helpers.tensorflow import choose_keras
 from kar_aug.audit import Audit, require_clean
 from kar_aug.cache import VectorStore
 from kar_aug.data.cells import values_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kar_aug._files import write_atomic
+from kar_aug._helpers.files import write_atomic
 from kar_aug.errors import ConfigError
 from kar_aug.generate.factors import Proposal, propose, with_factors
 from kar_aug.pipeline.generation import Job, served

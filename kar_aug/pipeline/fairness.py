@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kar_aug._batched import batched
-from kar_aug._files import write_atomic
-from kar_aug._tensorflow import choose_keras
+from kar_aug._helpers.batched import batched
+from kar_aug._helpers.files import write_atomic
+from kar_aug._helpers.tensorflow import choose_keras
 from kar_aug.audit.similarity import cosine, jaccard, serp, snsr, snsv, words
 from kar_aug.cache import TextCache, VectorStore
 from kar_aug.cache.vectors.reduction import reduced

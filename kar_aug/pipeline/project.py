@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from kar_aug._formats import FORMATS, SAVED_MODEL
+from kar_aug._helpers.formats import FORMATS, SAVED_MODEL
 from kar_aug.audit import Audit
 from kar_aug.audit import audit as run_audit
 from kar_aug.config import Config

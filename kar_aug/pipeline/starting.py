@@ -13,8 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kar_aug._files import write_atomic
-from kar_aug._toml import edited
+from kar_aug._helpers.files import write_atomic
+from kar_aug._helpers.toml import edited
 from kar_aug.data.guessing import Guess, Guessed, guess
 from kar_aug.errors import ConfigError
 from kar_aug.prompts.fitting import Shown, fitted

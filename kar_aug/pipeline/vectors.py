@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kar_aug._tensorflow import choose_keras
+from kar_aug._helpers.tensorflow import choose_keras
 from kar_aug.cache import VectorStore
 from kar_aug.errors import ConfigError
 from kar_aug.online import Checked, Published, Rows, check, publish

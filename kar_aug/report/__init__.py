@@ -15,9 +15,9 @@ from typing import Any
 
 import jinja2
 
-from kar_aug._files import write_atomic
-from kar_aug._foreign import harmless
-from kar_aug._servers.addresses import masked_in
+from kar_aug._helpers.files import write_atomic
+from kar_aug._helpers.foreign import harmless
+from kar_aug._helpers.servers.addresses import masked_in
 from kar_aug.compare import Comparison, by_slice, decomposition, headlines, leading, verdicts
 from kar_aug.compare.arms import Arm, fullest
 from kar_aug.compare.experiment import code_version

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._foreign import harmless
+from kar_aug._helpers.foreign import harmless
 from kar_aug.compare import Comparison, Ladder
 from kar_aug.compare.arms import Arm, fullest
 from kar_aug.compare.metrics import calibration as calibration_of

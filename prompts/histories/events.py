@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kar_aug._times import dates
+from kar_aug._helpers.times import dates
 from kar_aug.data import Tables
 from kar_aug.errors import PromptError
 from kar_aug.prompts.scenario import Scenario

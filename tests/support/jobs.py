@@ -143,7 +143,7 @@ def _child(order: dict[str, Any]) -> int:
     import signal
     import traceback
 
-    from kar_aug._servers import waits
+    from kar_aug._helpers.servers import waits
     from kar_aug.cache import TextCache
     from kar_aug.config import LanguageModel
     from kar_aug.errors import KarError

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from kar_aug import KnowledgeAugmentation, KnowledgeTable, augment, load_model, prestore
-from kar_aug._keras import BACKEND, keras
+from kar_aug._helpers.keras import BACKEND, keras
 from kar_aug.errors import ConfigError
 from kar_aug.layers import (
     EventMask,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._keras import keras, tf
+from kar_aug._helpers.keras import keras, tf
 from support.commands import STEP_BY_STEP
 
 

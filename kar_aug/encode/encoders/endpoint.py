@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._servers.addresses import client_options, without_login
-from kar_aug._servers.clients import trusted
-from kar_aug._servers.responses import Elsewhere, TooLarge, bounded
-from kar_aug._servers.statuses import BUSY, without_credit
-from kar_aug._servers.waits import SAY_SECONDS, pause, retry_after
-from kar_aug._servers.words import without_keys, words_of
+from kar_aug._helpers.servers.addresses import client_options, without_login
+from kar_aug._helpers.servers.clients import trusted
+from kar_aug._helpers.servers.responses import Elsewhere, TooLarge, bounded
+from kar_aug._helpers.servers.statuses import BUSY, without_credit
+from kar_aug._helpers.servers.waits import SAY_SECONDS, pause, retry_after
+from kar_aug._helpers.servers.words import without_keys, words_of
 from kar_aug.encode.encoders import Bill, Entry, Options
 from kar_aug.encode.encoders.long_texts import encode_in_pieces, words_as_tokens
 from kar_aug.errors import EncodingError, MissingDependencyError

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from kar_aug._files import atomic_path
+from kar_aug._helpers.files import atomic_path
 from kar_aug.errors import StoreError
 from kar_aug.online.rows import SIZE, Rows
 

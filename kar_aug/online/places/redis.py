@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from kar_aug._batched import batched
-from kar_aug._servers.addresses import masked
+from kar_aug._helpers.batched import batched
+from kar_aug._helpers.servers.addresses import masked
 from kar_aug.errors import MissingDependencyError, StoreError
 from kar_aug.online.rows import SIZE, Rows
 

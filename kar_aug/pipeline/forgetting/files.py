@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kar_aug._files import atomic_path
+from kar_aug._helpers.files import atomic_path
 from kar_aug.cache.texts.forgetting import Whom
 
 _ROWS = 1000

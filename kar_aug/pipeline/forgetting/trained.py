@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from kar_aug._database import sweep
+from kar_aug._helpers.database import sweep
 from kar_aug.cache.texts.forgetting import Whom
 from kar_aug.codes import codes_folder
 from kar_aug.data import prepared

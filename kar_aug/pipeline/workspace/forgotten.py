@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kar_aug._files import write_atomic
+from kar_aug._helpers.files import write_atomic
 from kar_aug.data import Tables
 from kar_aug.data.room import Room
 from kar_aug.errors import StoreError

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kar_aug._files import atomic_path
+from kar_aug._helpers.files import atomic_path
 from kar_aug.config import TABLES, Config
 from kar_aug.data.place import Place
 from kar_aug.data.shapes import without_items

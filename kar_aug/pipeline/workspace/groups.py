@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kar_aug._batched import batched
-from kar_aug._times import latest
+from kar_aug._helpers.batched import batched
+from kar_aug._helpers.times import latest
 from kar_aug.cache import VectorStore
 from kar_aug.cache.texts.cache import OF_GROUPS
 from kar_aug.cache.vectors.files import MANIFEST

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kar_aug._servers.addresses import masked
+from kar_aug._helpers.servers.addresses import masked
 
 _log = logging.getLogger("kar_aug")
 FILE = "passed-on.jsonl"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 
-from kar_aug._times import latest
+from kar_aug._helpers.times import latest
 from kar_aug.cache import Knowledge
 from kar_aug.prompts.histories.blocks import owner
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import ml_dtypes
 import numpy as np
 
-from kar_aug._keras import BACKEND, dtype_name, keras
+from kar_aug._helpers.keras import BACKEND, dtype_name, keras
 
 _ops = keras.ops
 abs = _ops.abs

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from kar_aug._keras import tf
+from kar_aug._helpers.keras import tf
 
 HASHES = 2**63 - 1  # how many there are of texts
 

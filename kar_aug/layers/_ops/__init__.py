@@ -12,6 +12,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from kar_aug._keras import BACKEND
+from kar_aug._helpers.keras import BACKEND
 
-ops: Any = importlib.import_module(f"kar_aug._ops.on_{BACKEND}")
+ops: Any = importlib.import_module(f"kar_aug.layers._ops.on_{BACKEND}")

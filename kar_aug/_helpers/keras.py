@@ -1,7 +1,7 @@
 """The one place that knows which Keras is running: Keras 3, or tf-keras (TF_USE_LEGACY_KERAS=1); and what it runs on.
 
 Keras 3 runs on TensorFlow, JAX or torch (KERAS_BACKEND). TensorFlow is imported where it is the one, and only then.
-The layers use what Keras has in all of them, and `kar_aug._ops.ops`.
+The layers use what Keras has in all of them, and `kar_aug.layers._ops.ops`.
 """
 
 from __future__ import annotations

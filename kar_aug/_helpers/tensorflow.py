@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 
-from kar_aug._quiet import quiet_stderr
+from kar_aug._helpers.quiet import quiet_stderr
 
 
 def choose_keras() -> None:

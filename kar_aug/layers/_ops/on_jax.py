@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._ops.of_keras import *  # noqa: F403
-from kar_aug._ops.of_keras import convert_to_tensor
+from kar_aug.layers._ops.of_keras import *  # noqa: F403
+from kar_aug.layers._ops.of_keras import convert_to_tensor
 
 # Integers have 32 bits unless the user chose JAX_ENABLE_X64.
 KEYS: Any = jnp.asarray(np.int64(0)).dtype

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug._keras import IS_KERAS_3, dtype_name, keras, tf
-from kar_aug._ops.by_blocks import by_blocks
-from kar_aug._ops.portable import HASHES, first_places, hashes, is_portable
+from kar_aug._helpers.keras import IS_KERAS_3, dtype_name, keras, tf
+from kar_aug.layers._ops.by_blocks import by_blocks
+from kar_aug.layers._ops.portable import HASHES, first_places, hashes, is_portable
 
 abs = tf.abs
 arange = tf.range

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from kar_aug._ops.of_keras import *  # noqa: F403
-from kar_aug._ops.of_keras import convert_to_numpy, convert_to_tensor
+from kar_aug.layers._ops.of_keras import *  # noqa: F403
+from kar_aug.layers._ops.of_keras import convert_to_numpy, convert_to_tensor
 
 KEYS: Any = np.int64
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kar_aug._keras import tf
-from kar_aug._ops.portable import is_portable
+from kar_aug._helpers.keras import tf
+from kar_aug.layers._ops.portable import is_portable
 
 # Bytes at a time. A processor's caches hold so much; a GPU is given all at once.
 _BLOCK = 2**21
