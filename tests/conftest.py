@@ -42,10 +42,11 @@ from kar_aug.testing import ChatServer
 # What `make test-fast` leaves out, beside tests with the mark `slow` and those that run on both Keras APIs: files whose
 # tests train, start processes or import TensorFlow, and tests with a fixture that does.
 SLOW_FILES = {
-    "test_audit", "test_backbones", "test_batches", "test_checkpoint", "test_cli", "test_collective", "test_compare",
-    "test_decomposition", "test_demo", "test_docs", "test_encoders", "test_exporting", "test_generate_cli",
-    "test_golden", "test_imports", "test_join", "test_keras_3", "test_local", "test_packaging", "test_plugins",
-    "test_prepared", "test_preprocessing", "test_project", "test_prompting_cli", "test_report",
+    "test_audit", "test_backbones", "test_batches", "test_checkpoint", "test_cli", "test_collective",
+    "test_compare", "test_decomposition", "test_deepctr_models", "test_demo", "test_docs", "test_encoders",
+    "test_exporting", "test_generate_cli", "test_golden", "test_imports", "test_join", "test_keras_3", "test_local",
+    "test_packaging", "test_plugins", "test_prepared", "test_preprocessing", "test_project", "test_prompting_cli",
+    "test_report",
 }  # fmt: skip
 SLOW_FIXTURES = {"new_database", "nursery", "trained"}
 # What takes longest begins first: else one process is still at it when the other has nothing left to do.

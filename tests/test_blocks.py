@@ -149,6 +149,7 @@ def test_the_last_block_waits_until_it_is_full_unless_it_is_wanted_at_once(folde
     assert grown.versions == 5 * USERS, "and the version that it was is none any more"
 
 
+@pytest.mark.slow
 def test_compare_gives_each_sample_what_was_known_before_it_and_the_report_tells_by_age(
     folder: Path, server: OpenAIServer
 ) -> None:
@@ -233,6 +234,7 @@ def of_items() -> Project:
     return opened()
 
 
+@pytest.mark.slow
 def test_compare_gives_samples_and_their_earlier_events_what_was_known_of_items_before_each(
     folder: Path, step_by_step: None
 ) -> None:

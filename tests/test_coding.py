@@ -131,6 +131,7 @@ def test_codes_find_a_place_in_every_backbone(workspace: Workspace, backbone: st
     assert layer is None and {"item", "hist_item"} <= set(input_names(model))
 
 
+@pytest.mark.slow
 def test_a_model_that_knows_items_by_codes_alone_learns_what_they_say_and_is_served_with_raw_ids(
     workspace: Workspace, tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ def comparison(workspace: Workspace) -> Comparison:
     return compare(workspace)
 
 
+@pytest.mark.slow
 def test_a_comparison_of_lists_is_paired_by_list_and_says_that_they_are_synthetic(
     workspace: Workspace, comparison: Comparison, tmp_path: Path
 ) -> None:
@@ -144,6 +145,7 @@ def test_scores_of_another_split_are_of_the_items_of_its_lists(own_tables: Path,
         assert scored[split["impression_id"].notna()].all() == (seed == 1)
 
 
+@pytest.mark.slow
 def test_a_list_is_served_padded_with_raw_ids(workspace: Workspace, comparison: Comparison, tmp_path: Path) -> None:
     import tensorflow as tf
 
