@@ -450,6 +450,53 @@ def test_the_models_of_other_owners_go_all_the_way(made: Any, tmp_path: Path) ->
             export(serving, tmp_path / "out", format="onnx")
 
 
+@keras.utils.register_keras_serializable("tests")
+class PlusIfThere(layers.Layer):
+    """What there is of two tensors, added up."""
+
+    def call(self, inputs: Any) -> Any:
+        first, second = inputs
+        return first if second is None else first + second
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        return keras.KerasTensor(inputs[0].shape, inputs[0].dtype)
+
+
+@pytest.mark.skipif(not IS_KERAS_3, reason="optional inputs are Keras 3's")
+def test_sparse_and_optional_inputs_stay_what_they_are(tmp_path: Path) -> None:
+    item = keras.Input((), name="item_id", dtype="int32")
+    words = keras.Input((12,), name="words", sparse=True)
+    bonus = keras.Input((8,), name="bonus", optional=True)
+    read = layers.Concatenate()([layers.Embedding(VOCABULARY, 4)(item), layers.Dense(4)(words)])
+    out = layers.Dense(1, "sigmoid", name="deep")(PlusIfThere()([read, bonus]))
+    layer = knowledge("item_id")
+    base = keras.Model([item, words, bonus], out)
+    ids, dense = tf.range(5), tf.eye(12)[:5]
+    rows = {
+        given: [ids, tf.sparse.from_dense(dense), extra] for given, extra in (("less", None), ("all", tf.ones((5, 8))))
+    }
+    model = augment(base, layer, at="deep")
+    for given in rows.values():
+        np.testing.assert_allclose(model(given), base(given), atol=1e-6)
+    for number, weight in enumerate(model.trainable_weights):
+        weight.assign_add(np.random.default_rng(number).normal(size=weight.shape, scale=0.3).astype("float32"))
+    expected = {given: np.asarray(model(values)) for given, values in rows.items()}
+    assert np.abs(expected["all"] - expected["less"]).max() > 1e-3
+    serving, refreshed = prestore(model), refresh(model, {"item_id": layer.table("item_id")})
+    model.save(tmp_path / "whole.keras")
+    serving.save(tmp_path / "serving.keras")
+    saved = [load_model(tmp_path / f"{name}.keras") for name in ("whole", "serving")]
+    for other in (serving, refreshed, *saved):
+        assert [(each.sparse, each._keras_history[0].optional) for each in other.inputs] == [
+            (False, False), (True, False), (False, True),
+        ]  # fmt: skip
+        for given, values in rows.items():
+            np.testing.assert_allclose(other(values), expected[given], atol=1e-5)
+    signature = tf.saved_model.load(str(export(model, tmp_path / "out"))).signatures["serving_default"]
+    sent = {"item_id": ids, "words": dense, "bonus": tf.ones((5, 8))}  # a signature has dense inputs, and all of them
+    np.testing.assert_allclose(signature(**sent)["ctr"], expected["all"], atol=1e-5)
+
+
 def test_what_cannot_be_augmented_is_told_what_to_do() -> None:
     prices = keras.Input((None,), name="item_id", dtype="int32", ragged=True)
     ranker = keras.Model(prices, layers.Dense(1)(MeanOfRagged()(prices)))

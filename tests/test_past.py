@@ -112,7 +112,8 @@ def test_the_past_tells_of_items_that_nobody_saw_and_is_saved_and_served(
             prestore(model)
 
 
-def test_a_model_that_exists_is_given_the_past_and_predicts_as_before() -> None:
+@pytest.mark.parametrize("injection", ["similarity", "fields+attention"])
+def test_a_model_that_exists_is_given_the_past_and_predicts_as_before(injection: str, tmp_path: Path) -> None:
     embedded = embed(CODES[1:], Settings(embedding_dim=WIDTH))
     hidden = keras.layers.Dense(8, "relu")(keras.layers.Concatenate()(embedded.fields))
     base = keras.Model(list(embedded.inputs.values()), keras.layers.Dense(1, "sigmoid")(hidden))
@@ -120,11 +121,15 @@ def test_a_model_that_exists_is_given_the_past_and_predicts_as_before() -> None:
     rows["hist_rating"] = rows["past_value"]
     ratings = keras.Input((LENGTH,), name="hist_rating")
     inputs = {"item": "item_id", "past_item": "hist_item_id", "past_value": ratings}
-    model = augment(base, knowledge(), injection="similarity", inputs=inputs)
+    items = KnowledgeAugmentation({"item": TEXTS}, expert_units=(8, WIDTH))
+    model = augment(base, items, injection=injection, inputs=inputs)
     assert named_inputs(model) == ["item_id", "hist_item_id", "hist_rating"]
     np.testing.assert_allclose(predicted(model, rows), predicted(base, rows), atol=1e-6)
     ready(model, 0.02).fit([rows[name] for name in named_inputs(model)], label, epochs=5, batch_size=100, verbose=0)
-    assert auc(label, predicted(model, rows)[:, 0]) > 0.8
+    expected = predicted(model, rows)
+    assert auc(label, expected[:, 0]) > 0.8
+    keras.Model(model.inputs, model.outputs).save(tmp_path / "model.keras")
+    np.testing.assert_allclose(predicted(load_model(tmp_path / "model.keras"), rows), expected, atol=1e-6)
 
 
 def test_injections_share_the_table_of_their_similarities() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from support.commands import fresh, without
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model, prestore
 from kar_aug._helpers.keras import keras, tf
 from kar_aug.cache import StoreSpec
+from kar_aug.cache.vectors.parts import Parts
+from kar_aug.layers import PrestoredAugmentation
 from kar_aug.models.export import export
 
 pytestmark = pytest.mark.both_keras
@@ -93,6 +96,35 @@ def test_new_ids_get_their_vectors_and_nothing_else_changes(store: VectorStore) 
     for weight in serving.weights:
         if weight.name in before:
             np.testing.assert_array_equal(np.asarray(weight), before[weight.name])
+
+
+def test_a_store_of_many_parts_costs_one_copy(tmp_path: Path) -> None:
+    """Counted: what NumPy allocated at most, and what is left of it, which is the layer's tensor itself."""
+    rows, width, draw = 20_000, 64, np.random.default_rng(0)
+    spec = StoreSpec("encoder", width)
+    with VectorStore.writer(tmp_path, spec) as writer:
+        for part in range(20):
+            ids = range(part * 1000, (part + 1) * 1000)
+            writer.append([*ids], ["k"] * 1000, draw.normal(size=(1000, width)))
+        writer.append([7], ["k"], np.ones((1, width)))
+    store = VectorStore.open(tmp_path)
+    assert isinstance(store.align([7]).vectors, Parts), "the writer has left more than one"
+    KnowledgeAugmentation({"item": store.align(range(10))})  # what is imported and cached with the first
+    whole = rows * width * 2
+    tracemalloc.start()
+    try:
+        layer = KnowledgeAugmentation({"item": store.align(np.arange(rows))}, expert_units=(8, 128))
+        left, most = tracemalloc.get_traced_memory()
+        assert 1.0 * whole < left < 1.2 * whole and most < 1.6 * whole, (left / whole, most / whole)
+        tracemalloc.reset_peak()
+        prestored = PrestoredAugmentation.of(layer)
+        most, table = tracemalloc.get_traced_memory()[1], (rows + 1) * 128 * 4
+        assert most - left < 2.5 * table, (most - left) / table
+    finally:
+        tracemalloc.stop()
+    ids = np.array([0, 7, 999, 1000, rows - 1, rows])
+    np.testing.assert_allclose(prestored({"item": ids})["item"], layer({"item": ids})["item"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(layer.table("item").vectors), store.vectors)
 
 
 def test_an_update_that_cannot_be_made_changes_nothing(store: VectorStore, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from hypothesis.extra.numpy import arrays
 from support.exhaustive import examples
 
 from kar_aug.cache import KnowledgeTable, StoreSpec, VectorStore
+from kar_aug.cache.vectors.parts import Parts, all_finite
 from kar_aug.errors import StoreError
 
 Vectors = npt.NDArray[Any]
@@ -85,6 +86,26 @@ def test_a_later_row_supersedes_an_earlier_one(path: Path) -> None:
     assert store.gather([40, 20, 10]).tolist() == [[4, 4], [5, 5], [1, 1]]
     assert store.keys == {10: "old 0", 20: "new 0", 30: "old 2", 40: "new 1"}
     assert store.vectors.shape == (5, 2) and store.rows([20, 99, None]).tolist() == [3, -1, -1]
+
+
+def test_parts_are_read_like_one_array(path: Path) -> None:
+    store = VectorStore.open(path)
+    parts, joined = store.align([10, 20]).vectors, store.vectors
+    assert isinstance(parts, Parts) and (parts.shape, parts.dtype, len(parts)) == (joined.shape, joined.dtype, 5)
+    for rows in ([4, -1, 0], [[1, 4], [2, 2]], 3, slice(1, 5), slice(None, None, -2), joined[:, 0] > 1, slice(2, 2)):
+        np.testing.assert_array_equal(parts[rows], joined[rows])
+    np.testing.assert_array_equal(-parts + 1, 1 - joined)
+    np.testing.assert_array_equal(np.concatenate([parts, joined]), np.concatenate([joined, joined]))
+    with pytest.raises(IndexError, match="There are 5 rows"):
+        parts[[5]]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_no_infinity_is_taken_for_a_number(dtype: str) -> None:
+    largest = np.finfo(dtype).max
+    assert all_finite(np.array([largest, -largest, 0, -0.0], dtype)) and all_finite(np.empty((0, 2), dtype))
+    for other in (np.nan, -np.nan, np.inf, -np.inf):
+        assert not all_finite(np.array([[1, 2], [3, other]], dtype))
 
 
 def test_an_open_store_stays_as_it_was(path: Path) -> None:

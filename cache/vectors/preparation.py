@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kar_aug.cache.vectors.parts import Parts
 from kar_aug.cache.vectors.reduction import fit_pca, mean_of
 from kar_aug.cache.vectors.table import KnowledgeTable
 
@@ -83,7 +84,7 @@ class Preparation:
         moved = np.asarray(vectors, np.float32) - self.mean
         return moved if self.directions is None else np.asarray(moved @ self.directions.T, np.float32)
 
-    def _whitened(self, vectors: Array, rows: npt.NDArray[np.integer[Any]]) -> Preparation:
+    def _whitened(self, vectors: Array | Parts, rows: npt.NDArray[np.integer[Any]]) -> Preparation:
         squares, directions = np.zeros(self.width), self.directions
         assert directions is not None
         for start in range(0, len(rows), _BLOCK):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from kar_aug.cache.vectors.parts import Parts
+
 if TYPE_CHECKING:
     from kar_aug.cache.vectors.store import VectorStore
 
@@ -16,7 +18,7 @@ _BLOCK = 32_768
 
 
 def fit_pca(
-    vectors: Array, dimension: int, *, rows: npt.NDArray[np.integer[Any]] | None = None, centre: bool = True
+    vectors: Array | Parts, dimension: int, *, rows: npt.NDArray[np.integer[Any]] | None = None, centre: bool = True
 ) -> npt.NDArray[np.float32]:
     """The projection onto the `dimension` directions of largest variance, as one matrix (1 + dimension, width):
     the mean of `vectors`, (count, width), and then the directions, largest variance first.
@@ -48,7 +50,7 @@ def fit_pca(
     return np.vstack([mean, chosen * np.sign(largest)]).astype(np.float32)
 
 
-def mean_of(vectors: Array, rows: npt.NDArray[np.integer[Any]] | None = None) -> npt.NDArray[np.float64]:
+def mean_of(vectors: Array | Parts, rows: npt.NDArray[np.integer[Any]] | None = None) -> npt.NDArray[np.float64]:
     """The mean of vectors, (width,); zeros of none."""
     total, count = np.zeros(vectors.shape[1]), 0
     for block in _blocks(vectors, rows):
@@ -76,7 +78,7 @@ def reduced(store: VectorStore, vectors: Array) -> Array:
     return truncate(vectors, spec.dimension, normalized=spec.normalized) if spec.reduction else vectors
 
 
-def _blocks(vectors: Array, rows: npt.NDArray[np.integer[Any]] | None) -> Iterator[npt.NDArray[np.float64]]:
+def _blocks(vectors: Array | Parts, rows: npt.NDArray[np.integer[Any]] | None) -> Iterator[npt.NDArray[np.float64]]:
     """Copies of the vectors, some at a time."""
     for start in range(0, len(vectors) if rows is None else len(rows), _BLOCK):
         some = slice(start, start + _BLOCK)

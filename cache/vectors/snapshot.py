@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from kar_aug.cache.vectors.files import AGAIN, Group, Manifest, StoreSpec, check_now, read_array
 from kar_aug.cache.vectors.index import EntityId, IdIndex, given_ids, given_text
 from kar_aug.cache.vectors.moments import Moments, moments
+from kar_aug.cache.vectors.parts import Parts, gathered
 from kar_aug.errors import StoreError
 
 Array = npt.NDArray[Any]
@@ -158,7 +158,7 @@ class Snapshot:
         """The ids of rows of the store."""
         ids = [part.ids for part in self._vector_parts]
         width = max((part.dtype.itemsize for part in ids), default=1)
-        return given_ids(self._at(rows, ids, (), np.int64 if self.id_kind == "i" else f"S{width}"))
+        return given_ids(gathered(ids, rows, (), np.int64 if self.id_kind == "i" else f"S{width}"))
 
     @property
     def keys(self) -> dict[EntityId, str]:
@@ -181,12 +181,17 @@ class Snapshot:
     @cached_property
     def vectors(self) -> Array:
         """All rows in the store's own order, superseded ones included: (rows, dimension). Memory-mapped if the store
-        is one part; else joined in memory (`gather` and `matrix` never do that).
+        is one part; else joined in memory (`gather`, `matrix` and `align` never do that).
         """
+        return self.mapped if isinstance(self.mapped, np.ndarray) else np.asarray(self.mapped)
+
+    @property
+    def mapped(self) -> Array | Parts:
+        """The same, memory-mapped in any case: rows are read where they are asked for."""
         parts = [part.vectors for part in self._vector_parts]
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate([np.empty((0, self.spec.dimension), self.spec.dtype), *parts])
+        if not parts:
+            return np.empty((0, self.spec.dimension), self.spec.dtype)
+        return parts[0] if len(parts) == 1 else Parts(parts)
 
     def rows(self, ids: Sequence[EntityId | None] | Array, versions: Moments | None = None) -> npt.NDArray[np.int32]:
         """Per id its row in `vectors`, -1 where it has none.
@@ -229,7 +234,7 @@ class Snapshot:
 
     def vectors_at(self, rows: Array) -> Array:
         """Vectors at rows of the store, zeros for row -1: (len(rows), dimension), read from the mapped files."""
-        return self._at(rows, [part.vectors for part in self._vector_parts], (self.spec.dimension,), self.spec.dtype)
+        return gathered([part.vectors for part in self._vector_parts], rows, (self.spec.dimension,), self.spec.dtype)
 
     def blocks(self, size: int) -> Iterator[tuple[list[EntityId], list[str], Array]]:
         """The last version of each id in the order of the store, `size` at a time: ids, keys, and (ids, dimension)
@@ -260,7 +265,7 @@ class Snapshot:
     def moments_at(self, rows: Array) -> Moments:
         """Until when the texts at rows of a store of versions knew."""
         times = [part.times for part in self._vector_parts if part.times is not None]
-        return self._at(rows, times, (), np.int64)
+        return gathered(times, rows, (), np.int64)
 
     @property
     def _vector_parts(self) -> list[_Part]:
@@ -270,22 +275,7 @@ class Snapshot:
         """The keys of the texts at rows of the store."""
         parts = [part.keys for part in self._vector_parts]
         width = max((part.dtype.itemsize for part in parts), default=1)
-        return given_text(self._at(rows, parts, (), f"S{width}"))
-
-    def _at(self, rows: Array, parts: list[Array], shape: tuple[int, ...], dtype: Any) -> Array:
-        """Rows of arrays that lie one behind the other, zeros for row -1."""
-        if len(parts) == 1 and len(rows) and rows.min() >= 0:
-            return np.asarray(parts[0])[rows].astype(dtype, copy=False)
-        found = np.zeros((len(rows), *shape), dtype)
-        starts = np.cumsum([0, *map(len, parts)])
-        ascending = bool((rows[1:] >= rows[:-1]).all())  # as `join` asks, for each batch
-        order = np.arange(len(rows)) if ascending else np.argsort(rows, kind="stable")
-        bounds = [*np.searchsorted(rows if ascending else rows[order], starts[:-1]).tolist(), len(rows)]
-        for part, start, (low, high) in zip(parts, starts.tolist()[:-1], pairwise(bounds), strict=True):
-            if low < high:
-                here = slice(low, high) if ascending else order[low:high]
-                found[here] = np.asarray(part)[rows[here] - start]
-        return found
+        return given_text(gathered(parts, rows, (), f"S{width}"))
 
 
 _NOTHING = IdIndex(np.empty(0, np.int64), np.empty(0, np.int64))

@@ -33,6 +33,7 @@ import numpy.typing as npt
 from kar_aug.cache.vectors.files import AGAIN, StoreSpec, check_sum
 from kar_aug.cache.vectors.index import EntityId, IdIndex
 from kar_aug.cache.vectors.join import join
+from kar_aug.cache.vectors.parts import all_finite, gathered
 from kar_aug.cache.vectors.snapshot import Snapshot
 from kar_aug.cache.vectors.table import KnowledgeTable
 from kar_aug.cache.vectors.vocabulary import rows_of
@@ -95,7 +96,7 @@ class VectorStore(Snapshot):
         rows = rows_of(self, vocabulary)
         if times is not None:
             rows = self.rows_at(vocabulary, times)
-        return KnowledgeTable(self.vectors, rows, str(self.path.resolve()), self.fingerprint, self.version)
+        return KnowledgeTable(self.mapped, rows, str(self.path.resolve()), self.fingerprint, self.version)
 
     def matrix(self, vocabulary: Sequence[EntityId | None] | Array) -> tuple[Array, npt.NDArray[np.bool_]]:
         """The vectors of a vocabulary in its own order, (vocabulary, dimension), zeros where there is none; and
@@ -169,9 +170,9 @@ class VectorStore(Snapshot):
         for group, part in zip(groups, self._vector_parts, strict=True):
             place = self.path / group.name
             for start in range(0, group.rows, _CHECKED_ROWS):
-                bad = np.flatnonzero(~np.isfinite(part.vectors[start : start + _CHECKED_ROWS]).all(axis=1))
-                if len(bad):
-                    row = start + int(bad[0])
+                some = part.vectors[start : start + _CHECKED_ROWS]
+                if not all_finite(some):
+                    row = start + int(np.isfinite(some).all(axis=1).argmin())
                     raise StoreError(
                         f"{place}.vectors.npy: row {row} holds NaN or infinity. {self._mend}", path=self.path, row=row
                     )
@@ -191,7 +192,7 @@ class VectorStore(Snapshot):
         ids = [part.ids for part in self._vector_parts]
         for start in range(0, len(index.ids), _CHECKED_ROWS):
             rows = index.rows[start : start + _CHECKED_ROWS]
-            if (self._at(rows, ids, (), index.ids.dtype) != index.ids[start : start + _CHECKED_ROWS]).any():
+            if (gathered(ids, rows, (), index.ids.dtype) != index.ids[start : start + _CHECKED_ROWS]).any():
                 raise StoreError(f"{place} disagrees with the ids of its rows. {self._mend}", path=self.path)
             times = None if index.times is None else index.times[start : start + _CHECKED_ROWS]
             if times is not None and (self.moments_at(rows) != times).any():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kar_aug.cache.vectors.parts import Parts, all_finite
 from kar_aug.errors import StoreError
 
 Array = npt.NDArray[Any]
@@ -36,14 +37,15 @@ class KnowledgeTable:
     """The vectors of a vocabulary, ready for the layer: `vectors[rows[i]]` belongs to the model's integer i.
 
     Args:
-        vectors: (count, dimension) knowledge vectors in the store's own order.
+        vectors: (count, dimension) knowledge vectors in the store's own order: an array, or the parts of a store, which
+            are read like one (`vectors[rows]`) and joined by `np.asarray` alone.
         rows: (vocabulary size,) int32 row of `vectors`, or -1 where the id has no knowledge.
         store, fingerprint: where the vectors come from, None for vectors given as an array.
         version: of the vectors (`VectorStore.version`), likewise.
         codes: of each of the vectors, where somebody attached them (`kar_aug.codes.SemanticIds.attach`).
     """
 
-    vectors: Array
+    vectors: Array | Parts
     rows: npt.NDArray[np.int32]
     store: str | None = None
     fingerprint: str | None = None
@@ -59,8 +61,7 @@ class KnowledgeTable:
         mask = np.ones(len(matrix), bool) if known is None else np.asarray(known, bool)
         if mask.shape != (len(matrix),):
             raise ValueError(f"`known` must have shape ({len(matrix)},). Received shape: {mask.shape}")
-        bad = np.flatnonzero(mask & ~np.isfinite(matrix).all(axis=1))
-        if len(bad):
+        if not all_finite(matrix) and len(bad := np.flatnonzero(mask & ~np.isfinite(matrix).all(axis=1))):
             raise StoreError(
                 f"The vector of integer id {bad[0]} holds NaN or infinity. Mark it unknown or mend it.",
                 entity_id=int(bad[0]),

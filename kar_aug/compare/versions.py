@@ -64,7 +64,7 @@ class GivenVersions:
     def tables(self) -> dict[str, KnowledgeTable]:
         """By the names of the stores, what the numbers stand for."""
         return {
-            name: KnowledgeTable(store.vectors, rows, str(store.path.resolve()), store.fingerprint, store.version)
+            name: KnowledgeTable(store.mapped, rows, str(store.path.resolve()), store.fingerprint, store.version)
             for (name, store), rows in zip(self._stores.items(), self._rows.T, strict=True)
         }
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug._helpers.keras import IS_KERAS_3, deserialized, keras, serialized, track_weights
+from kar_aug.cache.vectors.parts import Parts
 from kar_aug.cache.vectors.table import KnowledgeTable
 from kar_aug.layers._ops import ops
 from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
@@ -134,13 +135,12 @@ class KnowledgeAugmentation(keras.layers.Layer):
                 name = f"{source.name}_default"
                 source.default = self.add_weight(name=name, shape=(self.width,), initializer="zeros")
             for source, found in records:
-                vectors = np.asarray(found.table.vectors)
                 stored = source.identity.store is not None and not self.embed_tables
-                constants = ops.convert_to_tensor if stored else partial(self._frozen, f"{source.name}_vectors")
-                source.vectors = constants(vectors)
+                constants = ops.held if stored else partial(self._frozen, f"{source.name}_vectors")
+                source.vectors = constants(found.table.vectors)
         track_weights(self)
 
-    def _frozen(self, name: str, values: npt.NDArray[Any]) -> Any:
+    def _frozen(self, name: str, values: npt.NDArray[Any] | Parts) -> Any:
         return self.add_weight(
             name=name, shape=values.shape, dtype=values.dtype.name, trainable=False, initializer=constant(values)
         )
@@ -233,22 +233,31 @@ class KnowledgeAugmentation(keras.layers.Layer):
             self.add_loss(self.load_balance * imbalance(gate, known))
         return source.if_right(ops.where(known[:, None], adapted, ops.cast(source.default, adapted.dtype)))
 
-    def augmented_vectors(self, name: str, *, batch_size: int = 4096) -> Any:
-        """The augmented vector of every id of a source's vocabulary, then the default: (vocabulary + 1, width)."""
+    def augmented_vectors(self, name: str, *, batch_size: int = 1024, spare: int = 0) -> npt.NDArray[np.float32]:
+        """The augmented vector of every id of a source's vocabulary, then the default: (vocabulary + 1, width).
+
+        Args:
+            spare: how often the default comes more, for ids that are still to come.
+        """
         source = self._source(name)
         source.check()
-        size = source.identity.vocabulary
-        table = np.tile(values_of(source.default).astype(np.float32), (size + 1, 1))
-        for start in range(0, size, batch_size):
-            end = min(start + batch_size, size)
-            vectors, known = source.vectors_at(ops.arange(start, end), self.compute_dtype)
-            table[start:end][values_of(known)] = self.adapt(name, vectors[known])
+        rows, vectors = values_of(source.rows), ops.convert_to_tensor(source.vectors)
+        known = np.flatnonzero(rows >= 0)
+        table = np.empty((len(rows) + spare, self.width), np.float32)
+        table[:] = values_of(source.default)
+        adapt = ops.compiled(lambda rows: self._adapted(name, ops.rows_at(vectors, rows)))
+        for start in range(0, len(known), batch_size):
+            places = known[start : start + batch_size]
+            table[places] = values_of(adapt(ops.convert_to_tensor(rows[places])))
         return table
 
     def adapt(self, name: str, vectors: Any) -> npt.NDArray[np.float32]:
         """Knowledge vectors of a source, (ids, knowledge dimension), as augmented vectors, (ids, width)."""
+        return values_of(self._adapted(name, vectors))
+
+    def _adapted(self, name: str, vectors: Any) -> Any:
         adapted, _ = self.adaptor.adapt(name, ops.cast(vectors, self.compute_dtype))
-        return values_of(ops.cast(adapted, "float32"))
+        return ops.cast(adapted, "float32")
 
     def refreshed(self, tables: Mapping[str, Any]) -> KnowledgeAugmentation:
         """This layer with other knowledge: the same sources and trained weights, new vectors and coverage.

@@ -138,7 +138,7 @@ def of_each(function: Callable[[Any, Any], Any], ids: Any, mask: Any) -> Any:
 
 def constant(values: Any) -> Any:
     """An initializer with these very values."""
-    return lambda shape, dtype=None, **_: ops.convert_to_tensor(np.asarray(values), dtype=dtype)
+    return lambda shape, dtype=None, **_: ops.held(values, dtype)
 
 
 def values_of(weight: Any) -> npt.NDArray[Any]:

@@ -87,10 +87,7 @@ class PrestoredAugmentation(keras.layers.Layer):
         cls, augmentation: KnowledgeAugmentation, *, table_dtype: str = "float32", spare: int = 0
     ) -> PrestoredAugmentation:
         """Compute the augmented vector of every id of `augmentation` once; `spare` rows a source wait for new ids."""
-        tables, keys = {}, {}
-        for name in augmentation.sources:
-            table = augmentation.augmented_vectors(name)
-            tables[name] = np.concatenate([table, np.repeat(table[-1:], spare, axis=0)])
+        tables, keys = {name: augmentation.augmented_vectors(name, spare=spare) for name in augmentation.sources}, {}
         for name, own in augmentation.keys().items():
             keys[name] = np.concatenate([own, np.full(spare, NO_KEY, ops.KEYS)])
         layer = cls(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kar_aug.cache.vectors.parts import Parts, all_finite, blocks
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.cache.vectors.table import KnowledgeTable, RowCodes
 from kar_aug.errors import StoreError
@@ -293,13 +294,14 @@ def _saved(name: str, identity: Identity, embedded: bool) -> Given:
         keys = np.zeros(identity.vocabulary, ops.KEYS) if identity.raw else None
     else:
         rows, keys = like.given.table.rows, like.given.keys
+    vectors: npt.NDArray[Any] | Parts
     if store is None or embedded:
         vectors = np.zeros(identity.vectors, identity.dtype) if like is None else values_of(like.vectors)
     elif _vectors_left_out.get():
         vectors = np.zeros((1, identity.vectors[1]), identity.dtype)
     else:
         opened = _opened(name, identity)
-        vectors, store = opened.vectors, str(opened.path.resolve())
+        vectors, store = opened.mapped, str(opened.path.resolve())
     table = KnowledgeTable(vectors, rows, store, identity.fingerprint, identity.version)
     return Given(table, keys, identity.ids, is_known=like is not None)
 
@@ -347,11 +349,11 @@ def _check(name: str, table: KnowledgeTable) -> None:
             entity_id=int(outside[0]),
             row=int(table.rows[outside[0]]),
         )
-    for start in range(0, len(table.vectors), _CHECKED_ROWS):  # a mapped store is never in memory whole
-        finite = np.isfinite(table.vectors[start : start + _CHECKED_ROWS]).all(axis=1)
-        if finite.all():
+    for start, some in blocks(table.vectors, _CHECKED_ROWS):  # a mapped store is never in memory whole
+        if all_finite(some):
             continue
-        bad = np.flatnonzero(np.isin(table.rows, start + np.flatnonzero(~finite)))
+        wrong = start + np.flatnonzero(~np.isfinite(some).all(axis=1))
+        bad = np.flatnonzero(np.isin(table.rows, wrong))
         if len(bad):  # a bad row that no id points to harms nobody
             raise StoreError(
                 f"{name}: the vector of integer id {bad[0]} holds NaN or infinity. Encode it again.",

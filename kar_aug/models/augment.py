@@ -60,8 +60,10 @@ def augment(
             table and one set of experts serve: {"item_id": ["item_id", "hist_item_id"]}.
         trainable: False freezes the old weights, so that only the new path is trained. It sets `trainable` on
             `model` itself.
-        injection: what enters: a name of `kar_aug.registry.INJECTIONS`, or an `Injection`. "fields" is the augmented
-            vector of each source.
+        injection: what enters, and so how a history is pooled: a name of `kar_aug.registry.INJECTIONS`, or an
+            `Injection`. "fields" is the augmented vector of each source, of a history their mean; "attention" weighs
+            earlier events by the candidate, in frozen vectors, and "similarity" compares it with them in numbers.
+            Several are joined by "+": "fields+attention".
         vectors: "table": they are looked up in the graph; "input": they come with each row, for more of them than
             memory holds. For each input of ids, {name}, the model has {name}_vectors, the ids' shape + (knowledge
             dimension,), and {name}_known, of the ids' shape, more: what `kar_aug.models.join` adds to a dataset. The

@@ -57,9 +57,10 @@ def export(
     The signature `serving_default` takes the model's inputs by their names, or the raw columns that `preprocessing`
     makes them of, and returns its outputs by theirs: the keys of a dictionary of outputs, or else the names of the
     layers that they come from. The output of a model with one, which is no dictionary, is "ctr", whatever its layer is
-    called. A ragged input is two there: {name}, the values of all rows one after another, and {name}_lengths, how many
-    each row has. The file assets.extra/kar_aug.json names the stores' fingerprints and versions, and describes the raw
-    columns; encodings.json beside it has the vocabularies, buckets and scales that are inside.
+    called. A ragged input is two there: {name}, the values of all rows one after another, and {name}_lengths, how
+    many each row has. A sparse input comes dense, and one that is optional to the model is not: it must come. The
+    file assets.extra/kar_aug.json names the stores' fingerprints and versions, and describes the raw columns;
+    encodings.json beside it has the vocabularies, buckets and scales that are inside.
 
     Args:
         model: a model with a `KnowledgeAugmentation`, or one that `prestore` returned, or one whose knowledge is in

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
@@ -61,6 +61,16 @@ zeros_like = _ops.zeros_like
 def name_scope(name: str) -> Any:
     """For weights' names in TensorFlow's files; here they are Keras's business alone."""
     return nullcontext()
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of tensors that is called often, as a graph where that is faster; TensorFlow alone makes one."""
+    return function
+
+
+def held(values: Any, dtype: Any = None) -> Any:
+    """A tensor of an array's values or of `Parts`, with one copy of them."""
+    return _ops.convert_to_tensor(np.asarray(values), dtype)
 
 
 def take_along(tensor: Any, places: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug._helpers.keras import IS_KERAS_3, dtype_name, keras, tf
+from kar_aug.cache.vectors.parts import Parts
 from kar_aug.layers._ops.by_blocks import by_blocks
 from kar_aug.layers._ops.portable import HASHES, first_places, hashes, is_portable
 
@@ -66,6 +67,18 @@ name_scope = tf.name_scope
 fixed_shape = tf.ensure_shape
 
 KEYS: Any = np.int64
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return tf.function(function, reduce_retracing=True)
+
+
+def held(values: Any, dtype: Any = None) -> Any:
+    # An array TensorFlow copies twice: for us, and to where a tensor may begin. What `Parts` makes it takes over.
+    values = values if isinstance(values, Parts) else np.asarray(values)
+    if not values.shape or tf.as_dtype(dtype or values.dtype) != tf.as_dtype(values.dtype):
+        return tf.convert_to_tensor(np.asarray(values), dtype)
+    return tf.convert_to_tensor(values if isinstance(values, Parts) else Parts([values]))
 
 
 def take_along(tensor: Any, places: Any) -> Any:
