@@ -32,11 +32,12 @@ _NAMES = ("name", "headline", "product_name", "item_name")  # of what scenarios 
 _FALLBACK = "e-commerce"
 
 
-def guess(paths: Sequence[Path | str]) -> Guess:
+def guess(paths: Sequence[Path | str], named: Mapping[str, str] | None = None) -> Guess:
     """What some files are; at most 100,000 rows of each are looked at.
 
     Args:
         paths: files that `kar_aug.data.reading` reads, folders of such, or folders of Parquet files.
+        named: "user", "item" or "time" -> the column that holds their ids, or says when, where its name does not tell.
 
     Raises:
         DataError: A file cannot be read; or which are the interactions cannot be told: the message lists what was seen.
@@ -45,7 +46,10 @@ def guess(paths: Sequence[Path | str]) -> Guess:
     for path in files:
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder.", path=path)
-    heads = [Head.read(path) for path in files]
+    heads = [Head.read(path, named or {}) for path in files]
+    for entity, column in (named or {}).items():
+        if not any(column in head.columns for head in heads):
+            raise DataError(f"--{entity} {column}: no file has this column. Seen: {'; '.join(h.said for h in heads)}.")
     found = roles(heads)
     said = {table: head.said for table, head in found.tables.items()}
     said |= {head.path.name: f"{head.said}: {why}" for head, why in found.unused}
