@@ -259,6 +259,14 @@ def test_what_a_click_could_be_stands_where_nothing_says_it(tmp_path: Path) -> N
     assert "\"gemocht == 'ja'\"" in (tmp_path / "kar.toml").read_text(encoding="utf-8")
 
 
+def test_that_no_scenario_speaks_of_the_items_is_said(tmp_path: Path) -> None:
+    plays().rename(columns={"track_id": "item_id"}).to_csv(tmp_path / "log.csv", index=False)
+    pd.DataFrame({"item_id": range(50), "title": [f"Talk {i}" for i in range(50)]}).to_csv(tmp_path / "items.csv")
+    said = "No name says what the items are"
+    assert said in str(start([tmp_path], tmp_path / "kar.toml"))
+    assert said not in str(start([tmp_path], tmp_path / "kar.toml", scenario="music", force=True))
+
+
 def test_files_of_nothing_are_said_and_not_used(tmp_path: Path) -> None:
     pd.DataFrame({"country": ["de"], "population": [1]}).to_csv(tmp_path / "countries.csv", index=False)
     guessed(tmp_path, plays())

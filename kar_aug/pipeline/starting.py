@@ -54,6 +54,8 @@ class Started:
         said = [f"{name if name in self.guess.files else 'not used'}: {seen}" for name, seen in self.guess.said.items()]
         if self.scenario is not None:
             said.append(f"Wrote {self.scenario}: factors, fields and templates, to edit.")
+            if self.guess.scenario[0] == self.scenario.stem and not self.guess.is_told:
+                said.append("No name says what the items are, so that it asks about products: edit its words first.")
         said.append(f"Wrote {self.path}. Next: kar-aug check")
         if self.guess.open:
             said.append(f"Commented out, to fill in: {', '.join(self.guess.open)}")

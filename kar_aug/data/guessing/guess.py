@@ -55,7 +55,8 @@ def guess(paths: Sequence[Path | str], named: Mapping[str, str] | None = None) -
     said |= {head.path.name: f"{head.said}: {why}" for head, why in found.unused}
     files_of = {table: head.path for table, head in found.tables.items()}
     guesser = _Guesser(found)
-    return Guess(files_of, guesser.settings(), _scenario(heads), guesser.clicks.scale, said, guesser.shown())
+    scenario, is_told = _scenario(heads)
+    return Guess(files_of, guesser.settings(), scenario, guesser.clicks.scale, said, guesser.shown(), is_told)
 
 
 class _Guesser:
@@ -402,11 +403,12 @@ def _date(second: float) -> str:
     return str(pd.to_datetime(second, unit="s").strftime("%Y-%m-%d %H:%M"))
 
 
-def _scenario(heads: Sequence[Head]) -> tuple[str, str]:
-    """The scenario that names of files and columns speak of."""
+def _scenario(heads: Sequence[Head]) -> tuple[tuple[str, str], bool]:
+    """The scenario that names of files and columns speak of, and why; and whether one does."""
     told = dict.fromkeys(word for head in heads for name in (head.path.name, *head.columns) for word in words(name))
     scores = {name: sum(word in told for word in speaks) for name, speaks in SCENARIOS.items()}
     best = max(scores, key=lambda name: scores[name])
     if not scores[best]:
-        return _FALLBACK, "no name of a file or column says what the items are: see docs/scenarios.md"
-    return best, f"names of files and columns speak of it: {', '.join(w for w in told if w in SCENARIOS[best])}"
+        return (_FALLBACK, "no name of a file or column says what the items are: see docs/scenarios.md"), False
+    spoken = ", ".join(word for word in told if word in SCENARIOS[best])
+    return (best, f"names of files and columns speak of it: {spoken}"), True
