@@ -218,6 +218,55 @@ def test_times_that_are_not_found_are_left_to_fill_in(tmp_path: Path) -> None:
     assert '# timestamp = "..."' in found.path.read_text()
 
 
+def test_the_moment_is_taken_where_parts_lie_in_folders_by_day(tmp_path: Path) -> None:
+    submitted = pd.to_datetime(plays()["ts"], unit="s")
+    log = plays().drop(columns="ts").assign(submitted=submitted, stars=[1, 5] * 200)
+    for day, rows in log.groupby(submitted.dt.date):
+        (tmp_path / "log" / f"day={day}").mkdir(parents=True)
+        rows.to_parquet(tmp_path / "log" / f"day={day}" / "part.parquet", index=False)
+    data = Config.load(start([tmp_path], tmp_path / "kar.toml").path).data
+    assert data.columns["timestamp"] == "submitted" and "hour" in data.context
+
+
+def test_a_time_of_another_name_is_taken_where_there_is_one_alone(tmp_path: Path) -> None:
+    log = plays().rename(columns={"ts": "gesehen"})
+    log["gesehen"] = pd.to_datetime(log["gesehen"], unit="s").dt.strftime("%d.%m.%Y %H:%M")
+    assert guessed(tmp_path, log).columns["timestamp"] == "gesehen"
+
+
+def test_columns_that_only_a_person_can_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plays().rename(columns={"uid": "wer", "track_id": "was", "ts": "wann"}).to_csv("log.csv", index=False)
+    assert "--user and --item name them" in init("--data", "log.csv").output
+    found = init("--data", "log.csv", "--user", "who", "--item", "was")
+    assert found.exit_code == 2 and "--user who: no file has this column" in found.output
+    assert init("--data", "log.csv", "--user", "wer", "--item", "was", "--time", "wann").exit_code == 0
+    columns = Config.load("kar.toml").data.columns
+    assert columns == {"user_id": "wer", "item_id": "was", "timestamp": "wann"}
+    assert "--user is of the files that --data names" in init("--user", "wer", "--force").output
+
+
+def test_a_yes_is_a_click(tmp_path: Path) -> None:
+    log = plays().assign(applied=["yes", "no", "no", "no"] * 100)
+    data = guessed(tmp_path, log)
+    assert data.label == "applied == 'yes'" and data.negatives == 0 and "applied" not in data.context
+
+
+def test_what_a_click_could_be_stands_where_nothing_says_it(tmp_path: Path) -> None:
+    guessed(tmp_path, plays().assign(listened_seconds=range(400)))
+    assert '"listened_seconds > 199.5"' in " ".join((tmp_path / "kar.toml").read_text(encoding="utf-8").split())
+    guessed(tmp_path, plays().assign(gemocht=["ja", "nein"] * 200))
+    assert "\"gemocht == 'ja'\"" in (tmp_path / "kar.toml").read_text(encoding="utf-8")
+
+
+def test_that_no_scenario_speaks_of_the_items_is_said(tmp_path: Path) -> None:
+    plays().rename(columns={"track_id": "item_id"}).to_csv(tmp_path / "log.csv", index=False)
+    pd.DataFrame({"item_id": range(50), "title": [f"Talk {i}" for i in range(50)]}).to_csv(tmp_path / "items.csv")
+    said = "No name says what the items are"
+    assert said in str(start([tmp_path], tmp_path / "kar.toml"))
+    assert said not in str(start([tmp_path], tmp_path / "kar.toml", scenario="music", force=True))
+
+
 def test_files_of_nothing_are_said_and_not_used(tmp_path: Path) -> None:
     pd.DataFrame({"country": ["de"], "population": [1]}).to_csv(tmp_path / "countries.csv", index=False)
     guessed(tmp_path, plays())

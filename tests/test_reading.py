@@ -142,6 +142,23 @@ def test_only_the_last_line_may_be_in_another_encoding(tmp_path: Path, caplog: p
     assert "items.csv is not UTF-8" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("cells", "read"),
+    [
+        (["3,5", "-12,75", ""], [3.5, -12.75, None]),
+        (["3.5", "1,2", "2,0"], ["3.5", "1,2", "2,0"]),
+        (["31.12.2024", "1,5", "2,5"], ["31.12.2024", "1,5", "2,5"]),
+    ],
+)
+def test_decimals_behind_a_comma_are_numbers(tmp_path: Path, cells: list[str], read: list[object]) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_text("".join(f"{row}\n" for row in ["id;price;day", *(f"1;{cell};31.12.2024" for cell in cells)]))
+    batches = pa.Table.from_batches(read_batches(path, 1)).to_pandas()
+    for frame in (read_table(path), read_head(path, 10), batches):
+        assert frame["price"].astype(object).where(frame["price"].notna(), None).tolist() == read
+        assert frame["day"].tolist() == ["31.12.2024"] * 3
+
+
 def test_a_separator_at_the_end_of_each_line_is_no_cell(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("item_id,year\n1,1995,\n4,1996,\n")
     assert read_table(tmp_path / "items.csv").to_dict("list") == {"item_id": [1, 4], "year": [1995, 1996]}

@@ -51,6 +51,7 @@ WRITTEN: dict[str, Any] = {
     "with Z": lambda at: at.dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
     "with an offset": lambda at: (at + pd.Timedelta(hours=5, minutes=30)).dt.strftime("%Y-%m-%dT%H:%M:%S+05:30"),
     "digits": lambda at: at.dt.strftime("%Y%m%d%H%M%S").astype("int64"),
+    "day.month.year": lambda at: at.dt.strftime("%d.%m.%Y %H:%M:%S"),
     "text of digits": lambda at: at.dt.strftime("%Y%m%d%H%M%S"),
 }
 
@@ -75,6 +76,7 @@ DAYS = {
     "digits": lambda at: at.dt.strftime("%Y%m%d").astype("int64"),
     "decimal digits": lambda at: at.dt.strftime("%Y%m%d").astype("float64"),
     "digits and minutes": lambda at: at.dt.strftime("%Y%m%d%H%M").astype("int64"),
+    "day.month.year": lambda at: at.dt.strftime("%d.%m.%Y %H:%M:%S"),
     "text of digits": lambda at: at.dt.strftime("%Y%m%d"),
     "ISO 8601": lambda at: at.dt.strftime("%Y-%m-%d"),
 }
@@ -189,3 +191,36 @@ def test_the_as_of_time_of_a_store_is_that_of_the_latest_moment(tmp_path: Path) 
         for id, when in ((1, late), (2, early)):
             writer.append([id], ["k"], np.ones((1, 2)), as_of=when)
     assert VectorStore.open(tmp_path / "t").manifest.as_of == late
+
+
+@pytest.mark.parametrize(
+    ("texts", "day"),
+    [
+        (["31.01.2024", "2.2.2024"], "2024-01-31"),
+        (["2.1.2024 18:00", "3.1.2024 7:05"], "2024-01-02 18:00"),
+        (["01/02/2024 6:00:00 PM", "01/31/2024 12:00:00 AM"], "2024-01-02 18:00"),
+        (["01/02/2024, 18:00:01.5", None, "31/01/2024, 00:00:00.0"], "2024-02-01 18:00:01.5"),
+        (["01-02-2024 06:00 pm", "31-01-2024 06:00 am"], "2024-02-01 18:00"),
+    ],
+)
+@pytest.mark.parametrize("room", [MEMORY, Room(memory=1)], ids=["memory", "blocks"])
+def test_dates_with_the_year_last_are_read_in_the_form_that_all_rows_fit(
+    texts: list[str | None], day: str, room: Room
+) -> None:
+    read = times(pd.Series(texts, dtype="str"), PLACE, room)
+    assert read.iloc[0] == pd.Timestamp(day)
+    assert read.isna().tolist() == [text is None for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["01/02/2024", "03/04/2024"], "begin with a day, or with a month\\? '01/02/2024'"),
+        (["31.01.2024", "2024-01-31"], "Row 1 holds '2024-01-31'"),
+        (["31.01.2024", "31.02.2024"], "Row 1 holds '31.02.2024'"),
+        (["31/01/2024", "01/31/2024"], "Row 1 holds '01/31/2024'"),
+    ],
+)
+def test_dates_that_can_be_two_are_an_error(texts: list[str], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        times(pd.Series(texts), PLACE)

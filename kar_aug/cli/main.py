@@ -86,9 +86,14 @@ def main(context: click.Context, path: str, sample: int | None) -> None:
 @click.option("--output", default="kar.toml", show_default=True, help="The file to write.")
 @click.option("--data", "paths", multiple=True, metavar="FILE_OR_FOLDER...", help="Your files, to fill in [data] from.")
 @click.argument("more", nargs=-1, metavar="")
+@click.option("--user", metavar="COLUMN", help="The column of users' ids, where its name does not tell.")
+@click.option("--item", metavar="COLUMN", help="Likewise of items'.")
+@click.option("--time", metavar="COLUMN", help="Likewise of when it was.")
 @click.option("--scenario", help="Also write this scenario into a file of your own, to edit: books, news, music, ...")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
-def init(output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: str | None, force: bool) -> None:
+def init(
+    output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: str | None, force: bool, **columns: str | None
+) -> None:
     """Write a kar.toml with every setting explained; with --data, for your own files, each guess
     with what was seen; with --scenario, a scenario beside it.
 
@@ -97,11 +102,15 @@ def init(output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: s
       kar-aug init
       kar-aug init --data interactions.parquet items.csv
       kar-aug init --data logs/ --scenario books
+      kar-aug init --data loans.csv titles.csv --user borrower
     """
     if more and not paths:
         raise ConfigError(f"{more[0]}: files are named after --data.")
+    named = {what: column for what, column in columns.items() if column is not None}
+    if named and not paths:
+        raise ConfigError(f"--{next(iter(named))} is of the files that --data names.")
     if paths:
-        started = start((*paths, *more), output, scenario=scenario, force=force)
+        started = start((*paths, *more), output, scenario=scenario, named=named, force=force)
         output_text(started)
         return
     content = template(scenario)

@@ -22,6 +22,7 @@ from kar_aug.errors import DataError
 SEPARATORS = {".csv": ",\t;|", ".tsv": "\t,;|", ".tab": "\t,;|", ".txt": "\t,;| "}
 T = TypeVar("T")
 _PADDED = re.compile("-?0[0-9]")
+_COMMA, _POINT = re.compile(r"[+-]?[0-9]+,[0-9]+"), re.compile(r"[+-]?[0-9]+\.[0-9]+")
 _TRUTHS = {spelt: spelt.lower() == "true" for spelt in ("True", "TRUE", "true", "False", "FALSE", "false")}
 _BLOCK = 1 << 20  # characters
 _ARROW = {"bool": pa.bool_(), "int64": pa.int64(), "uint64": pa.uint64(), "float64": pa.float64(), "str": pa.string()}
@@ -70,7 +71,7 @@ class Delimited:
     def _head(self, encoding: str, rows: int) -> pd.DataFrame:
         with text(self.path, encoding) as lines:
             texts = self._even(lambda: pd.read_csv(lines, dtype=str, nrows=rows, **self._options(encoding)))
-        return texts.apply(_of_texts) if len(texts) else texts
+        return texts.apply(_of_texts, decimal=self._options(encoding)["decimal"]) if len(texts) else texts
 
     def _frame(self, encoding: str) -> tuple[pd.DataFrame, list[str]]:
         texts, options = self._texts(encoding), self._options(encoding)
@@ -123,13 +124,23 @@ class Delimited:
     def _separator(self, encoding: str) -> str:
         if self.separator is not None:
             return self.separator
-        with text(self.path, encoding) as lines:
-            head = lines.read(HEAD)
+        head = self._beginning(encoding)
         return separator_of(head, SEPARATORS[self.ending], whole=len(head) < HEAD)
+
+    def _beginning(self, encoding: str) -> str:
+        with text(self.path, encoding) as lines:
+            return lines.read(HEAD)
 
     def _options(self, encoding: str) -> dict[str, Any]:
         separator = self._separator(encoding)
-        options: dict[str, Any] = {"sep": separator, "keep_default_na": False, "na_values": [""], "index_col": False}
+        decimal = decimal_of(self._beginning(encoding), separator)
+        options: dict[str, Any] = {
+            "sep": separator,
+            "decimal": decimal,
+            "keep_default_na": False,
+            "na_values": [""],
+            "index_col": False,
+        }
         if len(separator) > 1:
             return {**options, "sep": re.escape(separator), "engine": "python"}
         # A column has one type, not one for each of its parts.
@@ -149,12 +160,20 @@ def separator_of(head: str, candidates: str, *, whole: bool = True) -> str:
     return max(even or candidates, key=lambda each: widths[each][:1])
 
 
-def _of_texts(column: pd.Series) -> pd.Series:
+def decimal_of(head: str, separator: str) -> str:
+    """What stands before decimals: a comma, where numbers in the first lines have one, and none has a point."""
+    if separator == "," or len(separator) > 1:
+        return "."
+    cells = {cell.strip() for row in csv.reader(head.splitlines(), delimiter=separator) for cell in row}
+    return "," if any(map(_COMMA.fullmatch, cells)) and not any(map(_POINT.fullmatch, cells)) else "."
+
+
+def _of_texts(column: pd.Series, decimal: str) -> pd.Series:
     """Cells as the numbers or truths that all of them spell; else as they are."""
     there = column.dropna()
     if there.isin(_TRUTHS).all():
         return column.map(_TRUTHS)
-    numbers = pd.to_numeric(there, errors="coerce")
+    numbers = pd.to_numeric(there.str.replace(decimal, ".", regex=False), errors="coerce")
     if numbers.isna().any() or there.str.match(_PADDED).any():
         return column
     return numbers.reindex(column.index)

@@ -8,6 +8,7 @@
 | datetimes of any unit                       | the same                                                              |
 | datetimes with a zone                       | the same moments in UTC, so that equal moments are equal              |
 | text: ISO 8601, with a zone, Z, UTC or none | datetimes in UTC                                                      |
+| 31.12.2024 18:00, 12/31/2024 6:00 PM        | datetimes, in one form a column; which is the month, its rows tell    |
 | text of any of the numbers                  | as these numbers                                                      |
 """
 
@@ -34,6 +35,11 @@ _LARGEST = {unit: _LATEST * 1000**power for power, unit in enumerate(_UNITS)}
 _DATES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _YEARS = (1900, 2100)
 _UTC = re.compile(r"\s*(UTC|GMT|Z)\s*$", re.IGNORECASE)
+# Days and months before years; both words of the clock.
+_YEAR_LAST = re.compile(
+    r"\s*(\d{1,2})([./-])(\d{1,2})\2(?:19|20)\d\d(?:(,? |T)\d{1,2}:\d\d(:\d\d)?(\.\d+)?( ?)([ap]m)?)?\s*", re.I
+)
+_YEAR_FIRST = re.compile(r"\s*(19|20)\d\d-\d\d-\d\d")
 _REMEDY = "Write ISO 8601, 2024-01-31 18:00:00, or seconds."
 
 
@@ -63,6 +69,11 @@ def times(column: pd.Series, place: Place, room: Room = MEMORY) -> pd.Series:
     if kind == "empty":
         return column
     raise _no_time(column, ~there.map(lambda value: isinstance(value, (int, float))), place)
+
+
+def is_written(texts: pd.Series) -> bool:
+    """Whether all of these texts look like times, in a form that `times` reads."""
+    return bool(texts.map(lambda text: bool(_YEAR_FIRST.match(text) or _YEAR_LAST.fullmatch(text))).all())
 
 
 def seconds(timestamp: pd.Series) -> npt.NDArray[np.float64]:
@@ -133,11 +144,15 @@ def _of_text(column: pd.Series, there: pd.Series, place: Place, room: Room) -> p
         if there.str.fullmatch(r"\s*(19|20)\d\d\s*").all():
             raise place.error(f"holds years, or seconds? {first(column, there.notna())} {_REMEDY}")
         return spread(_of_numbers(room.made(there, numbers_of_text), place, room), column)
-    read = room.made(there, _dates)
+    form = _year_last(there, place, room)
+    moments = _dates if form is None else lambda part: pd.to_datetime(part.str.strip(), format=form, errors="coerce")
+    read = room.made(there, moments)
     wrong = read.isna()
     if wrong.any():  # of what is neither, or of the numbers among dates
-        neither = room.made(there, lambda part: _dates(part).isna() & numbers_of_text(part).isna())
+        neither = room.made(there, lambda part: moments(part).isna() & numbers_of_text(part).isna())
         raise _no_time(column, neither if neither.any() else wrong, place)
+    if form is not None:
+        _log.warning("%s holds times of the form %s: %s is %s.", place, form, there.iloc[0], read.iloc[0])
     return spread(read, column)
 
 
@@ -149,6 +164,32 @@ def _dates(texts: pd.Series) -> pd.Series:
         texts = texts.str.replace(_UTC, "+00:00", regex=True)
         read = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
     return read.dt.tz_localize(None)
+
+
+def _year_last(there: pd.Series, place: Place, room: Room) -> str | None:
+    """The form of dates with the year last, by the first of them; None if it is no such date.
+
+    Raises:
+        DataError: No row tells whether the day or the month is first. With dots the day is.
+    """
+    found = _YEAR_LAST.fullmatch(there.iloc[0])
+    if found is None:
+        return None
+    _, mark, _, gap, clock_seconds, fraction, space, half = found.groups()
+    if mark == ".":
+        order = "%d.%m.%Y"
+    else:
+        largest = np.zeros(2)
+        for block in room.blocks(len(there)):
+            numbers = there.iloc[block].str.extract(r"^\s*(\d{1,2})[/-](\d{1,2})[/-]").to_numpy(float, na_value=np.nan)
+            largest = np.fmax(largest, np.nanmax(numbers, axis=0, initial=0))
+        if largest.max() <= 12:
+            raise place.error(f"holds dates that begin with a day, or with a month? {there.iloc[0]!r}. {_REMEDY}")
+        order = mark.join(("%d", "%m", "%Y") if largest[0] > 12 else ("%m", "%d", "%Y"))
+    if gap is None:
+        return order
+    clock = f"{'%I' if half else '%H'}:%M{':%S' if clock_seconds else ''}{'.%f' if fraction else ''}"
+    return f"{order}{gap}{clock}{f'{space}%p' if half else ''}"
 
 
 def _no_time(column: pd.Series, wrong: pd.Series, place: Place) -> DataError:

@@ -54,6 +54,8 @@ class Started:
         said = [f"{name if name in self.guess.files else 'not used'}: {seen}" for name, seen in self.guess.said.items()]
         if self.scenario is not None:
             said.append(f"Wrote {self.scenario}: factors, fields and templates, to edit.")
+            if self.guess.scenario[0] == self.scenario.stem and not self.guess.is_told:
+                said.append("No name says what the items are, so that it asks about products: edit its words first.")
         said.append(f"Wrote {self.path}. Next: kar-aug check")
         if self.guess.open:
             said.append(f"Commented out, to fill in: {', '.join(self.guess.open)}")
@@ -79,7 +81,12 @@ def _found(pattern: re.Pattern[str], content: str) -> str:
 
 
 def start(
-    paths: Sequence[Path | str], output: Path | str = "kar.toml", *, scenario: str | None = None, force: bool = False
+    paths: Sequence[Path | str],
+    output: Path | str = "kar.toml",
+    *,
+    scenario: str | None = None,
+    named: Mapping[str, str] | None = None,
+    force: bool = False,
 ) -> Started:
     """Look at files, and write a kar.toml in which [data] is filled in, and a scenario beside it where none fits.
 
@@ -88,6 +95,7 @@ def start(
         output: the file to write.
         scenario: one of kar-aug's, to be written beside it; if None, it is guessed, and written only where the files
             have other columns than it shows, or another scale of ratings.
+        named: as of `guess`: {"user": "borrower"}.
         force: write over files that are there.
 
     Raises:
@@ -103,7 +111,7 @@ def start(
     """
     output = Path(output)
     _check_free(output, force=force)
-    found = guess(paths)
+    found = guess(paths, named)
     name = scenario or found.scenario[0]
     content = _scenario_text(name, found)
     if scenario is None and content == scenario_text(name):

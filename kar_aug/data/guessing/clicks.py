@@ -13,7 +13,7 @@ import pandas as pd
 
 from kar_aug.data.guessing.guesses import Guessed
 from kar_aug.data.guessing.seen import Seen, shown
-from kar_aug.data.guessing.words import AGGREGATES, LABELS, RATINGS, TYPES, WANTED, says, words
+from kar_aug.data.guessing.words import AGGREGATES, LABELS, NO, OUTCOMES, RATINGS, TYPES, WANTED, YES, says, words
 
 NEGATIVES = 4
 _MOST_KINDS = 12
@@ -74,7 +74,7 @@ def clicks(columns: Mapping[str, Seen], keys: set[str]) -> Clicks:
     else:
         said = (
             "no column says what was liked: each row is taken for a click. If one does, say so instead, by a column of "
-            '0 and 1 or by an expression over columns ("dwell > 30")'
+            f"0 and 1 or by an expression over columns ({_example(others)})"
         )
         found = Clicks([Guessed(("label",), EACH_ROW, said)], None, only=True)
     if found.only:
@@ -94,7 +94,27 @@ def _first(columns: Mapping[str, Seen], called: set[str], fits: object) -> str |
 
 
 def _is_label(seen: Seen) -> bool:
-    return seen.kind in ("boolean", "integer", "number") and set(seen.counts.index) <= {0, 1}
+    return _is_yes_or_no(seen) or (seen.kind in ("boolean", "integer", "number") and set(seen.counts.index) <= {0, 1})
+
+
+def _is_yes_or_no(seen: Seen) -> bool:
+    told = {str(value).strip().lower() for value in seen.counts.index} if seen.distinct == 2 else set()
+    return seen.kind == "text" and len(told & YES) == len(told & NO) == 1
+
+
+def _yes(seen: Seen) -> object:
+    return next(value for value in seen.counts.index if str(value).strip().lower() in YES)
+
+
+def _example(columns: Mapping[str, Seen]) -> str:
+    """What a label could be: a yes, or that somebody stayed longer than half of them did."""
+    answer = next((name for name, seen in columns.items() if _is_yes_or_no(seen)), None)
+    if answer is not None:
+        return f'"{expression(answer, _yes(columns[answer]))}"'
+    stayed = _first(columns, OUTCOMES, lambda seen: seen.kind in ("integer", "number") and seen.distinct > _MOST_KINDS)
+    if stayed is None:
+        return '"dwell > 30"'
+    return f'"{_in_expression(stayed)} > {np.median(columns[stayed].numbers):g}", which half of them are'
 
 
 def _is_rating(seen: Seen) -> bool:
@@ -108,6 +128,11 @@ def _is_kind(seen: Seen) -> bool:
 
 
 def _by_label(seen: Seen, rating: str | None) -> Clicks:
+    if _is_yes_or_no(seen):
+        yes = _yes(seen)
+        said = f"{seen.name} has 2 values: {seen.shares()}"
+        settings = [Guessed(("label",), expression(seen.name, yes), said), *_told(rating)]
+        return Clicks(settings, (seen.cells == yes).to_numpy(bool))
     clicked = seen.cells.fillna(0).astype(bool).to_numpy()
     settings = [*_called("label", seen.name, f"0 and 1: {clicked.mean():.1%} of the rows are clicks")]
     return Clicks([*settings, *_told(rating)], clicked, only=bool(clicked.all()))
@@ -164,9 +189,12 @@ def _sequences(seen: Seen) -> dict[str, str]:
 
 def expression(column: str, value: object) -> str:
     """ "event == 'buy'", as pandas reads it."""
-    name = column if column.isidentifier() else f"`{column}`"
-    text = str(value)
+    name, text = _in_expression(column), str(value)
     return f"{name} == '{text}'" if "'" not in text and "\\" not in text else f"{name} == {json.dumps(text)}"
+
+
+def _in_expression(column: str) -> str:
+    return column if column.isidentifier() else f"`{column}`"
 
 
 def _called(ours: str, theirs: str, why: str) -> list[Guessed]:

@@ -32,11 +32,12 @@ _NAMES = ("name", "headline", "product_name", "item_name")  # of what scenarios 
 _FALLBACK = "e-commerce"
 
 
-def guess(paths: Sequence[Path | str]) -> Guess:
+def guess(paths: Sequence[Path | str], named: Mapping[str, str] | None = None) -> Guess:
     """What some files are; at most 100,000 rows of each are looked at.
 
     Args:
         paths: files that `kar_aug.data.reading` reads, folders of such, or folders of Parquet files.
+        named: "user", "item" or "time" -> the column that holds their ids, or says when, where its name does not tell.
 
     Raises:
         DataError: A file cannot be read; or which are the interactions cannot be told: the message lists what was seen.
@@ -45,13 +46,17 @@ def guess(paths: Sequence[Path | str]) -> Guess:
     for path in files:
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder.", path=path)
-    heads = [Head.read(path) for path in files]
+    heads = [Head.read(path, named or {}) for path in files]
+    for entity, column in (named or {}).items():
+        if not any(column in head.columns for head in heads):
+            raise DataError(f"--{entity} {column}: no file has this column. Seen: {'; '.join(h.said for h in heads)}.")
     found = roles(heads)
     said = {table: head.said for table, head in found.tables.items()}
     said |= {head.path.name: f"{head.said}: {why}" for head, why in found.unused}
     files_of = {table: head.path for table, head in found.tables.items()}
     guesser = _Guesser(found)
-    return Guess(files_of, guesser.settings(), _scenario(heads), guesser.clicks.scale, said, guesser.shown())
+    scenario, is_told = _scenario(heads)
+    return Guess(files_of, guesser.settings(), scenario, guesser.clicks.scale, said, guesser.shown(), is_told)
 
 
 class _Guesser:
@@ -398,11 +403,12 @@ def _date(second: float) -> str:
     return str(pd.to_datetime(second, unit="s").strftime("%Y-%m-%d %H:%M"))
 
 
-def _scenario(heads: Sequence[Head]) -> tuple[str, str]:
-    """The scenario that names of files and columns speak of."""
+def _scenario(heads: Sequence[Head]) -> tuple[tuple[str, str], bool]:
+    """The scenario that names of files and columns speak of, and why; and whether one does."""
     told = dict.fromkeys(word for head in heads for name in (head.path.name, *head.columns) for word in words(name))
     scores = {name: sum(word in told for word in speaks) for name, speaks in SCENARIOS.items()}
     best = max(scores, key=lambda name: scores[name])
     if not scores[best]:
-        return _FALLBACK, "no name of a file or column says what the items are: see docs/scenarios.md"
-    return best, f"names of files and columns speak of it: {', '.join(w for w in told if w in SCENARIOS[best])}"
+        return (_FALLBACK, "no name of a file or column says what the items are: see docs/scenarios.md"), False
+    spoken = ", ".join(word for word in told if word in SCENARIOS[best])
+    return (best, f"names of files and columns speak of it: {spoken}"), True

@@ -7,20 +7,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.data.guessing.clicks import clicks
 from kar_aug.data.guessing.seen import Seen, columns_of
 from kar_aug.data.guessing.words import CLICKED, ENTITY, SHOWN, rank_as_id, rank_as_time, says, words
-from kar_aug.data.place import Table
+from kar_aug.data.place import Place, Table
 from kar_aug.data.reading import is_table, read_head
 from kar_aug.data.shapes import candidates
+from kar_aug.data.times import seconds, times
 from kar_aug.data.types import plain
 from kar_aug.errors import DataError
 
 ROWS = 100_000  # of a file that are looked at
 _IMPRESSIONS = 20_000  # of these, where a row shows several items
 _FOUND = 0.3  # share of the ids of one table that another must have, to be theirs
+_DAY = 86_400
 _OLDEST = 10**8  # seconds: 1973
 _DATES = (19_000_101, 21_001_231)  # 20240131 written as a number
 _NO_KEY = "no column holds ids of users or items, one a row"
@@ -32,6 +36,7 @@ class Head:
     """The first rows of a file.
 
     Args:
+        named: "user", "item" or "time" -> the column that a person says it is, in whatever file.
         impressions: where a row is an impression, its columns of lists: what was shown, and what of it was clicked.
             Then `columns` are those of the single items.
     """
@@ -39,10 +44,11 @@ class Head:
     path: Path
     columns: Mapping[str, Seen]
     rows: int
+    named: Mapping[str, str] = field(default_factory=dict)
     impressions: tuple[str, str] | None = None
 
     @classmethod
-    def read(cls, path: Path) -> Head:
+    def read(cls, path: Path, named: Mapping[str, str]) -> Head:
         """Of at most `ROWS` rows.
 
         Raises:
@@ -52,7 +58,7 @@ class Head:
         if not frame.columns.is_unique:
             raise DataError(f"{path}: column '{frame.columns[frame.columns.duplicated()][0]}' is there twice.")
         frame = plain(frame, Table(str(path)))
-        whole = cls(path, columns_of(frame), len(frame))
+        whole = cls(path, columns_of(frame), len(frame), named)
         lists = whole.lists_of_items
         clicked = next((name for name in lists if says(name, CLICKED)), None)
         shown = next((name for name in lists if _is_shown(name) and not says(name, CLICKED)), None)
@@ -60,18 +66,27 @@ class Head:
             return whole
         pages = frame.head(_IMPRESSIONS).drop(columns=[name for name in whole.ids("item") if name in frame])
         columns = columns_of(candidates(pages, shown, clicked, Table(str(path))))
-        return cls(path, columns, len(frame), (shown, clicked))
+        return cls(path, columns, len(frame), named, (shown, clicked))
 
     def ids(self, entity: str) -> list[str]:
         """Columns whose names and values are those of ids, the surest first."""
+        if self.named.get(entity) in self.columns:
+            return [self.named[entity]]
         ranks = {n: rank_as_id(n, entity) for n, seen in self.columns.items() if seen.kind in ("integer", "text")}
         return sorted((n for n, rank in ranks.items() if rank is not None), key=lambda n: ranks[n] or 0)
 
     @cached_property
     def times(self) -> list[str]:
         """Columns that may say when an event happened, the surest first."""
+        if self.named.get("time") in self.columns:
+            return [self.named["time"]]
         ranks = {name: rank_as_time(name) for name, seen in self.columns.items() if may_be_time(seen)}
-        return sorted((name for name, rank in ranks.items() if rank is not None), key=lambda name: ranks[name] or 0)
+        called = sorted((name for name, rank in ranks.items() if rank is not None), key=lambda name: ranks[name] or 0)
+        others = [name for name, rank in ranks.items() if rank is None and self.columns[name].kind == "time"]
+        if not called:
+            return others if len(others) == 1 else []
+        # Parts are kept in folders by the day of what happened: the column of that very moment says more.
+        return [*(name for name in others if _says_more(self.columns[name], self.columns[called[0]])), *called]
 
     @property
     def tells_clicks(self) -> bool:
@@ -205,6 +220,24 @@ def _is_shown(name: str) -> bool:
     return says(name, SHOWN) and says(name, ENTITY["item"])
 
 
+def _says_more(moment: Seen, day: Seen) -> bool:
+    """Whether a column has the times of day to the dates of another."""
+    if "time" not in (moment.kind, day.kind) or len(moment.cells) != len(day.cells):
+        return False
+    fine, coarse = (_seconds(seen) for seen in (moment, day))
+    rows = np.isfinite(fine) & np.isfinite(coarse)
+    fine, coarse = fine[rows], coarse[rows]
+    return bool(len(fine) and (fine != coarse).any() and (fine // _DAY * _DAY == coarse).all())
+
+
+def _seconds(seen: Seen) -> npt.NDArray[np.float64]:
+    """NaN where it cannot be read as times: whoever takes the column for such says why not."""
+    try:
+        return seconds(times(seen.cells, Place("", seen.name)))
+    except DataError:
+        return np.full(len(seen.cells), np.nan)
+
+
 def _lacking(heads: Sequence[Head]) -> str:
     """Why there are no interactions."""
     for head in heads:
@@ -215,8 +248,10 @@ def _lacking(heads: Sequence[Head]) -> str:
             )
     for entity, other in (("user", "item"), ("item", "user")):
         if any(head.ids(other) for head in heads) and not any(head.ids(entity) for head in heads):
-            return f"no column is called as if it held {entity}s. If one does, call it {entity}_id."
-    return "it takes a column of users, such as user_id, and one of items, such as item_id."
+            return f"no column is called as if it held {entity}s. If one does, name it: --{entity} COLUMN."
+    return (
+        "it takes a column of users, such as user_id, and one of items, such as item_id: --user and --item name them."
+    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,9 +13,9 @@ import pandas as pd
 from kar_aug.data.building import exploded
 from kar_aug.data.cells import SEPARATOR, Unreadable, is_list, text_of
 from kar_aug.data.encodings import numbers_of
+from kar_aug.data.times import is_written
 
 _TRIED = 200  # texts that are tried as times
-_DATE = re.compile(r"\s*(19|20)\d\d-\d\d-\d\d")
 _SHARE_OF_LISTS = 0.05
 _SHOWN = 40  # characters of a value
 
@@ -61,7 +60,7 @@ class Seen:
         if told in ("decimal", "floating", "integer", "mixed-integer-float"):
             return "number"
         texts = there.astype(str)
-        if texts.head(_TRIED).map(lambda text: bool(_DATE.match(text))).all():
+        if is_written(texts.head(_TRIED)):
             return "time"
         return "list" if texts.str.contains(SEPARATOR, regex=False).mean() > _SHARE_OF_LISTS else "text"
 

@@ -11,13 +11,16 @@ IDS = {"id", "ids", "key", "no", "nr", "number", "code", "hash", "uuid"}
 ENTITY = {
     "user": {
         "user", "users", "reviewer", "customer", "visitor", "member", "client", "account", "buyer", "viewer", "reader",
-        "listener", "player", "household", "shopper", "person", "people", "profile", "u",
+        "listener", "player", "household", "shopper", "person", "people", "profile", "u", "borrower", "patron",
+        "subscriber", "candidate", "applicant", "student", "learner", "guest", "passenger", "traveller", "traveler",
+        "donor", "bidder", "seeker", "jobseeker",
     },
     "item": {
         "item", "items", "product", "products", "article", "articles", "movie", "movies", "film", "book", "books",
         "song", "track", "game", "app", "video", "news", "business", "ad", "adgroup", "listing", "content", "goods",
         "post", "recipe", "hotel", "poi", "venue", "place", "offer", "document", "doc", "photo", "podcast", "episode",
-        "show", "restaurant", "course", "job", "meta", "catalog", "catalogue", "asin", "sku", "isbn", "i",
+        "show", "restaurant", "course", "job", "vacancy", "lesson", "property", "apartment", "meta", "catalog",
+        "catalogue", "asin", "sku", "isbn", "i",
     },
 }  # fmt: skip
 # One word that is an id already.
@@ -36,7 +39,12 @@ OF_EVENTS = {
     "order",
 }
 OF_THINGS = {"published", "publish", "modified", "updated", "birth", "release", "released", "expire", "end", "last"}
-LABELS = {"label", "click", "clicked", "clicks", "target", "converted", "conversion", "purchased", "bought", "liked"}
+LABELS = {
+    "label", "click", "clicked", "clicks", "target", "converted", "conversion", "purchased", "bought", "liked",
+    "applied", "booked", "ordered", "installed", "subscribed", "accepted", "hired", "borrowed", "enrolled",
+}  # fmt: skip
+YES = {"yes", "y", "true", "t", "ja", "oui", "si", "sí", "sim"}
+NO = {"no", "n", "false", "f", "nein", "nee", "nej", "non", "não"}
 RATINGS = {"rating", "ratings", "stars", "star", "score", "overall", "grade"}
 TYPES = {"event", "action", "behavior", "behaviour", "interaction", "activity", "feedback", "type"}
 # Kinds of events, each line wanted more than the next.
