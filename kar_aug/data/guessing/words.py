@@ -38,7 +38,20 @@ OF_EVENTS = {
 OF_THINGS = {"published", "publish", "modified", "updated", "birth", "release", "released", "expire", "end", "last"}
 LABELS = {"label", "click", "clicked", "clicks", "target", "converted", "conversion", "purchased", "bought", "liked"}
 RATINGS = {"rating", "ratings", "stars", "star", "score", "overall", "grade"}
-TYPES = {"event", "action", "behavior", "behaviour", "interaction", "activity", "feedback", "type"}
+TYPES = {
+    "event",
+    "action",
+    "behavior",
+    "behaviour",
+    "interaction",
+    "activity",
+    "feedback",
+    "type",
+    "kind",
+    "verb",
+    "reaction",
+    "outcome",
+}
 # Kinds of events, each line wanted more than the next.
 WANTED = (
     ("purchase", "purchased", "buy", "bought", "order", "transaction", "checkout", "conversion", "sale"),
