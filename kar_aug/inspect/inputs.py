@@ -98,8 +98,8 @@ class DataView:
             if row["kind"] == FIRST_OF_LIST and name.startswith(f"{HIST}_"):
                 column = row["source"].split(": ")[-1]
                 yield (
-                    f"{name}: of several values that an earlier event has in {column}, models read the first alone. Put "
-                    "first what tells most."
+                    f"{name}: of several values that an earlier event has in {column}, models read the first alone. "
+                    "Put first what tells most."
                 )
 
     def _of_parts(self) -> Iterator[str]:
