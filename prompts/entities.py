@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from kar_aug.data import Tables
+from kar_aug.data.room import MEMORY, Room
 from kar_aug.prompts.histories import select, summaries
 from kar_aug.prompts.histories.events import Events
 from kar_aug.prompts.histories.select import Vectors
@@ -38,6 +39,7 @@ def user_prompts(
     vectors: Vectors | None = None,
     vectors_version: str = "",
     answers: summaries.Answers | None = None,
+    room: Room = MEMORY,
 ) -> Iterator[Prompt]:
     """Prompts of the users who have a history, those with the longest first.
 
@@ -51,6 +53,7 @@ def user_prompts(
         answers: for the selection "summarised": to the questions about parts of longer histories. These questions come
             before their user's own, which comes when all are answered: see `kar_aug.prompts.histories.summaries`.
         recipe: how to ask; the scenario's own question if None.
+        room: where columns as long as all histories are put.
     """
     if "rating" not in split:
         scenario = scenario.for_clicks()
@@ -60,7 +63,7 @@ def user_prompts(
     more: dict[str, Any] = {} if max_events == MAX_EVENTS else {"events": max_events}
     if selection != "recent":
         more |= {"history": selection, "vectors": vectors_version if select.needs_vectors(selection) else ""}
-    events = Events(scenario, tables, split)
+    events = Events(scenario, tables, split, room)
     summarised = selection == summaries.SUMMARISED
     if summarised:
         if answers is None:
@@ -137,7 +140,8 @@ def items_to_ask(
     """The items that `item_prompts` asks about, in its order; those among them that have no name, too."""
     counted = split.loc[split["part"] == "history", "item_id"]
     others = tables.items["item_id"]
-    ordered = _most_frequent(counted[counted.isin(others)], None)
+    counts = counted.value_counts()
+    ordered = _most_frequent(counts[counts.index.isin(others)])
     seen = set(ordered)
     if not whole_catalogue:
         others = others[others.isin(split["item_id"])]
@@ -146,15 +150,15 @@ def items_to_ask(
 
 def users_with_history(split: pd.DataFrame, min_events: int = 1) -> list[int | str]:
     """Users with at least so many events in their history, those with most first."""
-    history = split.loc[split["part"] == "history", "user_id"]
-    counts = history.value_counts()
-    return _most_frequent(history[history.isin(counts.index[counts >= min_events])], None)
+    counts = split.loc[split["part"] == "history", "user_id"].value_counts()
+    return _most_frequent(counts[counts >= min_events])
 
 
 def _rows(table: pd.DataFrame, key: str) -> dict[int | str, dict[str, Any]]:
     return table.set_index(key).to_dict("index")  # type: ignore[return-value]
 
 
-def _most_frequent(ids: pd.Series, limit: int | None) -> list[int | str]:
-    counts = ids.value_counts().rename_axis("id").reset_index()
-    return counts.sort_values(["count", "id"], ascending=[False, True])["id"].tolist()[:limit]
+def _most_frequent(counts: pd.Series) -> list[int | str]:
+    """The ids of `value_counts`, the most frequent first, equal ones by their id."""
+    sorted_counts = counts.rename_axis("id").rename("count").reset_index()
+    return sorted_counts.sort_values(["count", "id"], ascending=[False, True])["id"].tolist()

@@ -177,3 +177,9 @@ def test_half_a_character_in_a_title_reaches_no_prompt() -> None:
     shown = prompts(EVENTS, ITEMS.assign(title=titles))
     assert any("Fun \ufffd" in prompt.text for prompt in shown)
     assert all(prompt.text.encode() for prompt in shown)
+
+
+def test_half_a_character_in_a_frame_is_no_reason_to_stop() -> None:
+    broken = pd.Series(["Fun \ud83d|B"] * len(ITEMS), dtype=object)
+    found = samples(EVENTS, ITEMS.assign(genres=broken))
+    assert found.encodings["genres"].values == ("B", "Fun \ufffd")

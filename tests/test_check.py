@@ -12,6 +12,7 @@ from support.logs import shop
 
 from kar_aug.cache import StoreSpec, VectorStore
 from kar_aug.cli import main
+from kar_aug.errors import DataError
 from kar_aug.pipeline.checking import Outlook
 from kar_aug.pipeline.project import Project
 from kar_aug.pipeline.starting import start
@@ -151,3 +152,15 @@ def test_answers_about_some_users_are_there_when_all_are_asked_about(
             assert len(server.requests) == requests
             assert project.workspace.tables.interactions["user_id"].nunique() == (count or 40)
             assert not project.audit().leaks
+
+
+def test_a_part_of_one_class_by_one_sample_is_put_down_to_it(tmp_path: Path) -> None:
+    rows = [(user, (3 * user + k) % 60, 86_400 * k, label) for user in range(30) for k in range(20) for label in (0, 1)]
+    log = pd.DataFrame(rows, columns=pd.Index(["user_id", "item_id", "timestamp", "label"]))
+    log.to_parquet(tmp_path / "log.parquet")
+    settings = '[data]\ninteractions = "log.parquet"\none_sample = true\n'
+    (tmp_path / "kar.toml").write_text(settings)
+    with pytest.raises(DataError, match=r"since .data. one_sample made events of the past of the"):
+        Project.open(tmp_path / "kar.toml").workspace.data.split  # noqa: B018
+    (tmp_path / "kar.toml").write_text(f"{settings}negatives = 2\n")
+    assert Project.open(tmp_path / "kar.toml").workspace.data.split["drawn"].any()

@@ -37,7 +37,7 @@ def events(**changes: Any) -> pd.DataFrame:
         ({"item_id": ["a", "b", None]}, "interactions: 'item_id' is empty in 1 rows, the first is row 2."),
         ({"timestamp": [None, None, 3]}, "interactions: 'timestamp' is empty in 2 rows, the first is row 0."),
         ({"rating": [1, np.nan, 3]}, "interactions: 'rating' is empty in 1 rows"),
-        ({"timestamp": ["1998", "1999", "2000"]}, "'timestamp' holds years, or seconds? Row 0 holds '1998'."),
+        ({"timestamp": ["1998", "1999", "2000"]}, "'timestamp' holds years, or seconds? Row 0 holds 1998."),
         (
             {"timestamp": ["2024-01-31", "soon", "2024"]},
             "or datetimes. Row 1 holds 'soon'",

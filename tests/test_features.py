@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from support.exhaustive import examples
 from kar_aug.config import DataConfig
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.building import build_samples
+from kar_aug.data.encodings import Buckets
 from kar_aug.data.features import Feature
 from kar_aug.data.inputs import inputs
 from kar_aug.data.labels import where
@@ -276,3 +278,15 @@ def test_what_is_read_by_default_depends_on_the_protocol() -> None:
     named = {protocol: inputs(DataConfig(interactions="x", protocol=protocol)) for protocol in ("user", "temporal")}
     assert [each.user_ids for each in named.values()] == [False, True]
     assert {each.history_length for each in named.values()} == {50}
+
+
+def test_decimals_told_of_events_are_numbers_and_not_a_name_each() -> None:
+    rows = [(user, 1 + k % 5, float(k % 2), 1_500_000_000 + 60 * k) for user in range(20) for k in range(12)]
+    log = pd.DataFrame(rows, columns=pd.Index(["user_id", "item_id", "label", "timestamp"]))
+    log["paid"] = [Decimal(number % 97) / 10 for number in range(len(log))]
+    as_decimals, as_floats = (
+        build_samples(Tables(frame), split_interactions(frame), event_features=("paid",))
+        for frame in (log, log.assign(paid=log["paid"].astype(float)))
+    )
+    assert isinstance(as_decimals.encodings["hist_paid"], Buckets)
+    assert as_decimals.fingerprint == as_floats.fingerprint

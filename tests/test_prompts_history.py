@@ -119,6 +119,20 @@ def test_users_with_little_history_are_not_asked_about_and_cost_nothing() -> Non
     assert said[4].kind == "average user" and said[4].text.startswith("Nothing is known of this user: the average")
 
 
+def test_an_event_without_a_rating_or_label_is_shown_without_a_word_of_it() -> None:
+    """Rows without a label are somebody's past, and a log of several kinds of event has ratings for some."""
+    rows = [(user, 1 + k % 3, (5.0, np.nan)[k % 2], 86_400 * k) for user in range(8) for k in range(8)]
+    log = pd.DataFrame(rows, columns=pd.Index(["user_id", "item_id", "rating", "timestamp"]))
+    log["label"] = np.where(log.index % 4 == 3, np.nan, log["rating"].notna())
+    items = pd.DataFrame({"item_id": [1, 2, 3], "title": "T"})
+    for table, said in ((log, "rated 5"), (log.drop(columns="rating"), "rated 1")):
+        tables = Tables(table, items)
+        prompt = next(user_prompts(Scenario.load("movies"), tables, split_interactions(tables.interactions)))
+        shown = [line for line in prompt.data.splitlines() if " 1970: T" in line]
+        assert len(shown) == 4 and said in shown[0] and "nan" not in prompt.data
+        assert any(line.rstrip().endswith("rated") for line in shown)
+
+
 def test_the_average_user_is_counted_in_the_histories_alone() -> None:
     tables, split = frames()
     texts = list(fallback_texts("average", Scenario.load("movies"), tables, split))

@@ -90,6 +90,23 @@ def test_a_day_is_the_same_however_it_was_written(form: str, caplog: pytest.LogC
     assert ("events.csv: 'ts' holds dates written as numbers: " in caplog.text) == ("digits" in form)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "dates"),
+    [
+        ([2024013118, 2024022900], ["2024-01-31 18:00", "2024-02-29 00:00"]),
+        ([202401, 199912], ["2024-01-01", "1999-12-01"]),
+        ([2013013118.0, None], ["2013-01-31 18:00", None]),
+    ],
+)
+def test_hours_and_months_written_as_numbers_are_dates_and_not_seconds(
+    numbers: list[Any], dates: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As seconds they would lie after 2033, or in the first days of 1970."""
+    found = times(pd.Series(numbers), PLACE)
+    pd.testing.assert_series_equal(found, pd.Series(pd.to_datetime(dates)), check_dtype=False)
+    assert "holds dates written as numbers" in caplog.text
+
+
 def test_the_unit_of_numbers_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     tables = Tables(EVENTS.assign(timestamp=EVENTS["timestamp"] * 1000))
     assert caplog.messages == [
@@ -120,7 +137,15 @@ def test_seconds_stay_the_numbers_that_they_are(numbers: list[int], caplog: pyte
         (["2024-01-31", "31.01.2024"], "must hold seconds since 1970, or datetimes. Row 1 holds '31.01.2024'."),
         (["1500000000", "soon", "later"], "Row 1 holds 'soon'."),
         (["1500000000", "2024-01-31"], "Row 0 holds '1500000000'."),
-        (["1999", "2001"], "holds years, or seconds? Row 0 holds '1999'."),
+        (["1999", "2001"], "holds years, or seconds? Row 0 holds 1999."),
+        ([2016, 2017], "holds years, or seconds? Row 0 holds 2016."),
+        (
+            [20240131] * 3 + [20240231],
+            "dates written as numbers, such as 20240131, but not in each row. Row 3 holds 20240231",
+        ),
+        ([0, *[20240131] * 3], "dates written as numbers, such as 20240131, but not in each row. Row 0 holds 0."),
+        ([1_500_000_000, -1], "up to 1500000000, and in some rows none. Row 1 holds -1. Leave such rows out"),
+        (["1500000000", "0"], "up to 1500000000, and in some rows none. Row 1 holds 0."),
         ([None, "x" * 99], f"Row 1 holds '{'x' * 59}...."),
         ([[1], [2]], "Row 0 holds [1]."),
     ],

@@ -494,6 +494,12 @@ def _place_within(owner: Positions) -> Positions:
     return np.arange(len(owner)) - np.repeat(starts, sizes)
 
 
+def _plain_numbers(cells: pd.Series) -> pd.Series:
+    """Decimals as the numbers that they are."""
+    is_decimal = cells.dtype == object and pd.api.types.infer_dtype(cells, skipna=True) == "decimal"
+    return pd.Series(numbers_of(cells), cells.index, name=cells.name) if is_decimal else cells
+
+
 def _told(
     cells: pd.Series, shown: npt.NDArray[np.bool_], room: Room
 ) -> tuple[Categories | Buckets, npt.NDArray[np.int32]]:
@@ -501,6 +507,7 @@ def _told(
     values the first.
     """
     encoding: Categories | Buckets
+    cells = _plain_numbers(cells)
     if not _are_numbers(cells):
         encoding = _Values(cells, room, first=True).fit(shown)
     elif _are_many(cells, shown, room):
@@ -512,6 +519,7 @@ def _told(
 
 def told_codes(cells: pd.Series, encoding: Categories | Buckets, room: Room = MEMORY) -> npt.NDArray[np.int32]:
     """The integers that events are told with: of several values in a cell that of the first."""
+    cells = _plain_numbers(cells)
     if _are_numbers(cells):
         return room.filled(len(cells), np.int32, lambda block: encoding.encode(cells.iloc[block]))
     return _Values(cells, room, first=True).first_codes(encoding)

@@ -82,7 +82,7 @@ def _elements(cell: Iterable[Any]) -> Iterable[Any]:
 def _word(value: Any) -> str:
     """A value of a list as text; "" for one that is missing."""
     if isinstance(value, str):
-        return value
+        return value if value.isascii() else mended(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if is_list(value):

@@ -4,7 +4,8 @@
 |---------------------------------------------|-----------------------------------------------------------------------|
 | seconds since 1970, whole or not            | the same numbers                                                      |
 | milli-, micro- or nanoseconds since 1970    | datetimes; told apart by their size, which is said                    |
-| 20240131, 202401311800, 20240131180000      | datetimes, where every value of the column is such a date; this too   |
+| 202401, 20240131, 2024013118, 202401311800, | datetimes, where every value of the column is such a date; this too   |
+| 20240131180000                              |                                                                       |
 | datetimes of any unit                       | the same                                                              |
 | datetimes with a zone                       | the same moments in UTC, so that equal moments are equal              |
 | text: ISO 8601, with a zone, Z, UTC or none | datetimes in UTC                                                      |
@@ -31,9 +32,12 @@ _log = logging.getLogger("kar_aug")
 _LATEST = 9_200_000_000
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _LARGEST = {unit: _LATEST * 1000**power for power, unit in enumerate(_UNITS)}
-# Dates written as numbers. Ten digits are left out: 2024013118 are seconds, too.
-_DATES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+# Dates written as numbers. Of ten digits, which are seconds, too, those from 2000 on: as seconds they lie after 2033.
+_DATES = {6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _YEARS = (1900, 2100)
+_YEARS_OF_HOURS = (2000, 2100)
+_MOST = 0.6  # of a column that are dates: then those that are none are mistakes
+_IN_USE = 1_000_000_000  # seconds, in 2001: beside such times 0, 1 or -1 stands for none
 _UTC = re.compile(r"\s*(UTC|GMT|Z)\s*$", re.IGNORECASE)
 # Days and months before years; both words of the clock.
 _YEAR_LAST = re.compile(
@@ -90,30 +94,48 @@ def _of_numbers(column: pd.Series, place: Place, room: Room) -> pd.Series:
     if pd.api.types.is_float_dtype(there) and not np.isfinite(there.to_numpy(float)).all():
         raise place.error("holds infinity.")
     sizes = there if there.min() >= 0 else there.abs()
+    if len(there) and there.between(*_YEARS, inclusive="left").all():
+        raise place.error(f"holds years, or seconds? {first(column, there.notna())} {_REMEDY}")
     if not sizes.max() >= min(10 ** (digits - 1) for digits in _DATES):
         return column  # empty, or small numbers: seconds
-    for digits, form in _DATES.items():
-        if sizes.min() >= 10 ** (digits - 1) and sizes.max() < 10**digits:
-            dates = _as_dates(there, digits, form, room)
-            if dates is not None:
-                _log.warning("%s holds dates written as numbers: %d is %s.", place, there.iloc[0], dates.iloc[0])
-                return spread(dates, column)
+    digits = len(str(int(sizes.max())))
+    if digits in _DATES:
+        dates = _as_dates(there, digits, place, room)
+        if dates is not None:
+            _log.warning("%s holds dates written as numbers: %d is %s.", place, there.iloc[0], dates.iloc[0])
+            return spread(dates, column)
     return _in_unit(column, sizes, place, room)
 
 
-def _as_dates(numbers: pd.Series, digits: int, form: str, room: Room) -> pd.Series | None:
-    """The numbers as dates, if all of them are such."""
-    for block in room.blocks(len(numbers)):
-        part = numbers.iloc[block]
-        whole = part.astype("int64")
-        if (whole != part).any() or not (whole // 10 ** (digits - 4)).between(*_YEARS).all():
-            return None
+def _as_dates(numbers: pd.Series, digits: int, place: Place, room: Room) -> pd.Series | None:
+    """The numbers as dates of so many digits; None where most are none, or some and the others may be seconds.
+
+    Raises:
+        DataError: Most are dates, and some are not.
+    """
+    years = _YEARS_OF_HOURS if digits == 10 else _YEARS
+    least, most = (year * 10 ** (digits - 4) for year in years)
+
+    def may_be(part: pd.Series) -> pd.Series:
+        return (part >= least) & (part < most) & (part % 1 == 0)
+
+    if sum(int(may_be(numbers.iloc[block]).sum()) for block in room.blocks(len(numbers))) < _MOST * len(numbers):
+        return None
 
     def read(part: pd.Series) -> pd.Series:
-        return pd.to_datetime(part.astype("int64").astype(str), format=form, errors="coerce")
+        texts = part.where(may_be(part), 0).astype("int64").astype(str)
+        return pd.to_datetime(texts, format=_DATES[digits], errors="coerce")
 
     dates = room.made(numbers, read)
-    return None if dates.isna().any() else dates
+    wrong = dates.isna()
+    if not wrong.any():
+        return dates
+    if wrong.mean() >= 1 - _MOST:
+        return None
+    raise place.error(
+        f"holds dates written as numbers, such as {numbers[~wrong].iloc[0]:.0f}, but not in each row. "
+        f"{first(numbers, wrong)} {_REMEDY}"
+    )
 
 
 def _in_unit(column: pd.Series, sizes: pd.Series, place: Place, room: Room) -> pd.Series:
@@ -121,6 +143,11 @@ def _in_unit(column: pd.Series, sizes: pd.Series, place: Place, room: Room) -> p
     if unit is None:
         raise place.error(f"holds {sizes.max()}, which is no time even in nanoseconds. {_REMEDY}")
     if unit == "s":
+        if sizes.max() >= _IN_USE and sizes.min() <= 1:
+            raise place.error(
+                f"holds seconds since 1970 up to {sizes.max()}, and in some rows none. {first(column, sizes <= 1)} "
+                "Leave such rows out, or say when they were."
+            )
         return column
     smaller = list(_UNITS)[list(_UNITS).index(unit) - 1]
     if sizes.min() <= _LARGEST[smaller]:
@@ -141,8 +168,6 @@ def _in_unit(column: pd.Series, sizes: pd.Series, place: Place, room: Room) -> p
 
 def _of_text(column: pd.Series, there: pd.Series, place: Place, room: Room) -> pd.Series:
     if all(numbers_of_text(there.iloc[block]).notna().all() for block in room.blocks(len(there))):
-        if there.str.fullmatch(r"\s*(19|20)\d\d\s*").all():
-            raise place.error(f"holds years, or seconds? {first(column, there.notna())} {_REMEDY}")
         return spread(_of_numbers(room.made(there, numbers_of_text), place, room), column)
     form = _year_last(there, place, room)
     moments = _dates if form is None else lambda part: pd.to_datetime(part.str.strip(), format=form, errors="coerce")

@@ -20,8 +20,9 @@ import re
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
-from kar_aug.data.cells import Unreadable, is_list
+from kar_aug.data.cells import Unreadable, is_list, mended
 from kar_aug.data.place import Place, Table, first, spread
 from kar_aug.data.room import MEMORY, Room
 
@@ -131,7 +132,7 @@ def _without_na(column: pd.Series) -> pd.Series:
 def _of_objects(column: pd.Series, place: Place) -> pd.Series:
     kind = pd.api.types.infer_dtype(column, skipna=True)
     if kind == "string":
-        return _of_text(column, place)
+        return _of_text(_mended(column), place)
     if kind == "bytes":
         return _of_bytes(column, place)
     if kind == "integer":
@@ -140,6 +141,15 @@ def _of_objects(column: pd.Series, place: Place) -> pd.Series:
         return pd.to_datetime(column, utc=True).dt.tz_convert(None)
     if kind == "mixed":
         return _of_mixed(column, place)
+    return column
+
+
+def _mended(column: pd.Series) -> pd.Series:
+    """Texts without halves of characters, which neither Arrow nor a file takes."""
+    try:
+        pa.array(column, pa.large_string(), from_pandas=True)
+    except UnicodeEncodeError:
+        return column.map(mended, na_action="ignore").astype(object)
     return column
 
 

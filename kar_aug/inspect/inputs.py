@@ -13,9 +13,9 @@ import pandas as pd
 
 from kar_aug.config import DataConfig
 from kar_aug.data.building import DERIVED
-from kar_aug.data.cells import flat, text_of
+from kar_aug.data.cells import flat, text_of, values_of
 from kar_aug.data.encodings import FIRST, MISSING, UNKNOWN, Buckets, Scale, numbers_of
-from kar_aug.data.features import Feature
+from kar_aug.data.features import HIST, Feature
 from kar_aug.data.inputs import SINCE
 from kar_aug.data.samples import ENTITIES, Samples
 from kar_aug.data.split import PARTS, SAMPLE_PARTS, SMALL_CLASS, UNLABELLED
@@ -26,6 +26,7 @@ from kar_aug.pipeline.workspace.data import Data
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
 SMALL_ROWS = 1000  # of validation and test: below them an AUC says little
 MOSTLY = 0.5
+FIRST_OF_LIST = "first of a list"
 _MOST = 100_000  # samples of a part that shares are counted in, evenly spread
 _MISSING_OF = "_missing"  # of a number: whether it is missing
 _SHOWN = 24  # characters of an example
@@ -94,6 +95,12 @@ class DataView:
                 yield f"{name}: {row['unknown']:.0%} of the test part is unknown to a model."
             if row["missing"] > MOSTLY and row["kind"] != "flag":
                 yield f"{name}: {row['missing']:.0%} is missing."
+            if row["kind"] == FIRST_OF_LIST and name.startswith(f"{HIST}_"):
+                column = row["source"].split(": ")[-1]
+                yield (
+                    f"{name}: of several values that an earlier event has in {column}, models read the first alone. "
+                    "Put first what tells most."
+                )
 
     def _of_parts(self) -> Iterator[str]:
         for row in self.parts[self.parts["part"].isin(["validation", "test"])].to_dict("records"):
@@ -124,7 +131,7 @@ def _row(data: Data, feature: Feature) -> dict[str, Any]:
     return {
         "feature": feature.name,
         "source": _source(data, origin, feature),
-        "kind": "flag" if is_flag else _kind(data, feature, base),
+        "kind": "flag" if is_flag else _kind(data, feature, base, cells),
         "size": feature.vocabulary_size,
         **_statistics(np.empty(0) if told is None else told[np.isfinite(told)]),
         "unknown": 0.0 if feature.is_number or base == SINCE else _share(samples, feature, ("test",), UNKNOWN),
@@ -133,7 +140,7 @@ def _row(data: Data, feature: Feature) -> dict[str, Any]:
     }
 
 
-def _kind(data: Data, feature: Feature, base: str) -> str:
+def _kind(data: Data, feature: Feature, base: str, cells: pd.Series | None) -> str:
     encoding = data.samples.encodings.get(feature.name)
     if base == SINCE and feature.sequence:
         return "how long ago"
@@ -141,8 +148,17 @@ def _kind(data: Data, feature: Feature, base: str) -> str:
         return f"number, {data.config.numeric.get(base, 'standard')}"
     if isinstance(encoding, Buckets):
         return "buckets"
+    if feature.sequence and cells is not None and _have_several(cells):
+        return FIRST_OF_LIST
     several = feature.length is not None and not feature.sequence
     return f"list of up to {feature.length}" if several else "category"
+
+
+def _have_several(cells: pd.Series) -> bool:
+    """Whether one of the cells holds several values."""
+    if pd.api.types.is_numeric_dtype(cells) or pd.api.types.is_datetime64_any_dtype(cells):
+        return False
+    return any(len(values_of(cell)) > 1 for cell in cells)
 
 
 def _source(data: Data, column: str, feature: Feature) -> str:

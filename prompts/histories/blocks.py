@@ -24,6 +24,7 @@ from functools import partial
 import pandas as pd
 
 from kar_aug.data import Tables
+from kar_aug.data.room import MEMORY, Room
 from kar_aug.prompts.histories.events import Events
 from kar_aug.prompts.prompt import Prompt, version_with
 from kar_aug.prompts.recipe import Recipe
@@ -43,6 +44,7 @@ def block_prompts(
     size: int,
     recipe: Recipe,
     unfinished: bool = False,
+    room: Room = MEMORY,
 ) -> Iterator[Prompt]:
     """The questions about the blocks of some users, each user's in order of time.
 
@@ -50,13 +52,14 @@ def block_prompts(
         timeline: the events, in the columns of a split whose part is "history" throughout.
         size: events of a block.
         unfinished: whether to ask about the last block before it is full.
+        room: where columns as long as the log are put.
     """
     if "rating" not in timeline:
         scenario = scenario.for_clicks()
     version = version_with(recipe.version(scenario, "user"), {"history": BLOCKS, "events": size})
     knowledge, schema = blocks_knowledge(recipe.knowledge("user"), size), recipe.schema("user")
     ask = partial(recipe.ask, scenario, "user")
-    events = Events(scenario, tables, timeline)
+    events = Events(scenario, tables, timeline, room)
     for user_id in users:
         first, end = events.span(user_id)
         for number, start in enumerate(range(first, end, size), 1):

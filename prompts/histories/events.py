@@ -12,6 +12,7 @@ import pandas as pd
 
 from kar_aug._helpers.times import dates
 from kar_aug.data import Tables
+from kar_aug.data.room import MEMORY, Room
 from kar_aug.errors import PromptError
 from kar_aug.prompts.scenario import Scenario
 from kar_aug.prompts.text import shown
@@ -22,15 +23,17 @@ class Events:
 
     Args:
         split: what `split_interactions` returned; only its history rows are read.
+        room: where columns are put that are as long as the histories of all users together.
 
     Raises:
         PromptError: The scenario's words and stars are for another scale than the ratings'.
     """
 
-    def __init__(self, scenario: Scenario, tables: Tables, split: pd.DataFrame) -> None:
+    def __init__(self, scenario: Scenario, tables: Tables, split: pd.DataFrame, room: Room = MEMORY) -> None:
         # Columns and slices of them: a frame a user would cost more than the prompt.
-        rows = np.flatnonzero(split["part"] == "history")
-        users = split["user_id"].iloc[rows]
+        part = split["part"]
+        rows = room.true(room.filled(len(split), bool, lambda block: part.iloc[block] == "history"))
+        users = room.ordered(split["user_id"], rows)
         if not users.is_monotonic_increasing:
             rows = rows[users.argsort(kind="stable")]
         counts = users.value_counts(sort=False).sort_index()
@@ -39,12 +42,12 @@ class Events:
         self._scenario = scenario
         self._fields = scenario.user.get("item_fields", [])
         told = scenario.user.get("event_fields", [])
-        self._told = {name: _Values(split[name].iloc[rows]) for name in told if name in split}
+        self._told = {name: _Values(room.ordered(split[name], rows)) for name in told if name in split}
         self._items: dict[Any, dict[str, Any]] = tables.items.set_index("item_id").to_dict("index")  # type: ignore[assignment]
-        self._times = dates(split["timestamp"].iloc[rows])
+        self._times = room.made(room.ordered(split["timestamp"], rows), dates)
         self._zoned = self._times.dt.tz is not None
-        ratings = split["rating" if "rating" in split else "label"].iloc[rows]
-        self.item_ids = _Values(split["item_id"].iloc[rows])
+        ratings = room.ordered(split["rating" if "rating" in split else "label"], rows)
+        self.item_ids = _Values(room.ordered(split["item_id"], rows))
         self.ratings = _Values(ratings)
         _check_scale(scenario, ratings)
 
@@ -58,7 +61,7 @@ class Events:
         told = self._scenario.user.get("event_fields", [])
         columns = {name: column.many(places) for name, column in self._told.items()}
         dates, days = self._days(places, last)
-        ratings = self.ratings.many(places)
+        ratings = [rating if rating == rating else None for rating in self.ratings.many(places)]
         said = {rating: self._said(rating) for rating in set(ratings)}
         return [
             {
@@ -79,8 +82,10 @@ class Events:
         before = (moments[-1] - moments[:-1]) // np.timedelta64(1, "D")
         return list(map(_day_of, walls[:-1].astype("datetime64[D]").astype(int).tolist())), before.tolist()
 
-    def _said(self, rating: float) -> dict[str, str]:
-        """A rating as templates may tell it."""
+    def _said(self, rating: float | None) -> dict[str, str]:
+        """A rating as templates may tell it; nothing of an event without one."""
+        if rating is None:
+            return dict.fromkeys(("rating", "stars", "verdict"), "")
         scale = self._scenario.ratings
         return {"rating": f"{rating:g}", "stars": scale.stars(rating), "verdict": scale.verdict(rating)}
 
@@ -141,7 +146,11 @@ def _day_of(days: int) -> str:
 def _check_scale(scenario: Scenario, ratings: pd.Series) -> None:
     """Words and stars for ratings of another scale would say the opposite of what users said."""
     scale = scenario.ratings
-    if len(ratings) and scenario.tells_ratings and not (scale.low <= ratings.min() and ratings.max() <= scale.high):
+    if (
+        ratings.notna().any()
+        and scenario.tells_ratings
+        and not (scale.low <= ratings.min() and ratings.max() <= scale.high)
+    ):
         raise PromptError(
             f"Scenario {scenario.name}: its words and stars are for ratings from {scale.low:g} to {scale.high:g}, the "
             f"data hold {ratings.min():g} to {ratings.max():g}. Set low, high and words in [ratings] of the scenario."

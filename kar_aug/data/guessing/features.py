@@ -44,6 +44,10 @@ RESERVED = {
     "user_id", "item_id", "timestamp", "rating", "label", "weight", "order", "impression_id", "user", "item", "part",
     "moment", "drawn",
 }  # fmt: skip
+SAID = {
+    "impression_id": "says what was shown together: GAUC is computed within each",
+    "weight": 'how much a row counts, if you say so: weight = "weight"',
+}
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,9 @@ def _unfit(seen: Seen) -> str | None:
     if seen.kind == "empty":
         return "empty"
     if seen.kind == "unreadable":
-        return "structs, which are no values"
+        return f'structs, which are no values; of one key of them: columns = {{ {seen.name} = "{seen.name}.KEY" }}'
+    if seen.name in SAID:
+        return SAID[seen.name]
     if seen.name in RESERVED or seen.name.startswith("hist_"):
         return "called as something of kar-aug's own: rename it to have it"
     if seen.distinct < 2 and seen.missing < 0.05:

@@ -46,7 +46,20 @@ LABELS = {
 YES = {"yes", "y", "true", "t", "ja", "oui", "si", "sí", "sim"}
 NO = {"no", "n", "false", "f", "nein", "nee", "nej", "non", "não"}
 RATINGS = {"rating", "ratings", "stars", "star", "score", "overall", "grade"}
-TYPES = {"event", "action", "behavior", "behaviour", "interaction", "activity", "feedback", "type"}
+TYPES = {
+    "event",
+    "action",
+    "behavior",
+    "behaviour",
+    "interaction",
+    "activity",
+    "feedback",
+    "type",
+    "kind",
+    "verb",
+    "reaction",
+    "outcome",
+}
 # Kinds of events, each line wanted more than the next.
 WANTED = (
     ("purchase", "purchased", "buy", "bought", "order", "transaction", "checkout", "conversion", "sale"),

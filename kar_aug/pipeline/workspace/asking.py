@@ -129,6 +129,7 @@ class Asking:
                 size=limits.max_events,
                 recipe=recipe,
                 unfinished=limits.unfinished_block,
+                room=self.data.room,
             )
         if entity == "item":
             most = None if everyone else limits.max_items
@@ -147,6 +148,7 @@ class Asking:
             vectors=vectors,
             vectors_version=vectors_version,
             answers=answers,
+            room=self.data.room,
         )
 
     def _users_of_blocks(self, everyone: bool = False) -> list[int | str]:

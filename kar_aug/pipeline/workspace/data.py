@@ -131,7 +131,14 @@ class Data:
             if not rows:
                 raise DataError(f"The {part} part has no events: there are too few to split by {data.protocol}.")
         if data.one_sample:
-            split = without_contradictions(split)
+            before, split = _counts(split, self.room), without_contradictions(split)
+            for part, (rows, clicks) in _counts(split, self.room).items():
+                if clicks == rows and not data.negatives and before[part][0] > before[part][1]:
+                    raise DataError(
+                        f"The {part} part holds only clicks ({rows:,} rows), since [data] one_sample made events of "
+                        f"the past of the {before[part][0] - before[part][1]:,} rows that were none: each is beside a "
+                        "click of the same user, item and moment. Leave one_sample out, or draw items: negatives = 4"
+                    )
         if data.negatives:
             split = with_negatives(split, data.negatives, data.seed, self.room)
         if data.lists is not None:
