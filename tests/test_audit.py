@@ -21,6 +21,7 @@ from kar_aug.data.building import build_samples
 from kar_aug.errors import LeakageError
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt
+from kar_aug.prompts.scenario import scenario_text
 
 Edit = Callable[[str], str]
 
@@ -245,6 +246,21 @@ def test_a_users_row_that_names_a_later_item(workspace: Workspace) -> None:
     encode(opened, "user")
     found = the_leak(opened)
     assert found.kind == "prompt" and found.count == len(list(opened.asking.prompts("user")))
+
+
+def test_a_users_row_that_has_a_town_in_common_with_a_later_item(folder: Path) -> None:
+    items, users = pd.read_csv(folder / "items.csv"), pd.read_csv(folder / "users.csv")
+    items.assign(genres=[f"Town {item % 13}" for item in items["item_id"]]).to_csv(folder / "items.csv", index=False)
+    users.assign(occupation=[f"Town {7 * user % 13}" for user in users["user_id"]]).to_csv(
+        folder / "users.csv", index=False
+    )
+    shown = scenario_text("movies").replace('item_fields = ["title"]', 'item_fields = ["title", "genres"]')
+    (folder / "towns.toml").write_text(shown)
+    opened = Workspace(Config.load(folder / "kar.toml", {"prompts": {"scenario": "towns.toml"}}))
+    for source in ("user", "item"):
+        answer(opened, source)
+        encode(opened, source)
+    assert leaks(opened) == []
 
 
 @pytest.mark.parametrize("source", ["user", "item"])

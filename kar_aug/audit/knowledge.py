@@ -28,6 +28,7 @@ _WORD = re.compile(r"[0-9]+(?:[.][0-9]+)?|[^\W_]+")
 # Words that stand in all of so many prompts are the template's, not an item's title.
 _COMMON_PROMPTS = 3
 _SHORTEST_TITLE = 4  # characters; shorter ones stand everywhere
+_NAMES = 0.5  # distinct values, of all: what has fewer says something of items, and names none
 
 
 @dataclass(frozen=True)
@@ -203,16 +204,30 @@ def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:
 
 
 def titles_of(workspace: Workspace) -> dict[EntityId, list[str]]:
-    """Per item, what a prompt would show of it, as words."""
+    """Per item, what names it in a prompt, as words: no city or brand, which a user's row may have in common with it."""
     items = workspace.data.tables.items
-    fields = [name for name in workspace.asking.scenario.user.get("item_fields", []) if name in items]
+    shown = [name for name in workspace.asking.scenario.user.get("item_fields", []) if name in items]
+    columns = {name: [_words(text_of(value)) for value in items[name].tolist()] for name in shown}
     titles: dict[EntityId, list[str]] = {}
-    for name in fields:
-        for item, value in zip(items["item_id"].tolist(), items[name].tolist(), strict=True):
-            words = _words(text_of(value))
-            if len(words) - 2 >= _SHORTEST_TITLE:
+    for name in _naming(columns):
+        for item, words in zip(items["item_id"].tolist(), columns[name], strict=True):
+            if _is_long(words):
                 titles.setdefault(item, []).append(words)
     return titles
+
+
+def _naming(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """The columns whose values are mostly those of a single item each; if none is, the one with most values."""
+    distinct, there = {}, {}
+    for name, values in columns.items():
+        long = [words for words in values if _is_long(words)]
+        distinct[name], there[name] = len(set(long)), len(long)
+    found = [name for name in columns if distinct[name] > _NAMES * there[name]]
+    return found or sorted(columns, key=lambda name: distinct[name], reverse=True)[:1]
+
+
+def _is_long(words: str) -> bool:
+    return len(words) - 2 >= _SHORTEST_TITLE
 
 
 def _profiles(workspace: Workspace, wanted: set[EntityId]) -> dict[EntityId, str]:
