@@ -204,7 +204,7 @@ def prompts(stored: Sequence[Stored], workspace: Workspace) -> Check:
 
 
 def titles_of(workspace: Workspace) -> dict[EntityId, list[str]]:
-    """Per item, what names it in a prompt, as words: no city or brand, which a user's row may have in common with it."""
+    """Per item, what names it in a prompt, as words: no town or brand, which a user's row may have in common."""
     items = workspace.data.tables.items
     shown = [name for name in workspace.asking.scenario.user.get("item_fields", []) if name in items]
     columns = {name: [_words(text_of(value)) for value in items[name].tolist()] for name in shown}
