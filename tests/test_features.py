@@ -249,7 +249,8 @@ def test_a_sequence_is_the_latest_events_strictly_before(
 @settings(max_examples=examples(60), deadline=None)
 @given(seconds=st.lists(st.integers(0, 10**9), min_size=1, max_size=20))
 def test_since_grows_by_one_as_the_time_doubles(seconds: list[int]) -> None:
-    rows = [("a", 3, 0, 5), *(("a", 3, 1 + at, 5) for at in seconds)]
+    first = 10**6  # 0 would be no time at all
+    rows = [("a", 3, first, 5), *(("a", 3, first + 1 + at, 5) for at in seconds)]
     inputs = everything(samples(tables(rows), history=0, history_length=30, event_features=("since",)))
     last, times = inputs["hist_since"][-1], sorted(t for _, _, t, _ in rows)
     earlier = [t for t in times if t < times[-1]]

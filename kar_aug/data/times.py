@@ -94,7 +94,7 @@ def _of_numbers(column: pd.Series, place: Place, room: Room) -> pd.Series:
     if pd.api.types.is_float_dtype(there) and not np.isfinite(there.to_numpy(float)).all():
         raise place.error("holds infinity.")
     sizes = there if there.min() >= 0 else there.abs()
-    if len(there) and there.between(*_YEARS, inclusive="left").all():
+    if len(there) and _YEARS[0] <= there.min() and there.max() < _YEARS[1]:
         raise place.error(f"holds years, or seconds? {first(column, there.notna())} {_REMEDY}")
     if not sizes.max() >= min(10 ** (digits - 1) for digits in _DATES):
         return column  # empty, or small numbers: seconds
@@ -115,6 +115,8 @@ def _as_dates(numbers: pd.Series, digits: int, place: Place, room: Room) -> pd.S
     """
     years = _YEARS_OF_HOURS if digits == 10 else _YEARS
     least, most = (year * 10 ** (digits - 4) for year in years)
+    if numbers.max() < least:
+        return None  # seconds, as most logs have them
 
     def may_be(part: pd.Series) -> pd.Series:
         return (part >= least) & (part < most) & (part % 1 == 0)
