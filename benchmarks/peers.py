@@ -7,7 +7,8 @@ if it is not there, and reads what kar-aug wrote for it: the samples, as codes, 
 `pretrained_emb` (benchmarks/peers_fuxictr.py). Both have the same inputs, batches, widths, learning rate and epochs at
 most, penalise the squares of embeddings alike, stop by the AUC of the same validation part, and are given one core, one
 after the other. Where they differ is what each does by itself: FuxiCTR lowers the learning rate where validation does
-not rise, and penalises nothing unless told to ("no penalty"); kar-aug drops 5% of the ids at random.
+not rise (unless told not to: "constant rate"), and penalises nothing by itself ("no penalty"); kar-aug drops 5% of the
+ids at random.
 
 Rows a second are of a whole training, by seconds of the processor: building, all epochs, and validation after each. The
 rows stand in `runs.jsonl` of the folder; what is there is not trained again.
@@ -32,7 +33,7 @@ FUXICTR = "fuxictr==2.3.10"
 HERE = Path(__file__).parent
 PARTS = ("train", "validation", "test")
 VECTORS = 64
-THEIRS = ("plain", "plain, no penalty", "vectors, by pretrained_emb")
+THEIRS = ("plain", "plain, no penalty", "plain, constant rate", "vectors, by pretrained_emb")
 OURS = {
     "plain": ("", ()),
     "vectors, by fields": ("fields", ("item",)),
@@ -106,8 +107,9 @@ def train(experiment: Any, backbone: str, way: str, seed: int) -> dict[str, Any]
     before = time.process_time()
     done = trained(arm, seed, samples, tables, experiment.config.training)
     seconds = time.process_time() - before
+    count = sum(int(np.prod(weight.shape)) for weight in done.model.trainable_weights)
     auc = CLICKS.evaluate(samples, tested(done.model, samples, CLICKS))["auc"]
-    return {"curve": list(done.curve), "auc": float(auc), "seconds": seconds, "parameters": done.model.count_params()}
+    return {"curve": list(done.curve), "auc": float(auc), "seconds": seconds, "parameters": count}
 
 
 def theirs(python: Path, folder: Path, backbone: str, way: str, seed: int) -> dict[str, Any]:

@@ -152,6 +152,7 @@ def main() -> None:
             dnn_hidden_units=settings["hidden_units"],
             net_dropout=settings["dropout"],
             embedding_regularizer=None if way.endswith("no penalty") else 2 * settings["l2_embedding"],  # it halves it
+            reduce_lr_on_plateau=not way.endswith("constant rate"),
             early_stop_patience=settings["patience"],
             optimizer="adam",
             loss="binary_cross_entropy",
