@@ -69,9 +69,10 @@ class Delimited:
         return in_its_encoding(self.path, self.encoding, lambda encoding: self._head(encoding, rows))
 
     def _head(self, encoding: str, rows: int) -> pd.DataFrame:
+        options = self._options(encoding)
         with text(self.path, encoding) as lines:
-            texts = self._even(lambda: pd.read_csv(lines, dtype=str, nrows=rows, **self._options(encoding)))
-        return texts.apply(_of_texts, decimal=self._options(encoding)["decimal"]) if len(texts) else texts
+            texts = self._even(lambda: pd.read_csv(lines, dtype=str, nrows=rows, **options))
+        return texts.apply(_of_texts, decimal=options["decimal"]) if len(texts) else texts
 
     def _frame(self, encoding: str) -> tuple[pd.DataFrame, list[str]]:
         texts, options = self._texts(encoding), self._options(encoding)
@@ -112,7 +113,7 @@ class Delimited:
 
     def _padded(self, encoding: str) -> bool:
         """Whether any cell begins with a zero that a number would lose."""
-        padded = re.compile(f'[\n\r"{re.escape(self._separator(encoding)[-1])}]0[0-9]')
+        padded = re.compile(f'[\n\r"{re.escape(self._options(encoding)["sep"][-1])}]0[0-9]')
         with text(self.path, encoding) as lines:
             end = ""
             while block := lines.read(_BLOCK):
@@ -121,22 +122,15 @@ class Delimited:
                 end = block[-2:]
         return False
 
-    def _separator(self, encoding: str) -> str:
-        if self.separator is not None:
-            return self.separator
-        head = self._beginning(encoding)
-        return separator_of(head, SEPARATORS[self.ending], whole=len(head) < HEAD)
-
-    def _beginning(self, encoding: str) -> str:
-        with text(self.path, encoding) as lines:
-            return lines.read(HEAD)
-
     def _options(self, encoding: str) -> dict[str, Any]:
-        separator = self._separator(encoding)
-        decimal = decimal_of(self._beginning(encoding), separator)
+        with text(self.path, encoding) as lines:
+            head = lines.read(HEAD)
+        separator = self.separator
+        if separator is None:
+            separator = separator_of(head, SEPARATORS[self.ending], whole=len(head) < HEAD)
         options: dict[str, Any] = {
             "sep": separator,
-            "decimal": decimal,
+            "decimal": decimal_of(head, separator),
             "keep_default_na": False,
             "na_values": [""],
             "index_col": False,

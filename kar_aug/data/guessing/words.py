@@ -47,19 +47,9 @@ YES = {"yes", "y", "true", "t", "ja", "oui", "si", "sí", "sim"}
 NO = {"no", "n", "false", "f", "nein", "nee", "nej", "non", "não"}
 RATINGS = {"rating", "ratings", "stars", "star", "score", "overall", "grade"}
 TYPES = {
-    "event",
-    "action",
-    "behavior",
-    "behaviour",
-    "interaction",
-    "activity",
-    "feedback",
-    "type",
-    "kind",
-    "verb",
-    "reaction",
-    "outcome",
-}
+    "event", "action", "behavior", "behaviour", "interaction", "activity", "feedback", "type", "kind", "verb",
+    "reaction", "outcome",
+}  # fmt: skip
 # Kinds of events, each line wanted more than the next.
 WANTED = (
     ("purchase", "purchased", "buy", "bought", "order", "transaction", "checkout", "conversion", "sale"),

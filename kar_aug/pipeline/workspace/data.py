@@ -127,11 +127,12 @@ class Data:
         )
         if data.samples is not None or data.window is not None:
             split = with_outcomes(split, data.samples, data.window, self.room)
-        for part, (rows, _) in _counts(split, self.room).items():
+        before = _counts(split, self.room)
+        for part, (rows, _) in before.items():
             if not rows:
                 raise DataError(f"The {part} part has no events: there are too few to split by {data.protocol}.")
         if data.one_sample:
-            before, split = _counts(split, self.room), without_contradictions(split)
+            split = without_contradictions(split)
             for part, (rows, clicks) in _counts(split, self.room).items():
                 if clicks == rows and not data.negatives and before[part][0] > before[part][1]:
                     raise DataError(
