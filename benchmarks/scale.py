@@ -231,11 +231,11 @@ def _command(pid: int) -> str:
         return ""
 
 
-def storms(kills: int, rows: int, engines: Sequence[str]) -> bool:
+def storms(kills: int, rows: int, engines: Sequence[str], victims: Sequence[str]) -> bool:
     """Print them; whether all promises held."""
     table = Table("storm", "killed", "answered", "lost", "paid twice", "at most", "overspent", "s", title="Storms")
     bad = False
-    for engine, victim in itertools.product(engines, ("worker", "driver", "raylet")):
+    for engine, victim in itertools.product(engines, victims):
         if (engine, victim) == ("spark", "raylet"):
             continue
         done = storm(engine, victim, kills, rows)
@@ -403,6 +403,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="prompts of a storm, or of a rate")
     parser.add_argument("--sizes", type=int, nargs="+", help="of the growth table")
     parser.add_argument("--engines", nargs="+", default=["ray", "spark"])
+    parser.add_argument("--victims", nargs="+", default=["worker", "driver", "raylet"])
     asked = parser.parse_args()
     what = asked.what or ["rates", "growth", "storms"]
     fine = True
@@ -412,7 +413,7 @@ def main() -> None:
         fine &= growth(asked.sizes or ([1_000, 10_000] if asked.quick else [10_000, 100_000, 1_000_000]))
     if "storms" in what:
         fine &= storms(asked.kills or (3 if asked.quick else 30), asked.rows or (600 if asked.quick else 20_000),
-                       asked.engines)  # fmt: skip
+                       asked.engines, asked.victims)  # fmt: skip
     sys.exit(0 if fine else 1)
 
 

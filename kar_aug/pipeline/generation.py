@@ -411,7 +411,9 @@ def pace_note(progress: Progress, started: float) -> str:
     if progress.stopping:
         return "stopping"
     rate = progress.asked / max(1e-9, time.monotonic() - started)
-    parts = [f"{rate:.1f}/s", f"{progress.prompt_tokens + progress.completion_tokens:,} tokens"]
+    parts = [f"{rate:.1f}/s"]
+    if tokens := progress.prompt_tokens + progress.completion_tokens:  # an engine's workers do not tell them
+        parts.append(f"{tokens:,} tokens")
     if progress.cost:
         parts.append(f"${progress.cost:,.4f}")
     parts.append(f"{progress.failed:,} failed")

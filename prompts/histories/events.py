@@ -76,9 +76,9 @@ class Events:
 
     def _days(self, places: npt.NDArray[np.intp], last: int) -> tuple[list[str], list[int]]:
         """Of each event its day, and how many days it was before the one at `last`."""
-        times = self._times.iloc[np.append(places, last)]
-        moments = times.dt.tz_convert(None).to_numpy() if self._zoned else times.to_numpy()
-        walls = times.dt.tz_localize(None).to_numpy() if self._zoned else moments
+        times: Any = self._times.array[np.append(places, last)]  # a series of them would take longer than the rest
+        moments = np.asarray(times.tz_convert(None) if self._zoned else times)
+        walls = np.asarray(times.tz_localize(None)) if self._zoned else moments
         before = (moments[-1] - moments[:-1]) // np.timedelta64(1, "D")
         return list(map(_day_of, walls[:-1].astype("datetime64[D]").astype(int).tolist())), before.tolist()
 
