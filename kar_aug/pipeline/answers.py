@@ -16,7 +16,8 @@ from kar_aug.cache.texts.imported import Imported, import_texts
 from kar_aug.cache.texts.incoming import Brought
 from kar_aug.cache.texts.parquet import export_parquet, export_shards, import_parquet, parquet_files, shard_paths
 from kar_aug.cache.texts.spilt import import_spilt, is_spilt
-from kar_aug.cache.texts.verify import KINDS, Flag, exclude, verify, vocabularies
+from kar_aug.cache.texts.status import FLAGS
+from kar_aug.cache.texts.verify import Flag, exclude, verify, vocabularies
 from kar_aug.data.reading import is_table
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.costs import Costs
@@ -206,7 +207,7 @@ class Verified:
     def counts(self) -> dict[str, int]:
         """Flags of each kind."""
         counted = Counter(flag.kind for flag in self.flags)
-        return {kind: counted[kind] for kind in KINDS}
+        return {kind: counted[kind] for kind in FLAGS}
 
     @property
     def frame(self) -> pd.DataFrame:
