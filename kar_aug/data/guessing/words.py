@@ -43,6 +43,8 @@ LABELS = {
     "label", "click", "clicked", "clicks", "target", "converted", "conversion", "purchased", "bought", "liked",
     "applied", "booked", "ordered", "installed", "subscribed", "accepted", "hired", "borrowed", "enrolled",
 }  # fmt: skip
+# Of 0 and 1 that somebody stayed to the end: what a click is where nothing else says it.
+COMPLETIONS = {"completed", "completion", "finished", "finish"}
 YES = {"yes", "y", "true", "t", "ja", "oui", "si", "sí", "sim"}
 NO = {"no", "n", "false", "f", "nein", "nee", "nej", "non", "não"}
 RATINGS = {"rating", "ratings", "stars", "star", "score", "overall", "grade"}
