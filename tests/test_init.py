@@ -268,6 +268,15 @@ def test_a_yes_is_a_click(tmp_path: Path) -> None:
     assert data.label == "applied == 'yes'" and data.negatives == 0 and "applied" not in data.context
 
 
+@pytest.mark.parametrize(
+    ("kinds", "wanted"), [("view apply", "apply"), ("view apply hire", "hire"), ("play complete", "complete")]
+)
+def test_of_kinds_of_events_the_one_that_matters_most_is_foreseen(kinds: str, wanted: str, tmp_path: Path) -> None:
+    log = plays(480)
+    data = guessed(tmp_path, log.assign(event=kinds.split() * (len(log) // len(kinds.split()))))
+    assert data.label == f"event == '{wanted}'"
+
+
 def test_what_was_heard_to_its_end_is_a_click_where_nothing_else_says_it(tmp_path: Path) -> None:
     log = plays().assign(completed=[0, 1, 0, 0] * 100, listened_seconds=range(400))
     data = guessed(tmp_path, log)

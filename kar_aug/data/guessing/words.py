@@ -54,12 +54,16 @@ TYPES = {
 }  # fmt: skip
 # Kinds of events, each line wanted more than the next.
 WANTED = (
-    ("purchase", "purchased", "buy", "bought", "order", "transaction", "checkout", "conversion", "sale"),
-    ("cart", "addtocart", "add_to_cart", "add-to-cart", "basket", "add_to_basket"),
-    ("like", "favorite", "favourite", "fav", "share", "save", "follow", "bookmark"),
+    (
+        "purchase", "purchased", "buy", "bought", "order", "transaction", "checkout", "conversion", "sale", "hire",
+        "hired", "book", "booked", "booking", "borrow", "borrowed", "enroll", "enrolled", "enrol",
+        "subscribe", "subscribed", "donate", "donated",
+    ),
+    ("cart", "addtocart", "add_to_cart", "add-to-cart", "basket", "add_to_basket", "apply", "applied", "application"),
+    ("like", "favorite", "favourite", "fav", "share", "save", "follow", "bookmark", "complete", "completed", "finish"),
     ("click", "play", "watch", "read", "open", "listen", "install"),
     ("view", "pv", "impression", "show", "pageview", "detail_view", "detail"),
-)
+)  # fmt: skip
 GROUPS = {"impression", "request", "query", "search", "slate", "pageview", "display"}
 SHOWN = {"inview", "shown", "displayed", "candidates", "impression", "impressions", "exposed", "clicked"}
 CLICKED = {"clicked", "clicks"}
