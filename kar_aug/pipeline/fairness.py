@@ -220,6 +220,8 @@ class _Variants:
                 'A fairness audit asks about whole histories, and [prompts] selection = "blocks" shows no attribute: '
                 "nothing could move."
             )
+        if not attributes:
+            raise ConfigError("A fairness audit needs to know of which attributes, columns of the users: gender,age")
         self._workspace = workspace
         table = workspace.asking.tables.users
         for name in attributes:
