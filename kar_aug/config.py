@@ -27,6 +27,8 @@ from kar_aug.registry import (
     SELECTIONS,
 )
 
+# Whom knowledge is about.
+ENTITIES = ("user", "item")
 # The base_url that means: serve the small local model in this process.
 LOCAL = "local"
 # An arm without knowledge, and the kinds of arms with it: whom it is about.
@@ -38,6 +40,7 @@ TABLES = ("interactions", "items", "users")
 ID_TYPES = ("integer", "string")
 LISTS = ("impressions", "kar")
 TASKS = ("ctr", "rerank")
+AUDITED_USERS = 50  # that a fairness audit asks about, if not told otherwise
 LOSSES = ("softmax", "bce", "listmle", "attention-rank")
 _LIST_METRIC = re.compile(r"(MAP|NDCG|MRR|HR|CLICK)@[1-9]\d*")
 _UNITS = {"MB": 1 << 20, "GB": 1 << 30}
@@ -588,7 +591,7 @@ class CompareConfig(TrainingConfig):
             or not all(isinstance(folder, str) for folder in folders.values())
         ):
             raise ConfigError(f"[compare.stores] {name} must be a folder, or {{ user = folder, item = folder }}.")
-        return {source: str(folders[source]) for source in ("user", "item") if source in folders}
+        return {source: str(folders[source]) for source in ENTITIES if source in folders}
 
 
 @dataclass(frozen=True)

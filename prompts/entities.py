@@ -40,6 +40,7 @@ def user_prompts(
     vectors_version: str = "",
     answers: summaries.Answers | None = None,
     room: Room = MEMORY,
+    every: int = 1,
 ) -> Iterator[Prompt]:
     """Prompts of the users who have a history, those with the longest first.
 
@@ -54,6 +55,7 @@ def user_prompts(
             before their user's own, which comes when all are answered: see `kar_aug.prompts.histories.summaries`.
         recipe: how to ask; the scenario's own question if None.
         room: where columns as long as all histories are put.
+        every: of so many users in this order one, to estimate by what is asked about all.
     """
     if "rating" not in split:
         scenario = scenario.for_clicks()
@@ -74,7 +76,7 @@ def user_prompts(
     ask = partial(recipe.ask, scenario, "user")
     profiles = _rows(tables.users, "user_id")
     choose = select.selection(selection, events.item_ids, events.ratings, vectors)
-    for user_id in users_with_history(split, min_events)[:limit]:
+    for user_id in users_with_history(split, min_events)[:limit:every]:
         start, end = events.span(user_id)
         profile, last = profiles.get(user_id, {}), end - 1
         if summarised and end - start > max_events:
@@ -101,9 +103,11 @@ def item_prompts(
     limit: int | None = None,
     recipe: Recipe | None = None,
     whole_catalogue: bool = True,
+    every: int = 1,
 ) -> Iterator[Prompt]:
     """Prompts of the items, those most often in users' histories first; with `limit`, only so many; of the whole
-    catalogue, or of those items alone that have an event in any part, which are all that a comparison reads.
+    catalogue, or of those items alone that have an event in any part, which are all that a comparison reads; `every` as
+    of `user_prompts`.
 
     Popularity is counted in the histories alone: which items have knowledge must not tell what was clicked later.
     An item without one of the scenario's `item.required` fields is left out: a language model could only invent.
@@ -114,7 +118,7 @@ def item_prompts(
     required = scenario.item.get("required", [])
     asked: list[int | str] = []
     nameless: list[int | str] = []
-    for item_id in items_to_ask(tables, split, limit, whole_catalogue=whole_catalogue):
+    for item_id in items_to_ask(tables, split, limit, whole_catalogue=whole_catalogue)[::every]:
         named = all(clean(rows[item_id].get(field, "")) for field in required)
         (asked if named else nameless).append(item_id)
     neighbours: Iterator[list[int | str]] = repeat([])

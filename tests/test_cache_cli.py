@@ -15,6 +15,8 @@ from click.testing import CliRunner, Result
 
 from kar_aug.cache import StoreSpec, TextCache, VectorStore
 from kar_aug.cli import main
+from kar_aug.errors import StoreError
+from kar_aug.pipeline.project import Project
 from kar_aug.testing import ChatServer, completion
 
 
@@ -170,6 +172,18 @@ def test_texts_of_ones_own_are_neither_asked_for_nor_replaced(folder: Path, chat
     assert own() == 10
     assert kar_aug(*ask).exit_code == 0 and len(chat_server.requests) == 30 and own() == 10
     assert kar_aug(*ask, "--replace-imported").exit_code == 0 and len(chat_server.requests) == 40 and own() == 0
+
+
+def test_texts_are_brought_by_the_name_that_the_data_have_for_ids(folder: Path) -> None:
+    log = pd.DataFrame({"user_id": [1, 1, 2], "job": ["a", "b", "a"], "label": [0, 1, 1], "timestamp": [1, 2, 3]})
+    tables = {"interactions": log, "items": pd.DataFrame({"job": ["a", "b"], "title": ["Nurse", "Welder"]})}
+    answers = Project({"data": {"columns": {"item_id": "job"}}, "workdir": "jobs"}, **tables).cache
+    pd.DataFrame({"job": ["a", "c"], "words": ["A nurse cares.", "Unknown."]}).to_csv("own.csv", index=False)
+    done = answers.import_texts("own.csv", text="words")
+    assert (done.entity, done.texts, done.unknown) == ("item", 2, 1)
+    pd.DataFrame({"post": ["a"], "text": ["A nurse cares."]}).to_csv("own.csv", index=False)
+    with pytest.raises(StoreError, match="there is no column 'item_id' or 'job' or 'user_id'"):
+        answers.import_texts("own.csv")
 
 
 def test_texts_with_an_as_of_time_are_audited(folder: Path) -> None:

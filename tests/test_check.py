@@ -54,6 +54,22 @@ def test_a_run_without_traps_says_what_it_will_do_and_cost(tmp_path: Path, monke
     assert more["train"].endswith("for a first look: kar-aug compare --backbone DIN --seeds 2")
 
 
+def test_what_many_prompts_cost_is_estimated_by_some_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    lengths = np.random.default_rng(0).integers(0, 9, 6000)
+    titles = [f"Thing {'of some length ' * length}{i}" for i, length in enumerate(lengths)]
+    many = pd.DataFrame({"item_id": range(6000), "title": titles})
+    settings = {"workdir": str(tmp_path), "prompts": {"scenario": "e-commerce", "whole_catalogue": True}}
+    project = Project(settings, interactions=log(6000), items=many)
+    exact = project.dry_run().estimate
+    steps = project.check().steps
+    (said,) = [text for stage, text in steps if stage == "ask"]
+    assert f"about 40 users and 6,000 items: {exact.questions:,} requests, " in said, said
+    thousands = float(said.partition(" requests, ")[2].partition(" thousand")[0].replace(",", ""))
+    assert thousands == pytest.approx((exact.prompt_tokens + exact.most_completion_tokens) / 1e3, rel=0.01)
+    assert ("", "estimated by 2,040 of the prompts; kar-aug generate --dry-run counts all") in steps
+
+
 @pytest.mark.parametrize(
     ("interactions", "things", "sections", "trap"),
     [

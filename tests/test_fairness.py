@@ -121,6 +121,8 @@ def test_an_attribute_that_no_prompt_shows_is_said_to_be_so(folder: Path) -> Non
 def test_attributes_that_nobody_has_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="no attribute 'creed'"):
         project().audit_fairness(["creed"])
+    done = CliRunner().invoke(main, ["audit", "--attributes", " , "])
+    assert done.exit_code == 2 and "of which attributes" in done.output
 
 
 def test_the_measures_by_hand() -> None:

@@ -523,6 +523,15 @@ def test_requests_that_nobody_has_answered_go_and_an_id_that_was_mistyped_takes_
     assert not out.exists() and opened.unforget(["7", "999999"]) == 2
 
 
+def test_exported_requests_go_where_no_table_can_say_whose_they_are(folder: Path, server: ChatServer) -> None:
+    opened, out = project(server), folder / "requests.jsonl"
+    opened.export_requests(out)
+    Path("users.csv").rename("elsewhere.csv")
+    done = project(server).forget("7", dry_run=True)
+    assert done.counts["exported requests"] and MARKER in out.read_text()
+    assert project(server).forget("7").counts == done.counts and not out.exists()
+
+
 def test_a_thousand_users_are_forgotten_at_once(tmp_path: Path) -> None:
     with TextCache(tmp_path / "answers.sqlite") as cache:
         cache.put_many(

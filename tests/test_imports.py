@@ -55,6 +55,44 @@ def test_little_is_imported_before_ctrl_c_ends_the_command_in_good_order() -> No
     assert done.stdout.strip() == "[]", "these take longer than all else"
 
 
+def test_no_help_of_a_command_waits_for_tables_and_databases() -> None:
+    code = """
+import click
+from kar_aug.__main__ import main
+from kar_aug.cli import main as command
+def helps(group, *path):
+    yield *path, "--help"
+    for name, each in group.commands.items():
+        yield from helps(each, *path, name) if isinstance(each, click.Group) else [(*path, name, "--help")]
+for arguments in [("--version",), ("generate", "--no-such-option"), *helps(command)]:
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code == (2 if arguments[-1] == "--no-such-option" else 0)
+heavy = {"numpy", "pandas", "pyarrow", "sqlalchemy", "jinja2", "asyncio"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    assert run(code, blocked=[]).count("Usage: ") > 20
+
+
+def test_a_command_that_runs_without_its_packages_says_which_extra_brings_them(tmp_path: Path) -> None:
+    code = """
+import contextlib, io
+from kar_aug.__main__ import main
+sys.argv[1:] = ["init"]
+said = io.StringIO()
+try:
+    with contextlib.redirect_stderr(said):
+        main()
+except SystemExit as exit:
+    assert exit.code == 2
+assert said.getvalue() == "kar-aug: pandas is not installed. Install it with: pip install 'kar-aug[cli]'\\n", said
+"""
+    run(code, ["pandas"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_offline_half_works_without_tensorflow(own_tables: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(own_tables, tmp_path / "project"))  # it writes answers
     code = """

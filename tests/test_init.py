@@ -228,6 +228,22 @@ def test_the_moment_is_taken_where_parts_lie_in_folders_by_day(tmp_path: Path) -
     assert data.columns["timestamp"] == "submitted" and "hour" in data.context
 
 
+def test_a_folder_of_parts_is_one_table_and_a_folder_of_tables_is_not(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    for part in range(3):
+        plays().assign(clicked=[0, 1] * 200).to_parquet(tmp_path / "log" / f"part-{part}.parquet", index=False)
+    tracks = pd.DataFrame({"track_id": range(50), "title": [f"Song {track}" for track in range(50)]})
+    tracks.to_csv(tmp_path / "tracks.csv", index=False)
+    found = start([tmp_path / "log", tmp_path / "tracks.csv"], tmp_path / "kar.toml")
+    data = Config.load(found.path).data
+    assert (data.interactions, data.items) == ("log", "tracks.csv") and "log (1,200 rows" in str(found)
+    tracks.to_parquet(tmp_path / "log" / "tracks.parquet", index=False)
+    for part in (1, 2):
+        (tmp_path / "log" / f"part-{part}.parquet").unlink()
+    data = Config.load(start([tmp_path / "log"], tmp_path / "kar.toml", force=True).path).data
+    assert (data.interactions, data.items) == ("log/part-0.parquet", "log/tracks.parquet")
+
+
 def test_a_time_of_another_name_is_taken_where_there_is_one_alone(tmp_path: Path) -> None:
     log = plays().rename(columns={"ts": "gesehen"})
     log["gesehen"] = pd.to_datetime(log["gesehen"], unit="s").dt.strftime("%d.%m.%Y %H:%M")
@@ -250,6 +266,27 @@ def test_a_yes_is_a_click(tmp_path: Path) -> None:
     log = plays().assign(applied=["yes", "no", "no", "no"] * 100)
     data = guessed(tmp_path, log)
     assert data.label == "applied == 'yes'" and data.negatives == 0 and "applied" not in data.context
+
+
+@pytest.mark.parametrize(
+    ("kinds", "wanted"), [("view apply", "apply"), ("view apply hire", "hire"), ("play complete", "complete")]
+)
+def test_of_kinds_of_events_the_one_that_matters_most_is_foreseen(kinds: str, wanted: str, tmp_path: Path) -> None:
+    log = plays(480)
+    data = guessed(tmp_path, log.assign(event=kinds.split() * (len(log) // len(kinds.split()))))
+    assert data.label == f"event == '{wanted}'"
+
+
+def test_what_was_heard_to_its_end_is_a_click_where_nothing_else_says_it(tmp_path: Path) -> None:
+    log = plays().assign(completed=[0, 1, 0, 0] * 100, listened_seconds=range(400))
+    data = guessed(tmp_path, log)
+    assert data.columns["label"] == "completed" and data.negatives == 0 and "completed" not in data.context
+    assert data.event_features[-2:] == ("listened_seconds", "since")
+    assert guessed(tmp_path, log.assign(rating=[1, 2, 4, 5] * 100)).columns == {
+        "user_id": "uid",
+        "item_id": "track_id",
+        "timestamp": "ts",
+    }
 
 
 def test_what_a_click_could_be_stands_where_nothing_says_it(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def import_texts(
     *,
     text: str = "text",
     author: str | None = None,
+    called: Mapping[str, str] | None = None,
 ) -> Imported:
     """Make the texts of a table the knowledge of their entities. What these had before is superseded, not deleted.
 
@@ -53,20 +54,22 @@ def import_texts(
         known: "user", "item" -> its ids in the data; other ids are brought in too, and counted.
         text: the column of texts; rows where it is empty are passed over.
         author: who wrote them, as stores and reports say; the file's name if None.
+        called: "user", "item" -> what the column of its ids is called, where it is not user_id or item_id.
 
     Raises:
         DataError: It is no such file.
         StoreError: A column is not there, an id is there twice, or ids are of another type than in the data.
     """
-    as_text = {f"{entity}_id" for entity, known_ids in known.items() if {str} == {type(id) for id in known_ids}}
+    keys = {key: entity for entity in ("item", "user") for key in (f"{entity}_id", (called or {}).get(entity)) if key}
+    as_text = {key for key, entity in keys.items() if {str} == {type(id) for id in known[entity]}}
     frame = read_table(path, ids=as_text, id_type="string")
-    entity = next((entity for entity in ("item", "user") if f"{entity}_id" in frame), None)
-    if entity is None or text not in frame:
-        lacking = text if entity else "item_id' or 'user_id"
-        hint = " Name the column of texts with --text." if entity else ""
-        raise StoreError(f"{path}: there is no column {lacking!r}. It has: {', '.join(map(str, frame.columns))}.{hint}")
-    file = Table(str(path))
-    entities = _ids(frame[f"{entity}_id"], file[f"{entity}_id"], known[entity])
+    key = next((key for key in keys if key in frame), None)
+    if key is None or text not in frame:
+        lacking = " or ".join(map(repr, keys)) if key is None else repr(text)
+        hint = " Name the column of texts with --text." if key else ""
+        raise StoreError(f"{path}: there is no column {lacking}. It has: {', '.join(map(str, frame.columns))}.{hint}")
+    file, entity = Table(str(path)), keys[key]
+    entities = _ids(frame[key], file[key], known[entity])
     texts = [_text(cell) for cell in plain_column(frame[text], file[text])]
     moments = _moments(frame["as_of"], file["as_of"]) if "as_of" in frame else [None] * len(frame)
     rows = [row for row in zip(entities, texts, moments, strict=True) if row[1]]

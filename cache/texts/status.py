@@ -30,3 +30,8 @@ class Status(StrEnum):
 
 
 STATUSES = tuple(status.value for status in Status)
+# Why an answer should not be trusted: see `kar_aug.cache.texts.verify`.
+FLAGS = (
+    "damaged", "refusal", "empty", "truncated", "unfinished", "malformed", "wrong_model", "cut_prompt",
+    "wrong_language", "duplicate", "contradiction",
+)  # fmt: skip

@@ -21,10 +21,6 @@ from kar_aug.cache.texts.cache import Answer, DamagedAnswer, Link, TextCache, an
 from kar_aug.cache.texts.status import STATUSES, Status
 from kar_aug.data.cells import SEPARATOR, is_list, text_of, values_of
 
-KINDS = (
-    "damaged", "refusal", "empty", "truncated", "unfinished", "malformed", "wrong_model", "cut_prompt",
-    "wrong_language", "duplicate", "contradiction",
-)  # fmt: skip
 _ROWS = 256
 _REFUSAL = re.compile(
     r"\bas an? (ai|artificial intelligence|language model)\b|\bi(?:'m| am) (?:sorry|unable|not able)\b"

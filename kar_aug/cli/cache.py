@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from kar_aug.cache.texts.imported import Imported
-from kar_aug.cache.texts.verify import KINDS
+from kar_aug.cache.texts.status import FLAGS
 from kar_aug.cli.costs import spending_table
-from kar_aug.cli.options import opened
+from kar_aug.cli.options import Group, opened
 from kar_aug.cli.progress import output as print_output
 from kar_aug.cli.progress import table, tell
-from kar_aug.pipeline.answers import holds_texts
+
+if TYPE_CHECKING:
+    from kar_aug.cache.texts.imported import Imported
 
 _LISTED = 20
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """Look at the stored answers, check them, and move them.
 
@@ -64,17 +66,18 @@ def export(config: str, path: Path, no_messages: bool, shards: int | None) -> No
 def import_(config: str, where: str, text: str | None, author: str | None) -> None:
     """Bring in texts that you have, or the answers of another cache.
 
-    WHERE is a table (Parquet, CSV, JSON lines ...) with item_id or user_id and a column of texts, which become the
-    knowledge of these items or users; or a Parquet file of answers that `cache export` wrote, or a folder of such
-    files; or a .jsonl file of
-    answers that a job could not store; or another cache: a file, or a postgresql:// URL. An answer that is newer here
-    stays.
+    WHERE is a table (Parquet, CSV, JSON lines ...) with item_id or user_id, or what [data] columns calls it, and a
+    column of texts, which become the knowledge of these items or users; or a Parquet file of answers that `cache
+    export` wrote, or a folder of such files; or a .jsonl file of answers that a job could not store; or another cache:
+    a file, or a postgresql:// URL. An answer that is newer here stays.
 
     \b
     Example:
       kar-aug cache import plots.parquet --text plot --author IMDb
       kar-aug cache import other.sqlite
     """
+    from kar_aug.pipeline.answers import holds_texts
+
     answers = opened(config).cache
     if text or author or holds_texts(where):
         _print_texts(answers.import_texts(where, text=text or "text", author=author))
@@ -94,7 +97,7 @@ def _print_texts(done: Imported) -> None:
 @cache.command()
 @click.option("--output", type=click.Path(path_type=Path), help="Write every flag into this CSV file.")
 @click.option(
-    "--exclude", "kinds", type=click.Choice(KINDS), multiple=True, help="Take answers flagged so out of the knowledge."
+    "--exclude", "kinds", type=click.Choice(FLAGS), multiple=True, help="Take answers flagged so out of the knowledge."
 )
 @click.pass_obj
 def verify(config: str, output: Path | None, kinds: tuple[str, ...]) -> None:
@@ -108,8 +111,8 @@ def verify(config: str, output: Path | None, kinds: tuple[str, ...]) -> None:
     found = answers.verify(kinds)
     rows: list[tuple[str, ...]] = [(kind, f"{count:,}") for kind, count in found.counts.items()]
     table(f"Flags on {found.answers:,} answers", ("kind", "count"), rows)
-    for kind in KINDS:
-        for flag in [flag for flag in found.flags if flag.kind == kind][: max(1, _LISTED // len(KINDS))]:
+    for kind in FLAGS:
+        for flag in [flag for flag in found.flags if flag.kind == kind][: max(1, _LISTED // len(FLAGS))]:
             tell(f"{kind}: {flag.knowledge} {flag.entity_id}: {flag.detail}")
     if output is not None:
         found.frame.to_csv(output, index=False)

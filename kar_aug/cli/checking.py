@@ -6,13 +6,13 @@ import textwrap
 
 import click
 
-from kar_aug.cli.options import opened
+from kar_aug.cli.options import command, opened
 from kar_aug.cli.progress import output, results
 
 _COLUMN = 8  # the longest name of a stage, and a space or two
 
 
-@click.command()
+@command()
 @click.pass_context
 def check(context: click.Context) -> None:
     """Say what a run will do and cost, and every trap that is sure to fail later. Nothing is sent.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from kar_aug.cache import Spending
-from kar_aug.cli.options import opened
+from kar_aug.cli.options import command, opened
 from kar_aug.cli.progress import table, tell
-from kar_aug.pipeline.costs import costs_of
+
+if TYPE_CHECKING:
+    from kar_aug.cache import Spending
 
 
-@click.command()
+@command()
 @click.option("--cache", help="The file of answers, or a postgresql:// URL.")
 @click.pass_obj
 def cost(config: str, cache: str | None) -> None:
@@ -28,6 +30,8 @@ def cost(config: str, cache: str | None) -> None:
       kar-aug cost
       kar-aug cost --cache answers.sqlite
     """
+    from kar_aug.pipeline.costs import costs_of
+
     alone = cache is not None and not Path(config).exists()
     found = costs_of(cache or "") if alone else opened(config, generate={"cache": cache}).cost()
     names = [(row.day, row.model, row.knowledge or "") for row in found.rows]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kar_aug.cli.options import opened
+from kar_aug.cli.options import command, opened
 from kar_aug.cli.progress import output, table, tell
 from kar_aug.errors import ConfigError
 
@@ -17,7 +17,7 @@ _HELP = """\
 """
 
 
-@click.command()
+@command()
 @click.option("--scenario", help="Of which scenario: a name or a .toml file.  [default: that of kar.toml]")
 @click.option("--samples", type=click.IntRange(1), default=5, show_default=True, help="How often the model is asked.")
 @click.option("--top", type=click.IntRange(1), default=8, show_default=True, help="Proposals that are put forward.")

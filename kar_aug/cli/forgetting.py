@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from kar_aug.cli.options import opened
+from kar_aug.cli.options import command, opened
 from kar_aug.cli.progress import table, tell
 from kar_aug.errors import ConfigError
-from kar_aug.pipeline.forgetting import Forgotten
+
+if TYPE_CHECKING:
+    from kar_aug.pipeline.forgetting import Forgotten
 
 
-@click.command()
+@command()
 @click.option("--user", "users", multiple=True, metavar="ID", help="Id of a user; may be given several times.")
 @click.option("--item", "items", multiple=True, metavar="ID", help="Id of an item; may be given several times.")
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted; delete nothing.")

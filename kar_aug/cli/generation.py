@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kar_aug.cli.options import engine_options, model_options, opened, recipe_options
+from kar_aug.cli.options import command, engine_options, model_options, opened, recipe_options
 from kar_aug.cli.progress import output, table, tell
+from kar_aug.config import ENTITIES
 from kar_aug.errors import ConfigError
-from kar_aug.pipeline.generation import DryRun, Exported, Generated, Status, batch_line, left_out
-from kar_aug.pipeline.workspace import ENTITIES
+
+if TYPE_CHECKING:
+    from kar_aug.pipeline.generation import DryRun, Exported, Generated, Status
 
 _LISTED = 20  # failures shown one by one
 _INCOMPLETE = 3  # the exit code where the job went through and some prompts have no answer
 
 
-@click.command()
+@command()
 @model_options
 @recipe_options
 @click.option("--only", type=click.Choice(ENTITIES), help="Ask about users, or items, only.")
@@ -136,6 +138,8 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 
 
 def _print_dry_run(done: DryRun) -> None:
+    from kar_aug.pipeline.generation import left_out
+
     found, progress = done.estimate, done.estimate.found
     tell(f"prompts: {progress.changes}")
     rows: list[tuple[str, ...]] = [
@@ -167,6 +171,8 @@ def _costs(done: DryRun) -> list[tuple[str, ...]]:
 
 
 def _print_status(done: Status) -> None:
+    from kar_aug.pipeline.generation import batch_line
+
     tell(f"{done.progress.changes}; {done.to_ask:,} to ask")
     table("Answers", ("", "count"), [(name, f"{count:,}") for name, count in done.answers.items()])
     if done.failed:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kar_aug.cli.options import opened, recipe_options
+from kar_aug.cli.options import command, opened, recipe_options
 from kar_aug.cli.progress import output, say, table, tell
 from kar_aug.cli.progress import output as print_output
 from kar_aug.errors import ConfigError
-from kar_aug.inspect import DataView, Inspection, Known, Nearest, Vectors
+
+if TYPE_CHECKING:
+    from kar_aug.inspect import DataView, Inspection, Known, Nearest, Vectors
 
 
-@click.command()
+@command()
 @click.option("--user", help="Id of a user to show.")
 @click.option("--item", help="Id of an item to show; with --vectors also its title.")
 @click.option("--vectors", is_flag=True, help="Show the vectors: counts, coverage, norms; the neighbours of an --item.")
@@ -49,7 +51,7 @@ def inspect(config: str, /, user: str | None, item: str | None, vectors: bool, d
                 _print_known(inspection.entity(entity, id))
 
 
-@click.command()
+@command()
 @click.option("--output", default="answers.html", show_default=True, help="The file to write.")
 @click.option("--no-prompts", is_flag=True, help="Without prompts, which show rows of your data.")
 @click.pass_obj

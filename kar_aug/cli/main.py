@@ -7,14 +7,12 @@ import sys
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kar_aug._helpers import interrupts
 from kar_aug._helpers.files import write_atomic
 from kar_aug._helpers.servers.addresses import masked
-from kar_aug._helpers.toml import edited
 from kar_aug._version import __version__
 from kar_aug.cli.cache import cache
 from kar_aug.cli.checking import check
@@ -23,7 +21,7 @@ from kar_aug.cli.factors import factors
 from kar_aug.cli.forgetting import forget
 from kar_aug.cli.generation import generate
 from kar_aug.cli.inspecting import inspect, view
-from kar_aug.cli.options import model_options
+from kar_aug.cli.options import Group, model_options
 from kar_aug.cli.progress import Terminal, say, stage, table, tell
 from kar_aug.cli.progress import output as output_text
 from kar_aug.cli.prompting import prompts, write_scenario
@@ -31,19 +29,19 @@ from kar_aug.cli.stages import audit, codes, compare, encode, export, prepare, p
 from kar_aug.cli.vectors import vectors
 from kar_aug.config import Config
 from kar_aug.errors import ConfigError, KarError, MissingDependencyError
-from kar_aug.pipeline.project import Project
-from kar_aug.pipeline.starting import start, template
+
+if TYPE_CHECKING:
+    from kar_aug import Project
 
 _FIRST_USERS, _FIRST_ITEMS = 20, 40  # of the demonstration, asked about before all others
 
 
-class _Cli(click.Group):
+class _Cli(Group):
     """Errors that a user can mend become one line and exit code 2; Ctrl-C says so and exits 130."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            with interrupts.raised():
-                return super().invoke(context)
+            return super().invoke(context)
         except KarError as error:
             say(masked(f"kar-aug: {error}"))
             sys.exit(2)
@@ -104,6 +102,9 @@ def init(
       kar-aug init --data logs/ --scenario books
       kar-aug init --data loans.csv titles.csv --user borrower
     """
+    from kar_aug._helpers.toml import edited
+    from kar_aug.pipeline.starting import start, template
+
     if more and not paths:
         raise ConfigError(f"{more[0]}: files are named after --data.")
     named = {what: column for what, column in columns.items() if column is not None}
@@ -152,6 +153,9 @@ def demo(
       kar-aug demo
       OPENAI_API_KEY=... kar-aug demo --base-url https://api.openai.com/v1 --model gpt-4o-mini
     """
+    from kar_aug import Project
+    from kar_aug._helpers.toml import edited
+
     for package in ("openai", "sentence_transformers", "tensorflow", "deepctr"):
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(package, "demo")
@@ -200,6 +204,8 @@ def _first_look(project: Project) -> Project | None:
     """The same with few answers, one seed and no controls, where the whole takes much longer: a result within minutes.
     What it asks, encodes and trains is part of the whole.
     """
+    from kar_aug import Project
+
     if project.status().to_ask < 3 * (_FIRST_USERS + _FIRST_ITEMS):
         return None
     config = project.config

@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from kar_aug._helpers import interrupts
 from kar_aug.cli.progress import Terminal
-from kar_aug.pipeline.project import Project
-from kar_aug.pipeline.workspace import ENTITIES
+from kar_aug.config import ENTITIES
 from kar_aug.registry import Registry
+
+if TYPE_CHECKING:
+    from kar_aug import Project
+
+
+class Command(click.Command):
+    """A command that imports what it works with once it runs: not to show its help, nor to find an option wrong.
+
+    All that commands import at their modules' heads is light: types are for type checkers alone, and the rest is
+    imported by the functions that use it. What takes long of it, pandas and SQLAlchemy, is imported here, before a
+    command's first line, while Ctrl-C still ends the process at once.
+    """
+
+    def invoke(self, context: click.Context) -> Any:
+        from kar_aug import Project  # noqa: F401 - or the error that names the extra
+
+        with interrupts.raised():
+            return super().invoke(context)
+
+
+class Group(click.Group):
+    """Commands that are such."""
+
+    command_class = Command
+
+
+def command() -> Callable[[Callable[..., Any]], Command]:
+    """A function as such a command."""
+    return click.command(cls=Command)
 
 
 def named(*option: str, registry: Registry, **settings: Any) -> Callable[..., Any]:
@@ -30,6 +59,8 @@ def named(*option: str, registry: Registry, **settings: Any) -> Callable[..., An
 
 def opened(config: str, **changes: Any) -> Project:
     """The project of a settings file, with what options say over it, `kar-aug --sample` included."""
+    from kar_aug import Project
+
     if (sample := click.get_current_context().find_root().params.get("sample")) is not None:
         changes["data"] = {**changes.get("data", {}), "sample_users": sample}
     return Project.open(config, watch=Terminal(), **changes)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kar_aug._helpers.files import write_atomic
-from kar_aug.cli.options import opened
+from kar_aug.cli.options import command, opened
 from kar_aug.cli.progress import output, say, table, tell
+from kar_aug.config import ENTITIES
 from kar_aug.errors import ConfigError
-from kar_aug.pipeline.prompting import Prompts
-from kar_aug.pipeline.workspace import ENTITIES
-from kar_aug.prompts import scenario_text
-from kar_aug.prompts.recipe import DIRECT
-from kar_aug.prompts.statistics import QUANTILES
+
+if TYPE_CHECKING:
+    from kar_aug.pipeline.prompting import Prompts
 
 
-@click.command()
+@command()
 @click.option("--user", help="Id of a user whose prompt to print.")
 @click.option("--item", help="Id of an item whose prompt to print.")
 @click.option("--recipe", help="How to ask, instead of what kar.toml says: a name, or a .toml file.")
@@ -49,6 +49,8 @@ def prompts(
       kar-aug prompts --stats
       kar-aug prompts --item 50 --diff movies-before.toml
     """
+    from kar_aug.prompts.recipe import DIRECT
+
     if recipe and no_factors:
         raise ConfigError("--recipe and --no-factors exclude each other.")
     if stats and (other or user or item):
@@ -72,6 +74,8 @@ def prompts(
 
 def write_scenario(name: str, settings: Path, *, force: bool) -> None:
     """Write a scenario of kar-aug into a file beside the settings, to edit."""
+    from kar_aug.prompts import scenario_text
+
     content = scenario_text(name)
     path = settings.with_name(f"{name}.toml")
     if path.exists() and not force:
@@ -108,6 +112,8 @@ def _print_difference(prompts: Prompts, id: str | None, other: str) -> None:
 
 
 def _print_statistics(chosen: Sequence[Prompts]) -> None:
+    from kar_aug.prompts.statistics import QUANTILES
+
     rows: list[tuple[str, ...]] = []
     cut: list[tuple[str, ...]] = []
     for prompts in chosen:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kar_aug._helpers.formats import FORMATS
-from kar_aug.audit import Audit
-from kar_aug.cli.options import engine_options, opened, recipe_options
+from kar_aug.cli.options import command, engine_options, opened, recipe_options
 from kar_aug.cli.progress import output as print_output
 from kar_aug.cli.progress import table, tell
-from kar_aug.codes.report import COLUMNS as CODES_COLUMNS
+from kar_aug.config import AUDITED_USERS
 from kar_aug.errors import ConfigError
-from kar_aug.pipeline.comparing import Compared
-from kar_aug.pipeline.fairness import COLUMNS, USERS
-from kar_aug.pipeline.fairness import dry_run as fairness_dry_run
-from kar_aug.pipeline.project import Project
+
+if TYPE_CHECKING:
+    from kar_aug.audit import Audit
+    from kar_aug.pipeline.comparing import Compared
+    from kar_aug.pipeline.project import Project
 
 
-@click.command()
+@command()
 @click.option(
     "--encoder",
     help="A sentence-transformers name or folder, or another kind: openvino:NAME, transformers:NAME, "
@@ -55,7 +55,7 @@ def encode(
     )
 
 
-@click.command()
+@command()
 @click.option("--levels", type=click.IntRange(1), help="Codes an item, as in [codes].")
 @click.option("--size", type=click.IntRange(2), help="Codes a level, as in [codes].")
 @click.option("--anew", is_flag=True, help="Fit new codebooks, which moves all codes: train models again then.")
@@ -71,14 +71,16 @@ def codes(config: str, /, levels: int | None, size: int | None, anew: bool) -> N
       kar-aug codes
       kar-aug codes --levels 4 --size 512 --anew
     """
+    from kar_aug.codes.report import COLUMNS
+
     done = opened(config, codes={"levels": levels, "size": size}).codes(anew=anew)
     for each in done.stores:
-        table(f"Semantic ids of {each.title}", CODES_COLUMNS, each.report.rows)
+        table(f"Semantic ids of {each.title}", COLUMNS, each.report.rows)
         for sentence in each.report.sentences:
             print_output(f"  {sentence}")
 
 
-@click.command()
+@command()
 @click.option("--clean", is_flag=True, help="Delete what was prepared of earlier settings or files.")
 @click.pass_obj
 def prepare(config: str, /, clean: bool) -> None:
@@ -98,11 +100,13 @@ def prepare(config: str, /, clean: bool) -> None:
         tell("To delete the earlier ones: kar-aug prepare --clean")
 
 
-@click.command()
+@command()
 @click.option(
     "--attributes", metavar="NAMES", help="A fairness audit instead: what these columns of users in prompts change."
 )
-@click.option("--users", type=click.IntRange(1), default=USERS, show_default=True, help="With --attributes: how many.")
+@click.option(
+    "--users", type=click.IntRange(1), default=AUDITED_USERS, show_default=True, help="With --attributes: how many."
+)
 @click.option("--dry-run", is_flag=True, help="With --attributes: count prompts, tokens and dollars; send nothing.")
 @click.pass_context
 def audit(context: click.Context, attributes: str | None, users: int, dry_run: bool) -> None:
@@ -133,8 +137,11 @@ def audit(context: click.Context, attributes: str | None, users: int, dry_run: b
 
 
 def _fairness(project: Project, attributes: list[str], users: int, *, dry_run: bool) -> None:
+    from kar_aug.pipeline.fairness import COLUMNS
+    from kar_aug.pipeline.fairness import dry_run as planning
+
     if dry_run:
-        planned, shown = fairness_dry_run(project.workspace, attributes, users=users)
+        planned, shown = planning(project.workspace, attributes, users=users)
         for name, count in shown.items():
             tell(f"{name}: {count:,} prompts show it")
         tell(planned)
@@ -152,7 +159,7 @@ def _print_audit(done: Audit) -> None:
         print_output(f"  {line}")
 
 
-@click.command()
+@command()
 @click.option("--backbone", multiple=True, help="Compare these only; may be given several times.")
 @click.option("--seeds", type=click.IntRange(1), help="Trainings an arm.")
 @click.option("--tune", type=click.IntRange(0), help="Trials an arm of the search for settings.")
@@ -202,7 +209,7 @@ def print_results(done: Compared, title: str) -> None:
         print_output(f"  {sentence}")
 
 
-@click.command()
+@command()
 @click.option("--backbone", default="FiBiNET", show_default=True, help="Which of the compared models.")
 @click.option("--seed", default=0, show_default=True, help="Which of its trainings.")
 @click.option("--arm", help='By its name in the tables of results, for another than that with the most: "DeepFM".')

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from kar_aug.cli.options import named, opened
+from kar_aug._helpers.formats import VECTORS
+from kar_aug.cli.options import Group, named, opened
 from kar_aug.cli.progress import tell
-from kar_aug.pipeline.vectors import KINDS
-from kar_aug.pipeline.workspace import ENTITIES
+from kar_aug.config import ENTITIES
 from kar_aug.registry import PLACES
 
 
-@click.group()
+@click.group(cls=Group)
 def vectors() -> None:
     """Bring vectors to where they are served from, and look whether they are still those of the store.
 
@@ -32,7 +32,7 @@ def _whose(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--entity", type=click.Choice(ENTITIES), default="item", show_default=True, help="Whose vectors."),
         click.option(
             "--what",
-            type=click.Choice(KINDS),
+            type=click.Choice(VECTORS),
             default="raw",
             show_default=True,
             help="As they were encoded, or as a trained model's experts made them.",

@@ -135,7 +135,7 @@ def load_tables(
         DataError: A file is not there, cannot be read, or holds a wrong table; or no table has a column so named.
     """
     paths = {"interactions": interactions, "items": items, "users": users}
-    called = {name: _called(columns or {}, name) for name in KEYS}
+    called = {name: their_names(columns or {}, name) for name in KEYS}
     frames = {
         name: read_table(
             path,
@@ -203,7 +203,7 @@ def ids_in(name: str, frame: pd.DataFrame, key: str, columns: Columns, id_type: 
     Args:
         key: "user_id" or "item_id".
     """
-    theirs = _called(columns, name).get(key, key)
+    theirs = their_names(columns, name).get(key, key)
     if not _has(frame, theirs):
         return None
     column = frame[theirs] if theirs in frame else take(frame[theirs.split(".")[0]], theirs.partition(".")[2])
@@ -218,7 +218,7 @@ def read_ids(column: pd.Series, place: Place, id_type: str | None = None) -> pd.
         return column.map(str, na_action="ignore")
 
 
-def _called(columns: Columns, table: str) -> dict[str, str]:
+def their_names(columns: Columns, table: str) -> dict[str, str]:
     """What a table may call our columns, by our name."""
     own = columns.get(table)
     return {ours: theirs for ours, theirs in columns.items() if isinstance(theirs, str)} | dict(

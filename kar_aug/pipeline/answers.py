@@ -16,8 +16,10 @@ from kar_aug.cache.texts.imported import Imported, import_texts
 from kar_aug.cache.texts.incoming import Brought
 from kar_aug.cache.texts.parquet import export_parquet, export_shards, import_parquet, parquet_files, shard_paths
 from kar_aug.cache.texts.spilt import import_spilt, is_spilt
-from kar_aug.cache.texts.verify import KINDS, Flag, exclude, verify, vocabularies
+from kar_aug.cache.texts.status import FLAGS
+from kar_aug.cache.texts.verify import Flag, exclude, verify, vocabularies
 from kar_aug.data.reading import is_table
+from kar_aug.data.tables import their_names
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.costs import Costs
 from kar_aug.pipeline.forgetting import forget_again
@@ -71,13 +73,15 @@ class Answers:
         """Make a table's texts the knowledge of its items or users: see `kar_aug.cache.texts.imported`.
 
         Args:
-            path: Parquet or CSV, with item_id or user_id and a column of texts.
+            path: Parquet or CSV, with item_id or user_id, or what [data] columns calls it, and a column of texts.
             text: that column.
             author: who wrote them, as reports say; the file's name if None.
         """
         known = {entity: self._workspace.data.tables.ids(entity) for entity in ENTITIES}
+        columns = self._workspace.config.data.columns
+        names = {e: theirs for e in ENTITIES if (theirs := their_names(columns, f"{e}s").get(f"{e}_id")) is not None}
         with self._open() as cache:
-            done = import_texts(Path(path), cache, known, text=text, author=author)
+            done = import_texts(Path(path), cache, known, text=text, author=author, called=names)
             forget_again(self._workspace, cache)
             return done
 
@@ -206,7 +210,7 @@ class Verified:
     def counts(self) -> dict[str, int]:
         """Flags of each kind."""
         counted = Counter(flag.kind for flag in self.flags)
-        return {kind: counted[kind] for kind in KINDS}
+        return {kind: counted[kind] for kind in FLAGS}
 
     @property
     def frame(self) -> pd.DataFrame:

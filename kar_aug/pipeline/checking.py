@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -17,9 +19,10 @@ from kar_aug.data.split import PARTS, distinct, is_sample
 from kar_aug.data.tables import Tables
 from kar_aug.data.times import seconds
 from kar_aug.errors import KarError
+from kar_aug.generate import Estimate
 from kar_aug.inspect.inputs import DataView
 from kar_aug.pipeline.coding import is_coded, stores_to_code
-from kar_aug.pipeline.generation import DryRun, Job, dry_run
+from kar_aug.pipeline.generation import Job, dry_run
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.pipeline.workspace.data import Data
 
@@ -27,6 +30,7 @@ FAULT, WARNING = "fault", "warning"
 _FEW = 0.5  # share of ids of the log that are in the table about them
 _MANY = 12  # trainings: more take hours on a small machine
 _CLASHES = 0.01  # share of rows that stand beside one that says the opposite
+_RENDERED = 2_000  # prompts of users, and of items, by which all are estimated: of more, rendering takes minutes
 _CLIENTS = {"openai:": "openai", "model2vec:": "model2vec", "openvino:": "openvino", "transformers:": "transformers"}
 
 
@@ -188,18 +192,17 @@ def _asked(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]
     """What the language model is asked, and for how much."""
     model, asking = workspace.config.generate, workspace.asking
     yield from _unshown(workspace)
-    done = dry_run(Job(workspace))
+    done = _Estimate(workspace)
     whom = {e: f"blocks of {e}s' histories" if workspace.paths.in_versions(e) else f"{e}s" for e in ENTITIES}
     about = " and ".join(f"{asking.count(entity):,} {whom[entity]}" for entity in ENTITIES)
-    known = f", {done.estimate.found.cached:,} answered or equal to others" if done.estimate.found.cached else ""
+    known = f", {done.known:,} answered or equal to others" if done.known else ""
     steps.append(
-        (
-            "ask",
-            f"{model.model} about {about}{known}: {done.estimate.questions:,} requests, {_price(model.base_url, done)}",
-        )
+        ("ask", f"{model.model} about {about}{known}: {done.questions:,} requests, {_price(model.base_url, done)}")
     )
-    if done.without_events:
-        steps.append(("", f"not about {done.without_events:,} items without any event ([prompts] whole_catalogue)"))
+    if done.is_of_some:
+        steps.append(("", f"estimated by {done.rendered:,} of the prompts; kar-aug generate --dry-run counts all"))
+    if asking.without_events:
+        steps.append(("", f"not about {asking.without_events:,} items without any event ([prompts] whole_catalogue)"))
     with workspace.paths.open_cache(reading=True) as cache:
         texts = {entity: cache.count_linked(workspace.paths.knowledge(entity)) for entity in ENTITIES}
     if any(texts.values()) and not all(texts.values()):
@@ -210,17 +213,56 @@ def _asked(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]
             f'"{there}" in place of "both"',
         )
     needs_key = model.base_url != LOCAL and not model.api_key_file and not os.environ.get(model.api_key_env)
-    if needs_key and done.estimate.questions:
+    if needs_key and done.questions:
         yield Trap(WARNING, f"generate needs a key for {model.model}: set {model.api_key_env}")
-    yield from _without(("openai",) if done.estimate.questions else (), "generate", "offline")
+    yield from _without(("openai",) if done.questions else (), "generate", "offline")
 
 
-def _price(base_url: str | None, done: DryRun) -> str:
-    found = done.estimate
-    tokens = f"{(found.prompt_tokens + found.most_completion_tokens) / 1e3:,.0f} thousand tokens at most"
+class _Estimate:
+    """What a dry run would count, told from some of the users and items where there are many: every so many-th in the
+    order in which they are asked about, from the longest history, or the most popular item, to the last.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._found: list[tuple[float, Estimate]] = []
+        for entity in ENTITIES:
+            count = workspace.asking.count(entity)
+            one_by_one = not workspace.paths.in_versions(entity) and not workspace.paths.groups(entity)
+            every = max(1, count // _RENDERED) if one_by_one else 1
+            done = dry_run(Job(workspace, (entity,), every=every))
+            self._found.append((count / math.ceil(count / every) if every > 1 else 1, done.estimate))
+        self.is_of_some = any(weight > 1 for weight, _ in self._found)
+        self.rendered = sum(found.found.total for _, found in self._found)
+
+    def _sum(self, count: Callable[[Estimate], float | None]) -> float | None:
+        counts = [(weight, count(found)) for weight, found in self._found]
+        return None if any(each is None for _, each in counts) else sum(weight * (each or 0) for weight, each in counts)
+
+    @cached_property
+    def known(self) -> int:
+        """Prompts that are answered, or equal to others."""
+        return round(self._sum(lambda found: found.found.cached) or 0)
+
+    @cached_property
+    def questions(self) -> int:
+        """Requests to be sent."""
+        return round(self._sum(lambda found: found.questions) or 0)
+
+    @cached_property
+    def tokens(self) -> float:
+        """Asked, and answered at most."""
+        return self._sum(lambda found: found.prompt_tokens + found.most_completion_tokens) or 0
+
+    def cost(self, *, likely: bool = False) -> float | None:
+        """As `Estimate.cost`."""
+        return self._sum(lambda found: found.cost(likely=likely))
+
+
+def _price(base_url: str | None, done: _Estimate) -> str:
+    tokens = f"{done.tokens / 1e3:,.0f} thousand tokens at most"
     if base_url == LOCAL:
         return f"{tokens}, on this machine"
-    most, likely = found.cost(), found.cost(likely=True)
+    most, likely = done.cost(), done.cost(likely=True)
     if most is None:
         return f"{tokens}, whose price is not known ([generate] prices)"
     return f"{tokens}, ${most:,.2f} at most" + (f", likely ${likely:,.2f}" if likely is not None else "")

@@ -23,7 +23,7 @@ from kar_aug._helpers.tensorflow import choose_keras
 from kar_aug.audit.similarity import cosine, jaccard, serp, snsr, snsv, words
 from kar_aug.cache import TextCache, VectorStore
 from kar_aug.cache.vectors.reduction import reduced
-from kar_aug.config import LanguageModel
+from kar_aug.config import AUDITED_USERS, LanguageModel
 from kar_aug.errors import ConfigError, GenerationError, MissingDependencyError, StoreError
 from kar_aug.generate import estimate, question_key
 from kar_aug.generate import generate as run_generate
@@ -38,7 +38,6 @@ from kar_aug.prompts.entities import users_with_history
 
 FILE = "fairness.json"
 KNOWLEDGE = "audit"  # the kind, of these questions: their answers are nobody's knowledge
-USERS = 50
 MEASURES = ("jaccard", "serp", "cosine")
 COLUMNS = (
     "attribute", "value", "users", "words in common", "words, first ones most", "vectors' cosine", "predictions"
@@ -158,7 +157,7 @@ class Fairness:
 
 
 def audit_fairness(
-    workspace: Workspace, attributes: Sequence[str], watch: Watch = SILENT, *, users: int = USERS
+    workspace: Workspace, attributes: Sequence[str], watch: Watch = SILENT, *, users: int = AUDITED_USERS
 ) -> Fairness:
     """Ask, encode and compare; what was asked before is not again. Where a model was trained with knowledge of users,
     it predicts by each of the texts. Where no prompt shows any of the attributes, that is the result: nothing is asked,
@@ -202,7 +201,9 @@ def audit_fairness(
     return done
 
 
-def dry_run(workspace: Workspace, attributes: Sequence[str], *, users: int = USERS) -> tuple[DryRun, Mapping[str, int]]:
+def dry_run(
+    workspace: Workspace, attributes: Sequence[str], *, users: int = AUDITED_USERS
+) -> tuple[DryRun, Mapping[str, int]]:
     """What that would ask and cost; and how many prompts show each attribute. Nothing is sent."""
     variants, job = _Variants(workspace, attributes, users), Job(workspace)
     with workspace.paths.open_cache(reading=True) as cache:
@@ -219,6 +220,8 @@ class _Variants:
                 'A fairness audit asks about whole histories, and [prompts] selection = "blocks" shows no attribute: '
                 "nothing could move."
             )
+        if not attributes:
+            raise ConfigError("A fairness audit needs to know of which attributes, columns of the users: gender,age")
         self._workspace = workspace
         table = workspace.asking.tables.users
         for name in attributes:

@@ -39,12 +39,14 @@ class Job:
         entities: "user", "item" or both.
         shard: (2, 8) is the second of eight shares, each of other users and items.
         retry_failed: ask again what was rejected, refused or answered with nothing.
+        every: of so many users, or items, one: to estimate by.
     """
 
     workspace: Workspace
     entities: tuple[str, ...] = ENTITIES
     shard: tuple[int, int] = (1, 1)
     retry_failed: bool = False
+    every: int = 1
 
     def __post_init__(self) -> None:
         number, shards = self.shard
@@ -59,7 +61,9 @@ class Job:
     def prompts(self, summaries: StoredSummaries) -> Iterator[Prompt]:
         """All prompts, as a stream; those that show summaries as far as there are such."""
         number, shards = self.shard
-        streams = (self.workspace.asking.prompts(entity, answers=summaries) for entity in self.entities)
+        streams = (
+            self.workspace.asking.prompts(entity, answers=summaries, every=self.every) for entity in self.entities
+        )
         for prompt in chain.from_iterable(streams):
             if shards == 1 or zlib.crc32(owner(prompt).encode()) % shards == number - 1:
                 yield prompt

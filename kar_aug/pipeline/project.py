@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from kar_aug._helpers.formats import FORMATS, SAVED_MODEL
+from kar_aug._helpers.formats import FORMATS, SAVED_MODEL, VECTORS
 from kar_aug.audit import Audit
 from kar_aug.audit import audit as run_audit
-from kar_aug.config import Config
+from kar_aug.config import AUDITED_USERS, Config
 from kar_aug.errors import ConfigError
 from kar_aug.generate.jsonl import MOST_REQUESTS
 from kar_aug.inspect import Inspection
@@ -308,7 +308,7 @@ class Project:
         """Look for leaks: anything by which knowledge or features know what a comparison tests on."""
         return run_audit(self.workspace)
 
-    def audit_fairness(self, attributes: Sequence[str], *, users: int = fairness.USERS) -> Fairness:
+    def audit_fairness(self, attributes: Sequence[str], *, users: int = AUDITED_USERS) -> Fairness:
         """Ask about some users with and without sensitive attributes, by the same histories; how far texts, vectors
         and, where a model was trained, predictions move. Answers go into the cache, and count in the budget, like all
         others.
@@ -416,8 +416,8 @@ class Project:
     def _experts(
         self, what: str, backbone: str | None, arm: str | None, seed: int
     ) -> tuple[str, int, str | None] | None:
-        if what not in vectors.KINDS:
-            raise ValueError(f"`what` must be one of {vectors.KINDS}. Received: {what!r}")
+        if what not in VECTORS:
+            raise ValueError(f"`what` must be one of {VECTORS}. Received: {what!r}")
         return None if what == "raw" else (backbone or self.config.compare.backbones[0], seed, arm)
 
     def view(self, path: Path | str = "answers.html", *, prompts: bool = True) -> View:

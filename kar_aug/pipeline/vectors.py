@@ -12,8 +12,6 @@ from kar_aug.pipeline.comparing import with_what_is_known
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.pipeline.workspace.passed_on import VECTORS, note
 
-KINDS = ("raw", "augmented")
-
 
 def export_vectors(
     workspace: Workspace, entity: str, where: Path | str, *, augmented_by: tuple[str, int, str | None] | None,

@@ -105,6 +105,7 @@ def _import_all() -> None:
     import kar_aug.cli
     import kar_aug.compare
     import kar_aug.models
+    import kar_aug.pipeline.project
     import kar_aug.report  # noqa: F401
 
 

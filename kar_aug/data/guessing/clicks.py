@@ -13,7 +13,19 @@ import pandas as pd
 
 from kar_aug.data.guessing.guesses import Guessed
 from kar_aug.data.guessing.seen import Seen, shown
-from kar_aug.data.guessing.words import AGGREGATES, LABELS, NO, OUTCOMES, RATINGS, TYPES, WANTED, YES, says, words
+from kar_aug.data.guessing.words import (
+    AGGREGATES,
+    COMPLETIONS,
+    LABELS,
+    NO,
+    OUTCOMES,
+    RATINGS,
+    TYPES,
+    WANTED,
+    YES,
+    says,
+    words,
+)
 
 NEGATIVES = 4
 _MOST_KINDS = 12
@@ -65,6 +77,8 @@ def clicks(columns: Mapping[str, Seen], keys: set[str]) -> Clicks:
     label = _first(others, LABELS, _is_label)
     rating = _first(others, RATINGS, _is_rating)
     kind = _first(others, TYPES, _is_kind)
+    if label is rating is kind is None:
+        label = _first(others, COMPLETIONS, _is_label)
     if label is not None:
         found = _by_label(others[label], rating)
     elif rating is not None and not (kind is not None and others[rating].missing):

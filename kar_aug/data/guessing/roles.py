@@ -131,7 +131,8 @@ class Roles:
 
 
 def found_files(paths: Sequence[Path]) -> list[Path]:
-    """The files that are read, of these, and of the folders among them; a folder of Parquet files is one table.
+    """The files that are read, of these, and of the folders among them. A folder of Parquet files is one table where it
+    lies in another, or where they all have the same columns.
 
     Raises:
         DataError: There is none.
@@ -145,6 +146,9 @@ def found_files(paths: Sequence[Path]) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     inside = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
+    if len(inside) > 1 and all(path.is_file() and path.suffix.lower() == ".parquet" for path in inside):
+        columns = {frozenset(read_head(path, 1).columns) for path in inside}
+        return [folder] if len(columns) == 1 else inside
     parts = [path for path in inside if path.is_dir() and any(path.rglob("*.parquet"))]
     return [path for path in inside if path in parts or (path.is_file() and is_table(path.name))]
 

@@ -43,6 +43,8 @@ LABELS = {
     "label", "click", "clicked", "clicks", "target", "converted", "conversion", "purchased", "bought", "liked",
     "applied", "booked", "ordered", "installed", "subscribed", "accepted", "hired", "borrowed", "enrolled",
 }  # fmt: skip
+# Of 0 and 1 that somebody stayed to the end: what a click is where nothing else says it.
+COMPLETIONS = {"completed", "completion", "finished", "finish"}
 YES = {"yes", "y", "true", "t", "ja", "oui", "si", "sí", "sim"}
 NO = {"no", "n", "false", "f", "nein", "nee", "nej", "non", "não"}
 RATINGS = {"rating", "ratings", "stars", "star", "score", "overall", "grade"}
@@ -52,12 +54,16 @@ TYPES = {
 }  # fmt: skip
 # Kinds of events, each line wanted more than the next.
 WANTED = (
-    ("purchase", "purchased", "buy", "bought", "order", "transaction", "checkout", "conversion", "sale"),
-    ("cart", "addtocart", "add_to_cart", "add-to-cart", "basket", "add_to_basket"),
-    ("like", "favorite", "favourite", "fav", "share", "save", "follow", "bookmark"),
+    (
+        "purchase", "purchased", "buy", "bought", "order", "transaction", "checkout", "conversion", "sale", "hire",
+        "hired", "book", "booked", "booking", "borrow", "borrowed", "enroll", "enrolled", "enrol",
+        "subscribe", "subscribed", "donate", "donated",
+    ),
+    ("cart", "addtocart", "add_to_cart", "add-to-cart", "basket", "add_to_basket", "apply", "applied", "application"),
+    ("like", "favorite", "favourite", "fav", "share", "save", "follow", "bookmark", "complete", "completed", "finish"),
     ("click", "play", "watch", "read", "open", "listen", "install"),
     ("view", "pv", "impression", "show", "pageview", "detail_view", "detail"),
-)
+)  # fmt: skip
 GROUPS = {"impression", "request", "query", "search", "slate", "pageview", "display"}
 SHOWN = {"inview", "shown", "displayed", "candidates", "impression", "impressions", "exposed", "clicked"}
 CLICKED = {"clicked", "clicks"}

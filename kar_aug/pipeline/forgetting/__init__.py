@@ -119,7 +119,7 @@ def _questions(
     be theirs.
     """
     keys = set().union(*(search.taken.keys for search in searches))
-    found = [search for search in searches if search.exists]
+    found = [search for search in searches if search.may_exist]
     sent = [each for each in passed_on(workspace.config.work) if each.what == REQUESTS] if found else []
     if not sent:
         return keys
@@ -180,7 +180,9 @@ class _Search:
         self.prepared, known = trained.prepared_with(self.work, self.whom)
         others = trained.data_of_trainings(self.work) - set(known)
         found = bool(self.taken.found or self.stores or self.codes or self.prepared or listed.among(entity, ids))
-        self.exists = found or self._in_tables()  # an id that was mistyped takes nothing with it
+        in_tables = self._in_tables()
+        self.exists = found or bool(in_tables)  # an id that was mistyped takes nothing with it
+        self.may_exist = self.exists or in_tables is None
         # Of what was trained on data that are not there any more nobody can tell whether they were in.
         if not self.exists:
             others = set()
@@ -284,11 +286,12 @@ class _Search:
 
     def _requests(self, path: Path, *, dry_run: bool) -> int:
         """Requests that were exported, and how many of them go. They say whose they are by the keys of their answers: a
-        file with some that nobody has answered yet goes whole, and `generate --export-jsonl` writes it again.
+        file with some that nobody has answered yet goes whole, and `generate --export-jsonl` writes it again. So it
+        does where the tables that would know a mistyped id cannot be read.
         """
         asked = keys_of_requests(path)
         answered = set() if self.cache is None else set(self.cache.answered(asked))
-        if not self.exists or set(asked) <= answered | set(self.taken.keys):
+        if not self.may_exist or set(asked) <= answered | set(self.taken.keys):
             return without_lines(path, self.whom, self.taken.keys, dry_run=dry_run)
         if not dry_run:
             path.unlink()
@@ -331,11 +334,12 @@ class _Search:
             return []
         return [*self.whom.ids]
 
-    def _in_tables(self) -> bool:
+    def _in_tables(self) -> bool | None:
+        """Whether one of them is; None where the tables cannot be read."""
         try:
             return not set(self.whom.ids).isdisjoint(self.workspace.data.all_tables().ids(self.whom.entity))
         except (KarError, OSError):
-            return False
+            return None
 
 
 def _open(workspace: Workspace, stack: ExitStack) -> TextCache | None:

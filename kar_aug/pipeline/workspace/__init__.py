@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from kar_aug.cache import TextCache
-from kar_aug.config import Config
+from kar_aug.config import ENTITIES, Config
 from kar_aug.data import Tables
 from kar_aug.data.samples import Samples
 from kar_aug.pipeline.workspace.asking import Asking
 from kar_aug.pipeline.workspace.data import Data
-from kar_aug.pipeline.workspace.paths import ENTITIES, Paths
+from kar_aug.pipeline.workspace.paths import Paths
 
 __all__ = ["ENTITIES", "Asking", "Data", "Paths", "Workspace"]
 

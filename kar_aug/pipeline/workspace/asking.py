@@ -82,36 +82,38 @@ class Asking:
         everyone: bool = False,
         scenario: Scenario | None = None,
         answers: Answers | None = None,
+        every: int = 1,
     ) -> Iterator[Prompt]:
         """The prompts of users, or items, then of their groups. Unless `everyone` is asked for, limited as the config
         says, and of those users only that have samples: under "temporal" others have a history that nothing would be
-        learnt from. By another scenario than the config's if one is given: its own question, and no groups.
+        learnt from. By another scenario than the config's if one is given: its own question, and no groups. `every` is
+        of how many users, or items, one is shown, where they are asked about one by one.
 
         Where long histories are summarised, the questions about their parts come before their user's, which waits for
         `answers` to them: those in the text cache, if none are given.
         """
-        prompts = self._prompts(entity, everyone, scenario, answers)
+        prompts = self._prompts(entity, everyone, scenario, answers, every)
         if not self.paths.config.prompts.leave_out:
             yield from prompts
         for prompt in prompts:
             yield replace(prompt, version=self.version(prompt.version))
 
     def _prompts(
-        self, entity: str, everyone: bool, scenario: Scenario | None, answers: Answers | None
+        self, entity: str, everyone: bool, scenario: Scenario | None, answers: Answers | None, every: int
     ) -> Iterator[Prompt]:
         with ExitStack() as stack:
             if answers is None and self._asks_for_summaries(entity):
                 answers = StoredSummaries(
                     stack.enter_context(self.paths.open_cache(reading=True)), self.paths.config.generate
                 )
-            yield from self._own_prompts(entity, everyone, scenario, answers)
+            yield from self._own_prompts(entity, everyone, scenario, answers, every)
         clusters, count = self.clusters(entity), self.paths.groups(entity)
         if scenario is None and clusters is not None and count is not None:
             recipe = self.paths.recipes[entity]
             yield from cluster_prompts(self.scenario, self.tables, self.data.split, clusters, recipe, count)
 
     def _own_prompts(
-        self, entity: str, everyone: bool, scenario: Scenario | None, answers: Answers | None
+        self, entity: str, everyone: bool, scenario: Scenario | None, answers: Answers | None, every: int
     ) -> Iterator[Prompt]:
         limits, recipe = self.paths.config.prompts, self.paths.recipes[entity]
         tables, split = self.tables, self.data.split
@@ -134,7 +136,7 @@ class Asking:
         if entity == "item":
             most = None if everyone else limits.max_items
             whole = everyone or limits.whole_catalogue
-            return item_prompts(scenario, tables, split, limit=most, recipe=recipe, whole_catalogue=whole)
+            return item_prompts(scenario, tables, split, limit=most, recipe=recipe, whole_catalogue=whole, every=every)
         vectors, vectors_version = self._item_vectors() if needs_vectors(limits.selection) else (None, "")
         return user_prompts(
             scenario,
@@ -149,6 +151,7 @@ class Asking:
             vectors_version=vectors_version,
             answers=answers,
             room=self.data.room,
+            every=every,
         )
 
     def _users_of_blocks(self, everyone: bool = False) -> list[int | str]:

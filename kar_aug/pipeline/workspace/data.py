@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from kar_aug.cache import Status
+from kar_aug.config import ENTITIES
 from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.data.building import build_samples
 from kar_aug.data.contradictions import without_contradictions
@@ -34,7 +35,7 @@ from kar_aug.errors import DataError
 from kar_aug.generate.intake import accepted
 from kar_aug.pipeline.workspace.attributes import add_attributes, answers_fingerprint
 from kar_aug.pipeline.workspace.forgotten import ForgottenIds
-from kar_aug.pipeline.workspace.paths import ENTITIES, Paths
+from kar_aug.pipeline.workspace.paths import Paths
 from kar_aug.pipeline.workspace.preparing import folder_of, made_of, prepared_samples
 from kar_aug.prompts import Recipe
 

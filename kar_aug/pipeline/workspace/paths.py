@@ -12,14 +12,13 @@ from functools import cached_property
 from pathlib import Path
 
 from kar_aug.cache import TextCache, VectorStore
-from kar_aug.config import Config
+from kar_aug.config import ENTITIES, Config
 from kar_aug.generate.judging import judge_older
 from kar_aug.pipeline.workspace.groups import collective_knowledge
 from kar_aug.prompts import Recipe
 from kar_aug.prompts.histories.blocks import BLOCKS, blocks_knowledge
 
 _log = logging.getLogger("kar_aug")
-ENTITIES = ("user", "item")
 ENGINES = "engines"  # of the workdir: rows of runs by `kar_aug.engines`, gone with them
 
 
