@@ -121,9 +121,13 @@ class Storm(NamedTuple):
 
 
 def storm(engine: str, victim: str, kills: int, rows: int) -> Storm:
-    """Kill workers, drivers or raylets of runs on one project until so many are dead; then let one run finish."""
+    """Kill workers, drivers or raylets of runs on one project until so many are dead, or all is answered; then let one
+    run finish.
+    """
     faulty, started, dead = Faulty(0.02), time.monotonic(), 0
-    with tempfile.TemporaryDirectory() as name, ChatServer(faulty, latency=0.1) as server:
+    # Ray's workers notice only after seconds that their raylet is gone, and ask meanwhile.
+    latency = 0.5 if victim == "raylet" else 0.1
+    with tempfile.TemporaryDirectory() as name, ChatServer(faulty, latency=latency) as server:
         there = project(Path(name), rows, server.base_url)
         while dead < kills:
             run = _run(Path(name), engine)
@@ -135,7 +139,7 @@ def storm(engine: str, victim: str, kills: int, rows: int) -> Storm:
                     asked = len(server.requests)
                     if victim != "worker":
                         break
-            if victim == "worker":
+            if victim == "worker" or run.returncode == 0:
                 break
             _end(run)
         if victim == "worker":
