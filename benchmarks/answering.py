@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from kar_aug.testing import completion
 
@@ -104,6 +106,20 @@ async def _serve(latency: float, faults: float) -> None:
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     print(counts, flush=True)
+
+
+@contextlib.contextmanager
+def served(latency: float, faults: float) -> Iterator[tuple[str, dict[str, int]]]:
+    """The URL of a server in a process of its own, and what it counted, once the block has ended."""
+    server = subprocess.Popen(
+        [sys.executable, __file__,
+         "--latency", str(latency), "--faults", str(faults)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stdout is not None
+    counted: dict[str, int] = {}
+    yield server.stdout.readline().strip(), counted
+    counted.update(json.loads(server.communicate()[0]))
 
 
 def main() -> None:

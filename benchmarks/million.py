@@ -7,7 +7,8 @@
 `ask` sets `kar-aug generate --engine ray` beside `kar-aug generate`, by CPU seconds of each kind of process, and prints
 how their memory grows, what was lost and what was paid for twice. The server (`answering.py`) has latency and faults.
 `skip` fills a cache and passes all of it by. `encode` compares the stores of one process and of Ray, byte for byte.
-All can be interrupted and go on with `--folder`. Exit code 1 where a promise was not kept.
+With the same `--folder`, `ask` goes on where it was stopped, and `skip` has its cache. Exit code 1 where a promise was
+not kept.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import resource
 import shutil
 import sqlite3
@@ -26,15 +26,16 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from answering import served
 from rich.console import Console
 from rich.table import Table
-from scale import MODEL, _blocks, asking, cpu, fill, project, prompts
+from scale import MODEL, asking, cpu, fill, project, prompts
 
 from kar_aug import Project, VectorStore
+from kar_aug._helpers.batched import batched
 from kar_aug.arrow import prompt_batch
 from kar_aug.config import LanguageModel
 from kar_aug.generate.questions import Question
@@ -113,20 +114,6 @@ def metered(command: list[str], log: Path) -> tuple[Meter, float, int]:
 # Asking
 
 
-@contextlib.contextmanager
-def served(latency: float, faults: float) -> Iterator[tuple[str, dict[str, int]]]:
-    """The URL of a server in a process of its own, and what it counted, once the block has ended."""
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("answering.py")),
-         "--latency", str(latency), "--faults", str(faults)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert server.stdout is not None
-    counted: dict[str, int] = {}
-    yield server.stdout.readline().strip(), counted
-    counted.update(json.loads(server.communicate()[0]))
-
-
 class Asked(NamedTuple):
     """What a run of `generate` came to."""
 
@@ -146,11 +133,9 @@ class Asked(NamedTuple):
 def asked(way: str, folder: Path, rows: int, latency: float, faults: float, *more: str) -> Asked:
     """Prompts of so many users, asked by a command of its own."""
     with served(latency, faults) as (url, counted):
-        there = project(folder, rows, url)
-        settings = folder / "kar.toml"
-        text = re.sub(r"concurrency = \d+", f"concurrency = {IN_FLIGHT}", settings.read_text())
-        settings.write_text(text.replace("timeout = 5", "timeout = 60"))  # no answer is given up on a busy machine
-        command = ["-c", str(settings), "generate", "--only", "user", *more]
+        # A minute, so that no answer is given up on a busy machine.
+        there = project(folder, rows, url, concurrency=IN_FLIGHT, timeout=60)
+        command = ["-c", str(folder / "kar.toml"), "generate", "--only", "user", *more]
         meter, clock, code = metered(command, folder / "log")
         counts = there.cache.stats().counts
         lost = rows - counts["ok"]
@@ -165,7 +150,7 @@ def ask(folder: Path, rows: int, latency: float, faults: float) -> bool:
     _show(one, one)
     ray = asked("Ray, 2 workers", folder / "ray", rows, latency, faults, "--engine", "ray", "--workers", "2")
     _show(ray, one)
-    return ray.rate("workers", "driver") >= 0.9 * one.rate() and not ray.twice
+    return ray.rate("workers", "driver") >= 0.9 * one.rate() and not ray.lost and not ray.twice
 
 
 def _show(done: Asked, one: Asked) -> None:
@@ -204,7 +189,7 @@ def skip(folder: Path, rows: int) -> bool:
     for tenth in range(1, 11):
         began = time.monotonic()
         spent.append(0.0)
-        for some in _blocks(itertools.islice(asked_about, rows // 10), 1024):
+        for some in batched(itertools.islice(asked_about, rows // 10), 1024):
             batch = prompt_batch(some)
             spent[-1] += cpu(lambda batch=batch: _all_there(ask(batch)))[0]
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -237,7 +222,7 @@ def multiplied(path: Path, rows: int) -> None:
             connection.execute(f"CREATE TEMP TABLE one_{name} AS SELECT * FROM {name}")
             connection.execute(f"DELETE FROM {name}")
             copies.append((f"INSERT INTO {name} SELECT {values} FROM one_{name}", order))
-        for some in _blocks(prompts(rows), 100_000):
+        for some in batched(prompts(rows), 100_000):
             found = [
                 {"key": Question.of(model, prompt).key, "entity_id": str(prompt.entity_id),
                  "messages": json.dumps(list(prompt.messages))}

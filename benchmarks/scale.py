@@ -34,10 +34,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from answering import served
 from rich.console import Console
 from rich.table import Table
 
 from kar_aug import Project, VectorStore
+from kar_aug._helpers.batched import batched
 from kar_aug.arrow import Ask, Render, prompt_batch
 from kar_aug.arrow.rows import rows_of
 from kar_aug.cache import Answer, Link, TextCache
@@ -62,7 +64,9 @@ console = Console(width=140)
 # What is asked
 
 
-def project(folder: Path, users: int, url: str = "http://127.0.0.1:9/v1", cache: str = "answers.sqlite") -> Project:
+def project(
+    folder: Path, users: int, url: str = "http://127.0.0.1:9/v1", *, concurrency: int = IN_FLIGHT, timeout: int = 5
+) -> Project:
     """So many users with ten events each, of a catalogue of a thousand."""
     folder.mkdir(parents=True, exist_ok=True)
     random_ = np.random.default_rng(0)
@@ -75,8 +79,8 @@ def project(folder: Path, users: int, url: str = "http://127.0.0.1:9/v1", cache:
     items.assign(genres="Drama").to_parquet(folder / "items.parquet")
     (folder / "kar.toml").write_text(
         '[data]\ninteractions = "interactions.parquet"\nitems = "items.parquet"\n'
-        f'[generate]\nmodel = "{MODEL}"\nbase_url = "{url}"\nmax_tokens = 3\nconcurrency = {IN_FLIGHT}\n'
-        f'timeout = 5\ncache = "{cache}"\n'
+        f'[generate]\nmodel = "{MODEL}"\nbase_url = "{url}"\nmax_tokens = 3\nconcurrency = {concurrency}\n'
+        f'timeout = {timeout}\ncache = "answers.sqlite"\n[compare]\ncontrols = []\n'
     )
     return Project.open(folder / "kar.toml")
 
@@ -278,7 +282,7 @@ def fill(path: Path, count: int) -> None:
     """A cache in which so many prompts are answered."""
     model = LanguageModel(MODEL)
     with TextCache(path) as cache:
-        for some in _blocks(prompts(count), 1000):
+        for some in batched(prompts(count), 1000):
             pairs = []
             for prompt in some:
                 question = Question.of(model, prompt)
@@ -300,16 +304,16 @@ def rates(rows: int) -> None:
 
 
 def _of_one_process(rows: int) -> float:
-    with tempfile.TemporaryDirectory() as name, _served() as url, TextCache(f"{name}/a.sqlite") as cache:
+    with tempfile.TemporaryDirectory() as name, served(0.02, 0.0) as (url, _), TextCache(f"{name}/a.sqlite") as cache:
         model = LanguageModel(MODEL, url, max_tokens=3, concurrency=IN_FLIGHT)
         generate(_warm(), cache, model)
         return rows / cpu(lambda: generate(prompts(rows), cache, model))[0]
 
 
 def _of_batches(rows: int) -> float:
-    with tempfile.TemporaryDirectory() as name, _served() as url:
+    with tempfile.TemporaryDirectory() as name, served(0.02, 0.0) as (url, _):
         ask = asking(Path(name) / "a.sqlite", base_url=url, max_tokens=3, concurrency=IN_FLIGHT)
-        batches = [prompt_batch(some) for some in _blocks(prompts(rows), 1024)]
+        batches = [prompt_batch(some) for some in batched(prompts(rows), 1024)]
         ask(prompt_batch(_warm()))
         return rows / cpu(lambda: [ask(batch) for batch in batches])[0]
 
@@ -322,27 +326,6 @@ def asking(cache: Path, **model: Any) -> Ask:
 
 def _warm() -> list[Prompt]:
     return [Prompt("user", "warm", ({"role": "user", "content": "warm"},), "v1")]
-
-
-def _blocks(rows: Iterator[Prompt], size: int) -> Iterator[list[Prompt]]:
-    while some := list(itertools.islice(rows, size)):
-        yield some
-
-
-@contextlib.contextmanager
-def _served() -> Iterator[str]:
-    """The server in a process of its own, so that its CPU seconds are not the job's."""
-    program = (
-        "import sys; from kar_aug.testing import ChatServer, completion\n"
-        "with ChatServer(lambda s, r, n: (200, {}, completion('Likes.', model=r['model'])), 0.02) as server:\n"
-        "    print(server.base_url, flush=True); sys.stdin.read()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    yield process.stdout.readline().strip()
-    process.communicate()
 
 
 def growth(sizes: Sequence[int]) -> bool:
@@ -385,7 +368,7 @@ def _stages(folder: Path, size: int) -> Iterator[tuple[str, float, int]]:
     answers = folder / "filled.sqlite"
     fill(answers, size)
     ask = asking(answers)
-    asked = [prompt_batch(some) for some in _blocks(prompts(size), 1024)]
+    asked = [prompt_batch(some) for some in batched(prompts(size), 1024)]
     seconds, _ = cpu(lambda: [ask(batch) for batch in asked])
     yield "skip what is answered", seconds, answers.stat().st_size
     with TextCache(answers, reading=True) as cache:

@@ -20,6 +20,18 @@ def refuse(*args, **kwargs):
     raise AssertionError(f"a network call: {args}")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 """
+_SAYS_ITS_EXTRA = """
+import contextlib, io
+from kar_aug.__main__ import main
+sys.argv[1:] = {arguments}
+said = io.StringIO()
+try:
+    with contextlib.redirect_stderr(said):
+        main()
+except SystemExit as exit:
+    assert exit.code == 2
+assert said.getvalue() == "kar-aug: {package} is not installed. Install it with: pip install 'kar-aug[cli]'\\n", said
+"""
 ONLINE_PACKAGES = ["tensorflow", "tf_keras", "keras", "deepctr"]
 OFFLINE_PACKAGES = ["openai", "sentence_transformers", "torch", "transformers", "xllamacpp"]
 EXTRAS = ["click", "jinja2", "jsonschema", "pandas", "pyarrow", "rich", "sqlalchemy", "tomlkit", *OFFLINE_PACKAGES]
@@ -77,19 +89,7 @@ assert not heavy, heavy
 
 
 def test_a_command_that_runs_without_its_packages_says_which_extra_brings_them(tmp_path: Path) -> None:
-    code = """
-import contextlib, io
-from kar_aug.__main__ import main
-sys.argv[1:] = ["init"]
-said = io.StringIO()
-try:
-    with contextlib.redirect_stderr(said):
-        main()
-except SystemExit as exit:
-    assert exit.code == 2
-assert said.getvalue() == "kar-aug: pandas is not installed. Install it with: pip install 'kar-aug[cli]'\\n", said
-"""
-    run(code, ["pandas"], tmp_path)
+    run(_SAYS_ITS_EXTRA.format(arguments=["init"], package="pandas"), ["pandas"], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -193,18 +193,7 @@ assert next(iter(items.join(batches, "item_id", [None, "a", "b", "c"])))["item_i
 
 
 def test_the_command_without_its_packages_says_which_extra_brings_them() -> None:
-    code = """
-import contextlib, io
-from kar_aug.__main__ import main
-said = io.StringIO()
-try:
-    with contextlib.redirect_stderr(said):
-        main()
-except SystemExit as exit:
-    assert exit.code == 2
-assert said.getvalue() == "kar-aug: click is not installed. Install it with: pip install 'kar-aug[cli]'\\n", said
-"""
-    run(code, ["click"])
+    run(_SAYS_ITS_EXTRA.format(arguments=[], package="click"), ["click"])
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,8 @@ class Server:
         try:
             # The client's time-out starts again with every byte; a server that drips would hold a slot for ever.
             async with asyncio.timeout(self._model.timeout):
-                # `chat.completions.create` would look through every part of the messages for files to upload, and
-                # through all parameters for names to change: a quarter of what a request takes of the processor.
+                # `chat.completions.create` would look through every part of the messages for files to upload, which
+                # takes longer than all the rest, and through all parameters for names to change.
                 response = await self._client.post("/chat/completions", cast_to=httpx().Response, body=body)
                 return response.content, time.monotonic() - started
         except client_errors() as error:
