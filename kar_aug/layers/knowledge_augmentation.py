@@ -245,11 +245,13 @@ class KnowledgeAugmentation(keras.layers.Layer):
         known = np.flatnonzero(rows >= 0)
         table = np.empty((len(rows) + spare, self.width), np.float32)
         table[:] = values_of(source.default)
-        adapt = ops.compiled(lambda rows: self._adapted(name, ops.rows_at(vectors, rows)))
+        if source.adapt is None:
+            source.adapt = ops.compiled(lambda vectors, rows: self._adapted(name, ops.rows_at(vectors, rows)))
+        adapt = source.adapt
 
         def fill(start: int) -> None:
             places = known[start : start + batch_size]
-            table[places] = values_of(adapt(ops.convert_to_tensor(rows[places])))
+            table[places] = values_of(adapt(vectors, ops.convert_to_tensor(rows[places])))
 
         ops.for_each(fill, range(0, len(known), batch_size))
         return table
