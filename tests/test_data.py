@@ -214,6 +214,28 @@ def test_an_expression_reads_columns_and_no_variable_of_ours() -> None:
             where(frame, expression, "label")
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "event != 'skip'", "event not in ['skip']", "not (event == 'skip')", "~(event == 'skip')", "'skip' != event",
+        "event != 'skip' and dwell > 3", "kind != 'skip'", "not dwell < 3", "~(dwell < 3) | event == 'buy'",
+    ],
+)  # fmt: skip
+def test_of_what_is_missing_no_expression_is_true(expression: str) -> None:
+    """A row whose event nobody knows is no click because it is no skip."""
+    frame = pd.DataFrame({"event": ["skip", None, "play"], "dwell": [1, np.nan, 5.0]})
+    frame["kind"] = frame["event"].astype("category")
+    assert where(frame, expression, "label").tolist() == [False, False, True]
+
+
+def test_an_expression_may_ask_for_what_is_missing() -> None:
+    frame = pd.DataFrame({"event": ["skip", None, "play"], "dwell": [1, 2, np.nan]})
+    assert where(frame, "event.isna() or event == 'play'", "label").tolist() == [False, True, True]
+    assert where(frame, "not (event.notna() and event == 'skip')", "label").tolist() == [False, True, True]
+    assert where(frame, "event != 'skip' or dwell == 2", "label").tolist() == [False, True, True]
+    assert where(frame, "`event` == 'play'", "label").tolist() == [False, False, True]
+
+
 def test_a_rating_above_the_threshold_is_a_click_and_a_given_label_stays() -> None:
     rated = events(user_id=[1, 1, 1], rating=[3, 3.5, 4])
     assert split_interactions(rated)["label"].tolist() == [0, 1, 1]

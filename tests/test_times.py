@@ -118,11 +118,48 @@ def test_the_unit_of_numbers_is_said_once(caplog: pytest.LogCaptureFixture) -> N
 
 @pytest.mark.parametrize(
     "numbers",
-    [[0, 0], [1, 2], [20_230_132, 20_230_101], [20_231_301, 20_230_101], [874_724_710, 893_286_638], [9_000_000_000]],
-)
+    [
+        [0, 0], [1, 2], [*range(60_000)], [*range(110_101, 110_200)], [1_500_000.5, 2_000_000],
+        [874_724_710, 893_286_638], [9_000_000_000],
+    ],
+)  # fmt: skip
 def test_seconds_stay_the_numbers_that_they_are(numbers: list[int], caplog: pytest.LogCaptureFixture) -> None:
     column = pd.Series(numbers)
     assert times(column, PLACE) is column and not caplog.text
+
+
+@pytest.mark.parametrize("kind", [int, float, str])
+def test_dates_of_two_digits_a_year_are_dates_where_no_seconds_would_be_such(
+    kind: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of so many numbers in which no day is the 32nd and no month the 13th, none are seconds."""
+    days = pd.Series(pd.date_range("2008-12-20", periods=60)).sample(frac=1, random_state=0, ignore_index=True)
+    column = days.dt.strftime("%y%m%d").astype(int).map(kind)
+    assert times(column, PLACE).tolist() == days.tolist()
+    assert f"holds dates written as numbers: {int(column[0])} is {days[0]}." in caplog.text
+    assert times(column[:20], PLACE).map(int).tolist() == column[:20].map(int).tolist(), "may be seconds"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        (
+            [45_000, 45_321.75],
+            "holds 45000 to 45321.75, which are read as seconds since 1970: 45000 is 1970-01-01 12:30:00. If they are "
+            "a spreadsheet's days, that is 2023-03-15 00:00:00. Write ISO 8601",
+        ),
+        ([19_700], "If they are days since 1970, that is 2023-12-09 00:00:00."),
+        ([473_000, 473_999], "If they are hours since 1970, that is 2023-12-17 08:00:00."),
+        ([20_230_132, 20_230_101], "If they are minutes since 1970, that is 2008-06-18 16:52:00."),
+        ([1600, 1725], "holds 1600 to 1725: years? They are read as seconds since 1970."),
+    ],
+)
+def test_small_numbers_that_may_count_something_else_are_seconds_and_that_is_said(
+    numbers: list[float], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    column = pd.Series(numbers)
+    assert times(column, PLACE) is column
+    assert len(caplog.messages) == 1 and said in caplog.text
 
 
 @pytest.mark.parametrize(
