@@ -72,7 +72,12 @@ def test_a_wrong_interactions_table_is_one_clear_error(change: Change, message: 
         ("user", [2, 2], "users: user_id 2 stands in more than one row. Keep one row an id."),
         ("item", [1, None], "items: 'item_id' is empty in 1 rows, the first is row 1."),
         ("item", ["1", "2"], "items: item_id holds strings but interactions hold integers, so that no id would"),
-        ("user", [1.5, 2.0], "users: 'user_id' must hold integers or strings, all of one kind; it holds: floating."),
+        (
+            "user",
+            [1.5, 2.0],
+            "users: 'user_id' must hold integers or strings, all of one kind; it holds: floating. Row 0 holds 1.5.",
+        ),
+        ("user", [[1], [2]], "it holds: mixed. Row 0 holds [1]."),
     ],
 )
 def test_a_wrong_entity_table_is_one_clear_error(source: str, ids: list[Any] | None, message: str) -> None:

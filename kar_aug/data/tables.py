@@ -28,7 +28,7 @@ from kar_aug.data.place import Place, Table, first
 from kar_aug.data.reading import read_table
 from kar_aug.data.room import MEMORY, Room, different
 from kar_aug.data.shapes import candidates, items_of
-from kar_aug.data.times import times
+from kar_aug.data.times import say_what_else, times
 from kar_aug.data.types import numbers, plain, plain_column, take
 from kar_aug.errors import DataError
 
@@ -65,6 +65,7 @@ class Tables:
         value = "label" if "label" in self.interactions else "rating"
         for column in ("user_id", "item_id", "timestamp", *(("rating",) if value == "rating" else ())):
             _no_gaps(self.interactions, "interactions", column)
+        say_what_else(self.interactions["timestamp"], Table("interactions")["timestamp"])
         if "order" in self.interactions:
             _no_gaps(self.interactions, "interactions", "order")
         if value == "label":

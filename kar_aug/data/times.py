@@ -91,6 +91,27 @@ def is_written(texts: pd.Series) -> bool:
     return bool(texts.map(lambda text: bool(_YEAR_FIRST.match(text) or _YEAR_LAST.fullmatch(text))).all())
 
 
+def say_what_else(column: pd.Series, place: Place) -> None:
+    """Of times, as `times` gives them and none missing, that are seconds of 1970: what they may be, too, if that
+    is when logs are written.
+    """
+    if not pd.api.types.is_numeric_dtype(column):
+        return
+    low, high, one = float(column.min()), float(column.max()), float(column.iloc[0])
+    early, late = _OF_A_LOG
+    for what, (first_one, size) in _COUNTS.items():
+        if early <= (low + first_one) * size and (high + first_one) * size < late:
+            other = pd.Timestamp((one + first_one) * size, unit="s").round("s")
+            _log.warning(
+                "%s holds %s to %s, which are read as seconds since 1970: %s is %s. If they are %s, that is %s. %s",
+                place, f"{low:.10g}", f"{high:.10g}", f"{one:.10g}",
+                pd.Timestamp(one, unit="s").round("s"), what, other, _REMEDY,
+            )  # fmt: skip
+            return
+    if _OLD_YEARS[0] <= low and high < _OLD_YEARS[1]:
+        _log.warning("%s holds %d to %d: years? They are read as seconds since 1970. %s", place, low, high, _REMEDY)
+
+
 def seconds(timestamp: pd.Series) -> npt.NDArray[np.float64]:
     """Times, of either kind that is kept, in seconds since 1970; NaN where they are missing."""
     if not pd.api.types.is_datetime64_any_dtype(timestamp):
@@ -113,7 +134,6 @@ def _of_numbers(column: pd.Series, place: Place, room: Room) -> pd.Series:
     if dates is not None:
         _log.warning("%s holds dates written as numbers: %d is %s.", place, there.iloc[0], dates.iloc[0])
         return spread(dates, column)
-    _say_what_else(there, place)
     digits = len(str(int(sizes.max())))
     if digits in _DATES:
         dates = _as_dates(there, digits, place, room)
@@ -176,23 +196,6 @@ def _as_short_dates(numbers: pd.Series, room: Room) -> pd.Series | None:
         return pd.to_datetime(part.astype("int64").astype(str).str.zfill(6), format="%y%m%d")
 
     return room.made(numbers, read)
-
-
-def _say_what_else(numbers: pd.Series, place: Place) -> None:
-    """Of numbers that are read as seconds of 1970: what they may be, too, if that is when logs are written."""
-    low, high = float(numbers.min()), float(numbers.max())
-    early, late = _OF_A_LOG
-    for what, (first_one, size) in _COUNTS.items():
-        if early <= (low + first_one) * size and (high + first_one) * size < late:
-            other = pd.Timestamp((numbers.iloc[0] + first_one) * size, unit="s").round("s")
-            _log.warning(
-                "%s holds %s to %s, which are read as seconds since 1970: %s is %s. If they are %s, that is %s. %s",
-                place, f"{low:.10g}", f"{high:.10g}", f"{numbers.iloc[0]:.10g}",
-                pd.Timestamp(numbers.iloc[0], unit="s").round("s"), what, other, _REMEDY,
-            )  # fmt: skip
-            return
-    if _OLD_YEARS[0] <= low and high < _OLD_YEARS[1]:
-        _log.warning("%s holds %d to %d: years? They are read as seconds since 1970. %s", place, low, high, _REMEDY)
 
 
 def _in_unit(column: pd.Series, sizes: pd.Series, place: Place, room: Room) -> pd.Series:
