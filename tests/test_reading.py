@@ -499,6 +499,22 @@ def test_a_key_of_structs_is_taken_where_a_person_says_so(tmp_path: Path, as_tex
     assert tables.items["title"].tolist()[:2] == ["One", "Two"]
 
 
+@pytest.mark.parametrize("cell", ["12E4", "12e4", '"12E4"'])
+def test_an_id_with_an_e_between_digits_is_no_number(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text(f"title,item_id\nA,120000\nB,{cell}")
+    read = [
+        read_table(path, ids=["item_id"]),
+        pa.Table.from_batches(read_batches(path, 1, ids=["item_id"])).to_pandas(),
+    ]
+    for frame in read:
+        assert frame["item_id"].tolist() == ["120000", cell.strip('"')]
+    path.write_text("item_id,price\n1.2E+05,1\n7,1")
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp,rating\n1,7,1500000000,4\n")
+    read = load_tables(tmp_path / "log.csv", path).items["item_id"]
+    assert read.tolist() == [120000, 7], "as spreadsheets shorten numbers"
+
+
 def test_zeros_of_ids_are_kept_where_a_person_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "events.csv"
     path.write_text("uid,item_id,timestamp,rating\n7,001,1,5\n7,1,2,5\n8,010,3,5\n")

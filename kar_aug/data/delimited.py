@@ -28,6 +28,7 @@ _COMMA, _POINT = re.compile(r"[+-]?[0-9]+,[0-9]+"), re.compile(r"[+-]?[0-9]+\.[0
 _COMMA_OR_GROUP = re.compile(r"[+-]?[0-9]{1,3},[0-9]{3}")
 _MARKS = {",": ".", ".": ",", "'": "."}  # between thousands, and before decimals
 _TRUTHS = {spelt: spelt.lower() == "true" for spelt in ("True", "TRUE", "true", "False", "FALSE", "false")}
+_CODE = 20  # digits
 _BLOCK = 1 << 20  # characters
 _GROUPED = "grouped"  # numbers whose thousands stand apart
 _READ_AS = {"boolean": "bool", _GROUPED: "float64"}
@@ -127,14 +128,17 @@ class Delimited:
         return dict.fromkeys(self.ids, "str") if self.id_type == "string" or self._padded(encoding) else {}
 
     def _padded(self, encoding: str) -> bool:
-        """Whether any cell begins with a zero that a number would lose."""
-        padded = re.compile(f'[\n\r"{re.escape(self._options(encoding)["sep"][-1])}]0[0-9]')
+        """Whether any cell would be another as a number: one that begins with a zero, or 12E4, which is no 120000.
+        Programs that shorten numbers write 1.2E+05.
+        """
+        mark = f'[\n\r"{re.escape(self._options(encoding)["sep"][-1])}]'
+        padded = re.compile(f"{mark}(?:0[0-9]|[0-9]{{1,{_CODE}}}[eE][0-9]{{1,{_CODE}}}(?:{mark}|$))")
         with text(self.path, encoding) as lines:
             end = ""
             while block := lines.read(_BLOCK):
                 if padded.search(end + block):
                     return True
-                end = block[-2:]
+                end = block[-2 * _CODE - 3 :]
         return False
 
     def _options(self, encoding: str) -> dict[str, Any]:
