@@ -66,6 +66,8 @@ class DataConfig:
             alone under its name: { items = { item_id = "article" } }. "genres.name" takes a key of structs.
         id_type: "integer" or "string", where ids are to be these. In a CSV file '001' is 1, unless they are strings.
         separator, encoding: of text files; told from their content if not given.
+        thousands: of text files, what stands between the digits of numbers: "," of "1,234.5". A column that is not
+            written so throughout stays text.
         shown, clicked: columns of lists, where a row of the interactions is an impression: the items that it showed,
             and those of them that were clicked.
         item_columns: columns of the interactions that are of the item, where there is no table of items: it is made of
@@ -123,6 +125,7 @@ class DataConfig:
     id_type: str | None = setting(None, among=ID_TYPES)
     separator: str | None = None
     encoding: str | None = None
+    thousands: str | None = None
     shown: str | None = None
     clicked: str | None = None
     item_columns: tuple[str, ...] = ()
@@ -164,7 +167,7 @@ class DataConfig:
             raise ConfigError(f'[data] memory must be "512 MB", "2 GB" or the like, not {self.memory!r}.')
         if (self.dataset is None) == (self.interactions is None):
             raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
-        own = ("columns", "id_type", "separator", "encoding", "shown", "clicked", "item_columns")
+        own = ("columns", "id_type", "separator", "encoding", "thousands", "shown", "clicked", "item_columns")
         for name, needs in (("path", "dataset"), *((name, "interactions") for name in own)):
             if getattr(self, name) and getattr(self, needs) is None:
                 raise ConfigError(f"[data] {name} goes with {needs} = ... only.")
@@ -196,6 +199,8 @@ class DataConfig:
             )
         if self.separator == "":
             raise ConfigError('[data] separator must be what stands between two cells: ";"')
+        if self.thousands is not None and not (len(self.thousands) == 1 and not self.thousands.isalnum()):
+            raise ConfigError('[data] thousands must be what stands between the digits of numbers: "," of "1,234.5"')
         if self.encoding is not None and not _is_encoding(self.encoding):
             raise ConfigError(f"[data] encoding {self.encoding!r} is unknown. Usual ones: utf-8, cp1252, gb18030.")
         for name in ("numeric", "sequences"):

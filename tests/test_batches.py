@@ -115,7 +115,16 @@ def test_what_does_not_fit_into_a_pool_is_read_in_long_pieces() -> None:
     assert len(np.unique(found[:64] // 64)) > 4, "and mixes them"
 
 
-@pytest.mark.parametrize("weight", [[-1.0] * 120, [np.nan] * 120, [0.0] * 120])
-def test_weights_that_weigh_nothing_are_refused(weight: list[float]) -> None:
-    with pytest.raises(DataError, match="weight: 'weight' must hold a number of at least 0 in each sample"):
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        ([-1.0] * 120, "samples have none; the first holds -1.0."),
+        ([np.nan] * 120, "samples have none; the first holds nothing."),
+        (["2,5"] * 120, "samples have none; the first holds '2,5'."),
+        ([0.0] * 120, "0 of "),
+    ],
+)
+def test_weights_that_weigh_nothing_are_refused(weight: list[Any], said: str) -> None:
+    with pytest.raises(DataError, match="weight: 'weight' must hold a number of at least 0 in each sample") as error:
         samples(weight=pd.Series(weight))
+    assert said in str(error.value)

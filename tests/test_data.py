@@ -72,7 +72,12 @@ def test_a_wrong_interactions_table_is_one_clear_error(change: Change, message: 
         ("user", [2, 2], "users: user_id 2 stands in more than one row. Keep one row an id."),
         ("item", [1, None], "items: 'item_id' is empty in 1 rows, the first is row 1."),
         ("item", ["1", "2"], "items: item_id holds strings but interactions hold integers, so that no id would"),
-        ("user", [1.5, 2.0], "users: 'user_id' must hold integers or strings, all of one kind; it holds: floating."),
+        (
+            "user",
+            [1.5, 2.0],
+            "users: 'user_id' must hold integers or strings, all of one kind; it holds: floating. Row 0 holds 1.5.",
+        ),
+        ("user", [[1], [2]], "it holds: mixed. Row 0 holds [1]."),
     ],
 )
 def test_a_wrong_entity_table_is_one_clear_error(source: str, ids: list[Any] | None, message: str) -> None:
@@ -212,6 +217,28 @@ def test_an_expression_reads_columns_and_no_variable_of_ours() -> None:
     for expression in ("@frame.dwell > 3", "@name == 'label'", "@pd.isna(dwell)"):
         with pytest.raises(DataError, match=r"^label: .* cannot be evaluated"):
             where(frame, expression, "label")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "event != 'skip'", "event not in ['skip']", "not (event == 'skip')", "~(event == 'skip')", "'skip' != event",
+        "event != 'skip' and dwell > 3", "kind != 'skip'", "not dwell < 3", "~(dwell < 3) | event == 'buy'",
+    ],
+)  # fmt: skip
+def test_of_what_is_missing_no_expression_is_true(expression: str) -> None:
+    """A row whose event nobody knows is no click because it is no skip."""
+    frame = pd.DataFrame({"event": ["skip", None, "play"], "dwell": [1, np.nan, 5.0]})
+    frame["kind"] = frame["event"].astype("category")
+    assert where(frame, expression, "label").tolist() == [False, False, True]
+
+
+def test_an_expression_may_ask_for_what_is_missing() -> None:
+    frame = pd.DataFrame({"event": ["skip", None, "play"], "dwell": [1, 2, np.nan]})
+    assert where(frame, "event.isna() or event == 'play'", "label").tolist() == [False, True, True]
+    assert where(frame, "not (event.notna() and event == 'skip')", "label").tolist() == [False, True, True]
+    assert where(frame, "event != 'skip' or dwell == 2", "label").tolist() == [False, True, True]
+    assert where(frame, "`event` == 'play'", "label").tolist() == [False, False, True]
 
 
 def test_a_rating_above_the_threshold_is_a_click_and_a_given_label_stays() -> None:

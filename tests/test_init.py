@@ -206,6 +206,18 @@ def test_ids_with_zeros_in_front_stay_text(tmp_path: Path) -> None:
     assert Project.open(tmp_path / "kar.toml").workspace.tables.ids("item")[:2] == ["0000", "0001"]
 
 
+@pytest.mark.parametrize(("one", "wanted"), [("1,234.5", ","), ("1.234,5", "."), ("1234.5", None)])
+def test_numbers_whose_thousands_stand_apart_are_numbers(one: str, wanted: str | None, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    plays().to_csv(tmp_path / "logs/log.csv", index=False, sep=";")
+    tracks = pd.DataFrame({"track_id": range(60), "title": "Song", "price": [one, *map(str, range(20, 79))]})
+    tracks.to_csv(tmp_path / "logs/tracks.csv", index=False, sep=";")
+    start([tmp_path / "logs"], tmp_path / "kar.toml")
+    data = Config.load(tmp_path / "kar.toml").data
+    assert data.thousands == wanted and "price" in data.numeric
+    assert Project.open(tmp_path / "kar.toml").workspace.tables.items["price"].max() == 1234.5
+
+
 @pytest.mark.parametrize(
     ("ratings", "above"),
     [([1, 2, 3, 4, 5], 3), ([0.5, 2, 3, 5], 3), ([1, 5, 6, 10], 6), ([0, 0.5, 1], 0.5), ([1, 5], 1)],

@@ -159,6 +159,46 @@ def test_decimals_behind_a_comma_are_numbers(tmp_path: Path, cells: list[str], r
         assert frame["day"].tolist() == ["31.12.2024"] * 3
 
 
+@pytest.mark.parametrize(
+    ("separator", "thousands", "cells", "read"),
+    [
+        (";", ",", ["38,150", "7", ""], [38150.0, 7.0, None]),
+        (";", ",", ["7", "1,234.5", "-1,234,567"], [7.0, 1234.5, -1234567.0]),
+        (",", ",", ["7", "950", "1,234.5"], [7.0, 950.0, 1234.5]),
+        (";", ".", ["1.234,50", "7,5", "38.150"], [1234.5, 7.5, 38150.0]),
+        ("\t", "'", ["1'234.5", "7", "8"], [1234.5, 7.0, 8.0]),
+        (";", ",", ["38,15", "1,234", "7"], ["38,15", "1,234", "7"]),
+        (";", ",", ["1,2,3", "1,234", "7"], ["1,2,3", "1,234", "7"]),
+        (";", ",", ["7", "8", ""], [7, 8, None]),
+    ],
+)
+def test_thousands_stand_apart_where_a_person_says_so(
+    separator: str, thousands: str, cells: list[str], read: list[object], tmp_path: Path
+) -> None:
+    """A column of which a cell is written otherwise stays text: none is read as another number."""
+    path = tmp_path / "prices.csv"
+    rows = [("id", "price", "name"), *((f"1,00{i}", cell, f"{i},000 leagues") for i, cell in enumerate(cells))]
+    path.write_text("".join(separator.join(f'"{cell}"' if cell else "" for cell in row) + "\n" for row in rows))
+    how: dict[str, Any] = {"ids": ["id"], "id_type": "string", "thousands": thousands}
+    batches = pa.Table.from_batches(read_batches(path, 1, **how)).to_pandas()
+    for frame in (read_table(path, **how), read_head(path, 10, thousands), batches):
+        assert frame["price"].astype(object).where(frame["price"].notna(), None).tolist() == read
+        assert frame["name"].tolist() == ["0,000 leagues", "1,000 leagues", "2,000 leagues"]
+    assert read_table(path, **how)["id"].tolist() == ["1,000", "1,001", "1,002"]
+
+
+@pytest.mark.parametrize(("cells", "either"), [(["38,150", "7"], True), (["38,150", "7,5"], False)])
+def test_a_comma_that_may_be_either_is_said(
+    cells: list[str], either: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_text("".join(f"{row}\n" for row in ["id;price", *(f"1;{cell}" for cell in cells)]))
+    assert read_table(path)["price"][0] == 38.15 and len(list(read_batches(path, 1))) == 2
+    said = '38,150 is read as 38.150. If the comma is for thousands: [data] thousands = ","'
+    assert sum(said in message for message in caplog.messages) == 2 * either
+    assert read_table(path, thousands=",")["price"][0] == (38150 if either else "38,150")
+
+
 def test_a_separator_at_the_end_of_each_line_is_no_cell(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("item_id,year\n1,1995,\n4,1996,\n")
     assert read_table(tmp_path / "items.csv").to_dict("list") == {"item_id": [1, 4], "year": [1995, 1996]}
@@ -457,6 +497,22 @@ def test_a_key_of_structs_is_taken_where_a_person_says_so(tmp_path: Path, as_tex
     tables = load_tables(tmp_path / "events.csv", path, columns={"genres": "genres.name", "title": "told.name.en"})
     assert tables.items["genres"].tolist() == [["Drama", "A|B"], [], None]
     assert tables.items["title"].tolist()[:2] == ["One", "Two"]
+
+
+@pytest.mark.parametrize("cell", ["12E4", "12e4", '"12E4"'])
+def test_an_id_with_an_e_between_digits_is_no_number(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text(f"title,item_id\nA,120000\nB,{cell}")
+    read = [
+        read_table(path, ids=["item_id"]),
+        pa.Table.from_batches(read_batches(path, 1, ids=["item_id"])).to_pandas(),
+    ]
+    for frame in read:
+        assert frame["item_id"].tolist() == ["120000", cell.strip('"')]
+    path.write_text("item_id,price\n1.2E+05,1\n7,1")
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp,rating\n1,7,1500000000,4\n")
+    read = load_tables(tmp_path / "log.csv", path).items["item_id"]
+    assert read.tolist() == [120000, 7], "as spreadsheets shorten numbers"
 
 
 def test_zeros_of_ids_are_kept_where_a_person_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

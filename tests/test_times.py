@@ -18,7 +18,7 @@ from support.small_tables import EVENTS, ITEMS, prompts
 
 from kar_aug._helpers.times import latest
 from kar_aug.cache import Knowledge, StoreSpec, VectorStore
-from kar_aug.data import Tables, split_interactions
+from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.data.place import Place, Table
 from kar_aug.data.room import MEMORY, Room
 from kar_aug.data.times import times
@@ -118,11 +118,62 @@ def test_the_unit_of_numbers_is_said_once(caplog: pytest.LogCaptureFixture) -> N
 
 @pytest.mark.parametrize(
     "numbers",
-    [[0, 0], [1, 2], [20_230_132, 20_230_101], [20_231_301, 20_230_101], [874_724_710, 893_286_638], [9_000_000_000]],
-)
+    [
+        [0, 0], [1, 2], [*range(60_000)], [*range(110_101, 110_200)], [1_500_000.5, 2_000_000],
+        [874_724_710, 893_286_638], [9_000_000_000],
+    ],
+)  # fmt: skip
 def test_seconds_stay_the_numbers_that_they_are(numbers: list[int], caplog: pytest.LogCaptureFixture) -> None:
     column = pd.Series(numbers)
     assert times(column, PLACE) is column and not caplog.text
+
+
+@pytest.mark.parametrize("kind", [int, float, str])
+def test_dates_of_two_digits_a_year_are_dates_where_no_seconds_would_be_such(
+    kind: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of so many numbers in which no day is the 32nd and no month the 13th, none are seconds."""
+    days = pd.Series(pd.date_range("2008-12-20", periods=60)).sample(frac=1, random_state=0, ignore_index=True)
+    column = days.dt.strftime("%y%m%d").astype(int).map(kind)
+    assert times(column, PLACE).tolist() == days.tolist()
+    assert f"holds dates written as numbers: {int(column[0])} is {days[0]}." in caplog.text
+    assert times(column[:20], PLACE).map(int).tolist() == column[:20].map(int).tolist(), "may be seconds"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        (
+            [45_000, 45_321.75],
+            "holds 45000 to 45321.75, which are read as seconds since 1970: 45000 is 1970-01-01 12:30:00. If they are "
+            "a spreadsheet's days, that is 2023-03-15 00:00:00. Write ISO 8601",
+        ),
+        (
+            [19_700],
+            "holds 19700 to 19700, which are read as seconds since 1970: "
+            "19700 is 1970-01-01 05:28:20. If they are days since 1970, that is 2023-12-09 00:00:00.",
+        ),
+        (
+            [473_000, 473_999],
+            "holds 473000 to 473999, which are read as seconds since 1970: "
+            "473000 is 1970-01-06 11:23:20. If they are hours since 1970, that is 2023-12-17 08:00:00.",
+        ),
+        (
+            [20_230_132, 20_230_101],
+            "holds 20230101 to 20230132, which are read as seconds since 1970: "
+            "20230132 is 1970-08-23 03:28:52. If they are minutes since 1970, that is 2008-06-18 16:52:00.",
+        ),
+        ([1600, 1725], "holds 1600 to 1725: years? They are read as seconds since 1970."),
+    ],
+)
+def test_small_numbers_that_may_count_something_else_are_seconds_and_that_is_said(
+    numbers: list[float], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    column = pd.Series(numbers)
+    assert times(column, PLACE) is column
+    EVENTS.head(len(numbers)).assign(timestamp=numbers).to_csv(tmp_path / "log.csv", index=False)
+    load_tables(tmp_path / "log.csv")
+    assert len(caplog.messages) == 1 and f"interactions: 'timestamp' {said}" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -118,9 +118,13 @@ class _Builder:
             return pd.to_numeric(cells.iloc[rows[block]], errors="coerce").to_numpy(np.float32, na_value=np.nan)
 
         weight = self.room.filled(len(rows), np.float32, numbers)
-        if not 0 <= weight.min(initial=0) <= weight.max(initial=0) < np.inf or not weight.any():
+        none = self.room.filled(len(rows), bool, lambda block: ~(np.isfinite(weight[block]) & (weight[block] >= 0)))
+        if none.any() or not weight.any():
+            held = cells.iloc[rows[int(none.argmax())]]
+            held = "nothing" if pd.isna(held) else repr(held.item() if isinstance(held, np.generic) else held)
             raise DataError(
-                f"weight: {name!r} must hold a number of at least 0 in each sample, and not 0 in all.",
+                f"weight: {name!r} must hold a number of at least 0 in each sample, and not 0 in all. "
+                f"{np.count_nonzero(none):,} of {len(rows):,} samples have none; the first holds {held}.",
                 table="interactions",
                 column=name,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator
@@ -18,13 +19,19 @@ from kar_aug.data.opening import HEAD, in_its_encoding, text
 from kar_aug.data.place import Place
 from kar_aug.errors import DataError
 
+_log = logging.getLogger("kar_aug")
 # By ending, the separators that a file may have; the first where its first lines do not tell.
 SEPARATORS = {".csv": ",\t;|", ".tsv": "\t,;|", ".tab": "\t,;|", ".txt": "\t,;| "}
 T = TypeVar("T")
 _PADDED = re.compile("-?0[0-9]")
 _COMMA, _POINT = re.compile(r"[+-]?[0-9]+,[0-9]+"), re.compile(r"[+-]?[0-9]+\.[0-9]+")
+_COMMA_OR_GROUP = re.compile(r"[+-]?[0-9]{1,3},[0-9]{3}")
+_MARKS = {",": ".", ".": ",", "'": "."}  # between thousands, and before decimals
 _TRUTHS = {spelt: spelt.lower() == "true" for spelt in ("True", "TRUE", "true", "False", "FALSE", "false")}
+_CODE = 20  # digits
 _BLOCK = 1 << 20  # characters
+_GROUPED = "grouped"  # numbers whose thousands stand apart
+_READ_AS = {"boolean": "bool", _GROUPED: "float64"}
 _ARROW = {"bool": pa.bool_(), "int64": pa.int64(), "uint64": pa.uint64(), "float64": pa.float64(), "str": pa.string()}
 
 
@@ -37,6 +44,8 @@ class Delimited:
         ids: columns of ids, which lose no zeros unsaid: see `kar_aug.data.ids`.
         id_type: "integer" or "string", where a person says so.
         separator, encoding: told from the file if None.
+        thousands: what stands between the digits of numbers. A column that is not written so throughout stays text, and
+            so do ids.
     """
 
     path: Path
@@ -45,6 +54,7 @@ class Delimited:
     id_type: str | None = None
     separator: str | None = None
     encoding: str | None = None
+    thousands: str | None = None
 
     def frame(self) -> pd.DataFrame:
         """All rows."""
@@ -55,7 +65,7 @@ class Delimited:
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         """All rows, so many at a time. The file is gone through twice: its last row may tell the type of a column."""
         dtypes, encoding = in_its_encoding(self.path, self.encoding, lambda encoding: self._dtypes(encoding, rows))
-        schema = pa.schema([(name, _ARROW[dtype.replace("boolean", "bool")]) for name, dtype in dtypes.items()])
+        schema = pa.schema([(name, _ARROW[_READ_AS.get(dtype, dtype)]) for name, dtype in dtypes.items()])
         for chunk in self._chunks(encoding, dtypes, rows):
             yield pa.RecordBatch.from_pandas(chunk, schema=schema, preserve_index=False)
 
@@ -72,20 +82,24 @@ class Delimited:
         options = self._options(encoding)
         with text(self.path, encoding) as lines:
             texts = self._even(lambda: pd.read_csv(lines, dtype=str, nrows=rows, **options))
-        return texts.apply(_of_texts, decimal=options["decimal"]) if len(texts) else texts
+        return texts.apply(self._of_texts, decimal=options["decimal"]) if len(texts) else texts
 
     def _frame(self, encoding: str) -> tuple[pd.DataFrame, list[str]]:
         texts, options = self._texts(encoding), self._options(encoding)
+        self._say_what_commas_are(encoding, options)
         with text(self.path, encoding) as lines:
             frame = self._even(lambda: pd.read_csv(lines, dtype=texts, **options))
-        return frame, [name for name in texts if name in frame]
+        grouped = [name for name, cells in frame.items() if self._is_grouped(cells, options["decimal"])]
+        numbers = {name: self._ungrouped(frame[name], options["decimal"]) for name in grouped}
+        return frame.assign(**numbers), [name for name in texts if name in frame]
 
     def _chunks(self, encoding: str, dtypes: dict[str, str], rows: int) -> Iterator[pd.DataFrame]:
         options = self._options(encoding)
+        grouped = [name for name, dtype in dtypes.items() if dtype == _GROUPED]
         with text(self.path, encoding) as lines:
-            chunks = pd.read_csv(lines, dtype=dtypes, chunksize=rows, **options)
+            chunks = pd.read_csv(lines, dtype=dtypes | dict.fromkeys(grouped, "str"), chunksize=rows, **options)
             while (chunk := self._even(lambda: next(chunks, None))) is not None:
-                yield chunk
+                yield chunk.assign(**{name: self._ungrouped(chunk[name], options["decimal"]) for name in grouped})
 
     def _even(self, read: Callable[[], T]) -> T:
         """What `read()` gives, unless pandas had to leave cells out."""
@@ -101,10 +115,12 @@ class Delimited:
     def _dtypes(self, encoding: str, rows: int) -> tuple[dict[str, str], str]:
         """By column the type that holds all of its chunks, and the encoding in which they could be read."""
         found: dict[str, set[str]] = {}
-        texts = self._texts(encoding)
+        texts, options = self._texts(encoding), self._options(encoding)
+        self._say_what_commas_are(encoding, options)
         for chunk in self._chunks(encoding, texts, rows):
             for name, column in chunk.items():
-                found.setdefault(str(name), set()).add(texts.get(str(name)) or _kind(column))
+                kind = _GROUPED if self._is_grouped(column, options["decimal"]) else _kind(column)
+                found.setdefault(str(name), set()).add(texts.get(str(name)) or kind)
         return {name: _common(kinds) for name, kinds in found.items()}, encoding
 
     def _texts(self, encoding: str) -> dict[str, str]:
@@ -112,14 +128,17 @@ class Delimited:
         return dict.fromkeys(self.ids, "str") if self.id_type == "string" or self._padded(encoding) else {}
 
     def _padded(self, encoding: str) -> bool:
-        """Whether any cell begins with a zero that a number would lose."""
-        padded = re.compile(f'[\n\r"{re.escape(self._options(encoding)["sep"][-1])}]0[0-9]')
+        """Whether any cell would be another as a number: one that begins with a zero, or 12E4, which is no 120000.
+        Programs that shorten numbers write 1.2E+05.
+        """
+        mark = f'[\n\r"{re.escape(self._options(encoding)["sep"][-1])}]'
+        padded = re.compile(f"{mark}(?:0[0-9]|[0-9]{{1,{_CODE}}}[eE][0-9]{{1,{_CODE}}}(?:{mark}|$))")
         with text(self.path, encoding) as lines:
             end = ""
             while block := lines.read(_BLOCK):
                 if padded.search(end + block):
                     return True
-                end = block[-2:]
+                end = block[-2 * _CODE - 3 :]
         return False
 
     def _options(self, encoding: str) -> dict[str, Any]:
@@ -128,9 +147,10 @@ class Delimited:
         separator = self.separator
         if separator is None:
             separator = separator_of(head, SEPARATORS[self.ending], whole=len(head) < HEAD)
+        mark = self.thousands or ""
         options: dict[str, Any] = {
             "sep": separator,
-            "decimal": decimal_of(head, separator),
+            "decimal": _MARKS[mark] if mark in (",", ".") else decimal_of(head.replace(mark, ""), separator),
             "keep_default_na": False,
             "na_values": [""],
             "index_col": False,
@@ -139,6 +159,41 @@ class Delimited:
             return {**options, "sep": re.escape(separator), "engine": "python"}
         # A column has one type, not one for each of its parts.
         return {**options, "low_memory": False}
+
+    def _say_what_commas_are(self, encoding: str, options: dict[str, Any]) -> None:
+        """Where they may stand for either: 38,150."""
+        if self.thousands is None and options["decimal"] == ",":
+            with text(self.path, encoding) as lines:
+                found = [cell for cell in cells_of(lines.read(HEAD), options["sep"]) if _COMMA.fullmatch(cell)]
+            if all(map(_COMMA_OR_GROUP.fullmatch, found)):
+                example = found[0]
+                _log.warning(
+                    '%s: %s is read as %s. If the comma is for thousands: [data] thousands = ","',
+                    self.path, example, example.replace(",", "."),
+                )  # fmt: skip
+
+    def _is_grouped(self, cells: pd.Series, decimal: str) -> bool:
+        """Whether all cells of a column of text are numbers whose thousands stand apart."""
+        if self.thousands is None or cells.name in self.ids or not isinstance(cells.dtype, pd.StringDtype):
+            return False
+        return _all_grouped(cells.dropna(), self.thousands, decimal)
+
+    def _ungrouped(self, cells: pd.Series, decimal: str) -> pd.Series:
+        """Such cells as numbers."""
+        plain = cells.str.replace(self.thousands or "", "", regex=False).str.replace(decimal, ".", regex=False)
+        return pd.to_numeric(plain).astype("float64")
+
+    def _of_texts(self, column: pd.Series, decimal: str) -> pd.Series:
+        """Cells as the numbers or truths that all of them spell; else as they are."""
+        if self._is_grouped(column, decimal):
+            return self._ungrouped(column, decimal)
+        there = column.dropna()
+        if there.isin(_TRUTHS).all():
+            return column.map(_TRUTHS)
+        numbers = pd.to_numeric(there.str.replace(decimal, ".", regex=False), errors="coerce")
+        if numbers.isna().any() or there.str.match(_PADDED).any():
+            return column
+        return numbers.reindex(column.index)
 
 
 def separator_of(head: str, candidates: str, *, whole: bool = True) -> str:
@@ -154,23 +209,36 @@ def separator_of(head: str, candidates: str, *, whole: bool = True) -> str:
     return max(even or candidates, key=lambda each: widths[each][:1])
 
 
+def thousands_of(frame: pd.DataFrame) -> tuple[str, str, str] | None:
+    """What stands between the digits of numbers in a file that was read without it, a column that shows it, and a cell;
+    None if none shows it for sure.
+    """
+    for name, cells in frame.items():
+        there = cells.dropna() if isinstance(cells.dtype, pd.StringDtype) else cells.iloc[:0]
+        for mark, decimal in _MARKS.items():
+            if _all_grouped(there, mark, decimal):
+                return mark, str(name), str(there[there.str.contains(mark, regex=False)].iloc[0])
+    return None
+
+
+def _all_grouped(there: pd.Series, mark: str, decimal: str) -> bool:
+    """Whether all texts are numbers, some of them with that mark between thousands."""
+    mark, point = re.escape(mark), re.escape(decimal)
+    number = rf"\s*[+-]?(?:[0-9]{{1,3}}(?:{mark}[0-9]{{3}})+|[0-9]+)(?:{point}[0-9]+)?\s*"
+    return len(there) > 0 and bool(there.str.fullmatch(number).all() and there.str.contains(mark).any())
+
+
+def cells_of(head: str, separator: str) -> set[str]:
+    """What stands in the first lines, each cell once."""
+    return {cell.strip() for row in csv.reader(head.splitlines(), delimiter=separator) for cell in row}
+
+
 def decimal_of(head: str, separator: str) -> str:
     """What stands before decimals: a comma, where numbers in the first lines have one, and none has a point."""
     if separator == "," or len(separator) > 1:
         return "."
-    cells = {cell.strip() for row in csv.reader(head.splitlines(), delimiter=separator) for cell in row}
+    cells = cells_of(head, separator)
     return "," if any(map(_COMMA.fullmatch, cells)) and not any(map(_POINT.fullmatch, cells)) else "."
-
-
-def _of_texts(column: pd.Series, decimal: str) -> pd.Series:
-    """Cells as the numbers or truths that all of them spell; else as they are."""
-    there = column.dropna()
-    if there.isin(_TRUTHS).all():
-        return column.map(_TRUTHS)
-    numbers = pd.to_numeric(there.str.replace(decimal, ".", regex=False), errors="coerce")
-    if numbers.isna().any() or there.str.match(_PADDED).any():
-        return column
-    return numbers.reindex(column.index)
 
 
 def _kind(column: pd.Series) -> str:
@@ -190,4 +258,6 @@ def _common(kinds: set[str]) -> str:
         return "bool" if kinds == {"bool"} else "boolean"
     if named <= {"int64", "uint64", "float64"}:
         return kinds.pop() if len(kinds) == 1 else "float64"
+    if named <= {"int64", "uint64", "float64", _GROUPED}:
+        return _GROUPED
     return "str"

@@ -13,6 +13,7 @@ in an exported model. The integers are those of Keras's own look-up layers with 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -193,7 +194,12 @@ def numbers_of(values: pd.Series) -> npt.NDArray[np.float64]:
     try:
         return pd.to_numeric(values).to_numpy(np.float64, na_value=np.nan)
     except (ValueError, TypeError) as error:
-        raise DataError(f"{values.name!r} is to be read as a number: {error}.") from None
+        hint = (
+            ' Of 1,234.5 in text files: [data] thousands = ","'
+            if re.search(r'"[0-9]{1,3},[0-9]{3}', str(error))
+            else ""
+        )
+        raise DataError(f"{values.name!r} is to be read as a number: {error}.{hint}") from None
 
 
 def missing_of(values: pd.Series) -> Floats:

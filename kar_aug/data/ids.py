@@ -74,7 +74,10 @@ def kind_of(column: pd.Series, place: Place) -> str:
     kind = pd.api.types.infer_dtype(column, skipna=False)
     if kind not in ID_TYPES:
         hint = f" Read all as text: {AS_STRINGS}" if kind == "mixed-integer" else ""
-        raise place.error(f"must hold integers or strings, all of one kind; it holds: {kind}.{hint}")
+        there = column.dropna()
+        wrong = there.map(_is_no_id)
+        said = f" {first(column, wrong)}" if wrong.any() else ""
+        raise place.error(f"must hold integers or strings, all of one kind; it holds: {kind}.{said}{hint}")
     if kind == "integer" and len(column) and int(column.max()) >= 2**63:
         raise place.error(f"holds {column.max()}, more than 64-bit integers can. Make the ids strings.")
     return kind

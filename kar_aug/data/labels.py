@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Collection
+from io import StringIO
+from tokenize import TokenError, generate_tokens, untokenize
+from typing import Any
+
 import pandas as pd
 
 from kar_aug.errors import DataError
+
+_WORDS = {"&": " and ", "|": " or "}  # as pandas reads them, after comparisons
+_ASKS = ("isna", "isnull", "notna", "notnull")
 
 
 def labelled(interactions: pd.DataFrame, label: str) -> pd.DataFrame:
@@ -23,7 +32,8 @@ def labelled(interactions: pd.DataFrame, label: str) -> pd.DataFrame:
 
 
 def where(frame: pd.DataFrame, expression: str, name: str) -> pd.Series:
-    """The rows of a frame for which an expression over its columns is true; what is missing is not.
+    """The rows of a frame for which an expression over its columns is true. Of what is missing nothing is: neither
+    "event == 'buy'" nor "event != 'skip'".
 
     Args:
         name: how messages call the expression.
@@ -31,12 +41,48 @@ def where(frame: pd.DataFrame, expression: str, name: str) -> pd.Series:
     Raises:
         DataError: It cannot be evaluated, or is neither true nor false.
     """
+    said = expression
+    gaps = [str(key) for key, cells in frame.items() if str(key) in expression and cells.isna().any()]
+    expression = _of_what_is_known(expression, gaps) if gaps else expression
     try:
         # Of its columns alone: `@name` would be a variable of ours, and pandas' look at these ended Python 3.13.0.
         found = frame.eval(expression, engine="python", local_dict={}, global_dict={})
     except Exception as error:  # pandas raises whatever the parser, the names or the types raise
         columns = ", ".join(map(str, frame.columns))
-        raise DataError(f"{name}: {expression!r} cannot be evaluated: {error}. Columns: {columns}") from None
+        raise DataError(f"{name}: {said!r} cannot be evaluated: {error}. Columns: {columns}") from None
     if not isinstance(found, pd.Series) or not pd.api.types.is_bool_dtype(found.dtype):
-        raise DataError(f"{name}: {expression!r} is neither true nor false of a row.")
+        raise DataError(f"{name}: {said!r} is neither true nor false of a row.")
     return found.fillna(False).astype(bool)
+
+
+def _of_what_is_known(expression: str, gaps: Collection[str]) -> str:
+    """The expression, in which what is negated is true of rows alone that have what it speaks of.
+
+    Args:
+        gaps: columns in which some are missing.
+    """
+    try:
+        tokens = [(kind, _WORDS.get(text, text)) for kind, text, *_ in generate_tokens(StringIO(expression).readline)]
+        return ast.unparse(_OfKnown(gaps).visit(ast.parse(untokenize(tokens).strip(), mode="eval")))
+    except (SyntaxError, TokenError):  # names in backticks are pandas' own
+        return expression
+
+
+class _OfKnown(ast.NodeTransformer):
+    def __init__(self, gaps: Collection[str]) -> None:
+        self._gaps = gaps
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
+        """`not` and `~`."""
+        return self._and_known(node) if isinstance(node.op, ast.Not | ast.Invert) else node
+
+    def visit_Compare(self, node: ast.Compare) -> Any:
+        """`!=` and `not in`."""
+        return self._and_known(node) if any(isinstance(op, ast.NotEq | ast.NotIn) for op in node.ops) else node
+
+    def _and_known(self, node: ast.expr) -> Any:
+        if any(isinstance(each, ast.Attribute) and each.attr in _ASKS for each in ast.walk(node)):
+            return node  # it says by itself what is meant of the missing
+        names = sorted({each.id for each in ast.walk(node) if isinstance(each, ast.Name)} & set(self._gaps))
+        known = [ast.Compare(ast.Name(name), [ast.Eq()], [ast.Name(name)]) for name in names]
+        return ast.BoolOp(ast.And(), [node, *known]) if known else node

@@ -30,7 +30,7 @@ import pyarrow.dataset as ds
 import pyarrow.feather
 import pyarrow.parquet as pq
 
-from kar_aug.data.delimited import SEPARATORS, Delimited
+from kar_aug.data.delimited import SEPARATORS, Delimited, thousands_of
 from kar_aug.data.ids import ids_of_text
 from kar_aug.data.json_lines import JsonLines
 from kar_aug.data.opening import OPENERS, faults, inner_name, opened
@@ -52,6 +52,7 @@ def read_table(
     id_type: str | None = None,
     separator: str | None = None,
     encoding: str | None = None,
+    thousands: str | None = None,
     room: Room = MEMORY,
 ) -> pd.DataFrame:
     """A file, or a folder of Parquet files, as a frame.
@@ -60,13 +61,14 @@ def read_table(
         ids: columns of ids, which lose no zeros unsaid where a file has no types: see `kar_aug.data.ids`.
         id_type: "integer" or "string", where a person says what such ids are.
         separator, encoding: of text; told from the file if None.
+        thousands: of text, what stands between the digits of numbers: "," of "1,234.5".
         room: where the columns are put. Of a file whose columns are not kept in memory one is read at a time: for that,
             one that is not Parquet is written as such first.
 
     Raises:
         DataError: It is of no kind that is read, is not there, or cannot be read.
     """
-    source = _source(path, ids, id_type, separator, encoding)
+    source = _source(path, ids, id_type, separator, encoding, thousands)
     with faults(path):
         if room.folder is None or not _is_long(path, room):
             return _with_index(source.frame())
@@ -90,6 +92,7 @@ def read_batches(
     id_type: str | None = None,
     separator: str | None = None,
     encoding: str | None = None,
+    thousands: str | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The same, at most so many rows at a time, all batches of one schema, in the memory that a batch needs.
 
@@ -98,22 +101,30 @@ def read_batches(
     Raises:
         DataError: As `read_table`; when the batch is asked for.
     """
-    source = _source(path, ids, id_type, separator, encoding)
+    source = _source(path, ids, id_type, separator, encoding, thousands)
     with faults(path):
         yield from source.batches(rows)
 
 
-def read_head(path: Path, rows: int) -> pd.DataFrame:
+def read_head(path: Path, rows: int, thousands: str | None = None) -> pd.DataFrame:
     """The first rows of a file, or of a folder of Parquet files, at most so many. No more of it is read than that.
 
     Cells of a text file that begin with a zero stay text; all others have the type that these rows show.
 
+    Args:
+        thousands: as of `read_table`.
+
     Raises:
         DataError: As `read_table`.
     """
-    source = _source(path, (), None, None, None)
+    source = _source(path, thousands=thousands)
     with faults(path):
         return _with_index(source.head(rows))
+
+
+def thousands_in(path: Path, head: pd.DataFrame) -> tuple[str, str, str] | None:
+    """Of a text file by its first rows: see `kar_aug.data.delimited.thousands_of`."""
+    return thousands_of(head) if isinstance(_source(path), Delimited) else None
 
 
 def is_table(name: str) -> bool:
@@ -136,7 +147,12 @@ class _Source(Protocol):
 
 
 def _source(
-    path: Path, ids: Collection[str], id_type: str | None, separator: str | None, encoding: str | None
+    path: Path,
+    ids: Collection[str] = (),
+    id_type: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
+    thousands: str | None = None,
 ) -> _Source:
     if path.is_dir():
         return _ParquetFolder(path, ids, id_type)
@@ -148,7 +164,7 @@ def _source(
     if not path.exists():
         raise DataError(f"{path}: there is no such file.")
     if ending in SEPARATORS:
-        return Delimited(path, ending, ids, id_type, separator, encoding)
+        return Delimited(path, ending, ids, id_type, separator, encoding, thousands)
     if ending in _JSON:
         return JsonLines(path, encoding)
     return _Parquet(path) if ending == ".parquet" else _Arrow(path)

@@ -28,7 +28,7 @@ from kar_aug.data.place import Place, Table, first
 from kar_aug.data.reading import read_table
 from kar_aug.data.room import MEMORY, Room, different
 from kar_aug.data.shapes import candidates, items_of
-from kar_aug.data.times import times
+from kar_aug.data.times import say_what_else, times
 from kar_aug.data.types import numbers, plain, plain_column, take
 from kar_aug.errors import DataError
 
@@ -56,7 +56,8 @@ class Tables:
             has = ", ".join(map(str, self.interactions.columns))
             raise DataError(
                 "interactions: there is neither a column 'rating' nor a column 'label'. If another says what was "
-                f"liked, name it in kar.toml: [data] label = \"event == 'buy'\". There are: {has}",
+                f"liked, name it in kar.toml: [data] label = \"event == 'buy'\". There are: {has}. If each row is a "
+                'click: label = "item_id == item_id", and negatives = 4',
                 table="interactions",
             )
         for name in KEYS:
@@ -64,6 +65,7 @@ class Tables:
         value = "label" if "label" in self.interactions else "rating"
         for column in ("user_id", "item_id", "timestamp", *(("rating",) if value == "rating" else ())):
             _no_gaps(self.interactions, "interactions", column)
+        say_what_else(self.interactions["timestamp"], Table("interactions")["timestamp"])
         if "order" in self.interactions:
             _no_gaps(self.interactions, "interactions", "order")
         if value == "label":
@@ -103,14 +105,15 @@ class Tables:
 
 
 def load_tables(
-    interactions: Path,
-    items: Path | None = None,
-    users: Path | None = None,
+    interactions: Path | str,
+    items: Path | str | None = None,
+    users: Path | str | None = None,
     *,
     columns: Columns | None = None,
     id_type: str | None = None,
     separator: str | None = None,
     encoding: str | None = None,
+    thousands: str | None = None,
     label: str | None = None,
     shown: str | None = None,
     clicked: str | None = None,
@@ -126,6 +129,7 @@ def load_tables(
             the column genres. All other columns keep their names.
         id_type: "integer" or "string", where ids are to be these; as they are if None.
         separator, encoding: of text files; told from their content if None.
+        thousands: what stands between the digits of their numbers: "," of "1,234.5". Nothing if None.
         label: what a click is: a column, or an expression (see `kar_aug.data.labels`).
         shown, clicked: columns of lists, where a row is an impression: see `kar_aug.data.shapes`.
         item_columns: of the interactions, which are of their items and make the table of them.
@@ -138,11 +142,12 @@ def load_tables(
     called = {name: their_names(columns or {}, name) for name in KEYS}
     frames = {
         name: read_table(
-            path,
+            Path(path),
             ids=[called[name].get(key, key) for key in KEYS[name]],
             id_type=id_type,
             separator=separator,
             encoding=encoding,
+            thousands=thousands,
             room=room,
         )
         for name, path in paths.items()

@@ -6,6 +6,7 @@
 | milli-, micro- or nanoseconds since 1970    | datetimes; told apart by their size, which is said                    |
 | 202401, 20240131, 2024013118, 202401311800, | datetimes, where every value of the column is such a date; this too   |
 | 20240131180000                              |                                                                       |
+| 240131                                      | datetimes, where every value is such a date, of more than 31 days     |
 | datetimes of any unit                       | the same                                                              |
 | datetimes with a zone                       | the same moments in UTC, so that equal moments are equal              |
 | text: ISO 8601, with a zone, Z, UTC or none | datetimes in UTC                                                      |
@@ -35,7 +36,17 @@ _LARGEST = {unit: _LATEST * 1000**power for power, unit in enumerate(_UNITS)}
 # Dates written as numbers. Of ten digits, which are seconds, too, those from 2000 on: as seconds they lie after 2033.
 _DATES = {6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _YEARS = (1900, 2100)
+_OLD_YEARS = (1000, 1900)
 _YEARS_OF_HOURS = (2000, 2100)
+# What small numbers may count, and are not read as: days of spreadsheets, and of Arrow; hours and minutes since 1970.
+_COUNTS = {
+    "a spreadsheet's days": (-25_569, 86_400),
+    "days since 1970": (0, 86_400),
+    "hours since 1970": (0, 3_600),
+    "minutes since 1970": (0, 60),
+}
+_OF_A_LOG = tuple(pd.Timestamp(year, 1, 1).timestamp() for year in (1990, 2050))
+_SHORT_DATES = (10_101, 991_231)  # 240131: as a date of two digits a year
 _MOST = 0.6  # of a column that are dates: then those that are none are mistakes
 _IN_USE = 1_000_000_000  # seconds, in 2001: beside such times 0, 1 or -1 stands for none
 _UTC = re.compile(r"\s*(UTC|GMT|Z)\s*$", re.IGNORECASE)
@@ -80,6 +91,27 @@ def is_written(texts: pd.Series) -> bool:
     return bool(texts.map(lambda text: bool(_YEAR_FIRST.match(text) or _YEAR_LAST.fullmatch(text))).all())
 
 
+def say_what_else(column: pd.Series, place: Place) -> None:
+    """Of times, as `times` gives them and none missing, that are seconds of 1970: what they may be, too, if that
+    is when logs are written.
+    """
+    if not pd.api.types.is_numeric_dtype(column):
+        return
+    low, high, one = float(column.min()), float(column.max()), float(column.iloc[0])
+    early, late = _OF_A_LOG
+    for what, (first_one, size) in _COUNTS.items():
+        if early <= (low + first_one) * size and (high + first_one) * size < late:
+            other = pd.Timestamp((one + first_one) * size, unit="s").round("s")
+            _log.warning(
+                "%s holds %s to %s, which are read as seconds since 1970: %s is %s. If they are %s, that is %s. %s",
+                place, f"{low:.10g}", f"{high:.10g}", f"{one:.10g}",
+                pd.Timestamp(one, unit="s").round("s"), what, other, _REMEDY,
+            )  # fmt: skip
+            return
+    if _OLD_YEARS[0] <= low and high < _OLD_YEARS[1]:
+        _log.warning("%s holds %d to %d: years? They are read as seconds since 1970. %s", place, low, high, _REMEDY)
+
+
 def seconds(timestamp: pd.Series) -> npt.NDArray[np.float64]:
     """Times, of either kind that is kept, in seconds since 1970; NaN where they are missing."""
     if not pd.api.types.is_datetime64_any_dtype(timestamp):
@@ -96,8 +128,12 @@ def _of_numbers(column: pd.Series, place: Place, room: Room) -> pd.Series:
     sizes = there if there.min() >= 0 else there.abs()
     if len(there) and _YEARS[0] <= there.min() and there.max() < _YEARS[1]:
         raise place.error(f"holds years, or seconds? {first(column, there.notna())} {_REMEDY}")
-    if not sizes.max() >= min(10 ** (digits - 1) for digits in _DATES):
-        return column  # empty, or small numbers: seconds
+    if not len(there):
+        return column
+    dates = _as_short_dates(there, room)
+    if dates is not None:
+        _log.warning("%s holds dates written as numbers: %d is %s.", place, there.iloc[0], dates.iloc[0])
+        return spread(dates, column)
     digits = len(str(int(sizes.max())))
     if digits in _DATES:
         dates = _as_dates(there, digits, place, room)
@@ -138,6 +174,28 @@ def _as_dates(numbers: pd.Series, digits: int, place: Place, room: Room) -> pd.S
         f"holds dates written as numbers, such as {numbers[~wrong].iloc[0]:.0f}, but not in each row. "
         f"{first(numbers, wrong)} {_REMEDY}"
     )
+
+
+def _as_short_dates(numbers: pd.Series, room: Room) -> pd.Series | None:
+    """The numbers as dates of two digits a year; None where they may be seconds: one is no such date, or all are of
+    fewer days than a month has, as a few seconds may happen to be.
+    """
+    least, most = _SHORT_DATES
+    if not (numbers.min() >= least and numbers.max() <= most):
+        return None
+    days: set[float] = set()
+    for block in room.blocks(len(numbers)):
+        days |= set(numbers.iloc[block].unique().tolist())
+    if len(days) <= 31 or not all(day % 1 == 0 for day in days):
+        return None
+    texts = pd.Series([f"{int(day):06d}" for day in days])
+    if pd.to_datetime(texts, format="%y%m%d", errors="coerce").isna().any():
+        return None
+
+    def read(part: pd.Series) -> pd.Series:
+        return pd.to_datetime(part.astype("int64").astype(str).str.zfill(6), format="%y%m%d")
+
+    return room.made(numbers, read)
 
 
 def _in_unit(column: pd.Series, sizes: pd.Series, place: Place, room: Room) -> pd.Series:

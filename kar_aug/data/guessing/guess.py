@@ -83,6 +83,7 @@ class _Guesser:
             *self._impressions(),
             *self._items(),
             *self._id_type(),
+            *self._thousands(),
             *(each for each in self.clicks.settings if each.name[0] != "columns"),
             *(self._outcomes() or self._one_sample()),
             self._protocol(),
@@ -233,6 +234,13 @@ class _Guesser:
                 said = "; ".join(f"{name} of {table}: {columns[table].examples()}" for table, name in keys.items())
                 why = "zeros in front would be lost in numbers" if zeros else "numbers in one table, text in another"
                 return [Guessed(("id_type",), "string", f"{why}. {said}")]
+        return []
+
+    def _thousands(self) -> list[Guessed]:
+        for table, head in self.tables.items():
+            if head.thousands is not None:
+                mark, name, example = head.thousands
+                return [Guessed(("thousands",), mark, f"stands between digits: {name} of {table}, {example}")]
         return []
 
     def _outcomes(self) -> list[Guessed]:

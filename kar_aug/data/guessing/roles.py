@@ -15,7 +15,7 @@ from kar_aug.data.guessing.clicks import clicks
 from kar_aug.data.guessing.seen import Seen, columns_of
 from kar_aug.data.guessing.words import CLICKED, ENTITY, SHOWN, rank_as_id, rank_as_time, says, words
 from kar_aug.data.place import Place, Table
-from kar_aug.data.reading import is_table, read_head
+from kar_aug.data.reading import is_table, read_head, thousands_in
 from kar_aug.data.shapes import candidates
 from kar_aug.data.times import seconds, times
 from kar_aug.data.types import plain
@@ -39,6 +39,7 @@ class Head:
         named: "user", "item" or "time" -> the column that a person says it is, in whatever file.
         impressions: where a row is an impression, its columns of lists: what was shown, and what of it was clicked.
             Then `columns` are those of the single items.
+        thousands: what stands between the digits of its numbers, a column with such, and one of them.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Head:
     rows: int
     named: Mapping[str, str] = field(default_factory=dict)
     impressions: tuple[str, str] | None = None
+    thousands: tuple[str, str, str] | None = None
 
     @classmethod
     def read(cls, path: Path, named: Mapping[str, str]) -> Head:
@@ -55,10 +57,13 @@ class Head:
             DataError: It cannot be read.
         """
         frame = read_head(path, ROWS)
+        thousands = thousands_in(path, frame)
+        if thousands is not None:
+            frame = read_head(path, ROWS, thousands[0])
         if not frame.columns.is_unique:
             raise DataError(f"{path}: column '{frame.columns[frame.columns.duplicated()][0]}' is there twice.")
         frame = plain(frame, Table(str(path)))
-        whole = cls(path, columns_of(frame), len(frame), named)
+        whole = cls(path, columns_of(frame), len(frame), named, None, thousands)
         lists = whole.lists_of_items
         clicked = next((name for name in lists if says(name, CLICKED)), None)
         shown = next((name for name in lists if _is_shown(name) and not says(name, CLICKED)), None)
@@ -66,7 +71,7 @@ class Head:
             return whole
         pages = frame.head(_IMPRESSIONS).drop(columns=[name for name in whole.ids("item") if name in frame])
         columns = columns_of(candidates(pages, shown, clicked, Table(str(path))))
-        return cls(path, columns, len(frame), named, (shown, clicked))
+        return cls(path, columns, len(frame), named, (shown, clicked), thousands)
 
     def ids(self, entity: str) -> list[str]:
         """Columns whose names and values are those of ids, the surest first."""

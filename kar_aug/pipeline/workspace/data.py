@@ -97,6 +97,7 @@ class Data:
             id_type=data.id_type,
             separator=data.separator,
             encoding=data.encoding,
+            thousands=data.thousands,
             label=data.label,
             shown=data.shown,
             clicked=data.clicked,
@@ -159,6 +160,7 @@ class Data:
             id_type="string",
             separator=self.config.separator,
             encoding=self.config.encoding,
+            thousands=self.config.thousands,
             room=self.room,
         )
         return with_scores(split, scores, str(path))
