@@ -16,11 +16,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import os
 import resource
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -32,13 +30,11 @@ from typing import Any, NamedTuple
 from answering import served
 from rich.console import Console
 from rich.table import Table
-from scale import MODEL, asking, cpu, fill, project, prompts
+from scale import asking, cpu, fill, project, prompts
 
 from kar_aug import Project, VectorStore
 from kar_aug._helpers.batched import batched
 from kar_aug.arrow import prompt_batch
-from kar_aug.config import LanguageModel
-from kar_aug.generate.questions import Question
 
 IN_FLIGHT = 64
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -76,6 +72,8 @@ class Meter:
                     continue
                 pid, command = int(stat.parent.name), (stat.parent / "cmdline").read_bytes()
                 # The dead have no command line until they are waited for; a worker is idle before it has its actor.
+                if not command and pid not in self._last:
+                    continue  # its whole life was between two looks
                 kind = _kind(command) if command else self._last[pid].kind
                 use = Use(kind, (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE)
                 self._last[pid] = use
@@ -182,7 +180,7 @@ def skip(folder: Path, rows: int) -> bool:
     """Print what it takes to pass by so many answered rows, tenth by tenth; whether a core passes 20,000 a second."""
     cache = folder / "answered.sqlite"
     if not cache.exists():
-        took, clock = cpu(lambda: multiplied(cache, rows))
+        took, clock = cpu(lambda: fill(cache, rows))
         console.print(f"filled in {took:,.0f} CPU s, {clock:,.0f} s")
     table = Table("rows passed by", "rows a CPU second", "rows/s", "MB", title=f"{cache.stat().st_size / 1e9:.1f} GB")
     ask, asked_about, spent = asking(cache), prompts(rows), []
@@ -203,37 +201,6 @@ def skip(folder: Path, rows: int) -> bool:
 def _all_there(batch: Any) -> None:
     statuses = set(batch.column("status").to_pylist())
     assert statuses == {"ok"}, statuses
-
-
-def multiplied(path: Path, rows: int) -> None:
-    """A cache in which so many prompts are answered: one row as the cache writes it, and others like it by SQL, of
-    which the cache would make a half in this time. The ledger, which skipping does not read, has the one.
-    """
-    fill(path, 1)
-    model, partial = LanguageModel(MODEL), path.with_suffix(".partial")
-    path.rename(partial)
-    with sqlite3.connect(partial, isolation_level=None) as connection:
-        connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000;")
-        copies = []
-        for name, changed in (("answers", ("key", "messages")), ("knowledge", ("key", "entity_id"))):
-            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({name})")]
-            values = ", ".join("?" if column in changed else f'"{column}"' for column in columns)
-            order = [column for column in columns if column in changed]
-            connection.execute(f"CREATE TEMP TABLE one_{name} AS SELECT * FROM {name}")
-            connection.execute(f"DELETE FROM {name}")
-            copies.append((f"INSERT INTO {name} SELECT {values} FROM one_{name}", order))
-        for some in batched(prompts(rows), 100_000):
-            found = [
-                {"key": Question.of(model, prompt).key, "entity_id": str(prompt.entity_id),
-                 "messages": json.dumps(list(prompt.messages))}
-                for prompt in some
-            ]  # fmt: skip
-            found.sort(key=lambda row: row["key"])  # so that an index is written from one end to the other
-            connection.execute("BEGIN")
-            for statement, order in copies:
-                connection.executemany(statement, [[row[column] for column in order] for row in found])
-            connection.execute("COMMIT")
-    partial.rename(path)
 
 
 # Encoding

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import json
 import math
 import os
 import random
@@ -29,6 +30,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +44,7 @@ from kar_aug import Project, VectorStore
 from kar_aug._helpers.batched import batched
 from kar_aug.arrow import Ask, Render, prompt_batch
 from kar_aug.arrow.rows import rows_of
-from kar_aug.cache import Answer, Link, TextCache
+from kar_aug.cache import Answer, Knowledge, Link, TextCache
 from kar_aug.cache.texts.tables import RULES
 from kar_aug.config import LanguageModel
 from kar_aug.encode import encode
@@ -156,7 +158,9 @@ def storm(engine: str, victim: str, kills: int, rows: int) -> Storm:
                 cached = sum(counts[status] for status in ("ok", "truncated"))
         spent = _spent(there)
         answered = sum(faulty.paid.values())
-    lost = rows - cached
+        lost = rows - cached
+        if lost:  # a run that failed says why
+            console.print((Path(name) / "log").read_text(errors="replace")[-2000:], markup=False)
     overspent = answered * _DOLLARS - spent
     return Storm(
         f"{kills} SIGKILLs of {'a' if victim == 'worker' else 'the'} {victim}, {engine}, {rows:,} prompts", dead,
@@ -279,18 +283,41 @@ def prompts(count: int) -> Iterator[Prompt]:
 
 
 def fill(path: Path, count: int) -> None:
-    """A cache in which so many prompts are answered."""
-    model = LanguageModel(MODEL)
+    """A cache in which so many prompts are answered: one row as the cache writes it, and others like it by SQL, of
+    which the cache would make a half in this time. The ledger, which skipping does not read, has the one.
+    """
+    model, partial = LanguageModel(MODEL), path.with_suffix(".partial")
+    _one_answer(partial, model)
+    with sqlite3.connect(partial, isolation_level=None) as connection:
+        connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000;")
+        copies = []
+        for name, changed in (("answers", ("key", "messages")), ("knowledge", ("key", "entity_id"))):
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({name})")]
+            values = ", ".join("?" if column in changed else f'"{column}"' for column in columns)
+            order = [column for column in columns if column in changed]
+            connection.execute(f"CREATE TEMP TABLE one_{name} AS SELECT * FROM {name}")
+            connection.execute(f"DELETE FROM {name}")
+            copies.append((f"INSERT INTO {name} SELECT {values} FROM one_{name}", order))
+        for some in batched(prompts(count), 100_000):
+            found = [
+                {"key": Question.of(model, prompt).key, "entity_id": str(prompt.entity_id),
+                 "messages": json.dumps(list(prompt.messages))}
+                for prompt in some
+            ]  # fmt: skip
+            found.sort(key=lambda row: row["key"])  # so that an index is written from one end to the other
+            connection.execute("BEGIN")
+            for statement, order in copies:
+                connection.executemany(statement, [[row[column] for column in order] for row in found])
+            connection.execute("COMMIT")
+    partial.rename(path)
+
+
+def _one_answer(path: Path, model: LanguageModel) -> None:
+    (prompt,) = prompts(1)
+    question = Question.of(model, prompt)
+    answer = Answer(question.key, "ok", "Likes dramas. " * 20, MODEL, prompt.messages, 7, 3, raw=b"{}", rules=RULES)
     with TextCache(path) as cache:
-        for some in batched(prompts(count), 1000):
-            pairs = []
-            for prompt in some:
-                question = Question.of(model, prompt)
-                answer = Answer(
-                    question.key, "ok", "Likes dramas. " * 20, MODEL, prompt.messages, 7, 3, raw=b"{}", rules=RULES
-                )
-                pairs.append((answer, [Link("user", prompt.entity_id, question.key, "v1")]))
-            cache.put_many(pairs)
+        cache.put_many([(answer, [Link("user", prompt.entity_id, question.key, "v1")])])
 
 
 def rates(rows: int) -> None:
@@ -328,12 +355,15 @@ def _warm() -> list[Prompt]:
     return [Prompt("user", "warm", ({"role": "user", "content": "warm"},), "v1")]
 
 
-def growth(sizes: Sequence[int]) -> bool:
-    """Print time and bytes of each stage by size, and the exponent; whether nothing grows faster than linear."""
+def growth(sizes: Sequence[int], most: int) -> bool:
+    """Print time and bytes of each stage by size, and the exponent; whether nothing grows faster than linear.
+
+    Of more than `most` users, some batches alone are rendered.
+    """
     stages: dict[str, list[tuple[int, float, int]]] = {}
     for size in sizes:
         with tempfile.TemporaryDirectory() as name:
-            for stage, seconds, bytes_ in _stages(Path(name), size):
+            for stage, seconds, bytes_ in _stages(Path(name), size, math.ceil(size / most)):
                 stages.setdefault(stage, []).append((size, seconds, bytes_))
     shown = [column for size in sizes for column in (f"{size:,}: CPU s", "rows/s", "bytes a row")]
     table = Table("stage", *shown, "exponent", title="Growth, one process")
@@ -354,32 +384,72 @@ def growth(sizes: Sequence[int]) -> bool:
     return linear
 
 
-def _stages(folder: Path, size: int) -> Iterator[tuple[str, float, int]]:
+def _stages(folder: Path, size: int, every: int) -> Iterator[tuple[str, float, int]]:
+    """Name, CPU seconds and bytes of each stage. Nothing holds all rows; one batch in `every` is rendered."""
     there = project(folder, size)
     workspace = there.workspace
-    yield "read and split", cpu(lambda: workspace.data.split)[0], 0
-    batches: list[Any] = []
-    seconds, _ = cpu(lambda: batches.extend(rows_of(workspace, "user", 1024)))
-    yield "rows with histories", seconds, sum(batch.nbytes for batch in batches)
+    yield f"prepare ({EVENTS} events a user)", cpu(there.prepare)[0], _bytes(workspace.config.work)
+    rows, rendering = Clocked(), Clocked()
     render = Render(workspace, "user", items=workspace.asking.tables.items)
-    rendered: list[Any] = []
-    seconds, _ = cpu(lambda: rendered.extend(render(batch) for batch in batches))
-    yield "render", seconds, sum(batch.nbytes for batch in rendered)
+    for place, batch in enumerate(rows.each(rows_of(workspace, "user", 1024))):
+        rows.bytes += batch.nbytes
+        if place % every == 0:
+            rendering.bytes += every * rendering.call(render, batch).nbytes
+    yield "rows with histories", rows.seconds, rows.bytes
+    yield "render", every * rendering.seconds, rendering.bytes
     answers = folder / "filled.sqlite"
     fill(answers, size)
-    ask = asking(answers)
-    asked = [prompt_batch(some) for some in batched(prompts(size), 1024)]
-    seconds, _ = cpu(lambda: [ask(batch) for batch in asked])
-    yield "skip what is answered", seconds, answers.stat().st_size
+    ask, skipping = asking(answers), Clocked()
+    for some in batched(prompts(size), 1024):
+        skipping.call(ask, prompt_batch(some))
+    yield "skip what is answered", skipping.seconds, answers.stat().st_size
     with TextCache(answers, reading=True) as cache:
-        texts = list(cache.knowledge("user"))
-    # Of every user a text of its own, as a model would write.
-    own = [text.__class__(**{**vars(text), "text": f"{text.text} {text.entity_id}"}) for text in texts]
-    seconds, _ = cpu(lambda: encode(own, folder / "vectors", HashEncoder(64)))
-    yield "encode (hashes, 64 numbers)", seconds, sum(path.stat().st_size for path in (folder / "vectors").iterdir())
+        yield "encode (hashes, 64 numbers)", *_encoded(cache, folder / "vectors")
     store = VectorStore.open(folder / "vectors")
     ids = np.random.default_rng(0).permutation(size)
     yield "join", cpu(lambda: [store.matrix(ids[start : start + 4096]) for start in range(0, size, 4096)])[0], 0
+
+
+def _encoded(cache: TextCache, store: Path) -> tuple[float, int]:
+    texts = _Own(cache)
+    seconds, _ = cpu(lambda: encode(texts, store, HashEncoder(64)))
+    return seconds, _bytes(store)
+
+
+class _Own:
+    """Of every user a text of its own, as a model would write: gone through as often as one likes."""
+
+    def __init__(self, cache: TextCache) -> None:
+        self._cache = cache
+
+    def __iter__(self) -> Iterator[Knowledge]:
+        for text in self._cache.knowledge("user"):
+            yield replace(text, text=f"{text.text} {text.entity_id}")
+
+
+class Clocked:
+    """CPU seconds of some work that is done bit by bit, and the bytes of what came of it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.bytes = 0
+
+    def call(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """What the work gives."""
+        began = time.process_time()
+        try:
+            return work(*arguments)
+        finally:
+            self.seconds += time.process_time() - began
+
+    def each(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches, each of which takes its time to come."""
+        while (batch := self.call(next, batches, None)) is not None:
+            yield batch
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def main() -> None:
@@ -389,6 +459,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, help="of each storm")
     parser.add_argument("--rows", type=int, help="prompts of a storm, or of a rate")
     parser.add_argument("--sizes", type=int, nargs="+", help="of the growth table")
+    parser.add_argument(
+        "--render", type=int, default=1_000_000, help="about so many users at most, of more one batch in some"
+    )
     parser.add_argument("--engines", nargs="+", default=["ray", "spark"])
     parser.add_argument("--victims", nargs="+", default=["worker", "driver", "raylet"])
     asked = parser.parse_args()
@@ -397,7 +470,7 @@ def main() -> None:
     if "rates" in what:
         rates(asked.rows or (2_000 if asked.quick else 20_000))
     if "growth" in what:
-        fine &= growth(asked.sizes or ([1_000, 10_000] if asked.quick else [10_000, 100_000, 1_000_000]))
+        fine &= growth(asked.sizes or ([1_000, 10_000] if asked.quick else [10_000, 100_000, 1_000_000]), asked.render)
     if "storms" in what:
         fine &= storms(asked.kills or (3 if asked.quick else 30), asked.rows or (600 if asked.quick else 20_000),
                        asked.engines, asked.victims)  # fmt: skip

@@ -105,6 +105,28 @@ def test_ratings_with_texts(tmp_path: Path) -> None:
     assert re.search(r"- \w.*, \w.* \((hated|disliked|found average|liked|loved)\); text: \w+ \w+", prompt)
 
 
+def test_things_of_no_scenario_are_called_what_their_columns_call_them(tmp_path: Path) -> None:
+    users, times = [user for user in range(60) for _ in range(30)], range(0, 60 * 30 * 900, 900)
+    rows = [
+        (user, 7 * place % 40, place % 3 == 0, moment)
+        for place, (user, moment) in enumerate(zip(users, times, strict=True))
+    ]
+    plays = pd.DataFrame(rows, columns=["listener_id", "property_id", "completed", "at"]).astype({"completed": int})
+    plays.assign(at=pd.to_datetime("2024-01-01") + pd.to_timedelta(plays["at"], unit="s")).to_parquet(
+        tmp_path / "plays.parquet"
+    )
+    pd.DataFrame({"property_id": range(40), "name": [f"Tale {n}" for n in range(40)]}).to_csv(
+        tmp_path / "tales.csv", index=False
+    )
+    done = start([tmp_path], tmp_path / "kar.toml")
+    assert done.scenario == tmp_path / "general.toml" and "by which properties are chosen" in str(done)
+    project = Project.open(tmp_path / "kar.toml")
+    told = project.prompts("user").of().text
+    assert "how people choose properties" in told and "History in order of time" in told
+    assert re.search(r"- Tale \d+ \(not completed\)", told) and re.search(r"- Tale \d+ \(completed\)", told)
+    assert "Describe this property by kind" in project.prompts("item").of().text
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("step_by_step")
 @pytest.mark.parametrize("name", table(LOGS, "shop"))

@@ -72,7 +72,7 @@ def test_answers_about_movies_that_were_paid_for_are_not_asked_for_again() -> No
 
 
 def test_there_is_a_scenario_for_each_domain() -> None:
-    assert scenario_names() == ["books", "e-commerce", "games", "local-services", "movies", "music", "news"]
+    assert scenario_names() == ["books", "e-commerce", "games", "general", "local-services", "movies", "music", "news"]
 
 
 @pytest.mark.parametrize("name", scenario_names())

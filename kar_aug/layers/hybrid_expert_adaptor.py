@@ -79,8 +79,9 @@ class HybridExpertAdaptor(Adaptor):
     Source:
         KAR, arXiv:2306.10933, section 3.4, "hybrid-expert adaptor". The number and widths of the experts follow its
         section 4.1. Computed differently, with equal results: all kernels of a layer are one weight, and each layer
-        is one batched product over all experts of a source, (1 or experts, batch, inputs) x (experts, inputs, units);
-        on TensorFlow without a GPU, which multiplies batches at half its speed, one product an expert.
+        is one batched product over all experts of a source, (1 or experts, batch, inputs) x (experts, inputs, units).
+        TensorFlow without a GPU multiplies batches at half its speed: there the first layers are one product, of the
+        kernels side by side, and the later ones one an expert.
     """
 
     def __init__(
@@ -198,25 +199,32 @@ class HybridExpertAdaptor(Adaptor):
         vectors = ops.convert_to_tensor(vectors)
         weights = self._weights_of(source, vectors.dtype)
         if not self._gates:
-            hidden = self._through(vectors, [weight[0] for weight in weights])
+            kernel, *others = [weight[0] for weight in weights]
+            hidden = self._through(ops.matmul(vectors, kernel), others)
             return hidden, ops.ones_like(hidden[:, :1])
         position = self.sources.index(source)
         gate_kernel, gate_bias = (ops.cast(w, vectors.dtype) for w in self._gates[2 * position : 2 * position + 2])
         gate = ops.softmax(ops.matmul(vectors, gate_kernel) + gate_bias, axis=-1)
         if ops.one_by_one():
+            kernel, *weights = weights
+            entered = ops.split(ops.matmul(vectors, _side_by_side(kernel)), self.experts, -1)
             experts = zip(*map(ops.unstack, weights), strict=True)
-            weighed = [gate[:, n : n + 1] * self._through(vectors, own) for n, own in enumerate(experts)]
+            weighed = [gate[:, n : n + 1] * self._through(entered[n], own) for n, own in enumerate(experts)]
             return sum(weighed[1:], weighed[0]), gate
-        hidden = self._through(vectors[None], [w if len(w.shape) == 3 else w[:, None] for w in weights])
+        kernel, *others = [w if len(w.shape) == 3 else w[:, None] for w in weights]
+        hidden = self._through(ops.matmul(vectors[None], kernel), others)
         return ops.sum(hidden * ops.transpose(gate)[:, :, None], axis=0), gate
 
     def _through(self, hidden: Any, weights: Sequence[Any]) -> Any:
-        """What an expert makes of (batch, inputs); or all of (1, batch, inputs), their weights side by side."""
+        """What an expert makes of its first product, (batch, units); or all experts of theirs, (experts, batch, units),
+        their weights side by side.
+        """
         for layer in range(len(self.expert_units)):
-            kernel, *scale, bias = weights[layer * self._per_layer :][: self._per_layer]
-            if layer and self._drop is not None:
-                hidden = self._drop(hidden)
-            hidden = ops.matmul(hidden, kernel)
+            *scale, bias = weights[layer * self._per_layer :][: self._per_layer - 1]
+            if layer:
+                hidden = ops.matmul(
+                    hidden if self._drop is None else self._drop(hidden), weights[layer * self._per_layer - 1]
+                )
             if scale:
                 hidden = _normalised(hidden) * scale[0]
             hidden = self.activation(hidden + bias)
@@ -248,6 +256,12 @@ class HybridExpertAdaptor(Adaptor):
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "layer_norm": self.layer_norm,
         }
+
+
+def _side_by_side(kernels: Any) -> Any:
+    """(experts, inputs, units) as one kernel, (inputs, experts * units)."""
+    experts, inputs, units = kernels.shape
+    return ops.reshape(ops.transpose(kernels, (1, 0, 2)), (inputs, experts * units))
 
 
 def _normalised(hidden: Any) -> Any:

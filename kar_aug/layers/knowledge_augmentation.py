@@ -233,7 +233,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
             self.add_loss(self.load_balance * imbalance(gate, known))
         return source.if_right(ops.where(known[:, None], adapted, ops.cast(source.default, adapted.dtype)))
 
-    def augmented_vectors(self, name: str, *, batch_size: int = 1024, spare: int = 0) -> npt.NDArray[np.float32]:
+    def augmented_vectors(self, name: str, *, batch_size: int = 2048, spare: int = 0) -> npt.NDArray[np.float32]:
         """The augmented vector of every id of a source's vocabulary, then the default: (vocabulary + 1, width).
 
         Args:
@@ -245,10 +245,15 @@ class KnowledgeAugmentation(keras.layers.Layer):
         known = np.flatnonzero(rows >= 0)
         table = np.empty((len(rows) + spare, self.width), np.float32)
         table[:] = values_of(source.default)
-        adapt = ops.compiled(lambda rows: self._adapted(name, ops.rows_at(vectors, rows)))
-        for start in range(0, len(known), batch_size):
+        if source.adapt is None:
+            source.adapt = ops.compiled(lambda vectors, rows: self._adapted(name, ops.rows_at(vectors, rows)))
+        adapt = source.adapt
+
+        def fill(start: int) -> None:
             places = known[start : start + batch_size]
-            table[places] = values_of(adapt(ops.convert_to_tensor(rows[places])))
+            table[places] = values_of(adapt(vectors, ops.convert_to_tensor(rows[places])))
+
+        ops.for_each(fill, range(0, len(known), batch_size))
         return table
 
     def adapt(self, name: str, vectors: Any) -> npt.NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -106,6 +106,7 @@ class Source:
         fingerprint: weight, the store's as an integer.
         default: weight, (width,): the vector of ids without knowledge.
         codes: of each of the vectors, where they were given along; the layer itself has no use for them.
+        adapt: (vectors, rows) -> augmented vectors, compiled once they were asked for.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Source:
     fingerprint: Any = None
     default: Any = None
     codes: RowCodes | None = None
+    adapt: Callable[[Any, Any], Any] | None = None
 
     @property
     def dimension(self) -> int:

@@ -8,14 +8,14 @@ import os
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from kar_aug._helpers.files import write_atomic
 from kar_aug._helpers.toml import edited
-from kar_aug.data.guessing import Guess, Guessed, guess
+from kar_aug.data.guessing import GENERAL, Guess, Guessed, guess
 from kar_aug.errors import ConfigError
 from kar_aug.prompts.fitting import Shown, fitted
 from kar_aug.prompts.scenario import Scenario, scenario_text
@@ -54,8 +54,11 @@ class Started:
         said = [f"{name if name in self.guess.files else 'not used'}: {seen}" for name, seen in self.guess.said.items()]
         if self.scenario is not None:
             said.append(f"Wrote {self.scenario}: factors, fields and templates, to edit.")
-            if self.guess.scenario[0] == self.scenario.stem and not self.guess.is_told:
-                said.append("No name says what the items are, so that it asks about products: edit its words first.")
+            if self.scenario.stem == self.guess.scenario[0] == GENERAL:
+                items = self.guess.words.get("items", "things")
+                said.append(
+                    f"No name says what the items are: put factors by which {items} are chosen in place of its own."
+                )
         said.append(f"Wrote {self.path}. Next: kar-aug check")
         if self.guess.open:
             said.append(f"Commented out, to fill in: {', '.join(self.guess.open)}")
@@ -131,7 +134,12 @@ def _check_free(path: Path, *, force: bool) -> None:
 
 def _scenario_text(name: str, found: Guess) -> str:
     """A scenario of kar-aug that shows what the tables have, in words for their scale of ratings."""
-    return _fitted(_scaled(scenario_text(name), Scenario.load(name), found.scale), Scenario.load(name), found)
+    content = scenario_text(name)
+    told = Scenario.load(name)
+    if name == GENERAL and found.words:
+        content = edited(content, lambda scenario: scenario["words"].update(found.words))
+        told = replace(told, words={**told.words, **found.words})
+    return _fitted(_scaled(content, told, found.scale), told, found)
 
 
 def _fitted(content: str, told: Scenario, found: Guess) -> str:

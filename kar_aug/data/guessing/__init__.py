@@ -8,7 +8,7 @@ features    what models may read of a column
 
 from __future__ import annotations
 
-from kar_aug.data.guessing.guess import guess
+from kar_aug.data.guessing.guess import GENERAL, guess
 from kar_aug.data.guessing.guesses import Guess, Guessed
 
-__all__ = ["Guess", "Guessed", "guess"]
+__all__ = ["GENERAL", "Guess", "Guessed", "guess"]

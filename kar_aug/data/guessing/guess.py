@@ -16,7 +16,7 @@ from kar_aug.data.guessing.guesses import Guess, Guessed
 from kar_aug.data.guessing.roles import Head, Roles, found_files, roles
 from kar_aug.data.guessing.seen import Seen, columns_of
 from kar_aug.data.guessing.showing import fields, of_events, short
-from kar_aug.data.guessing.words import GROUPS, IDS, SCENARIOS, words
+from kar_aug.data.guessing.words import GROUPS, IDS, NAMELESS, SCENARIOS, plural, words
 from kar_aug.data.inputs import RATING, SINCE
 from kar_aug.data.outcomes import FORETOLD, foretold
 from kar_aug.data.place import Place
@@ -29,7 +29,7 @@ _ROWS_A_GROUP = 1.2  # of what was shown at once, on average, at least
 _CONTRADICTORY = 0.01  # share of rows beside one that says the opposite
 _WEEKS = 14  # days in which weekdays come again
 _NAMES = ("name", "headline", "product_name", "item_name")  # of what scenarios call a title
-_FALLBACK = "e-commerce"
+GENERAL = "general"
 
 
 def guess(paths: Sequence[Path | str], named: Mapping[str, str] | None = None) -> Guess:
@@ -55,8 +55,9 @@ def guess(paths: Sequence[Path | str], named: Mapping[str, str] | None = None) -
     said |= {head.path.name: f"{head.said}: {why}" for head, why in found.unused}
     files_of = {table: head.path for table, head in found.tables.items()}
     guesser = _Guesser(found)
-    scenario, is_told = _scenario(heads)
-    return Guess(files_of, guesser.settings(), scenario, guesser.clicks.scale, said, guesser.shown(), is_told)
+    settings = guesser.settings()
+    called = _words(guesser.keys["item"].values(), settings)
+    return Guess(files_of, settings, _scenario(heads), called, guesser.clicks.scale, said, guesser.shown())
 
 
 class _Guesser:
@@ -403,12 +404,23 @@ def _date(second: float) -> str:
     return str(pd.to_datetime(second, unit="s").strftime("%Y-%m-%d %H:%M"))
 
 
-def _scenario(heads: Sequence[Head]) -> tuple[tuple[str, str], bool]:
-    """The scenario that names of files and columns speak of, and why; and whether one does."""
+def _scenario(heads: Sequence[Head]) -> tuple[str, str]:
+    """The scenario that names of files and columns speak of, and why."""
     told = dict.fromkeys(word for head in heads for name in (head.path.name, *head.columns) for word in words(name))
     scores = {name: sum(word in told for word in speaks) for name, speaks in SCENARIOS.items()}
     best = max(scores, key=lambda name: scores[name])
     if not scores[best]:
-        return (_FALLBACK, "no name of a file or column says what the items are: see docs/scenarios.md"), False
+        return GENERAL, "no name of a file or column speaks of another: edit its factors, see docs/scenarios.md"
     spoken = ", ".join(word for word in told if word in SCENARIOS[best])
-    return (best, f"names of files and columns speak of it: {spoken}"), True
+    return best, f"names of files and columns speak of it: {spoken}"
+
+
+def _words(keys: Iterable[str], settings: Sequence[Guessed]) -> dict[str, str]:
+    """What the things are called by the columns of their ids, and what is done with them by that of the label."""
+    found: dict[str, str] = {}
+    nouns = [word for key in keys for word in words(key) if word not in IDS and word not in NAMELESS]
+    if nouns:
+        found |= {"item": nouns[0], "items": plural(nouns[0])}
+    label = next((each.value for each in settings if each.name in (("label",), ("columns", "label"))), "")
+    done = [word for word in words(str(label)) if word.endswith("ed")]
+    return found | ({"verb": done[-1]} if done else {})

@@ -36,8 +36,8 @@ class Guess:
     Args:
         files: "interactions", "items", "users" -> the file, or the folder of Parquet files.
         settings: of [data], in the order in which they should stand, but for the files.
-        scenario: that of kar-aug's which fits, and why.
-        is_told: whether a name of a file or a column says so; else it is one for any things that are bought.
+        scenario: that of kar-aug's which fits, and why; "general", if no name of a file or a column speaks of another.
+        words: "item", "items", "verb" -> what their owner calls them, as far as the names of columns tell.
         scale: the least and the largest rating; 0 and 1 of clicks.
         shown: table ("users", "items"), "history" (items, told of each event) or "events" -> the columns that prompts
             may show, under our names; "required" -> that of the items which each of them should have; "kind" -> that of
@@ -48,10 +48,10 @@ class Guess:
     files: Mapping[str, Path]
     settings: Sequence[Guessed]
     scenario: tuple[str, str]
+    words: Mapping[str, str]
     scale: tuple[float, float]
     said: Mapping[str, str]
     shown: Mapping[str, Sequence[str]]
-    is_told: bool
 
     @property
     def open(self) -> list[str]:

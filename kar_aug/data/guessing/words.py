@@ -23,6 +23,22 @@ ENTITY = {
         "catalogue", "asin", "sku", "isbn", "i",
     },
 }  # fmt: skip
+# Of items, words that do not say what they are.
+NAMELESS = {
+    "item",
+    "items",
+    "i",
+    "meta",
+    "catalog",
+    "catalogue",
+    "content",
+    "asin",
+    "sku",
+    "isbn",
+    "iid",
+    "gtin",
+    "ean",
+}
 # One word that is an id already.
 CODES = {"user": {"uid"}, "item": {"iid", "asin", "sku", "isbn", "gtin", "ean"}}
 TIMES = {"time", "timestamp", "ts", "date", "dat", "datetime", "at", "day", "created", "when", "unixtime"}
@@ -113,6 +129,13 @@ SCENARIOS = {
 def words(name: str) -> tuple[str, ...]:
     """The words of a name, in small letters."""
     return tuple(word.lower() for word in _WORD.findall(name))
+
+
+def plural(noun: str) -> str:
+    """Of a noun that may be one already."""
+    if noun.endswith(("s", "goods", "news", "people")):
+        return noun
+    return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeiou" else f"{noun}s"
 
 
 def says(name: str, among: Collection[str]) -> bool:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
@@ -66,6 +66,12 @@ def name_scope(name: str) -> Any:
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of tensors that is called often, as a graph where that is faster; TensorFlow alone makes one."""
     return function
+
+
+def for_each(function: Callable[[Any], object], values: Iterable[Any]) -> None:
+    """Call it with each of the values; with several at once, where one call does not keep all cores busy."""
+    for value in values:
+        function(value)
 
 
 def held(values: Any, dtype: Any = None) -> Any:

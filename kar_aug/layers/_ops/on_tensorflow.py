@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kar_aug._helpers.keras import IS_KERAS_3, dtype_name, keras, tf
+from kar_aug._helpers.processes import cores
 from kar_aug.cache.vectors.parts import Parts
 from kar_aug.layers._ops.by_blocks import by_blocks
 from kar_aug.layers._ops.portable import HASHES, first_places, hashes, is_portable
@@ -71,6 +73,12 @@ KEYS: Any = np.int64
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(function, reduce_retracing=True)
+
+
+def for_each(function: Callable[[Any], object], values: Iterable[Any]) -> None:
+    with ThreadPoolExecutor(cores()) as pool:
+        for _ in pool.map(function, values):
+            pass  # what one raised is raised here
 
 
 def held(values: Any, dtype: Any = None) -> Any:
