@@ -73,14 +73,21 @@ def render(text: str, values: Mapping[str, Any]) -> str:
         raise TemplateFault(str(error) or type(error).__name__, lines[-1] if lines else None) from None
 
 
+@lru_cache(256)
+def _read(text: str) -> tuple[nodes.Template, frozenset[str]]:
+    """The template as a tree, which nobody changes, and the variables that it reads."""
+    tree = _ENVIRONMENT.parse(text)
+    return tree, frozenset(jinja2.meta.find_undeclared_variables(tree))
+
+
 def uses(text: str, variable: str) -> bool:
     """Whether a template reads a variable."""
-    return variable in jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(text))
+    return variable in _read(text)[1]
 
 
 def reads_field(text: str, fields: Collection[str]) -> bool:
     """Whether a template reads one of these fields of anything."""
-    return any(field in fields for _, field, _ in _fields_read(_ENVIRONMENT.parse(text)))
+    return any(field in fields for _, field, _ in _fields_read(_read(text)[0]))
 
 
 def check_names(text: str, known: Mapping[str, Collection[str] | None]) -> None:
@@ -94,9 +101,9 @@ def check_names(text: str, known: Mapping[str, Collection[str] | None]) -> None:
         TemplateFault: A variable or field is unknown.
     """
     compiled(text)
-    tree = _ENVIRONMENT.parse(text)
+    tree, read = _read(text)
     loops = ("day", "event")
-    for name in jinja2.meta.find_undeclared_variables(tree):
+    for name in read:
         if name not in known or name in loops:
             line = next((n.lineno for n in tree.find_all(nodes.Name) if n.name == name), None)
             raise TemplateFault(_unknown(f"'{name}'", name, [v for v in known if v not in loops]), line)

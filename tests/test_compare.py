@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import log_loss, roc_auc_score
 from support.exhaustive import left_out, table
 from support.workspaces import COUNTING, LEARNING, opened
 
@@ -71,6 +72,29 @@ def test_metrics_of_one_class_are_nan_and_logloss_is_exact() -> None:
     assert np.isnan(metrics.gauc(np.ones(2), np.ones(2), np.asarray([1, 1])))
     expected = -(np.log(0.8) + np.log(0.9)) / 2
     assert metrics.logloss(np.asarray([1, 0]), np.asarray([0.8, 0.1], "float32")) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_metrics_are_those_of_scikit_learn(weighted: bool) -> None:
+    random = np.random.default_rng(0)
+    label, group = random.integers(0, 2, 500).astype("float32"), random.integers(0, 100, 500)
+    prediction = (random.integers(0, 20, 500) / 20).astype("float32")  # many are equal, some 0
+    weight = random.random(500).astype("float32") if weighted else None
+    ones = np.ones(500) if weight is None else weight
+    of = {"sample_weight": weight}
+    assert metrics.auc(label, prediction, weight) == pytest.approx(roc_auc_score(label, prediction, **of), rel=1e-12)
+    expected = log_loss(label, prediction.astype("float64"), **of)
+    assert metrics.logloss(label, prediction, weight) == pytest.approx(expected, rel=1e-12)
+    groups = [rows for rows in (group == number for number in range(100)) if len(set(label[rows])) == 2]
+    areas = [roc_auc_score(label[rows], prediction[rows], sample_weight=ones[rows]) for rows in groups]
+    expected = np.average(areas, weights=[ones[rows].sum() for rows in groups])
+    assert 50 < len(groups) < 100 and metrics.gauc(label, prediction, group, weight) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("metric", [metrics.auc, metrics.logloss])
+def test_predictions_of_a_training_that_diverged_are_no_metric(metric: Any) -> None:
+    with pytest.raises(ValueError, match="its training diverged"):
+        metric(np.asarray([0, 1]), np.asarray([0.5, np.nan]))
 
 
 def fill(path: Path, ids: list[Any], vectors: np.ndarray) -> None:

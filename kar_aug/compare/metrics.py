@@ -1,4 +1,6 @@
-"""What a CTR model is judged by."""
+"""What a CTR model is judged by. Not by scikit-learn: its import takes two seconds, and an AUC of few rows a
+millisecond.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import log_loss, roc_auc_score
 
 Array = npt.NDArray[Any]
 
@@ -16,30 +17,65 @@ def auc(label: Array, prediction: Array, weight: Array | None = None) -> float:
 
     Args:
         weight: how much each row counts; all the same by default.
+
+    Raises:
+        ValueError: A prediction is not a finite number.
     """
-    if len(np.unique(label)) < 2:
-        return float("nan")
-    return float(roc_auc_score(label, prediction, sample_weight=weight))
+    areas, _ = _areas(label, prediction, np.zeros(len(label), np.int8), weight)
+    return float(areas[0]) if len(areas) else float("nan")
 
 
 def logloss(label: Array, prediction: Array, weight: Array | None = None) -> float:
-    """Binary cross-entropy in nats."""
-    return float(log_loss(label, np.asarray(prediction, np.float64), labels=[0, 1], sample_weight=weight))
+    """Binary cross-entropy in nats.
+
+    Raises:
+        ValueError: A prediction is not a finite number.
+    """
+    _check(prediction)
+    least = np.finfo(np.float64).eps
+    given = np.clip(np.asarray(prediction, np.float64), least, 1 - least)
+    return float(np.average(-np.log(np.where(label > 0, given, 1 - given)), weights=weight))
 
 
 def gauc(label: Array, prediction: Array, group: Array, weight: Array | None = None) -> float:
     """AUC within each group of rows (a user's, or an impression's), weighted by its rows; groups with one class only
     are left out.
 
+    Raises:
+        ValueError: A prediction is not a finite number.
+
     Source:
         Zhou et al. 2018 (DIN), arXiv:1706.06978, equation 7.
     """
-    weight = np.ones(len(label)) if weight is None else weight
-    order = np.argsort(group, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-    scored = [(weight[rows].sum(), auc(label[rows], prediction[rows], weight[rows])) for rows in groups]
-    kept = [(size, value) for size, value in scored if not np.isnan(value)]
-    return float(np.average([v for _, v in kept], weights=[s for s, _ in kept])) if kept else float("nan")
+    areas, sizes = _areas(label, prediction, group, weight)
+    kept = ~np.isnan(areas)
+    return float(np.average(areas[kept], weights=sizes[kept])) if kept.any() else float("nan")
+
+
+def _areas(label: Array, prediction: Array, group: Array, weight: Array | None) -> tuple[Array, Array]:
+    """Of each group of rows, by ascending group, the AUC and the weight: the share of pairs of a click and another row
+    of which the click is predicted higher, where equal ones count half.
+    """
+    _check(prediction)
+    order = np.lexsort((prediction, group))
+    label, prediction, group = label[order], prediction[order], group[order]
+    weight = np.ones(len(order)) if weight is None else np.asarray(weight, np.float64)[order]
+    if not len(order):
+        return weight, weight
+    starts = np.r_[True, group[1:] != group[:-1]]
+    ties = np.flatnonzero(starts | np.r_[True, prediction[1:] != prediction[:-1]])  # the first row of equal ones
+    clicks, others = (np.add.reduceat(weight * of, ties) for of in (label > 0, label <= 0))
+    first = np.searchsorted(ties, np.flatnonzero(starts))  # of each group
+    below = np.cumsum(others) - others
+    below -= np.repeat(below[first], np.diff(np.r_[first, len(ties)]))
+    higher, clicked, rest = (np.add.reduceat(of, first) for of in (clicks * (below + others / 2), clicks, others))
+    with np.errstate(invalid="ignore"):  # 0 of 0 pairs
+        return higher / (clicked * rest), clicked + rest
+
+
+def _check(prediction: Array) -> None:
+    if not np.isfinite(prediction).all():
+        raise ValueError("A model predicts what is no finite number: its training diverged. Lower its learning rate.")
 
 
 Calibration = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]

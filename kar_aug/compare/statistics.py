@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special  # `stats` takes a second to import, which each process of a comparison would pay
 
 Array = npt.NDArray[np.float64]
 
@@ -29,7 +29,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     if len(given) < 2:
         return Estimate(float(given.mean()), float("nan"), float("nan"))
     sd = float(given.std(ddof=1))
-    return Estimate(float(given.mean()), sd, float(stats.t.ppf(0.975, len(given) - 1) * sd / np.sqrt(len(given))))
+    return Estimate(float(given.mean()), sd, float(special.stdtrit(len(given) - 1, 0.975) * sd / np.sqrt(len(given))))
 
 
 def paired_t(differences: Sequence[float]) -> float:
@@ -40,7 +40,7 @@ def paired_t(differences: Sequence[float]) -> float:
     if found.sd == 0:
         return 1.0 if found.mean == 0 else 0.0
     t = abs(found.mean) / (found.sd / np.sqrt(len(differences)))
-    return float(2 * stats.t.sf(t, len(differences) - 1))
+    return float(2 * special.stdtr(len(differences) - 1, -t))
 
 
 def detectable(differences: Sequence[float], tests: int = 1) -> float:
@@ -53,7 +53,7 @@ def detectable(differences: Sequence[float], tests: int = 1) -> float:
     found, count = estimate(differences), len(differences)
     if np.isnan(found.sd):
         return float("nan")
-    errors = stats.t.ppf(1 - 0.025 / tests, count - 1) + stats.t.ppf(0.8, count - 1)
+    errors = special.stdtrit(count - 1, 1 - 0.025 / tests) + special.stdtrit(count - 1, 0.8)
     return float(errors * found.sd / np.sqrt(count))
 
 
@@ -62,7 +62,11 @@ def wilcoxon(differences: Sequence[float]) -> float:
     given = np.asarray(differences, np.float64)
     if len(given) < 2:
         return float("nan")
-    return 1.0 if not given.any() else float(stats.wilcoxon(given).pvalue)
+    if not given.any():
+        return 1.0
+    from scipy import stats
+
+    return float(stats.wilcoxon(given).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -116,16 +120,22 @@ def delong(label: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike) ->
     difference = aucs[0] - aucs[1]
     if error == 0:
         return DeLong(aucs[0], aucs[1], 0.0, 1.0 if difference == 0 else 0.0)
-    return DeLong(aucs[0], aucs[1], error, float(2 * stats.norm.sf(abs(difference) / error)))
+    return DeLong(aucs[0], aucs[1], error, float(2 * special.ndtr(-abs(difference) / error)))
 
 
 def _placements(prediction: Array, clicked: npt.NDArray[np.bool_]) -> tuple[float, Array, Array]:
     """The AUC; for each click the share of non-clicks that it is above; for each non-click that of clicks above it."""
     clicks, others = prediction[clicked], prediction[~clicked]
-    ranks = stats.rankdata(np.concatenate([clicks, others]))  # ties share their mean rank
-    of_clicks = (ranks[: len(clicks)] - stats.rankdata(clicks)) / len(others)
-    of_others = 1 - (ranks[len(clicks) :] - stats.rankdata(others)) / len(clicks)
+    ranks = _ranks(np.concatenate([clicks, others]))
+    of_clicks = (ranks[: len(clicks)] - _ranks(clicks)) / len(others)
+    of_others = 1 - (ranks[len(clicks) :] - _ranks(others)) / len(clicks)
     return float(of_clicks.mean()), of_clicks, of_others
+
+
+def _ranks(values: Array) -> Array:
+    """From 1 on; equal values share their mean rank."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]
 
 
 @dataclass(frozen=True)

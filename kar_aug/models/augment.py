@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from typing import Any
 
 from kar_aug._helpers.keras import dtype_name, is_ragged, keras, tensors_behind
@@ -136,7 +137,8 @@ class _Names:
             )
 
     def __call__(self, name: str) -> str:
-        free = next(each for each in (name, *(f"{name}_{i}" for i in range(1, 10**6))) if each not in self._taken)
+        numbered = (f"{name}_{i}" for i in count(1))
+        free = next(each for each in chain([name], numbered) if each not in self._taken)
         self._taken.add(free)
         return free
 
