@@ -189,3 +189,9 @@ def test_what_is_of_one_process_is_refused(project: Project) -> None:
     for wrong, named in (({"shard": (1, 2)}, "--shard"), ({"batch": True}, "Batch API")):
         with pytest.raises(ConfigError, match=named):
             project.generate(engine="ray", workers=1, **wrong)
+
+
+def test_a_cluster_that_is_not_there_is_named(project: Project) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(ConfigError, match=r"--address nowhere: no Ray cluster answers there .* ray start --head"):
+        project.generate(engine="ray", address="nowhere", workers=1)

@@ -198,12 +198,15 @@ def _is_encoder(encoder: RayEncoder) -> Encoder:
 def connected(address: str | None = None) -> Iterator[int]:
     """A connection with a cluster, which ends with the block if it began there; yields its cores. Ray's own logs and
     bars are silent.
+
+    Raises:
+        ConfigError: No cluster answers at the address.
     """
     began = not ray.is_initialized()
     if began:
         local = {} if address else {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
         with quiet_stderr():  # whose native half says how it was told to be silent
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local)
+            _connect(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local)
     context = ray.data.DataContext.get_current()
     before = context.enable_progress_bars, context.print_on_execution_start
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -215,3 +218,15 @@ def connected(address: str | None = None) -> Iterator[int]:
         context.enable_progress_bars, context.print_on_execution_start = before
         if began:
             ray.shutdown()
+
+
+def _connect(address: str | None, **settings: Any) -> None:
+    try:
+        ray.init(address=address, **settings)
+    except (ConnectionError, ValueError) as error:  # nobody there; what is no address, or needs a cluster that is not
+        if address is None:
+            raise
+        said = str(error).splitlines()[0]
+        raise ConfigError(
+            f"--address {address}: no Ray cluster answers there ({said}). Start one with: ray start --head"
+        ) from None
