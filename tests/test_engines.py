@@ -6,9 +6,11 @@ Skipped where they, or Java, are not installed.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -191,7 +193,10 @@ def test_what_is_of_one_process_is_refused(project: Project) -> None:
             project.generate(engine="ray", workers=1, **wrong)
 
 
-def test_a_cluster_that_is_not_there_is_named(project: Project) -> None:
+@pytest.mark.usefixtures("project")
+def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    with pytest.raises(ConfigError, match=r"--address nowhere: no Ray cluster answers there .* ray start --head"):
-        project.generate(engine="ray", address="nowhere", workers=1)
+    command = [sys.executable, "-m", "kar_aug", "-c", "kar.toml", "generate", "--engine", "ray", "--address", "nowhere"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.search(r"--address nowhere: no Ray cluster answers there .* ray start --head$", done.stderr.strip())
