@@ -16,7 +16,7 @@ from kar_aug.audit.split import samples_of
 from kar_aug.data.building import told_codes
 from kar_aug.data.encodings import FIRST, Buckets, Scale
 from kar_aug.data.features import HIST, PAST
-from kar_aug.data.room import MEMORY, Room, blocks, different
+from kar_aug.data.room import MEMORY, Room, among, blocks, different
 from kar_aug.data.samples import ENTITIES, Samples
 from kar_aug.data.split import PARTS, distinct, is_sample, part_codes
 
@@ -206,11 +206,13 @@ class _Training(NamedTuple):
     @classmethod
     def of(cls, split: pd.DataFrame, room: Room) -> _Training:
         part, user = split["part"], split["user_id"]
-        users = different(user.iloc[block][part.iloc[block] == "train"] for block in room.blocks(len(split)))
+        are_theirs = among(
+            different(user.iloc[block][part.iloc[block] == "train"] for block in room.blocks(len(split)))
+        )
 
         def trained(block: slice) -> pd.Series:
             own = part.iloc[block]
-            return (own == "train") | ((own == "history") & user.iloc[block].isin(users))
+            return (own == "train") | ((own == "history") & are_theirs(user.iloc[block]))
 
         return cls(split, room.filled(len(split), bool, trained), room)
 

@@ -13,7 +13,7 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -230,11 +230,23 @@ def blocks_of_users(user: Places, most: int = BLOCK) -> Iterator[slice]:
 
 def different(parts: Iterable[pd.Series]) -> list[Any]:
     """The values of a column that comes in parts, each once, sorted."""
-    found: pd.Series | None = None
+    found: list[pd.Series] = []
     for part in parts:
-        new = pd.Series(part.unique())
-        found = new if found is None else pd.Series(pd.concat([found, new], ignore_index=True).unique())
-    return [] if found is None else sorted(found.tolist())
+        found.append(pd.Series(part.unique()))
+        # Not after each part: all that was found before would be gone through as often as there are parts.
+        if sum(map(len, found[1:])) >= len(found[0]):
+            found = [_united(found)]
+    return sorted(_united(found).tolist()) if found else []
+
+
+def _united(parts: Sequence[pd.Series]) -> pd.Series:
+    return pd.Series(pd.concat(parts, ignore_index=True).unique())
+
+
+def among(values: Sequence[Any]) -> Callable[[pd.Series], npt.NDArray[np.bool_]]:
+    """Which values of a part of a column are among these; what they are looked up in is made once for all parts."""
+    index = pd.Index(values)
+    return lambda part: np.asarray(index.get_indexer(pd.Index(part)) >= 0)
 
 
 def series(values: Array, name: Any = None) -> pd.Series:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import replace
 
-from kar_aug.data.room import MEMORY, Room, different
+from kar_aug.data.room import MEMORY, Room, among, different
 from kar_aug.data.tables import Tables
 
 
@@ -24,6 +24,7 @@ def some_users(tables: Tables, count: int, room: Room = MEMORY) -> Tables:
     if len(users) <= count:
         return tables
     chosen = sorted(users, key=lambda id: (zlib.crc32(str(id).encode()), str(id)))[:count]
-    kept = room.filled(len(log), bool, lambda block: ids.iloc[block].isin(chosen))
-    of_users = tables.users[tables.users["user_id"].isin(chosen)].reset_index(drop=True)
+    is_chosen = among(chosen)
+    kept = room.filled(len(log), bool, lambda block: is_chosen(ids.iloc[block]))
+    of_users = tables.users[is_chosen(tables.users["user_id"])].reset_index(drop=True)
     return replace(tables, interactions=room.rows(log, kept).reset_index(drop=True), users=of_users)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.data.place import Table
-from kar_aug.data.room import MEMORY, Room, blocks, different, series
+from kar_aug.data.room import MEMORY, Room, among, blocks, different, series
 from kar_aug.data.tables import typed
 from kar_aug.errors import DataError
 from kar_aug.registry import PROTOCOLS
@@ -154,11 +154,13 @@ def in_training(split: pd.DataFrame, room: Room = MEMORY) -> npt.NDArray[np.bool
     """Rows of `split` by which anything may be fitted: the training part, and the histories of its users."""
     part, user = split["part"], split["user_id"]
     history, train = PARTS.index("history"), PARTS.index("train")
-    users = different(user.iloc[block][part_codes(part.iloc[block]) == train] for block in room.blocks(len(split)))
+    are_theirs = among(
+        different(user.iloc[block][part_codes(part.iloc[block]) == train] for block in room.blocks(len(split)))
+    )
 
     def trained(block: slice) -> npt.NDArray[np.bool_]:
         codes = part_codes(part.iloc[block])
-        return np.asarray((codes == train) | ((codes == history) & user.iloc[block].isin(users).to_numpy()))
+        return np.asarray((codes == train) | ((codes == history) & are_theirs(user.iloc[block])))
 
     return room.filled(len(split), bool, trained)
 

@@ -27,7 +27,7 @@ from kar_aug.data.lists import SCORED, impressions, with_scores
 from kar_aug.data.negatives import with_negatives
 from kar_aug.data.outcomes import with_outcomes
 from kar_aug.data.reading import read_table
-from kar_aug.data.room import Room, different
+from kar_aug.data.room import Room, among, different
 from kar_aug.data.samples import Samples
 from kar_aug.data.some_users import some_users
 from kar_aug.data.split import PARTS, SAMPLE_PARTS, is_sample, part_codes, timeline
@@ -176,7 +176,8 @@ class Data:
         split, room = self.split, self.room
         users = split["user_id"]
         sampled = different(users.iloc[block][is_sample(split.iloc[block])] for block in room.blocks(len(split)))
-        return room.rows(split, room.filled(len(split), bool, lambda block: users.iloc[block].isin(sampled)))
+        is_sampled = among(sampled)
+        return room.rows(split, room.filled(len(split), bool, lambda block: is_sampled(users.iloc[block])))
 
     @cached_property
     def feature_tables(self) -> Tables:
