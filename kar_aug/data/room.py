@@ -244,7 +244,13 @@ def _united(parts: Sequence[pd.Series]) -> pd.Series:
 
 
 def among(values: Sequence[Any]) -> Callable[[pd.Series], npt.NDArray[np.bool_]]:
-    """Which values of a part of a column are among these; what they are looked up in is made once for all parts."""
+    """Which values of a part of a column are among these.
+
+    What they are looked up in is made once for all parts.
+
+    Args:
+        values: each once.
+    """
     index = pd.Index(values)
     return lambda part: np.asarray(index.get_indexer(pd.Index(part)) >= 0)
 
