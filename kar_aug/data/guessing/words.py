@@ -23,24 +23,10 @@ ENTITY = {
         "catalogue", "asin", "sku", "isbn", "i",
     },
 }  # fmt: skip
-# Of items, words that do not say what they are.
-NAMELESS = {
-    "item",
-    "items",
-    "i",
-    "meta",
-    "catalog",
-    "catalogue",
-    "content",
-    "asin",
-    "sku",
-    "isbn",
-    "iid",
-    "gtin",
-    "ean",
-}
 # One word that is an id already.
 CODES = {"user": {"uid"}, "item": {"iid", "asin", "sku", "isbn", "gtin", "ean"}}
+# Of items, words that do not say what they are.
+NAMELESS = {"item", "items", "i", "meta", "catalog", "catalogue", "content", *CODES["item"]}
 TIMES = {"time", "timestamp", "ts", "date", "dat", "datetime", "at", "day", "created", "when", "unixtime"}
 OF_EVENTS = {
     "timestamp",
@@ -133,7 +119,7 @@ def words(name: str) -> tuple[str, ...]:
 
 def plural(noun: str) -> str:
     """Of a noun that may be one already."""
-    if noun.endswith(("s", "goods", "news", "people")):
+    if noun.endswith(("s", "people")):
         return noun
     return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeiou" else f"{noun}s"
 

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from kar_aug._helpers.files import write_atomic
 from kar_aug.data import Tables
-from kar_aug.data.room import Room
+from kar_aug.data.room import Room, among
 from kar_aug.errors import StoreError
 
 FILE = "forgotten.json"
@@ -137,7 +136,5 @@ class ForgottenIds:
 
 
 def _are_among(column: pd.Series, ids: Collection[Any]) -> Any:
-    def of_block(block: slice) -> npt.NDArray[np.bool_]:
-        return column.iloc[block].isin(list(ids)).to_numpy(bool)
-
-    return of_block
+    are_they = among([*dict.fromkeys(ids)])
+    return lambda block: are_they(column.iloc[block])
