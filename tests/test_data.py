@@ -16,6 +16,7 @@ from support.exhaustive import examples
 
 from kar_aug.data import PARTS, Tables, as_of, load_tables, split_interactions
 from kar_aug.data.labels import where
+from kar_aug.data.room import counted, different
 from kar_aug.errors import DataError
 
 Change = dict[str, Any]
@@ -359,3 +360,11 @@ def test_files_whose_ids_have_different_types_are_refused(tmp_path: Path) -> Non
     (tmp_path / "users.csv").write_text("user_id\n1\n1\n")
     with pytest.raises(DataError, match="users: user_id 1 stands in more than one row"):
         load_tables(tmp_path / "events.csv", users=tmp_path / "users.csv")
+
+
+@given(st.lists(st.lists(st.integers(0, 9) | st.none(), max_size=8), max_size=8))
+def test_what_comes_in_parts_is_counted_as_if_it_came_at_once(parts: list[list[int | None]]) -> None:
+    whole = pd.Series([value for part in parts for value in part], dtype="Int64").dropna()
+    series = [pd.Series(part, dtype="Int64").dropna() for part in parts]
+    assert different(series) == sorted(set(whole))
+    assert counted(pd.Series(part, dtype="Int64") for part in parts).to_dict() == whole.value_counts().to_dict()

@@ -22,6 +22,7 @@ from hypothesis.extra.numpy import arrays
 from support.exhaustive import examples
 
 from kar_aug.cache import KnowledgeTable, StoreSpec, VectorStore
+from kar_aug.cache.vectors import index
 from kar_aug.cache.vectors.parts import Parts, all_finite
 from kar_aug.errors import StoreError
 
@@ -479,3 +480,17 @@ def test_a_full_disk_leaves_the_last_published_state(path: Path, monkeypatch: py
     append(path, [78], [[7, 8]])
     store = VectorStore.open(path)
     assert store.ids == [10, 30, 20, 40, 78] and store.gather([78]).tolist() == [[7, 8]] and store.verify()
+
+
+@given(
+    st.lists(st.integers(-50, 50) | st.integers(-(2**63), 2**63 - 1), unique=True, max_size=60)
+    | st.lists(st.text("abc", max_size=4), unique=True, max_size=60),
+    st.data(),
+)
+def test_among_many_ids_each_is_found_by_way_of_signposts(ids: list[Any], data: st.DataObject) -> None:
+    asked = [*data.draw(st.lists(st.sampled_from(ids) if ids else st.nothing())), -7, 51, "b", "zz", None]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "_CACHED", 0)
+        patch.setattr(index, "_NEAR", 8)
+        found = index.IdIndex.build(index.stored_ids(ids), np.arange(len(ids))).find(asked)
+    assert found.tolist() == [ids.index(id) if id in ids else -1 for id in asked]

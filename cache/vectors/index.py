@@ -1,13 +1,16 @@
 """From ids to rows: a sorted, memory-mapped index of integer or string ids.
 
 Integers are int64; strings are kept as their UTF-8 bytes, four times smaller than NumPy's own strings. Looking up
-n ids is one binary search each, vectorised, and touches only the pages it needs.
+n ids is one binary search each, vectorised, and touches only the pages it needs. Of many millions of ids it is the wait
+for memory that takes long: there it goes among every 512th id first, which a processor's cache holds, and then among
+neighbours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,8 @@ import numpy.typing as npt
 
 from kar_aug.errors import StoreError
 
+_CACHED = 1 << 24  # bytes of ids; with fewer of them the processor's cache helps as much
+_NEAR = 512  # ids from one signpost to the next; a power of 2
 EntityId = int | str
 Array = npt.NDArray[Any]
 
@@ -78,12 +83,30 @@ class IdIndex:
         if not len(self.ids):
             return np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
         asked, possible = _comparable(ids, self.ids.dtype)
-        first = np.searchsorted(self.ids, asked)
+        first = self._first_not_below(asked)
         if self.times is None:
             stop = first + (self.ids[np.minimum(first, len(self.ids) - 1)] == asked)
         else:
             stop = np.searchsorted(self.ids, asked, side="right")
         return first, np.where(possible, stop, first)
+
+    def _first_not_below(self, asked: Array) -> npt.NDArray[np.int64]:
+        """np.searchsorted(self.ids, asked)."""
+        if self.ids.nbytes < _CACHED:
+            return np.searchsorted(self.ids, asked)
+        signpost = np.searchsorted(self._signposts, asked)
+        below = np.maximum(signpost - 1, 0) * _NEAR  # the last place that is known to hold an id below the one asked
+        step, last = _NEAR // 2, len(self.ids) - 1
+        while step:
+            further = below + step
+            is_below = (further <= last) & (self.ids[np.minimum(further, last)] < asked)
+            below[is_below] = further[is_below]
+            step //= 2
+        return np.where(signpost, below + 1, 0)
+
+    @cached_property
+    def _signposts(self) -> Array:
+        return np.ascontiguousarray(self.ids[::_NEAR])
 
     def before(
         self, first: npt.NDArray[np.int64], stop: npt.NDArray[np.int64], times: npt.NDArray[np.int64]

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kar_aug.data.room import MEMORY, Room
+from kar_aug.data.room import MEMORY, Room, counted
 from kar_aug.data.times import seconds
 from kar_aug.errors import DataError
 
@@ -48,10 +48,7 @@ class Categories:
         """The values that stand at least `fewest` times among `values`, which may come in parts; missing ones are
         passed over.
         """
-        counts = pd.Series(dtype=np.int64)
-        for part in [values] if isinstance(values, pd.Series) else values:
-            more = part.dropna().value_counts()
-            counts = pd.concat([counts, more]).groupby(level=0, sort=False).sum() if len(counts) else more
+        counts = counted([values] if isinstance(values, pd.Series) else values)
         return cls(tuple(sorted(counts.index[counts >= fewest].tolist())))
 
     @property

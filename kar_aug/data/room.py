@@ -230,17 +230,34 @@ def blocks_of_users(user: Places, most: int = BLOCK) -> Iterator[slice]:
 
 def different(parts: Iterable[pd.Series]) -> list[Any]:
     """The values of a column that comes in parts, each once, sorted."""
+
+    def united(some: Sequence[pd.Series]) -> pd.Series:
+        return pd.Series(pd.concat(some, ignore_index=True).unique())
+
+    return sorted(_in_one((pd.Series(part.unique()) for part in parts), united).tolist())
+
+
+def counted(parts: Iterable[pd.Series]) -> pd.Series:
+    """How often each value of a column that comes in parts stands there (index: the values); missing ones do not
+    count.
+    """
+
+    def summed(some: Sequence[pd.Series]) -> pd.Series:
+        return pd.concat(some).groupby(level=0, sort=False).sum()
+
+    return _in_one((part.dropna().value_counts() for part in parts), summed)
+
+
+def _in_one(parts: Iterable[pd.Series], unite: Callable[[Sequence[pd.Series]], pd.Series]) -> pd.Series:
+    """What came of each part, united: not after each part, for all that was found before would be gone through as often
+    as there are parts, but whenever as much has come again.
+    """
     found: list[pd.Series] = []
     for part in parts:
-        found.append(pd.Series(part.unique()))
-        # Not after each part: all that was found before would be gone through as often as there are parts.
+        found.append(part)
         if sum(map(len, found[1:])) >= len(found[0]):
-            found = [_united(found)]
-    return sorted(_united(found).tolist()) if found else []
-
-
-def _united(parts: Sequence[pd.Series]) -> pd.Series:
-    return pd.Series(pd.concat(parts, ignore_index=True).unique())
+            found = [unite(found)]
+    return unite(found) if found else pd.Series(dtype=np.int64)
 
 
 def among(values: Sequence[Any]) -> Callable[[pd.Series], npt.NDArray[np.bool_]]:
