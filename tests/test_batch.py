@@ -86,7 +86,7 @@ def test_a_batch_has_no_more_bytes_than_documented(cache: TextCache, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("most_requests", [5, 1000])
+@pytest.mark.parametrize("most_requests", [50, 1000])
 def test_a_prompt_that_many_entities_share_is_asked_once_wherever_they_stand(
     cache: TextCache, most_requests: int
 ) -> None:
