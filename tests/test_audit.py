@@ -104,10 +104,11 @@ def leaks(workspace: Workspace) -> list[Finding]:
     """What is found, all of which has compare refuse."""
     try:
         assert not require_clean(again(workspace)).leaks
-    except LeakageError as refused:
-        assert "See them with: kar-aug audit" in str(refused)
-        return refused.findings
-    return []
+        return []
+    except LeakageError as error:
+        refused = error
+    assert "See them with: kar-aug audit" in str(refused)
+    return list(refused.findings)
 
 
 def the_leak(workspace: Workspace) -> Finding:

@@ -38,7 +38,7 @@ def check_answers(where: Path | str, count: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("where", "count", "kills"), [("sqlite", 2000, 20), ("postgresql", 500, 5)], indirect=["where"]
+    ("where", "count", "kills"), [("sqlite", 1200, 20), ("postgresql", 500, 5)], indirect=["where"]
 )
 def test_killed_at_any_moment_it_loses_at_most_what_was_in_flight(
     nursery: Jobs, where: Path | str, count: int, kills: int
