@@ -60,7 +60,7 @@ A_KILL = _WORKERS * slots_for(IN_FLIGHT // _WORKERS)  # answers that it may cost
 EVENTS = 10  # of a user
 MODEL = "gpt-4o-mini"  # its price is in kar-aug's table
 _DOLLARS = (7 * 0.15 + 3 * 0.60) / 1e6  # of what the server charges for an answer
-console = Console(width=140)
+console = Console(width=200)
 
 
 # What is asked
@@ -355,65 +355,89 @@ def _warm() -> list[Prompt]:
     return [Prompt("user", "warm", ({"role": "user", "content": "warm"},), "v1")]
 
 
+class Stage(NamedTuple):
+    """What a stage took of the processor: by itself, and in the system, which gives it memory and reads its files."""
+
+    name: str
+    own: float  # seconds
+    system: float
+    bytes: int
+
+    @property
+    def seconds(self) -> float:
+        return self.own + self.system
+
+
 def growth(sizes: Sequence[int], most: int) -> bool:
-    """Print time and bytes of each stage by size, and the exponent; whether nothing grows faster than linear.
+    """Print time and bytes of each stage by size, and the exponents; whether nothing grows faster than linear.
 
     Of more than `most` users, some batches alone are rendered.
     """
-    stages: dict[str, list[tuple[int, float, int]]] = {}
+    stages: dict[str, list[Stage]] = {}
     for size in sizes:
         with tempfile.TemporaryDirectory() as name:
-            for stage, seconds, bytes_ in _stages(Path(name), size, math.ceil(size / most)):
-                stages.setdefault(stage, []).append((size, seconds, bytes_))
-    shown = [column for size in sizes for column in (f"{size:,}: CPU s", "rows/s", "bytes a row")]
-    table = Table("stage", *shown, "exponent", title="Growth, one process")
+            for stage in _stages(Path(name), size, math.ceil(size / most)):
+                stages.setdefault(stage.name, []).append(stage)
+                console.print(f"{size:,}: {stage}")
+    shown = [column for size in sizes for column in (f"{size:,}: CPU s", "of it system", "rows/s", "bytes a row")]
+    table = Table("stage", *shown, "exponent", "its own", title="Growth, one process")
     linear = True
-    for stage, found in stages.items():
-        (first, before, _), (last, after, _) = found[-2], found[-1]
-        exponent = math.log(after / before) / math.log(last / first)
-        linear &= exponent < 1.15  # what the clock of a shared machine adds
+    for name, found in stages.items():
         cells = [
             cell
-            for size, seconds, bytes_ in found
-            for cell in (f"{seconds:.2f}", f"{size / seconds:,.0f}", f"{bytes_ / size:,.0f}" if bytes_ else "")
-        ]
-        table.add_row(stage, *cells, f"{exponent:.2f}")
+            for size, stage in zip(sizes, found, strict=True)
+            for cell in (f"{stage.seconds:.2f}", f"{stage.system:.2f}", f"{size / stage.seconds:,.0f}",
+                         f"{stage.bytes / size:,.0f}" if stage.bytes else "")
+        ]  # fmt: skip
+        longer = math.log(sizes[-1] / sizes[-2])
+        exponent = math.log(found[-1].seconds / found[-2].seconds) / longer
+        own = math.log(found[-1].own / found[-2].own) / longer
+        linear &= own < 1.15  # what the clock of a shared machine adds
+        table.add_row(name, *cells, f"{exponent:.2f}", f"{own:.2f}")
     console.print(table)
+    console.print(f"A GB of memory that this process had not before takes {_of_memory():.2f} s of the system.")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    console.print(f"Peak memory of this process: {peak:,.0f} MB. Exponent: between the last two sizes.")
+    console.print(f"Peak memory of this process: {peak:,.0f} MB. Exponents: between the last two sizes.")
     return linear
 
 
-def _stages(folder: Path, size: int, every: int) -> Iterator[tuple[str, float, int]]:
-    """Name, CPU seconds and bytes of each stage. Nothing holds all rows; one batch in `every` is rendered."""
-    there = project(folder, size)
+def _of_memory() -> float:
+    """Seconds of the system: on a virtual machine, the host hands out its memory when it is touched."""
+    touching = Clocked()
+    touching.call(np.ones, 1 << 30, np.uint8)
+    return touching.system
+
+
+def _stages(folder: Path, size: int, every: int) -> Iterator[Stage]:
+    """Each stage. Nothing holds all rows; one batch in `every` is rendered."""
+    there, preparing = project(folder, size), Clocked()
     workspace = there.workspace
-    yield f"prepare ({EVENTS} events a user)", cpu(there.prepare)[0], _bytes(workspace.config.work)
+    preparing.call(there.prepare)
+    yield preparing.stage(f"prepare ({EVENTS} events a user)", _bytes(workspace.config.work))
     rows, rendering = Clocked(), Clocked()
+    made = rendered = 0
     render = Render(workspace, "user", items=workspace.asking.tables.items)
     for place, batch in enumerate(rows.each(rows_of(workspace, "user", 1024))):
-        rows.bytes += batch.nbytes
+        made += batch.nbytes
         if place % every == 0:
-            rendering.bytes += every * rendering.call(render, batch).nbytes
-    yield "rows with histories", rows.seconds, rows.bytes
-    yield "render", every * rendering.seconds, rendering.bytes
+            rendered += every * rendering.call(render, batch).nbytes
+    yield rows.stage("rows with histories", made)
+    yield rendering.stage("render", rendered, every)
     answers = folder / "filled.sqlite"
     fill(answers, size)
     ask, skipping = asking(answers), Clocked()
     for some in batched(prompts(size), 1024):
         skipping.call(ask, prompt_batch(some))
-    yield "skip what is answered", skipping.seconds, answers.stat().st_size
+    yield skipping.stage("skip what is answered", answers.stat().st_size)
+    encoding, joining = Clocked(), Clocked()
     with TextCache(answers, reading=True) as cache:
-        yield "encode (hashes, 64 numbers)", *_encoded(cache, folder / "vectors")
+        encoding.call(encode, _Own(cache), folder / "vectors", HashEncoder(64))
+    yield encoding.stage("encode (hashes, 64 numbers)", _bytes(folder / "vectors"))
     store = VectorStore.open(folder / "vectors")
     ids = np.random.default_rng(0).permutation(size)
-    yield "join", cpu(lambda: [store.matrix(ids[start : start + 4096]) for start in range(0, size, 4096)])[0], 0
-
-
-def _encoded(cache: TextCache, store: Path) -> tuple[float, int]:
-    texts = _Own(cache)
-    seconds, _ = cpu(lambda: encode(texts, store, HashEncoder(64)))
-    return seconds, _bytes(store)
+    for start in range(0, size, 4096):
+        joining.call(store.matrix, ids[start : start + 4096])
+    yield joining.stage("join", 0)
 
 
 class _Own:
@@ -428,24 +452,29 @@ class _Own:
 
 
 class Clocked:
-    """CPU seconds of some work that is done bit by bit, and the bytes of what came of it."""
+    """Seconds of the processor that some work takes which is done bit by bit: its own, and the system's."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
-        self.bytes = 0
+        self.own = self.system = 0.0
 
     def call(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """What the work gives."""
-        began = time.process_time()
+        before = resource.getrusage(resource.RUSAGE_SELF)
         try:
             return work(*arguments)
         finally:
-            self.seconds += time.process_time() - began
+            after = resource.getrusage(resource.RUSAGE_SELF)
+            self.own += after.ru_utime - before.ru_utime
+            self.system += after.ru_stime - before.ru_stime
 
     def each(self, batches: Iterator[Any]) -> Iterator[Any]:
         """The batches, each of which takes its time to come."""
         while (batch := self.call(next, batches, None)) is not None:
             yield batch
+
+    def stage(self, name: str, bytes_: int, times: int = 1) -> Stage:
+        """What it came to, so many times."""
+        return Stage(name, times * self.own, times * self.system, bytes_)
 
 
 def _bytes(folder: Path) -> int:
