@@ -13,11 +13,10 @@ import re
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-if "PYTEST_XDIST_WORKER" in os.environ:  # read when NumPy, TensorFlow and PyTorch are imported
-    for _name in ("OMP", "OPENBLAS", "MKL"):
-        os.environ[f"{_name}_NUM_THREADS"] = "1"
-    for _name in ("INTRAOP", "INTEROP"):
-        os.environ[f"TF_NUM_{_name}_THREADS"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy, TensorFlow and PyTorch are imported
+    from support.nurseries import ONE_THREAD
+
+    os.environ.update(ONE_THREAD)
 
 import shutil
 import tempfile
@@ -32,7 +31,8 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 from support import exhaustive
-from support.jobs import Nursery
+from support.jobs import Jobs
+from support.nurseries import Nurseries
 from support.workspaces import LEARNING, opened
 
 from kar_aug._helpers.processes import cores
@@ -58,6 +58,9 @@ LONGEST = (
 
 def pytest_configure(config: pytest.Config) -> None:
     exhaustive.everything = "not exhaustive" not in config.option.markexpr
+    if not hasattr(config, "workerinput") and hasattr(os, "fork"):  # the first process: the others share what it starts
+        nurseries = Nurseries(on_one_thread=bool(getattr(config.option, "numprocesses", None)))
+        config.add_cleanup(nurseries.end)
 
 
 def pytest_collection_finish() -> None:
@@ -122,8 +125,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as nursery:
+def nursery() -> Iterator[Jobs]:
+    with Jobs() as nursery:
         yield nursery
 
 

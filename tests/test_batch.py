@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from support.jobs import KEY, Job, Nursery, prompts
+from support.jobs import KEY, Job, Jobs, prompts
 
 from kar_aug.cache import BatchBook, TextCache
 from kar_aug.config import LanguageModel
@@ -86,7 +86,7 @@ def test_a_batch_has_no_more_bytes_than_documented(cache: TextCache, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("most_requests", [5, 1000])
+@pytest.mark.parametrize("most_requests", [50, 1000])
 def test_a_prompt_that_many_entities_share_is_asked_once_wherever_they_stand(
     cache: TextCache, most_requests: int
 ) -> None:
@@ -386,7 +386,7 @@ STAGES = ["POST /files", "GET /batches", "POST /batches", "GET /batches/batch-0"
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_at_any_stage_the_next_run_makes_no_batch_twice(
-    nursery: Nursery, tmp_path: Path, stage: str, when: str
+    nursery: Jobs, tmp_path: Path, stage: str, when: str
 ) -> None:
     jobs: list[Job] = []
     started = threading.Event()
@@ -408,7 +408,7 @@ def test_killed_at_any_stage_the_next_run_makes_no_batch_twice(
         assert texts(cache) == complete(30) and settled(cache)
 
 
-def test_killed_while_expired_prompts_are_put_into_a_new_batch(nursery: Nursery, tmp_path: Path) -> None:
+def test_killed_while_expired_prompts_are_put_into_a_new_batch(nursery: Jobs, tmp_path: Path) -> None:
     outcomes = iter([half_expired])
     jobs: list[Job] = []
 
@@ -428,7 +428,7 @@ def test_killed_while_expired_prompts_are_put_into_a_new_batch(nursery: Nursery,
         assert texts(cache) == complete(20) and settled(cache)
 
 
-def test_two_processes_make_no_batch_twice_and_ask_nothing_twice(nursery: Nursery, where: Path | str) -> None:
+def test_two_processes_make_no_batch_twice_and_ask_nothing_twice(nursery: Jobs, where: Path | str) -> None:
     with BatchServer(polls=3) as server:
         options = {"poll_seconds": 0.05, "most_requests": 50}
         jobs = [nursery.start(where, server.base_url, 600, batches=options) for _ in range(2)]
@@ -440,7 +440,7 @@ def test_two_processes_make_no_batch_twice_and_ask_nothing_twice(nursery: Nurser
         assert texts(cache) == complete(600) and settled(cache)
 
 
-def test_an_interrupt_leaves_batches_running(nursery: Nursery, tmp_path: Path) -> None:
+def test_an_interrupt_leaves_batches_running(nursery: Jobs, tmp_path: Path) -> None:
     with BatchServer(polls=1000) as server:
         job = nursery.start(tmp_path / "answers.sqlite", server.base_url, 10, batches={"poll_seconds": 30})
         while not server.calls["GET /batches/batch-0"]:

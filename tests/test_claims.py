@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from support.jobs import Nursery, prompts
+from support.jobs import Jobs, prompts
 
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Request, TextCache
 from kar_aug.cache.texts import claims as module
@@ -202,9 +202,7 @@ def seen(cache: TextCache, claims: Claims) -> float:
         return found.scalar() or 0.0
 
 
-def test_two_processes_at_once_ask_every_question_once_and_both_end_complete(
-    nursery: Nursery, where: Path | str
-) -> None:
+def test_two_processes_at_once_ask_every_question_once_and_both_end_complete(nursery: Jobs, where: Path | str) -> None:
     with ChatServer(latency=0.01) as server:
         jobs = [nursery.start(where, server.base_url, 600) for _ in range(2)]
         assert [job.wait() for job in jobs] == [0, 0], [job.output for job in jobs]
@@ -214,7 +212,7 @@ def test_two_processes_at_once_ask_every_question_once_and_both_end_complete(
     assert [int(line[0]) + int(line[2]) for line in words] == [600, 600], "each says that all are answered"
 
 
-def test_when_one_of_two_is_killed_the_other_takes_over_its_questions(nursery: Nursery, where: Path | str) -> None:
+def test_when_one_of_two_is_killed_the_other_takes_over_its_questions(nursery: Jobs, where: Path | str) -> None:
     with ChatServer(latency=0.02) as server:
         killed, other = (nursery.start(where, server.base_url, 500) for _ in range(2))
         while server.answered < 150:

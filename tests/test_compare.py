@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import log_loss, roc_auc_score
 from support.exhaustive import left_out, table
 from support.workspaces import COUNTING, LEARNING, opened
 
@@ -76,6 +75,8 @@ def test_metrics_of_one_class_are_nan_and_logloss_is_exact() -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_metrics_are_those_of_scikit_learn(weighted: bool) -> None:
+    from sklearn.metrics import log_loss, roc_auc_score  # a second, in each process that collects these tests
+
     random = np.random.default_rng(0)
     label, group = random.integers(0, 2, 500).astype("float32"), random.integers(0, 100, 500)
     prediction = (random.integers(0, 20, 500) / 20).astype("float32")  # many are equal, some 0

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
-from support.jobs import KEY, Nursery, prompts
+from support.jobs import KEY, Jobs, prompts
 
 from kar_aug._helpers import database as databases
 from kar_aug.cache import Answer, Link, TextCache, VectorStore, answer_key
@@ -256,7 +256,7 @@ def test_a_process_stopped_in_a_commit_is_waited_for_and_then_named(
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
 def test_a_cache_that_goes_away_in_mid_run_stops_the_job_and_loses_nothing(
-    nursery: Nursery, tmp_path: Path, how: str
+    nursery: Jobs, tmp_path: Path, how: str
 ) -> None:
     path, older = tmp_path / "answers.sqlite", tmp_path / "older.sqlite"
     TextCache(older).close()

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support.jobs import KEY, Nursery, prompts
+from support.jobs import KEY, Jobs, prompts
 
 from kar_aug.cache import Answer, BatchBook, Claims, Link, Order, TextCache
 from kar_aug.cache.texts import tables
@@ -231,7 +231,7 @@ def test_a_job_waits_for_what_others_may_not_need_and_not_for_the_dead(where: Pa
 
 @pytest.mark.parametrize(("where", "jobs"), [("sqlite", 8), ("postgresql", 3)], indirect=["where"])
 def test_jobs_side_by_side_a_running_batch_and_kills_stay_within_the_limit(
-    nursery: Nursery, where: Path | str, jobs: int
+    nursery: Jobs, where: Path | str, jobs: int
 ) -> None:
     settings: dict[str, Any] = {"model": "gpt-4o-mini", "max_tokens": 16, "max_cost": 0.001}
     with OpenAIServer(chat=ChatServer(latency=0.05), batches=BatchServer(polls=10**6)) as server:

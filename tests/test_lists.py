@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score, ndcg_score
 from support.small_tables import ITEMS
 
 from kar_aug.compare.list_metrics import of_lists, ranked
@@ -55,6 +54,8 @@ def shown(lists: Lists, number: int) -> list[Any]:
 
 @pytest.mark.parametrize("longest", [2, 5, 9])
 def test_metrics_are_those_of_scikit_learn(longest: int) -> None:
+    from sklearn.metrics import average_precision_score, ndcg_score  # see test_compare
+
     random = np.random.default_rng(longest)
     label, score = random.integers(0, 2, (40, longest)), random.normal(size=(40, longest))
     label[:, 0] = 1

@@ -1,24 +1,24 @@
-"""The command line, and scripts, in processes of their own, forked from one that has imported what they need: a start
-takes milliseconds, not ten seconds. Run as a module, this file is that process: it has imported TensorFlow alone, which
-takes longest, and forks a second one that imports all else when it is first asked for."""
+"""The command line, and scripts, in processes of their own. Run as a module, this file is the nursery that has imported
+TensorFlow alone, which takes longest, and from which that is forked which has imported all."""
 
 from __future__ import annotations
 
-import json
 import os
 import runpy
+import socket
 import sys
 import tempfile
 import traceback
 import warnings
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
 from typing import Any
 
-from support.jobs import KEY, Nursery, import_clients, serve
+from support.jobs import KEY, import_clients
+from support.nurseries import Nursery, asked, given, serve
 
 # A variable: trainings of a process that has it run without a graph (`support.training.step_by_step`).
 STEP_BY_STEP = "STEP_BY_STEP"
@@ -71,8 +71,8 @@ def _done(
             "arguments": arguments, "folder": str(folder), "environment": environment, "files": [*map(str, files)],
             "one_core": one_core,
         }  # fmt: skip
-        pid = int(_nursery().order(imported=imported, **order))
-        code = int(_nursery().order(imported=imported, wait=pid))
+        pid = int(_nursery(imported).order(**order))
+        code = int(_nursery(imported).order(wait=pid))
         output, errors = (file.read_text() for file in files)
     return CompletedProcess(["python", *arguments], code, output, errors)
 
@@ -85,10 +85,7 @@ def refused(done: CompletedProcess[str]) -> str:
     return lines[0]
 
 
-@cache
-def _nursery() -> Nursery:
-    """Ends when this process does, with its standard input."""
-    return Nursery("support.commands", COLUMNS="200")
+_nursery = cache(Nursery)
 
 
 def use_one_core() -> None:
@@ -155,29 +152,15 @@ def _run(first: str, *further: str) -> None:
         runpy.run_path(first, run_name="__main__")
 
 
-class _WithAll:
-    """A process forked from this one, which imports all and takes orders."""
-
-    def __init__(self) -> None:
-        (orders, self._orders), (theirs, replies) = os.pipe(), os.pipe()
-        if not os.fork():
-            os.dup2(orders, 0)
-            os.dup2(replies, 1)
-            os.close(self._orders)  # so that it ends with the one it came from, which alone can write to it
-            sys.stdin = open(0)  # noqa: SIM115 - as long as the process
-            _import_all()
-            serve(_child)
-            os._exit(0)
-        self._replies = open(theirs)  # noqa: SIM115
-
-    def order(self, order: Mapping[str, Any]) -> str:
-        """Tell it what to do; its answer."""
-        os.write(self._orders, f"{json.dumps(order)}\n".encode())
-        return self._replies.readline()
+def _with_all(listener: socket.socket) -> None:
+    _import_all()
+    serve(listener, _child)
 
 
 if __name__ == "__main__":
-    import tensorflow  # noqa: F401
+    os.environ["COLUMNS"] = "200"
+    _with_tensorflow, _all = given()
+    if asked(_with_tensorflow, _all):
+        import tensorflow  # noqa: F401
 
-    with_all = cache(_WithAll)
-    serve(_child, lambda order: with_all().order(order) if order["imported"] == "all" else None)
+        serve(_with_tensorflow, _child, {_all: partial(_with_all, _all)})

@@ -1,18 +1,17 @@
-"""Generation jobs as processes of their own, to be killed: forked from one that has imported everything, so that a
-start takes milliseconds. Run as a module, this file is that process."""
+"""Generation jobs as processes of their own, to be killed. Run as a module, this file is the nursery that they are
+forked from."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
+
+from support.nurseries import Nursery, asked, given, serve
 
 if TYPE_CHECKING:  # a process that is to be new imports this file
     from kar_aug.prompts import Prompt
@@ -30,8 +29,8 @@ def prompts(count: int, text: str = "entity {}", source: str = "item") -> Iterat
 class Job:
     """A running process."""
 
-    def __init__(self, nursery: Nursery, pid: int, output: Path) -> None:
-        self._nursery, self.pid, self._output = nursery, pid, output
+    def __init__(self, jobs: Jobs, pid: int, output: Path) -> None:
+        self._jobs, self.pid, self._output = jobs, pid, output
         self._code: int | None = None
         self._lock = threading.Lock()
         self.killed = threading.Event()
@@ -44,7 +43,7 @@ class Job:
         """Wait for the end: the exit code, or the negative number of the signal that ended it."""
         with self._lock:
             if self._code is None:
-                self._code = int(self._nursery.order(wait=self.pid))
+                self._code = int(self._jobs.order(wait=self.pid))
             return self._code
 
     def kill(self) -> None:
@@ -59,31 +58,11 @@ class Job:
         return self._output.read_text()
 
 
-class Nursery:
+class Jobs(Nursery):
     """Starts jobs; a context manager."""
 
-    def __init__(self, module: str = "support.jobs", **environment: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[1],
-            env=os.environ | environment,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=30)
-
-    def order(self, **order: Any) -> str:
-        """Tell the other process what to do; its answer."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return self._process.stdout.readline()
+    def __init__(self) -> None:
+        super().__init__("jobs")
 
     def start(
         self, where: Path | str, base_url: str, count: int, *, batches: dict[str, Any] | None = None,
@@ -114,28 +93,6 @@ def import_clients() -> None:
     import kar_aug.generate  # noqa: F401
 
     openai.AsyncOpenAI(api_key="k")  # it imports what it needs
-
-
-def serve(
-    child: Callable[[dict[str, Any]], int], elsewhere: Callable[[dict[str, Any]], str | None] = lambda order: None
-) -> None:
-    """Take orders from standard input: start a process that does `child(order)`, or wait for one.
-
-    Args:
-        elsewhere: the answer to an order that is another process's; None if it is this one's.
-    """
-    for line in sys.stdin:
-        order = json.loads(line)
-        if (answered := elsewhere(order)) is not None:
-            reply = int(answered)
-        elif "wait" in order:
-            _, status = os.waitpid(order["wait"], 0)
-            reply = os.waitstatus_to_exitcode(status)
-        else:
-            reply = os.fork()
-            if not reply:
-                os._exit(child(order))
-        os.write(1, f"{reply}\n".encode())
 
 
 def _child(order: dict[str, Any]) -> int:
@@ -177,5 +134,7 @@ def _child(order: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    import_clients()
-    serve(_child)
+    (_listener,) = given()
+    if asked(_listener):
+        import_clients()
+        serve(_listener, _child)
