@@ -56,9 +56,12 @@ class Nurseries:
                 listener.close()
 
     def end(self) -> None:
-        """Let them end, and wait until they are gone."""
+        """Let them end, and wait until they are gone; those that a process forked from them holds up are killed."""
         for process in self._processes:
-            process.communicate(timeout=30)
+            try:
+                process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
         shutil.rmtree(self._folder)
 
 
