@@ -528,3 +528,25 @@ def test_a_model_that_was_augmented_when_the_rest_was_nested_predicts_what_it_di
     output = model([tf.constant([[0], [2], [5], [3]]), tf.constant([[0.5], [-1.0], [0.0], [2.0]])])
     np.testing.assert_allclose(output[:, 0], [0.03004, 0.247061, 0.178887, 1.15353e-05], rtol=1e-5)
     assert attachment_points(model) == [("flatten", False)], "what brings knowledge is no place for more"
+
+
+@pytest.mark.parametrize("written", [str.upper, str.lower])
+def test_how_much_is_known_of_raw_ids_is_told_by_what_the_model_looks_up(
+    written: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "kar_aug")
+    vocabulary = ["SKU-1", "SKU-2", "SKU-3", "SKU-4"]
+    with VectorStore.writer(tmp_path, StoreSpec("encoder", 3)) as writer:
+        writer.append([written(sku) for sku in [*vocabulary[:3], "SKU-9"]], ["k"] * 4, np.eye(4, 3))
+    sku = keras.Input((), name="sku", dtype="string")
+    hidden = layers.Embedding(5, 2)(layers.StringLookup(vocabulary=vocabulary, name="codes")(sku))
+    base = keras.Model(sku, layers.Dense(1)(hidden))
+    augmentation = KnowledgeAugmentation({"sku": VectorStore.open(tmp_path)}, expert_units=(4, 2))
+    if written is str.upper:
+        augment(base, augmentation)
+        assert "sku (75.0% of the ids that layer 'codes' knows)" in caplog.text
+        augment(keras.Model(sku, layers.Dense(1)(layers.Embedding(5, 2)(layers.Hashing(5)(sku)))), augmentation)
+        assert "sku (4 raw ids)" in caplog.text
+    else:
+        with pytest.raises(StoreError, match=r"None of the 4 ids that layer 'codes' .*'SKU-1', 'SKU-2', 'SKU-3'"):
+            augment(base, augmentation)

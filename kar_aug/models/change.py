@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kar_aug._helpers.keras import keras
+from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.layers import (
     KnowledgeAugmentation,
     KnowledgeCodes,
@@ -39,6 +40,8 @@ def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
     """
     kinds = (KnowledgeAugmentation,)
     _check(model, kinds, "prestore")
+    if spare < 0:
+        raise ValueError(f"`spare` is how many rows are kept free, 0 or more. Received: {spare}")
     return replaced(
         model,
         kinds,
@@ -84,7 +87,7 @@ def _check(model: Any, kinds: tuple[type, ...], purpose: str) -> None:
 def load_model(
     path: Path | str,
     *,
-    stores: Mapping[str, Path | str] | None = None,
+    stores: Mapping[str, Path | str | VectorStore] | None = None,
     custom_objects: Mapping[str, Any] | None = None,
     safe_mode: bool = True,
 ) -> Any:
@@ -92,8 +95,8 @@ def load_model(
 
     Args:
         path: a .keras or .h5 file.
-        stores: source name -> folder, for vector stores that are elsewhere now than when the model was made; see
-            `kar_aug.layers.store_locations`. When the model is saved again, that is where they are.
+        stores: source name -> folder, or the `VectorStore` there, for stores that are elsewhere now than when the
+            model was made; see `kar_aug.layers.store_locations`. When the model is saved again, that is where they are.
         custom_objects: layers of your own by name, where they are not registered with Keras.
         safe_mode: False loads code that is in the file, too (`Lambda` layers, which DeepCTR's MMOE and PLE have): for
             files that you made yourself.
@@ -102,7 +105,8 @@ def load_model(
         StoreError: A store is missing, or is not the one the model was trained with.
         ValueError: `stores` names what is no source of the model.
     """
-    with store_locations(stores or {}) as sources:
+    folders: dict[str, Any] = {name: getattr(store, "path", store) for name, store in (stores or {}).items()}
+    with store_locations(folders) as sources:
         objects = {**_deepctr_layers(), **(custom_objects or {})}
         model = keras.models.load_model(str(path), custom_objects=objects, safe_mode=safe_mode)
     wrong = [name for name in stores or {} if name not in sources]

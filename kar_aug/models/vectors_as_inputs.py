@@ -134,7 +134,7 @@ def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], n
         for node in layer._inbound_nodes:
             made = tensors_made(node)
             if any(id(tensor) in used for tensor in made):
-                for (source, ids), tensor in zip(_read_by(node), made, strict=True):
+                for (source, ids), tensor in zip(read_by(node), made, strict=True):
                     if layer.mask_zero and is_sequence(ids.shape):
                         raise ValueError(
                             f"Layer {layer.name!r} masks the padding of {source!r}, and vectors that are given say "
@@ -155,7 +155,7 @@ def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], n
     return _without_idle(with_changed(model, changes, further, name, instead=in_place), used)
 
 
-def _read_by(node: Any) -> list[tuple[str, Any]]:
+def read_by(node: Any) -> list[tuple[str, Any]]:
     """(source, ids) of a call of the layer, in the order of what it returns."""
     given = first_argument(node)
     names = {source: nest.map_structure(lambda _, source=source: source, ids) for source, ids in given.items()}
