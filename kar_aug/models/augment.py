@@ -16,7 +16,7 @@ from kar_aug.layers.ids import STRINGS
 from kar_aug.layers.lookup import concatenate
 from kar_aug.models.coverage import known_of
 from kar_aug.models.graph import input_name, maker_of, structure_of, with_changed
-from kar_aug.models.places import INTO_A_CLASS, Place, attachment_points, default_place, named_place
+from kar_aug.models.places import Place, attachment_points, check_functional, default_place, named_place
 from kar_aug.models.vectors_as_inputs import VectorInputs
 from kar_aug.registry import INJECTIONS
 
@@ -82,9 +82,11 @@ def augment(
             is not found, or no layer can be chosen by default: the message lists what there is.
         StoreError: Of the raw ids that the model itself looks up (`StringLookup`), the store has none.
     """
-    if not getattr(model, "inputs", None) or not hasattr(model, "get_layer"):
+    check_functional(model, "augment")
+    if not isinstance(augmentation, KnowledgeAugmentation | VectorAugmentation):
         raise ValueError(
-            f"`augment` needs a built functional Keras model: one that knows its inputs and layers. {INTO_A_CLASS}"
+            "`augment` adds a layer: KnowledgeAugmentation({input: store}), or VectorAugmentation. Received: "
+            f"{type(augmentation).__name__}"
         )
     maker_of(model)
     names, given = _Names(model, augmentation), dict(inputs or {})

@@ -15,7 +15,7 @@ from kar_aug.layers import (
     PrestoredAugmentation,
     store_locations,
 )
-from kar_aug.models.find import knowledge_layers, replaced
+from kar_aug.models.find import check_model, knowledge_layers, replaced
 from kar_aug.models.versions import check_versions
 
 
@@ -80,6 +80,7 @@ def refresh(model: Any, tables: Mapping[str, Any], *, any_version: bool = False)
 
 def _check(model: Any, kinds: tuple[type, ...], purpose: str) -> None:
     """Raise ValueError unless the model has a layer of one of these kinds."""
+    check_model(model, purpose)
     if not knowledge_layers(model, kinds):
         raise ValueError(f"Model {model.name!r} has no KnowledgeAugmentation layer: there is nothing to {purpose}.")
 
