@@ -24,7 +24,7 @@ from kar_aug import (
 )
 from kar_aug._helpers.keras import IS_KERAS_3, is_ragged, keras, nest, tf
 from kar_aug.cache import StoreSpec
-from kar_aug.models import vectors_as_inputs
+from kar_aug.models import split, vectors_as_inputs
 from kar_aug.models.find import knowledge_layers
 from kar_aug.models.graph import input_name, structure_of
 
@@ -528,3 +528,53 @@ def test_a_model_that_was_augmented_when_the_rest_was_nested_predicts_what_it_di
     output = model([tf.constant([[0], [2], [5], [3]]), tf.constant([[0.5], [-1.0], [0.0], [2.0]])])
     np.testing.assert_allclose(output[:, 0], [0.03004, 0.247061, 0.178887, 1.15353e-05], rtol=1e-5)
     assert attachment_points(model) == [("flatten", False)], "what brings knowledge is no place for more"
+
+
+def test_what_is_no_functional_model_or_no_layer_is_told(tmp_path: Path) -> None:
+    class Mine(keras.Model):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.knowledge = knowledge("item_id")
+
+        def call(self, inputs: Any) -> Any:
+            return self.knowledge(inputs)["item_id"]
+
+    mine = Mine()
+    mine({"item_id": np.zeros((2, 1), "int32")})
+    with pytest.raises(
+        ValueError, match=r"`attachment_points` needs a built functional Keras model.*call it in `call`"
+    ):
+        attachment_points(mine)
+    for take_apart in (vectors_as_inputs, lambda model: split(model, tmp_path)):
+        with pytest.raises(ValueError, match=r"'mine' has a `call` of its own.*VectorAugmentation.of"):
+            take_apart(mine)
+    for change in (prestore, vectors_as_inputs, lambda path: export(path, tmp_path / "out")):
+        with pytest.raises(
+            ValueError, match=r"takes a Keras model. Received: str. Load it: kar_aug.load_model\(path\)"
+        ):
+            change("model.keras")
+    ids = keras.Input((1,), name="item_id", dtype="int32")
+    with pytest.raises(ValueError, match=r"`augment` adds a layer.*Received: dict"):
+        augment(keras.Model(ids, layers.Flatten()(layers.Embedding(9, 2)(ids))), {"item_id": np.ones((9, 2))})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("written", [str.upper, str.lower])
+def test_how_much_is_known_of_raw_ids_is_told_by_what_the_model_looks_up(
+    written: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "kar_aug")
+    vocabulary = ["SKU-1", "SKU-2", "SKU-3", "SKU-4"]
+    with VectorStore.writer(tmp_path, StoreSpec("encoder", 3)) as writer:
+        writer.append([written(sku) for sku in [*vocabulary[:3], "SKU-9"]], ["k"] * 4, np.eye(4, 3))
+    sku = keras.Input((), name="sku", dtype="string")
+    hidden = layers.Embedding(5, 2)(layers.StringLookup(vocabulary=vocabulary, name="codes")(sku))
+    base = keras.Model(sku, layers.Dense(1)(hidden))
+    augmentation = KnowledgeAugmentation({"sku": VectorStore.open(tmp_path)}, expert_units=(4, 2))
+    if written is str.upper:
+        augment(base, augmentation)
+        assert "sku (75.0% of the ids that layer 'codes' knows)" in caplog.text
+        augment(keras.Model(sku, layers.Dense(1)(layers.Embedding(5, 2)(layers.Hashing(5)(sku)))), augmentation)
+        assert "sku (4 raw ids)" in caplog.text
+    else:
+        with pytest.raises(StoreError, match=r"None of the 4 ids that layer 'codes' .*'SKU-1', 'SKU-2', 'SKU-3'"):
+            augment(base, augmentation)

@@ -13,6 +13,7 @@ from support.training import predicted
 from kar_aug import KnowledgeAugmentation, PrestoredAugmentation, VectorStore, load_model, prestore
 from kar_aug._helpers.keras import keras, tf
 from kar_aug.cache import StoreSpec
+from kar_aug.errors import StoreError
 from kar_aug.layers import HybridExpertAdaptor, KnowledgeVectors, MaskedMean
 
 pytestmark = [pytest.mark.both_keras, same_on_keras_3]
@@ -80,6 +81,40 @@ def test_ids_of_the_wrong_kind_are_refused(tmp_path: Path, ids: list[Any], given
                 know({"item_id": each})
     with pytest.raises(ValueError, match=message.replace("item_id", "vectors")):
         KnowledgeVectors(raw, 2, name="vectors")(came)
+
+
+@pytest.mark.parametrize("given", [np.asarray([1, 2]), [np.asarray([1, 2])], {}])
+def test_ids_come_by_the_names_of_their_sources(given: Any) -> None:
+    for know in (layer(), PrestoredAugmentation.of(layer())):
+        with pytest.raises(ValueError, match=r"takes ids by the names of its sources, \{'item_id': ids\}"):
+            know(given)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("vectors/item", r"is a path. Open it: VectorStore.open\('vectors/item'\)"),
+        ({"a": [1.0, 2.0]}, "must be a VectorStore.*Received: dict"),
+        (np.asarray([["a", "b"]]), "Received: an array of <U1"),
+        (np.ones((3, 0), "float32"), r"vectors of shape \(count, dimension\)"),
+    ],
+)
+def test_what_is_no_knowledge_is_told(source: Any, message: str) -> None:
+    with pytest.raises((ValueError, StoreError), match=message):
+        layer(source)
+
+
+def test_sources_have_names() -> None:
+    with pytest.raises(ValueError, match="by which input ids come"):
+        KnowledgeAugmentation(VECTORS)  # type: ignore[arg-type]
+
+
+def test_truth_values_are_ids_of_two() -> None:
+    two = layer(VECTORS[:2])
+    found = [np.asarray(two({"item_id": np.asarray([1, 0]).astype(dtype)})["item_id"]) for dtype in ("bool", "int32")]
+    np.testing.assert_array_equal(*found)
+    with pytest.raises(ValueError, match="go up to 29, but come as bool"):
+        layer()({"item_id": np.asarray([True, False])})
 
 
 def test_floats_are_ids_where_they_tell_all_apart(tmp_path: Path) -> None:

@@ -57,3 +57,18 @@ def test_a_model_learns_from_joined_vectors(store: VectorStore) -> None:
 def test_another_dimension_than_the_models_is_refused(store: VectorStore) -> None:
     with pytest.raises(StoreError, match="holds vectors of 2 numbers, but the model expects 384 of item_id"):
         store.join(tf.data.Dataset.range(1), "item_id", VOCABULARY, dimension=384)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"id": [[0]]}, "The dataset has no input 'item_id'. It has: id"),
+        ({"item_id": [["a"]]}, "must be the model's integers.*come as string"),
+        ({"item_id": [[1.0]]}, "must be the model's integers.*come as float32"),
+        ([[0]], "needs batches of inputs by name"),
+    ],
+)
+def test_a_dataset_without_the_ids_is_told(store: VectorStore, inputs: Any, message: str) -> None:
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, [0])).batch(1)
+    with pytest.raises(ValueError, match=message):
+        join(dataset, {"item_id": (store, store.ids)})

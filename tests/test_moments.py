@@ -146,6 +146,8 @@ def test_times_may_be_written_in_many_ways(store: VectorStore, times: Any) -> No
 def test_times_that_might_look_ahead_are_refused(store: VectorStore) -> None:
     with pytest.raises(ValueError, match="in float32 are a minute off"):
         store.rows_at([7], np.array([150], "float32"))
+    with pytest.raises(ValueError, match=r"must be ISO 8601, '2026-01-31T18:00:00'. Received: 'yesterday'"):
+        store.rows_at([7], ["yesterday"])
     with pytest.raises(ValueError, match="milliseconds or less by their size"):
         store.rows_at([7], [1_700_000_000_000])
     assert store.rows_at([7, 7], np.array([np.nan, 300.0])).tolist()[0] == -1

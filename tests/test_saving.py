@@ -236,6 +236,14 @@ def test_files_of_a_backend_with_narrow_integers_and_own_weights_alone_are_read(
                 np.testing.assert_array_equal(np.asarray(ours), theirs)
 
 
+def test_where_a_store_is_may_be_said_by_the_store(store: VectorStore, tmp_path: Path) -> None:
+    built = model(store)
+    built.save(str(tmp_path / "model.keras"))
+    moved = VectorStore.open(store.path.rename(tmp_path / "moved"))
+    loaded = load_model(tmp_path / "model.keras", stores={"item": moved, "raw": moved})
+    np.testing.assert_array_equal(predict(loaded), predict(built))
+
+
 def test_where_stores_are_is_said_for_a_block_and_one_thread(store: VectorStore, tmp_path: Path) -> None:
     model(store).save(str(tmp_path / "model.keras"))
     moved = store.path.rename(tmp_path / "moved")

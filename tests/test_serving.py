@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.commands import fresh, without
 
-from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model, prestore
+from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model, prestore, refresh
 from kar_aug._helpers.keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.cache.vectors.parts import Parts
@@ -136,6 +136,9 @@ def test_an_update_that_cannot_be_made_changes_nothing(store: VectorStore, tmp_p
         ({"item": {32: vector}}, "item: there is no row for id 32, only for 0 to 31"),
         ({"item": {1: vector * np.nan}}, "item: the vector of id 1 must be 6 finite numbers"),
         ({"item": {1: np.ones(5)}}, "item: the vector of id 1 must be 6 finite numbers"),
+        ({"item": {"i1": vector}}, "item: its ids are integers, as the model reads them. Received: 'i1'"),
+        ({"raw": {7: vector}}, "raw: its ids are strings, as the model reads them. Received: 7"),
+        ({"item": vector}, r"item: knowledge comes as \{id: vector\}. Received: ndarray"),
     ]:
         with pytest.raises(StoreError, match=message):
             layer.update(knowledge)
@@ -145,6 +148,23 @@ def test_an_update_that_cannot_be_made_changes_nothing(store: VectorStore, tmp_p
     with pytest.raises(ValueError, match="give `update` the trained KnowledgeAugmentation as well"):
         loaded.update({"item": {1: vector}})
     loaded.update({"item": {1: vector}}, next(x for x in built.layers if isinstance(x, KnowledgeAugmentation)))
+
+
+def test_refresh_takes_the_ids_that_the_model_reads(store: VectorStore, tmp_path: Path) -> None:
+    built, numbers = model(store), tmp_path / "numbers"
+    with VectorStore.writer(numbers, StoreSpec("encoder", 6)) as writer:
+        writer.append([1, 2], ["k"] * 2, np.ones((2, 6)))
+    table = store.align(IDS)
+    for tables, message in [
+        ({"item": store, "raw": store}, r"reads the integers of a vocabulary of 'item'.*store.align\(vocabulary\)"),
+        ({"item": table, "raw": table}, "reads a store's own ids of 'raw'.*Give the VectorStore itself"),
+        ({"item": table, "raw": VectorStore.open(numbers)}, "of 'raw' are strings to the model, and integers in this"),
+        ({"item": table}, "needs knowledge of 'raw'. Received that of: item"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            refresh(built, tables)
+    with pytest.raises(ValueError, match="`spare` is how many rows are kept free"):
+        prestore(built, spare=-1)
 
 
 # What production does: TensorFlow, and nothing of ours or of DeepCTR's.

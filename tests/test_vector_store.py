@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,6 +133,20 @@ def test_a_vocabulary_is_aligned_with_its_vectors(path: Path) -> None:
     assert store.align([]).coverage == 0 and store.coverage([]) == 0 and store.coverage([20, 20, 99, "20"]) == 0.5
     with pytest.raises(StoreError, match="has no vector of 99"):
         store.gather([20, 99])
+
+
+def test_a_vocabulary_is_in_an_order(path: Path) -> None:
+    store = VectorStore.open(path)
+    column = pd.Series([40, None, 20], index=[7, 8, 9], dtype="Int64")  # pandas.NA is no id, and the index no place
+    assert store.align(column).rows.tolist() == [4, -1, 3] and store.coverage(column) == pytest.approx(2 / 3)
+    assert store.gather(column.dropna()).tolist() == [[4, 4], [5, 5]]
+    with pytest.raises(StoreError, match="has no vector of 99"):
+        store.gather(pd.Series([20, 99], index=[7, 8]))
+    asked: Any
+    for asked in ({20, 40}, (id for id in (20, 40)), {20: 0, 40: 1}, np.asarray([[20, 40]]), "20"):
+        for look_up in (store.align, store.gather, store.matrix, store.coverage):
+            with pytest.raises(StoreError, match="Ids must be"):
+                look_up(asked)
 
 
 def test_an_array_is_a_table_too() -> None:

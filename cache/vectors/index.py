@@ -8,7 +8,7 @@ neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -145,6 +145,27 @@ class IdIndex:
             low[open_[earlier]] = middle[earlier] + 1
             high[open_[~earlier]] = middle[~earlier]
         return low
+
+
+def listed(ids: Any) -> Any:
+    """Ids that somebody asks about as a list, or an array of one axis: of a data frame's column too.
+
+    Raises:
+        StoreError: They have no order, or more axes.
+    """
+    if isinstance(ids, Mapping):
+        raise StoreError(
+            "Ids must be in the order of the model's integers, and came as a dictionary. Of one from id to integer "
+            "make a list: vocabulary = [None] * (max(mapping.values()) + 1), and vocabulary[integer] = id for each."
+        )
+    if not isinstance(ids, list | tuple | range) and hasattr(ids, "__array__"):
+        array = np.asarray(ids)
+        if array.ndim != 1:
+            raise StoreError(f"Ids must be of shape (count,). Received: {array.shape}")
+        return np.asarray(ids, object) if array.dtype.kind == "f" else array  # pandas.NA would make floats of integers
+    if not isinstance(ids, Sequence) or isinstance(ids, str | bytes):
+        raise StoreError(f"Ids must be a list or an array, for their order counts. Received: {type(ids).__name__}")
+    return ids
 
 
 def stored_ids(ids: Sequence[EntityId] | Array) -> Array:

@@ -9,7 +9,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ def join(
     Raises:
         StoreError: A store's dimension is not the expected one; it is not of versions, and times are given; or a
             vocabulary has ids of another kind than its store's, or none that has a vector.
+        ValueError: The dataset has no such input, or one of ids that are no integers.
         MissingDependencyError: TensorFlow is not installed.
     """
     from kar_aug._helpers.keras import tf
@@ -57,6 +58,8 @@ def join(
         name: (_Gatherer if time_of.get(name) is None else _VersionGatherer)(name, store, vocabulary, dimension)
         for name, (store, vocabulary) in sources.items()
     }
+
+    _check_inputs(dataset.element_spec, sources, time_of)
 
     def joined(inputs: Any, *labels: Any) -> Any:
         inputs = dict(inputs)
@@ -70,6 +73,22 @@ def join(
         return (inputs, *labels) if labels else inputs
 
     return dataset.map(joined, num_parallel_calls=parallel).prefetch(2)
+
+
+def _check_inputs(spec: Any, sources: Iterable[str], time_of: Mapping[str, str | None]) -> None:
+    """Raise ValueError unless a dataset has the inputs that are read, and integers as ids."""
+    inputs = spec[0] if isinstance(spec, tuple) else spec
+    if not isinstance(inputs, Mapping):
+        raise ValueError(f"`join` needs batches of inputs by name, dictionaries. Received: {inputs}")
+    for name in [*sources, *(time for time in time_of.values() if time is not None)]:
+        if name not in inputs:
+            raise ValueError(f"The dataset has no input {name!r}. It has: {', '.join(inputs)}")
+    for name in sources:
+        if not inputs[name].dtype.is_integer:
+            raise ValueError(
+                f"The ids of {name!r} must be the model's integers, places in the vocabulary, but come as "
+                f"{inputs[name].dtype.name}. Number them before: keras.layers.StringLookup, or a cast."
+            )
 
 
 class _Gatherer:

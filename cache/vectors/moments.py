@@ -92,7 +92,10 @@ def _moment_of(time: Any) -> int:
 
 
 def _since(text: str) -> int:
-    return _of(datetime.fromisoformat(text))
+    try:
+        return _of(datetime.fromisoformat(text))
+    except (TypeError, ValueError):
+        raise ValueError(f"A time as text must be ISO 8601, '2026-01-31T18:00:00'. Received: {text!r}") from None
 
 
 def _of(time: datetime) -> int:

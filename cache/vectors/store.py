@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug.cache.vectors.files import AGAIN, StoreSpec, check_sum
-from kar_aug.cache.vectors.index import EntityId, IdIndex
+from kar_aug.cache.vectors.index import EntityId, IdIndex, listed
 from kar_aug.cache.vectors.join import join
 from kar_aug.cache.vectors.parts import all_finite, gathered
 from kar_aug.cache.vectors.snapshot import Snapshot
@@ -72,13 +72,16 @@ class VectorStore(Snapshot):
                 there is none yet (`coverage` says how often that is, `rows_at` where). See `rows_at`.
 
         Raises:
-            StoreError: An id has no vector, and no times are given; the message names the first.
+            StoreError: An id has no vector, and no times are given; the message names the first. Or ids are in no
+                order, as those of a dictionary or a set.
         """
+        ids = listed(ids)
         if times is not None:
             return self.vectors_at(self.rows_at(ids, times))
         rows = self._index.find(ids)
         if (rows < 0).any():
             missing = ids[int((rows < 0).argmax())]
+            missing = missing.item() if isinstance(missing, np.generic) else missing
             raise StoreError(f"{self.path} has no vector of {missing!r}.", path=self.path, entity_id=missing)
         return self.vectors_at(rows)
 
@@ -91,22 +94,23 @@ class VectorStore(Snapshot):
                 unknown id to the layer, and counted as such (`KnowledgeTable.coverage`). See `rows_at`.
 
         Raises:
-            StoreError: An id is of another kind than the store's, or none has a vector.
+            StoreError: An id is of another kind than the store's, or none has a vector; or ids are in no order.
         """
         rows = rows_of(self, vocabulary)
         if times is not None:
-            rows = self.rows_at(vocabulary, times)
+            rows = self.rows_at(listed(vocabulary), times)
         return KnowledgeTable(self.mapped, rows, str(self.path.resolve()), self.fingerprint, self.version)
 
     def matrix(self, vocabulary: Sequence[EntityId | None] | Array) -> tuple[Array, npt.NDArray[np.bool_]]:
         """The vectors of a vocabulary in its own order, (vocabulary, dimension), zeros where there is none; and
         (vocabulary,) whether there is one. Reads only the rows that it returns.
         """
-        rows = self._index.find(vocabulary)
+        rows = self._index.find(listed(vocabulary))
         return self.vectors_at(rows), rows >= 0
 
     def coverage(self, ids: Sequence[EntityId] | Array, times: Any = None) -> float:
         """Share of `ids` that have a vector, before their times if such are given; repeated ids count each time."""
+        ids = listed(ids)
         rows = self._index.find(ids) if times is None else self.rows_at(ids, times)
         return float((rows >= 0).mean()) if len(ids) else 0.0
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kar_aug.cache.vectors.index import EntityId
+from kar_aug.cache.vectors.index import EntityId, listed
 from kar_aug.cache.vectors.snapshot import Snapshot
 from kar_aug.errors import StoreError
 
@@ -17,11 +17,12 @@ _KINDS = {"i": "integers", "U": "strings"}  # as `Snapshot.id_kind` calls them
 
 
 def rows_of(store: Snapshot, vocabulary: Vocabulary) -> npt.NDArray[np.int32]:
-    """Per id of a vocabulary its row in the store, -1 where it has no vector. None, and NaN, are no id.
+    """Per id of a vocabulary its row in the store, -1 where it has no vector. None, NaN and pandas.NA are no id.
 
     Raises:
-        StoreError: An id is of another kind than the store's, or no id has a vector.
+        StoreError: An id is of another kind than the store's, or no id has a vector; or they are in no order.
     """
+    vocabulary = listed(vocabulary)
     rows = store.rows(vocabulary)
     if not (isinstance(vocabulary, np.ndarray) and vocabulary.dtype.kind in "iu" and store.id_kind == "i"):
         ids = vocabulary.tolist() if hasattr(vocabulary, "tolist") else vocabulary
@@ -51,4 +52,4 @@ def _fits(id: Any, kind: str) -> bool:
 
 
 def _is_missing(id: Any) -> bool:
-    return id is None or (isinstance(id, float) and id != id)
+    return id is None or (isinstance(id, float) and id != id) or type(id).__name__ == "NAType"  # pandas.NA

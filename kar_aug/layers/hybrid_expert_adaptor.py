@@ -115,6 +115,8 @@ class HybridExpertAdaptor(Adaptor):
         self.activation = keras.activations.get(activation)
         self.dropout = dropout
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        if self.kernel_regularizer is not None and not callable(self.kernel_regularizer):
+            raise ValueError(f"`kernel_regularizer` is none that Keras knows. Received: {kernel_regularizer!r}")
         self.layer_norm = layer_norm
         # The vectors' type is whatever it is given: `KnowledgeAugmentation` has chosen it.
         self._drop = keras.layers.Dropout(dropout, autocast=False, name="dropout") if dropout else None

@@ -15,8 +15,8 @@ from kar_aug.layers._ops import ops
 Kind = int | str | None
 STRINGS = "string"
 
-# Below these, floats tell all integers apart.
-_EXACT = {"float16": 2**11, "bfloat16": 2**8, "float32": 2**24, "float64": 2**53}
+# Below these, floats (and truth values) tell all integers apart.
+_EXACT = {"bool": 2, "float16": 2**11, "bfloat16": 2**8, "float32": 2**24, "float64": 2**53}
 
 
 def kind_of(ids: Sequence[int | str]) -> int | str:
@@ -39,6 +39,16 @@ def as_ids(source: str, given: Any, kind: Kind) -> Any:
     ids = ops.convert_to_tensor(given)
     check_type(source, ops.dtype_of(ids), kind)
     return ids
+
+
+def check_named(layer: Any, inputs: Any, sources: Sequence[str]) -> None:
+    """Raise ValueError unless a layer was given ids by the names of its sources."""
+    if not isinstance(inputs, Mapping) or not inputs:
+        came = "an empty dictionary" if isinstance(inputs, Mapping) else type(inputs).__name__
+        wanted = ", ".join(f"{source!r}: ids" for source in sources)
+        raise ValueError(
+            f"{type(layer).__name__} takes ids by the names of its sources, {{{wanted}}}. Received: {came}"
+        )
 
 
 def check_symbolic(inputs: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:

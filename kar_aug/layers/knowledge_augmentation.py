@@ -15,7 +15,7 @@ from kar_aug.cache.vectors.parts import Parts
 from kar_aug.cache.vectors.table import KnowledgeTable
 from kar_aug.layers._ops import ops
 from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
-from kar_aug.layers.ids import Kind, as_ids, check_symbolic
+from kar_aug.layers.ids import Kind, as_ids, check_named, check_symbolic
 from kar_aug.layers.layer_adaptor import LayerAdaptor
 from kar_aug.layers.lookup import (
     constant,
@@ -28,7 +28,7 @@ from kar_aug.layers.lookup import (
     values_of,
 )
 from kar_aug.layers.saved_weights import weights_for
-from kar_aug.layers.source import Given, Source, read
+from kar_aug.layers.source import Given, Source, check_same_ids, read
 from kar_aug.registry import ADAPTORS
 
 
@@ -97,6 +97,10 @@ class KnowledgeAugmentation(keras.layers.Layer):
         load_balance: float = 0.0,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(sources, Mapping):
+            raise ValueError(
+                f"`sources` must say by which input ids come: {{'item_id': store}}. Received: {type(sources).__name__}"
+            )
         super().__init__(**kwargs)
         self.shared_experts = shared_experts
         self.dedicated_experts = dedicated_experts
@@ -200,6 +204,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: Mapping[str, Any], mask: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        check_named(self, inputs, self.sources)
         return {name: self._augment(name, ids, (mask or {}).get(name)) for name, ids in inputs.items()}
 
     def compute_mask(self, inputs: Mapping[str, Any], mask: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -269,12 +274,22 @@ class KnowledgeAugmentation(keras.layers.Layer):
 
         Args:
             tables: for every source what the constructor takes. Dimensions must be the same ones; vectors of another
-                encoder would be noise to the experts.
+                encoder would be noise to the experts. Ids must be what they were: places, or raw ids of a store.
+
+        Raises:
+            ValueError: A source is missing, or has vectors of another dimension, or ids of another kind.
         """
+        lacking = [name for name in self.sources if name not in tables]
+        if lacking:
+            raise ValueError(
+                f"Layer {self.name!r} needs knowledge of {lacking[0]!r}. Received that of: {', '.join(tables)}"
+            )
         sources = {name: tables[name] for name in self.sources}
         layer = type(self)(
             **{**self.get_config(), "sources": sources, "adaptor": self.adaptor_name or self.adaptor.copied()}
         )
+        for name, former in self._sources.items():
+            check_same_ids(name, former.identity.raw, former.identity.ids, layer.given(name))
         if layer.dimensions != self.dimensions:
             raise ValueError(f"The experts read vectors of {self.dimensions}. Received: {layer.dimensions}")
         layer.adaptor.set_weights(self.adaptor.get_weights())
@@ -305,6 +320,7 @@ class KnowledgeAugmentation(keras.layers.Layer):
 
     def compute_output_spec(self, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Keras 3 asks this while a graph is made, instead of `call`."""
+        check_named(self, inputs, self.sources)
         check_symbolic(inputs, {name: self._source(name).kind for name in inputs})
         return super().compute_output_spec(inputs, *args, **kwargs)
 

@@ -160,7 +160,7 @@ class KnowledgeCodes(OneSource, keras.layers.Layer):
         self._check_version(codes.version)
         new = list(ids)
         pieces, table = self.pieces.of(codes.codes_of(new)), values_of(self._table).copy()
-        table, keys = placed(self.source_name, new, pieces, table, values_of(self._keys), _SPARE)
+        table, keys = placed(self.source_name, new, pieces, table, values_of(self._keys), _SPARE, self.kind)
         self._table.assign(table)
         self._keys.assign(keys)
         self._saved["texts"] = with_texts(self._saved.get("texts", ()), new)

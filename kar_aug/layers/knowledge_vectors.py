@@ -19,7 +19,7 @@ from kar_aug.layers.lookup import constant, is_sequence, not_padding, output_sha
 from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed, with_texts
 from kar_aug.layers.one_source import OneSource
 from kar_aug.layers.saved_weights import weights_for
-from kar_aug.layers.source import Given, note_loaded, read
+from kar_aug.layers.source import Given, check_same_ids, note_loaded, read
 
 _SPARE = "Make room when the layer is made: spare=..."
 Array = npt.NDArray[Any]
@@ -205,7 +205,9 @@ class KnowledgeVectors(OneSource, keras.layers.Layer):
         """
         vectors = self.preparation(matrix_of(self.source_name, knowledge, self.dimension))
         keys = None if self._keys is None else values_of(self._keys)
-        table, keys = placed(self.source_name, list(knowledge), vectors, values_of(self._table).copy(), keys, _SPARE)
+        table, keys = placed(
+            self.source_name, list(knowledge), vectors, values_of(self._table).copy(), keys, _SPARE, self.kind
+        )
         self._table.assign(as_table(self.source_name, table, self.table_dtype))
         if self._keys is not None:
             self._keys.assign(keys)
@@ -222,6 +224,7 @@ class KnowledgeVectors(OneSource, keras.layers.Layer):
                 f"Layer {self.name!r} needs vectors of {self.source_name!r}. Received those of: {', '.join(tables)}"
             )
         given = read(self.source_name, tables[self.source_name], embedded=True)
+        check_same_ids(self.source_name, self._saved["raw"], self._saved.get("ids"), given)
         if given.table.vectors.shape[1] != self.dimension:
             raise ValueError(
                 f"Layer {self.name!r} reads vectors of {self.dimension} numbers. "

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from kar_aug.errors import StoreError
 from kar_aug.layers._ops import ops
+from kar_aug.layers.ids import STRINGS, Kind
 from kar_aug.layers.lookup import keys_of
 
 NO_KEY = np.iinfo(ops.KEYS).max  # of a free row, so that it comes last
@@ -20,8 +21,10 @@ def matrix_of(name: str, vectors: Mapping[Any, Any], dimension: int) -> npt.NDAr
     """Knowledge vectors by id as one matrix, (ids, dimension).
 
     Raises:
-        StoreError: One is not finite, or of another length.
+        StoreError: They do not come by id, or one is not finite, or of another length.
     """
+    if not isinstance(vectors, Mapping):
+        raise StoreError(f"{name}: knowledge comes as {{id: vector}}. Received: {type(vectors).__name__}", source=name)
     for id, vector in vectors.items():
         if np.shape(vector) != (dimension,) or not np.isfinite(vector).all():
             raise StoreError(
@@ -54,7 +57,13 @@ def with_texts(former: Iterable[str], ids: Iterable[Any]) -> list[str]:
 
 
 def placed(
-    name: str, ids: list[Any], vectors: Any, rows: npt.NDArray[Any], keys: npt.NDArray[np.int64] | None, spare: str
+    name: str,
+    ids: list[Any],
+    vectors: Any,
+    rows: npt.NDArray[Any],
+    keys: npt.NDArray[np.int64] | None,
+    spare: str,
+    kind: Kind,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64] | None]:
     """A table, and its keys if any, with the vectors of more ids.
 
@@ -65,10 +74,18 @@ def placed(
         keys: (size,) ascending keys of raw ids (`lookup.sorted_keys`), `NO_KEY` where a row is free; None where ids
             are places.
         spare: how an error says to make room.
+        kind: of the source's ids.
 
     Raises:
-        StoreError: There is no room.
+        StoreError: There is no room, or an id is of another kind.
     """
+    wanted, named = ((str,), "strings") if kind == STRINGS else ((int, np.integer), "integers")
+    wrong = [id for id in ids if not isinstance(id, wanted) or isinstance(id, bool)]
+    if wrong and (keys is None or kind is not None):  # a file of version 0.1 does not say what its raw ids are
+        raise StoreError(
+            f"{name}: its ids are {named}, as the model reads them. Received: {wrong[0]!r}", source=name,
+            entity_id=wrong[0],
+        )  # fmt: skip
     size = len(rows) - 1
     if keys is None:
         outside = [id for id in ids if not 0 <= id < size]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from kar_aug._helpers.keras import keras, track_weights
 from kar_aug.layers._ops import ops
 from kar_aug.layers.copies import check_known, found, offered
-from kar_aug.layers.ids import Kind, as_ids, check_symbolic
+from kar_aug.layers.ids import Kind, as_ids, check_named, check_symbolic
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.lookup import constant, of_each, output_shape, positions, sequence_mask, shape_like, values_of
 from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed, with_texts
@@ -107,6 +107,7 @@ class PrestoredAugmentation(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: Mapping[str, Any], mask: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        check_named(self, inputs, list(self.shapes))
         check_known(self, self._tables[0])
         return {
             name: of_each(partial(self._look_up, name), ids, (mask or {}).get(name)) for name, ids in inputs.items()
@@ -147,8 +148,8 @@ class PrestoredAugmentation(keras.layers.Layer):
                 to be given for a model that was loaded.
 
         Raises:
-            StoreError: There is no room for an id (`prestore(model, spare=...)` makes some), or a vector is not
-                finite or not of the right length. Nothing is changed then.
+            StoreError: There is no room for an id (`prestore(model, spare=...)` makes some), an id is of another kind,
+                or a vector is not finite or not of the right length. Nothing is changed then.
         """
         augmentation = augmentation or self._augmentation.value
         if augmentation is None:
@@ -166,13 +167,15 @@ class PrestoredAugmentation(keras.layers.Layer):
         matrix = matrix_of(name, vectors, augmentation.dimensions[name])
         rows = values_of(self._tables[list(self.shapes).index(name)]).copy()
         keys = values_of(self._keys_of(name)) if name in self.key_shapes else None
-        return name, *placed(name, list(vectors), augmentation.adapt(name, matrix), rows, keys, _SPARE)
+        kind = self.kinds.get(name)
+        return name, *placed(name, list(vectors), augmentation.adapt(name, matrix), rows, keys, _SPARE, kind)
 
     def compute_output_shape(self, input_shape: Mapping[str, Any]) -> dict[str, Any]:
         return {name: output_shape(shape, self.shapes[name][1]) for name, shape in input_shape.items()}
 
     def compute_output_spec(self, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Keras 3 asks this while a graph is made, instead of `call`."""
+        check_named(self, inputs, list(self.shapes))
         check_symbolic(inputs, self.kinds)
         return super().compute_output_spec(inputs, *args, **kwargs)
 

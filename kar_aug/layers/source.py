@@ -18,10 +18,11 @@ from kar_aug.cache.vectors.table import KnowledgeTable, RowCodes
 from kar_aug.errors import StoreError
 from kar_aug.layers._ops import ops
 from kar_aug.layers.copies import found, nothing_known, offered
-from kar_aug.layers.ids import Kind, kind_of
+from kar_aug.layers.ids import STRINGS, Kind, kind_of
 from kar_aug.layers.lookup import positions, sorted_keys, values_of
 
 _CHECKED_ROWS = 65_536
+_OF_A_FILE = {"store", "fingerprint", "vocabulary", "raw", "vectors", "dtype"}  # what each config says of a source
 _NOT_YET = np.asarray(-1, ops.KEYS)  # the fingerprint of a layer without knowledge, which waits for weights
 
 
@@ -217,16 +218,50 @@ def read(name: str, source: Any, embedded: bool) -> Given:
     Raises:
         StoreError: A vector holds NaN or a row points past the vectors; or a saved source's store is gone or another.
     """
-    if isinstance(source, Mapping):
+    if isinstance(source, Mapping) and source.keys() >= _OF_A_FILE:
         return _saved(name, Identity(**source), embedded)
     keys, kind = None, None
     if isinstance(source, VectorStore):
         ids = source.ids
         keys, order = sorted_keys(ids)
         source, kind = source.align([ids[i] for i in order]), kind_of(ids)
-    table = source if isinstance(source, KnowledgeTable) else KnowledgeTable.from_array(source)
+    table = source if isinstance(source, KnowledgeTable) else _of_array(name, source)
     _check(name, table)
     return Given(table, keys, kind)
+
+
+def check_same_ids(name: str, raw: bool, kind: Kind, given: Given) -> None:
+    """Raise ValueError if a source is to be looked up by other ids than those that the model reads.
+
+    Args:
+        raw, kind: whether it is looked up by the store's own ids so far, and of which kind these are.
+    """
+    if given.is_known and (given.keys is not None) != raw:
+        ours, wanted = "a store's own ids", "the VectorStore itself"
+        if not raw:
+            ours, wanted = "the integers of a vocabulary", "store.align(vocabulary), or an array in its order"
+        raise ValueError(f"The model reads {ours} of {name!r}, and these would be taken for others. Give {wanted}.")
+    if given.is_known and raw and kind is not None and (kind == STRINGS) != (given.ids == STRINGS):
+        kinds = ("strings", "integers") if kind == STRINGS else ("integers", "strings")
+        raise ValueError(f"The ids of {name!r} are {kinds[0]} to the model, and {kinds[1]} in this store.")
+
+
+def _of_array(name: str, source: Any) -> KnowledgeTable:
+    """Vectors that were given without a store.
+
+    Raises:
+        ValueError: They are no matrix of numbers.
+    """
+    if isinstance(source, str | Path):
+        raise ValueError(f"The knowledge of {name!r} is a path. Open it: VectorStore.open({str(source)!r})")
+    matrix = None if isinstance(source, Mapping) else np.asarray(source)
+    if matrix is None or (matrix.dtype.kind not in "fiub" and "float" not in matrix.dtype.name):  # bfloat16
+        kind = type(source).__name__ if matrix is None else f"an array of {matrix.dtype}"
+        raise ValueError(
+            f"The knowledge of {name!r} must be a VectorStore, what its `align` returned, or an array of numbers, "
+            f"(vocabulary, dimension), in the order of the model's integers. Received: {kind}"
+        )
+    return KnowledgeTable.from_array(matrix)
 
 
 @dataclass(frozen=True)
@@ -340,7 +375,7 @@ def _opened(name: str, identity: Identity) -> VectorStore:
 
 def _check(name: str, table: KnowledgeTable) -> None:
     """Refuse a table whose rows or vectors cannot be right, with the integer id that is wrong."""
-    if not len(table.rows) or table.vectors.ndim != 2:
+    if not len(table.rows) or table.vectors.ndim != 2 or not table.vectors.shape[1]:
         raise StoreError(f"{name}: a table needs a vocabulary, and vectors of shape (count, dimension).", source=name)
     outside = np.flatnonzero((table.rows >= len(table.vectors)) | (table.rows < -1))
     if len(outside):

@@ -4,7 +4,7 @@ augment   add knowledge to one that exists     change   prestore it for serving,
 find      where the layers are, and models with others in their place
 export    a SavedModel                         join     vectors that come with each batch, for tables larger than memory
 preprocessing  raw ids and values as inputs    encoded  vocabularies, buckets and scales, in TensorFlow
-augmented  augmented vectors by id, as a store
+augmented  augmented vectors by id, as a store      coverage  how much is known of the ids that a model reads
 vectors_as_inputs  models that vectors come to with each row, and a model in two parts: vectors by id, and a ranker
 """
 

@@ -14,8 +14,9 @@ from kar_aug.backbones.protocol import Injection, key_of
 from kar_aug.layers import KnowledgeAdded, KnowledgeAugmentation, MaskedMean, VectorAugmentation
 from kar_aug.layers.ids import STRINGS
 from kar_aug.layers.lookup import concatenate
+from kar_aug.models.coverage import known_of
 from kar_aug.models.graph import input_name, maker_of, structure_of, with_changed
-from kar_aug.models.places import INTO_A_CLASS, Place, attachment_points, default_place, named_place
+from kar_aug.models.places import Place, attachment_points, check_functional, default_place, named_place
 from kar_aug.models.vectors_as_inputs import VectorInputs
 from kar_aug.registry import INJECTIONS
 
@@ -79,10 +80,13 @@ def augment(
     Raises:
         ValueError: The model is not functional, or is of a class that cannot be made of inputs and outputs; or a name
             is not found, or no layer can be chosen by default: the message lists what there is.
+        StoreError: Of the raw ids that the model itself looks up (`StringLookup`), the store has none.
     """
-    if not getattr(model, "inputs", None) or not hasattr(model, "get_layer"):
+    check_functional(model, "augment")
+    if not isinstance(augmentation, KnowledgeAugmentation | VectorAugmentation):
         raise ValueError(
-            f"`augment` needs a built functional Keras model: one that knows its inputs and layers. {INTO_A_CLASS}"
+            "`augment` adds a layer: KnowledgeAugmentation({input: store}), or VectorAugmentation. Received: "
+            f"{type(augmentation).__name__}"
         )
     maker_of(model)
     names, given = _Names(model, augmentation), dict(inputs or {})
@@ -98,13 +102,12 @@ def augment(
         raise ValueError('Vectors as inputs go with injection="fields". Others look up vectors of their own.')
     else:
         entering = _injected(model, augmentation, at, given, injection)
+    said = _said_of(model, augmentation)
     if not trainable:
         model.trainable = False
     changes = {id(place.tensor): partial(_with_knowledge, vectors, names) for place, vectors in entering}
     attached = [place.layer for place, _ in entering]
-    logger.info(
-        "knowledge of %s was added to the input of layer %s", _said_of(augmentation), ", ".join(map(repr, attached))
-    )
+    logger.info("knowledge of %s was added to the input of layer %s", said, ", ".join(map(repr, attached)))
     own = {id(tensor) for tensor in model.inputs}
     further = {id(each): each for given in given.values() for each in _several(given) if not isinstance(each, str)}
     new = [each for key, each in further.items() if key not in own]
@@ -114,11 +117,11 @@ def augment(
     return augmented
 
 
-def _said_of(augmentation: KnowledgeAugmentation | VectorAugmentation) -> str:
+def _said_of(model: Any, augmentation: KnowledgeAugmentation | VectorAugmentation) -> str:
     """Its sources, and of how many ids each knows something: of vectors that come with each row nobody can tell."""
     if isinstance(augmentation, VectorAugmentation):
         return ", ".join(augmentation.sources)
-    return ", ".join(f"{name} ({share:.1%} of its ids)" for name, share in augmentation.coverage.items())
+    return ", ".join(f"{name} ({share})" for name, share in known_of(model, augmentation).items())
 
 
 _SLICES = 'augmentation({"user_id": pairs[:, 0], "item_id": pairs[:, 1]}).'

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kar_aug._helpers.keras import keras
+from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.layers import (
     KnowledgeAugmentation,
     KnowledgeCodes,
@@ -14,7 +15,7 @@ from kar_aug.layers import (
     PrestoredAugmentation,
     store_locations,
 )
-from kar_aug.models.find import knowledge_layers, replaced
+from kar_aug.models.find import check_model, knowledge_layers, replaced
 from kar_aug.models.versions import check_versions
 
 
@@ -39,6 +40,8 @@ def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
     """
     kinds = (KnowledgeAugmentation,)
     _check(model, kinds, "prestore")
+    if spare < 0:
+        raise ValueError(f"`spare` is how many rows are kept free, 0 or more. Received: {spare}")
     return replaced(
         model,
         kinds,
@@ -77,6 +80,7 @@ def refresh(model: Any, tables: Mapping[str, Any], *, any_version: bool = False)
 
 def _check(model: Any, kinds: tuple[type, ...], purpose: str) -> None:
     """Raise ValueError unless the model has a layer of one of these kinds."""
+    check_model(model, purpose)
     if not knowledge_layers(model, kinds):
         raise ValueError(f"Model {model.name!r} has no KnowledgeAugmentation layer: there is nothing to {purpose}.")
 
@@ -84,7 +88,7 @@ def _check(model: Any, kinds: tuple[type, ...], purpose: str) -> None:
 def load_model(
     path: Path | str,
     *,
-    stores: Mapping[str, Path | str] | None = None,
+    stores: Mapping[str, Path | str | VectorStore] | None = None,
     custom_objects: Mapping[str, Any] | None = None,
     safe_mode: bool = True,
 ) -> Any:
@@ -92,8 +96,8 @@ def load_model(
 
     Args:
         path: a .keras or .h5 file.
-        stores: source name -> folder, for vector stores that are elsewhere now than when the model was made; see
-            `kar_aug.layers.store_locations`. When the model is saved again, that is where they are.
+        stores: source name -> folder, or the `VectorStore` there, for stores that are elsewhere now than when the
+            model was made; see `kar_aug.layers.store_locations`. When the model is saved again, that is where they are.
         custom_objects: layers of your own by name, where they are not registered with Keras.
         safe_mode: False loads code that is in the file, too (`Lambda` layers, which DeepCTR's MMOE and PLE have): for
             files that you made yourself.
@@ -102,7 +106,8 @@ def load_model(
         StoreError: A store is missing, or is not the one the model was trained with.
         ValueError: `stores` names what is no source of the model.
     """
-    with store_locations(stores or {}) as sources:
+    folders: dict[str, Any] = {name: getattr(store, "path", store) for name, store in (stores or {}).items()}
+    with store_locations(folders) as sources:
         objects = {**_deepctr_layers(), **(custom_objects or {})}
         model = keras.models.load_model(str(path), custom_objects=objects, safe_mode=safe_mode)
     wrong = [name for name in stores or {} if name not in sources]

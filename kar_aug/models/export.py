@@ -26,7 +26,7 @@ from kar_aug.layers import (
 )
 from kar_aug.layers._ops.portable import portable
 from kar_aug.models.change import prestore
-from kar_aug.models.find import knowledge_layers
+from kar_aug.models.find import check_model, knowledge_layers
 from kar_aug.models.formats import Serve, table_of_hashes, write_onnx, write_tflite
 from kar_aug.models.graph import input_name
 from kar_aug.models.portable_tables import tables_by_places
@@ -81,6 +81,7 @@ def export(
         StoreError: The format has no room, or no operation, for what is in the model, or no ragged inputs; or a store
             does not have all texts that it needs.
     """
+    check_model(model, "export")
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}")
     path = Path(path)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from kar_aug._helpers.keras import IS_KERAS_3, keras
 from kar_aug.models.graph import maker_of, with_changed
 
 _OF_KERAS = ("Functional", "Sequential")  # its classes of models that know which layer reads what
+
+
+def check_model(model: Any, purpose: str) -> None:
+    """Raise ValueError unless it is a Keras model, for what is done to it ("prestore")."""
+    if not isinstance(model, keras.layers.Layer):
+        remedy = " Load it: kar_aug.load_model(path)." if isinstance(model, str | Path) else ""
+        raise ValueError(f"`{purpose}` takes a Keras model. Received: {type(model).__name__}.{remedy}")
 
 
 def knowledge_layers(model: Any, kinds: tuple[type, ...]) -> list[Any]:

@@ -20,6 +20,8 @@ from kar_aug.layers.lookup import keys_of
 ONNX, TFLITE = "model.onnx", "model.tflite"
 _OPSET = 18
 _HASHED = "StringToHashBucketFast"  # by which TensorFlow looks texts up: see `kar_aug.layers.lookup.keys_of`
+# TensorFlow's comparisons, as ONNX calls them.
+_ORDERS = {"Less": "Less", "LessEqual": "LessOrEqual", "Greater": "Greater", "GreaterEqual": "GreaterOrEqual"}
 _MOST_BYTES = 2**31 - 1  # of a protocol buffer
 
 Serve = Callable[[dict[str, Any]], dict[str, Any]]
@@ -44,7 +46,7 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
         from tf2onnx.tfonnx import handler
     except ImportError as error:
         raise MissingDependencyError(error.name or "tf2onnx", "onnx") from None
-    compared_as_numbers, _ = handler.tf_op.create_mapping(_OPSET, None)["Equal"]
+    of_tf2onnx = {name: handler.tf_op.create_mapping(_OPSET, None)[name][0] for name in ("Equal", *_ORDERS)}
     known = sorted(set(texts)) or [""]
     places = [int(key) for key in keys_of(known)]
 
@@ -105,7 +107,7 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
         left to be is told as missing.
         """
         if context.get_dtype(node.input[0]) != onnx.TensorProto.STRING:
-            compared_as_numbers(context, node)
+            of_tf2onnx["Equal"](context, node)
             return
         constants = [place for place, given in enumerate(node.inputs) if given.is_const()]
         text = list(np.ravel(node.inputs[constants[0]].get_tensor_value(as_list=False))) if constants else []
@@ -129,6 +131,16 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
         """One or the other. tf2onnx adds up both, times 0 or 1, so that a missing value's NaN would reach all."""
         node.type = "Where"
 
+    def as_order(context: Any, node: Any, name: str, args: Any) -> None:
+        """Which of two is less. tf2onnx compares integers as float32, which takes neighbours above 2^24, the keys of
+        texts among them, for one another.
+        """
+        kind = context.get_dtype(node.input[0])
+        if kind in (onnx.TensorProto.INT32, onnx.TensorProto.INT64):
+            node.type = _ORDERS[node.type]
+        else:
+            of_tf2onnx[node.type](context, node)
+
     handlers: dict[str, Any] = {
         _HASHED: (as_labels, []),
         "Log1p": (as_logarithm, []),
@@ -137,6 +149,7 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
         "SelectV2": (as_choice, []),
         "Equal": (as_label, []),
         "NotEqual": (as_label, []),
+        **{order: (as_order, []) for order in _ORDERS},
     }
     with portable(), _said_nothing("tf2onnx"):
         model, _ = tf2onnx.convert.from_function(

@@ -83,7 +83,16 @@ def attachment_points(model: Any) -> list[tuple[str, bool]]:
     The feature readers, `DNN` then `Dense`, come first; by default `augment` takes the first of them that reads all
     that the knowledge is looked up by. What it has put into a model itself is not among them.
     """
+    check_functional(model, "attachment_points")
     return [(place.layer, place.reads_features) for place in places(model)]
+
+
+def check_functional(model: Any, purpose: str) -> None:
+    """Raise ValueError unless a model knows its inputs and layers, for what is done to it ("augment")."""
+    if not getattr(model, "inputs", None) or not hasattr(model, "get_layer"):
+        raise ValueError(
+            f"`{purpose}` needs a built functional Keras model: one that knows its inputs and layers. {INTO_A_CLASS}"
+        )
 
 
 def places(model: Any) -> list[Place]:

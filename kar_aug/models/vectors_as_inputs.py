@@ -16,7 +16,7 @@ from kar_aug.layers import GivenVectors, KnowledgeAugmentation, VectorAugmentati
 from kar_aug.layers.given_vectors import KNOWN, VERSION
 from kar_aug.layers.lookup import is_sequence
 from kar_aug.models.augmented import augmented_store, fingerprint
-from kar_aug.models.find import knowledge_layers
+from kar_aug.models.find import check_model, is_functional, knowledge_layers
 from kar_aug.models.graph import bring_along, input_name, maker_of, structure_of, with_changed
 
 VECTORS = "_vectors"
@@ -100,7 +100,7 @@ def split(
         given.set_weights(list(layer.defaults.values()))
         return given
 
-    return Split(tables, _fed(model, reading, f"{model.name}_ranker", versions=versions))
+    return Split(tables, _fed(model, reading, "ranker", versions=versions))
 
 
 def vectors_as_inputs(model: Any, *, versions: bool = False) -> Any:
@@ -113,11 +113,18 @@ def vectors_as_inputs(model: Any, *, versions: bool = False) -> Any:
     Raises:
         ValueError: There is no `KnowledgeAugmentation` in the model's own graph.
     """
-    return _fed(model, VectorAugmentation.of, f"{model.name}_of_vectors", versions=versions)
+    return _fed(model, VectorAugmentation.of, "of_vectors", versions=versions)
 
 
-def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], name: str, *, versions: bool) -> Any:
+def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], suffix: str, *, versions: bool) -> Any:
     """The model with fields of vectors that are given in place of those that are looked up."""
+    check_model(model, "split or vectors_as_inputs")
+    if not is_functional(model):
+        raise ValueError(
+            f"{type(model).__name__} {model.name!r} has a `call` of its own, so that nobody else can give it vectors. "
+            "Make a second one with VectorAugmentation.of(layer) in the place of its KnowledgeAugmentation, and hand "
+            "the vectors on in `call`; `augmented_store` writes them by id."
+        )
     layers = [layer for layer in getattr(model, "layers", []) if isinstance(layer, KnowledgeAugmentation)]
     if not layers:
         nested = knowledge_layers(model, (KnowledgeAugmentation,))
@@ -134,7 +141,7 @@ def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], n
         for node in layer._inbound_nodes:
             made = tensors_made(node)
             if any(id(tensor) in used for tensor in made):
-                for (source, ids), tensor in zip(_read_by(node), made, strict=True):
+                for (source, ids), tensor in zip(read_by(node), made, strict=True):
                     if layer.mask_zero and is_sequence(ids.shape):
                         raise ValueError(
                             f"Layer {layer.name!r} masks the padding of {source!r}, and vectors that are given say "
@@ -152,10 +159,10 @@ def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], n
             )
         return instead.get(id(layer), layer)
 
-    return _without_idle(with_changed(model, changes, further, name, instead=in_place), used)
+    return _without_idle(with_changed(model, changes, further, f"{model.name}_{suffix}", instead=in_place), used)
 
 
-def _read_by(node: Any) -> list[tuple[str, Any]]:
+def read_by(node: Any) -> list[tuple[str, Any]]:
     """(source, ids) of a call of the layer, in the order of what it returns."""
     given = first_argument(node)
     names = {source: nest.map_structure(lambda _, source=source: source, ids) for source, ids in given.items()}
