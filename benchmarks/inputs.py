@@ -26,6 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     "full, and user ids": {"user_ids": True},
     "full, liked and disliked apart": {"sequences": {"liked": "rating > 3", "disliked": "rating <= 3"}},
+    "full, of an event's values the first": {"event_values": 1},
     "full, the last 20 events": {"history_length": 20},
     "full, the last 100 events": {"history_length": 100},
     "kar": {"inputs": "kar"},

@@ -97,6 +97,8 @@ class DataConfig:
         events: the earlier events that a model reads: "all", or "clicks" alone.
         event_features: what it reads of each beside its item: columns of interactions or items, and "since" (how long
             ago). The rating, the item_features and since if not given.
+        event_values: where events have several values in a cell (genres), so many of the first are read of each, and
+            averaged. 1 reads the first alone.
         sequences: further sequences of events: { views = "event == 'view'" }.
         user_ids: whether the user's id is read. If not given, not under "user", where nobody is tested on who was
             trained on.
@@ -145,6 +147,7 @@ class DataConfig:
     inputs: str = setting("full", among=("full", "kar"))
     events: str = setting("all", among=("all", "clicks"))
     event_features: tuple[str, ...] | None = None
+    event_values: int = setting(8, least=1)
     sequences: Mapping[str, str] = field(default_factory=dict)
     user_ids: bool | None = None
     item_ids: bool = True
