@@ -15,6 +15,7 @@ import logging
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from kar_aug._helpers.keras import IS_KERAS_3, keep_as_written, keras, tensors_behind
@@ -81,7 +82,21 @@ def _column(feature: Feature, embedding_dim: int, seed: int) -> Any:
         embedding_name=feature.embedding or feature.name,
         embeddings_initializer=keras.initializers.RandomNormal(0.0, 0.0001, seed=seed),  # DeepCTR's, but for the seed
     )
-    return column if feature.length is None else VarLenSparseFeat(column, maxlen=feature.length, combiner="mean")
+    if feature.length is None:
+        return column
+    if feature.values == 1:
+        return VarLenSparseFeat(column, maxlen=feature.length, combiner="mean")
+    several = _several_values()(column, maxlen=feature.length, combiner="mean")
+    several.values = feature.values
+    return several
+
+
+@cache
+def _several_values() -> Any:
+    """DeepCTR's column of a sequence, of events that have `values` values each."""
+    from deepctr.feature_column import VarLenSparseFeat
+
+    return type("SeveralValues", (VarLenSparseFeat,), {"values": 1})
 
 
 def with_events(features: Sequence[Feature]) -> list[str]:

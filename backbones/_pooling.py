@@ -20,25 +20,49 @@ _CALLERS = ("input_from_feature_columns", "get_linear_logit")
 
 @keras.saving.register_keras_serializable("kar_aug")
 class PooledEmbedding(keras.layers.Embedding):
-    """An embedding that also gives the mean of those of a sequence."""
+    """An embedding that also gives the mean of those of a sequence; and of an event's, where events have several."""
 
     supports_jit = False  # how many of a sequence are there is not known before
 
     def call(self, inputs: Any, mean: bool = False) -> Any:
-        """Embeddings of integers, (batch, length, width); or their mean over what is not 0, (batch, 1, width)."""
+        """Embeddings of integers, (batch, length, width); or their mean over what is not 0, (batch, 1, width).
+
+        Args:
+            inputs: (batch, length); or (batch, length, values) of events that have several, which are the mean of
+                theirs. One without any is left out of the mean over all.
+        """
+        ids = tf.cast(inputs, tf.int32)
+        if ids.shape.rank == 3:
+            events = self._means(tf.reshape(ids, (-1, ids.shape[2])))
+            events = tf.reshape(events, (-1, ids.shape[1], self.output_dim))
+            if not mean:
+                return events
+            there = tf.cast(tf.reduce_any(ids > 0, axis=2, keepdims=True), events.dtype)
+            return tf.math.divide_no_nan(
+                tf.reduce_sum(events, axis=1, keepdims=True), tf.reduce_sum(there, axis=1, keepdims=True)
+            )
         if not mean:
             return super().call(inputs)
-        ids = tf.cast(inputs, tf.int32)
+        return tf.ensure_shape(self._means(ids)[:, tf.newaxis], (None, 1, self.output_dim))
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Of events with several values, those that have one."""
+        found = super().compute_mask(inputs, mask)
+        return found if found is None or found.shape.rank < 3 else tf.reduce_any(found, axis=2)
+
+    def _means(self, ids: Any) -> Any:
+        """(rows, values) to (rows, width): the mean over what is not 0; zeros where nothing is."""
         there = tf.where(ids > 0)
-        pooled = tf.sparse.segment_mean(
+        return tf.sparse.segment_mean(
             self.embeddings, tf.gather_nd(ids, there), tf.cast(there[:, 0], tf.int32), num_segments=tf.shape(ids)[0]
         )
-        return tf.ensure_shape(pooled[:, tf.newaxis], (None, 1, self.output_dim))
 
 
 def with_pooling(model_function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of DeepCTR that builds a model, its means of sequences computed in one step."""
     scope = model_function.__globals__
+    if "build_input_features" in scope:
+        model_function = rebuild(model_function, {"build_input_features": _inputs})
     steps = {name: step for name, step in _STEPS.items() if name in scope}
     callers = {name: _rebuilt for name in _CALLERS if name in scope and scope[name].__globals__ is not scope}
     return rebuild(model_function, {**steps, **callers})
@@ -46,6 +70,15 @@ def with_pooling(model_function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _rebuilt(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return with_pooling(original)(*args, **kwargs)
+
+
+def _inputs(original: Callable[..., Any], columns: Any, *args: Any, **kwargs: Any) -> Any:
+    """The step `build_input_features`: events that have several values are read as such."""
+    inputs = original(columns, *args, **kwargs)
+    for column in columns:
+        if values := getattr(column, "values", None):
+            inputs[column.name] = keras.Input((column.maxlen, values), dtype=column.dtype, name=column.name)
+    return inputs
 
 
 def _embeddings(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

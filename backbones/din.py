@@ -69,6 +69,8 @@ def DIN(
         events = knowledge.of(features).events
         return {name: known for name, known in events.items() if known.vectors.shape[1] == length}
 
+    several = {column.name for column in dnn_feature_columns if getattr(column, "values", 1) > 1}
+    lists = [c for c in dnn_feature_columns if events_of(c.name) in several and c.name in history_feature_list]
     of_candidate: list[str] = []  # what is told of both
     told: list[Any] = []  # and of events alone
 
@@ -80,6 +82,9 @@ def DIN(
         by_name = dict(zip((column.name for column in columns if column.name in asked), embeddings, strict=True))
         known = attended(features).values()
         if asked == history_feature_list:
+            # What a candidate has several values of is the mean of theirs, as it is of each event.
+            means = {column.name: tables[column.embedding_name](features[column.name], mean=True) for column in lists}
+            by_name |= {name: keras.layers.Reshape((1, mean.shape[-1]))(mean) for name, mean in means.items()}
             of_candidate.extend(by_name)
             vectors = [keras.layers.Reshape((1, each.candidate.shape[-1]))(each.candidate) for each in known]
             return [*by_name.values(), *vectors]

@@ -9,7 +9,7 @@ from typing import Any
 from kar_aug._helpers.keras import keras
 from kar_aug.backbones.protocol import Settings
 from kar_aug.data.features import Feature
-from kar_aug.layers import MaskedMean
+from kar_aug.layers import EventMask, MaskedMean
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,11 @@ class Embedded:
     """The first layers of a model, by feature.
 
     Args:
-        inputs: feature -> its symbolic input, (batch, 1), or (batch, length) for a sequence.
+        inputs: feature -> its symbolic input, (batch, 1), or (batch, length) for a sequence; (batch, length, values)
+            where events have several.
         vectors: feature -> (batch, embedding_dim); of a sequence the mean over what is not padding.
-        sequences: feature -> (batch, length, embedding_dim), of sequences alone.
+        sequences: feature -> (batch, length, embedding_dim), of sequences alone; of several values of an event their
+            mean.
         numbers: feature -> (batch, 1), of those that are numbers and have no vector.
     """
 
@@ -60,14 +62,26 @@ def embed(features: Sequence[Feature], settings: Settings) -> Embedded:
                 embeddings_regularizer=keras.regularizers.L2(settings.l2_embedding),
                 name=f"embedding_{table}",
             )
-        ids = embedded.inputs[name] = keras.Input((feature.length or 1,), dtype="int32", name=name)
+        ids = embedded.inputs[name] = keras.Input(feature.shape or (1,), dtype="int32", name=name)
         vectors = tables[table](ids)
         if feature.length is None:
             embedded.vectors[name] = keras.layers.Reshape((settings.embedding_dim,))(vectors)
         else:
-            embedded.sequences[name] = vectors
-            embedded.vectors[name] = MaskedMean()([ids, vectors])
+            embedded.sequences[name], embedded.vectors[name] = pooled(feature, ids, vectors)
     return embedded
+
+
+def pooled(feature: Feature, ids: Any, vectors: Any) -> tuple[Any, Any]:
+    """Embeddings of a sequence as one vector an event, (batch, length, width), and as one, (batch, width).
+
+    Args:
+        ids: (batch, length), or (batch, length, values).
+        vectors: of each of them.
+    """
+    if feature.values > 1:
+        vectors = MaskedMean()([ids, vectors])
+        ids = EventMask()(ids)
+    return vectors, MaskedMean()([ids, vectors])
 
 
 def key_input(feature: Feature) -> Any:

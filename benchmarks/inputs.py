@@ -26,6 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     "full, and user ids": {"user_ids": True},
     "full, liked and disliked apart": {"sequences": {"liked": "rating > 3", "disliked": "rating <= 3"}},
+    "full, of an event's values the first": {"event_values": 1},
     "full, the last 20 events": {"history_length": 20},
     "full, the last 100 events": {"history_length": 100},
     "kar": {"inputs": "kar"},
@@ -49,7 +50,7 @@ def main() -> None:
     choose_keras()
     from kar_aug.compare import compare
     from kar_aug.pipeline.workspace import Workspace
-    from kar_aug.report.tables import plus_minus
+    from kar_aug.report.tables import with_sd
 
     arms = {"backbones": options.backbones.split(","), "knowledge": [], "controls": [], "stores": {}}
     named = dict(setting.split("=") for setting in options.set)
@@ -63,7 +64,7 @@ def main() -> None:
         for arm, runs in found.runs.items():
             mean = {name: found.estimate(arm, name).mean for name in ("gauc", "train_seconds")}
             validation = sum(max(run.curve) for run in runs) / len(runs)
-            auc, epochs = plus_minus(found.estimate(arm)), " ".join(str(run.epochs) for run in runs)
+            auc, epochs = with_sd(found.estimate(arm)), " ".join(str(run.epochs) for run in runs)
             numbers_of = (f"{validation:.4f}", f"{mean['gauc']:.4f}", f"{mean['train_seconds']:.0f}", epochs)
             rows.append((name, arm.name, auc, *numbers_of))
             print(*rows[-1], sep=" | ", flush=True)

@@ -49,6 +49,13 @@ _DURATION = re.compile(rf"\s*(\d+(?:\.\d+)?)\s*({'|'.join(_SECONDS)})s?\s*")
 _BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|GB)\s*", re.IGNORECASE)
 # Models of OpenAI that think before they answer.
 _REASONING = re.compile(r"(o\d|gpt-5)(\b|-)")
+_NO_DATA = (
+    "[data] names no data yet. Let your files be looked at: kar-aug init --data FILES --force (and --scenario NAME to "
+    'keep one); it fills in what follows. Or by hand: interactions = "log.csv", with the columns user_id, item_id, '
+    'timestamp, and rating or label (label = "event == \'buy\'" where neither says it; columns = { user_id = "uid" } '
+    'where yours are called otherwise); items = "items.csv" and users = "users.csv", with what prompts and models may '
+    'read; item_features = ["genre"]. Or a public data set: dataset = "movielens-100k".'
+)
 # Parameters of a request that bound the tokens of its answer.
 _LONGEST = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
@@ -97,6 +104,8 @@ class DataConfig:
         events: the earlier events that a model reads: "all", or "clicks" alone.
         event_features: what it reads of each beside its item: columns of interactions or items, and "since" (how long
             ago). The rating, the item_features and since if not given.
+        event_values: where events have several values in a cell (genres), so many of the first are read of each, and
+            averaged. 1 reads the first alone.
         sequences: further sequences of events: { views = "event == 'view'" }.
         user_ids: whether the user's id is read. If not given, not under "user", where nobody is tested on who was
             trained on.
@@ -145,6 +154,7 @@ class DataConfig:
     inputs: str = setting("full", among=("full", "kar"))
     events: str = setting("all", among=("all", "clicks"))
     event_features: tuple[str, ...] | None = None
+    event_values: int = setting(8, least=1)
     sequences: Mapping[str, str] = field(default_factory=dict)
     user_ids: bool | None = None
     item_ids: bool = True
@@ -165,7 +175,9 @@ class DataConfig:
         check("data", self)
         if self.bytes < _UNITS["MB"]:
             raise ConfigError(f'[data] memory must be "512 MB", "2 GB" or the like, not {self.memory!r}.')
-        if (self.dataset is None) == (self.interactions is None):
+        if self.dataset is None and self.interactions is None:
+            raise ConfigError(_NO_DATA)
+        if self.dataset is not None and self.interactions is not None:
             raise ConfigError("[data] needs either dataset = ... or interactions = ..., and not both.")
         own = ("columns", "id_type", "separator", "encoding", "thousands", "shown", "clicked", "item_columns")
         for name, needs in (("path", "dataset"), *((name, "interactions") for name in own)):

@@ -12,13 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from support.every_kind import READ, tables
 
 from kar_aug.audit import Finding, audit, inputs, require_clean, split
 from kar_aug.cache import Answer, Link, StoreSpec, VectorStore, answer_key, text_key
 from kar_aug.cli import main
 from kar_aug.config import Config
+from kar_aug.data import split_interactions
 from kar_aug.data.building import build_samples
+from kar_aug.data.encodings import Categories
 from kar_aug.errors import LeakageError
+from kar_aug.pipeline.comparing import Compared, compare
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.prompts import Prompt
 from kar_aug.prompts.scenario import scenario_text
@@ -397,6 +401,20 @@ def test_sequences_of_some_events_are_told_with_what_all_of_them_show(workspace:
     assert inputs.fitted_on_training(built, parts).leaks, "ratings that the parts do not show"
 
 
+@pytest.mark.parametrize("name", ["hist_studios", "hist_tags"])
+def test_values_of_events_of_which_there_are_several_are_fitted_on_the_training_part(name: str) -> None:
+    given = tables(int)
+    parts = split_interactions(given.interactions, protocol="temporal", validation=0.2, test=0.3)
+    built = build_samples(given, parts, replace(READ, event_features=("studios", "tags"), context=(), numeric={}))
+    assert not inputs.fitted_on_training(built, parts).leaks
+    known = built.encodings[name]
+    assert isinstance(known, Categories)
+    more = replace(built, encodings={**built.encodings, name: Categories((*known.values, "later"))})
+    assert [leak.text for leak in inputs.fitted_on_training(more, parts).leaks] == [
+        f"The feature {name!r} was fitted on more than the training part."
+    ]
+
+
 def test_ids_numbered_by_popularity_in_all_rows(workspace: Workspace) -> None:
     by_count = workspace.data.split["item_id"].value_counts().index.tolist()
     before = workspace.data.split.loc[workspace.data.split["part"] != "test", "item_id"].value_counts().index.tolist()
@@ -446,6 +464,37 @@ def test_where_an_order_is_given_equal_times_are_no_leak(folder: Path) -> None:
 
 def kar_aug(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
+
+
+def test_of_knowledge_that_no_arm_reads_a_leak_is_none(workspace: Workspace) -> None:
+    answer(workspace, "user", lambda prompt: replace(prompt, as_of="2030-01-01T00:00:00"))
+    with pytest.raises(LeakageError, match="their user's knowledge"):
+        require_clean(workspace)
+    assert require_clean(workspace, ["item"]).leaks == []
+    answer(workspace, "item", lambda prompt: replace(prompt, as_of="2030-01-01T00:00:00"))
+    with pytest.raises(LeakageError, match="their item's knowledge"):
+        require_clean(workspace, ["item"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("step_by_step")
+def test_compare_audits_what_its_arms_read(folder: Path) -> None:
+    settings = (folder / "kar.toml").read_text().replace("[data]", "[data]\nevent_features = []")
+    (folder / "kar.toml").write_text(settings.replace("epochs = 2", "epochs = 1"))
+    opened = load(folder)
+    for source in ("user", "item"):
+        answer(opened, source)
+        encode(opened, source)
+    answer(opened, "user", lambda prompt: replace(prompt, as_of="2030-01-01T00:00:00"))
+
+    def compared(knowledge: str) -> Compared:
+        changes = {"compare": {"knowledge": [knowledge], "controls": []}}
+        return compare(Workspace(Config.load(folder / "kar.toml", changes)))
+
+    with pytest.raises(LeakageError, match="their user's knowledge"):
+        compared("user")
+    audited = compared("item").audited
+    assert audited is not None and audited.leaks == []
 
 
 @pytest.mark.usefixtures("step_by_step")

@@ -23,6 +23,7 @@ from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
 from kar_aug.backbones import DIN, MODELS, DeepFM, FiBiNET, deepctr_columns
 from kar_aug.backbones import deepctr as any_model
+from kar_aug.backbones._pooling import PooledEmbedding
 from kar_aug.backbones.injections.attention import Attention
 from kar_aug.backbones.injections.events import Events
 from kar_aug.backbones.injections.fields import Fields
@@ -342,8 +343,9 @@ FEATURES = (
     Feature("hist_rating", 7, length=4, sequence="hist"),
     Feature("liked_item_id", ITEMS, length=4, embedding="item_id", sequence="liked"),
 )
+SEVERAL = Feature("hist_genres", 5, 4, "genres", "hist", values=3)
 # The fewer, the sooner a model is built that has a part for each pair of them.
-EACH_KIND = tuple(feature for feature in FEATURES if feature.name not in ("gender", "hist_rating", "liked_item_id"))
+EACH_KIND = (*(f for f in FEATURES if f.name not in ("gender", "hist_rating", "liked_item_id")), SEVERAL)
 SETTINGS = Settings(embedding_dim=8, hidden_units=(16,), dropout=0.1, l2_embedding=1e-5, seed=3)
 # DeepCTR's DIEN itself fails on TensorFlow 2.21, DSIN wants sessions, FLEN groups of features, ONN a table for each
 # feature, and the others predict several things.
@@ -357,8 +359,8 @@ def rows() -> dict[str, Any]:
     return {
         f.name: random.normal(size=(16, 1)).astype("float32")
         if f.is_number
-        else random.integers(0, f.vocabulary_size, (16, f.length or 1)).astype("int32")
-        for f in FEATURES
+        else random.integers(0, f.vocabulary_size, (16, *(f.shape or (1,)))).astype("int32")
+        for f in (*FEATURES, SEVERAL)
     }
 
 
@@ -410,6 +412,34 @@ def test_din_reads_what_is_told_of_events_alone() -> None:
         rated = given["hist_rating"].copy()
         rated[:, place] = rating
         assert (np.abs(predicted(model, {**given, "hist_rating": rated}) - before).max() > 0) == counts
+
+
+def test_of_several_values_of_an_event_there_is_the_mean_and_of_these_the_mean_over_events() -> None:
+    ids = np.asarray([[[2, 3, 0], [0, 0, 0], [4, 0, 0]], [[0, 0, 0]] * 3], "int32")
+    table = PooledEmbedding(5, 2, mask_zero=True)
+    events = np.asarray(table(ids))
+    vectors = np.asarray(table.embeddings)
+    zeros = np.zeros(2)
+    expected = [[(vectors[2] + vectors[3]) / 2, zeros, vectors[4]], [zeros] * 3]
+    np.testing.assert_allclose(events, expected, atol=1e-6)
+    assert table.compute_mask(ids).numpy().tolist() == [[True, False, True], [False] * 3]
+    mean = np.asarray(table(ids, mean=True))
+    np.testing.assert_allclose(mean[:, 0], [(events[0, 0] + events[0, 2]) / 2, zeros], atol=1e-6)
+
+
+def test_din_compares_what_candidate_and_events_have_several_values_of() -> None:
+    """Which event of two counts how much depends on the candidate's genres: not only what all of them add up to."""
+    model = REGISTERED.load("DIN")((*FEATURES, SEVERAL), SETTINGS, None, nothing)
+    model.set_weights([0.2 * np.random.default_rng(0).random(w.shape) for w in model.get_weights()])
+    attention = next(layer for layer in model.layers if "InterestAttention" in type(layer).__name__)
+    query = next(tensor for tensor in attention.input if tensor.shape[1] == 1)
+    scores = keras.Model(model.inputs, [query])
+    given = rows()
+    before = predicted(scores, given)
+    assert np.abs(predicted(scores, {**given, "genres": given["genres"][::-1]}) - before).max() > 0
+    events = {**given, "hist_genres": np.zeros_like(given["hist_genres"])}
+    assert np.abs(predicted(model, events) - predicted(model, given)).max() > 0
+    assert query.shape[-1] == 2 * SETTINGS.embedding_dim, "the item, and its genres"
 
 
 def test_the_mean_of_a_sequence_is_deepctrs_and_so_is_its_gradient() -> None:

@@ -329,6 +329,12 @@ def test_a_log_of_clicks_alone_is_an_error_until_negatives_are_drawn_which_is_sa
     settings = {"data": {"interactions": "clicks.parquet"}, "compare": {**SMALL, "knowledge": [], "controls": []}}
     with pytest.raises(DataError, match=r"The train part holds only clicks .* negatives = 4"):
         compare(Workspace(Config.of(settings, folder=tmp_path)))
+    half = events.sort_values("timestamp").assign(label=lambda rows: rows["rating"] > 3).reset_index(drop=True)
+    half.loc[half.index[len(half) * 4 // 5 :], "label"] = False
+    half.drop(columns="rating").astype({"label": int}).to_parquet(tmp_path / "half.parquet")
+    temporal = {"interactions": "half.parquet", "protocol": "temporal"}
+    with pytest.raises(DataError, match=r"The \w+ part holds no clicks .* Others hold both \(train"):
+        compare(Workspace(Config.of({**settings, "data": temporal}, folder=tmp_path)))
     settings["data"]["negatives"] = 3
     found = compare(Workspace(Config.of(settings, folder=tmp_path)))
     assert 0.6 < found.drawn < 0.8 and "of the rows are negatives that were drawn" in headlines(found)[0]

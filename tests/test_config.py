@@ -220,7 +220,7 @@ def test_a_number_out_of_range_is_named_before_anything_runs(section: str, setti
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "[data] needs either dataset = ... or interactions = ..., and not both."),
+        ("", "[data] names no data yet. Let your files be looked at: kar-aug init --data FILES --force"),
         (DATA + "interactions = 'x.csv'", "[data] needs either dataset = ... or interactions = ..., and not both."),
         ("[data]\ndataset = 'movielens'", "[data] dataset 'movielens' is unknown. Known: movielens-100k"),
         (DATA + "[encode]\ndtype = 'int8'", "[encode] dtype 'int8' is unknown. Known: float16, float32"),

@@ -234,6 +234,15 @@ def test_of_what_is_missing_no_expression_is_true(expression: str) -> None:
     assert where(frame, expression, "label").tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize("kind", ["object", "boolean"])
+def test_nor_is_it_of_a_gap_between_true_and_false(kind: Any) -> None:
+    frame = pd.DataFrame({"skipped": pd.Series([True, None, False], dtype=kind), "dwell": [1, 2, 3]})
+    for expression in ("not skipped", "~skipped", "skipped == False", "not (skipped or dwell > 5)"):
+        assert where(frame, expression, "label").tolist() == [False, False, True], expression
+    assert where(frame, "skipped or dwell == 2", "label").tolist() == [True, True, False]
+    assert where(frame, "skipped.isna()", "label").tolist() == [False, True, False]
+
+
 def test_an_expression_may_ask_for_what_is_missing() -> None:
     frame = pd.DataFrame({"event": ["skip", None, "play"], "dwell": [1, 2, np.nan]})
     assert where(frame, "event.isna() or event == 'play'", "label").tolist() == [False, True, True]

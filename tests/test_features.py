@@ -73,13 +73,13 @@ def test_features_describe_their_inputs() -> None:
         Feature("year", 4),
         Feature("hist_item_id", 5, 3, "item_id", "hist"),
         Feature("hist_rating", 4, 3, "", "hist"),
-        Feature("hist_genres", 4, 3, "genres", "hist"),
+        Feature("hist_genres", 4, 3, "genres", "hist", values=2),
         Feature("hist_year", 4, 3, "year", "hist"),
         Feature("hist_since", 27, 3, "", "hist"),
     )
     for feature in built.features:
         values = everything(built)[feature.name]
-        assert values.shape == ((4,) if feature.length is None else (4, feature.length))
+        assert values.shape == (4, *feature.shape)
         assert values.min() >= 0 and values.max() < feature.vocabulary_size
 
 
@@ -93,6 +93,36 @@ def test_several_values_of_a_cell_are_a_list_padded_with_zeros() -> None:
     assert everything(samples(tables(ROWS), item_features=("genres",)))["genres"].tolist() == expected
     as_lists = ITEMS.assign(genres=[["War", "Drama"], None, np.asarray(["Drama"])])
     assert everything(samples(tables(ROWS, as_lists), item_features=("genres",)))["genres"].tolist() == expected
+
+
+def test_each_event_has_all_of_its_values_up_to_a_limit() -> None:
+    drama, war = 2, 3
+    chosen: dict[str, Any] = {"item_features": ("genres",), "history_length": 2}
+    read = everything(samples(tables(ROWS), **chosen))
+    by_item = dict(zip(read["item"].tolist(), read["genres"].tolist(), strict=True)) | {0: [0, 0]}
+    assert read["hist_genres"].tolist() == [[by_item[place] for place in row] for row in read["hist_item"].tolist()]
+    assert [war, drama] in read["hist_genres"].reshape(-1, 2).tolist()
+    first = samples(tables(ROWS), event_values=1, **chosen)
+    assert [f.values for f in first.features] == [1] * len(first.features)
+    np.testing.assert_array_equal(everything(first)["hist_genres"], read["hist_genres"][..., 0])
+
+
+def test_values_that_the_interactions_have_of_each_event_are_read_of_each() -> None:
+    given = tables(ROWS)
+    tags = [["b", "a", "c"], [], ["c"], ["a", "b"]]
+    tagged = given.interactions.assign(tags=[tags[row % 4] for row in range(len(given.interactions))])
+    built = samples(
+        Tables(tagged, given.items, given.users), event_features=("tags",), event_values=2, history_length=3
+    )
+    feature = next(each for each in built.features if each.name == "hist_tags")
+    assert feature.shape == (3, 2) and built.encodings["hist_tags"].as_dict()["values"] == ["a", "b", "c"]
+    codes = {"a": 2, "b": 3, "c": 4}
+    events, split = built.sequences["hist"], split_interactions(tagged, history=30)
+    for place, row in enumerate(built.rows.tolist()):
+        rows = events.kept[events.first[row] : events.stop[row]][-3:]
+        expected = [[codes[tag] for tag in split["tags"].iloc[before][:2]] for before in rows]
+        expected = [[*values, 0, 0][:2] for values in [*expected, [], [], []][:3]]
+        assert everything(built)["hist_tags"][place].tolist() == expected
 
 
 def test_a_missing_cell_and_an_entity_without_a_row_are_zero() -> None:

@@ -51,7 +51,8 @@ def test_raw_columns_become_what_the_model_was_trained_on(ids: type, times: str)
     assert set(found) == set(expected) and len(expected) > 35
     for name, values in expected.items():
         assert found[name].dtype == values.dtype, name
-        np.testing.assert_array_equal(found[name], values.reshape(len(test), -1), err_msg=name)
+        np.testing.assert_array_equal(found[name], values if values.ndim > 1 else values[:, None], err_msg=name)
+    assert expected["hist_genres"].shape == (len(test), 4, 2) and expected["hist_tags"].shape == (len(test), 4, 3)
 
 
 def test_clicks_alone_and_first_values_alone_are_read_as_they_were() -> None:
@@ -89,7 +90,9 @@ def test_what_is_said_of_an_input_is_what_a_caller_must_know() -> None:
     }  # fmt: skip
     assert said["slot"]["missing"] == -(2**63), "-1 is a value that the column has"
     assert said["price"]["missing"] == "NaN" and said["price"]["dtype"] == "float64"
-    assert said["tags"]["shape"] == ["rows", "values"] and said["device"]["missing"] == ""
+    assert said["tags"]["shape"] == ["rows", "values"]
+    assert said["hist_tags"]["shape"] == ["rows", "events", "values"]
+    assert said["device"]["missing"] == ""
     assert said["views_item_id"]["meaning"].startswith("items of the user's earlier events where event == 'view'")
     assert not {"genres", "country", "year", "hour", "hist_genres", "hist_country", "hist_since"} & set(said)
 

@@ -182,7 +182,12 @@ def test_paths_and_columns_of_other_names_do_as_well(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "tables", "error", "words"),
     [
-        ({}, {}, ConfigError, "the settings: .data. needs either dataset = ... or interactions"),
+        (
+            {},
+            {},
+            ConfigError,
+            "the settings: .data. names no data yet. Let your files be looked at: kar-aug init --data FILES",
+        ),
         ({"data": {"dataset": "movielens-100k"}}, {"interactions": pd.DataFrame()}, ConfigError, "and not both"),
         ({"dataa": {}}, {}, ConfigError, "no setting 'dataa' at the top level. Did you mean 'data'"),
         ({"data": {"interactions": 3}}, {}, ConfigError, "interactions must be of type str"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kar_aug._helpers.keras import keras
-from kar_aug.backbones.embedding import key_input
+from kar_aug.backbones.embedding import key_input, pooled
 from kar_aug.backbones.protocol import Injection, Settings
 from kar_aug.backbones.reranking.protocol import ListFeatures
 from kar_aug.data.features import HIST, HISTORY, Feature
@@ -75,17 +75,17 @@ def _add_of_items(found: Listed, feature: Feature, size: int, tables: dict[str, 
 
 
 def _add_around(found: Listed, feature: Feature, tables: dict[str, Any], settings: Settings) -> None:
-    given = found.inputs[feature.name] = key_input(feature)
-    if feature.is_key:
+    if feature.is_key or feature.is_number:
+        given = found.inputs[feature.name] = key_input(feature)
+        found.around += [] if feature.is_key else [given]
         return
-    if feature.is_number:
-        found.around.append(given)
-        return
+    given = found.inputs[feature.name] = keras.Input(feature.shape or (1,), dtype="int32", name=feature.name)
     vectors = _table(feature, tables, settings)(given)
     if feature.length is None:
         found.around.append(keras.layers.Reshape((settings.embedding_dim,))(vectors))
     else:
-        found.around.append(MaskedMean()([given, vectors]))
+        vectors, mean = pooled(feature, given, vectors)
+        found.around.append(mean)
         if feature.sequence == HIST:
             found.events.append(vectors)
 

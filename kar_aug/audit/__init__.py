@@ -17,6 +17,7 @@ a language model read before anybody asked it, reviews of the very items among t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -103,8 +104,11 @@ class Audit:
         return {"verdict": self.verdict, **asdict(self)}
 
 
-def audit(workspace: Workspace) -> Audit:
+def audit(workspace: Workspace, entities: Collection[str] = ENTITIES) -> Audit:
     """Audit the data, prompts, answers and vectors of a workspace.
+
+    Args:
+        entities: those whose knowledge is looked at, and what its prompts show. What models read is, whatever they are.
 
     Raises:
         KarError: Something cannot be read at all.
@@ -125,11 +129,12 @@ def audit(workspace: Workspace) -> Audit:
         checks.append(lists.places(samples))
     for entity, features in zip(ENTITIES, (config.user_features, config.item_features), strict=True):
         table = tables.users if entity == "user" else tables.items
-        shown = getattr(asking.scenario, entity)["fields"]
+        is_shown = entity in entities or "user" in entities  # whose prompts show items, too
+        shown = getattr(asking.scenario, entity)["fields"] if is_shown else []
         checks.append(statistics.columns(entity, table, [*features, *shown], parts))
         checks.append(attacks.speaking_texts(entity, table, shown))
     stored = {entity: answers[workspace.paths.knowledge(entity)] for entity in ENTITIES}
-    for entity in ENTITIES:
+    for entity in entities:
         if workspace.paths.in_versions(entity):
             checks += versions.checks(stored[entity], workspace)
             continue
@@ -138,20 +143,23 @@ def audit(workspace: Workspace) -> Audit:
             continue
         checks.append(knowledge.as_of_times(entity, stored[entity], parts))
         checks.append(knowledge.vectors(entity, stored[entity], workspace))
-    if not workspace.paths.in_versions("user"):
+    if "user" in entities and not workspace.paths.in_versions("user"):
         checks.append(knowledge.prompts(stored["user"], workspace))
     if damaged:
         checks.append(knowledge.whole(damaged))
     return Audit(tuple(checks))
 
 
-def require_clean(workspace: Workspace) -> Audit:
+def require_clean(workspace: Workspace, entities: Collection[str] = ENTITIES) -> Audit:
     """The audit of a workspace without leaks.
+
+    Args:
+        entities: those whose knowledge is looked at.
 
     Raises:
         LeakageError: There are leaks.
     """
-    done = audit(workspace)
+    done = audit(workspace, entities)
     if done.leaks:
         raise LeakageError(
             f"The comparison would be worthless: {done.leaks[0].text} ({len(done.leaks)} leaks in all). "

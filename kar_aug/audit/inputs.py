@@ -17,7 +17,7 @@ from kar_aug.data.building import told_codes
 from kar_aug.data.encodings import FIRST, Buckets, Scale
 from kar_aug.data.features import HIST, PAST
 from kar_aug.data.room import MEMORY, Room, among, blocks, different
-from kar_aug.data.samples import ENTITIES, Samples
+from kar_aug.data.samples import ENTITIES, Column, Samples
 from kar_aug.data.split import PARTS, distinct, is_sample, part_codes
 
 _IDS = ("user_id", "item_id")
@@ -225,18 +225,27 @@ def _shown(samples: Samples, name: str, training: _Training) -> Iterator[npt.NDA
     if feature is not None and feature.sequence:
         told, encoding = name.removeprefix(f"{feature.sequence}_"), samples.encodings[name]
         if told in split and not isinstance(encoding, Scale):  # of all events: a sequence may have some alone
-            codes = told_codes(split[told], encoding, room)
+            codes = told_codes(split[told], encoding, room, feature.values)
             yield from (codes[block][trained[block]] for block in room.blocks(len(codes)))
+            return
+        if column.told is not None and feature.values > 1:  # there are places of them alone
+            seen = _seen(samples, column.told, training)
+            yield column.told.values[seen, : feature.values]
             return
         kept = samples.sequences[feature.sequence].kept
         yield from (column.values[block][trained[kept[block]]] for block in room.blocks(len(kept)))
     elif column.entity:
-        places, seen = samples.places[column.entity], np.zeros(len(column.values), bool)
-        for block in room.blocks(len(places)):
-            seen[places[block][trained[block]]] = True
-        yield column.values[seen]
+        yield column.values[_seen(samples, column, training)]
     else:
         yield from (column.values[block][trained[block]] for block in room.blocks(len(trained)))
+
+
+def _seen(samples: Samples, column: Column, training: _Training) -> npt.NDArray[np.bool_]:
+    """Which rows of a column of the catalogue the training part shows."""
+    places, seen = samples.places[column.entity], np.zeros(len(column.values), bool)
+    for block in training.room.blocks(len(places)):
+        seen[places[block][training.rows[block]]] = True
+    return seen
 
 
 class _Spread(NamedTuple):

@@ -141,6 +141,8 @@ class _Rows:
     def _told(self, feature: Feature, values: npt.NDArray[np.int32], candidate: Numbers | None) -> Numbers:
         """What is told of earlier events, as one number: how many are like the candidate, or their mean."""
         there = values > 0
+        if feature.values > 1:
+            return self._told_several(feature, values, candidate)
         if feature.name.endswith("_item_id"):
             return there.sum(axis=1).astype(np.float32)
         if feature.name.endswith(f"_{SINCE}"):
@@ -149,6 +151,16 @@ class _Rows:
             first = candidate if candidate.ndim == 1 else candidate[:, 0]
             return _mean((values == first[:, np.newaxis]).astype(np.float32), there)
         return _mean(self._meaning(feature)[values], there)
+
+    def _told_several(self, feature: Feature, values: npt.NDArray[np.int32], candidate: Numbers | None) -> Numbers:
+        """The same where each event has several values: how many share one with the candidate."""
+        there = values > 0
+        if candidate is None:
+            return _mean(self._meaning(feature)[values].reshape(len(values), -1), there.reshape(len(values), -1))
+        shared = np.zeros(values.shape[:2], bool)
+        for each in np.atleast_2d(candidate.T):
+            shared |= ((values == each[:, np.newaxis, np.newaxis]) & there).any(axis=2)
+        return _mean(shared.astype(np.float32), np.any(there, axis=2))
 
     def _meaning(self, feature: Feature) -> Numbers:
         """Per integer of a category the number that it stands for, as ratings do; else the integer itself."""

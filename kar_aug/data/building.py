@@ -67,6 +67,7 @@ class _Builder:
         self.encodings: dict[str, Encoding] = {}
         self.sequences: dict[str, Events] = {}
         self.told: dict[str, tuple[Categories | Buckets, npt.NDArray[np.int32]]] = {}
+        self.places_before: dict[tuple[str, str], Array] = {}
 
     def samples(self) -> Samples:
         """All features, then the samples."""
@@ -199,16 +200,10 @@ class _Builder:
         if name in self.inputs.numeric:
             self._add_number(name, cells, shown, entity)
             return
-        values = _Values(cells, self.room, first=self.inputs.first_values)
+        values = _Values(cells, self.room, 1 if self.inputs.first_values else None)
         encoding = values.fit(shown)
         length = values.most
-        if length == 1:
-            codes = values.first_codes(encoding)
-        else:
-            codes = self.room.empty((len(cells), length), np.int32)
-            for block, owner, found in values:
-                codes[block] = 0
-                codes[block][owner, _place_within(owner)] = encoding.encode(found)
+        codes = values.codes(encoding, length)
         self._keep(name, codes, encoding, entity, MISSING)
         self.features.append(Feature(name, encoding.size, None if length == 1 else length))
 
@@ -276,7 +271,7 @@ class _Builder:
                 self._add_event_feature(name, "item_id", self.columns["item_id"], self.encodings["item_id"])
             for feature in self._event_features():
                 self._add_told(name, feature)
-        self.columns[f"{HIST}_item"] = Column(self.sequences[HIST].pad(self.places["item"], room=self.room))
+        self.columns[f"{HIST}_item"] = Column(self._places_before(HIST, "item"))
 
     def _add_past(self) -> None:
         """All events, and what each was worth: its rating; where there are none, its label."""
@@ -321,9 +316,7 @@ class _Builder:
             self.features.append(Feature(called, SINCE_SIZE, self.inputs.history_length, "", sequence))
             return
         if name in self.columns and not isinstance(self.encodings[name], Scale):
-            column = self.columns[name]
-            first = column if column.values.ndim == 1 else replace(column, values=column.values[:, 0])
-            self._add_event_feature(sequence, name, first, self.encodings[name])
+            self._add_event_feature(sequence, name, self.columns[name], self.encodings[name])
             return
         if name in self.split and name != "label":
             cells, entity, shown = self.split[name], "", self.trained
@@ -332,7 +325,7 @@ class _Builder:
         else:
             raise DataError(f"event_features: neither interactions nor items have a column {name!r}.", column=name)
         if name not in self.told:  # the same for all sequences, whichever events each has
-            self.told[name] = _told(cells, shown, self.room)
+            self.told[name] = _told(cells, shown, self.room, self.inputs.event_values)
         encoding, codes = self.told[name]
         self._add_event_feature(sequence, name, self._column(codes, entity, MISSING), encoding)
 
@@ -340,12 +333,26 @@ class _Builder:
         assert not isinstance(encoding, Scale)
         called = f"{sequence}_{name}"
         self._check_new("event_features", called)
-        places = self.places[column.entity] if column.entity else None
-        told = column if column.entity or column.derived else None
-        self.columns[called] = Column(self.sequences[sequence].pad(column.values, places, self.room), told=told)
+        several = 1 if column.values.ndim == 1 else min(column.values.shape[1], self.inputs.event_values)
+        if column.entity and several > 1:
+            values = self._places_before(sequence, column.entity)
+        else:
+            if column.values.ndim > 1:
+                column = replace(column, values=column.values[:, 0] if several == 1 else column.values[:, :several])
+            places = self.places[column.entity] if column.entity else None
+            values = self.sequences[sequence].pad(column.values, places, self.room)
+        self.columns[called] = Column(values, told=column if column.entity or column.derived else None)
         self.encodings[called] = encoding
         shared = next((f.embedding or f.name for f in self.features if _tells(f, name)), "")
-        self.features.append(Feature(called, encoding.size, self.inputs.history_length, shared, sequence))
+        length = self.inputs.history_length
+        self.features.append(Feature(called, encoding.size, length, shared, sequence, values=several))
+
+    def _places_before(self, sequence: str, entity: str) -> Array:
+        """Of the events of a sequence the places of their users or items, as windows are read from."""
+        if (sequence, entity) not in self.places_before:
+            events = self.sequences[sequence]
+            self.places_before[sequence, entity] = events.pad(self.places[entity], room=self.room)
+        return self.places_before[sequence, entity]
 
     # Helpers
 
@@ -401,10 +408,10 @@ class _Values:
     that the whole column decides.
 
     Args:
-        first: of several values in a cell, the first alone.
+        first: of several values in a cell, so many of the first alone.
     """
 
-    def __init__(self, cells: pd.Series, room: Room = MEMORY, *, first: bool = False) -> None:
+    def __init__(self, cells: pd.Series, room: Room = MEMORY, first: int | None = None) -> None:
         self._cells, self._room, self._first, self._kind = cells, room, first, _kind(cells, room)
         self.most = 1  # values in a cell; known when all were gone through
 
@@ -419,12 +426,14 @@ class _Values:
         """The values of the cells that are shown."""
         return Categories.fit(values[shown[block][owner]] for block, owner, values in self)
 
-    def first_codes(self, encoding: Categories | Buckets) -> npt.NDArray[np.int32]:
-        """Integers of the cells, where each holds one value at most."""
-        codes = self._room.empty(len(self._cells), np.int32)
+    def codes(self, encoding: Categories | Buckets, length: int) -> npt.NDArray[np.int32]:
+        """Integers of the cells, where each holds so many values at most: (cells,), or (cells, length) if these are
+        several.
+        """
+        codes = self._room.empty(len(self._cells) if length == 1 else (len(self._cells), length), np.int32)
         for block, owner, values in self:
             codes[block] = MISSING
-            codes[block][owner] = encoding.encode(values)
+            codes[block][owner if length == 1 else (owner, _place_within(owner))] = encoding.encode(values)
         self._room.let_go()
         return codes
 
@@ -438,7 +447,7 @@ class _Values:
         if self._kind == "text":
             return there, held.astype(str).astype(object).reset_index(drop=True)
         lists = [values_of(cell) for cell in held.tolist()]
-        lists = [values[:1] for values in lists] if self._first else lists
+        lists = lists if self._first is None else [values[: self._first] for values in lists]
         owner = np.repeat(there, np.fromiter(map(len, lists), np.int64, len(lists)))
         return owner, pd.Series([value for values in lists for value in values], dtype=object)
 
@@ -505,28 +514,34 @@ def _plain_numbers(cells: pd.Series) -> pd.Series:
 
 
 def _told(
-    cells: pd.Series, shown: npt.NDArray[np.bool_], room: Room
+    cells: pd.Series, shown: npt.NDArray[np.bool_], room: Room, most: int
 ) -> tuple[Categories | Buckets, npt.NDArray[np.int32]]:
     """What events are told with: numbers that are many are put into buckets, all else is a category each. Of several
-    values the first.
+    values in a cell `most` of the first.
     """
     encoding: Categories | Buckets
     cells = _plain_numbers(cells)
     if not _are_numbers(cells):
-        encoding = _Values(cells, room, first=True).fit(shown)
-    elif _are_many(cells, shown, room):
+        values = _Values(cells, room, most)
+        encoding = values.fit(shown)
+        return encoding, values.codes(encoding, values.most)
+    if _are_many(cells, shown, room):
         encoding = Buckets.fit(cells, shown, room=room)
     else:
         encoding = Categories.fit(cells[shown] for _, cells, shown in _parts(cells, shown, room))
     return encoding, told_codes(cells, encoding, room)
 
 
-def told_codes(cells: pd.Series, encoding: Categories | Buckets, room: Room = MEMORY) -> npt.NDArray[np.int32]:
-    """The integers that events are told with: of several values in a cell that of the first."""
+def told_codes(
+    cells: pd.Series, encoding: Categories | Buckets, room: Room = MEMORY, values: int = 1
+) -> npt.NDArray[np.int32]:
+    """The integers that events are told with, (cells,); or (cells, values), of several values in a cell so many of the
+    first.
+    """
     cells = _plain_numbers(cells)
     if _are_numbers(cells):
         return room.filled(len(cells), np.int32, lambda block: encoding.encode(cells.iloc[block]))
-    return _Values(cells, room, first=True).first_codes(encoding)
+    return _Values(cells, room, values).codes(encoding, values)
 
 
 def _are_many(numbers: pd.Series, shown: npt.NDArray[np.bool_], room: Room) -> bool:

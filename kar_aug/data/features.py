@@ -24,6 +24,8 @@ class Feature:
         is_key: it has no embedding, and is there for knowledge alone. An integer is a place in the catalogue of users
             or items, by which an augmentation looks up what is known, of those that no model was trained on, too; its
             name is that of a source. A number is what an event was worth.
+        values: of a feature of a sequence, how many values each event is padded to: more than one where events have
+            several, such as genres.
     """
 
     name: str
@@ -32,6 +34,14 @@ class Feature:
     embedding: str = ""
     sequence: str = ""
     is_key: bool = False
+    values: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row: (), (length,), or (length, values)."""
+        if self.length is None:
+            return ()
+        return (self.length, self.values) if self.values > 1 else (self.length,)
 
     @property
     def is_number(self) -> bool:

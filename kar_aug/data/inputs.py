@@ -35,6 +35,7 @@ class Inputs:
         event_features: what is told of each earlier event beside its item: columns of interactions or items, and
             "since", how long ago it was. None: the rating, if there is one, the features of items, and since (this
             only if `tells_since`).
+        event_values: of several values that an earlier event has in a cell, so many of the first are told.
         sequences: further sequences: name -> expression over the interactions' columns, "event == 'view'".
         history_length: how many of the latest events are read.
         past_length: how many a candidate is compared with by knowledge, where an injection does that.
@@ -51,6 +52,7 @@ class Inputs:
     numeric: Mapping[str, str] = field(default_factory=dict)
     events: str = "all"
     event_features: tuple[str, ...] | None = None
+    event_values: int = 8
     tells_since: bool = True
     sequences: Mapping[str, str] = field(default_factory=dict)
     history_length: int = 50
@@ -83,6 +85,7 @@ def inputs(data: DataConfig) -> Inputs:
         numeric=data.numeric,
         events=data.events,
         event_features=data.event_features,
+        event_values=data.event_values,
         sequences=data.sequences,
         history_length=Inputs.history_length if data.history_length is None else data.history_length,
         past_length=data.past_length,

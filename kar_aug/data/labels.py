@@ -42,6 +42,7 @@ def where(frame: pd.DataFrame, expression: str, name: str) -> pd.Series:
         DataError: It cannot be evaluated, or is neither true nor false.
     """
     said = expression
+    frame = frame.assign(**{str(key): _nullable(cells) for key, cells in frame.items() if str(key) in expression})
     gaps = [str(key) for key, cells in frame.items() if str(key) in expression and cells.isna().any()]
     expression = _of_what_is_known(expression, gaps) if gaps else expression
     try:
@@ -53,6 +54,14 @@ def where(frame: pd.DataFrame, expression: str, name: str) -> pd.Series:
     if not isinstance(found, pd.Series) or not pd.api.types.is_bool_dtype(found.dtype):
         raise DataError(f"{name}: {said!r} is neither true nor false of a row.")
     return found.fillna(False).astype(bool)
+
+
+def _nullable(cells: pd.Series) -> pd.Series:
+    """True and false with gaps as a type that has these: as objects they are no truth values to pandas."""
+    is_truth = (
+        cells.dtype == object and cells.isna().any() and pd.api.types.infer_dtype(cells, skipna=True) == "boolean"
+    )
+    return cells.astype("boolean") if is_truth else cells
 
 
 def _of_what_is_known(expression: str, gaps: Collection[str]) -> str:

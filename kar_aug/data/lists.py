@@ -111,7 +111,7 @@ class Lists:
         """Of a feature as it is read; of the labels if None."""
         if feature is None:
             return [None, self.size]
-        further = [] if feature.length is None else [feature.length]
+        further = feature.shape
         return [None, self.size, *further] if self.is_of_items(feature) else [None, *further]
 
     def read(self, lists: Positions, names: Collection[str] | None = None) -> dict[str, Array]:

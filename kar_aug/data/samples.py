@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ class Column:
         derived: what it is of the timestamp: "hour", "weekday"; what says the worth of an event: "rating", "label"; ""
             for a column of the tables.
         told: of a feature of earlier events, the column that tells it of each: of the catalogue, or derived. None where
-            interactions say it of each event anew.
+            interactions say it of each event anew. Where events have several values of it, `values` are not these, but
+            their places in `told`, once an event, however many values there are.
     """
 
     values: Array
@@ -109,7 +111,8 @@ class Samples:
         return np.flatnonzero(self.part == PARTS.index(part))
 
     def read(self, samples: Positions, names: Collection[str] | None = None) -> dict[str, Array]:
-        """The inputs of some samples, by feature and key: (samples,), or (samples, length) each.
+        """The inputs of some samples, by feature and key: (samples,), (samples, length), or (samples, length, values)
+        each.
 
         Args:
             names: those that are asked for; all by default.
@@ -117,17 +120,18 @@ class Samples:
         rows = self.rows[samples]
         asked = [each for each in (*self.features, *self.keys) if names is None or each.name in names]
         windows = {name: self.sequences[name].before(rows) for name in {each.sequence for each in asked} - {""}}
-        filled = _empty(len(rows), {each.name: (each.length or 0, _kind(each)) for each in asked if each.sequence})
+        filled = _empty(len(rows), {each.name: (each.shape, _kind(each)) for each in asked if each.sequence})
         for feature in asked:
             if feature.sequence:
                 window = windows[feature.sequence]
                 values = self._before(feature, rows, window)
-                np.multiply(values, window.there, out=filled[feature.name])  # 0 is what is missing
+                there = window.there if feature.values == 1 else window.there[..., np.newaxis]
+                np.multiply(values, there, out=filled[feature.name])  # 0 is what is missing
         return {each.name: filled[each.name] if each.sequence else self._of(each, rows) for each in asked}
 
     def shape(self, feature: Feature | None = None) -> list[int | None]:
         """Of a feature as it is read, None for the samples; of the labels if None."""
-        return [None] if feature is None or feature.length is None else [None, feature.length]
+        return [None] if feature is None else [None, *feature.shape]
 
     def labels(self, samples: Positions) -> tuple[Array, Array]:
         """Labels and weights of some samples, (samples,) each."""
@@ -164,7 +168,11 @@ class Samples:
         for events in self.sequences.values():
             arrays += [events.kept, events.first, events.stop]
         arrays += [self.rows, self.label, self.weight, self.timestamps, self.group, *self.places.values()]
-        digest = hashlib.sha256(repr((self.features, self.keys)).encode())
+        told = [self.columns[feature.name].told for feature in self.features if feature.values > 1]
+        arrays += [column.values for column in told if column is not None]
+        described = repr((self.features, self.keys))
+        # Of samples without lists of events it is what it was before there were any: what was trained stays found.
+        digest = hashlib.sha256(described.replace(f", values={Feature.values})", ")").encode())
         for values in arrays:
             digest.update(np.ascontiguousarray(values).data)
             let_go(values)
@@ -182,7 +190,10 @@ class Samples:
 
     def _before(self, feature: Feature, rows: Positions, window: Window) -> Array:
         """A feature of the events before some rows; anything where there are fewer."""
-        values = window.unmasked(self.columns[feature.name].values)
+        column = self.columns[feature.name]
+        values = window.unmasked(column.values)
+        if feature.values > 1 and column.told is not None:
+            return np.take(column.told.values[:, : feature.values], values, axis=0)
         if feature.name != f"{feature.sequence}_{SINCE}":
             return values
         return since_code(np.subtract(self.timestamps[rows][:, np.newaxis], values, out=values))
@@ -203,17 +214,17 @@ def _kind(feature: Feature) -> Any:
     return np.float32 if feature.is_number else np.int32
 
 
-def _empty(rows: int, wanted: Mapping[str, tuple[int, Any]]) -> dict[str, Array]:
-    """Arrays of so many rows, of these lengths and types, to be filled, in one piece of memory.
+def _empty(rows: int, wanted: Mapping[str, tuple[tuple[int, ...], Any]]) -> dict[str, Array]:
+    """Arrays of so many rows, each row of these shapes and types, to be filled, in one piece of memory.
 
     The system gives a piece of so many megabytes in large pages, and the C library keeps it for the next batch; of many
     smaller ones it gives each back at once, and to get all their pages anew takes as long as to fill them. Each begins
     where TensorFlow takes an array as it is, without a copy.
     """
-    sizes = {name: rows * length * np.dtype(kind).itemsize for name, (length, kind) in wanted.items()}
+    sizes = {name: rows * prod(shape) * np.dtype(kind).itemsize for name, (shape, kind) in wanted.items()}
     piece = np.empty(sum(-(-size // _ALIGNED) * _ALIGNED for size in sizes.values()) + _ALIGNED, np.uint8)
     place, found = -piece.ctypes.data % _ALIGNED, {}
-    for name, (length, kind) in wanted.items():
-        found[name] = piece[place : place + sizes[name]].view(kind).reshape(rows, length)
+    for name, (shape, kind) in wanted.items():
+        found[name] = piece[place : place + sizes[name]].view(kind).reshape(rows, *shape)
         place += -(-sizes[name] // _ALIGNED) * _ALIGNED
     return found

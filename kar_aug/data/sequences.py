@@ -26,11 +26,11 @@ class Window:
     there: npt.NDArray[np.bool_]
 
     def unmasked(self, padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """A column of the events, as `Events.pad` made it: (samples, length), oldest first, anything after."""
-        length = self.there.shape[1]
-        window = np.dtype((np.void, length * padded.itemsize))  # copied whole, in half the time of value by value
-        windows = np.ndarray(len(padded) - length + 1, window, padded, strides=padded.strides)
-        return windows[self.start].view(padded.dtype).reshape(-1, length)
+        """A column of the events, as `Events.pad` made it: (samples, length, ...), oldest first, anything after."""
+        length, event = self.there.shape[1], padded.strides[0]
+        window = np.dtype((np.void, length * event))  # copied whole, in half the time of value by value
+        windows = np.ndarray(len(padded) - length + 1, window, padded, strides=(event,))
+        return windows[self.start].view(padded.dtype).reshape(-1, length, *padded.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,11 @@ class Events:
         """A column of the table as windows are read from: the values of those kept, and as many zeros as are read.
 
         Args:
+            column: (rows, ...).
             places: of each row of the table the place in `column`, where that has not a value a row.
             room: where the column is put.
         """
-        padded = room.empty(len(self.kept) + self.length, column.dtype)
+        padded = room.empty((len(self.kept) + self.length, *column.shape[1:]), column.dtype)
         for block in room.blocks(len(self.kept)):
             rows = self.kept[block]
             padded[block] = column[rows if places is None else places[rows]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ from kar_aug.pipeline.workspace.data import Data
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
 SMALL_ROWS = 1000  # of validation and test: below them an AUC says little
 MOSTLY = 0.5
-FIRST_OF_LIST = "first of a list"
+_FIRST = re.compile(r"first (\d+) of a list")
 _MOST = 100_000  # samples of a part that shares are counted in, evenly spread
 _MISSING_OF = "_missing"  # of a number: whether it is missing
 _SHOWN = 24  # characters of an example
@@ -95,11 +96,11 @@ class DataView:
                 yield f"{name}: {row['unknown']:.0%} of the test part is unknown to a model."
             if row["missing"] > MOSTLY and row["kind"] != "flag":
                 yield f"{name}: {row['missing']:.0%} is missing."
-            if row["kind"] == FIRST_OF_LIST and name.startswith(f"{HIST}_"):
+            if (read := _FIRST.fullmatch(row["kind"])) and name.startswith(f"{HIST}_"):
                 column = row["source"].split(": ")[-1]
                 yield (
-                    f"{name}: of several values that an earlier event has in {column}, models read the first alone. "
-                    "Put first what tells most."
+                    f"{name}: of more values that an earlier event has in {column}, models read the first {read[1]} "
+                    "alone. Put first what tells most, or read more of them: [data] event_values"
                 )
 
     def _of_parts(self) -> Iterator[str]:
@@ -148,17 +149,17 @@ def _kind(data: Data, feature: Feature, base: str, cells: pd.Series | None) -> s
         return f"number, {data.config.numeric.get(base, 'standard')}"
     if isinstance(encoding, Buckets):
         return "buckets"
-    if feature.sequence and cells is not None and _have_several(cells):
-        return FIRST_OF_LIST
-    several = feature.length is not None and not feature.sequence
-    return f"list of up to {feature.length}" if several else "category"
+    if feature.sequence and cells is not None and _have_more(cells, feature.values):
+        return f"first {feature.values} of a list"
+    several = feature.values if feature.sequence else feature.length or 1
+    return f"list of up to {several}" if several > 1 else "category"
 
 
-def _have_several(cells: pd.Series) -> bool:
-    """Whether one of the cells holds several values."""
+def _have_more(cells: pd.Series, most: int) -> bool:
+    """Whether one of the cells holds more than so many values."""
     if pd.api.types.is_numeric_dtype(cells) or pd.api.types.is_datetime64_any_dtype(cells):
         return False
-    return any(len(values_of(cell)) > 1 for cell in cells)
+    return any(len(values_of(cell)) > most for cell in cells)
 
 
 def _source(data: Data, column: str, feature: Feature) -> str:
@@ -216,8 +217,10 @@ def _share(samples: Samples, feature: Feature, parts: tuple[str, ...], code: int
     read = samples.read(rows, {feature.name})[feature.name]
     if feature.sequence:
         there = samples.sequences[feature.sequence].before(samples.rows[rows]).there
-        return float((read[there] == code).mean()) if there.any() else 0.0
-    values = read.reshape(len(rows), -1)
+        read = read[there]
+    values = read.reshape(len(read), -1)
+    if not len(values):
+        return 0.0
     some = (values != MISSING).any(axis=1)
     if code == MISSING:
         return float(1 - some.mean())

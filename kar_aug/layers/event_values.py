@@ -22,7 +22,8 @@ class EventMask(keras.layers.Layer):
     """Says where a sequence of ids is no padding.
 
     Input shape:
-        ids, (batch, length), 0 or "" where there is no event.
+        ids, (batch, length), 0 or "" where there is no event; or (batch, length, values) of events that have several,
+        all of them 0 or "" where there is none.
     Output shape:
         (batch, length), 1 where there is one, else 0.
     """
@@ -32,13 +33,14 @@ class EventMask(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        return ops.cast(not_padding(ops.convert_to_tensor(inputs)), self.compute_dtype)
+        there = ops.cast(not_padding(ops.convert_to_tensor(inputs)), self.compute_dtype)
+        return ops.max(there, axis=-1) if len(inputs.shape) > 2 else there
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         return None
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
-        return tuple(input_shape)
+        return tuple(input_shape)[:2]
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")

@@ -37,6 +37,7 @@ class RawInput:
         name: of the column.
         dtype: TensorFlow's.
         axis: what stands beside each other in a row, "events", "values" or "items" (of a list); "" for one value a row.
+        several: whether each of these has several values, padded too.
         meaning: in words.
         missing: what stands for a missing value, and for padding.
     """
@@ -46,18 +47,24 @@ class RawInput:
     axis: str
     meaning: str
     missing: Any
+    several: bool = False
+
+    @property
+    def shape(self) -> list[str]:
+        """What each axis is."""
+        return ["rows", *([self.axis] if self.axis else []), *(["values"] if self.several else [])]
 
     @property
     def spec(self) -> Any:
         """As a signature has it."""
-        return tf.TensorSpec([None, None] if self.axis else [None], self.dtype, self.name)
+        return tf.TensorSpec([None] * len(self.shape), self.dtype, self.name)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return {
             "name": self.name,
             "dtype": self.dtype.name,
-            "shape": ["rows", self.axis] if self.axis else ["rows"],
+            "shape": self.shape,
             "meaning": self.meaning,
             "missing": "NaN" if self.missing is NAN else self.missing,
         }
@@ -134,7 +141,7 @@ class Preprocessing:
         return [text for table in tables for text in table.values if isinstance(text, str)]
 
     def __call__(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """The model's inputs, (rows, 1) or (rows, length) each.
+        """The model's inputs, (rows, 1), (rows, length) or (rows, length, values) each.
 
         Args:
             raw: by name, as `inputs` says. What has one row holds for all rows of the others.
@@ -194,8 +201,8 @@ class Preprocessing:
         name = self._ask_id(entity)
         return lambda request: tf.maximum(request.found(name, entity), 0)
 
-    def _of_entity(self, name: str, column: Column, *, is_id: bool) -> Reader:
-        """A column of the catalogue, by the raw ids of that name."""
+    def _of_entity(self, name: str, column: Column, *, is_id: bool, several: int | None = None) -> Reader:
+        """A column of the catalogue, by the raw ids of that name; of several values in it so many of the first."""
         entity = column.entity
         if name == f"{entity}_id":
             self._ask_id(entity)
@@ -203,15 +210,15 @@ class Preprocessing:
 
         def read(request: Request) -> Any:
             found = request.found(name, entity)
-            values = tf.gather(table, tf.maximum(found, 0))
+            values = tf.gather(table if several is None else table[:, :several], tf.maximum(found, 0))
             return tf.where(found < 0, UNKNOWN, values) if is_id else values
 
         return read
 
-    def _of_column(self, name: str, axis: str, meaning: str, encoding: Encoding) -> Reader:
+    def _of_column(self, name: str, axis: str, meaning: str, encoding: Encoding, *, several: bool = False) -> Reader:
         """Raw values as a request holds them."""
         encode = self._encoded(encoding)
-        self._ask(RawInput(name, encode.dtype, axis, f"{meaning}: {_kind(encoding)}", encode.missing))
+        self._ask(RawInput(name, encode.dtype, axis, f"{meaning}: {_kind(encoding)}", encode.missing, several))
         return lambda request: request.raw[name]
 
     def _of_time(self, name: str, derived: str, encoding: Encoding) -> Reader:
@@ -228,21 +235,25 @@ class Preprocessing:
             return _padded(sequence, length, lambda request: tf.maximum(request.found(ids, "item"), 0))
         if feature.name == f"{sequence}_{SINCE}":
             return self._since(sequence, length)
-        told = self._samples.columns[feature.name].told
+        told, several = self._samples.columns[feature.name].told, feature.values if feature.values > 1 else None
         if told is not None and told.entity == "user":
-            of_user = self._of_entity("user_id", told, is_id=False)
+            of_user = self._of_entity("user_id", told, is_id=False, several=several)
             there = _padded(sequence, length, lambda request: tf.ones_like(request.found(ids, "item")))
-            return lambda request: of_user(request)[:, tf.newaxis] * there(request)
+            each = (..., tf.newaxis) if several else (...,)
+            return lambda request: of_user(request)[:, tf.newaxis] * there(request)[each]
         if told is not None and told.entity:
-            return _padded(sequence, length, self._of_entity(ids, told, is_id=feature.name == ids))
+            return _padded(sequence, length, self._of_entity(ids, told, is_id=feature.name == ids, several=several))
         encoding = self._samples.encodings[feature.name]
         if told is not None:
             cells = self._of_time(self._ask_event_times(sequence), told.derived, encoding)
         else:
             called = feature.name.removeprefix(f"{sequence}_")
-            cells = self._of_column(feature.name, "events", f"{called} of each", encoding)
+            meaning = f"{called} of each" + (f" (of more than {several} values the first are read)" if several else "")
+            cells = self._of_column(feature.name, "events", meaning, encoding, several=several is not None)
         encode = self._encoded(encoding)
-        return _padded(sequence, length, lambda request: encode(cells(request)))
+        if several is None:
+            return _padded(sequence, length, lambda request: encode(cells(request)))
+        return _padded(sequence, length, lambda request: _fitted(encode(cells(request)), several))
 
     def _worth(self, sequence: str, length: int) -> Reader:
         """What each event was worth, on the scale of the training part, 0 where nobody says."""
@@ -323,7 +334,7 @@ class Preprocessing:
 
 
 def _padded(sequence: str, length: int, read: Reader, padding: Any = 0) -> Reader:
-    """The latest values of events, (rows, length), of all that a request has.
+    """The latest values of events, (rows, length, ...), of all that a request has: (rows, events, ...).
 
     Raises (when a request is read):
         InvalidArgumentError: There are not as many as there are events.
@@ -332,17 +343,20 @@ def _padded(sequence: str, length: int, read: Reader, padding: Any = 0) -> Reade
     def pad(request: Request) -> Any:
         values, events = read(request), request.raw[f"{sequence}_item_id"]
         message = f"What is told of events must be of the shape of {sequence}_item_id."
-        with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(values), tf.shape(events), message)]):
-            padded = tf.pad(values, [[0, 0], [0, 1]], constant_values=padding)
+        with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(values)[:2], tf.shape(events), message)]):
+            further = [[0, 0]] * (values.shape.rank - 2)
+            padded = tf.pad(values, [[0, 0], [0, 1], *further], constant_values=padding)
         return tf.gather(padded, request.latest(sequence, length), batch_dims=1)
 
     return pad
 
 
 def _fitted(values: Any, length: int) -> Any:
-    """(rows, length), of any number of values a row."""
-    cut = values[:, :length]
-    return tf.ensure_shape(tf.pad(cut, [[0, 0], [0, length - tf.shape(cut)[1]]]), [None, length])
+    """(rows, ..., length), of any number of values."""
+    cut = values[..., :length]
+    before = [[0, 0]] * (cut.shape.rank - 1)
+    padded = tf.pad(cut, [*before, [0, length - tf.shape(cut)[-1]]])
+    return tf.ensure_shape(padded, [None] * len(before) + [length])
 
 
 def _of_size(values: Any, size: int) -> Any:

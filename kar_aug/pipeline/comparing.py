@@ -155,9 +155,11 @@ def compare(workspace: Workspace, watch: Watch = SILENT, *, unaudited: bool = Fa
     """
     choose_keras()  # before anything imports it
     from kar_aug.compare import compare as run
+    from kar_aug.compare.arms import arms
 
     workspace = with_what_is_known(workspace, watch)
-    audited = None if unaudited else require_clean(workspace)
+    read = {entity for arm in arms(workspace.config.compare) for entity in arm.entities}
+    audited = None if unaudited else require_clean(workspace, [entity for entity in ENTITIES if entity in read])
     provenance, dollars = _provenance(workspace)
     with ExitStack() as stack:
         config = workspace.config.compare

@@ -18,7 +18,9 @@ READ = Inputs(
         "price": "standard", "discount": "log", "share": "minmax", "position": "buckets", "year": "standard",
         "stock": "buckets", "age": "log", "shipped": "minmax",
     },
-    event_features=("rating", "genres", "maker", "dwell", "hour", "country", "since", "device", "position"),
+    event_features=(
+        "rating", "genres", "studios", "tags", "maker", "dwell", "hour", "country", "since", "device", "position",
+    ),
     sequences={"views": "event == 'view'"},
     history_length=4,
     user_ids=True,
@@ -49,6 +51,7 @@ def tables(ids: type, times: str = "seconds") -> Tables:
     interactions["shipped"] = gaps(pd.to_datetime(stamp + random.integers(0, 10**5, count), unit="s"))
     interactions["tags"] = [list(random.choice(["a", "b", "c"], random.integers(0, 4))) for _ in range(count)]
     items = pd.DataFrame({"item_id": np.arange(13), "genres": ["War|Drama", "Drama", None, "War"] * 3 + ["Comedy"]})
+    items["studios"] = [["x", "y", "z"][: 1 + i % 3] if i % 4 else [] for i in range(13)]
     items["brand"], items["maker"] = gaps(items["item_id"] % 5), gaps([f"m{i % 3}" for i in range(13)])
     items["year"], items["stock"] = 1990 + items["item_id"] % 7, gaps(items["item_id"] * 10)
     users = pd.DataFrame({"user_id": np.arange(10), "country": gaps(["DE", "FR"] * 5), "age": np.arange(10) * 7})

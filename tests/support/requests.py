@@ -42,7 +42,11 @@ def request(
         else:
             sequence = next(kind for kind in kinds if name.startswith(f"{kind}_"))
             column = name.removeprefix(f"{sequence}_")
-            values = _padded([[missing if pd.isna(c) else c for c in e[column]] for e in before[sequence]], missing)
+            events = [list(e[column]) for e in before[sequence]]
+            if each["shape"][2:] == ["values"]:
+                values = _padded_twice(events, missing)
+            else:
+                values = _padded([[missing if pd.isna(cell) else cell for cell in row] for row in events], missing)
         found[name] = np.asarray(values, object if kind == "string" else kind)
     return found
 
@@ -54,3 +58,12 @@ def _before(events: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
 def _padded(lists: list[list[Any]], missing: Any) -> list[list[Any]]:
     width = max(map(len, lists), default=0)
     return [[*values, *[missing] * (width - len(values))] for values in lists]
+
+
+def _padded_twice(lists: list[list[list[Any]]], missing: Any) -> np.ndarray:
+    most = max((len(values) for row in lists for values in row), default=0)
+    padded = np.full((len(lists), max(map(len, lists), default=0), most), missing, object)
+    for i, row in enumerate(lists):
+        for j, values in enumerate(row):
+            padded[i, j, : len(values)] = values
+    return padded

@@ -6,7 +6,7 @@ the tables and makes it, and all others map it into their memory. For samples al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -148,8 +148,10 @@ class Data:
             split = kar_lists(split, data.seed) if data.lists == "kar" else impressions(split)
             if data.initial_scores is not None:
                 split = self._with_scores(split, self.paths.config.path(data.initial_scores))
-        for part, (rows, clicks) in _counts(split, self.room).items():
-            _two_classes(rows, clicks, part, in_lists=data.lists is not None)
+        counts = _counts(split, self.room)
+        for part, (rows, clicks) in counts.items():
+            have_both = [name for name, (others, theirs) in counts.items() if 0 < theirs < others]
+            _two_classes(rows, clicks, part, have_both, in_lists=data.lists is not None)
         return split
 
     def _with_scores(self, split: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -255,9 +257,17 @@ def _counts(split: pd.DataFrame, room: Room) -> dict[str, tuple[int, int]]:
     return {part: (int(found[PARTS.index(part), 0]), int(found[PARTS.index(part), 1])) for part in SAMPLE_PARTS}
 
 
-def _two_classes(rows: int, clicks: int, part: str, *, in_lists: bool) -> None:
-    """Raise DataError where there is nothing to tell apart."""
-    if clicks == 0:
+def _two_classes(rows: int, clicks: int, part: str, have_both: Collection[str], *, in_lists: bool) -> None:
+    """Raise DataError where there is nothing to tell apart.
+
+    Args:
+        have_both: the parts that hold clicks and others: what a click is was said then.
+    """
+    if have_both and clicks in (0, rows):
+        which = "only" if clicks else "no"
+        wanted = "validation and test smaller" if part == "train" else f"{part} larger"
+        remedy = f"Others hold both ({', '.join(have_both)}): make [data] {wanted}, or see whether the log is whole."
+    elif clicks == 0:
         which, remedy = "no", "Say what a click is: [data] label = ..., or click_above = ..."
     elif clicks == rows:
         which = "only"
