@@ -300,14 +300,20 @@ def test_augment_on_a_keras_rs_model(stores: dict[str, VectorStore], tmp_path: P
 
 
 def test_where_knowledge_can_be_attached_is_listed_and_the_choice_reported(
-    stores: dict[str, VectorStore], caplog: pytest.LogCaptureFixture
+    stores: dict[str, VectorStore], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    caplog.set_level("INFO", "kar_aug")
     base = plain_model()
     points = attachment_points(base)
     assert points[:2] == [("hidden", True), ("head", True)]
     assert augment(base, layer(stores)).knowledge_attached_to == "hidden"
-    assert "knowledge of user_id (46.2% of its ids), item_id (95.2% of its ids) was added to the input" in caplog.text
+    said = (
+        "knowledge of user_id (46.2% of its ids), item_id (95.2% of its ids) was added to the input of layer 'hidden'"
+    )
+    assert said in capsys.readouterr().err
+    caplog.set_level("INFO", "kar_aug")
+    augment(base, layer(stores))
+    assert said in caplog.text
+    assert said not in capsys.readouterr().err
     assert augment(base, layer(stores), at="head").knowledge_attached_to == "head"
     with pytest.raises(ValueError, match=r"cannot be added to the input of 'skip'.*Choose one of: hidden, head"):
         augment(base, layer(stores), at="skip")

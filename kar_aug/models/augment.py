@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -74,7 +75,8 @@ def augment(
     Returns:
         A new, uncompiled model of the same class, with the inputs of the old one, and those that `inputs` adds, and its
         outputs, under their names. Its attribute `knowledge_attached_to` names the layer that receives the knowledge
-        (also logged, with the share of ids that are known), or the layers, with commas between;
+        (also said, with the share of ids that are known: logged where INFO is, else printed to stderr), or the layers,
+        with commas between;
         `model.get_layer("knowledge_projection")` is the projection, and "knowledge_projection_1" that of another place.
 
     Raises:
@@ -107,7 +109,7 @@ def augment(
         model.trainable = False
     changes = {id(place.tensor): partial(_with_knowledge, vectors, names) for place, vectors in entering}
     attached = [place.layer for place, _ in entering]
-    logger.info("knowledge of %s was added to the input of layer %s", said, ", ".join(map(repr, attached)))
+    _say(f"knowledge of {said} was added to the input of layer {', '.join(map(repr, attached))}")
     own = {id(tensor) for tensor in model.inputs}
     further = {id(each): each for given in given.values() for each in _several(given) if not isinstance(each, str)}
     new = [each for key, each in further.items() if key not in own]
@@ -115,6 +117,14 @@ def augment(
     augmented = with_changed(model, changes, [*new, *(vector_inputs.inputs if vector_inputs else ())], name)
     augmented.knowledge_attached_to = ", ".join(attached)
     return augmented
+
+
+def _say(what: str) -> None:
+    """Once for whoever calls by hand, who has seldom made loggers speak."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(what)
+    else:
+        sys.stderr.write(f"{what}\n")
 
 
 def _said_of(model: Any, augmentation: KnowledgeAugmentation | VectorAugmentation) -> str:
