@@ -63,6 +63,7 @@ def test_the_whole_way_on_a_users_own_tables(folder: Path, chat_server: ChatServ
     assert (
         "DeepFM + knowledge beats DeepFM: nothing can be told over what does not beat" in compared.stdout
     )  # of 90 rows, two epochs
+    assert compared.stdout.startswith("DeepFM (AUC 0."), "that it beats nothing is said before any number is read"
     assert (folder / ".kar/report.html").read_text().count("<svg") == 4
     assert (folder / ".kar/results.csv").read_text().count("\n") == 3 and "| DeepFM |" in (
         folder / ".kar/results.md"

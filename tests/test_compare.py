@@ -31,6 +31,7 @@ from kar_aug.compare import (
     Verdict,
     by_slice,
     compare,
+    doubts,
     headlines,
     leading,
     metrics,
@@ -306,6 +307,11 @@ def test_over_a_backbone_that_beats_nothing_no_gain_is_called_one(own_tables: Pa
     assert first.startswith(
         f"DeepFM (AUC {found.estimate(BASE).mean:.4f}) does not beat gradient boosting (0.9700): to be"
     )
+    assert first.endswith("with kar-aug inspect --data, and train it better: [compare] learning_rate, epochs, tune.")
+    guessed = {arm: [replace(run, auc=0.48) for run in runs] for arm, runs in found.runs.items()}
+    lost = replace(found, runs=guessed, rivals=[Rival("popularity", 0.5), Rival("gradient boosting", 0.44)])
+    assert doubts(lost) == headlines(lost)[:1]
+    assert "Neither popularity nor gradient boosting beats guessing: what is read may" in doubts(lost)[0]
     assert {verdict.word for verdict in leading(strong)} == {"nothing can be told"}
     assert not any(" beats " in sentence for sentence in headlines(strong))
     # Where ids and numbers know little and the text much, the arm that beats all rivals is set against its controls.

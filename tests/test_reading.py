@@ -26,7 +26,7 @@ from support.exhaustive import examples
 
 from kar_aug.cli import main
 from kar_aug.data import load_tables
-from kar_aug.data.delimited import SEPARATORS, separator_of
+from kar_aug.data.delimited import SEPARATORS, TextFormat, separator_of
 from kar_aug.data.reading import is_table, read_batches, read_head, read_table
 from kar_aug.data.room import Room
 from kar_aug.errors import DataError
@@ -87,7 +87,7 @@ def test_a_separator_is_told_from_the_content_or_given(tmp_path: Path, separator
     rows = [["item_id", "title"], ["1", "Alien"], ["2", "Heat"]]
     path.write_text("".join(separator.join(row) + "\n" for row in rows))
     given = separator if len(separator) > 1 else None
-    frame = read_table(path, separator=given)
+    frame = read_table(path, written=TextFormat(separator=given))
     assert frame.to_dict("list") == {"item_id": [1, 2], "title": ["Alien", "Heat"]}
 
 
@@ -130,9 +130,9 @@ def test_an_encoding_is_told_from_the_content(
 def test_an_encoding_that_is_given_is_believed(tmp_path: Path) -> None:
     path = tmp_path / "items.csv"
     path.write_bytes("item_id,title\n1,千と千尋\n".encode("shift-jis"))
-    assert read_table(path, encoding="shift-jis")["title"].tolist() == ["千と千尋"]
+    assert read_table(path, written=TextFormat(encoding="shift-jis"))["title"].tolist() == ["千と千尋"]
     with pytest.raises(DataError, match=r"items\.csv cannot be read: 'ascii' codec"):
-        read_table(path, encoding="ascii")
+        read_table(path, written=TextFormat(encoding="ascii"))
 
 
 def test_only_the_last_line_may_be_in_another_encoding(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -179,9 +179,10 @@ def test_thousands_stand_apart_where_a_person_says_so(
     path = tmp_path / "prices.csv"
     rows = [("id", "price", "name"), *((f"1,00{i}", cell, f"{i},000 leagues") for i, cell in enumerate(cells))]
     path.write_text("".join(separator.join(f'"{cell}"' if cell else "" for cell in row) + "\n" for row in rows))
-    how: dict[str, Any] = {"ids": ["id"], "id_type": "string", "thousands": thousands}
+    written = TextFormat(thousands=thousands)
+    how: dict[str, Any] = {"ids": ["id"], "id_type": "string", "written": written}
     batches = pa.Table.from_batches(read_batches(path, 1, **how)).to_pandas()
-    for frame in (read_table(path, **how), read_head(path, 10, thousands), batches):
+    for frame in (read_table(path, **how), read_head(path, 10, written), batches):
         assert frame["price"].astype(object).where(frame["price"].notna(), None).tolist() == read
         assert frame["name"].tolist() == ["0,000 leagues", "1,000 leagues", "2,000 leagues"]
     assert read_table(path, **how)["id"].tolist() == ["1,000", "1,001", "1,002"]
@@ -196,7 +197,7 @@ def test_a_comma_that_may_be_either_is_said(
     assert read_table(path)["price"][0] == 38.15 and len(list(read_batches(path, 1))) == 2
     said = '38,150 is read as 38.150. If the comma is for thousands: [data] thousands = ","'
     assert sum(said in message for message in caplog.messages) == 2 * either
-    assert read_table(path, thousands=",")["price"][0] == (38150 if either else "38,150")
+    assert read_table(path, written=TextFormat(thousands=","))["price"][0] == (38150 if either else "38,150")
 
 
 def test_a_separator_at_the_end_of_each_line_is_no_cell(tmp_path: Path) -> None:

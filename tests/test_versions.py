@@ -43,22 +43,28 @@ def model(source: Any, kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["fields", "similarity"])
-def test_the_version_that_was_learnt_is_asked_for_whatever_was_taken_since(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reads", ["ids", "places"])
+def test_the_version_that_was_learnt_is_asked_for_whatever_was_taken_since(
+    kind: str, reads: str, tmp_path: Path
+) -> None:
     ours, others = store(tmp_path / "ours"), store(tmp_path / "others", "another")
-    trained = model(ours, kind)
+    sources: list[Any] = [ours, others]
+    if reads == "places":
+        sources = [each.align([None, *IDS]) for each in sources] + [np.concatenate([VECTORS[:1], VECTORS])]
+    own, foreign = sources[:2]
+    trained = model(own, kind)
     trained.save(str(tmp_path / "trained.keras"))
     for former in (trained, load_model(tmp_path / "trained.keras")):
         with pytest.raises(StoreError, match=f"of version {ours.version}, and these are of version {others.version}"):
-            refresh(former, {"item": others})
-        places = np.concatenate([VECTORS[:1], VECTORS])
-        for table in (others, ours.align([None, *IDS]), places):
+            refresh(former, {"item": foreign})
+        for table in sources:
             again = refresh(former, {"item": table}, any_version=True)
             assert again.get_layer("kar").stores["item"]["version"] == ours.version
             with pytest.raises(StoreError, match="say any_version=True"):
-                refresh(again, {"item": others.align([None, *IDS])})
-            refresh(again, {"item": ours})
+                refresh(again, {"item": foreign})
+            refresh(again, {"item": own})
     if kind == "fields":
-        assert prestore(again).get_layer("kar_prestored").stores == {"item": {"version": ours.version}}
+        assert prestore(again).get_layer("kar_prestored").stores["item"]["version"] == ours.version
 
 
 def test_experts_are_not_split_from_a_model_to_read_another_version(tmp_path: Path) -> None:

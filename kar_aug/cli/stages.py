@@ -198,14 +198,17 @@ def print_comparison(done: Compared, report: Path | None, *, title: str, reprodu
 
 
 def print_results(done: Compared, title: str) -> None:
-    """Print the table and what it says."""
+    """Print the table and what it says; what makes it say nothing comes first."""
     from kar_aug.report import legend, rows, terminal_columns
 
+    doubts = done.doubts
+    for sentence in doubts:
+        print_output(sentence)
     columns = terminal_columns(done.comparison)
     table(title, columns, rows(done.comparison, columns))
     within = f" GAUC: within {done.comparison.grouped_by}s." if "GAUC" in columns else ""
     print_output(f"  {legend(done.comparison)}{within}")
-    for sentence in [*done.headlines, *(verdict.text for verdict in done.verdicts), *done.price]:
+    for sentence in [*done.headlines[len(doubts) :], *(verdict.text for verdict in done.verdicts), *done.price]:
         print_output(f"  {sentence}")
 
 

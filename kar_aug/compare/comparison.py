@@ -168,8 +168,12 @@ class Comparison:
         """What guesses stay below on the test part: each verdict asks, and it is read off all of its labels."""
         return self.objective.chance(self.experiment.samples(0), "test")
 
+    def beats_guessing(self, value: float) -> bool:
+        """Whether the metric that decides is more than that of guesses."""
+        return value >= self._chance
+
     def _unbeaten(self, value: float) -> str:
-        if value < self._chance:
+        if not self.beats_guessing(value):
             return "guessing"
         rivals = {rival.name: rival.value(self.objective.key) for rival in self.rivals}
         return " and ".join(f"{name} ({theirs:.4f})" for name, theirs in rivals.items() if value < theirs)

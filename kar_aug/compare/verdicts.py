@@ -146,10 +146,15 @@ def _delong(comparison: Comparison, arm: Arm, against: Arm) -> float:
 
 
 def headlines(comparison: Comparison) -> list[str]:
-    """First what the rows are, and which plain backbones are too weak for anything to be told; then the result, in one
-    sentence a rival: the plain backbone, then each control and other store.
+    """First the doubts; then the result, a sentence a rival: the plain backbone, then each control and other store."""
+    return [*doubts(comparison), *_results(comparison)]
+
+
+def doubts(comparison: Comparison) -> list[str]:
+    """What to know before any number is read: what the rows are, and which plain backbones are too weak for anything to
+    be told.
     """
-    return [*_drawn(comparison), *_all_knowing(comparison), *_weak_backbones(comparison), *_results(comparison)]
+    return [*_drawn(comparison), *_all_knowing(comparison), *_weak_backbones(comparison)]
 
 
 def _drawn(comparison: Comparison) -> Iterator[str]:
@@ -184,9 +189,17 @@ def _weak_backbones(comparison: Comparison) -> Iterator[str]:
             plain = comparison.estimate(Arm(backbone)).mean
             yield (
                 f"{backbone} ({metric} {plain:.4f}) does not beat {weakness}: to be better than it tells nothing. See "
-                "what it reads with kar-aug inspect --data, and train it better: [compare] learning_rate, epochs, tune."
+                f"what it reads with kar-aug inspect --data{_remedy(comparison)}"
             )
             yield from _strong_arms(comparison, backbone)
+
+
+def _remedy(comparison: Comparison) -> str:
+    """What may be wrong: the training, or, where nothing else learns anything either, what is learnt."""
+    rivals = [rival.name for rival in comparison.rivals]
+    if not rivals or any(comparison.beats_guessing(r.value(comparison.objective.key)) for r in comparison.rivals):
+        return ", and train it better: [compare] learning_rate, epochs, tune."
+    return f". Neither {' nor '.join(rivals)} beats guessing: what is read may tell nothing of the label. Is it right?"
 
 
 def _strong_arms(comparison: Comparison, backbone: str) -> Iterator[str]:

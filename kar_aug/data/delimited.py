@@ -36,6 +36,24 @@ _ARROW = {"bool": pa.bool_(), "int64": pa.int64(), "uint64": pa.uint64(), "float
 
 
 @dataclass(frozen=True)
+class TextFormat:
+    """How text files are written, as far as a person says it.
+
+    Args:
+        separator, encoding: what stands between two cells, and how characters are kept; told from the file if None.
+        thousands: what stands between the digits of numbers: "," of "1,234.5". Nothing if None. A column that is not
+            written so throughout stays text, and so do ids.
+    """
+
+    separator: str | None = None
+    encoding: str | None = None
+    thousands: str | None = None
+
+
+UNSAID = TextFormat()
+
+
+@dataclass(frozen=True)
 class Delimited:
     """A file of cells. Only an empty one is missing: a title or an id may be spelt "None" or "NA".
 
@@ -43,28 +61,25 @@ class Delimited:
         ending: one of `SEPARATORS`.
         ids: columns of ids, which lose no zeros unsaid: see `kar_aug.data.ids`.
         id_type: "integer" or "string", where a person says so.
-        separator, encoding: told from the file if None.
-        thousands: what stands between the digits of numbers. A column that is not written so throughout stays text, and
-            so do ids.
     """
 
     path: Path
     ending: str
     ids: Collection[str] = ()
     id_type: str | None = None
-    separator: str | None = None
-    encoding: str | None = None
-    thousands: str | None = None
+    written: TextFormat = UNSAID
 
     def frame(self) -> pd.DataFrame:
         """All rows."""
-        frame, texts = in_its_encoding(self.path, self.encoding, self._frame)
+        frame, texts = in_its_encoding(self.path, self.written.encoding, self._frame)
         read = {name: ids_of_text(frame[name], Place(str(self.path), name), self.id_type) for name in texts}
         return frame.assign(**read)
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         """All rows, so many at a time. The file is gone through twice: its last row may tell the type of a column."""
-        dtypes, encoding = in_its_encoding(self.path, self.encoding, lambda encoding: self._dtypes(encoding, rows))
+        dtypes, encoding = in_its_encoding(
+            self.path, self.written.encoding, lambda encoding: self._dtypes(encoding, rows)
+        )
         schema = pa.schema([(name, _ARROW[_READ_AS.get(dtype, dtype)]) for name, dtype in dtypes.items()])
         for chunk in self._chunks(encoding, dtypes, rows):
             yield pa.RecordBatch.from_pandas(chunk, schema=schema, preserve_index=False)
@@ -72,11 +87,11 @@ class Delimited:
     @property
     def texts(self) -> Collection[str]:
         """The ids that are read as text: see `batches`."""
-        return in_its_encoding(self.path, self.encoding, lambda encoding: list(self._texts(encoding)))
+        return in_its_encoding(self.path, self.written.encoding, lambda encoding: list(self._texts(encoding)))
 
     def head(self, rows: int) -> pd.DataFrame:
         """The first rows; cells that begin with a zero are text."""
-        return in_its_encoding(self.path, self.encoding, lambda encoding: self._head(encoding, rows))
+        return in_its_encoding(self.path, self.written.encoding, lambda encoding: self._head(encoding, rows))
 
     def _head(self, encoding: str, rows: int) -> pd.DataFrame:
         options = self._options(encoding)
@@ -144,10 +159,10 @@ class Delimited:
     def _options(self, encoding: str) -> dict[str, Any]:
         with text(self.path, encoding) as lines:
             head = lines.read(HEAD)
-        separator = self.separator
+        separator = self.written.separator
         if separator is None:
             separator = separator_of(head, SEPARATORS[self.ending], whole=len(head) < HEAD)
-        mark = self.thousands or ""
+        mark = self.written.thousands or ""
         options: dict[str, Any] = {
             "sep": separator,
             "decimal": _MARKS[mark] if mark in (",", ".") else decimal_of(head.replace(mark, ""), separator),
@@ -162,7 +177,7 @@ class Delimited:
 
     def _say_what_commas_are(self, encoding: str, options: dict[str, Any]) -> None:
         """Where they may stand for either: 38,150."""
-        if self.thousands is None and options["decimal"] == ",":
+        if self.written.thousands is None and options["decimal"] == ",":
             with text(self.path, encoding) as lines:
                 found = [cell for cell in cells_of(lines.read(HEAD), options["sep"]) if _COMMA.fullmatch(cell)]
             if all(map(_COMMA_OR_GROUP.fullmatch, found)):
@@ -174,13 +189,13 @@ class Delimited:
 
     def _is_grouped(self, cells: pd.Series, decimal: str) -> bool:
         """Whether all cells of a column of text are numbers whose thousands stand apart."""
-        if self.thousands is None or cells.name in self.ids or not isinstance(cells.dtype, pd.StringDtype):
+        if self.written.thousands is None or cells.name in self.ids or not isinstance(cells.dtype, pd.StringDtype):
             return False
-        return _all_grouped(cells.dropna(), self.thousands, decimal)
+        return _all_grouped(cells.dropna(), self.written.thousands, decimal)
 
     def _ungrouped(self, cells: pd.Series, decimal: str) -> pd.Series:
         """Such cells as numbers."""
-        plain = cells.str.replace(self.thousands or "", "", regex=False).str.replace(decimal, ".", regex=False)
+        plain = cells.str.replace(self.written.thousands or "", "", regex=False).str.replace(decimal, ".", regex=False)
         return pd.to_numeric(plain).astype("float64")
 
     def _of_texts(self, column: pd.Series, decimal: str) -> pd.Series:

@@ -30,7 +30,7 @@ import pyarrow.dataset as ds
 import pyarrow.feather
 import pyarrow.parquet as pq
 
-from kar_aug.data.delimited import SEPARATORS, Delimited, thousands_of
+from kar_aug.data.delimited import SEPARATORS, UNSAID, Delimited, TextFormat, thousands_of
 from kar_aug.data.ids import ids_of_text
 from kar_aug.data.json_lines import JsonLines
 from kar_aug.data.opening import OPENERS, faults, inner_name, opened
@@ -50,9 +50,7 @@ def read_table(
     *,
     ids: Collection[str] = (),
     id_type: str | None = None,
-    separator: str | None = None,
-    encoding: str | None = None,
-    thousands: str | None = None,
+    written: TextFormat = UNSAID,
     room: Room = MEMORY,
 ) -> pd.DataFrame:
     """A file, or a folder of Parquet files, as a frame.
@@ -60,15 +58,14 @@ def read_table(
     Args:
         ids: columns of ids, which lose no zeros unsaid where a file has no types: see `kar_aug.data.ids`.
         id_type: "integer" or "string", where a person says what such ids are.
-        separator, encoding: of text; told from the file if None.
-        thousands: of text, what stands between the digits of numbers: "," of "1,234.5".
+        written: of text files, how they are.
         room: where the columns are put. Of a file whose columns are not kept in memory one is read at a time: for that,
             one that is not Parquet is written as such first.
 
     Raises:
         DataError: It is of no kind that is read, is not there, or cannot be read.
     """
-    source = _source(path, ids, id_type, separator, encoding, thousands)
+    source = _source(path, ids, id_type, written)
     with faults(path):
         if room.folder is None or not _is_long(path, room):
             return _with_index(source.frame())
@@ -90,9 +87,7 @@ def read_batches(
     *,
     ids: Collection[str] = (),
     id_type: str | None = None,
-    separator: str | None = None,
-    encoding: str | None = None,
-    thousands: str | None = None,
+    written: TextFormat = UNSAID,
 ) -> Iterator[pa.RecordBatch]:
     """The same, at most so many rows at a time, all batches of one schema, in the memory that a batch needs.
 
@@ -101,23 +96,23 @@ def read_batches(
     Raises:
         DataError: As `read_table`; when the batch is asked for.
     """
-    source = _source(path, ids, id_type, separator, encoding, thousands)
+    source = _source(path, ids, id_type, written)
     with faults(path):
         yield from source.batches(rows)
 
 
-def read_head(path: Path, rows: int, thousands: str | None = None) -> pd.DataFrame:
+def read_head(path: Path, rows: int, written: TextFormat = UNSAID) -> pd.DataFrame:
     """The first rows of a file, or of a folder of Parquet files, at most so many. No more of it is read than that.
 
     Cells of a text file that begin with a zero stay text; all others have the type that these rows show.
 
     Args:
-        thousands: as of `read_table`.
+        written: as of `read_table`.
 
     Raises:
         DataError: As `read_table`.
     """
-    source = _source(path, thousands=thousands)
+    source = _source(path, written=written)
     with faults(path):
         return _with_index(source.head(rows))
 
@@ -150,9 +145,7 @@ def _source(
     path: Path,
     ids: Collection[str] = (),
     id_type: str | None = None,
-    separator: str | None = None,
-    encoding: str | None = None,
-    thousands: str | None = None,
+    written: TextFormat = UNSAID,
 ) -> _Source:
     if path.is_dir():
         return _ParquetFolder(path, ids, id_type)
@@ -164,9 +157,9 @@ def _source(
     if not path.exists():
         raise DataError(f"{path}: there is no such file.")
     if ending in SEPARATORS:
-        return Delimited(path, ending, ids, id_type, separator, encoding, thousands)
+        return Delimited(path, ending, ids, id_type, written)
     if ending in _JSON:
-        return JsonLines(path, encoding)
+        return JsonLines(path, written.encoding)
     return _Parquet(path) if ending == ".parquet" else _Arrow(path)
 
 

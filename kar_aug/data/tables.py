@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from kar_aug.data.delimited import TextFormat
 from kar_aug.data.ids import AS_STRINGS, ids, kind_of
 from kar_aug.data.labels import labelled
 from kar_aug.data.place import Place, Table, first
@@ -145,9 +146,7 @@ def load_tables(
             Path(path),
             ids=[called[name].get(key, key) for key in KEYS[name]],
             id_type=id_type,
-            separator=separator,
-            encoding=encoding,
-            thousands=thousands,
+            written=TextFormat(separator, encoding, thousands),
             room=room,
         )
         for name, path in paths.items()

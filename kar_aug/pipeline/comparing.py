@@ -103,8 +103,15 @@ class Compared:
         return Verdicts(leading(self.comparison))
 
     @property
+    def doubts(self) -> list[str]:
+        """What to know before any number is read: which backbones are too weak for a gain to mean anything."""
+        from kar_aug.compare import doubts
+
+        return doubts(self.comparison)
+
+    @property
     def headlines(self) -> list[str]:
-        """The same in a sentence a rival."""
+        """The doubts; then which gain is real, in a sentence a rival."""
         from kar_aug.compare import headlines
 
         return headlines(self.comparison)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kar_aug.data.delimited import TextFormat
 from kar_aug.data.guessing.clicks import clicks
 from kar_aug.data.guessing.seen import Seen, columns_of
 from kar_aug.data.guessing.words import CLICKED, ENTITY, SHOWN, rank_as_id, rank_as_time, says, words
@@ -59,7 +60,7 @@ class Head:
         frame = read_head(path, ROWS)
         thousands = thousands_in(path, frame)
         if thousands is not None:
-            frame = read_head(path, ROWS, thousands[0])
+            frame = read_head(path, ROWS, TextFormat(thousands=thousands[0]))
         if not frame.columns.is_unique:
             raise DataError(f"{path}: column '{frame.columns[frame.columns.duplicated()][0]}' is there twice.")
         frame = plain(frame, Table(str(path)))

@@ -20,6 +20,7 @@ from kar_aug.config import ENTITIES
 from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.data.building import build_samples
 from kar_aug.data.contradictions import without_contradictions
+from kar_aug.data.delimited import TextFormat
 from kar_aug.data.inputs import inputs
 from kar_aug.data.kar_lists import kar_lists
 from kar_aug.data.labels import labelled
@@ -160,9 +161,7 @@ class Data:
             path,
             ids=SCORED,
             id_type="string",
-            separator=self.config.separator,
-            encoding=self.config.encoding,
-            thousands=self.config.thousands,
+            written=TextFormat(self.config.separator, self.config.encoding, self.config.thousands),
             room=self.room,
         )
         return with_scores(split, scores, str(path))
