@@ -140,9 +140,9 @@ class _Rows:
 
     def _told(self, feature: Feature, values: npt.NDArray[np.int32], candidate: Numbers | None) -> Numbers:
         """What is told of earlier events, as one number: how many are like the candidate, or their mean."""
-        there = values > 0
         if feature.values > 1:
             return self._told_several(feature, values, candidate)
+        there = values > 0
         if feature.name.endswith("_item_id"):
             return there.sum(axis=1).astype(np.float32)
         if feature.name.endswith(f"_{SINCE}"):
