@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from support.commands import fresh, without
 from support.every_kind import READ, tables
 from support.exhaustive import table
@@ -23,6 +25,7 @@ if IS_KERAS_3:
 
 from kar_aug import Project
 from kar_aug.cache import StoreSpec, VectorStore
+from kar_aug.cli import main
 from kar_aug.compare import export_model
 from kar_aug.compare.arms import Arm, arms, fullest
 from kar_aug.compare.book import BOOK, Book
@@ -183,6 +186,16 @@ def test_an_export_says_what_to_send_and_what_is_inside(exported: dict[str, Expo
 def test_an_arm_that_is_not_kept_is_told_with_those_that_are(project: Project, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no arm 'DeepFM, bigger' to export. There are: 'DeepFM', 'DeepFM \+ item"):
         project.export(tmp_path / "serving", arm="DeepFM, bigger")
+
+
+def test_a_project_is_not_taken_for_the_folder_of_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    before = {path.name for path in folder.iterdir()}
+    for output in ("", ".", "kar.toml", folder):
+        done = CliRunner().invoke(main, ["export", "--output", str(output)])
+        assert done.exit_code == 2 and re.search("No place is named|is not empty|is a file", done.stderr), done.output
+        assert done.stderr.count("\n") == 1, done.stderr
+    assert {path.name for path in folder.iterdir()} - {".kar"} == before
 
 
 def test_what_the_inputs_mean_is_kept_beside_the_runs(exported: dict[str, Exported], project: Project) -> None:

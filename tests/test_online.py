@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -271,6 +272,77 @@ def test_what_is_no_place_is_told(tmp_path: Path) -> None:
         publish(rows, "redis://user:secret@127.0.0.1:9/0")
     with pytest.raises(ConfigError, match="there is no kind of place 'abacus'"):
         open_place("x", "item_id", "abacus")
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("", "No place is named"),
+        ("  ", "No place is named"),
+        ("rediss:/x", "rediss:/x is no path"),
+        ("s3:/bucket/x", "is no path"),
+        ("parquet://x", "is no path"),
+        ("redis://", "is no place for vectors. Name a folder, a .parquet, .lance or .faiss, or redis://"),
+        ("~/x", "nobody has put a home folder in"),
+        ("x.csv", "vectors are not written as .csv"),
+        ("new.JSON", "vectors are not written as .json"),
+        ("afile", "is a file, and a folder is wanted there"),
+        ("afile/below", "is a file, and .*below is to be a folder in it"),
+        ("afile/below.parquet", "is a file, and a folder is wanted there"),
+        ("afile/below.lance", "is a file, and a folder is wanted there"),
+        ("afile/below.faiss", "is a file, and a folder is wanted there"),
+        ("folder", "is not empty: thesis.txt would be lost"),
+        (".", "is not empty: afile, folder, folder.faiss, ... would be lost"),
+        ("folder.parquet", "is a folder, and a file is wanted there"),
+        ("folder.lance", "is no Lance dataset of vectors"),
+        ("folder.faiss", "is a folder, and a link to one is written there"),
+    ],
+)
+def test_vectors_go_nowhere_by_mistake(where: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = store(tmp_path / "s", {1: "one"})
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("afile").write_text("a file")
+    for folder in ("folder", "folder.parquet", "folder.lance", "folder.faiss"):
+        Path(folder).mkdir()
+        (Path(folder) / "thesis.txt").write_text("precious")
+    before = sorted(str(path) for path in Path().rglob("*"))
+    with pytest.raises((ConfigError, StoreError), match=said):
+        publish(rows, where)
+    assert sorted(str(path) for path in Path().rglob("*")) == before
+
+
+def test_a_place_may_be_the_folder_where_one_is_and_any_other_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = store(tmp_path / "s", {1: "one"})
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path(".gitkeep").touch()
+    for where in (".", "../here", "ITEMS.Parquet", "a:b", "v1.2"):
+        assert publish(rows, where).written + publish(rows, where).unchanged > 0 and check(rows, where).sound
+    assert Path("00000.parquet").is_file() and Path("ITEMS.Parquet").is_file()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="rights are told otherwise")
+@pytest.mark.parametrize("name", ["folder", "x.parquet", "x.lance", "x.faiss"])
+def test_a_folder_that_may_not_be_written_to_is_told(name: str) -> None:
+    whoever = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:  # not pytest's, of which others see nothing
+        closed = Path(folder) / "closed"
+        Path(folder).chmod(0o755)
+        rows = store(Path(folder) / "s", {1: "one"})
+        closed.mkdir(mode=0o555)
+        try:
+            if whoever == 0:  # who may do anything
+                os.seteuid(65_534)
+            with pytest.raises(
+                StoreError, match=r"closed may not be written to by this user, and .* Name another place"
+            ):
+                publish(rows, str(closed / name))
+        finally:
+            os.seteuid(whoever)
+        assert not list(closed.iterdir())
 
 
 @pytest.mark.skipif(

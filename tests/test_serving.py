@@ -15,6 +15,7 @@ from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model, 
 from kar_aug._helpers.keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.cache.vectors.parts import Parts
+from kar_aug.errors import ConfigError
 from kar_aug.layers import PrestoredAugmentation
 from kar_aug.models.export import export
 
@@ -165,6 +166,46 @@ def test_refresh_takes_the_ids_that_the_model_reads(store: VectorStore, tmp_path
             refresh(built, tables)
     with pytest.raises(ValueError, match="`spare` is how many rows are kept free"):
         prestore(built, spare=-1)
+
+
+def test_an_export_takes_the_place_of_an_older_one_and_of_nothing_else(
+    store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, here = model(store), tmp_path / "here"
+    (here / "own").mkdir(parents=True)
+    (here / "own" / "thesis.txt").write_text("precious")
+    monkeypatch.chdir(here)
+    (here / "afile").write_text("a file")
+    keras.Model(built.inputs, built.outputs).save(here / "a.keras")
+    tf.saved_model.save(tf.Module(), str(here / "another"))
+    before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
+    for where, said in [
+        ("", "No place is named"),
+        (".", "is not empty: a.keras, afile, another, ... would be lost"),
+        ("..", "is not empty: here, store would be lost"),
+        ("own", "is not empty: thesis.txt would be lost"),
+        ("another", "is not empty: .*saved_model.pb"),  # of whoever made it
+        ("afile", "is a file, and a folder is wanted there"),
+        ("afile/below", "is a file, and .*below is to be a folder in it"),
+        ("redis://localhost", "is no path"),
+        ("s3:/bucket/model", "is no path"),
+    ]:
+        with pytest.raises((ConfigError, StoreError), match=said):
+            export(built, where)
+    assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
+
+    (here / "empty").mkdir()
+    (here / "link").symlink_to("empty", target_is_directory=True)
+    for _ in range(2):
+        assert export(built, "link") == Path("link")
+    assert (here / "link").is_symlink() and (here / "empty" / "saved_model.pb").is_file()
+    (here / "empty" / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match=r"is not empty: notes\.txt would be lost"):
+        export(built, "empty")
+    assert (here / "empty" / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in here.iterdir()) == [
+        "a.keras", "afile", "another", "empty", "link", "own",
+    ]  # fmt: skip
 
 
 # What production does: TensorFlow, and nothing of ours or of DeepCTR's.

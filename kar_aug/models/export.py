@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kar_aug._helpers.formats import FORMATS, SAVED_MODEL, TFLITE
+from kar_aug._helpers.formats import ENCODINGS, EXTRA, FORMATS, NOTE, SAVED_MODEL, TFLITE, folder_for_model
 from kar_aug._helpers.keras import is_ragged, keras, tf
 from kar_aug._version import __version__
 from kar_aug.cache.vectors.store import VectorStore
@@ -36,7 +35,6 @@ from kar_aug.models.versions import learnt_by
 if TYPE_CHECKING:  # it needs pandas, and what a model of one's own is exported with does not
     from kar_aug.models.preprocessing import Preprocessing
 
-NOTE, ENCODINGS = "kar_aug.json", "encodings.json"
 _LENGTHS = "_lengths"  # of the rows of a ragged input
 _ONE, _CTR = "ctr", "the probability of a click"
 _OF_VECTORS = (PrestoredAugmentation, KnowledgeVectors, GivenVectors)
@@ -66,7 +64,7 @@ def export(
         model: a model with a `KnowledgeAugmentation`, or one that `prestore` returned, or one whose knowledge is in
             layers that compare frozen vectors (`KnowledgeVectors`) or look codes up (`KnowledgeCodes`) alone; with
             `preprocessing`, one without any, too.
-        path: folder to write; an older export there is replaced once the new one is complete.
+        path: folder to write; an older export there is replaced once the new one is complete, and nothing else is.
         stores: source name -> the vector store its knowledge came from; by default the model says. "onnx" and "tflite"
             need those of sources whose ids are texts.
         dtype: of the prestored tables, "float32" or "float16".
@@ -78,13 +76,14 @@ def export(
     Raises:
         ValueError: There is no such format.
         MissingDependencyError: For "onnx", tf2onnx is not installed.
+        ConfigError: `path` is no path.
         StoreError: The format has no room, or no operation, for what is in the model, or no ragged inputs; or a store
-            does not have all texts that it needs.
+            does not have all texts that it needs; or `path` cannot be written to, or is a folder of something else.
     """
     check_model(model, "export")
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}")
-    path = Path(path)
+    target = folder_for_model(path)
     serving = model if _is_fit_for_serving(model, preprocessing) else prestore(model, dtype=dtype)
     ragged = [input_name(tensor) for tensor in serving.inputs if is_ragged(tensor)]
     if ragged and format != SAVED_MODEL:
@@ -102,11 +101,12 @@ def export(
             for name, version in learnt_by(layer).items()
         },
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     serve, specs = _serving(serving, preprocessing)
-    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-        folder = Path(temporary)
-        extra = folder / "assets.extra" if format == SAVED_MODEL else folder
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        folder = Path(temporary) / "new"  # of the rights that new folders have: a temporary one is its owner's
+        folder.mkdir()
+        extra = folder / EXTRA if format == SAVED_MODEL else folder
         if format == SAVED_MODEL:
             _save(serving, preprocessing, serve, specs, folder)
         elif format == TFLITE:
@@ -128,10 +128,11 @@ def export(
             known = {name: encoding.as_dict() for name, encoding in preprocessing.encodings.items()}
             (extra / ENCODINGS).write_text(json.dumps(known), encoding="utf-8")
         (extra / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
-        if path.exists():
-            shutil.rmtree(path)
-        shutil.copytree(folder, path)
-    return path
+        folder_for_model(target)  # it took a while
+        if target.exists():
+            target.rename(Path(temporary) / "former")
+        folder.rename(target)
+    return Path(path)
 
 
 def _is_fit_for_serving(model: Any, preprocessing: Preprocessing | None) -> bool:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from kar_aug._helpers.formats import FILES, ONNX, TFLITE
 from kar_aug._helpers.keras import tf
 from kar_aug.errors import MissingDependencyError, StoreError
 from kar_aug.layers._ops.portable import HASHES, portable
 from kar_aug.layers.lookup import keys_of
 
-ONNX, TFLITE = "model.onnx", "model.tflite"
 _OPSET = 18
 _HASHED = "StringToHashBucketFast"  # by which TensorFlow looks texts up: see `kar_aug.layers.lookup.keys_of`
 # TensorFlow's comparisons, as ONNX calls them.
@@ -168,7 +168,7 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
     further = {each.name for each in model.graph.input} - set(specs)
     if further:
         raise StoreError(f"The ONNX model would ask for {', '.join(sorted(further))} as well. Export a SavedModel.")
-    path = folder / ONNX
+    path = folder / FILES[ONNX]
     path.write_bytes(model.SerializeToString())
     return path
 
@@ -211,7 +211,7 @@ def write_tflite(saved_model: Path, folder: Path) -> Path:
         missing = sorted(set(re.findall(r"'tf\.(\w+)'", str(error))))
         what = f"no operations {', '.join(missing)}" if missing else f"not what is needed ({type(error).__name__})"
         raise StoreError(f"TFLite has {what}, which the model has. Export a SavedModel.") from error
-    path = folder / TFLITE
+    path = folder / FILES[TFLITE]
     path.write_bytes(content)
     return path
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +19,13 @@ from kar_aug.online.rows import SIZE, Rows
 from kar_aug.registry import PLACES
 
 _OF_REDIS = ("redis", "rediss", "unix")  # as its client takes them
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
+# What files of other kinds are called: a folder of that name would be a mistake.
+_OTHERS = re.compile(
+    "arrow|avro|bin|csv|db|feather|gz|h5|hdf5|index|ipc|jsonl?|keras|ndjson|np[yz]|onnx|orc|pb|pkl|pq|sqlite|tflite"
+    "|tsv|txt|xlsx|zip|zst"
+)
+_WANTED = "a folder, a .parquet, .lance or .faiss, or redis://localhost:6379/0, say"
 _ULPS = 1e-5  # by which float32 may differ where it was float64, or text, in between
 
 
@@ -103,20 +112,38 @@ def open_place(where: str, id_column: str, kind: str | None = None) -> Place:
         kind: a name of `kar_aug.registry.PLACES`; by default what the address says.
 
     Raises:
-        ConfigError: There is no such kind, or nothing at such an address.
+        ConfigError: There is no such kind, or no such address.
+        StoreError: Something else is there.
     """
-    scheme, address, _ = where.partition("://")
-    if not address:
-        where = where.rstrip("/")  # as a shell completes a folder
-    elif kind is None and scheme not in (*PLACES, *_OF_REDIS):
-        raise ConfigError(f"{masked(where)} is no place for vectors. Name a folder, a file or a redis:// address.")
-    if kind is None:
-        named = (name for name in PLACES if where.endswith(f".{name}"))
-        kind = "redis" if scheme in _OF_REDIS else scheme if address else next(named, "parquet")
+    match = _ADDRESS.fullmatch(where)
+    scheme = match[1].lower() if match else ""
+    if kind is None and match is None:
+        kind = _kind_of_path(where)
+    if (kind is None and scheme not in (*PLACES, *_OF_REDIS)) or (match and not match[2]):
+        raise ConfigError(f"{masked(where)} is no place for vectors. Name {_WANTED}.")
+    kind = kind or ("redis" if scheme in _OF_REDIS else scheme)
     if kind not in PLACES:
         raise PLACES.unknown(kind)
+    where = f"{scheme}://{match[2]}" if match else where.rstrip("/") or where  # as a shell completes a folder
     place: Place = PLACES.load(kind)(where, id_column)
     return place
+
+
+def _kind_of_path(where: str) -> str:
+    """What the name of a file or folder says.
+
+    Raises:
+        ConfigError: It is called after files of a kind that vectors are not written to.
+    """
+    suffix = Path(where.rstrip("/")).suffix[1:].lower()
+    if suffix in PLACES.names():
+        return suffix
+    if _OTHERS.fullmatch(suffix) and not Path(where).is_dir():
+        raise ConfigError(
+            f"{where}: vectors are not written as .{suffix}. Name {_WANTED}; --format parquet makes a folder of that "
+            "name."
+        )
+    return "parquet"
 
 
 def publish(rows: Rows, where: str, kind: str | None = None, *, whole: bool = False) -> Published:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kar_aug._helpers.formats import SAVED_MODEL
+from kar_aug._helpers.formats import SAVED_MODEL, folder_for_model
 from kar_aug._helpers.tensorflow import choose_keras
 from kar_aug.audit import Audit, require_clean
 from kar_aug.cache import VectorStore
@@ -221,8 +221,10 @@ def export(
         arm: its name in the tables of results; the backbone's with the fullest knowledge if None.
 
     Raises:
-        StoreError: `compare` trained none on this data and knowledge.
+        ConfigError: `output` is no path.
+        StoreError: `compare` trained none on this data and knowledge, or `output` is no folder for it.
     """
+    folder_for_model(output)  # now, and not once all is read
     choose_keras()  # before anything imports it
     from kar_aug.compare import export_model
 

@@ -360,7 +360,8 @@ class Project:
         fed with raw ids and raw values.
 
         Args:
-            output: the folder to write; assets.extra/kar_aug.json in it says what a request holds.
+            output: the folder to write, or an older export to be replaced; assets.extra/kar_aug.json in it says what a
+                request holds.
             backbone: which of the compared models; the first of the settings if None.
             seed: which of its trainings.
             arm: instead of the backbone with the fullest knowledge, the one that tables of results call so: the plain
@@ -370,8 +371,9 @@ class Project:
 
         Raises:
             ValueError: There is no such format.
+            ConfigError: `output` is no path.
             MissingDependencyError: For "onnx", tf2onnx is not installed.
-            StoreError: There is no such training on this data and knowledge.
+            StoreError: There is no such training on this data and knowledge, or something else is in the folder.
         """
         if format not in FORMATS:
             raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}")

@@ -8,6 +8,7 @@ from kar_aug._helpers.tensorflow import choose_keras
 from kar_aug.cache import VectorStore
 from kar_aug.errors import ConfigError
 from kar_aug.online import Checked, Published, Rows, check, publish
+from kar_aug.online.publishing import open_place
 from kar_aug.pipeline.comparing import with_what_is_known
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.pipeline.workspace.passed_on import VECTORS, note
@@ -24,8 +25,10 @@ def export_vectors(
             they were encoded.
 
     Raises:
+        ConfigError: It is no place for vectors.
         StoreError: There are no vectors, or the place cannot be read or written.
     """
+    open_place(str(where), f"{entity}_id", kind)  # or what is wrong with it, before anything is made for it
     rows = Rows(_store(workspace, entity, augmented_by), entity)
     note(workspace.config.work, VECTORS, where, entity=entity, kind=kind)  # before: a write that is killed leaves some
     return publish(rows, str(where), kind, whole=whole)
@@ -36,6 +39,7 @@ def check_vectors(
     kind: str | None = None,
 ) -> Checked:  # fmt: skip
     """Compare a place with them, number by number; see `export_vectors`."""
+    open_place(str(where), f"{entity}_id", kind)
     return check(Rows(_store(workspace, entity, augmented_by), entity), str(where), kind)
 
 

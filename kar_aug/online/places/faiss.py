@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from kar_aug._helpers.targets import check_folder, local
 from kar_aug.errors import MissingDependencyError, StoreError
 from kar_aug.online.rows import SIZE, Rows
 
@@ -36,7 +37,7 @@ class Faiss:
     """The vectors of one entity, at a path that ends in .faiss."""
 
     def __init__(self, where: str, id_column: str) -> None:
-        self._path, self._ids = Path(where), id_column
+        self._path, self._ids = local(where, "a path that ends in .faiss"), id_column
         self._folder = re.compile(rf"\.{re.escape(self._path.name)}\.(\d{{5,}})")
 
     def state(self) -> pd.DataFrame:
@@ -96,6 +97,11 @@ class Faiss:
 
     def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
         """See `Place`."""
+        check_folder(self._path.parent)
+        if self._path.is_dir() and not self._path.is_symlink():
+            raise StoreError(
+                f"{self._path} is a folder, and a link to one is written there. Name another place.", path=self._path
+            )
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._files()[1].exists():
             self._check(pq.read_schema(self._files()[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from kar_aug._helpers.targets import check_folder, local
 from kar_aug.errors import MissingDependencyError, StoreError
 from kar_aug.online.rows import SIZE, Rows
 
+os.environ.setdefault("LANCE_LOG", "error")  # else it warns of each data set that is not there yet
 try:
     import lance
 except ImportError:
@@ -23,7 +26,7 @@ class Lance:
     """The rows of one entity, one an id, in a folder that ends in .lance."""
 
     def __init__(self, where: str, id_column: str) -> None:
-        self._where, self._ids = where, id_column
+        self._where, self._ids = str(local(where, "a path that ends in .lance")), id_column
 
     def state(self) -> pd.DataFrame:
         """See `Place`."""
@@ -38,6 +41,7 @@ class Lance:
 
     def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
         """See `Place`. A reader sees each version of the dataset before or after, never between."""
+        check_folder(Path(self._where).parent)
         dimension = rows.store.spec.dimension
         fixed = rows.schema.set(5, pa.field("vector", pa.list_(pa.float32(), dimension)))
         gone: list[Any] = []
@@ -81,7 +85,9 @@ class Lance:
         try:
             dataset: Any = lance.dataset(self._where)
         except (OSError, ValueError) as error:
-            raise StoreError(f"{self._where} is no Lance dataset of vectors ({error}).", path=self._where) from None
+            raise StoreError(
+                f"{self._where} is no Lance dataset of vectors ({error}). Name another place.", path=self._where
+            ) from None
         if self._ids not in dataset.schema.names:
             raise StoreError(f"{self._where} holds no vectors of {self._ids}.", path=self._where)
         return dataset

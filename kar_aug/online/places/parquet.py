@@ -5,6 +5,7 @@ changed. The rows of all files are the history of every entity, each from its ev
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from kar_aug._helpers.files import atomic_path
+from kar_aug._helpers.targets import check_folder, check_free, local
 from kar_aug.errors import StoreError
 from kar_aug.online.rows import SIZE, Rows
 
@@ -26,7 +28,10 @@ class Parquet:
     """The files of one entity; or a single file, by a path that ends in .parquet, which is always written whole."""
 
     def __init__(self, where: str, id_column: str) -> None:
-        self._path, self._ids = Path(where), id_column
+        self._path, self._ids = local(where, "a folder, or a .parquet file"), id_column
+        if os.path.isdir(self._path) if self._single else os.path.isfile(self._path):
+            kind, wanted = ("folder", "file") if self._single else ("file", "folder")
+            raise StoreError(f"{where} is a {kind}, and a {wanted} is wanted there. Name another place.", path=where)
 
     def state(self) -> pd.DataFrame:
         """See `Place`."""
@@ -50,6 +55,9 @@ class Parquet:
 
     def write(self, batches: Iterator[pa.RecordBatch], rows: Rows, *, whole: bool) -> None:
         """See `Place`. Older files stay until the new one is there, and for good unless it is in place of all."""
+        check_folder(self._path.parent if self._single else self._path)
+        if not self._single and not self._files:
+            check_free(self._path)  # who reads the folder reads all that is in it
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self._path.with_name(f".{self._path.name}.lock")):  # two exports would take one number
             self._write(batches, rows, whole=whole)
@@ -87,7 +95,7 @@ class Parquet:
 
     @property
     def _single(self) -> bool:
-        return self._path.suffix == ".parquet"
+        return self._path.suffix.lower() == ".parquet"
 
     @property
     def _files(self) -> list[Path]:
