@@ -218,3 +218,21 @@ def test_bad_input_is_one_line(folder: Path, arguments: list[str], message: str)
     done = kar_aug("cache", *arguments)
     lines = [line for line in done.output.splitlines() if line.strip()]
     assert done.exit_code == 2 and len(lines) == 1 and message in lines[0], done.output
+
+
+@pytest.mark.parametrize("command", ["cache export", "view --output", "generate --export-jsonl"])
+def test_files_are_written_nowhere_by_mistake(folder: Path, chat_server: ChatServer, command: str) -> None:
+    answered(folder, chat_server)
+    (folder / "own").mkdir()
+    before = {path.name for path in folder.iterdir()}
+    for path, message in [
+        ("", "is a folder, and a file is to be written|No place is named"),
+        ("own", "own is a folder, and a file is to be written. Name one in it"),
+        ("items.csv/below", "items.csv is a file, and a folder is wanted there. Name another place"),
+        ("s3:/bucket/x", "s3:/bucket/x is no path, nor an address that is known here. Name a file"),
+        ("~/x", "nobody has put a home folder in for ~ here. Write the path out"),
+    ]:
+        done = kar_aug(*command.split(), path)
+        assert done.exit_code == 2 and re.search(message, done.stderr) and done.stderr.count("\n") == 1, done.output
+    assert kar_aug("cache", "export", "items.csv", "--shards", "2").exit_code == 2
+    assert {path.name for path in folder.iterdir()} == before

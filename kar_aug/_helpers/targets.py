@@ -32,6 +32,26 @@ def local(where: Path | str, wanted: str = "a folder") -> Path:
     return Path(os.path.abspath(where))
 
 
+def file_to_write(where: Path | str) -> Path:
+    """The path of a file, as it was named, that may be written; one that is there is the user's to give up.
+
+    Raises:
+        ConfigError: It is no path.
+        StoreError: There is a folder; or its folder cannot be written to.
+    """
+    path = local(where, "a file")
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder, and a file is to be written. Name one in it.", path=path)
+    check_folder(path.parent)
+    return Path(where)
+
+
+def folder_to_write(where: Path | str) -> Path:
+    """Likewise of a folder, which may have to be made."""
+    check_folder(local(where))
+    return Path(where)
+
+
 def check_folder(path: Path) -> None:
     """Raise StoreError unless files can be written into a folder at this absolute path, which may have to be made."""
     above = next(each for each in (path, *path.parents) if os.path.lexists(each))

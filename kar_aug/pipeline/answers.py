@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from kar_aug._helpers.targets import file_to_write, folder_to_write
 from kar_aug.cache import Batch, BatchBook, Spending, TextCache, VectorStore, merge
 from kar_aug.cache.texts.cache import DamagedAnswer, is_of_groups
 from kar_aug.cache.texts.imported import Imported, import_texts
@@ -54,18 +55,20 @@ class Answers:
             shards: so many files instead, by the answers' keys, in the folder `path`.
 
         Raises:
-            StoreError: Some are damaged; all others are in the file.
+            ConfigError: `path` is no path.
+            StoreError: Some are damaged; all others are in the file. Or there can be none.
         """
+        path = file_to_write(path) if shards is None else folder_to_write(path)
         damaged: list[DamagedAnswer] = []
         work = self._workspace.config.work
         with at_work(work, "export"), self._open(reading=True) as cache:
             # Before: an export that is killed has left some of them.
-            for file in [Path(path)] if shards is None else shard_paths(Path(path), shards):
+            for file in [path] if shards is None else shard_paths(path, shards):
                 note(work, ANSWERS, file)
             if shards is None:
-                rows = export_parquet(cache, Path(path), messages=messages, on_damage=damaged.append)
+                rows = export_parquet(cache, path, messages=messages, on_damage=damaged.append)
             else:
-                rows = export_shards(cache, Path(path), shards, messages=messages, on_damage=damaged.append)
+                rows = export_shards(cache, path, shards, messages=messages, on_damage=damaged.append)
         _require_none(damaged, f"are not in {path}, where all others are")
         return rows
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from kar_aug._helpers.formats import FORMATS, SAVED_MODEL, VECTORS
+from kar_aug._helpers.targets import file_to_write
 from kar_aug.audit import Audit
 from kar_aug.audit import audit as run_audit
 from kar_aug.config import AUDITED_USERS, Config
@@ -224,8 +225,9 @@ class Project:
         shard: tuple[int, int] = (1, 1),
     ) -> Exported:
         """Write what `generate` would ask into a file of JSON lines, for providers that take files."""
+        path = file_to_write(path)
         with self._at_work("export"):
-            return generation.export_requests(self._job(only, shard, retry_failed), Path(path))
+            return generation.export_requests(self._job(only, shard, retry_failed), path)
 
     def import_responses(
         self, *paths: Path | str, only: str | None = None, shard: tuple[int, int] = (1, 1)
@@ -349,6 +351,7 @@ class Project:
             ConfigError: There are no lists, or the task is no task of clicks.
             StoreError: `compare` trained no such model on this data.
         """
+        output = file_to_write(output)
         with self._at_work("export"):
             return comparing.list_scores(self.workspace, output, arm, seed)
 
@@ -427,10 +430,15 @@ class Project:
 
         Args:
             prompts: whether with the prompts, which show rows of the data.
+
+        Raises:
+            ConfigError: `path` is no path.
+            StoreError: No file can be written there.
         """
+        path = file_to_write(path)
         with self._at_work("view"):
             note(self.config.work, PAGE, path)  # before: a call that is killed may have written it
-            return write_view(self.workspace, Path(path), self.cache.verify().flags, prompts=prompts)
+            return write_view(self.workspace, path, self.cache.verify().flags, prompts=prompts)
 
     def forget(
         self, users: Collection[int | str] = (), items: Collection[int | str] = (), *, dry_run: bool = False
