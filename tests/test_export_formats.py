@@ -48,10 +48,11 @@ def places(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def integers(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """Raw integers of 64 bits."""
+    """Raw integers of 64 bits, and Keras's own look-up of them."""
     ids = keras.Input((1,), name="id", dtype="int64")
     fields = KnowledgeAugmentation({"id": raw_store(folder / "ids", NUMBERS)})({"id": ids})
-    model = keras.Model(ids, layers.Dense(1)(fields["id"]))
+    embedded = layers.Flatten()(layers.Embedding(4, 3)(layers.IntegerLookup(vocabulary=[3, 2**40 + 1, -(2**62)])(ids)))
+    model = keras.Model(ids, layers.Dense(1)(layers.Concatenate()([fields["id"], embedded])))
     return model, {"id": np.asarray([*NUMBERS, 1, 2**40 + 1, -(2**62), 2**62])[:, None]}
 
 
@@ -162,11 +163,23 @@ def test_every_format_says_what_keras_says(made: Any, tmp_path: Path) -> None:
 def test_what_a_format_cannot_have_is_said(tmp_path: Path) -> None:
     pytest.importorskip("tf2onnx")
     ids = keras.Input((1,), name="id", dtype="string")
-    known = KnowledgeAugmentation({"id": np.ones((9, 4), "float32")})({"id": layers.Hashing(9)(ids)})
-    with pytest.raises(StoreError, match="ONNX has no operations StringToHashBucketFast, which the model has"):
-        export(keras.Model(ids, layers.Dense(1)(known["id"])), tmp_path / "out", format="onnx")
+    hashing = layers.Hashing(9)
+    known = KnowledgeAugmentation({"id": np.ones((9, 4), "float32")})({"id": hashing(ids)})
+    model = keras.Model(ids, layers.Dense(1)(known["id"]))
+    for kind, runtime in (("onnx", "ONNX"), ("tflite", "TFLite")):
+        said = rf"{runtime} has no operations StringToHashBucketFast \(of layer '{hashing.name}', Hashing\), which the"
+        with pytest.raises(
+            StoreError, match=f"{said} model has. Let another layer do what that one does, or do it before"
+        ):
+            export(model, tmp_path / "out", format=kind)
+    hist = keras.Input((3,), name="hist", dtype="int32")
+    fields = KnowledgeAugmentation({"id": np.ones((9, 4), "float32")})({"id": hist})
+    with pytest.raises(StoreError, match=r"TFLite has no operations TensorListReserve \(of layer 'memory', GRU\)"):
+        export(
+            keras.Model(hist, layers.Dense(1)(layers.GRU(2, name="memory")(fields["id"]))), tmp_path, format="tflite"
+        )
     with pytest.raises(ValueError, match="must be one of savedmodel, onnx, tflite"):
-        export(keras.Model(ids, layers.Dense(1)(known["id"])), tmp_path / "out", format="pmml")
+        export(model, tmp_path / "out", format="pmml")
 
 
 def test_texts_of_codes_that_nobody_has_any_more_are_asked_for(tmp_path: Path) -> None:

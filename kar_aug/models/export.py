@@ -103,6 +103,7 @@ def export(
     }
     target.parent.mkdir(parents=True, exist_ok=True)
     serve, specs = _serving(serving, preprocessing)
+    layers = {layer.name: type(layer).__name__ for layer in knowledge_layers(serving, (keras.layers.Layer,))}
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         folder = Path(temporary) / "new"  # of the rights that new folders have: a temporary one is its owner's
         folder.mkdir()
@@ -114,10 +115,10 @@ def export(
                 hashed = table_of_hashes([*texts, *_texts(serving, stores or {}, preprocessing)])
                 with portable(hashed):
                     _save(serving, preprocessing, serve, specs, Path(beside), [hashed] if hashed else [])
-                write_tflite(Path(beside), folder)
+                write_tflite(Path(beside), layers, folder)
         else:
             with tables_by_places(serving) as texts:
-                write_onnx(serve, specs, [*texts, *_texts(serving, stores or {}, preprocessing)], folder)
+                write_onnx(serve, specs, [*texts, *_texts(serving, stores or {}, preprocessing)], layers, folder)
         extra.mkdir(exist_ok=True)
         if preprocessing is not None:
             note["inputs"] = [raw.as_dict() for raw in preprocessing.inputs]

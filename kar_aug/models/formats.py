@@ -27,7 +27,9 @@ _MOST_BYTES = 2**31 - 1  # of a protocol buffer
 Serve = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], folder: Path) -> Path:
+def write_onnx(
+    serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], layers: Mapping[str, str], folder: Path
+) -> Path:
     """Write a function as an ONNX model (opset 18), raw ids and texts among its inputs: of texts, those that are known
     are in a `LabelEncoder` (ai.onnx.ml), which gives each its place.
 
@@ -35,6 +37,7 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
         serve: from inputs by name to outputs by name.
         specs: a `tf.TensorSpec` an input.
         texts: all that may be looked up.
+        layers: the model's, name -> class, to say which one ONNX has not.
 
     Raises:
         MissingDependencyError: tf2onnx or onnx is not installed.
@@ -162,9 +165,9 @@ def write_onnx(serve: Serve, specs: Mapping[str, Any], texts: Sequence[str], fol
         raise StoreError(
             "The model's tables take more than 2 GB, which no ONNX file holds. Take it apart: kar_aug.models.split."
         )
-    missing = sorted({node.op_type for node in _nodes(model.graph) if not _exists(onnx, node)})
+    missing = {node.op_type: node.name for node in _nodes(model.graph) if not _exists(onnx, node)}
     if missing:
-        raise StoreError(f"ONNX has no operations {', '.join(missing)}, which the model has. Export a SavedModel.")
+        raise _lacking("ONNX", missing, layers)
     further = {each.name for each in model.graph.input} - set(specs)
     if further:
         raise StoreError(f"The ONNX model would ask for {', '.join(sorted(further))} as well. Export a SavedModel.")
@@ -197,8 +200,11 @@ def table_of_hashes(texts: Sequence[str]) -> Any:
     return tf.lookup.StaticHashTable(content, -1)
 
 
-def write_tflite(saved_model: Path, folder: Path) -> Path:
+def write_tflite(saved_model: Path, layers: Mapping[str, str], folder: Path) -> Path:
     """Write a SavedModel that was traced in a `portable` block as a TFLite model, with the same signature.
+
+    Args:
+        layers: see `write_onnx`.
 
     Raises:
         StoreError: The model has operations that TFLite has not.
@@ -208,12 +214,28 @@ def write_tflite(saved_model: Path, folder: Path) -> Path:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             content = converter.convert()
     except Exception as error:  # of many kinds
-        missing = sorted(set(re.findall(r"'tf\.(\w+)'", str(error))))
-        what = f"no operations {', '.join(missing)}" if missing else f"not what is needed ({type(error).__name__})"
-        raise StoreError(f"TFLite has {what}, which the model has. Export a SavedModel.") from error
+        said = ((re.search(r"'tf\.(\w+)' op", line), line) for line in str(error).splitlines())
+        missing = {name[1]: "/".join(re.findall(r'"([^"@]*)@', line)) for name, line in said if name}
+        if missing:
+            raise _lacking("TFLite", missing, layers) from error
+        raise StoreError(
+            f"TFLite has not what the model needs ({type(error).__name__}). Export a SavedModel."
+        ) from error
     path = folder / FILES[TFLITE]
     path.write_bytes(content)
     return path
+
+
+def _lacking(runtime: str, missing: Mapping[str, str], layers: Mapping[str, str]) -> StoreError:
+    """The error of operations that a runtime has not, by their nodes' names, "model/layer_1/Node"."""
+    said, theirs = [], set()
+    for operation, node in sorted(missing.items()):
+        # Keras numbers a layer's name anew where it is called again.
+        parts = [name for part in node.split("/") for name in (part, re.sub(r"_\d+$", "", part)) if name in layers]
+        theirs |= set(parts[-1:])
+        said.append(f"{operation} (of layer {parts[-1]!r}, {layers[parts[-1]]})" if parts else operation)
+    instead = "Let another layer do what that one does, or do it before the model, or export" if theirs else "Export"
+    return StoreError(f"{runtime} has no operations {', '.join(said)}, which the model has. {instead} a SavedModel.")
 
 
 @contextlib.contextmanager

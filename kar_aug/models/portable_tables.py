@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,8 @@ _KINDS = (keras.layers.StringLookup, keras.layers.IntegerLookup)
 @contextmanager
 def tables_by_places(model: Any) -> Iterator[list[str]]:
     """Inside the block, look-ups in the model (StringLookup and IntegerLookup) are traced as searches in sorted tables
-    in place of hash tables, and the numbers of a Normalization as constants: tensors would be asked for as inputs.
+    in place of hash tables, and the numbers of a Normalization as constants: tensors would be asked for as inputs. A
+    SavedModel has no such hash tables: TFLite knows none of integers.
 
     Yields:
         The texts that they know.
@@ -35,11 +36,25 @@ def tables_by_places(model: Any) -> Iterator[list[str]]:
                 changes.append((layer, name, held, np.asarray(held)))
     for layer, name, _, now in changes:
         object.__setattr__(layer, name, now)  # Keras does not track it
+    for layer, table in zip(layers, former, strict=True):
+        object.__setattr__(layer, "_trackable_children", _children_but(layer, table))
     try:
         yield [text for table in sorted_tables for text in table.known if isinstance(text, str)]
     finally:
         for layer, name, before, _ in changes:
             object.__setattr__(layer, name, before)
+        for layer in layers:
+            object.__delattr__(layer, "_trackable_children")
+
+
+def _children_but(layer: Any, table: Any) -> Callable[..., dict[str, Any]]:
+    """What TensorFlow saves along with a layer, but for one."""
+    children = layer._trackable_children  # of its class
+
+    def without(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {name: child for name, child in children(*args, **kwargs).items() if child is not table}
+
+    return without
 
 
 class _SortedTable:
