@@ -187,13 +187,42 @@ def test_a_vector_that_is_there_twice_is_not_counted_twice(tmp_path: Path) -> No
     assert "1 of entities that it holds already" in str(found)
 
 
-def test_other_numbers_under_the_same_key_are_found(where: str, tmp_path: Path) -> None:
-    rows = store(tmp_path / "s", {1: "one", 2: "two"})
-    publish(rows, where)
+def test_other_numbers_under_the_same_key_are_found_and_mended(where: str, tmp_path: Path) -> None:
+    publish(store(tmp_path / "s", {1: "one", 2: "two"}), where)
     with VectorStore.writer(tmp_path / "s", SPEC) as writer:
         writer.append([2], ["two"], np.ones((1, 4)))
-    found = check(Rows(VectorStore.open(tmp_path / "s"), "item"), where)
+    rows = Rows(VectorStore.open(tmp_path / "s"), "item")
+    found = check(rows, where)
     assert (found.current, found.different) == (1, 1)
+    assert str(found).endswith("1 with other numbers. Export once more, with --all (whole=True).")
+    publish(rows, where, whole=True)
+    assert check(rows, where).sound and "Export" not in str(check(rows, where))
+    assert str(check(store(tmp_path / "s", {1: "newer"}), where)).endswith(
+        "1 of entities that are gone. Export once more."
+    )
+
+
+def test_what_somebody_made_of_vectors_is_counted_and_mended(redis_url: str, tmp_path: Path) -> None:
+    import redis
+
+    rows, folder = store(tmp_path / "s", {1: "one", 2: "two", 3: "three", 4: "four"}), tmp_path / "p"
+    where, client = f"{redis_url}?prefix=made", redis.Redis.from_url(redis_url)
+    publish(rows, where)
+    name = f"made:item:{rows.version}"
+    for id, field, value in [(2, "vector", b"abc"), (3, "vector", b"1234"), (4, "id", b"what")]:
+        client.hset(f"{name}:{id}", field, value)
+    found = check(rows, where)
+    assert (found.current, found.different, found.missing) == (1, 2, 1)
+
+    publish(rows, str(folder))
+    table = pq.read_table(folder / "00000.parquet")
+    vectors = pa.array([None, *table["vector"].to_pylist()[1:]], table.schema.field("vector").type)
+    pq.write_table(table.set_column(5, table.schema.field("vector"), vectors), folder / "00000.parquet")
+    found = check(rows, str(folder))
+    assert (found.current, found.different, found.missing) == (3, 1, 0)
+    for place in (where, str(folder)):
+        publish(rows, place, whole=True)
+        assert check(rows, place).sound
 
 
 def test_rows_of_parquet_are_a_history_by_the_times_that_texts_knew(tmp_path: Path) -> None:

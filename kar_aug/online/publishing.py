@@ -71,8 +71,9 @@ class Published:
 @dataclass(frozen=True)
 class Checked:
     """What `check` found. `current` rows are the store's own; `outdated` encode an older text, `other_version` are of
-    another encoder or adaptor, `different` have other numbers under the same key; `repeated` are further rows of an
-    entity that the place holds already, whatever they say; `missing` are not in the place, and `gone` not in the store.
+    another encoder or adaptor, `different` have other numbers, or none, under the same key; `repeated` are further rows
+    of an entity that the place holds already, whatever they say; `missing` are not in the place, and `gone` not in the
+    store.
     """
 
     where: str
@@ -101,7 +102,11 @@ class Checked:
             "of entities that are gone": self.gone,
         }
         text = f"{self.where}: {self.current:,} vectors are those of version {self.version}"
-        return "; ".join([text, *(f"{count:,} {words}" for words, count in wrong.items() if count)])
+        text = "; ".join([text, *(f"{count:,} {words}" for words, count in wrong.items() if count)])
+        if self.sound:
+            return text
+        # Which of them are to be written is told by their keys, not by what somebody has made of the numbers.
+        return f"{text}. Export once more{', with --all (whole=True)' if self.different or self.repeated else ''}."
 
 
 def open_place(where: str, id_column: str, kind: str | None = None) -> Place:
@@ -231,7 +236,7 @@ def _compared(rows: Rows, batch: pa.RecordBatch, ids: list[Any], places: npt.NDA
     rest = np.flatnonzero(known & ~other & ~outdated)
     theirs, ours = batch.column("vector").take(pa.array(rest)).to_pylist(), rows.store.vectors_at(places[rest])
     same = [
-        len(a) == len(b) and np.allclose(a, b, rtol=_ULPS, atol=_ULPS)
+        a is not None and len(a) == len(b) and np.allclose(a, b, rtol=_ULPS, atol=_ULPS)
         for a, b in zip(theirs, ours.astype(np.float32), strict=True)
     ]
     return {

@@ -56,7 +56,7 @@ class Redis:
 
     def state(self) -> pd.DataFrame:
         """See `Place`."""
-        rows = [(json.loads(id), version.decode(), key.decode()) for id, version, key in self._all(_FIELDS[:3])]
+        rows = [(id, version.decode(), key.decode()) for id, version, key in self._all(_FIELDS[:3])]
         return pd.DataFrame(rows, columns=[self._ids, "version", "key"]).set_index(self._ids)
 
     def read(self) -> Iterator[pa.RecordBatch]:
@@ -64,10 +64,11 @@ class Redis:
         for rows in batched(self._all(_FIELDS), SIZE):
             ids, versions, keys, vectors = zip(*rows, strict=True)
             columns = [
-                pa.array([json.loads(id) for id in ids]),
+                pa.array(ids),
                 pa.array([version.decode() for version in versions]),
                 pa.array([key.decode() for key in keys]),
-                pa.array([np.frombuffer(vector, "<f4") for vector in vectors]),
+                # Null: somebody has made what is no vector of it.
+                pa.array([None if len(v) % 4 else np.frombuffer(v, "<f4") for v in vectors], pa.list_(pa.float32())),
             ]
             yield pa.RecordBatch.from_arrays(columns, [self._ids, "version", "key", "vector"])
 
@@ -119,15 +120,17 @@ class Redis:
             said = self._client.get(self._pointer)
             return None if said is None else str(said.decode())
 
-    def _all(self, fields: tuple[str, ...]) -> Iterator[list[bytes]]:
-        """Fields of every hash that is served."""
+    def _all(self, fields: tuple[str, ...]) -> Iterator[list[Any]]:
+        """Fields of every hash that is served, its id first, as what it is. One without an id is none."""
         served = self._served()
         with self._errors():
             for part in batched(set() if served is None else self._names(f"{self._pointer}:{served}:"), _AT_ONCE):
                 with self._client.pipeline(transaction=False) as pipeline:
                     for name in part:
                         pipeline.hmget(name, fields)
-                    yield from (values for values in pipeline.execute() if None not in values)
+                    for id, *values in pipeline.execute():
+                        if None not in (id, *values) and (known := _id_of(id)) is not None:
+                            yield [known, *values]
 
     def _names(self, prefix: str) -> set[bytes]:
         pattern = re.sub(r"([\[\]*?\\^-])", r"\\\1", prefix) + "*"
@@ -150,3 +153,12 @@ class Redis:
             yield
         except redis.RedisError as error:
             raise StoreError(f"{self._where}: {error}", path=self._where) from None
+
+
+def _id_of(written: bytes) -> int | str | None:
+    """The id that a hash holds; None if somebody has made something else of it."""
+    try:
+        id = json.loads(written)
+    except ValueError:
+        return None
+    return id if isinstance(id, int | str) else None
