@@ -511,7 +511,7 @@ def test_what_cannot_be_augmented_is_told_what_to_do() -> None:
         def call(self, ids: Any) -> Any:
             return self.click(self.embedding(ids))
 
-    with pytest.raises(ValueError, match="needs a built functional Keras model: one that knows its inputs"):
+    with pytest.raises(ValueError, match="needs a built functional Keras model, one that knows its inputs"):
         augment(Written(), knowledge("item_id"))
     ids = keras.Input((1,), name="item_id", dtype="int32")
     with pytest.raises(
@@ -546,9 +546,9 @@ def test_what_is_no_functional_model_or_no_layer_is_told(tmp_path: Path) -> None
     ):
         attachment_points(mine)
     for take_apart in (vectors_as_inputs, lambda model: split(model, tmp_path)):
-        with pytest.raises(ValueError, match=r"'mine' has a `call` of its own.*VectorAugmentation.of"):
+        with pytest.raises(ValueError, match=r"'mine' does not.*a `call` of its own.*VectorAugmentation.of"):
             take_apart(mine)
-    for change in (prestore, vectors_as_inputs, lambda path: export(path, tmp_path / "out")):
+    for change in (prestore, attachment_points, vectors_as_inputs, lambda path: export(path, tmp_path / "out")):
         with pytest.raises(
             ValueError, match=r"takes a Keras model. Received: str. Load it: kar_aug.load_model\(path\)"
         ):

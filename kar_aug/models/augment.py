@@ -16,8 +16,9 @@ from kar_aug.layers import KnowledgeAdded, KnowledgeAugmentation, MaskedMean, Ve
 from kar_aug.layers.ids import STRINGS
 from kar_aug.layers.lookup import concatenate
 from kar_aug.models.coverage import known_of
+from kar_aug.models.find import check_model
 from kar_aug.models.graph import input_name, maker_of, structure_of, with_changed
-from kar_aug.models.places import Place, attachment_points, check_functional, default_place, named_place
+from kar_aug.models.places import INTO_A_CLASS, Place, attachment_points, default_place, named_place
 from kar_aug.models.vectors_as_inputs import VectorInputs
 from kar_aug.registry import INJECTIONS
 
@@ -84,7 +85,7 @@ def augment(
             is not found, or no layer can be chosen by default: the message lists what there is.
         StoreError: Of the raw ids that the model itself looks up (`StringLookup`), the store has none.
     """
-    check_functional(model, "augment")
+    check_model(model, "augment", instead=INTO_A_CLASS)
     if not isinstance(augmentation, KnowledgeAugmentation | VectorAugmentation):
         raise ValueError(
             "`augment` adds a layer: KnowledgeAugmentation({input: store}), or VectorAugmentation. Received: "

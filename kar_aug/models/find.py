@@ -12,11 +12,21 @@ from kar_aug.models.graph import maker_of, with_changed
 _OF_KERAS = ("Functional", "Sequential")  # its classes of models that know which layer reads what
 
 
-def check_model(model: Any, purpose: str) -> None:
-    """Raise ValueError unless it is a Keras model, for what is done to it ("prestore")."""
+def check_model(model: Any, purpose: str, *, instead: str | None = None) -> None:
+    """Raise ValueError unless it is a Keras model, for what is done to it ("prestore").
+
+    Args:
+        instead: what to do with one that has a `call` of its own, where only one that knows its inputs and layers is of
+            use: a functional model, built.
+    """
     if not isinstance(model, keras.layers.Layer):
         remedy = " Load it: kar_aug.load_model(path)." if isinstance(model, str | Path) else ""
         raise ValueError(f"`{purpose}` takes a Keras model. Received: {type(model).__name__}.{remedy}")
+    if instead is not None and not (is_functional(model) and model.inputs):
+        raise ValueError(
+            f"`{purpose}` needs a built functional Keras model, one that knows its inputs and layers: "
+            f"{type(model).__name__} {model.name!r} does not. {instead}"
+        )
 
 
 def knowledge_layers(model: Any, kinds: tuple[type, ...]) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from kar_aug._helpers.keras import dtype_name, keras, only_input, tensors_behind, tensors_read
 from kar_aug.layers.knowledge_added import KnowledgeAdded
+from kar_aug.models.find import check_model
 from kar_aug.models.graph import input_name
 
 # The layers that read a model's features all at once, in the order in which they are looked for.
@@ -83,16 +84,8 @@ def attachment_points(model: Any) -> list[tuple[str, bool]]:
     The feature readers, `DNN` then `Dense`, come first; by default `augment` takes the first of them that reads all
     that the knowledge is looked up by. What it has put into a model itself is not among them.
     """
-    check_functional(model, "attachment_points")
+    check_model(model, "attachment_points", instead=INTO_A_CLASS)
     return [(place.layer, place.reads_features) for place in places(model)]
-
-
-def check_functional(model: Any, purpose: str) -> None:
-    """Raise ValueError unless a model knows its inputs and layers, for what is done to it ("augment")."""
-    if not getattr(model, "inputs", None) or not hasattr(model, "get_layer"):
-        raise ValueError(
-            f"`{purpose}` needs a built functional Keras model: one that knows its inputs and layers. {INTO_A_CLASS}"
-        )
 
 
 def places(model: Any) -> list[Place]:

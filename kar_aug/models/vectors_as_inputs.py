@@ -16,10 +16,15 @@ from kar_aug.layers import GivenVectors, KnowledgeAugmentation, VectorAugmentati
 from kar_aug.layers.given_vectors import KNOWN, VERSION
 from kar_aug.layers.lookup import is_sequence
 from kar_aug.models.augmented import augmented_store, fingerprint
-from kar_aug.models.find import check_model, is_functional, knowledge_layers
+from kar_aug.models.find import check_model, knowledge_layers
 from kar_aug.models.graph import bring_along, input_name, maker_of, structure_of, with_changed
 
 VECTORS = "_vectors"
+_INTO_A_CLASS = (
+    "Of a model with a `call` of its own, which nobody else can give vectors, make a second one with "
+    "VectorAugmentation.of(layer) in the place of its KnowledgeAugmentation, and hand the vectors on in `call`; "
+    "`augmented_store` writes them by id."
+)
 
 
 class VectorInputs:
@@ -118,14 +123,8 @@ def vectors_as_inputs(model: Any, *, versions: bool = False) -> Any:
 
 def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], suffix: str, *, versions: bool) -> Any:
     """The model with fields of vectors that are given in place of those that are looked up."""
-    check_model(model, "split or vectors_as_inputs")
-    if not is_functional(model):
-        raise ValueError(
-            f"{type(model).__name__} {model.name!r} has a `call` of its own, so that nobody else can give it vectors. "
-            "Make a second one with VectorAugmentation.of(layer) in the place of its KnowledgeAugmentation, and hand "
-            "the vectors on in `call`; `augmented_store` writes them by id."
-        )
-    layers = [layer for layer in getattr(model, "layers", []) if isinstance(layer, KnowledgeAugmentation)]
+    check_model(model, "split or vectors_as_inputs", instead=_INTO_A_CLASS)
+    layers = [layer for layer in model.layers if isinstance(layer, KnowledgeAugmentation)]
     if not layers:
         nested = knowledge_layers(model, (KnowledgeAugmentation,))
         where = f"but one inside another layer, {nested[0].name!r}" if nested else "and nothing to give vectors to"
