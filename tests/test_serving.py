@@ -168,6 +168,39 @@ def test_refresh_takes_the_ids_that_the_model_reads(store: VectorStore, tmp_path
         prestore(built, spare=-1)
 
 
+def test_a_saved_model_whose_store_has_grown_is_loaded_with_what_is_known_now(
+    store: VectorStore, tmp_path: Path
+) -> None:
+    built = model(store)
+    built.save(tmp_path / "model.keras")
+    before = predict(built, *EVERY_ID)
+    with VectorStore.writer(store.path, store.spec) as writer:  # as `kar-aug encode` does, after new answers
+        writer.append(["later", "i3"], ["k", "newer"], np.ones((2, 6)))
+    with pytest.raises(StoreError, match=r"load_model\(path, tables=\{'item': \.\.\.\}\) with what `refresh` takes"):
+        load_model(tmp_path / "model.keras")
+    now = VectorStore.open(store.path)
+    tables = {"item": now.align([None, *IDS, *(f"new{n}" for n in range(9)), "later"]), "raw": now}
+    loaded = load_model(tmp_path / "model.keras", tables=tables)
+    np.testing.assert_allclose(predict(loaded, *EVERY_ID), predict(refresh(built, tables), *EVERY_ID), atol=1e-6)
+    same, (item, raw) = np.ones(len(before), bool), EVERY_ID
+    same[
+        [place for place, (i, r) in enumerate(zip(item, raw, strict=True)) if i in (4, 30) or r in ("i3", "later")]
+    ] = 0
+    assert 0 < same.sum() < len(same)
+    np.testing.assert_allclose(predict(loaded, *EVERY_ID)[same], before[same], atol=1e-6)
+    asked = [1, 30], ["i0", "later"]
+    assert np.abs(predict(loaded, *asked)[1] - predict(built, *asked)[1]) > 1e-4, "it is known now"
+    loaded.save(tmp_path / "again.keras")
+    np.testing.assert_array_equal(predict(load_model(tmp_path / "again.keras"), *asked), predict(loaded, *asked))
+
+    with VectorStore.writer(tmp_path / "other", StoreSpec("another encoder", 6)) as writer:
+        writer.append(IDS, ["k"] * 20, np.ones((20, 6)))
+    with pytest.raises(StoreError, match="these are of version"):
+        load_model(tmp_path / "model.keras", tables={**tables, "raw": VectorStore.open(tmp_path / "other")})
+    with pytest.raises(ValueError, match="needs knowledge of 'raw'"):
+        load_model(tmp_path / "model.keras", tables={"item": tables["item"]})
+
+
 def test_an_export_takes_the_place_of_an_older_one_and_of_nothing_else(
     store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

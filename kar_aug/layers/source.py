@@ -364,7 +364,8 @@ def _opened(name: str, identity: Identity) -> VectorStore:
     if store.fingerprint != identity.fingerprint:
         raise StoreError(
             f"The model knows {name} from store {identity.store} with fingerprint {identity.fingerprint}, "
-            f"but {store.path} now has {store.fingerprint}. Give load_model the unchanged store, or augment anew.",
+            f"but {store.path} now has {store.fingerprint}. Give load_model the unchanged store; or, to go on with "
+            f"what is known now, load_model(path, tables={{{name!r}: ...}}) with what `refresh` takes.",
             path=store.path,
             source=name,
             left=identity.fingerprint,

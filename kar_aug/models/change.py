@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kar_aug.layers import (
     PrestoredAugmentation,
     store_locations,
 )
+from kar_aug.layers.source import vectors_left_out
 from kar_aug.models.find import check_model, knowledge_layers, replaced
 from kar_aug.models.versions import check_versions
 
@@ -89,25 +91,31 @@ def load_model(
     path: Path | str,
     *,
     stores: Mapping[str, Path | str | VectorStore] | None = None,
+    tables: Mapping[str, Any] | None = None,
     custom_objects: Mapping[str, Any] | None = None,
     safe_mode: bool = True,
 ) -> Any:
     """Load a saved model that holds kar-aug's or DeepCTR's layers.
 
+    A model knows its stores by their content: once one of them has grown, it is loaded with `tables`.
+
     Args:
         path: a .keras or .h5 file.
         stores: source name -> folder, or the `VectorStore` there, for stores that are elsewhere now than when the
             model was made; see `kar_aug.layers.store_locations`. When the model is saved again, that is where they are.
+        tables: for every source the knowledge of now, in place of that of the training, as `refresh` takes it: a store
+            that has grown since, whose former state is gone. The model comes uncompiled.
         custom_objects: layers of your own by name, where they are not registered with Keras.
         safe_mode: False loads code that is in the file, too (`Lambda` layers, which DeepCTR's MMOE and PLE have): for
             files that you made yourself.
 
     Raises:
-        StoreError: A store is missing, or is not the one the model was trained with.
-        ValueError: `stores` names what is no source of the model.
+        StoreError: A store is missing, or is not the one the model was trained with; or `tables` are of another
+            version than it learnt to read.
+        ValueError: `stores` names what is no source of the model; or `tables` lacks one, see `refresh`.
     """
     folders: dict[str, Any] = {name: getattr(store, "path", store) for name, store in (stores or {}).items()}
-    with store_locations(folders) as sources:
+    with store_locations(folders) as sources, vectors_left_out() if tables is not None else nullcontext():
         objects = {**_deepctr_layers(), **(custom_objects or {})}
         model = keras.models.load_model(str(path), custom_objects=objects, safe_mode=safe_mode)
     wrong = [name for name in stores or {} if name not in sources]
@@ -116,7 +124,7 @@ def load_model(
             f"`stores` names {wrong[0]!r}, which is no knowledge source of {path}. Its sources are: "
             f"{', '.join(sorted(sources)) or 'none'}"
         )
-    return model
+    return model if tables is None else refresh(model, tables)
 
 
 def _deepctr_layers() -> dict[str, Any]:

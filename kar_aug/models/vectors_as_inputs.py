@@ -127,7 +127,11 @@ def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], s
     layers = [layer for layer in model.layers if isinstance(layer, KnowledgeAugmentation)]
     if not layers:
         nested = knowledge_layers(model, (KnowledgeAugmentation,))
-        where = f"but one inside another layer, {nested[0].name!r}" if nested else "and nothing to give vectors to"
+        where = (
+            f"but one in a model inside it, {nested[0].name!r}: take that one apart"
+            if nested
+            else "and nothing to give vectors to"
+        )
         raise ValueError(f"Model {model.name!r} has no KnowledgeAugmentation in its own graph, {where}.")
     used = tensors_behind(model.outputs)
     changes: dict[int, Callable[[Any], Any]] = {}
