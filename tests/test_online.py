@@ -122,6 +122,7 @@ def test_vectors_of_another_version_take_the_place_of_all(where: str, tmp_path: 
     publish(store(tmp_path / "s", {1: "one", 2: "two"}), where)
     other = store(tmp_path / "t", {2: "two", 3: "three"}, StoreSpec("another encoder", 4))
     assert (check(other, where).other_version, check(other, where).gone, check(other, where).missing) == (1, 1, 1)
+    assert "Export once more, unless these are the vectors of another --what" in str(check(other, where))
     assert publish(other, where).written == 2
     assert check(other, where).sound
 

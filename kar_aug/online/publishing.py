@@ -106,7 +106,9 @@ class Checked:
         if self.sound:
             return text
         # Which of them are to be written is told by their keys, not by what somebody has made of the numbers.
-        return f"{text}. Export once more{', with --all (whole=True)' if self.different or self.repeated else ''}."
+        whole = ", with --all (whole=True)" if self.different or self.repeated else ""
+        other = ", unless these are the vectors of another --what, --arm or --seed" if self.other_version else ""
+        return f"{text}. Export once more{whole}{other}."
 
 
 def open_place(where: str, id_column: str, kind: str | None = None) -> Place:
