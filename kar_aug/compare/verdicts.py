@@ -187,11 +187,12 @@ def _weak_backbones(comparison: Comparison) -> Iterator[str]:
         if weakness := comparison.weakness(Arm(backbone)):
             metric = comparison.objective.metric
             plain = comparison.estimate(Arm(backbone)).mean
+            strong = [*_strong_arms(comparison, backbone)]
             yield (
                 f"{backbone} ({metric} {plain:.4f}) does not beat {weakness}: to be better than it tells nothing. See "
-                f"what it reads with kar-aug inspect --data{_remedy(comparison)}"
+                f"what it reads with kar-aug inspect --data{'.' if strong else _remedy(comparison)}"
             )
-            yield from _strong_arms(comparison, backbone)
+            yield from strong
 
 
 def _remedy(comparison: Comparison) -> str:
