@@ -220,26 +220,19 @@ def _asked(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]
         steps.append(("", f"estimated by {done.rendered:,} of the prompts; kar-aug generate --dry-run counts all"))
     if asking.without_events:
         steps.append(("", f"not about {asking.without_events:,} items without any event ([prompts] whole_catalogue)"))
-    yield from _unread(workspace)
-    with workspace.paths.open_cache(reading=True) as cache:
-        texts = {entity: cache.count_linked(workspace.paths.knowledge(entity)) for entity in ENTITIES}
-    if any(texts.values()) and not all(texts.values()):
-        (there,) = [entity for entity, count in texts.items() if count]
-        yield Trap(
-            WARNING,
-            f"there is knowledge of {there}s alone so far: generate asks about the others, too; without, compare takes "
-            f'"{there}" in place of "both"',
-        )
+    yield from _one_sided(workspace)
     needs_key = model.base_url != LOCAL and not model.api_key_file and not os.environ.get(model.api_key_env)
     if needs_key and done.questions:
         yield Trap(WARNING, f"generate needs a key for {model.model}: set {model.api_key_env}")
     yield from _without(("openai",) if done.questions else (), "generate", "offline")
 
 
-def _unread(workspace: Workspace) -> Iterator[Trap]:
-    """Knowledge that is paid for and that no model of the comparison reads."""
+def _one_sided(workspace: Workspace) -> Iterator[Trap]:
+    """Knowledge of users, or items, that is paid for and that no model reads, or that is read and not there."""
     from kar_aug.compare.arms import arms
 
+    with workspace.paths.open_cache(reading=True) as cache:
+        there = [entity for entity in ENTITIES if cache.count_linked(workspace.paths.knowledge(entity))]
     read = {entity for arm in arms(workspace.config.compare) for entity in arm.entities}
     for entity, other in zip(ENTITIES, reversed(ENTITIES), strict=True):
         if read == {other} and workspace.asking.count(entity):
@@ -247,6 +240,12 @@ def _unread(workspace: Workspace) -> Iterator[Trap]:
                 WARNING,
                 f"[compare] knowledge: no model reads what is said of {entity}s, and generate asks about them, too: "
                 f"kar-aug generate --only {other} does not",
+            )
+        elif {entity, other} == read and there == [entity]:
+            yield Trap(
+                WARNING,
+                f"there is knowledge of {entity}s alone so far: generate asks about the others, too; without, compare "
+                f'takes "{entity}" in place of "both"',
             )
 
 
