@@ -146,8 +146,8 @@ def _delong(comparison: Comparison, arm: Arm, against: Arm) -> float:
 
 
 def headlines(comparison: Comparison) -> list[str]:
-    """First the doubts; then the result, a sentence a rival: the plain backbone, then each control and other store."""
-    return [*doubts(comparison), *_results(comparison)]
+    """First the doubts, then the conclusions."""
+    return [*doubts(comparison), *conclusions(comparison)]
 
 
 def doubts(comparison: Comparison) -> list[str]:
@@ -215,7 +215,8 @@ def _strong_arms(comparison: Comparison, backbone: str) -> Iterator[str]:
             )
 
 
-def _results(comparison: Comparison) -> list[str]:
+def conclusions(comparison: Comparison) -> list[str]:
+    """Which gain is shown, a sentence a rival: the plain backbone, then each control and other store."""
     asked = leading(comparison)
     if not asked:
         return ["No arm has knowledge."]
