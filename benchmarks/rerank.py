@@ -137,7 +137,7 @@ def settings(options: argparse.Namespace, base: str) -> dict[str, Any]:
             "batch_size": 256,
             "learning_rate": options.rate,
             "embedding_dim": options.width,
-            "patience": 1,
+            "patience": options.patience,
         },
     }
 
@@ -240,7 +240,10 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--events", type=int, default=20, help="of the past, that the fair base and similarity read")
     parser.add_argument("--loss", default="softmax")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument(
+        "--patience", type=int, default=2, help="epochs without a better validation that end a training"
+    )
     parser.add_argument("--rate", type=float, default=0.004)
     parser.add_argument("--width", type=int, default=16, help="of embeddings")
     options = parser.parse_args(given)

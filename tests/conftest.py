@@ -9,7 +9,9 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import random
 import re
+import sys
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -102,6 +104,15 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key or address of the developer's reaches a test."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KAR_CONFIG"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_drawn() -> None:
+    """A test draws the same numbers in each run, whatever ran before it: that a model learns is no matter of luck."""
+    random.seed(0)
+    for name in ("tf_keras", "keras"):
+        if name in sys.modules:
+            sys.modules[name].utils.set_random_seed(0)
 
 
 @pytest.fixture
