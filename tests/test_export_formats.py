@@ -197,6 +197,15 @@ def test_what_a_format_cannot_have_is_said(tmp_path: Path) -> None:
         export(keras.Model(ids, layers.Dense(1)(known["id"])), tmp_path / "out", format="pmml")
 
 
+def test_what_tflite_lacks_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ids = keras.Input((1,), name="id", dtype="string")
+    known = KnowledgeAugmentation({"id": np.ones((9, 4), "float32")})({"id": layers.Hashing(9)(ids)})
+    capfd.readouterr()
+    with pytest.raises(StoreError, match="TFLite has no operations StringToHashBucketFast, which the model has"):
+        export(keras.Model(ids, layers.Dense(1)(known["id"])), tmp_path / "out", format="tflite")
+    assert "StringToHashBucketFast" not in capfd.readouterr().err, "nothing of the converter's own"
+
+
 def test_texts_of_codes_that_nobody_has_any_more_are_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("tf2onnx")
     model, _ = codes(tmp_path)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kar_aug._helpers.keras import tf
+from kar_aug._helpers.quiet import quiet_stderr
 from kar_aug.errors import MissingDependencyError, StoreError
 from kar_aug.layers._ops.portable import HASHES, portable
 from kar_aug.layers.lookup import keys_of
@@ -205,7 +206,7 @@ def write_tflite(saved_model: Path, folder: Path) -> Path:
     """
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), quiet_stderr():  # it writes the graph there, from C++ too
             content = converter.convert()
     except Exception as error:  # of many kinds
         missing = sorted(set(re.findall(r"'tf\.(\w+)'", str(error))))
