@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.compute as pc
 from pandas.util import hash_pandas_object
 
 from kar_aug.data.cells import SEPARATOR, values_of
@@ -21,7 +22,7 @@ from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import RATING, SINCE, Inputs
 from kar_aug.data.labels import where
 from kar_aug.data.lists import IMPRESSION, PLACE, POSITION, SCORE, check_said_once, places_in_lists
-from kar_aug.data.room import MEMORY, Room, series
+from kar_aug.data.room import MEMORY, Room, is_arrow_text, series
 from kar_aug.data.samples import ENTITIES, PAST_VALUE, SINCE_SIZE, Array, Column, Samples
 from kar_aug.data.sequences import Events, Positions, events_before
 from kar_aug.data.split import in_training, is_sample, part_codes
@@ -446,10 +447,23 @@ class _Values:
             return there, held.astype("int64").reset_index(drop=True)
         if self._kind == "text":
             return there, held.astype(str).astype(object).reset_index(drop=True)
+        if is_arrow_text(held):
+            return self._of_text(there, held)
         lists = [values_of(cell) for cell in held.tolist()]
         lists = lists if self._first is None else [values[: self._first] for values in lists]
         owner = np.repeat(there, np.fromiter(map(len, lists), np.int64, len(lists)))
         return owner, pd.Series([value for values in lists for value in values], dtype=object)
+
+    def _of_text(self, there: Positions, held: pd.Series) -> tuple[Positions, pd.Series]:
+        text: Any = held.array.__arrow_array__()
+        lists = pc.split_pattern(text.combine_chunks(), SEPARATOR)
+        owner = np.repeat(there, pc.list_value_length(lists).to_numpy())
+        coded = pc.list_flatten(lists).dictionary_encode()  # an object a different value, not one a value
+        values = pd.Series(coded.dictionary.to_numpy(zero_copy_only=False)[coded.indices.to_numpy()], dtype=object)
+        if self._first is None:
+            return owner, values
+        kept = _place_within(owner) < self._first
+        return owner[kept], values[kept].reset_index(drop=True)
 
 
 def exploded(cells: pd.Series) -> pd.Series:

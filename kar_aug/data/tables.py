@@ -147,6 +147,7 @@ def load_tables(
             ids=[called[name].get(key, key) for key in KEYS[name]],
             id_type=id_type,
             written=TextFormat(separator, encoding, thousands),
+            as_lists=[each for each in (shown, clicked) if each is not None],
             room=room,
         )
         for name, path in paths.items()
