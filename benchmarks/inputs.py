@@ -2,7 +2,8 @@
 
     python benchmarks/inputs.py -c benchmarks/ml-1m.toml [--variants full,kar] [--backbones DeepFM,DIN] [--seeds 3]
 
-Every variant is the kar.toml with other [data], and reads 50 events if it says no other number; nothing is augmented. Stopped and started again, it goes on.
+Every variant is the kar.toml with other [data], and reads 50 events if it says no other number; nothing is augmented.
+Stopped and started again, it goes on.
 """
 
 from __future__ import annotations
