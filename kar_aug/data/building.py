@@ -17,17 +17,29 @@ import pyarrow.compute as pc
 from pandas.util import hash_pandas_object
 
 from kar_aug.data.cells import SEPARATOR, values_of
-from kar_aug.data.encodings import MISSING, SCALES, Buckets, Categories, Encoding, Scale, missing_of, numbers_of
+from kar_aug.data.encodings import (
+    MISSING,
+    SCALES,
+    Buckets,
+    Categories,
+    Encoding,
+    Scale,
+    missing_of,
+    numbers_of,
+    of_thousands,
+)
 from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import RATING, SINCE, Inputs
 from kar_aug.data.labels import where
 from kar_aug.data.lists import IMPRESSION, PLACE, POSITION, SCORE, check_said_once, places_in_lists
+from kar_aug.data.place import Place, first
 from kar_aug.data.room import MEMORY, Room, is_arrow_text, series
 from kar_aug.data.samples import ENTITIES, PAST_VALUE, SINCE_SIZE, Array, Column, Samples
 from kar_aug.data.sequences import Events, Positions, events_before
 from kar_aug.data.split import in_training, is_sample, part_codes
 from kar_aug.data.tables import Tables
 from kar_aug.data.times import seconds
+from kar_aug.data.types import numbers_of_text
 from kar_aug.errors import DataError
 
 DERIVED = ("hour", "weekday")
@@ -213,6 +225,7 @@ class _Builder:
         how = self.inputs.numeric[name]
         if how not in SCALES:
             raise DataError(f"numeric: {name!r} is to be {how!r}, which is unknown. Known: {', '.join(SCALES)}")
+        self._check_numbers(name, entity)
         if how == "buckets":
             buckets = Buckets.fit(cells, shown, room=self.room)
             self._keep(name, self._encoded(cells, buckets), buckets, entity, MISSING)
@@ -226,6 +239,19 @@ class _Builder:
             gone = self.room.filled(len(cells), np.float32, lambda block: missing_of(cells.iloc[block]))
             self.columns[f"{name}_missing"] = self._column(gone, entity, 1.0)
             self.features.append(Feature(f"{name}_missing"))
+
+    def _check_numbers(self, name: str, entity: str) -> None:
+        """Raise DataError, which names the row in the table as it was read, where a text is no number."""
+        table = self._table(entity) if entity else self.tables.interactions
+        if name not in table or not isinstance(table[name].dtype, pd.StringDtype):
+            return
+        wrong = self.room.made(table[name].dropna(), numbers_of_text).isna()
+        if wrong.any():
+            said = first(table[name], wrong)
+            raise Place(f"{entity}s" if entity else "interactions", name).error(
+                f"must hold numbers, as [data] numeric says. {said} {int(wrong.sum()):,} cells hold none: leave a cell "
+                f"empty where it is not known.{of_thousands(said)}"
+            )
 
     def _encoded(self, cells: pd.Series, encoding: Buckets | Scale) -> Array:
         kind = np.int32 if isinstance(encoding, Buckets) else np.float32
