@@ -54,6 +54,26 @@ def test_a_run_without_traps_says_what_it_will_do_and_cost(tmp_path: Path, monke
     assert more["train"].endswith("for a first look: kar-aug compare --backbone DIN --seeds 2")
 
 
+def test_of_lists_it_says_how_many_there_are_and_whether_anything_orders_them(tmp_path: Path) -> None:
+    lists = {"impression_id": np.arange(600) // 6, "user_id": np.arange(600) // 6 % 40, "position": np.arange(600) % 6}
+    lists |= {"timestamp": np.arange(600) // 6 * DAY / 2 + 10**9}
+    settings = {"data": {"lists": "impressions", "protocol": "temporal"}, "compare": {"task": "rerank"}}
+    done = outlook(tmp_path, log(**lists), items(), **settings)
+    assert dict(done.steps)["lists"] == "40 of train, 10 of validation, 10 of test"
+    assert not done.faults and not any("is chance" in trap.text for trap in done.traps)
+    drawn = outlook(tmp_path, log(**lists).drop(columns="position"), items(), **settings)
+    assert any("neither position nor initial_score" in trap.text for trap in drawn.traps)
+
+
+@pytest.mark.parametrize(("known", "unread"), [(["item"], "users"), (["user"], "items"), (["item", "user"], None)])
+def test_knowledge_that_no_model_reads_is_not_to_be_paid_for(
+    tmp_path: Path, known: list[str], unread: str | None
+) -> None:
+    done = outlook(tmp_path, log(), items(), compare={"knowledge": known})
+    said = [trap.text for trap in done.traps if "no model reads" in trap.text]
+    assert len(said) == (unread is not None) and all(f"said of {unread}, " in each for each in said)
+
+
 def test_what_many_prompts_cost_is_estimated_by_some_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "any")
     lengths = np.random.default_rng(0).integers(0, 9, 6000)

@@ -350,6 +350,9 @@ def test_over_a_backbone_that_beats_nothing_no_gain_is_called_one(own_tables: Pa
     said = headlines(telling)
     assert said[1].startswith(f"DeepFM + knowledge (AUC {found.estimate(BOTH).mean:.4f}) beats guessing and all that")
     assert said[2].startswith("Knowledge beats metadata text: shown on ") and not any("plain" in each for each in said)
+    alone = replace(found, runs={**found.runs, BASE: guessed[BASE]}, rivals=lost.rivals)
+    assert doubts(alone)[0].endswith("inspect --data.")
+    assert doubts(alone)[1].startswith("DeepFM + knowledge (AUC ")
     knowing = replace(found, rivals=[Rival("gradient boosting", 0.99, 0.1, 0.99)])
     assert headlines(knowing)[0].startswith("AUC 0.9900 of gradient boosting: nearly every answer is known")
     assert [rival.name for rival in found.rivals] == ["popularity of the item", "gradient boosting"]

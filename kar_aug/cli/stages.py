@@ -201,14 +201,13 @@ def print_results(done: Compared, title: str) -> None:
     """Print the table and what it says; what makes it say nothing comes first."""
     from kar_aug.report import legend, rows, terminal_columns
 
-    doubts = done.doubts
-    for sentence in doubts:
+    for sentence in done.doubts:
         print_output(sentence)
     columns = terminal_columns(done.comparison)
     table(title, columns, rows(done.comparison, columns))
     within = f" GAUC: within {done.comparison.grouped_by}s." if "GAUC" in columns else ""
     print_output(f"  {legend(done.comparison)}{within}")
-    for sentence in [*done.headlines[len(doubts) :], *(verdict.text for verdict in done.verdicts), *done.price]:
+    for sentence in [*done.conclusions, *(verdict.text for verdict in done.verdicts), *done.price]:
         print_output(f"  {sentence}")
 
 

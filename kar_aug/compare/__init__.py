@@ -26,7 +26,7 @@ from kar_aug.compare.decomposition import Ladder, decomposition
 from kar_aug.compare.exporting import export_model, trained_model
 from kar_aug.compare.slices import Slice, by_slice
 from kar_aug.compare.tasks import Event
-from kar_aug.compare.verdicts import Verdict, doubts, headlines, leading, verdicts
+from kar_aug.compare.verdicts import Verdict, conclusions, doubts, headlines, leading, verdicts
 
 __all__ = [
     "Arm",
@@ -41,6 +41,7 @@ __all__ = [
     "arms",
     "by_slice",
     "compare",
+    "conclusions",
     "decomposition",
     "doubts",
     "export_model",

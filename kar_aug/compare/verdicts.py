@@ -146,8 +146,8 @@ def _delong(comparison: Comparison, arm: Arm, against: Arm) -> float:
 
 
 def headlines(comparison: Comparison) -> list[str]:
-    """First the doubts; then the result, a sentence a rival: the plain backbone, then each control and other store."""
-    return [*doubts(comparison), *_results(comparison)]
+    """First the doubts, then the conclusions."""
+    return [*doubts(comparison), *conclusions(comparison)]
 
 
 def doubts(comparison: Comparison) -> list[str]:
@@ -187,11 +187,12 @@ def _weak_backbones(comparison: Comparison) -> Iterator[str]:
         if weakness := comparison.weakness(Arm(backbone)):
             metric = comparison.objective.metric
             plain = comparison.estimate(Arm(backbone)).mean
+            strong = [*_strong_arms(comparison, backbone)]
             yield (
                 f"{backbone} ({metric} {plain:.4f}) does not beat {weakness}: to be better than it tells nothing. See "
-                f"what it reads with kar-aug inspect --data{_remedy(comparison)}"
+                f"what it reads with kar-aug inspect --data{'.' if strong else _remedy(comparison)}"
             )
-            yield from _strong_arms(comparison, backbone)
+            yield from strong
 
 
 def _remedy(comparison: Comparison) -> str:
@@ -214,7 +215,8 @@ def _strong_arms(comparison: Comparison, backbone: str) -> Iterator[str]:
             )
 
 
-def _results(comparison: Comparison) -> list[str]:
+def conclusions(comparison: Comparison) -> list[str]:
+    """Which gain is shown, a sentence a rival: the plain backbone, then each control and other store."""
     asked = leading(comparison)
     if not asked:
         return ["No arm has knowledge."]

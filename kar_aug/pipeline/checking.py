@@ -14,6 +14,7 @@ import pandas as pd
 
 from kar_aug.config import LOCAL, encoder_name
 from kar_aug.data.contradictions import contradictory
+from kar_aug.data.lists import POSITION, SCORE, Lists
 from kar_aug.data.outcomes import FORETOLD, foretold
 from kar_aug.data.split import PARTS, distinct, is_sample
 from kar_aug.data.tables import Tables
@@ -78,6 +79,7 @@ def check(workspace: Workspace) -> Outlook:
     traps: list[Trap] = []
     found = _tried(workspace, _data, steps, traps)
     if found:
+        _tried(workspace, _listed, steps, traps)
         _tried(workspace, _asked, steps, traps)
     _tried(workspace, _encoded, steps, traps)
     _tried(workspace, _coded, steps, traps)
@@ -122,6 +124,21 @@ def _data(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]:
     steps.append(("read", f"{', '.join(features)}; of earlier events: {', '.join(_told(workspace))}"))
     for warning in view.warnings:
         yield Trap(WARNING, warning)
+
+
+def _listed(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]:
+    """The lists that models order, where samples stand in lists."""
+    settings = workspace.config.data
+    if settings.lists is None:
+        return
+    told = Lists(workspace.samples, settings.list_length).told()
+    steps.append(("lists", "; ".join([*told, *(["synthetic"] if settings.lists == "kar" else [])])))
+    if not {POSITION, SCORE} & set(workspace.data.split):
+        yield Trap(
+            WARNING,
+            f"the log says neither {POSITION} nor {SCORE}: lists are put into an order that is drawn, and the initial "
+            "order, which models are set against, is chance. [data] columns names the column of either",
+        )
 
 
 def _told(workspace: Workspace) -> list[str]:
@@ -203,19 +220,33 @@ def _asked(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]
         steps.append(("", f"estimated by {done.rendered:,} of the prompts; kar-aug generate --dry-run counts all"))
     if asking.without_events:
         steps.append(("", f"not about {asking.without_events:,} items without any event ([prompts] whole_catalogue)"))
-    with workspace.paths.open_cache(reading=True) as cache:
-        texts = {entity: cache.count_linked(workspace.paths.knowledge(entity)) for entity in ENTITIES}
-    if any(texts.values()) and not all(texts.values()):
-        (there,) = [entity for entity, count in texts.items() if count]
-        yield Trap(
-            WARNING,
-            f"there is knowledge of {there}s alone so far: generate asks about the others, too; without, compare takes "
-            f'"{there}" in place of "both"',
-        )
+    yield from _one_sided(workspace)
     needs_key = model.base_url != LOCAL and not model.api_key_file and not os.environ.get(model.api_key_env)
     if needs_key and done.questions:
         yield Trap(WARNING, f"generate needs a key for {model.model}: set {model.api_key_env}")
     yield from _without(("openai",) if done.questions else (), "generate", "offline")
+
+
+def _one_sided(workspace: Workspace) -> Iterator[Trap]:
+    """Knowledge of users, or items, that is paid for and that no model reads, or that is read and not there."""
+    from kar_aug.compare.arms import arms
+
+    with workspace.paths.open_cache(reading=True) as cache:
+        there = [entity for entity in ENTITIES if cache.count_linked(workspace.paths.knowledge(entity))]
+    read = {entity for arm in arms(workspace.config.compare) for entity in arm.entities}
+    for entity, other in zip(ENTITIES, reversed(ENTITIES), strict=True):
+        if read == {other} and workspace.asking.count(entity):
+            yield Trap(
+                WARNING,
+                f"[compare] knowledge: no model reads what is said of {entity}s, and generate asks about them, too: "
+                f"kar-aug generate --only {other} does not",
+            )
+        elif {entity, other} == read and there == [entity]:
+            yield Trap(
+                WARNING,
+                f"there is knowledge of {entity}s alone so far: generate asks about the others, too; without, compare "
+                f'takes "{entity}" in place of "both"',
+            )
 
 
 class _Estimate:
@@ -340,7 +371,8 @@ def _trained(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Tra
     count = len(found) * settings.seeds
     trainings = f"{count:,} trainings{tuned}, of {settings.epochs} epochs at most"
     first = f"; for a first look: kar-aug compare --backbone {settings.backbones[0]} --seeds 2" if count > _MANY else ""
-    steps.append(("train", f"{len(found)} models with {settings.seeds} seeds: {trainings} ({names}){first}"))
+    seeds = f"{settings.seeds} seed{'s' if settings.seeds > 1 else ''}"
+    steps.append(("train", f"{len(found)} models with {seeds}: {trainings} ({names}){first}"))
     yield from _without(("tensorflow", "deepctr"), "compare", "online")
 
 

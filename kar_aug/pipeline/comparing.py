@@ -110,8 +110,15 @@ class Compared:
         return doubts(self.comparison)
 
     @property
+    def conclusions(self) -> list[str]:
+        """Which gain is real, in a sentence a rival."""
+        from kar_aug.compare import conclusions
+
+        return conclusions(self.comparison)
+
+    @property
     def headlines(self) -> list[str]:
-        """The doubts; then which gain is real, in a sentence a rival."""
+        """The doubts, then the conclusions."""
         from kar_aug.compare import headlines
 
         return headlines(self.comparison)

@@ -14,7 +14,7 @@ from kar_aug.compare.verdicts import p_value
 
 Rows = list[tuple[str, ...]]
 LEGEND = (
-    "AUC: mean over {seeds} seeds (sd: standard deviation of one seed). "
+    "AUC: mean over {seeds} (sd: standard deviation of one seed). "
     "±: half the 95% interval of a mean gain over the seeds."
 )
 _COSTS = ("parameters", "seconds", "µs a row")
@@ -44,7 +44,8 @@ def named_after(comparison: Comparison, columns: Sequence[str]) -> tuple[str, ..
 
 def legend(comparison: Comparison) -> str:
     """`LEGEND`, likewise."""
-    return LEGEND.replace("AUC", comparison.objective.metric, 1).format(seeds=comparison.seeds)
+    seeds = f"{comparison.seeds} seed{'s' if comparison.seeds > 1 else ''}"
+    return LEGEND.replace("AUC", comparison.objective.metric, 1).format(seeds=seeds)
 
 
 def rows(comparison: Comparison, columns: Sequence[str] | None = None) -> Rows:

@@ -172,7 +172,11 @@ class _Guesser:
             if each.name[0] == "columns":
                 found["interactions"][each.name[1]], why[each.name[1]] = each.value, each.why
         if self.group is not None:
-            why["impression_id"] = f"{self.events.columns[self.group].distinct:,} values, each of one user: for GAUC"
+            count = self.events.columns[self.group].distinct
+            why["impression_id"] = (
+                f'{count:,} values, each of one user: for GAUC, and for models that order lists: lists = "impressions" '
+                'above, position = "..." here, and [compare] task = "rerank"'
+            )
             found["interactions"]["impression_id"] = self.group
         if (title := self._title()) is not None:
             found["items"]["title"], why["title"] = title, "what scenarios call it"
