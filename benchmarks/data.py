@@ -1,10 +1,11 @@
 """What a log costs, stage by stage, up to one epoch of training: rows a second, and memory.
 
-    python benchmarks/data.py [--rows 5000000] [--text] [--memory "1 GB"] [--stages prepare stream ...]
+    python benchmarks/data.py [--rows 5000000] [--text] [--tags] [--memory "1 GB"] [--stages prepare stream ...]
                               [--folder /tmp/log] [--output table.md]
 
 The log is synthetic and skewed: few users and items have most of the events. It is Parquet with integers, or with
---text CSV with ids and times as text, which take the most memory of all that is read. Each stage is a process of its
+--text CSV with ids and times as text, which take the most memory of all that is read; with --tags each event has up to
+eight tags, which models read of each earlier event. Each stage is a process of its
 own, whose memory is told beyond that of the imported libraries, at its peak: "own" is what nobody else can have, and
 what must fit into the machine; "with mapped" has the pages of mapped files too, which the system writes out or forgets
 when memory is short, and which all processes that read a prepared folder share. On a busy machine the seconds that the
@@ -32,6 +33,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
@@ -47,14 +49,16 @@ _MB = 1e6
 _SECONDS = 0.02  # between two looks at the memory
 
 
-def write_log(folder: Path, rows: int, text: bool, memory: str) -> None:
+def write_log(folder: Path, rows: int, text: bool, tags: bool, memory: str) -> None:
     """The tables, and a kar.toml beside them."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     quality, users = random.random(_ITEMS), max(100, rows // 100)
     name = "interactions.csv" if text else "interactions.parquet"
-    columns = ("user_id", "item_id", "rating", "timestamp")
-    schema = pa.schema([(each, pa.string() if text and each != "rating" else pa.int64()) for each in columns])
+    columns = ("user_id", "item_id", "rating", "timestamp", *(["tags"] if tags else []))
+    types = {"rating": pa.int64(), "tags": pa.string() if text else pa.list_(pa.string())}
+    usual = pa.string() if text else pa.int64()
+    schema = pa.schema([(each, types.get(each, usual)) for each in columns])
     with (csv.CSVWriter if text else pq.ParquetWriter)(folder / name, schema) as writer:
         for start in range(0, rows, _CHUNK):
             count = min(_CHUNK, rows - start)
@@ -66,6 +70,8 @@ def write_log(folder: Path, rows: int, text: bool, memory: str) -> None:
             if text:
                 times = np.datetime_as_string(timestamp.astype("datetime64[s]"))
                 values = (_named("u", user), _named("i", item), rating, times)
+            if tags:
+                values = (*values, _tags(random, count, text))
             writer.write_table(pa.table(dict(zip(columns, values, strict=True)), schema))
     genres = ["|".join(random.choice(_GENRES, 1 + i % 3, replace=False)) for i in range(_ITEMS)]
     ids = np.arange(_ITEMS)
@@ -75,8 +81,16 @@ def write_log(folder: Path, rows: int, text: bool, memory: str) -> None:
     items.to_parquet(folder / "items.parquet")
     (folder / "kar.toml").write_text(
         f'[data]\ninteractions = "{name}"\nitems = "items.parquet"\nitem_features = ["genres", "year"]\n'
-        f'memory = "{memory}"\n'
+        f'memory = "{memory}"\n' + ('event_features = ["rating", "genres", "year", "tags", "since"]\n' if tags else "")
     )
+
+
+def _tags(random: np.random.Generator, count: int, text: bool) -> pa.Array:
+    """Up to as many an event as `[data] event_values` reads, of a thousand."""
+    offsets = np.concatenate([[0], np.cumsum(random.integers(0, 9, count))]).astype(np.int32)
+    chosen = (1000 * random.random(offsets[-1]) ** 3).astype(np.int64)
+    lists = pa.ListArray.from_arrays(offsets, pa.array(_named("t", chosen)).cast(pa.string()))
+    return pc.binary_join(lists, "|") if text else lists
 
 
 def _named(letter: str, ids: Any) -> pd.Series:
@@ -205,6 +219,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5_000_000, help="of the log: 5000000, or 50000000")
     parser.add_argument("--users", type=int, help="whom prompts and dry-run ask about; all if not given")
     parser.add_argument("--text", action="store_true", help="CSV, with ids and times as text")
+    parser.add_argument("--tags", action="store_true", help="up to eight of each event, which models read")
     parser.add_argument("--memory", default="1 GB", help="[data] memory")
     parser.add_argument("--folder", type=Path, help="of the log; a temporary one if not given")
     parser.add_argument("--output", type=Path, help="a Markdown file to write the table into")
@@ -221,7 +236,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         if not (folder / "kar.toml").exists():
-            write_log(folder, options.rows, options.text, options.memory)
+            write_log(folder, options.rows, options.text, options.tags, options.memory)
         for stage in options.stages:
             found = _measured(stage, folder, options.users)
             rates = (found["rows"] / found["seconds"], found["rows"] / found["cpu"])
@@ -232,7 +247,9 @@ def main() -> None:
         size = sum(file.stat().st_size for file in (folder / ".kar" / "prepared").rglob("*") if file.is_file()) / _MB
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {date.today()}"
     command = f"python benchmarks/data.py --rows {options.rows} --memory '{options.memory}'"
-    command += f"{' --text' if options.text else ''} --stages {' '.join(options.stages)}"
+    command += (
+        f"{' --text' if options.text else ''}{' --tags' if options.tags else ''} --stages {' '.join(options.stages)}"
+    )
     lines += ["", f"On disk, prepared: {size:,.0f} MB. {machine}: `{command}`"]
     table = "\n".join(lines) + "\n"
     print(table)

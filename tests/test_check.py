@@ -12,7 +12,7 @@ from support.logs import shop
 
 from kar_aug.cache import StoreSpec, VectorStore
 from kar_aug.cli import main
-from kar_aug.errors import DataError
+from kar_aug.errors import ConfigError, DataError
 from kar_aug.pipeline.checking import Outlook
 from kar_aug.pipeline.project import Project
 from kar_aug.pipeline.starting import start
@@ -118,6 +118,29 @@ def test_what_is_sure_to_fail_is_said_before_it_costs(
     done = outlook(tmp_path, interactions, things, **sections)
     assert any(trap in each.text for each in done.faults), str(done)
     assert dict(done.steps)["train"], "all else is looked at, too"
+
+
+def test_books_are_not_asked_about_as_movies_unsaid(tmp_path: Path) -> None:
+    moments = [(user, k) for user in range(12) for k in range(12)]
+    reviews = pd.DataFrame(
+        {
+            "user_id": [f"u{user}" for user, _ in moments],
+            "parent_asin": [f"B{(user + k) % 9}" for user, k in moments],
+            "rating": [1.0 + 4 * (k % 2) for _, k in moments],
+            "timestamp": [(10**9 + k * DAY) * 1000 for _, k in moments],
+        }
+    )
+    books = pd.DataFrame({"parent_asin": [f"B{number}" for number in range(9)], "title": [None, *"abcdefgh"]})
+    for name, rows in (("reviews.jsonl", reviews), ("meta_Books.jsonl", books)):
+        rows.to_json(tmp_path / name, orient="records", lines=True)
+    read = {"dataset": "amazon-books", "path": str(tmp_path / "reviews.jsonl")}
+    settings = {"workdir": str(tmp_path / "work"), "data": read}
+    (said,) = [trap.text for trap in Project(settings).check().faults if "movies" in trap.text]
+    assert said.endswith('amazon-books is of books: [prompts] scenario = "books"')
+    project = Project({**settings, "prompts": {"scenario": "books"}})
+    assert not [trap for trap in project.check().faults if "movies" in trap.text]
+    with pytest.raises(ConfigError, match="Item 'B0' is not asked about: its title is empty"):
+        project.prompts("item").of("B0")
 
 
 def test_rows_that_say_the_opposite_of_each_other_are_told_and_one_is_left(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ from kar_aug.compare.statistics import Estimate
 from kar_aug.compare.training import predict
 from kar_aug.config import CompareConfig, Config
 from kar_aug.data.samples import Samples
-from kar_aug.errors import DataError, KarError, StoreError
+from kar_aug.errors import ConfigError, DataError, KarError, StoreError
 from kar_aug.pipeline.workspace import Workspace
 
 SMALL = {"backbones": ["DeepFM"], "seeds": 1, "epochs": 1, "jobs": 1, "embedding_dim": 4, "hidden_units": [8]}
@@ -202,6 +202,35 @@ def test_knowledge_of_the_events_reaches_every_backbone(workspace: Workspace, ba
         for known in (table, forgotten)
     ]
     assert predicted[0] != predicted[1], "the model never saw what is known of the clicked item"
+
+
+BY_LENGTH = """
+from kar_aug.backbones import on_keras
+
+@on_keras("2")
+def build(features, settings, augmentation, injection):
+    import tf_keras as keras
+    inputs = {f.name: keras.Input((f.length or 1,), name=f.name) for f in features}
+    read = keras.layers.Concatenate()(list(inputs.values()))
+    return keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(read))
+"""
+
+
+def test_a_model_whose_inputs_are_not_shaped_as_its_features_is_told_what_they_are(
+    own_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "by_length.py").write_text(BY_LENGTH)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    told = {"item_features": ["genres"], "event_features": ["genres"], "history_length": 5, "past_length": 0}
+    arm = Arm("by_length:build")
+    several, first = (opened(own_tables, tmp_path, {**told, "event_values": most}) for most in (2, 1))
+    with pytest.raises(
+        ConfigError, match=r"'hist_genres' of shape \(5,\) a row, .* is \(5, 2\): each of 5 events has"
+    ) as e:
+        build(arm, Experiment(several).samples(0), {}, several.config.compare.training, 0)
+    for way in ("`feature.shape` and not by `feature.length`", "kar_aug.backbones.embed", "event_values = 1"):
+        assert way in str(e.value)
+    assert build(arm, Experiment(first).samples(0), {}, first.config.compare.training, 0)[0].count_params() > 5
 
 
 def test_shuffled_knowledge_has_the_same_vectors_for_other_ids() -> None:

@@ -13,8 +13,11 @@ from support.exhaustive import same_on_keras_3, table
 
 from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, augment, load_model, prestore
 from kar_aug._helpers.keras import IS_KERAS_3, keras, tf
+from kar_aug.backbones import embed
+from kar_aug.backbones.protocol import Settings
 from kar_aug.cache import StoreSpec
 from kar_aug.codes import SemanticIds
+from kar_aug.data.features import Feature
 from kar_aug.layers import KnowledgeCodes, KnowledgeVectors
 from kar_aug.models.export import export
 from kar_aug.models.texts import texts_of
@@ -118,6 +121,26 @@ def similarities(folder: Path) -> tuple[Any, dict[str, Any]]:
     return model, {"item": np.asarray([[1], [3]], "int32"), "hist": np.asarray([[1, 2, 3, 4], [0, 0, 0, 0]], "int32")}
 
 
+def events_of_several_values(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """A candidate and its events, of which each has several tags, some fewer than there is room for."""
+    item, of_item = Feature("item_id", 9), Feature("tags", 7, 3)
+    hist = Feature("hist_item_id", 9, 4, "item_id", "hist"), Feature("hist_tags", 7, 4, "tags", "hist", values=3)
+    embedded = embed((item, of_item, *hist), Settings(embedding_dim=4))
+    vectors = np.random.default_rng(0).normal(size=(9, 6)).astype("float32")
+    known = KnowledgeAugmentation({"item": vectors})({"item": embedded.inputs["item_id"]})["item"]
+    read = layers.Concatenate()([*embedded.fields, layers.Flatten()(known)])
+    model = keras.Model(embedded.inputs, layers.Dense(1)(read))
+    random = np.random.default_rng(3)
+    there = np.asarray([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
+    several = random.integers(0, 7, (3, 4, 3)) * there[..., np.newaxis]
+    assert (several[there > 0] == 0).any(), "events of fewer values"
+    sent = {
+        "item_id": np.asarray([[2], [1], [8]]), "tags": np.asarray([[2, 6, 0], [0, 0, 0], [1, 2, 3]]),
+        "hist_item_id": random.integers(1, 9, (3, 4)) * there, "hist_tags": several,
+    }  # fmt: skip
+    return model, {name: values.astype("int32") for name, values in sent.items()}
+
+
 def in_onnx(folder: Path, sent: dict[str, Any]) -> dict[str, Any]:
     runtime = pytest.importorskip("onnxruntime")
     session = runtime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
@@ -139,7 +162,12 @@ RUNTIMES = {"savedmodel": in_tensorflow, "onnx": in_onnx, "tflite": in_tflite}
 
 @pytest.mark.parametrize(
     "made",
-    table([places, integers, texts, histories, codes, similarities], places, codes),
+    table(
+        [places, integers, texts, histories, codes, similarities, events_of_several_values],
+        places,
+        codes,
+        events_of_several_values,
+    ),
     ids=lambda made: made.__name__,
 )
 def test_every_format_says_what_keras_says(made: Any, tmp_path: Path) -> None:
@@ -180,6 +208,15 @@ def test_what_a_format_cannot_have_is_said(tmp_path: Path) -> None:
         )
     with pytest.raises(ValueError, match="must be one of savedmodel, onnx, tflite"):
         export(model, tmp_path / "out", format="pmml")
+
+
+def test_what_tflite_lacks_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ids = keras.Input((1,), name="id", dtype="string")
+    known = KnowledgeAugmentation({"id": np.ones((9, 4), "float32")})({"id": layers.Hashing(9)(ids)})
+    capfd.readouterr()
+    with pytest.raises(StoreError, match="TFLite has no operations StringToHashBucketFast, which the model has"):
+        export(keras.Model(ids, layers.Dense(1)(known["id"])), tmp_path / "out", format="tflite")
+    assert "StringToHashBucketFast" not in capfd.readouterr().err, "nothing of the converter's own"
 
 
 def test_texts_of_codes_that_nobody_has_any_more_are_asked_for(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ SOME = replace(
     item_features=("genres",),
     context=("hour", "device", "tags"),
     numeric={"price": "standard", "discount": "log", "share": "minmax", "position": "buckets"},
-    event_features=("rating", "genres", "since"),
+    event_features=("rating", "genres", "tags", "since"),  # genres of items, tags of interactions: several an event
     sequences={},
 )
 BACKBONES = ("DeepFM", "plain_keras:build")

@@ -125,6 +125,17 @@ def test_values_that_the_interactions_have_of_each_event_are_read_of_each() -> N
         assert everything(built)["hist_tags"][place].tolist() == expected
 
 
+@pytest.mark.parametrize(("cell", "said"), [("n/a", "leave a cell empty"), ("1,234.5", "thousands")])
+def test_a_text_among_numbers_is_named_with_its_row(cell: str, said: str) -> None:
+    given = tables(ROWS)
+    prices = pd.Series(["1.5", None, "2"] * len(ROWS)).iloc[: len(ROWS)]
+    prices.iloc[-1] = cell
+    priced = Tables(given.interactions.assign(price=prices.astype("str")), given.items, given.users)
+    row = rf"interactions: 'price' must hold numbers.*Row {len(ROWS) - 1} holds '{cell}'\. 1 cells hold none.*{said}"
+    with pytest.raises(DataError, match=row):
+        samples(priced, numeric={"price": "log"})
+
+
 def test_a_missing_cell_and_an_entity_without_a_row_are_zero() -> None:
     for users in (USERS[:1], USERS):  # a has no row; a's cell is empty; b is F
         inputs = everything(samples(tables(ROWS, users=users), user_features=("gender",)))

@@ -330,6 +330,19 @@ def test_what_a_click_could_be_stands_where_nothing_says_it(tmp_path: Path) -> N
     assert "\"gemocht == 'ja'\"" in (tmp_path / "kar.toml").read_text(encoding="utf-8")
 
 
+def test_what_may_have_come_of_an_event_is_no_context_of_it(tmp_path: Path) -> None:
+    accepted = pd.Series([True, False, None, False] * 100)
+    data = guessed(tmp_path, plays().assign(signed=accepted))
+    assert data.columns["label"] == "signed" and data.negatives == 0 and "signed" not in data.context
+    assert "25.0% say neither" in " ".join((tmp_path / "kar.toml").read_text(encoding="utf-8").split())
+    data = guessed(tmp_path, plays().assign(sold_out=accepted, device=["phone", "desk"] * 200))
+    assert data.negatives == 4 and data.context == ("hour", "weekday", "device"), "a device is known before"
+    assert data.event_features[-2:] == ("sold_out", "since")
+    assert 'over columns ("sold_out")' in " ".join((tmp_path / "kar.toml").read_text(encoding="utf-8").split()).replace(
+        "# ", ""
+    )
+
+
 def test_that_no_scenario_speaks_of_the_items_is_said(tmp_path: Path) -> None:
     plays().rename(columns={"track_id": "item_id"}).to_csv(tmp_path / "log.csv", index=False)
     pd.DataFrame({"item_id": range(50), "title": [f"Talk {i}" for i in range(50)]}).to_csv(tmp_path / "items.csv")

@@ -208,12 +208,13 @@ def test_a_damaged_folder_and_one_of_another_version_say_so(tmp_path: Path) -> N
 # Larger than memory
 
 
-def events_of(rows: int, folder: Path) -> Path:
+def events_of(rows: int, folder: Path, **columns: Any) -> Path:
     """A log of so many rows, in no order, as a file."""
     random, path = np.random.default_rng(0), folder / f"{rows}.parquet"
     user, item, rating = random.integers(0, 200, rows), random.integers(0, 100, rows), random.integers(1, 6, rows)
     timestamp = random.integers(1_500_000_000, 1_700_000_000, rows)
-    pd.DataFrame({"user_id": user, "item_id": item, "rating": rating, "timestamp": timestamp}).to_parquet(path)
+    usual = {"user_id": user, "item_id": item, "rating": rating, "timestamp": timestamp}
+    pd.DataFrame({**usual, **columns}).to_parquet(path)
     return path
 
 
@@ -247,24 +248,26 @@ def test_a_log_that_is_not_held_in_memory_makes_the_same_samples(
 
 WRITTEN = """
 [data]
-interactions = "events.csv"
-items = "items.csv"
+interactions = "events.{written}"
+items = "items.{written}"
 label = "event == 'buy'"
 weight = "weight"
 negatives = 2
 protocol = "{protocol}"
 history = 3
 item_features = ["genre"]
-context = ["device", "hour"]
+context = ["device", "hour", "tags", "odd"]
 numeric = {{ price = "log", dwell = "buckets" }}
-event_features = ["event", "dwell", "since"]
+event_features = ["event", "dwell", "since", "tags", "odd"]
 sequences = {{ views = "event == 'view'" }}
 memory = "{memory}"
 """
 
 
-@pytest.mark.parametrize("protocol", ["user", "temporal"])
-def test_the_memory_that_may_be_taken_changes_nothing_of_what_is_prepared(protocol: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("protocol", "written"), [("user", "csv"), ("temporal", "parquet")])
+def test_the_memory_that_may_be_taken_changes_nothing_of_what_is_prepared(
+    protocol: str, written: str, tmp_path: Path
+) -> None:
     random, rows = np.random.default_rng(0), 6000
     events = pd.DataFrame(
         {
@@ -277,16 +280,20 @@ def test_the_memory_that_may_be_taken_changes_nothing_of_what_is_prepared(protoc
             "dwell": np.where(random.random(rows) < 0.1, np.nan, random.exponential(9, rows)),
             "weight": random.integers(1, 4, rows),
             "impression_id": random.integers(0, rows // 4, rows),
+            "tags": [
+                list(random.choice(["a", "b", "ü", "d e"], count)) or None for count in random.integers(0, 5, rows)
+            ],
+            "odd": [["a|b", "", "c"][:count] for count in random.integers(0, 4, rows)],
         }
     )
     found = []
     for memory in ("1 GB", "1 MB"):
         folder = tmp_path / memory
         folder.mkdir()
-        events.to_csv(folder / "events.csv", index=False)
+        getattr(events, f"to_{written}")(folder / f"events.{written}", index=False)
         items = pd.DataFrame({"item_id": [f"{i:03}" for i in range(80)], "genre": ["War", "Drama"] * 40})
-        items.to_csv(folder / "items.csv", index=False)
-        (folder / "kar.toml").write_text(WRITTEN.format(protocol=protocol, memory=memory))
+        getattr(items, f"to_{written}")(folder / f"items.{written}", index=False)
+        (folder / "kar.toml").write_text(WRITTEN.format(protocol=protocol, memory=memory, written=written))
         found.append(Project.open(folder / "kar.toml").prepare().folder)
     in_memory, mapped = found
     assert in_memory.name == mapped.name
@@ -295,14 +302,18 @@ def test_the_memory_that_may_be_taken_changes_nothing_of_what_is_prepared(protoc
     }
 
 
-def test_a_longer_log_takes_hardly_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tags", [[], ["tags"]])
+def test_a_longer_log_takes_hardly_more_memory(
+    tags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What Python and NumPy hold at once: mapped files are the system's."""
     monkeypatch.setattr("kar_aug.data.reading.ROWS", 4096)
     few, many, peaks = 40_000, 160_000, []
     for rows in (few, many):
-        path = events_of(rows, tmp_path)
+        path = events_of(rows, tmp_path, **{name: [["a", "b"], ["c"], None, ["b"]] * (rows // 4) for name in tags})
         tracemalloc.start()
-        built = made([path], Room(tmp_path / "room", memory=4096 << 10), Inputs())
+        read = Inputs(event_features=("rating", *tags))
+        built = made([path], Room(tmp_path / "room", memory=4096 << 10), read)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len(built) > rows / 2

@@ -26,9 +26,12 @@ from support.exhaustive import examples
 
 from kar_aug.cli import main
 from kar_aug.data import load_tables
+from kar_aug.data.cells import values_of
 from kar_aug.data.delimited import SEPARATORS, TextFormat, separator_of
+from kar_aug.data.place import Place
 from kar_aug.data.reading import is_table, read_batches, read_head, read_table
-from kar_aug.data.room import Room
+from kar_aug.data.room import Room, is_arrow_text
+from kar_aug.data.types import plain_column
 from kar_aug.errors import DataError
 
 FRAME = pd.DataFrame(
@@ -374,7 +377,8 @@ def test_batches_of_json_lines_hold_what_the_frame_holds(
     assert len({batch.schema for batch in batches}) == 1 and max(map(len, batches)) <= size
     pd.testing.assert_frame_equal(pa.Table.from_batches(batches).to_pandas(), read_table(path))
     if any(rows):
-        pd.testing.assert_frame_equal(by_column(path), read_table(path))
+        frame = read_table(path)
+        pd.testing.assert_frame_equal(by_column(path, as_lists=list(frame)), frame)
 
 
 @pytest.mark.slow
@@ -445,7 +449,8 @@ def test_columns_of_any_type_that_are_not_held_in_memory_are_the_same(tmp_path: 
         "day": pa.array([1, None] * 20, pa.date32()),
         "true": pa.array([True, False] * 20),
         "perhaps": pa.array([True, None] * 20),
-        "lists": pa.array([["a"], None] * 20),
+        "lists": pa.array([[1], None] * 20),
+        "lists of odd texts": pa.array([["a|b"], None, ["[c"], [""]] * 10),
     }
     pq.write_table(pa.table(columns), tmp_path / "arrow.parquet", row_group_size=16)
     frame = pd.DataFrame({"nullable": [1, None] * 20, "text": ["a", None] * 20}).convert_dtypes()
@@ -453,6 +458,27 @@ def test_columns_of_any_type_that_are_not_held_in_memory_are_the_same(tmp_path: 
     for name in ("arrow", "pandas"):
         path = tmp_path / f"{name}.parquet"
         pd.testing.assert_frame_equal(by_column(path), read_table(path))
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(st.lists(st.none() | st.lists(st.text("a|[ é", max_size=2), max_size=3), min_size=1, max_size=9))
+def test_whatever_stands_in_lists_of_text_is_the_same_on_the_disk(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[list[str] | None]
+) -> None:
+    path = tmp_path_factory.mktemp("lists") / "a.parquet"
+    pq.write_table(pa.table({"tags": pa.array(cells, pa.list_(pa.string()))}), path)
+    found = read_table(path, room=Room(path.parent / "room", memory=0))["tags"]
+    expected = plain_column(read_table(path)["tags"], Place("a", "tags"))
+    assert list(map(values_of, plain_column(found, Place("a", "tags")))) == list(map(values_of, expected))
+
+
+def test_lists_of_text_that_are_not_held_in_memory_are_text_with_the_same_values(tmp_path: Path) -> None:
+    path, lists = tmp_path / "lists.parquet", [["a", "b"], ["ü"], [], None] * 10
+    pq.write_table(pa.table({"tags": pa.array(lists), "shown": pa.array(lists)}), path, row_group_size=16)
+    read = read_table(path, as_lists=["shown"], room=Room(tmp_path / "room", memory=0))
+    assert is_arrow_text(read["tags"]) and read["shown"].dtype == object
+    assert [values_of(cell) for cell in read["tags"]] == [tuple(cell or ()) for cell in lists]
+    assert [values_of(cell) for cell in read["shown"]] == [tuple(cell or ()) for cell in lists]
 
 
 EVENTS = pd.DataFrame({"user_id": [1, 1, 2], "item_id": [1, 2, 1], "timestamp": [10, 20, 30], "rating": [1, 5, 3]})
@@ -552,7 +578,7 @@ def test_ids_of_both_files_are_what_a_person_says(tmp_path: Path) -> None:
             "events.csv: 'ts' must hold seconds since 1970, or datetimes. Row 3 holds 'yesterday'.",
         ),
         ("", "2,1,4,five", "events.csv: 'rating' must hold numbers, not text. Row 3 holds 'five'."),
-        ("", ",1,4,5", "interactions: 'user_id' is empty in 1 rows, the first is row 3."),
+        ("", ",1,4,5", "events.csv: 'uid' is empty in 1 rows, the first is row 3."),
         ("", "2,1,4,5,6", "events.csv cannot be read: Error tokenizing data. C error: Expected 4 fields in line 5"),
         ('id_type = "integer"', "x,1,4,5", "events.csv: 'uid' must hold integers. Row 3 holds 'x'."),
         ('id_type = "number"', "2,1,4,5", "[data] id_type 'number' is unknown. Known: integer, string"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,8 +13,10 @@ from kar_aug.backbones.protocol import Injection, Settings, keras_of, nothing
 from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.additions import Control
 from kar_aug.compare.arms import Arm
+from kar_aug.compare.objective import Readable
 from kar_aug.compare.objectives import CLICKS, Objective
 from kar_aug.config import TrainingConfig
+from kar_aug.data.features import Feature
 from kar_aug.data.samples import Samples
 from kar_aug.errors import ConfigError, KarError
 from kar_aug.layers import KnowledgeAugmentation
@@ -69,12 +71,38 @@ def build(
     with _named(arm, "built"):
         given = objective.given(samples, features)
         model = backbones_with(arm.backbone).load(arm.backbone)(given, chosen, augmentation, injection)
-    known = [feature.name for feature in features]
-    for name in input_names(model):
-        if name not in known:
-            raise ConfigError(f"{arm.name} has an input {name!r}, which is no feature. There are: {', '.join(known)}")
+    _check_inputs(model, arm, features, objective.read(samples))
     model = _without_idle(model, {key.name for key in samples.keys})
     return model, augmentation if augmentation in model.layers else None
+
+
+def _check_inputs(model: Any, arm: Arm, features: Sequence[Feature], read: Readable) -> None:
+    """Raise ConfigError unless each input is a feature, and of the shape in which it is read."""
+    known = {feature.name: feature for feature in features}
+    for name, tensor in zip(input_names(model), model.inputs, strict=True):
+        if name not in known:
+            raise ConfigError(f"{arm.name} has an input {name!r}, which is no feature. There are: {', '.join(known)}")
+        feature, given = known[name], tuple(tensor.shape[1:]) or (1,)
+        wanted = tuple(read.shape(feature)[1:]) or (1,)
+        if _fits(given, wanted):
+            continue
+        message = f"{arm.name} has an input {name!r} of shape {given} a row, and what it is to read is {wanted}"
+        if feature.values > 1:
+            message += (
+                f": each of {feature.length} events has up to {feature.values} values. Make inputs by `feature.shape` "
+                "and not by `feature.length`, and average an event's vectors, as kar_aug.backbones.embed does both; or "
+                "let models read the first value of each event alone: [data] event_values = 1"
+            )
+        else:
+            message += ". Make inputs by `feature.shape or (1,)`"
+        raise ConfigError(f"{message}.")
+
+
+def _fits(given: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
+    """Whether an input of one shape takes what is of another; None is any size."""
+    return len(given) == len(wanted) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(given, wanted, strict=True)
+    )
 
 
 def _without_idle(model: Any, keys: Collection[str]) -> Any:

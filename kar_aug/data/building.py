@@ -13,20 +13,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.compute as pc
 from pandas.util import hash_pandas_object
 
 from kar_aug.data.cells import SEPARATOR, values_of
-from kar_aug.data.encodings import MISSING, SCALES, Buckets, Categories, Encoding, Scale, missing_of, numbers_of
+from kar_aug.data.encodings import (
+    MISSING,
+    SCALES,
+    Buckets,
+    Categories,
+    Encoding,
+    Scale,
+    missing_of,
+    numbers_of,
+    of_thousands,
+)
 from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import RATING, SINCE, Inputs
 from kar_aug.data.labels import where
 from kar_aug.data.lists import IMPRESSION, PLACE, POSITION, SCORE, check_said_once, places_in_lists
-from kar_aug.data.room import MEMORY, Room, series
+from kar_aug.data.place import Place, first
+from kar_aug.data.room import MEMORY, Room, is_arrow_text, series
 from kar_aug.data.samples import ENTITIES, PAST_VALUE, SINCE_SIZE, Array, Column, Samples
 from kar_aug.data.sequences import Events, Positions, events_before
 from kar_aug.data.split import in_training, is_sample, part_codes
 from kar_aug.data.tables import Tables
 from kar_aug.data.times import seconds
+from kar_aug.data.types import numbers_of_text
 from kar_aug.errors import DataError
 
 DERIVED = ("hour", "weekday")
@@ -212,6 +225,7 @@ class _Builder:
         how = self.inputs.numeric[name]
         if how not in SCALES:
             raise DataError(f"numeric: {name!r} is to be {how!r}, which is unknown. Known: {', '.join(SCALES)}")
+        self._check_numbers(name, entity)
         if how == "buckets":
             buckets = Buckets.fit(cells, shown, room=self.room)
             self._keep(name, self._encoded(cells, buckets), buckets, entity, MISSING)
@@ -225,6 +239,19 @@ class _Builder:
             gone = self.room.filled(len(cells), np.float32, lambda block: missing_of(cells.iloc[block]))
             self.columns[f"{name}_missing"] = self._column(gone, entity, 1.0)
             self.features.append(Feature(f"{name}_missing"))
+
+    def _check_numbers(self, name: str, entity: str) -> None:
+        """Raise DataError, which names the row in the table as it was read, where a text is no number."""
+        table = self._table(entity) if entity else self.tables.interactions
+        if name not in table or not isinstance(table[name].dtype, pd.StringDtype):
+            return
+        wrong = self.room.made(table[name].dropna(), numbers_of_text).isna()
+        if wrong.any():
+            said = first(table[name], wrong)
+            raise Place(f"{entity}s" if entity else "interactions", name).error(
+                f"must hold numbers, as [data] numeric says. {said} {int(wrong.sum()):,} cells hold none: leave a cell "
+                f"empty where it is not known.{of_thousands(said)}"
+            )
 
     def _encoded(self, cells: pd.Series, encoding: Buckets | Scale) -> Array:
         kind = np.int32 if isinstance(encoding, Buckets) else np.float32
@@ -446,10 +473,23 @@ class _Values:
             return there, held.astype("int64").reset_index(drop=True)
         if self._kind == "text":
             return there, held.astype(str).astype(object).reset_index(drop=True)
+        if is_arrow_text(held):
+            return self._of_text(there, held)
         lists = [values_of(cell) for cell in held.tolist()]
         lists = lists if self._first is None else [values[: self._first] for values in lists]
         owner = np.repeat(there, np.fromiter(map(len, lists), np.int64, len(lists)))
         return owner, pd.Series([value for values in lists for value in values], dtype=object)
+
+    def _of_text(self, there: Positions, held: pd.Series) -> tuple[Positions, pd.Series]:
+        text: Any = held.array.__arrow_array__()
+        lists = pc.split_pattern(text.combine_chunks(), SEPARATOR)
+        owner = np.repeat(there, pc.list_value_length(lists).to_numpy())
+        coded = pc.list_flatten(lists).dictionary_encode()  # an object a different value, not one a value
+        values = pd.Series(coded.dictionary.to_numpy(zero_copy_only=False)[coded.indices.to_numpy()], dtype=object)
+        if self._first is None:
+            return owner, values
+        kept = _place_within(owner) < self._first
+        return owner[kept], values[kept].reset_index(drop=True)
 
 
 def exploded(cells: pd.Series) -> pd.Series:

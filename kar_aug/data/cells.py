@@ -1,7 +1,8 @@
 """What stands in a cell: one value, several, or something that is no value; and a cell as text.
 
 Several values are a text with `|` between them, or a list of any kind (a Parquet list, a JSON array, a tuple), which
-keeps a value that holds a `|` itself in one piece. Lists stay in a table as they came; every reader of cells asks here.
+keeps a value that holds a `|` itself in one piece. Lists stay in a table as they came, but for those of text that are
+kept on the disk (`kar_aug.data.reading`); every reader of cells asks here.
 """
 
 from __future__ import annotations

@@ -54,6 +54,26 @@ UNSAID = TextFormat()
 
 
 @dataclass(frozen=True)
+class _Layout:
+    """What the first lines of a file tell of all.
+
+    Args:
+        options: of pandas.
+        encoding: the text's.
+        doubtful: a cell whose comma may be for thousands, where none tells; None where one does.
+    """
+
+    options: dict[str, Any]
+    encoding: str
+    doubtful: str | None
+
+    @property
+    def decimal(self) -> str:
+        """What stands before decimals."""
+        return str(self.options["decimal"])
+
+
+@dataclass(frozen=True)
 class Delimited:
     """A file of cells. Only an empty one is missing: a title or an id may be spelt "None" or "NA".
 
@@ -77,44 +97,46 @@ class Delimited:
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         """All rows, so many at a time. The file is gone through twice: its last row may tell the type of a column."""
-        dtypes, encoding = in_its_encoding(
+        dtypes, layout = in_its_encoding(
             self.path, self.written.encoding, lambda encoding: self._dtypes(encoding, rows)
         )
         schema = pa.schema([(name, _ARROW[_READ_AS.get(dtype, dtype)]) for name, dtype in dtypes.items()])
-        for chunk in self._chunks(encoding, dtypes, rows):
+        for chunk in self._chunks(layout, dtypes, rows):
             yield pa.RecordBatch.from_pandas(chunk, schema=schema, preserve_index=False)
 
     @property
     def texts(self) -> Collection[str]:
         """The ids that are read as text: see `batches`."""
-        return in_its_encoding(self.path, self.written.encoding, lambda encoding: list(self._texts(encoding)))
+        return in_its_encoding(
+            self.path, self.written.encoding, lambda encoding: list(self._texts(self._layout(encoding)))
+        )
 
     def head(self, rows: int) -> pd.DataFrame:
         """The first rows; cells that begin with a zero are text."""
         return in_its_encoding(self.path, self.written.encoding, lambda encoding: self._head(encoding, rows))
 
     def _head(self, encoding: str, rows: int) -> pd.DataFrame:
-        options = self._options(encoding)
+        layout = self._layout(encoding)
         with text(self.path, encoding) as lines:
-            texts = self._even(lambda: pd.read_csv(lines, dtype=str, nrows=rows, **options))
-        return texts.apply(self._of_texts, decimal=options["decimal"]) if len(texts) else texts
+            texts = self._even(lambda: pd.read_csv(lines, dtype=str, nrows=rows, **layout.options))
+        return texts.apply(self._of_texts, decimal=layout.decimal) if len(texts) else texts
 
     def _frame(self, encoding: str) -> tuple[pd.DataFrame, list[str]]:
-        texts, options = self._texts(encoding), self._options(encoding)
-        self._say_what_commas_are(encoding, options)
+        layout = self._layout(encoding)
+        texts = self._texts(layout)
+        self._say_what_commas_are(layout)
         with text(self.path, encoding) as lines:
-            frame = self._even(lambda: pd.read_csv(lines, dtype=texts, **options))
-        grouped = [name for name, cells in frame.items() if self._is_grouped(cells, options["decimal"])]
-        numbers = {name: self._ungrouped(frame[name], options["decimal"]) for name in grouped}
+            frame = self._even(lambda: pd.read_csv(lines, dtype=texts, **layout.options))
+        grouped = [name for name, cells in frame.items() if self._is_grouped(cells, layout.decimal)]
+        numbers = {name: self._ungrouped(frame[name], layout.decimal) for name in grouped}
         return frame.assign(**numbers), [name for name in texts if name in frame]
 
-    def _chunks(self, encoding: str, dtypes: dict[str, str], rows: int) -> Iterator[pd.DataFrame]:
-        options = self._options(encoding)
+    def _chunks(self, layout: _Layout, dtypes: dict[str, str], rows: int) -> Iterator[pd.DataFrame]:
         grouped = [name for name, dtype in dtypes.items() if dtype == _GROUPED]
-        with text(self.path, encoding) as lines:
-            chunks = pd.read_csv(lines, dtype=dtypes | dict.fromkeys(grouped, "str"), chunksize=rows, **options)
+        with text(self.path, layout.encoding) as lines:
+            chunks = pd.read_csv(lines, dtype=dtypes | dict.fromkeys(grouped, "str"), chunksize=rows, **layout.options)
             while (chunk := self._even(lambda: next(chunks, None))) is not None:
-                yield chunk.assign(**{name: self._ungrouped(chunk[name], options["decimal"]) for name in grouped})
+                yield chunk.assign(**{name: self._ungrouped(chunk[name], layout.decimal) for name in grouped})
 
     def _even(self, read: Callable[[], T]) -> T:
         """What `read()` gives, unless pandas had to leave cells out."""
@@ -127,28 +149,29 @@ class Delimited:
                     f"{self.path} cannot be read: its rows have more cells than its first line has names."
                 ) from None
 
-    def _dtypes(self, encoding: str, rows: int) -> tuple[dict[str, str], str]:
-        """By column the type that holds all of its chunks, and the encoding in which they could be read."""
+    def _dtypes(self, encoding: str, rows: int) -> tuple[dict[str, str], _Layout]:
+        """By column the type that holds all of its chunks, and the layout by which they could be read."""
         found: dict[str, set[str]] = {}
-        texts, options = self._texts(encoding), self._options(encoding)
-        self._say_what_commas_are(encoding, options)
-        for chunk in self._chunks(encoding, texts, rows):
+        layout = self._layout(encoding)
+        texts = self._texts(layout)
+        self._say_what_commas_are(layout)
+        for chunk in self._chunks(layout, texts, rows):
             for name, column in chunk.items():
-                kind = _GROUPED if self._is_grouped(column, options["decimal"]) else _kind(column)
+                kind = _GROUPED if self._is_grouped(column, layout.decimal) else _kind(column)
                 found.setdefault(str(name), set()).add(texts.get(str(name)) or kind)
-        return {name: _common(kinds) for name, kinds in found.items()}, encoding
+        return {name: _common(kinds) for name, kinds in found.items()}, layout
 
-    def _texts(self, encoding: str) -> dict[str, str]:
+    def _texts(self, layout: _Layout) -> dict[str, str]:
         """The columns of ids that must be read as text. As numbers they are read in a sixth of the time."""
-        return dict.fromkeys(self.ids, "str") if self.id_type == "string" or self._padded(encoding) else {}
+        return dict.fromkeys(self.ids, "str") if self.id_type == "string" or self._padded(layout) else {}
 
-    def _padded(self, encoding: str) -> bool:
+    def _padded(self, layout: _Layout) -> bool:
         """Whether any cell would be another as a number: one that begins with a zero, or 12E4, which is no 120000.
         Programs that shorten numbers write 1.2E+05.
         """
-        mark = f'[\n\r"{re.escape(self._options(encoding)["sep"][-1])}]'
+        mark = f'[\n\r"{re.escape(layout.options["sep"][-1])}]'
         padded = re.compile(f"{mark}(?:0[0-9]|[0-9]{{1,{_CODE}}}[eE][0-9]{{1,{_CODE}}}(?:{mark}|$))")
-        with text(self.path, encoding) as lines:
+        with text(self.path, layout.encoding) as lines:
             end = ""
             while block := lines.read(_BLOCK):
                 if padded.search(end + block):
@@ -156,36 +179,34 @@ class Delimited:
                 end = block[-2 * _CODE - 3 :]
         return False
 
-    def _options(self, encoding: str) -> dict[str, Any]:
+    def _layout(self, encoding: str) -> _Layout:
         with text(self.path, encoding) as lines:
             head = lines.read(HEAD)
         separator = self.written.separator
         if separator is None:
             separator = separator_of(head, SEPARATORS[self.ending], whole=len(head) < HEAD)
         mark = self.written.thousands or ""
+        decimal = _MARKS[mark] if mark in (",", ".") else decimal_of(head.replace(mark, ""), separator)
+        doubtful = _doubtful(head, separator) if decimal == "," and not mark else None
         options: dict[str, Any] = {
             "sep": separator,
-            "decimal": _MARKS[mark] if mark in (",", ".") else decimal_of(head.replace(mark, ""), separator),
+            "decimal": decimal,
             "keep_default_na": False,
             "na_values": [""],
             "index_col": False,
         }
         if len(separator) > 1:
-            return {**options, "sep": re.escape(separator), "engine": "python"}
+            return _Layout({**options, "sep": re.escape(separator), "engine": "python"}, encoding, doubtful)
         # A column has one type, not one for each of its parts.
-        return {**options, "low_memory": False}
+        return _Layout({**options, "low_memory": False}, encoding, doubtful)
 
-    def _say_what_commas_are(self, encoding: str, options: dict[str, Any]) -> None:
+    def _say_what_commas_are(self, layout: _Layout) -> None:
         """Where they may stand for either: 38,150."""
-        if self.written.thousands is None and options["decimal"] == ",":
-            with text(self.path, encoding) as lines:
-                found = [cell for cell in cells_of(lines.read(HEAD), options["sep"]) if _COMMA.fullmatch(cell)]
-            if all(map(_COMMA_OR_GROUP.fullmatch, found)):
-                example = found[0]
-                _log.warning(
-                    '%s: %s is read as %s. If the comma is for thousands: [data] thousands = ","',
-                    self.path, example, example.replace(",", "."),
-                )  # fmt: skip
+        if layout.doubtful is not None:
+            _log.warning(
+                '%s: %s is read as %s. If the comma is for thousands: [data] thousands = ","',
+                self.path, layout.doubtful, layout.doubtful.replace(",", "."),
+            )  # fmt: skip
 
     def _is_grouped(self, cells: pd.Series, decimal: str) -> bool:
         """Whether all cells of a column of text are numbers whose thousands stand apart."""
@@ -254,6 +275,12 @@ def decimal_of(head: str, separator: str) -> str:
         return "."
     cells = cells_of(head, separator)
     return "," if any(map(_COMMA.fullmatch, cells)) and not any(map(_POINT.fullmatch, cells)) else "."
+
+
+def _doubtful(head: str, separator: str) -> str | None:
+    """A number whose comma may be for thousands, where that is so of all in the first lines."""
+    found = [cell for cell in cells_of(head, separator) if _COMMA.fullmatch(cell)]
+    return min(found) if all(map(_COMMA_OR_GROUP.fullmatch, found)) else None
 
 
 def _kind(column: pd.Series) -> str:

@@ -191,12 +191,12 @@ def numbers_of(values: pd.Series) -> npt.NDArray[np.float64]:
     try:
         return pd.to_numeric(values).to_numpy(np.float64, na_value=np.nan)
     except (ValueError, TypeError) as error:
-        hint = (
-            ' Of 1,234.5 in text files: [data] thousands = ","'
-            if re.search(r'"[0-9]{1,3},[0-9]{3}', str(error))
-            else ""
-        )
-        raise DataError(f"{values.name!r} is to be read as a number: {error}.{hint}") from None
+        raise DataError(f"{values.name!r} is to be read as a number: {error}.{of_thousands(str(error))}") from None
+
+
+def of_thousands(text: str) -> str:
+    """What to do where a text that is no number has 1,234.5 in it; "" where it has not."""
+    return ' Of 1,234.5 in text files: [data] thousands = ","' if re.search(r"\b[0-9]{1,3},[0-9]{3}", text) else ""
 
 
 def missing_of(values: pd.Series) -> Floats:

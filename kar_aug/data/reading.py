@@ -12,6 +12,7 @@ Text may be compressed: .gz, .bz2, .xz, .zst, or .zip with one file in it. Endin
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import tempfile
@@ -26,10 +27,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.feather
 import pyarrow.parquet as pq
 
+from kar_aug.data.cells import SEPARATOR
 from kar_aug.data.delimited import SEPARATORS, UNSAID, Delimited, TextFormat, thousands_of
 from kar_aug.data.ids import ids_of_text
 from kar_aug.data.json_lines import JsonLines
@@ -51,6 +54,7 @@ def read_table(
     ids: Collection[str] = (),
     id_type: str | None = None,
     written: TextFormat = UNSAID,
+    as_lists: Collection[str] = (),
     room: Room = MEMORY,
 ) -> pd.DataFrame:
     """A file, or a folder of Parquet files, as a frame.
@@ -59,6 +63,8 @@ def read_table(
         ids: columns of ids, which lose no zeros unsaid where a file has no types: see `kar_aug.data.ids`.
         id_type: "integer" or "string", where a person says what such ids are.
         written: of text files, how they are.
+        as_lists: columns that stay lists. Others, of texts, come as text that `|` separates where they are put on the
+            disk, which means the same wherever cells are read.
         room: where the columns are put. Of a file whose columns are not kept in memory one is read at a time: for that,
             one that is not Parquet is written as such first.
 
@@ -70,11 +76,11 @@ def read_table(
         if room.folder is None or not _is_long(path, room):
             return _with_index(source.frame())
         if isinstance(source, (_Parquet, _ParquetFolder)):
-            frame = source.by_column(room)
+            frame = source.by_column(room, as_lists)
         else:
             room.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=room.folder) as folder:
-                frame = _Parquet(_as_parquet(source, Path(folder))).by_column(room)
+                frame = _Parquet(_as_parquet(source, Path(folder))).by_column(room, as_lists)
         texts = [name for name in source.texts if name in frame]
         return frame.assign(
             **{n: room.column(ids_of_text(frame[n], Place(str(path), n), id_type, room)) for n in texts}
@@ -180,7 +186,7 @@ class _Parquet:
     def texts(self) -> Collection[str]:
         return ()
 
-    def by_column(self, room: Room) -> pd.DataFrame:
+    def by_column(self, room: Room, as_lists: Collection[str]) -> pd.DataFrame:
         with pq.ParquetFile(_in_the_clear(self.path)) as file:
             index = (file.schema_arrow.pandas_metadata or {}).get("index_columns", [])
             if any(isinstance(each, str) for each in index):  # which is read beside each column
@@ -191,7 +197,7 @@ class _Parquet:
                 lambda name: file.iter_batches(ROWS, columns=[name]),
                 lambda name: file.read([name]),
             )
-            return columns.frame(room)
+            return columns.frame(room, as_lists)
 
 
 @dataclass(frozen=True)
@@ -215,7 +221,7 @@ class _ParquetFolder:
         """The ids among the columns that the names of folders give."""
         return [name for name in self._folders().names if name in self.ids]
 
-    def by_column(self, room: Room) -> pd.DataFrame:
+    def by_column(self, room: Room, as_lists: Collection[str]) -> pd.DataFrame:
         dataset = self._dataset()
         few: dict[str, int] = {"batch_size": ROWS, "batch_readahead": 1, "fragment_readahead": 1}
         columns = _Columns(
@@ -224,7 +230,7 @@ class _ParquetFolder:
             lambda name: dataset.to_batches(columns=[name], **few),
             lambda name: dataset.to_table(columns=[name]),
         )
-        return columns.frame(room)
+        return columns.frame(room, as_lists)
 
     def _dataset(self) -> ds.Dataset:
         """All files as one, whose columns have the types that hold those of each."""
@@ -316,11 +322,15 @@ class _Columns:
     batches: Callable[[str], Iterable[pa.RecordBatch]]
     whole: Callable[[str], pa.Table]
 
-    def frame(self, room: Room) -> pd.DataFrame:
-        """All columns. One of numbers, times or text takes the memory of a batch, any other that of itself."""
-        return pd.DataFrame({name: self._column(name, room) for name in self.schema.names}, copy=False)
+    def frame(self, room: Room, as_lists: Collection[str]) -> pd.DataFrame:
+        """All columns. One of numbers, times, text, or lists of text, takes the memory of a batch, any other that of
+        itself.
+        """
+        return pd.DataFrame(
+            {name: self._column(name, room, name in as_lists) for name in self.schema.names}, copy=False
+        )
 
-    def _column(self, name: str, room: Room) -> pd.Series:
+    def _column(self, name: str, room: Room, as_lists: bool) -> pd.Series:
         kind, empty = self.schema.field(name).type, self.schema.empty_table().select([name]).to_pandas()[name]
         if is_arrow_text(empty) and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             return room.text((batch.column(0) for batch in self.batches(name)), empty.rename(None))
@@ -330,6 +340,10 @@ class _Columns:
                 filled = self._filled(name, np.dtype(np.float64), room)
             if filled is not None:
                 return series(filled)
+        if not as_lists and _is_list_of_text(kind):
+            with contextlib.suppress(_NoTextForLists):
+                like = pa.table({name: pa.array([], pa.large_string())}).to_pandas()[name]
+                return room.text((_joined(batch.column(0)) for batch in self.batches(name)), like.rename(None))
         return room.column(self.whole(name).to_pandas()[name])
 
     def _filled(self, name: str, kind: np.dtype[Any], room: Room) -> npt.NDArray[Any] | None:
@@ -342,6 +356,29 @@ class _Columns:
             done += len(batch)
         room.let_go()
         return values
+
+
+class _NoTextForLists(Exception):
+    """Values of lists, written with `|` between them, would be read as others."""
+
+
+def _is_list_of_text(kind: pa.DataType) -> bool:
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return lists and (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
+
+
+def _joined(lists: pa.Array) -> pa.Array:
+    """Lists of texts as text that `|` separates; an empty list as a missing cell.
+
+    Raises:
+        _NoTextForLists: A value is missing, empty, holds a `|`, or begins as a list that was written as text.
+    """
+    values = pc.list_flatten(lists)
+    unfit = pc.or_(pc.match_substring_regex(values, r"^(\[|$)"), pc.match_substring(values, SEPARATOR))
+    if values.null_count or pc.any(unfit).as_py():
+        raise _NoTextForLists
+    text = pc.binary_join(lists.cast(pa.large_list(pa.large_string())), pa.scalar(SEPARATOR, pa.large_string()))
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.large_string()), text)
 
 
 def _is_long(path: Path, room: Room) -> bool:

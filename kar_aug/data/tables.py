@@ -65,15 +65,15 @@ class Tables:
             object.__setattr__(self, name, typed(name, getattr(self, name), Table(name)))
         value = "label" if "label" in self.interactions else "rating"
         for column in ("user_id", "item_id", "timestamp", *(("rating",) if value == "rating" else ())):
-            _no_gaps(self.interactions, "interactions", column)
+            _no_gaps(self.interactions, Table("interactions"), column)
         say_what_else(self.interactions["timestamp"], Table("interactions")["timestamp"])
         if "order" in self.interactions:
-            _no_gaps(self.interactions, "interactions", "order")
+            _no_gaps(self.interactions, Table("interactions"), "order")
         if value == "label":
             _zero_or_one(self.interactions["label"])
         for frame, name, key in ((self.items, "items", "item_id"), (self.users, "users", "user_id")):
             _require(frame, name, [key])
-            _no_gaps(frame, name, key)
+            _no_gaps(frame, Table(name), key)
             repeated = frame[key][frame[key].duplicated()]
             if len(repeated):
                 raise DataError(
@@ -147,6 +147,7 @@ def load_tables(
             ids=[called[name].get(key, key) for key in KEYS[name]],
             id_type=id_type,
             written=TextFormat(separator, encoding, thousands),
+            as_lists=[each for each in (shown, clicked) if each is not None],
             room=room,
         )
         for name, path in paths.items()
@@ -163,6 +164,9 @@ def load_tables(
             renamed = labelled(renamed, label)
             renamed = renamed.assign(label=room.column(renamed["label"]))
         tables[name] = typed(name, renamed, table, id_type, room)
+        for key in (*KEYS[name], *(("timestamp",) if name == "interactions" else ())):
+            if key in tables[name]:
+                _no_gaps(tables[name], table, key)  # as the file calls it
     if item_columns:
         _require(tables["interactions"], "interactions", ["item_id", "timestamp"])
         tables["interactions"], tables["items"] = items_of(
@@ -275,11 +279,11 @@ def _require(frame: pd.DataFrame, name: str, columns: list[str]) -> None:
             )
 
 
-def _no_gaps(frame: pd.DataFrame, name: str, column: str) -> None:
+def _no_gaps(frame: pd.DataFrame, table: Table, column: str) -> None:
     gaps = frame[column].isna()
     if gaps.any():
         row = int(gaps.argmax())
-        raise Table(name)[column].error(f"is empty in {gaps.sum()} rows, the first is row {row}.", row)
+        raise table[column].error(f"is empty in {gaps.sum()} rows, the first is row {row}.", row)
 
 
 def _zero_or_one(label: pd.Series) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from kar_aug._helpers.formats import FILES, ONNX, TFLITE
 from kar_aug._helpers.keras import tf
+from kar_aug._helpers.quiet import quiet_stderr
 from kar_aug.errors import MissingDependencyError, StoreError
 from kar_aug.layers._ops.portable import HASHES, portable
 from kar_aug.layers.lookup import keys_of
@@ -211,7 +212,7 @@ def write_tflite(saved_model: Path, layers: Mapping[str, str], folder: Path) -> 
     """
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), quiet_stderr():  # it writes the graph there, from C++ too
             content = converter.convert()
     except Exception as error:  # of many kinds
         said = ((re.search(r"'tf\.(\w+)' op", line), line) for line in str(error).splitlines())

@@ -303,6 +303,13 @@ def _unshown(workspace: Workspace) -> Iterator[Trap]:
     """What a scenario shows that the tables have not."""
     scenario, tables = workspace.asking.scenario, workspace.tables
     has = {"user": tables.users, "item": tables.items}
+    public = workspace.config.data.dataset or ""
+    if public in _OTHER_THINGS and workspace.config.prompts.scenario == _OF_MOVIES:
+        yield Trap(
+            FAULT,
+            f"the scenario {_OF_MOVIES} would ask about movies, and {public} is of {_OTHER_THINGS[public]}: [prompts] "
+            f'scenario = "{_OTHER_THINGS[public]}"',
+        )
     needed = [name for name in scenario.item.get("required", []) if name not in tables.items]
     if needed and len(tables.items):
         yield Trap(
@@ -320,6 +327,8 @@ def _unshown(workspace: Workspace) -> Iterator[Trap]:
         yield Trap(WARNING, f"histories in prompts show no {', '.join(events)}: the log has no such column. {_HELP}")
 
 
+_OF_MOVIES = "movies"  # the default
+_OTHER_THINGS = {"amazon-books": "books", "mind": "news"}  # public data sets, and what is in them: a scenario's name
 _HELP = "kar-aug init --data FILES writes a scenario for the columns that are there, or [data] columns names them"
 
 

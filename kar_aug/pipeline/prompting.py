@@ -53,8 +53,16 @@ class Prompts:
         for prompt in self._rendered(everyone=True):
             if prompt.knowledge != SUMMARIES and (id is None or _is_about(prompt, id)):
                 return prompt
-        reason = "with a history" if self.entity == "user" else "in the items table"
-        raise ConfigError(f"There is no {self.entity} {id!r} {reason}.")
+        raise ConfigError(self._why_none(id))
+
+    def _why_none(self, id: int | str | None) -> str:
+        """Why there is no prompt about an entity."""
+        if self.entity == "user":
+            return f"There is no user {id!r} with a history."
+        if id is not None and str(id) in set(self.workspace.tables.items["item_id"].map(str)):
+            empty = " or ".join(self.workspace.asking.scenario.item.get("required", []))
+            return f"Item {id!r} is not asked about: its {empty} is empty."
+        return f"There is no item {id!r} in the items table."
 
     def difference(self, id: int | str | None, other: str) -> Difference:
         """What changed in the prompt about one entity (the first if None) since another version of it.

@@ -15,7 +15,9 @@ from kar_aug.data.guessing.guesses import Guessed
 from kar_aug.data.guessing.seen import Seen, shown
 from kar_aug.data.guessing.words import (
     AGGREGATES,
+    CATEGORIES,
     COMPLETIONS,
+    CONTEXT,
     LABELS,
     NO,
     OUTCOMES,
@@ -107,6 +109,11 @@ def _first(columns: Mapping[str, Seen], called: set[str], fits: object) -> str |
     return min(named, key=lambda name: len(words(name)), default=None)
 
 
+def is_flag(seen: Seen) -> bool:
+    """Whether a column of the interactions says yes or no of what its name does not tell: it may be what came of it."""
+    return _is_label(seen) and seen.distinct == 2 and not says(seen.name, CONTEXT | CATEGORIES)
+
+
 def _is_label(seen: Seen) -> bool:
     return _is_yes_or_no(seen) or (seen.kind in ("boolean", "integer", "number") and set(seen.counts.index) <= {0, 1})
 
@@ -122,9 +129,10 @@ def _yes(seen: Seen) -> object:
 
 def _example(columns: Mapping[str, Seen]) -> str:
     """What a label could be: a yes, or that somebody stayed longer than half of them did."""
-    answer = next((name for name, seen in columns.items() if _is_yes_or_no(seen)), None)
+    answer = next((name for name, seen in columns.items() if is_flag(seen)), None)
     if answer is not None:
-        return f'"{expression(answer, _yes(columns[answer]))}"'
+        seen = columns[answer]
+        return f'"{expression(answer, _yes(seen)) if _is_yes_or_no(seen) else _in_expression(answer)}"'
     stayed = _first(columns, OUTCOMES, lambda seen: seen.kind in ("integer", "number") and seen.distinct > _MOST_KINDS)
     if stayed is None:
         return '"dwell > 30"'
@@ -148,7 +156,10 @@ def _by_label(seen: Seen, rating: str | None) -> Clicks:
         settings = [Guessed(("label",), expression(seen.name, yes), said), *_told(rating)]
         return Clicks(settings, (seen.cells == yes).to_numpy(bool))
     clicked = seen.cells.fillna(0).astype(bool).to_numpy()
-    settings = [*_called("label", seen.name, f"0 and 1: {clicked.mean():.1%} of the rows are clicks")]
+    why = f"0 and 1: {clicked.mean():.1%} of the rows are clicks"
+    if seen.missing:
+        why += f"; {seen.missing:.1%} say neither: they are events of the past, and no samples"
+    settings = [*_called("label", seen.name, why)]
     return Clicks([*settings, *_told(rating)], clicked, only=bool(clicked.all()))
 
 

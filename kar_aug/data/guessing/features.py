@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.data.encodings import numbers_of
+from kar_aug.data.guessing.clicks import is_flag
 from kar_aug.data.guessing.seen import Seen
 from kar_aug.data.guessing.words import (
     AGGREGATES,
@@ -103,6 +104,8 @@ def use_in_events(seen: Seen, clicked: npt.NDArray[np.bool_] | None, *, is_rated
         return Use("earlier", f"{found.why}; written with the rating, and not known before", found.scale)
     if says(seen.name, OUTCOMES) or {"read", "time"} <= set(words(seen.name)):
         return Use("earlier", f"{found.why}; known when the event is over", found.scale)
+    if clicked is None and is_flag(seen):
+        return Use("earlier", f"{found.why}; it may say what came of the event: known when it is over", found.scale)
     if clicked is not None and seen.kind != "list" and _auc(seen, clicked) > _TOLD_BY:
         return Use(
             "earlier", f"{found.why}; it nearly says what was clicked: known when the event is over", found.scale

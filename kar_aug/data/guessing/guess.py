@@ -372,7 +372,7 @@ class _Guesser:
                 told.setdefault(name, each.why)
         if set(told) == usual:
             return []
-        why = "what is told of each earlier event beside its item; of several values the first"
+        why = "what is told of each earlier event beside its item"
         return [Guessed(("event_features",), [*told, SINCE], why, reasons=told | {SINCE: "how long ago it was"})]
 
     def _tells_of_item(self, name: str) -> bool:

@@ -44,6 +44,7 @@ OF_THINGS = {"published", "publish", "modified", "updated", "birth", "release", 
 LABELS = {
     "label", "click", "clicked", "clicks", "target", "converted", "conversion", "purchased", "bought", "liked",
     "applied", "booked", "ordered", "installed", "subscribed", "accepted", "hired", "borrowed", "enrolled",
+    "signed", "opened", "answered", "responded", "response", "redeemed", "renewed", "paid", "won", "switched", "joined",
 }  # fmt: skip
 # Of 0 and 1 that somebody stayed to the end: what a click is where nothing else says it.
 COMPLETIONS = {"completed", "completion", "finished", "finish"}
