@@ -16,6 +16,7 @@ from kar_aug.errors import DataError
 from kar_aug.pipeline.checking import Outlook
 from kar_aug.pipeline.project import Project
 from kar_aug.pipeline.starting import start
+from kar_aug.prompts.scenario import scenario_text
 from kar_aug.testing import ChatServer
 
 DAY = 86_400
@@ -52,6 +53,27 @@ def test_a_run_without_traps_says_what_it_will_do_and_cost(tmp_path: Path, monke
     assert not done.faults and "first look" not in said["train"]
     more = dict(outlook(tmp_path, log(6000), items(), compare={"backbones": ["DIN", "DeepFM"], "seeds": 3}).steps)
     assert more["train"].endswith("for a first look: kar-aug compare --backbone DIN --seeds 2")
+
+
+def test_a_scenario_about_other_things_than_the_tables_hold_is_named(tmp_path: Path) -> None:
+    def seen(scenario: str, column: str = "item_id", **columns: object) -> list[str]:
+        log().rename(columns={"item_id": column}).to_csv(tmp_path / "log.csv", index=False)
+        items(**columns).rename(columns={"item_id": column}).to_csv(tmp_path / "catalogue.csv", index=False)
+        files = {"interactions": str(tmp_path / "log.csv"), "items": str(tmp_path / "catalogue.csv")}
+        names = {"columns": {"item_id": column}} if column != "item_id" else {}
+        project = Project({"workdir": str(tmp_path), "data": files | names, "prompts": {"scenario": scenario}})
+        return [str(trap) for trap in project.check().traps if "the scenario" in str(trap)]
+
+    (said,) = seen("movies", "episode_guid", host="Ada", year=2020)
+    assert said.startswith("! the scenario movies asks about movies, and files and columns speak of episode. kar-aug ")
+    (said,) = seen("movies", host="Ada")
+    assert "asks about movies, and no file or column speaks of them" in said
+    assert not seen("general", "episode_guid")
+    assert not seen("movies", "movie_id") and not seen("movies", genres="Drama") and not seen("movies", year=1999)
+    assert not seen("e-commerce", "article_guid", price=3, brand="Any"), "an article may be one of a shop"
+    mine = tmp_path / "movies.toml"
+    mine.write_text(scenario_text("movies").replace("You know movies well", "You know podcasts well"), "utf-8")
+    assert not seen(str(mine), "episode_guid"), "its owner has looked at it"
 
 
 def test_what_many_prompts_cost_is_estimated_by_some_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

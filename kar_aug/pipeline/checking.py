@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
 from kar_aug.config import LOCAL, encoder_name
 from kar_aug.data.contradictions import contradictory
+from kar_aug.data.guessing.words import ENTITY, NAMELESS, SCENARIOS, words
 from kar_aug.data.outcomes import FORETOLD, foretold
 from kar_aug.data.split import PARTS, distinct, is_sample
 from kar_aug.data.tables import Tables
@@ -25,6 +27,7 @@ from kar_aug.pipeline.coding import is_coded, stores_to_code
 from kar_aug.pipeline.generation import Job, dry_run
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.pipeline.workspace.data import Data
+from kar_aug.prompts import Scenario
 
 FAULT, WARNING = "fault", "warning"
 _FEW = 0.5  # share of ids of the log that are in the table about them
@@ -192,6 +195,7 @@ def _asked(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]
     """What the language model is asked, and for how much."""
     model, asking = workspace.config.generate, workspace.asking
     yield from _unshown(workspace)
+    yield from _another_world(workspace)
     done = _Estimate(workspace)
     whom = {e: f"blocks of {e}s' histories" if workspace.paths.in_versions(e) else f"{e}s" for e in ENTITIES}
     about = " and ".join(f"{asking.count(entity):,} {whom[entity]}" for entity in ENTITIES)
@@ -287,6 +291,27 @@ def _unshown(workspace: Workspace) -> Iterator[Trap]:
     events = [name for name in scenario.user.get("event_fields", []) if name not in tables.interactions]
     if events:
         yield Trap(WARNING, f"histories in prompts show no {', '.join(events)}: the log has no such column. {_HELP}")
+
+
+def _another_world(workspace: Workspace) -> Iterator[Trap]:
+    """Whether a scenario of ours, as it is, speaks of other things than files and columns do."""
+    scenario, settings = workspace.asking.scenario, workspace.config.data
+    if scenario.name not in SCENARIOS or scenario.item["system"] != Scenario.load(scenario.name).item["system"]:
+        return
+    items, log = workspace.tables.items, workspace.tables.interactions
+    renamed = [own.values() for own in (settings.columns, *settings.columns.values()) if isinstance(own, Mapping)]
+    names = [settings.dataset, settings.interactions, settings.items, *chain(*renamed), *log, *items]
+    told = dict.fromkeys(word for name in names if isinstance(name, str) for word in words(name))
+    things = [word for word in told if word in ENTITY["item"] and word not in NAMELESS]
+    fields = [name for name in scenario.item["fields"] if name not in scenario.item.get("required", [])]
+    shows = any(name in items for name in fields)
+    if len(items) and not SCENARIOS[scenario.name] & set(told) and (things or not shows):
+        speak = f"files and columns speak of {', '.join(things)}" if things else "no file or column speaks of them"
+        yield Trap(
+            WARNING,
+            f"the scenario {scenario.name} asks about {scenario.words['items']}, and {speak}. {_HELP}; "
+            'scenario = "general" asks about anything',
+        )
 
 
 _HELP = "kar-aug init --data FILES writes a scenario for the columns that are there, or [data] columns names them"
