@@ -78,7 +78,8 @@ CONTEXT = {
 OUTCOMES = {
     "next", "dwell", "watch", "watched", "played", "playtime", "scroll", "listen", "listened", "completion", "finish",
     "finished", "duration", "seconds", "minutes", "spent", "verified", "revenue", "quantity", "amount", "comment",
-    "summary", "reply", "note", "notes", "skip", "skipped", "completed", "returned", "refund", "refunded", "cancelled", "canceled",
+    "summary", "reply", "note", "notes", "skip", "skipped", "completed", "returned", "refund", "refunded", "cancelled",
+    "canceled",
 }  # fmt: skip
 LATER = {"helpful", "useful", "funny", "cool", "vote", "votes", "upvotes", "likes", "replies"}
 AGGREGATES = {"total", "count", "counts", "avg", "average", "mean", "num", "number", "sum", "n", "rate"}
