@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kar_aug.testing.http_server import Reply, Request
 from kar_aug.testing.scripted import Behaviour, ScriptedServer
+
+_UNCOUNTED = "the server counts"
 
 
 def completion(
@@ -17,14 +20,15 @@ def completion(
 
     Args:
         text: the content, whatever its form.
-        tokens: how many were asked, and answered. A `ChatServer` counts them itself, if not given: see `counted`.
+        tokens: how many were asked, and answered. If not given, the server counts them, where it is one of
+            this package.
         more: fields of the message, such as reasoning_content.
     """
     message = {"role": "assistant", "content": text, "refusal": refusal, **more}
     body = {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": model,
         "choices": [{"index": 0, "finish_reason": finish_reason, "message": message}],
-        "usage": None if tokens is None else usage(*tokens),
+        "usage": _UNCOUNTED if tokens is None else usage(*tokens),
     }  # fmt: skip
     return json.dumps(body).encode()
 
@@ -35,17 +39,22 @@ def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
     return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
 
 
-def counted(request: Mapping[str, Any], body: bytes) -> bytes:
-    """An answer with the tokens that a real server would count, about four characters each, where it has no `tokens`."""
+def tokens_of(asked: str, said: str) -> tuple[int, int]:
+    """As a real server would count them: about four characters each."""
+    return len(asked) // 4, len(said) // 4
+
+
+def counted(body: bytes, messages: Iterable[Mapping[str, Any]]) -> bytes:
+    """The body of an answer to these messages; a completion that was given no `tokens` has them now."""
+    if _UNCOUNTED.encode() not in body:
+        return body
     try:
         answer = json.loads(body)
-        if answer["usage"] is not None:
-            return body
-    except (ValueError, TypeError, KeyError):
-        return body
-    asked = sum(len(str(message["content"])) for message in request["messages"])
-    said = sum(len(str(choice["message"]["content"])) for choice in answer["choices"])
-    return json.dumps({**answer, "usage": usage(asked // 4, said // 4)}).encode()
+    except ValueError:
+        return body  # cut off on purpose
+    asked = "".join(str(message["content"]) for message in messages)
+    said = "".join(str(choice["message"]["content"] or "") for choice in answer["choices"])
+    return json.dumps({**answer, "usage": usage(*tokens_of(asked, said))}).encode()
 
 
 def echo(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, Mapping[str, str], bytes]:
@@ -72,7 +81,9 @@ class ChatServer(ScriptedServer):
     def __init__(self, behaviour: Behaviour = echo, latency: float = 0.0) -> None:
         super().__init__("POST /chat/completions", behaviour, latency)
 
-    def scripted(self, body: dict[str, Any], number: int) -> Reply:
-        """What `behaviour` says, with the tokens counted."""
-        said = super().scripted(body, number)
-        return replace(said, body=counted(body, said.body)) 
+    def reply(self, request: Request) -> Reply:
+        """What `behaviour` says, its tokens counted."""
+        said = super().reply(request)
+        if _UNCOUNTED.encode() not in said.body:
+            return said
+        return said._replace(body=counted(said.body, json.loads(request.body)["messages"]))
