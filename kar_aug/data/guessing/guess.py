@@ -374,7 +374,7 @@ class _Guesser:
 
     def _event_values(self, told: Iterable[str]) -> list[Guessed]:
         """How many values in a cell are read of what is told of events, where there are several."""
-        columns = self._columns_of("items") | self.events.columns
+        columns = {**self._columns_of("items"), **self.events.columns}
         lists = [columns[name] for name in told if name in columns and columns[name].kind == "list"]
         if not lists:
             return []
