@@ -301,6 +301,9 @@ def test_columns_that_only_a_person_can_name(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     plays().rename(columns={"uid": "wer", "track_id": "was", "ts": "wann"}).to_csv("log.csv", index=False)
     assert "--user and --item name them" in init("--data", "log.csv").output
+    pd.DataFrame({"episode_id": range(50)}).to_csv("episodes.csv", index=False)
+    half = init("--data", "log.csv", "--data", "episodes.csv", "--user", "wer").output
+    assert "log.csv has users in 'wer', and no column that is called as if it held items. If one does, name it" in half
     found = init("--data", "log.csv", "--user", "who", "--item", "was")
     assert found.exit_code == 2 and "--user who: no file has this column" in found.output
     assert init("--data", "log.csv", "--user", "wer", "--item", "was", "--time", "wann").exit_code == 0
