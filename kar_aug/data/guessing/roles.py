@@ -262,8 +262,8 @@ def _lacking(heads: Sequence[Head]) -> str:
         for head in heads:
             if not head.ids(entity) and (ids := head.ids(other)) and not head.columns[ids[0]].is_unique:
                 return (
-                    f"{head.path.name} has {other}s in '{ids[0]}', and no column that is called as if it held {entity}s. "
-                    f"If one does, name it: --{entity} COLUMN."
+                    f"{head.path.name} has {other}s in '{ids[0]}', and no column that is called as if it held "
+                    f"{entity}s. If one does, name it: --{entity} COLUMN."
                 )
     return (
         "it takes a column of users, such as user_id, and one of items, such as item_id: --user and --item name them."
