@@ -25,6 +25,7 @@ import numpy as np
 from kar_aug._helpers.batched import batched
 from kar_aug._helpers.files import atomic_path
 from kar_aug._helpers.foreign import harmless
+from kar_aug._helpers.printed import Printed
 from kar_aug.cache import Answer, Link, TextCache, VectorStore
 from kar_aug.cache.texts.cache import DamagedAnswer, is_of_groups
 from kar_aug.cache.texts.verify import Flag
@@ -42,7 +43,7 @@ Row = list[Any]
 
 
 @dataclass(frozen=True)
-class View:
+class View(Printed):
     """A page of answers: where it is, and how much is in it."""
 
     path: Path

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from kar_aug._helpers.printed import Printed
 from kar_aug._helpers.servers.addresses import masked
 from kar_aug.errors import ConfigError, StoreError
 from kar_aug.online.rows import SIZE, Rows
@@ -45,7 +46,7 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(Printed):
     """What `publish` did: rows written, entities taken away, and rows that were there already."""
 
     where: str
@@ -60,7 +61,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Checked:
+class Checked(Printed):
     """What `check` found. `current` rows are the store's own; `outdated` encode an older text, `other_version` are of
     another encoder or adaptor, `different` have other numbers under the same key; `repeated` are further rows of an
     entity that the place holds already, whatever they say; `missing` are not in the place, and `gone` not in the store.

@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
+from kar_aug._helpers.printed import Printed
 from kar_aug.config import LOCAL, encoder_name
 from kar_aug.data.contradictions import contradictory
 from kar_aug.data.guessing.words import ENTITY, NAMELESS, SCENARIOS, words
@@ -38,7 +39,7 @@ _CLIENTS = {"openai:": "openai", "model2vec:": "model2vec", "openvino:": "openvi
 
 
 @dataclass(frozen=True)
-class Trap:
+class Trap(Printed):
     """What will go wrong, or may: `kind` is "fault" (sure to fail, or to be worth nothing) or "warning"."""
 
     kind: str
@@ -49,7 +50,7 @@ class Trap:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Outlook(Printed):
     """What a run will do and cost.
 
     Args:
