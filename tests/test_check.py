@@ -16,6 +16,7 @@ from kar_aug.errors import DataError
 from kar_aug.pipeline.checking import Outlook
 from kar_aug.pipeline.project import Project
 from kar_aug.pipeline.starting import start
+from kar_aug.pipeline.watch import Watch
 from kar_aug.prompts.scenario import scenario_text
 from kar_aug.testing import ChatServer
 
@@ -74,6 +75,20 @@ def test_a_scenario_about_other_things_than_the_tables_hold_is_named(tmp_path: P
     mine = tmp_path / "movies.toml"
     mine.write_text(scenario_text("movies").replace("You know movies well", "You know podcasts well"), "utf-8")
     assert not seen(str(mine), "episode_guid"), "its owner has looked at it"
+
+
+def test_of_a_large_log_it_says_beforehand_that_it_takes_long_and_how_to_look_at_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kar_aug.pipeline.checking._LARGE", 1_000)
+    (tmp_path / "log").mkdir()
+    log().to_parquet(tmp_path / "log" / "part.parquet")
+    items().to_parquet(tmp_path / "items.parquet")
+    said: list[str] = []
+    for sample in ({}, {"sample_users": 10}):
+        data = {"interactions": str(tmp_path / "log"), "items": str(tmp_path / "items.parquet"), **sample}
+        Project({"workdir": str(tmp_path), "data": data}, watch=Watch(on_note=said.append)).check()
+    assert len(said) == 1 and said[0].startswith("The log has 0 MB") and "kar-aug --sample 10000 check" in said[0]
 
 
 def test_what_many_prompts_cost_is_estimated_by_some_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

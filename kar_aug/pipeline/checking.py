@@ -26,6 +26,7 @@ from kar_aug.generate import Estimate
 from kar_aug.inspect.inputs import DataView
 from kar_aug.pipeline.coding import is_coded, stores_to_code
 from kar_aug.pipeline.generation import Job, dry_run
+from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.pipeline.workspace.data import Data
 from kar_aug.prompts import Scenario
@@ -34,6 +35,7 @@ FAULT, WARNING = "fault", "warning"
 _FEW = 0.5  # share of ids of the log that are in the table about them
 _MANY = 12  # trainings: more take hours on a small machine
 _CLASHES = 0.01  # share of rows that stand beside one that says the opposite
+_LARGE = 100 * 2**20  # bytes of a log: 10 million rows of Parquet, a minute of a core
 _RENDERED = 2_000  # prompts of users, and of items, by which all are estimated: of more, rendering takes minutes
 _CLIENTS = {"openai:": "openai", "model2vec:": "model2vec", "openvino:": "openvino", "transformers:": "transformers"}
 
@@ -76,8 +78,13 @@ class Outlook(Printed):
         return "\n".join([*(f"{stage:<{width}}  {text}" for stage, text in self.steps), *map(str, self.traps)])
 
 
-def check(workspace: Workspace) -> Outlook:
+def check(workspace: Workspace, watch: Watch = SILENT) -> Outlook:
     """Look ahead. The tables are read and what models read is prepared; nothing is sent, and nothing trained."""
+    if (size := _size(workspace)) > _LARGE and not workspace.config.data.sample_users:
+        watch.note(
+            f"The log has {size / 2**20:,.0f} MB: to read and prepare it whole takes minutes. What is prepared is kept "
+            "for the stages that follow. A first look at some users: kar-aug --sample 10000 check"
+        )
     steps: list[tuple[str, str]] = []
     traps: list[Trap] = []
     found = _tried(workspace, _data, steps, traps)
@@ -87,6 +94,16 @@ def check(workspace: Workspace) -> Outlook:
     _tried(workspace, _coded, steps, traps)
     _tried(workspace, _trained, steps, traps)
     return Outlook(steps, sorted(traps, key=lambda trap: trap.kind))
+
+
+def _size(workspace: Workspace) -> int:
+    """Bytes of the log's files; 0 where there are none."""
+    name = workspace.config.data.interactions
+    path = None if name is None else workspace.config.path(name)
+    if path is None or not path.exists():
+        return 0
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _tried(

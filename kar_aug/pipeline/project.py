@@ -296,7 +296,7 @@ class Project:
 
     def check(self) -> Outlook:
         """What a run will do and cost, and every trap that is sure to fail later. Nothing is sent, nothing trained."""
-        return checking.check(self.workspace)
+        return checking.check(self.workspace, self.watch)
 
     def prepare(self) -> Prepared:
         """Make what models read, in a folder that all trainings share; the first stage that needs it does so, too.
