@@ -79,6 +79,19 @@ def test_a_browser_shows_few_rows_and_finds_words_in_all_texts(browser: Any, pro
     assert "1 of 3,001" in dom and "As an AI" in part(dom, "entry")
 
 
+def test_words_that_no_title_has_are_looked_for_in_answers_only_if_that_is_asked_for(
+    browser: Any, project: Project, tmp_path: Path
+) -> None:
+    project.view(tmp_path / "page.html")
+    page = browser.new_page()
+    page.goto(f"file://{tmp_path}/page.html")
+    page.wait_for_selector("#rows > *")
+    page.fill("#words", "nowheretobefound")
+    page.wait_for_function("document.getElementById('said').textContent.endsWith('look also in prompts and answers')")
+    page.check("#texts")
+    page.wait_for_function("/^0 of [0-9,]+$/.test(document.getElementById('said').textContent)")
+
+
 def test_hostile_text_is_text(browser: Any, project: Project, tmp_path: Path) -> None:
     page = project.view(tmp_path / "answers.html").path
     dom = browsed(browser, page, open="item 5")

@@ -182,8 +182,9 @@ def _by_key(flags: Iterable[Flag]) -> dict[str, list[Flag]]:
 
 
 def _names(workspace: Workspace) -> dict[str, dict[EntityId, str]]:
+    items = workspace.data.tables.items
     return (
-        {"item": titles(workspace.data.tables.items, "item_id")} if len(workspace.data.tables.items.columns) > 1 else {}
+        {"item": titles(items, "item_id", workspace.asking.scenario.item["fields"])} if len(items.columns) > 1 else {}
     )
 
 
