@@ -208,7 +208,9 @@ def saying(body: bytes) -> ChatServer:
     return ChatServer(lambda server, request, number: (200, {}, body))
 
 
-@pytest.mark.parametrize("body", [completion("A fi")[:-30], completion("A film.", "who_knows")])
+@pytest.mark.parametrize(
+    "body", [completion("A fi", tokens=(7, 3))[:-30], completion("A film.", "who_knows", tokens=(7, 3))]
+)
 def test_what_was_paid_for_is_kept_asked_once_and_again_only_when_told(cache: TextCache, body: bytes) -> None:
     with saying(body) as server:
         done = ask(server, cache, 3)

@@ -16,6 +16,8 @@ from kar_aug.errors import ConfigError, DataError
 from kar_aug.pipeline.checking import Outlook
 from kar_aug.pipeline.project import Project
 from kar_aug.pipeline.starting import start
+from kar_aug.pipeline.watch import Watch
+from kar_aug.prompts.scenario import scenario_text
 from kar_aug.testing import ChatServer
 
 DAY = 86_400
@@ -72,6 +74,41 @@ def test_knowledge_that_no_model_reads_is_not_to_be_paid_for(
     done = outlook(tmp_path, log(), items(), compare={"knowledge": known})
     said = [trap.text for trap in done.traps if "no model reads" in trap.text]
     assert len(said) == (unread is not None) and all(f"said of {unread}, " in each for each in said)
+
+
+def test_a_scenario_about_other_things_than_the_tables_hold_is_named(tmp_path: Path) -> None:
+    def seen(scenario: str, column: str = "item_id", **columns: object) -> list[str]:
+        log().rename(columns={"item_id": column}).to_csv(tmp_path / "log.csv", index=False)
+        items(**columns).rename(columns={"item_id": column}).to_csv(tmp_path / "catalogue.csv", index=False)
+        files = {"interactions": str(tmp_path / "log.csv"), "items": str(tmp_path / "catalogue.csv")}
+        names = {"columns": {"item_id": column}} if column != "item_id" else {}
+        project = Project({"workdir": str(tmp_path), "data": files | names, "prompts": {"scenario": scenario}})
+        return [str(trap) for trap in project.check().traps if "the scenario" in str(trap)]
+
+    (said,) = seen("movies", "episode_guid", host="Ada", year=2020)
+    assert said.startswith("! the scenario movies asks about movies, and files and columns speak of episode. kar-aug ")
+    (said,) = seen("movies", host="Ada")
+    assert "asks about movies, and no file or column speaks of them" in said
+    assert not seen("general", "episode_guid")
+    assert not seen("movies", "movie_id") and not seen("movies", genres="Drama") and not seen("movies", year=1999)
+    assert not seen("e-commerce", "article_guid", price=3, brand="Any"), "an article may be one of a shop"
+    mine = tmp_path / "movies.toml"
+    mine.write_text(scenario_text("movies").replace("You know movies well", "You know podcasts well"), "utf-8")
+    assert not seen(str(mine), "episode_guid"), "its owner has looked at it"
+
+
+def test_of_a_large_log_it_says_beforehand_that_it_takes_long_and_how_to_look_at_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kar_aug.pipeline.checking._LARGE", 1_000)
+    (tmp_path / "log").mkdir()
+    log().to_parquet(tmp_path / "log" / "part.parquet")
+    items().to_parquet(tmp_path / "items.parquet")
+    said: list[str] = []
+    for sample in ({}, {"sample_users": 10}):
+        data = {"interactions": str(tmp_path / "log"), "items": str(tmp_path / "items.parquet"), **sample}
+        Project({"workdir": str(tmp_path), "data": data}, watch=Watch(on_note=said.append)).check()
+    assert len(said) == 1 and said[0].startswith("The log has 0 MB") and "kar-aug --sample 10000 check" in said[0]
 
 
 def test_what_many_prompts_cost_is_estimated_by_some_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

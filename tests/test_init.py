@@ -77,6 +77,19 @@ def test_news_impressions(tmp_path: Path) -> None:
     assert {"read_time", "scroll_percentage", "since"} < set(data.event_features or ())
 
 
+def test_of_several_values_of_an_event_it_says_how_many_there_are_and_are_read(tmp_path: Path) -> None:
+    log = plays().rename(columns={"uid": "listener", "track_id": "episode_guid"})
+    log["note"] = np.where(log.index % 3, "again", "boring")
+    topics = [["space", "cooking", "history"][: 1 + number % 3] for number in range(50)]
+    pd.DataFrame({"episode_guid": range(50), "topics": topics}).to_parquet(tmp_path / "episodes.parquet")
+    data = guessed(tmp_path, log)
+    assert data.columns == {"user_id": "listener", "item_id": "episode_guid", "timestamp": "ts"}
+    assert data.context == ("hour", "weekday"), "a note is written afterwards"
+    assert "{% if event.note %}" in (tmp_path / "general.toml").read_text(), "it is told of earlier events, in prompts"
+    assert data.event_features is None and data.item_features == ("topics",) and data.event_values == 8
+    assert "topics has up to 3. 1 trains faster\nevent_values = 8\n" in (tmp_path / "kar.toml").read_text()
+
+
 def test_a_shop_log_of_views_carts_and_purchases(tmp_path: Path) -> None:
     config = started("shop", tmp_path)
     data = config.data
@@ -288,6 +301,9 @@ def test_columns_that_only_a_person_can_name(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     plays().rename(columns={"uid": "wer", "track_id": "was", "ts": "wann"}).to_csv("log.csv", index=False)
     assert "--user and --item name them" in init("--data", "log.csv").output
+    pd.DataFrame({"episode_id": range(50)}).to_csv("episodes.csv", index=False)
+    half = init("--data", "log.csv", "--data", "episodes.csv", "--user", "wer").output
+    assert "log.csv has users in 'wer', and no column that is called as if it held items. If one does, name it" in half
     found = init("--data", "log.csv", "--user", "who", "--item", "was")
     assert found.exit_code == 2 and "--user who: no file has this column" in found.output
     assert init("--data", "log.csv", "--user", "wer", "--item", "was", "--time", "wann").exit_code == 0

@@ -19,6 +19,7 @@ from kar_aug.generate.intake import TWICE, Intake, accepted
 from kar_aug.prompts import Prompt
 from kar_aug.testing import ChatServer, completion
 from kar_aug.testing.batches import BatchServer, Line, Outcome
+from kar_aug.testing.chat import counted, tokens_of
 
 Saying = Callable[[dict[str, Any]], tuple[int, bytes]]  # what a request's body is answered with
 Ask = Callable[[list[Prompt], TextCache, Saying, Path], Progress]
@@ -33,7 +34,8 @@ def by_requests(prompts: list[Prompt], cache: TextCache, say: Saying, folder: Pa
 
 def line(request: Line, say: Saying) -> Line:
     status, body = say(request["body"])
-    return {"custom_id": request["custom_id"], "response": {"status_code": status, "body": json.loads(body)}}
+    answer = json.loads(counted(body, request["body"]["messages"]))
+    return {"custom_id": request["custom_id"], "response": {"status_code": status, "body": answer}}
 
 
 def in_batches(prompts: list[Prompt], cache: TextCache, say: Saying, folder: Path) -> Progress:
@@ -62,6 +64,17 @@ def in_files(prompts: list[Prompt], cache: TextCache, say: Saying, folder: Path)
 
 
 TRANSPORTS = pytest.mark.parametrize("ask", [by_requests, in_batches, in_files])
+
+
+@TRANSPORTS
+def test_servers_for_tests_count_the_tokens_of_what_they_read(
+    ask: Any, cache: TextCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kar_aug.testing.chat.tokens_of", tokens_of)
+    done = ask([about("a long film " * 200)], cache, lambda request: (200, completion("A film. ")), tmp_path)
+    (answer,) = cache.answers()
+    assert (answer.prompt_tokens, answer.completion_tokens) == (600, 2) and not answer.prompt_was_cut
+    assert done.asked == 1
 
 
 def about(subject: str, entity: int = 0, *, schema: bool = False) -> Prompt:

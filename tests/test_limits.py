@@ -220,7 +220,7 @@ def test_a_limit_on_cost_needs_a_price(chat_server: ChatServer, cache: TextCache
 
 def test_usage_and_cost_are_stored_per_answer_and_summed(cache: TextCache, prices: Prices) -> None:
     def cached_prefix(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
-        body = completion("A film.", model="test-model")
+        body = completion("A film.", model="test-model", tokens=(7, 3))
         return (
             200,
             {},

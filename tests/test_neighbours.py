@@ -39,6 +39,13 @@ def test_an_item_is_found_by_id_title_or_a_part_that_only_it_has() -> None:
         find(NAMED, "heat")
     with pytest.raises(ConfigError, match=r"There is no item called 'Fergo \(1996\)'. Did you mean 'Fargo \(1996\)'"):
         find(NAMED, "Fergo (1996)")
+    podcasts = {"a": "Hour no. 3 (a)", "b": "Hour no. 33 (b)", "c": "Hour no. 33 (c)"}  # without a title: see `titles`
+    assert [find(podcasts, name) for name in ("Hour no. 3", "Hour no. 33 (c)")] == ["a", "c"], "a title, part of others"
+    with pytest.raises(ConfigError, match=r"Did you mean 'Hour no. 33 \(b\)' or 'Hour no. 33 \(c\)'\?"):
+        find(podcasts, "Hour no. 33")
+    with pytest.raises(ConfigError, match=r"Did you mean 'Heat \(1\)' or 'Heat \(2\)'\?"):
+        find({1: "Heat", 2: "Heat", 3: "Heathers"}, "Heat")
+    assert find({1: "Heat", 2: "Heat"}, "Heat (2)") == 2
     assert titles(pd.DataFrame({"item_id": [1], "title": ["Fargo"]}), "item_id") == {1: "Fargo"}
     assert titles(pd.DataFrame({"item_id": [1]}), "item_id") == {1: "1"}
 

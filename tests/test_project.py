@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -370,3 +371,41 @@ def test_groups_and_metadata_are_encoded_too(folder: Path, server: ChatServer) -
     assert [store.title for store in encoded.stores] == ["items", "item:kar:collective-3", "items", "items' metadata"]
     assert encoded.unknown == ["user"] and "40 vectors mixed with those of 3 groups" in str(encoded)
     assert len(VectorStore.open(project.workspace.paths.store("item"))) == 40
+
+
+NOTEBOOK = """
+from kar_aug import Project, Watch
+project = Project.open("kar.toml", generate={"base_url": "%s"})
+project.generate("item")
+###
+project.encode()
+###
+project.check()
+###
+Project.open("kar.toml", watch=Watch()).encode()
+###
+from kar_aug.pipeline.comparing import Verdicts
+class Verdict:
+    text = "it beats the plain model"
+Verdicts([Verdict(), Verdict()])
+"""
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_how_far_a_stage_is_and_results_as_they_are_printed(folder: Path, server: ChatServer) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    cells = (NOTEBOOK % server.base_url).split("###\n")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nbclient's own, of event loops
+        nbclient.NotebookClient(notebook, kernel_name="python3").execute()
+    asked, encoded, checked, silent, verdicts = (
+        [output["data"]["text/plain"] for output in cell.outputs if "data" in output] for cell in notebook.cells
+    )
+    assert asked[0].startswith("[========================] knowledge: 40 of 40") and "40 asked" in asked[-1]
+    assert "[========================] vectors of items: 40 of 40" in encoded
+    assert encoded[-1] == "items: 40 vectors of 26 by letters\nusers: no knowledge, nothing to encode"
+    assert checked[-1].startswith("log  ")
+    assert len(silent) == 1, "the result alone"
+    assert verdicts == ["it beats the plain model\nit beats the plain model"]
+    assert "\\x1b" not in repr(notebook.cells), "codes that move a terminal's cursor"

@@ -79,6 +79,14 @@ def test_a_browser_shows_few_rows_and_finds_words_in_all_texts(browser: Any, pro
     assert "1 of 3,001" in dom and "As an AI" in part(dom, "entry")
 
 
+def test_words_that_no_title_has_are_looked_for_in_answers_only_if_that_is_asked_for(
+    browser: Any, project: Project, tmp_path: Path
+) -> None:
+    page = project.view(tmp_path / "answers.html").path
+    assert "0 of 3,001: look also in prompts and answers" in browsed(browser, page, words="needle1234")
+    assert "look also in" not in part(browsed(browser, page, words="nowheretobefound", texts="1"), "said")
+
+
 def test_hostile_text_is_text(browser: Any, project: Project, tmp_path: Path) -> None:
     page = project.view(tmp_path / "answers.html").path
     dom = browsed(browser, page, open="item 5")

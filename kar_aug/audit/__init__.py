@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 
+from kar_aug._helpers.printed import Printed
 from kar_aug._helpers.stage import make_callable
 from kar_aug.audit import attacks, inputs, knowledge, lists, split, statistics, versions
 from kar_aug.audit.findings import REMEDIES as REMEDIES
@@ -35,7 +36,7 @@ __all__ = ["REMEDIES", "Audit", "Check", "Finding", "audit", "require_clean"]
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Printed):
     """What was checked, and what was found."""
 
     checks: tuple[Check, ...]

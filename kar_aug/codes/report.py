@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from kar_aug._helpers.printed import Printed
 from kar_aug.cache.vectors.snapshot import Snapshot
 from kar_aug.codes.bundle import SemanticIds
 from kar_aug.codes.digits import prefix_numbers
@@ -53,7 +54,7 @@ class LevelReport:
 
 
 @dataclass(frozen=True)
-class CodesReport:
+class CodesReport(Printed):
     """What there is to know of a bundle before models read it.
 
     Args:

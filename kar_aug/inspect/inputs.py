@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kar_aug._helpers.printed import Printed
 from kar_aug.config import DataConfig
 from kar_aug.data.building import DERIVED
 from kar_aug.data.cells import flat, text_of, values_of
@@ -35,7 +36,7 @@ Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class DataView:
+class DataView(Printed):
     """What a model reads, and of how much.
 
     Args:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kar_aug._helpers.printed import Printed
 from kar_aug.cache import Answer, Link, VectorStore
 from kar_aug.cache.texts.cache import Failure
 from kar_aug.cache.vectors.index import EntityId
@@ -110,7 +111,7 @@ class Inspection:
 
 
 @dataclass(frozen=True)
-class Known:
+class Known(Printed):
     """The answer about one entity with its prompt, if there is one; and what failed.
 
     Args:
@@ -193,7 +194,7 @@ class StoreView:
 
 
 @dataclass(frozen=True)
-class Vectors:
+class Vectors(Printed):
     """The vector stores of a project."""
 
     stores: Sequence[StoreView]
@@ -221,7 +222,7 @@ class Vectors:
 
 
 @dataclass(frozen=True)
-class Nearest:
+class Nearest(Printed):
     """The nearest neighbours of an item by its vector: (id, title, cosine) each, the nearest first."""
 
     title: str

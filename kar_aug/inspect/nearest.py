@@ -62,15 +62,17 @@ def titles(table: pd.DataFrame, key: str, fields: Sequence[str] = ()) -> dict[En
 
 
 def find(named: dict[EntityId, str], given: str) -> EntityId:
-    """The entity that a person means: by id, by title, or by a part that only one title has.
+    """The entity that a person means: by id, by a title that no other has, or by a part that only one title has.
 
     Raises:
         ConfigError: There is none, or several; the message names some.
     """
-    for id, title in named.items():
-        if given in (str(id), title):
-            return id
-    having = {id: title for id, title in named.items() if given.casefold() in title.casefold()}
+    if (own := next((id for id in named if str(id) == given), None)) is not None:
+        return own
+    with_id = {id: f"{title.removesuffix(f' ({id})')} ({id})" for id, title in named.items()}
+    having = {id: title for id, title in with_id.items() if given in (title, title.removesuffix(f" ({id})"))}
+    if not having:
+        having = {id: title for id, title in named.items() if given.casefold() in title.casefold()}
     if len(having) == 1:
         return next(iter(having))
     near = list(having.values()) or difflib.get_close_matches(given, list(named.values()), 3, 0.5)

@@ -25,6 +25,7 @@ import numpy as np
 from kar_aug._helpers.batched import batched
 from kar_aug._helpers.files import atomic_path
 from kar_aug._helpers.foreign import harmless
+from kar_aug._helpers.printed import Printed
 from kar_aug.cache import Answer, Link, TextCache, VectorStore
 from kar_aug.cache.texts.cache import DamagedAnswer, is_of_groups
 from kar_aug.cache.texts.verify import Flag
@@ -42,7 +43,7 @@ Row = list[Any]
 
 
 @dataclass(frozen=True)
-class View:
+class View(Printed):
     """A page of answers: where it is, and how much is in it."""
 
     path: Path
@@ -181,8 +182,9 @@ def _by_key(flags: Iterable[Flag]) -> dict[str, list[Flag]]:
 
 
 def _names(workspace: Workspace) -> dict[str, dict[EntityId, str]]:
+    items = workspace.data.tables.items
     return (
-        {"item": titles(workspace.data.tables.items, "item_id")} if len(workspace.data.tables.items.columns) > 1 else {}
+        {"item": titles(items, "item_id", workspace.asking.scenario.item["fields"])} if len(items.columns) > 1 else {}
     )
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from kar_aug._helpers.printed import Printed
 from kar_aug._helpers.servers.addresses import masked
 from kar_aug.errors import ConfigError, StoreError
 from kar_aug.online.rows import SIZE, Rows
@@ -54,7 +55,7 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(Printed):
     """What `publish` did: rows written, entities taken away, and rows that were there already."""
 
     where: str
@@ -69,7 +70,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Checked:
+class Checked(Printed):
     """What `check` found. `current` rows are the store's own; `outdated` encode an older text, `other_version` are of
     another encoder or adaptor, `different` have other numbers, or none, under the same key; `repeated` are further rows
     of an entity that the place holds already, whatever they say; `missing` are not in the place, and `gone` not in the

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from kar_aug._helpers.printed import Printed
 from kar_aug._helpers.targets import file_to_write, folder_to_write
 from kar_aug.cache import Batch, BatchBook, Spending, TextCache, VectorStore, merge
 from kar_aug.cache.texts.cache import DamagedAnswer, is_of_groups
@@ -171,7 +172,7 @@ def _require_none(damaged: Sequence[DamagedAnswer], what: str) -> None:
 
 
 @dataclass(frozen=True)
-class Stats:
+class Stats(Printed):
     """What a text cache holds.
 
     Args:
@@ -200,7 +201,7 @@ class Stats:
 
 
 @dataclass(frozen=True)
-class Verified:
+class Verified(Printed):
     """What is wrong with so many answers, by rules that a person can read; `excluded` are the kinds of flags whose
     answers were taken out of the knowledge.
     """

@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
+from kar_aug._helpers.printed import Printed
 from kar_aug.config import LOCAL, encoder_name
 from kar_aug.data.contradictions import contradictory
+from kar_aug.data.guessing.words import ENTITY, NAMELESS, SCENARIOS, words
 from kar_aug.data.lists import POSITION, SCORE, Lists
 from kar_aug.data.outcomes import FORETOLD, foretold
 from kar_aug.data.split import PARTS, distinct, is_sample
@@ -24,19 +27,22 @@ from kar_aug.generate import Estimate
 from kar_aug.inspect.inputs import DataView
 from kar_aug.pipeline.coding import is_coded, stores_to_code
 from kar_aug.pipeline.generation import Job, dry_run
+from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.pipeline.workspace.data import Data
+from kar_aug.prompts import Scenario
 
 FAULT, WARNING = "fault", "warning"
 _FEW = 0.5  # share of ids of the log that are in the table about them
 _MANY = 12  # trainings: more take hours on a small machine
 _CLASHES = 0.01  # share of rows that stand beside one that says the opposite
+_LARGE = 100 * 2**20  # bytes of a log: 10 million rows of Parquet, a minute of a core
 _RENDERED = 2_000  # prompts of users, and of items, by which all are estimated: of more, rendering takes minutes
 _CLIENTS = {"openai:": "openai", "model2vec:": "model2vec", "openvino:": "openvino", "transformers:": "transformers"}
 
 
 @dataclass(frozen=True)
-class Trap:
+class Trap(Printed):
     """What will go wrong, or may: `kind` is "fault" (sure to fail, or to be worth nothing) or "warning"."""
 
     kind: str
@@ -47,7 +53,7 @@ class Trap:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Outlook(Printed):
     """What a run will do and cost.
 
     Args:
@@ -73,8 +79,13 @@ class Outlook:
         return "\n".join([*(f"{stage:<{width}}  {text}" for stage, text in self.steps), *map(str, self.traps)])
 
 
-def check(workspace: Workspace) -> Outlook:
+def check(workspace: Workspace, watch: Watch = SILENT) -> Outlook:
     """Look ahead. The tables are read and what models read is prepared; nothing is sent, and nothing trained."""
+    if (size := _size(workspace)) > _LARGE and not workspace.config.data.sample_users:
+        watch.note(
+            f"The log has {size / 2**20:,.0f} MB: to read and prepare it whole takes minutes. What is prepared is kept "
+            "for the stages that follow. A first look at some users: kar-aug --sample 10000 check"
+        )
     steps: list[tuple[str, str]] = []
     traps: list[Trap] = []
     found = _tried(workspace, _data, steps, traps)
@@ -85,6 +96,16 @@ def check(workspace: Workspace) -> Outlook:
     _tried(workspace, _coded, steps, traps)
     _tried(workspace, _trained, steps, traps)
     return Outlook(steps, sorted(traps, key=lambda trap: trap.kind))
+
+
+def _size(workspace: Workspace) -> int:
+    """Bytes of the log's files; 0 where there are none."""
+    name = workspace.config.data.interactions
+    path = None if name is None else workspace.config.path(name)
+    if path is None or not path.exists():
+        return 0
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _tried(
@@ -209,6 +230,7 @@ def _asked(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]
     """What the language model is asked, and for how much."""
     model, asking = workspace.config.generate, workspace.asking
     yield from _unshown(workspace)
+    yield from _another_world(workspace)
     done = _Estimate(workspace)
     whom = {e: f"blocks of {e}s' histories" if workspace.paths.in_versions(e) else f"{e}s" for e in ENTITIES}
     about = " and ".join(f"{asking.count(entity):,} {whom[entity]}" for entity in ENTITIES)
@@ -325,6 +347,31 @@ def _unshown(workspace: Workspace) -> Iterator[Trap]:
     events = [name for name in scenario.user.get("event_fields", []) if name not in tables.interactions]
     if events:
         yield Trap(WARNING, f"histories in prompts show no {', '.join(events)}: the log has no such column. {_HELP}")
+
+
+def _another_world(workspace: Workspace) -> Iterator[Trap]:
+    """Whether a scenario of ours, as it is, speaks of other things than files and columns do. Of a public data set it
+    is known what is in it.
+    """
+    scenario, settings = workspace.asking.scenario, workspace.config.data
+    if settings.dataset:
+        return
+    if scenario.name not in SCENARIOS or scenario.item["system"] != Scenario.load(scenario.name).item["system"]:
+        return
+    items, log = workspace.tables.items, workspace.tables.interactions
+    renamed = [own.values() for own in (settings.columns, *settings.columns.values()) if isinstance(own, Mapping)]
+    names = [settings.interactions, settings.items, *chain(*renamed), *log, *items]
+    told = dict.fromkeys(word for name in names if isinstance(name, str) for word in words(name))
+    things = [word for word in told if word in ENTITY["item"] and word not in NAMELESS]
+    fields = [name for name in scenario.item["fields"] if name not in scenario.item.get("required", [])]
+    shows = any(name in items for name in fields)
+    if len(items) and not SCENARIOS[scenario.name] & set(told) and (things or not shows):
+        speak = f"files and columns speak of {', '.join(things)}" if things else "no file or column speaks of them"
+        yield Trap(
+            WARNING,
+            f"the scenario {scenario.name} asks about {scenario.words['items']}, and {speak}. {_HELP}; "
+            'scenario = "general" asks about anything',
+        )
 
 
 _OF_MOVIES = "movies"  # the default

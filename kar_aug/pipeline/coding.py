@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from kar_aug._helpers.printed import Printed
 from kar_aug.cache import VectorStore
 from kar_aug.codes import CodesReport, SemanticIds, codes_folder, report
 from kar_aug.codes.files import MANIFEST
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CodedStore:
+class CodedStore(Printed):
     """A vector store whose items all have codes now.
 
     Args:
@@ -41,7 +42,7 @@ class CodedStore:
 
 
 @dataclass(frozen=True)
-class Coded:
+class Coded(Printed):
     """All of them."""
 
     stores: Sequence[CodedStore]

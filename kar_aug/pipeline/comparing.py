@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kar_aug._helpers.formats import SAVED_MODEL, folder_for_model
+from kar_aug._helpers.printed import Printed
 from kar_aug._helpers.tensorflow import choose_keras
 from kar_aug.audit import Audit, require_clean
 from kar_aug.cache import VectorStore
@@ -30,7 +33,7 @@ if TYPE_CHECKING:  # they need what the offline half does not
 _UNAUDITED = "The comparison ran with --unaudited. It proves nothing."
 
 
-class Verdicts(tuple["Verdict", ...]):
+class Verdicts(Printed, tuple["Verdict", ...]):
     """What decides: the fullest knowledge of each backbone against it, against controls and other stores. Printed, a
     sentence each.
     """
@@ -67,7 +70,7 @@ def _over_rows(verdict: Verdict) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Compared(Printed):
     """The trained arms, and what they say.
 
     Args:
@@ -155,6 +158,13 @@ class Compared:
 
     def __str__(self) -> str:
         return "\n".join([*self.headlines, *(each.text for each in self.verdicts)])
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """In a notebook the report itself: a page of its own within the page."""
+        with tempfile.TemporaryDirectory() as folder:
+            page = self.write(Path(folder) / "report.html").read_text("utf-8")
+        frame = f'<iframe sandbox srcdoc="{html.escape(page)}" style="width: 100%; height: 40em; border: 0"></iframe>'
+        return {"text/plain": str(self), "text/html": frame}
 
 
 def compare(workspace: Workspace, watch: Watch = SILENT, *, unaudited: bool = False) -> Compared:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from kar_aug._helpers.printed import Printed
 from kar_aug.cache import Spending, TextCache
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Costs:
+class Costs(Printed):
     """What was spent by day, model and kind of knowledge ("item:tags": about items, by the recipe tags; "embeddings":
     texts into vectors, by an endpoint).
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from kar_aug._helpers.printed import Printed
 from kar_aug.cache import Knowledge, VectorStore
 from kar_aug.config import EncodeConfig
 from kar_aug.encode import Encoder, Texts, load_encoder
@@ -27,7 +28,7 @@ from kar_aug.registry import CONTROLS
 
 
 @dataclass(frozen=True)
-class Store:
+class Store(Printed):
     """A vector store that is up to date.
 
     Args:
@@ -58,7 +59,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Encoded(Printed):
     """The stores that were brought up to date; `unknown` are entities of which there is no knowledge."""
 
     stores: Sequence[Store]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from kar_aug._helpers.files import write_atomic
+from kar_aug._helpers.printed import Printed
 from kar_aug.errors import ConfigError
 from kar_aug.generate.factors import Proposal, propose, with_factors
 from kar_aug.pipeline.generation import Job, served
@@ -19,7 +20,7 @@ from kar_aug.prompts import Scenario, scenario_names, scenario_text
 
 
 @dataclass(frozen=True)
-class Proposed:
+class Proposed(Printed):
     """Factors by votes of the model's samples.
 
     Args:

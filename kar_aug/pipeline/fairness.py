@@ -19,6 +19,7 @@ import pandas as pd
 
 from kar_aug._helpers.batched import batched
 from kar_aug._helpers.files import write_atomic
+from kar_aug._helpers.printed import Printed
 from kar_aug._helpers.tensorflow import choose_keras
 from kar_aug.audit.similarity import cosine, jaccard, serp, snsr, snsv, words
 from kar_aug.cache import TextCache, VectorStore
@@ -73,7 +74,7 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Fairness:
+class Fairness(Printed):
     """What attributes in prompts change.
 
     Args:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from kar_aug._helpers.printed import Printed
 from kar_aug.cache import Batch, BatchBook, Failure, TextCache
 from kar_aug.cache.texts.tables import LOST
 from kar_aug.config import LOCAL, LanguageModel
@@ -102,7 +103,7 @@ def left_out(count: int) -> str:
 
 
 @dataclass(frozen=True)
-class Generated:
+class Generated(Printed):
     """What a job did.
 
     Args:
@@ -260,7 +261,7 @@ def _hopeless(done: Progress) -> bool:
 
 
 @dataclass(frozen=True)
-class DryRun:
+class DryRun(Printed):
     """What a job would ask, and cost; nothing was sent.
 
     Args:
@@ -301,7 +302,7 @@ def dry_run(job: Job) -> DryRun:
 
 
 @dataclass(frozen=True)
-class Status:
+class Status(Printed):
     """Where a job stands: what is answered, what failed and why, what runs.
 
     Args:
@@ -343,7 +344,7 @@ def batch_line(batch: Batch) -> str:
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(Printed):
     """Files of requests; none where there is nothing to ask."""
 
     files: Sequence[Path]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kar_aug._helpers.printed import Printed
 from kar_aug.data.samples import ENTITIES, Samples
 from kar_aug.data.split import SAMPLE_PARTS
 from kar_aug.errors import DataError
@@ -13,7 +14,7 @@ from kar_aug.pipeline.workspace.preparing import all_prepared, clean
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Prepared(Printed):
     """The samples of a project, in a folder that all its trainings read.
 
     Args:

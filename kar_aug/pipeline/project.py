@@ -42,6 +42,7 @@ from kar_aug.pipeline.factors import Proposed
 from kar_aug.pipeline.fairness import Fairness
 from kar_aug.pipeline.forgetting import Forgotten
 from kar_aug.pipeline.generation import DryRun, Exported, Generated, Job, Status
+from kar_aug.pipeline.notebook import NotebookWatch, in_notebook
 from kar_aug.pipeline.preparation import Prepared
 from kar_aug.pipeline.prompting import Prompts
 from kar_aug.pipeline.watch import SILENT, Watch
@@ -56,15 +57,17 @@ from kar_aug.registry import ASKING_ENGINES, ENCODING_ENGINES
 class Project:
     """The stages of a kar.toml, or of the same settings as a dict, in Python.
 
-    Each stage can be stopped at any moment and called again: it does only what is missing. Nothing is printed; results
-    print well, and have data frames. Tables and scenario are read once: open the project again when they changed.
+    Each stage can be stopped at any moment and called again: it does only what is missing. Nothing is printed, but that
+    a notebook shows how far a stage is; results print well, and have data frames. Tables and scenario are read once:
+    open the project again when they changed.
 
     Args:
         settings: sections as dicts, `{"data": {...}, "generate": {...}, "workdir": ".kar"}`; paths in them are relative
             to the current folder. Or a `Config`.
         interactions, items, users: the tables, as DataFrames or as paths of Parquet or CSV files. A DataFrame is kept
             as Parquet in the workdir.
-        watch: hears of the stages' progress.
+        watch: hears of the stages' progress. If not given, nobody does; in a notebook, the page: `watch=Watch()` is
+            silent there, too.
 
     Raises:
         ConfigError: The settings say something unknown, of a wrong type or out of range.
@@ -83,7 +86,7 @@ class Project:
         interactions: Table | None = None,
         items: Table | None = None,
         users: Table | None = None,
-        watch: Watch = SILENT,
+        watch: Watch | None = None,
     ) -> None:
         given = {"interactions": interactions, "items": items, "users": users}
         tables = {name: table for name, table in given.items() if table is not None}
@@ -91,11 +94,11 @@ class Project:
         if isinstance(settings, Config) and tables:
             raise TypeError("A `Config` names its tables itself: give them there, or the settings as a dict.")
         self.workspace = Workspace(config)
-        self.watch = watch
+        self.watch = watch or (NotebookWatch() if in_notebook() else SILENT)
         self._left_out = ForgottenIds.read(config.work).fingerprint
 
     @classmethod
-    def open(cls, path: Path | str = "kar.toml", *, watch: Watch = SILENT, **changes: Any) -> Self:
+    def open(cls, path: Path | str = "kar.toml", *, watch: Watch | None = None, **changes: Any) -> Self:
         """The project of a kar.toml.
 
         Args:
@@ -295,7 +298,7 @@ class Project:
 
     def check(self) -> Outlook:
         """What a run will do and cost, and every trap that is sure to fail later. Nothing is sent, nothing trained."""
-        return checking.check(self.workspace)
+        return checking.check(self.workspace, self.watch)
 
     def prepare(self) -> Prepared:
         """Make what models read, in a folder that all trainings share; the first stage that needs it does so, too.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from kar_aug._helpers.printed import Printed
 from kar_aug.errors import ConfigError
 from kar_aug.generate.cost import Counter, token_counter
 from kar_aug.generate.summaries import StoredSummaries
@@ -127,7 +128,7 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Printed):
     """Two versions of one prompt."""
 
     old: Prompt

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kar_aug._helpers.files import write_atomic
+from kar_aug._helpers.printed import Printed
 from kar_aug._helpers.toml import edited
 from kar_aug.data.guessing import GENERAL, Guess, Guessed, guess
 from kar_aug.errors import ConfigError
@@ -37,7 +38,7 @@ _FURTHER = """
 
 
 @dataclass(frozen=True)
-class Started:
+class Started(Printed):
     """A kar.toml that was written.
 
     Args:

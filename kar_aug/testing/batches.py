@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kar_aug.testing.chat import completion
+from kar_aug.testing.chat import completion, counted
 from kar_aug.testing.http_server import HttpServer, Reply, Request, as_json, nowhere, wrong
 
 Line = dict[str, Any]
@@ -20,7 +20,11 @@ def answered(request: Line, text: str | None = None) -> Line:
     """The line of an output file that answers a request; says back its last message if no text is given."""
     body = request["body"]
     text = "About: " + body["messages"][-1]["content"] if text is None else text
-    response = {"status_code": 200, "request_id": "r", "body": json.loads(completion(text, model=body["model"]))}
+    response = {
+        "status_code": 200,
+        "request_id": "r",
+        "body": json.loads(counted(completion(text, model=body["model"]), body["messages"])),
+    }
     return {"id": "line", "custom_id": request["custom_id"], "response": response, "error": None}
 
 

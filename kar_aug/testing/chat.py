@@ -3,30 +3,58 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kar_aug.testing.http_server import Reply, Request
 from kar_aug.testing.scripted import Behaviour, ScriptedServer
+
+_UNCOUNTED = "the server counts"
 
 
 def completion(
     text: Any, finish_reason: Any = "stop", refusal: str | None = None, model: str = "test-model",
-    tokens: tuple[int, int] = (7, 3), **more: Any,
+    tokens: tuple[int, int] | None = None, **more: Any,
 ) -> bytes:  # fmt: skip
     """The body of a chat completion.
 
     Args:
         text: the content, whatever its form.
-        tokens: how many were asked, and answered.
+        tokens: how many were asked, and answered. If not given, the server counts them, where it is one of
+            this package.
         more: fields of the message, such as reasoning_content.
     """
     message = {"role": "assistant", "content": text, "refusal": refusal, **more}
     body = {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": model,
         "choices": [{"index": 0, "finish_reason": finish_reason, "message": message}],
-        "usage": {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)},
+        "usage": _UNCOUNTED if tokens is None else usage(*tokens),
     }  # fmt: skip
     return json.dumps(body).encode()
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    """What an answer says of what it takes."""
+    total = prompt_tokens + completion_tokens
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
+
+
+def tokens_of(asked: str, said: str) -> tuple[int, int]:
+    """As a real server would count them: about four characters each."""
+    return len(asked) // 4, len(said) // 4
+
+
+def counted(body: bytes, messages: Iterable[Mapping[str, Any]]) -> bytes:
+    """The body of an answer to these messages; a completion that was given no `tokens` has them now."""
+    if _UNCOUNTED.encode() not in body:
+        return body
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return body  # cut off on purpose
+    asked = "".join(str(message["content"]) for message in messages)
+    said = "".join(str(choice["message"]["content"] or "") for choice in answer["choices"])
+    return json.dumps({**answer, "usage": usage(*tokens_of(asked, said))}).encode()
 
 
 def echo(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, Mapping[str, str], bytes]:
@@ -52,3 +80,10 @@ class ChatServer(ScriptedServer):
 
     def __init__(self, behaviour: Behaviour = echo, latency: float = 0.0) -> None:
         super().__init__("POST /chat/completions", behaviour, latency)
+
+    def reply(self, request: Request) -> Reply:
+        """What `behaviour` says, its tokens counted."""
+        said = super().reply(request)
+        if _UNCOUNTED.encode() not in said.body:
+            return said
+        return said._replace(body=counted(said.body, json.loads(request.body)["messages"]))

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from kar_aug.testing.batches import BatchServer, Line, answered
-from kar_aug.testing.chat import ChatServer, completion
+from kar_aug.testing.chat import ChatServer, completion, tokens_of
 from kar_aug.testing.embeddings import EmbeddingServer
 from kar_aug.testing.http_server import HttpServer, Reply, Request
 
@@ -60,7 +60,7 @@ class OpenAIServer(HttpServer):
 def _said(says: Callable[[str], str], request: Mapping[str, Any]) -> bytes:
     asked = "".join(str(message["content"]) for message in request["messages"])
     text = says(request["messages"][-1]["content"])
-    return completion(text, model=request["model"], tokens=(len(asked) // 4, len(text) // 4))
+    return completion(text, model=request["model"], tokens=tokens_of(asked, text))
 
 
 def _line(request: Line, answer: Callable[[Mapping[str, Any]], bytes]) -> Line:

@@ -160,9 +160,8 @@ def _unfit(seen: Seen) -> str | None:
 
 
 def _of_lists(seen: Seen) -> Use:
-    longest = int(seen.there.map(lambda cell: cell.count("|") + 1 if isinstance(cell, str) else len(cell)).max())
-    said = f"lists of up to {longest} of {seen.distinct:,} values: {seen.examples()}"
-    if longest > _MOST_IN_A_LIST or seen.distinct > _MOST_VALUES:
+    said = f"lists of up to {seen.longest} of {seen.distinct:,} values: {seen.examples()}"
+    if seen.longest > _MOST_IN_A_LIST or seen.distinct > _MOST_VALUES:
         return Use("never", f"{said}; too many")
     if seen.distinct * _ROWS_A_VALUE > seen.counts.sum():
         return Use("never", f"{said}; too few rows each to learn from")

@@ -17,7 +17,7 @@ from kar_aug.data.guessing.roles import Head, Roles, found_files, roles
 from kar_aug.data.guessing.seen import Seen, columns_of
 from kar_aug.data.guessing.showing import fields, of_events, short
 from kar_aug.data.guessing.words import GROUPS, IDS, NAMELESS, SCENARIOS, plural, words
-from kar_aug.data.inputs import RATING, SINCE
+from kar_aug.data.inputs import RATING, SINCE, Inputs
 from kar_aug.data.outcomes import FORETOLD, foretold
 from kar_aug.data.place import Place
 from kar_aug.data.times import seconds, times
@@ -358,7 +358,7 @@ class _Guesser:
         return self.uses[table][name].scale if name in self.uses[table] else None
 
     def _event_features(self) -> list[Guessed]:
-        """What is told of earlier events, if it is more than what is told anyway."""
+        """What is told of earlier events, if it is more than what is told anyway; and how many values of each."""
         told: dict[str, str] = {}
         if self.clicks.rating is not None:
             told[RATING] = "of the event"
@@ -371,9 +371,20 @@ class _Guesser:
             if each.when == "earlier" or (each.when == "now" and self._tells_of_item(name)):
                 told.setdefault(name, each.why)
         if set(told) == usual:
-            return []
+            return self._event_values(told)
         why = "what is told of each earlier event beside its item"
-        return [Guessed(("event_features",), [*told, SINCE], why, reasons=told | {SINCE: "how long ago it was"})]
+        features = Guessed(("event_features",), [*told, SINCE], why, reasons=told | {SINCE: "how long ago it was"})
+        return [features, *self._event_values(told)]
+
+    def _event_values(self, told: Iterable[str]) -> list[Guessed]:
+        """How many values in a cell are read of what is told of events, where there are several."""
+        columns = {**self._columns_of("items"), **self.events.columns}
+        lists = [columns[name] for name in told if name in columns and columns[name].kind == "list"]
+        if not lists:
+            return []
+        seen = ", ".join(f"{each.name} has up to {each.longest}" for each in lists)
+        why = f"of several values that an event has in a cell so many of the first are read: {seen}. 1 trains faster"
+        return [Guessed(("event_values",), Inputs().event_values, why)]
 
     def _tells_of_item(self, name: str) -> bool:
         item = self.events.columns[self.keys["item"]["interactions"]].cells

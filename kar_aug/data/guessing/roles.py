@@ -259,6 +259,12 @@ def _lacking(heads: Sequence[Head]) -> str:
     for entity, other in (("user", "item"), ("item", "user")):
         if any(head.ids(other) for head in heads) and not any(head.ids(entity) for head in heads):
             return f"no column is called as if it held {entity}s. If one does, name it: --{entity} COLUMN."
+        for head in heads:
+            if not head.ids(entity) and (ids := head.ids(other)) and not head.columns[ids[0]].is_unique:
+                return (
+                    f"{head.path.name} has {other}s in '{ids[0]}', and no column that is called as if it held "
+                    f"{entity}s. If one does, name it: --{entity} COLUMN."
+                )
     return (
         "it takes a column of users, such as user_id, and one of items, such as item_id: --user and --item name them."
     )

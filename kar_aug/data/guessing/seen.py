@@ -86,6 +86,11 @@ class Seen:
         """How many different values there are."""
         return len(self.counts)
 
+    @cached_property
+    def longest(self) -> int:
+        """The most values that a cell has, where they are lists."""
+        return int(self.there.map(lambda cell: cell.count(SEPARATOR) + 1 if isinstance(cell, str) else len(cell)).max())
+
     @property
     def is_unique(self) -> bool:
         """Whether no row has the value of another, and none is missing."""

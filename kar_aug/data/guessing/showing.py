@@ -9,8 +9,8 @@ from kar_aug.data.guessing.seen import Seen
 from kar_aug.data.guessing.words import IDS, LATER, OF_THINGS, OUTCOMES, TEXTS, says, words
 
 _MEASURES = {
-    "price", "year", "age", "pages", "length", "size", "duration", "runtime", "minutes", "income", "salary", "wage",
-    "cost", "fee", "budget", "weight", "height", "rooms", "bedrooms", "servings", "calories", "players",
+    "price", "year", "age", "born", "pages", "length", "size", "duration", "runtime", "minutes", "income", "salary",
+    "wage", "cost", "fee", "budget", "weight", "height", "rooms", "bedrooms", "servings", "calories", "players",
 }  # fmt: skip
 _SHORT = 60  # characters on average: what is told of each event of a history
 _MOST, _MOST_IN_A_HISTORY = 12, 5

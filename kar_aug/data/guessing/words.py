@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
 
-IDS = {"id", "ids", "key", "no", "nr", "number", "code", "hash", "uuid"}
+IDS = {"id", "ids", "key", "no", "nr", "number", "code", "hash", "uuid", "guid", "slug", "ref", "reference"}
 ENTITY = {
     "user": {
         "user", "users", "reviewer", "customer", "visitor", "member", "client", "account", "buyer", "viewer", "reader",
@@ -79,7 +79,8 @@ CONTEXT = {
 OUTCOMES = {
     "next", "dwell", "watch", "watched", "played", "playtime", "scroll", "listen", "listened", "completion", "finish",
     "finished", "duration", "seconds", "minutes", "spent", "verified", "revenue", "quantity", "amount", "comment",
-    "summary", "reply", "skip", "skipped", "completed", "returned", "refund", "refunded", "cancelled", "canceled",
+    "summary", "reply", "note", "notes", "skip", "skipped", "completed", "returned", "refund", "refunded", "cancelled",
+    "canceled",
 }  # fmt: skip
 LATER = {"helpful", "useful", "funny", "cool", "vote", "votes", "upvotes", "likes", "replies"}
 AGGREGATES = {"total", "count", "counts", "avg", "average", "mean", "num", "number", "sum", "n", "rate"}
@@ -95,7 +96,7 @@ CATEGORIES = {
 }  # fmt: skip
 TEXTS = {
     "title", "headline", "subtitle", "abstract", "body", "text", "description", "summary", "comment", "content",
-    "review", "caption", "synopsis", "plot", "lyrics", "details",
+    "review", "caption", "synopsis", "plot", "lyrics", "details", "note", "notes",
 }  # fmt: skip
 ORDERED = {"position", "rank", "slot", "age", "price", "year", "count", "level", "size", "length", "duration", "amount"}
 SESSIONS = {"session", "cookie", "ip", "uuid", "hash", "token", "trace", "request", "query", "impression"}

@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from kar_aug._helpers.printed import Printed
 from kar_aug.cache import TextCache
 from kar_aug.cache.texts.forgetting import (
     Taken,
@@ -48,7 +49,7 @@ FAIRNESS = "fairness.json"  # see kar_aug.pipeline.fairness
 
 
 @dataclass
-class Forgotten:
+class Forgotten(Printed):
     """What was deleted, or would be.
 
     Args:
