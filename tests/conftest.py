@@ -113,6 +113,8 @@ def same_numbers_drawn() -> None:
     for name in ("tf_keras", "keras"):
         if name in sys.modules:
             sys.modules[name].utils.set_random_seed(0)
+    if "tf_keras" in sys.modules:  # a training has it draw otherwise (`compare.checkpoint`), for all models that follow
+        sys.modules["tf_keras"].backend.experimental.disable_tf_random_generator()
 
 
 @pytest.fixture(autouse=True)

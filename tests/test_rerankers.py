@@ -78,7 +78,7 @@ def scores(model: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
 def test_a_model_with_knowledge_learns_is_prestored_and_saved(name: str, tmp_path: Path) -> None:
     model = ready(built(name, knowledge(), Fields()), 0.05, LOSSES["softmax"], eagerly=True)
     label = np.asarray([[1, 0, 1, -1]] * 16, "float32")
-    losses = [model.train_on_batch(batch(), label) for _ in range(3)]
+    losses = [model.train_on_batch(batch(), label) for _ in range(8)]  # at the third it may still be above the first
     assert losses[-1] < losses[0]
     before = scores(model, batch())
     np.testing.assert_allclose(scores(model, other_padding()), before, atol=1e-5)
