@@ -229,8 +229,8 @@ def _foretold(data: Data) -> Iterator[Trap]:
 def _asked(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]:
     """What the language model is asked, and for how much."""
     model, asking = workspace.config.generate, workspace.asking
-    yield from _unshown(workspace)
     yield from _another_world(workspace)
+    yield from _unshown(workspace)
     done = _Estimate(workspace)
     whom = {e: f"blocks of {e}s' histories" if workspace.paths.in_versions(e) else f"{e}s" for e in ENTITIES}
     about = " and ".join(f"{asking.count(entity):,} {whom[entity]}" for entity in ENTITIES)
@@ -325,13 +325,6 @@ def _unshown(workspace: Workspace) -> Iterator[Trap]:
     """What a scenario shows that the tables have not."""
     scenario, tables = workspace.asking.scenario, workspace.tables
     has = {"user": tables.users, "item": tables.items}
-    public = workspace.config.data.dataset or ""
-    if public in _OTHER_THINGS and workspace.config.prompts.scenario == _OF_MOVIES:
-        yield Trap(
-            FAULT,
-            f"the scenario {_OF_MOVIES} would ask about movies, and {public} is of {_OTHER_THINGS[public]}: [prompts] "
-            f'scenario = "{_OTHER_THINGS[public]}"',
-        )
     needed = [name for name in scenario.item.get("required", []) if name not in tables.items]
     if needed and len(tables.items):
         yield Trap(
@@ -350,11 +343,18 @@ def _unshown(workspace: Workspace) -> Iterator[Trap]:
 
 
 def _another_world(workspace: Workspace) -> Iterator[Trap]:
-    """Whether a scenario of ours, as it is, speaks of other things than files and columns do. Of a public data set it
-    is known what is in it.
+    """Whether a scenario of ours, as it is, asks about other things than there are: of a public data set it is known
+    what is in it, of other data files and columns speak.
     """
     scenario, settings = workspace.asking.scenario, workspace.config.data
-    if settings.dataset:
+    if public := settings.dataset:
+        if public in _OTHER_THINGS and workspace.config.prompts.scenario == _OF_MOVIES:
+            there = _OTHER_THINGS[public]
+            yield Trap(
+                FAULT,
+                f"the scenario {_OF_MOVIES} would ask about movies, and {public} is of {there}: [prompts] "
+                f'scenario = "{there}"',
+            )
         return
     if scenario.name not in SCENARIOS or scenario.item["system"] != Scenario.load(scenario.name).item["system"]:
         return
