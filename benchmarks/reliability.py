@@ -43,6 +43,7 @@ from kar_aug.prompts import Prompt
 from kar_aug.testing import ChatServer, HashEncoder, completion
 
 MODEL = "gpt-4o-mini"  # its price is in kar-aug's table
+TOKENS = (7, 3)  # asked and answered, each time
 IN_FLIGHT = 8
 A_KILL = slots_for(IN_FLIGHT)  # answers that it may cost at most
 _PROCESSES = multiprocessing.get_context("forkserver")  # which imports all once
@@ -146,7 +147,7 @@ class Server(ChatServer):
             self.paid[asked] = self.paid.get(asked, 0) + 1
         if draw < 0.10:
             raise ConnectionResetError
-        body = json.loads(completion(f"About: {asked}", model=MODEL))
+        body = json.loads(completion(f"About: {asked}", model=MODEL, tokens=TOKENS))
         if draw < 0.14:
             body["usage"] = None
         elif draw < 0.18:
@@ -157,10 +158,10 @@ class Server(ChatServer):
 
     @property
     def charged(self) -> float:
-        """US dollars, for 7 and 3 tokens an answer, said or not."""
+        """US dollars, for as many tokens an answer, said or not."""
         price = Prices().of(MODEL)
         assert price is not None
-        return sum(self.paid.values()) * price.of(7, 3)
+        return sum(self.paid.values()) * price.of(*TOKENS)
 
 
 def outcome(

@@ -59,7 +59,8 @@ _WORKERS = 2
 A_KILL = _WORKERS * slots_for(IN_FLIGHT // _WORKERS)  # answers that it may cost at most
 EVENTS = 10  # of a user
 MODEL = "gpt-4o-mini"  # its price is in kar-aug's table
-_DOLLARS = (7 * 0.15 + 3 * 0.60) / 1e6  # of what the server charges for an answer
+TOKENS = (7, 3)  # asked and answered, each time
+_DOLLARS = (TOKENS[0] * 0.15 + TOKENS[1] * 0.60) / 1e6  # of what the server charges for an answer
 console = Console(width=200)
 
 
@@ -104,7 +105,7 @@ class Faulty:
             return 500, {}, b'{"error": {"message": "try again"}}'
         with server.lock:
             self.paid[request["messages"][-1]["content"]] += 1
-        return 200, {}, completion("Likes dramas.", model=request["model"])
+        return 200, {}, completion("Likes dramas.", model=request["model"], tokens=TOKENS)
 
 
 # Storms
