@@ -1,11 +1,11 @@
 """What a log costs, stage by stage, up to one epoch of training: rows a second, and memory.
 
-    python benchmarks/data.py [--rows 5000000] [--text] [--tags] [--memory "1 GB"] [--stages prepare stream ...]
-                              [--folder /tmp/log] [--output table.md]
+    python benchmarks/data.py [--rows 5000000] [--text] [--tags [numbers]] [--memory "1 GB"]
+                              [--stages prepare stream ...] [--folder /tmp/log] [--output table.md]
 
 The log is synthetic and skewed: few users and items have most of the events. It is Parquet with integers, or with
 --text CSV with ids and times as text, which take the most memory of all that is read; with --tags each event has up to
-eight tags, which models read of each earlier event. Each stage is a process of its
+eight tags, which models read of each earlier event, texts or numbers. Each stage is a process of its
 own, whose memory is told beyond that of the imported libraries, at its peak: "own" is what nobody else can have, and
 what must fit into the machine; "with mapped" has the pages of mapped files too, which the system writes out or forgets
 when memory is short, and which all processes that read a prepared folder share. On a busy machine the seconds that the
@@ -49,14 +49,17 @@ _MB = 1e6
 _SECONDS = 0.02  # between two looks at the memory
 
 
-def write_log(folder: Path, rows: int, text: bool, tags: bool, memory: str) -> None:
+def write_log(folder: Path, rows: int, text: bool, tags: str | None, memory: str) -> None:
     """The tables, and a kar.toml beside them."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     quality, users = random.random(_ITEMS), max(100, rows // 100)
     name = "interactions.csv" if text else "interactions.parquet"
     columns = ("user_id", "item_id", "rating", "timestamp", *(["tags"] if tags else []))
-    types = {"rating": pa.int64(), "tags": pa.string() if text else pa.list_(pa.string())}
+    types = {
+        "rating": pa.int64(),
+        "tags": pa.string() if text else pa.list_(pa.int64() if tags == "numbers" else pa.string()),
+    }
     usual = pa.string() if text else pa.int64()
     schema = pa.schema([(each, types.get(each, usual)) for each in columns])
     with (csv.CSVWriter if text else pq.ParquetWriter)(folder / name, schema) as writer:
@@ -71,7 +74,7 @@ def write_log(folder: Path, rows: int, text: bool, tags: bool, memory: str) -> N
                 times = np.datetime_as_string(timestamp.astype("datetime64[s]"))
                 values = (_named("u", user), _named("i", item), rating, times)
             if tags:
-                values = (*values, _tags(random, count, text))
+                values = (*values, _tags(random, count, text, numbers=tags == "numbers"))
             writer.write_table(pa.table(dict(zip(columns, values, strict=True)), schema))
     genres = ["|".join(random.choice(_GENRES, 1 + i % 3, replace=False)) for i in range(_ITEMS)]
     ids = np.arange(_ITEMS)
@@ -85,11 +88,12 @@ def write_log(folder: Path, rows: int, text: bool, tags: bool, memory: str) -> N
     )
 
 
-def _tags(random: np.random.Generator, count: int, text: bool) -> pa.Array:
+def _tags(random: np.random.Generator, count: int, text: bool, *, numbers: bool) -> pa.Array:
     """Up to as many an event as `[data] event_values` reads, of a thousand."""
     offsets = np.concatenate([[0], np.cumsum(random.integers(0, 9, count))]).astype(np.int32)
     chosen = (1000 * random.random(offsets[-1]) ** 3).astype(np.int64)
-    lists = pa.ListArray.from_arrays(offsets, pa.array(_named("t", chosen)).cast(pa.string()))
+    values = pa.array(chosen) if numbers and not text else pa.array(_named("t", chosen)).cast(pa.string())
+    lists = pa.ListArray.from_arrays(offsets, values)
     return pc.binary_join(lists, "|") if text else lists
 
 
@@ -219,7 +223,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5_000_000, help="of the log: 5000000, or 50000000")
     parser.add_argument("--users", type=int, help="whom prompts and dry-run ask about; all if not given")
     parser.add_argument("--text", action="store_true", help="CSV, with ids and times as text")
-    parser.add_argument("--tags", action="store_true", help="up to eight of each event, which models read")
+    parser.add_argument(
+        "--tags",
+        nargs="?",
+        const="texts",
+        choices=("texts", "numbers"),
+        help="up to eight of each event, which models read",
+    )
     parser.add_argument("--memory", default="1 GB", help="[data] memory")
     parser.add_argument("--folder", type=Path, help="of the log; a temporary one if not given")
     parser.add_argument("--output", type=Path, help="a Markdown file to write the table into")
@@ -247,9 +257,8 @@ def main() -> None:
         size = sum(file.stat().st_size for file in (folder / ".kar" / "prepared").rglob("*") if file.is_file()) / _MB
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {date.today()}"
     command = f"python benchmarks/data.py --rows {options.rows} --memory '{options.memory}'"
-    command += (
-        f"{' --text' if options.text else ''}{' --tags' if options.tags else ''} --stages {' '.join(options.stages)}"
-    )
+    command += " --text" * options.text + (f" --tags {options.tags}" if options.tags else "")
+    command += f" --stages {' '.join(options.stages)}"
     lines += ["", f"On disk, prepared: {size:,.0f} MB. {machine}: `{command}`"]
     table = "\n".join(lines) + "\n"
     print(table)

@@ -195,7 +195,13 @@ def test_texts_with_an_as_of_time_are_audited(folder: Path) -> None:
     with TextCache(".kar/answers.sqlite") as cache:
         assert [k.as_of for k in cache.knowledge("user")] == ["1990-01-01T00:00:00", None]
         assert {k.model for k in cache.knowledge("user")} == {"texts"}
-    assert "1 texts about users have no as-of time" in kar_aug("audit").output
+    found = kar_aug("audit").output
+    assert "1 texts about users have no as-of time" in found and "what to do" not in found
+    known.assign(as_of=pd.Timestamp("2090-01-01")).to_parquet("texts.parquet")
+    kar_aug("cache", "import", "texts.parquet")
+    found = " ".join(kar_aug("audit").output.split())
+    assert "the knowledge is of 2090-01-01T00:00:00+00:00" in found
+    assert "what to do (imported): these texts were brought in" in found and "generate" not in found
 
 
 @pytest.mark.parametrize(

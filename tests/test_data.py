@@ -243,6 +243,12 @@ def test_nor_is_it_of_a_gap_between_true_and_false(kind: Any) -> None:
     assert where(frame, "skipped.isna()", "label").tolist() == [False, True, False]
 
 
+def test_numbers_are_neither_true_nor_false() -> None:
+    frame = pd.DataFrame({"skipped": [1, None, 0]})
+    with pytest.raises(DataError, match=r"label: 'not skipped' cannot be evaluated: of numbers .* write \"n == 0\"\."):
+        where(frame, "not skipped", "label")
+
+
 def test_an_expression_may_ask_for_what_is_missing() -> None:
     frame = pd.DataFrame({"event": ["skip", None, "play"], "dwell": [1, 2, np.nan]})
     assert where(frame, "event.isna() or event == 'play'", "label").tolist() == [False, True, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
 import re
 import tomllib
@@ -403,7 +404,7 @@ def test_only_the_first_rows_are_looked_at(tmp_path: Path) -> None:
         ("user_id", "user", 0), ("userId", "user", 1), ("visitorid", "user", 1), ("reviewerID", "user", 1),
         ("is_sso_user", "user", None), ("user_session", "user", None), ("asin", "item", 1), ("movieId", "item", 1),
         ("parent_asin", "item", 2), ("display_article_id", "item", 2), ("product_name", "item", None),
-        ("category_id", "item", None),
+        ("category_id", "item", None), ("uid_hash", "user", 1), ("creative_hash", "item", 1), ("u_hash", "item", None),
     ],
 )  # fmt: skip
 def test_names_that_are_those_of_ids(name: str, entity: str, rank: int | None) -> None:
@@ -434,6 +435,46 @@ def test_columns_of_any_type_are_looked_at(tmp_path: Path) -> None:
     assert {"flag", "shelf", "price", "endless", "level", "two words", "a\nb"} < set(context)
     assert not {"nothing", "day", "raw", "nested", "details", "it's"} & set(context)
     assert len(project.inspect.data().features) and not project.audit().leaks
+
+
+def test_what_nested_json_holds_under_keys_is_looked_at(tmp_path: Path) -> None:
+    log = plays(2000).assign(uid=lambda frame: frame["uid"].map("{:06d}".format))
+    random = np.random.default_rng(1)
+    shows = [
+        {
+            "show": {"id": f"S-{i}", "name": f"Aida {i}"},
+            "venue": {"city": "Graz" if i % 3 else "Wien", "geo": {"lat": 47.1}},
+            "tags": [{"name": "opera"}, {"name": "late" if i % 2 else "early"}],
+            "by.day": {"a.b": i},
+            "sold": {f"d{i}": i},
+        }
+        for i in range(50)
+    ]
+    events = [
+        {
+            "at": pd.Timestamp(row.ts, unit="s").isoformat() + "Z",
+            "who": {"customer": {"no": row.uid}},
+            "show": {"id": f"S-{row.track_id}"},
+            "ctx": {"device": ("web", "app")[row.ts % 2], "nothing": None},
+            "ctx_device": "taken",
+            "result": {"bought": bool(random.random() < 0.3)},
+        }
+        for row in log.itertuples()
+    ]
+    for name, rows in (("shows", shows), ("log", events)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    project = Project.open(start([tmp_path], tmp_path / "kar.toml").path)
+    data = project.config.data
+    assert data.columns["user_id"] == "who.customer.no" and data.columns["item_id"] == "show.id"
+    assert data.columns["title"] == "show.name" and data.columns["label"] == "result.bought"
+    assert data.item_features == ("venue_city", "tags_name") and data.columns["tags_name"] == "tags.name"
+    assert data.context == ("hour", "weekday"), "a name that another column has is no key's"
+    assert "venue_geo_lat" not in data.columns and not {"sold", "nothing"} & set(data.columns), "which nothing reads"
+    assert list(project.workspace.tables.items["tags_name"].iloc[0]) == ["opera", "early"]
+    assert {"venue_city", "hist_tags_name"} <= {feature.name for feature in project.workspace.samples.features}
+    assert "Aida 0" in project.prompts("item").of("S-0").text
+    named = guess([tmp_path], {"user": "who.customer.no", "item": "show.id", "time": "at"})
+    assert [each.value for each in named.settings] == [each.value for each in guess([tmp_path]).settings]
 
 
 def test_impressions_whose_items_stand_in_lists(tmp_path: Path) -> None:

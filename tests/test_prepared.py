@@ -256,10 +256,10 @@ negatives = 2
 protocol = "{protocol}"
 history = 3
 item_features = ["genre"]
-context = ["device", "hour", "tags", "odd"]
+context = ["device", "hour", "tags", "odd", "seats"]
 numeric = {{ price = "log", dwell = "buckets" }}
-event_features = ["event", "dwell", "since", "tags", "odd"]
-sequences = {{ views = "event == 'view'" }}
+event_features = ["event", "dwell", "since", "tags", "odd", "seats"]
+sequences = {{ views = "event == 'view'", buys = "event == 'buy'" }}
 memory = "{memory}"
 """
 
@@ -284,6 +284,7 @@ def test_the_memory_that_may_be_taken_changes_nothing_of_what_is_prepared(
                 list(random.choice(["a", "b", "ü", "d e"], count)) or None for count in random.integers(0, 5, rows)
             ],
             "odd": [["a|b", "", "c"][:count] for count in random.integers(0, 4, rows)],
+            "seats": [list(map(int, random.integers(0, 30, count))) for count in random.integers(0, 4, rows)],
         }
     )
     found = []
@@ -302,15 +303,15 @@ def test_the_memory_that_may_be_taken_changes_nothing_of_what_is_prepared(
     }
 
 
-@pytest.mark.parametrize("tags", [[], ["tags"]])
+@pytest.mark.parametrize("tags", [{}, {"tags": ["a", "b", "c"], "seats": [11, 2, 3]}])
 def test_a_longer_log_takes_hardly_more_memory(
-    tags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tags: dict[str, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What Python and NumPy hold at once: mapped files are the system's."""
     monkeypatch.setattr("kar_aug.data.reading.ROWS", 4096)
     few, many, peaks = 40_000, 160_000, []
     for rows in (few, many):
-        path = events_of(rows, tmp_path, **{name: [["a", "b"], ["c"], None, ["b"]] * (rows // 4) for name in tags})
+        path = events_of(rows, tmp_path, **{n: [v[:2], v[2:], None, v[1:2]] * (rows // 4) for n, v in tags.items()})
         tracemalloc.start()
         read = Inputs(event_features=("rating", *tags))
         built = made([path], Room(tmp_path / "room", memory=4096 << 10), read)

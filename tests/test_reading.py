@@ -449,7 +449,7 @@ def test_columns_of_any_type_that_are_not_held_in_memory_are_the_same(tmp_path: 
         "day": pa.array([1, None] * 20, pa.date32()),
         "true": pa.array([True, False] * 20),
         "perhaps": pa.array([True, None] * 20),
-        "lists": pa.array([[1], None] * 20),
+        "lists": pa.array([[1.5], None] * 20),
         "lists of odd texts": pa.array([["a|b"], None, ["[c"], [""]] * 10),
     }
     pq.write_table(pa.table(columns), tmp_path / "arrow.parquet", row_group_size=16)
@@ -461,24 +461,33 @@ def test_columns_of_any_type_that_are_not_held_in_memory_are_the_same(tmp_path: 
 
 
 @settings(max_examples=examples(60), deadline=None)
-@given(st.lists(st.none() | st.lists(st.text("a|[ é", max_size=2), max_size=3), min_size=1, max_size=9))
-def test_whatever_stands_in_lists_of_text_is_the_same_on_the_disk(
-    tmp_path_factory: pytest.TempPathFactory, cells: list[list[str] | None]
+@given(
+    st.sampled_from(
+        [(pa.string(), st.text("a|[ é", max_size=2)), (pa.int64(), st.none() | st.integers(-(2**62), 2**62))]
+    ).flatmap(
+        lambda kind: st.tuples(
+            st.just(kind[0]), st.lists(st.none() | st.lists(kind[1], max_size=3), min_size=1, max_size=9)
+        )
+    )
+)
+def test_whatever_stands_in_lists_of_words_is_the_same_on_the_disk(
+    tmp_path_factory: pytest.TempPathFactory, held: tuple[pa.DataType, list[list[Any] | None]]
 ) -> None:
-    path = tmp_path_factory.mktemp("lists") / "a.parquet"
-    pq.write_table(pa.table({"tags": pa.array(cells, pa.list_(pa.string()))}), path)
+    path, (kind, cells) = tmp_path_factory.mktemp("lists") / "a.parquet", held
+    pq.write_table(pa.table({"tags": pa.array(cells, pa.list_(kind))}), path)
     found = read_table(path, room=Room(path.parent / "room", memory=0))["tags"]
     expected = plain_column(read_table(path)["tags"], Place("a", "tags"))
     assert list(map(values_of, plain_column(found, Place("a", "tags")))) == list(map(values_of, expected))
 
 
-def test_lists_of_text_that_are_not_held_in_memory_are_text_with_the_same_values(tmp_path: Path) -> None:
-    path, lists = tmp_path / "lists.parquet", [["a", "b"], ["ü"], [], None] * 10
+@pytest.mark.parametrize("some", [["a", "b", "ü"], [7, -(2**60), 0]])
+def test_lists_that_are_not_held_in_memory_are_text_with_the_same_values(tmp_path: Path, some: list[Any]) -> None:
+    path, lists = tmp_path / "lists.parquet", [some[:2], some[2:], [], None] * 10
     pq.write_table(pa.table({"tags": pa.array(lists), "shown": pa.array(lists)}), path, row_group_size=16)
     read = read_table(path, as_lists=["shown"], room=Room(tmp_path / "room", memory=0))
     assert is_arrow_text(read["tags"]) and read["shown"].dtype == object
-    assert [values_of(cell) for cell in read["tags"]] == [tuple(cell or ()) for cell in lists]
-    assert [values_of(cell) for cell in read["shown"]] == [tuple(cell or ()) for cell in lists]
+    assert [values_of(cell) for cell in read["tags"]] == [tuple(map(str, cell or ())) for cell in lists]
+    assert [values_of(cell) for cell in read["shown"]] == [tuple(map(str, cell or ())) for cell in lists]
 
 
 EVENTS = pd.DataFrame({"user_id": [1, 1, 2], "item_id": [1, 2, 1], "timestamp": [10, 20, 30], "rating": [1, 5, 3]})

@@ -15,6 +15,8 @@ _ASK_AGAIN = (
 REMEDIES = {
     "as-of": _ASK_AGAIN,
     "prompt": _ASK_AGAIN,
+    "imported": "these texts were brought in: bring in earlier ones in their place (kar-aug cache import), or compare "
+    "without them ([compare] knowledge)",
     "history": "the split or the samples were not made by this kar-aug from this data: make them again",
     "part": "the split or the samples were not made by this kar-aug from this data: make them again",
     "label": "leave the column out of user_features or item_features",

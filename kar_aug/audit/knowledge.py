@@ -43,6 +43,7 @@ class Stored:
             or is proved.
         summaries: whether the prompt shows summaries of whose own prompts nothing is known: it is not proved.
         last: the time of the last event that the prompt shows, as it is rendered today; None where it is not proved.
+        imported: whether it came as a text: there is no prompt to be asked again.
     """
 
     entity_id: EntityId
@@ -52,6 +53,7 @@ class Stored:
     asked: str = ""
     summaries: bool = False
     last: str | None = None
+    imported: bool = False
 
 
 def read(workspace: Workspace) -> tuple[dict[str, list[Stored]], list[DamagedAnswer]]:
@@ -87,6 +89,7 @@ def read(workspace: Workspace) -> tuple[dict[str, list[Stored]], list[DamagedAns
                             text,
                             summaries and not proved,
                             last if proved else None,
+                            not answer.messages,
                         )
                     )
     return stored, damaged
@@ -120,18 +123,25 @@ def as_of_times(entity: str, stored: Sequence[Stored], split: pd.DataFrame) -> C
     times = pd.to_datetime(said, format="ISO8601", utc=True, errors="coerce")
     by_order = event_key(split) == "order" and entity == "user"
     ends = _utc(as_of(split)) if by_order else None
-    told, bad, example = 0, 0, ""
+    imported = pd.Index([each.entity_id for each in stored if each.imported])
+    told = 0
+    bad: dict[str, tuple[int, str]] = {}  # kind of finding -> of how many samples, and one of them
     for samples in samples_of(split) if stored else ():
         known, when = _of_each(times, samples[key]), _utc(samples["timestamp"])
         if ends is None:
             late = when <= known
         else:  # at the very end of the history a sample may still be later in the given order: the split was checked
             late = (when < known) | ((when == known) & (known != _of_each(ends, samples["user_id"])))
-        wrong = samples[late.to_numpy()]
-        told, bad = told + int(known.notna().sum()), bad + len(wrong)
-        example = example or ("" if wrong.empty else _as_of_example(entity, wrong.iloc[0], known[wrong.index[0]]))
-    text = f"{bad:,} samples are not later than the as-of time of their {entity}'s knowledge."
-    leak = Finding("as-of", bad, text, example)
+        told += int(known.notna().sum())
+        is_imported = samples[key].isin(imported)
+        for kind, wrong in (("as-of", samples[late & ~is_imported]), ("imported", samples[late & is_imported])):
+            if len(wrong):
+                count, example = bad.get(kind) or (0, _as_of_example(entity, wrong.iloc[0], known[wrong.index[0]]))
+                bad[kind] = count + len(wrong), example
+    leaks = [
+        Finding(kind, count, f"{count:,} samples are not later than the as-of time of their {entity}'s knowledge.", one)
+        for kind, (count, one) in bad.items()
+    ]
     untold = [each for each in stored if pd.isna(times.loc[each.entity_id]) and not each.proved]
     unproved = Finding(
         "as-of",
@@ -139,7 +149,7 @@ def as_of_times(entity: str, stored: Sequence[Stored], split: pd.DataFrame) -> C
         f"{len(untold):,} texts about {entity}s have no as-of time, and no prompt that is rendered today.",
         f"{entity} {untold[0].entity_id!r}" if untold else "",
     )
-    return Check(name, told, "samples", found(leak), found(unproved))
+    return Check(name, told, "samples", tuple(leaks), found(unproved))
 
 
 def _as_of_example(entity: str, row: pd.Series, known: pd.Timestamp) -> str:

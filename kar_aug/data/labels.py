@@ -50,7 +50,8 @@ def where(frame: pd.DataFrame, expression: str, name: str) -> pd.Series:
         found = frame.eval(expression, engine="python", local_dict={}, global_dict={})
     except Exception as error:  # pandas raises whatever the parser, the names or the types raise
         columns = ", ".join(map(str, frame.columns))
-        raise DataError(f"{name}: {said!r} cannot be evaluated: {error}. Columns: {columns}") from None
+        why = 'of numbers `not` and `~` say nothing: write "n == 0"' if "'invert'" in str(error) else error
+        raise DataError(f"{name}: {said!r} cannot be evaluated: {why}. Columns: {columns}") from None
     if not isinstance(found, pd.Series) or not pd.api.types.is_bool_dtype(found.dtype):
         raise DataError(f"{name}: {said!r} is neither true nor false of a row.")
     return found.fillna(False).astype(bool)

@@ -63,8 +63,8 @@ def read_table(
         ids: columns of ids, which lose no zeros unsaid where a file has no types: see `kar_aug.data.ids`.
         id_type: "integer" or "string", where a person says what such ids are.
         written: of text files, how they are.
-        as_lists: columns that stay lists. Others, of texts, come as text that `|` separates where they are put on the
-            disk, which means the same wherever cells are read.
+        as_lists: columns that stay lists. Others, of texts or integers, come as text that `|` separates where they are
+            put on the disk, which means the same wherever cells are read.
         room: where the columns are put. Of a file whose columns are not kept in memory one is read at a time: for that,
             one that is not Parquet is written as such first.
 
@@ -323,8 +323,8 @@ class _Columns:
     whole: Callable[[str], pa.Table]
 
     def frame(self, room: Room, as_lists: Collection[str]) -> pd.DataFrame:
-        """All columns. One of numbers, times, text, or lists of text, takes the memory of a batch, any other that of
-        itself.
+        """All columns. One of numbers, times, text, or lists of text or integers takes the memory of a batch, any other
+        that of itself.
         """
         return pd.DataFrame(
             {name: self._column(name, room, name in as_lists) for name in self.schema.names}, copy=False
@@ -340,7 +340,7 @@ class _Columns:
                 filled = self._filled(name, np.dtype(np.float64), room)
             if filled is not None:
                 return series(filled)
-        if not as_lists and _is_list_of_text(kind):
+        if not as_lists and _is_list_of_words(kind):
             with contextlib.suppress(_NoTextForLists):
                 like = pa.table({name: pa.array([], pa.large_string())}).to_pandas()[name]
                 return room.text((_joined(batch.column(0)) for batch in self.batches(name)), like.rename(None))
@@ -362,22 +362,25 @@ class _NoTextForLists(Exception):
     """Values of lists, written with `|` between them, would be read as others."""
 
 
-def _is_list_of_text(kind: pa.DataType) -> bool:
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return lists and (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
+def _is_list_of_words(kind: pa.DataType) -> bool:
+    """Whether a column holds lists of text, or of integers, which are the same in Arrow's words as in Python's."""
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    return any(is_(kind.value_type) for is_ in (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer))
 
 
 def _joined(lists: pa.Array) -> pa.Array:
-    """Lists of texts as text that `|` separates; an empty list as a missing cell.
+    """Lists of texts or integers as text that `|` separates; an empty list as a missing cell.
 
     Raises:
         _NoTextForLists: A value is missing, empty, holds a `|`, or begins as a list that was written as text.
     """
+    lists = lists.cast(pa.large_list(pa.large_string()))
     values = pc.list_flatten(lists)
     unfit = pc.or_(pc.match_substring_regex(values, r"^(\[|$)"), pc.match_substring(values, SEPARATOR))
     if values.null_count or pc.any(unfit).as_py():
         raise _NoTextForLists
-    text = pc.binary_join(lists.cast(pa.large_list(pa.large_string())), pa.scalar(SEPARATOR, pa.large_string()))
+    text = pc.binary_join(lists, pa.scalar(SEPARATOR, pa.large_string()))
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.large_string()), text)
 
 

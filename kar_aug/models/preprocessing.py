@@ -259,7 +259,10 @@ class Preprocessing:
         """What each event was worth, on the scale of the training part, 0 where nobody says."""
         told_by = self._samples.columns[PAST_VALUE].derived
         called, encode = f"{sequence}_{told_by}", self._encoded(self._samples.encodings[PAST_VALUE])
-        meaning = "rating of each: a number" if told_by == RATING else "of each, 1 if it was a click, else 0"
+        click = "1 if it was a click by itself, else 0"
+        meaning = (
+            f"rating of each: a number; where the log has none, {click}" if told_by == RATING else f"of each, {click}"
+        )
         self._ask(RawInput(called, encode.dtype, "events", meaning, encode.missing))
 
         def read(request: Request) -> Any:

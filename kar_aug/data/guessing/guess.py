@@ -48,7 +48,7 @@ def guess(paths: Sequence[Path | str], named: Mapping[str, str] | None = None) -
             raise DataError(f"{path}: there is no such file or folder.", path=path)
     heads = [Head.read(path, named or {}) for path in files]
     for entity, column in (named or {}).items():
-        if not any(column in head.columns for head in heads):
+        if not any(column in map(head.called, head.columns) or column in head.columns for head in heads):
             raise DataError(f"--{entity} {column}: no file has this column. Seen: {'; '.join(h.said for h in heads)}.")
     found = roles(heads)
     said = {table: head.said for table, head in found.tables.items()}
@@ -180,13 +180,26 @@ class _Guesser:
             found["interactions"]["impression_id"] = self.group
         if (title := self._title()) is not None:
             found["items"]["title"], why["title"] = title, "what scenarios call it"
-        settings = _called(found, {table: [*head.columns] for table, head in self.tables.items()}, why)
+        for table, head in self.tables.items():
+            found[table] = {ours: head.called(name) for ours, name in found[table].items()}
+        for table, name, theirs in self._of_structs():
+            if theirs not in found[table].values():
+                found[table][name], why[name] = theirs, "a key of structs"
+        columns = {table: list(map(head.called, head.columns)) for table, head in self.tables.items()}
+        settings = _called(found, columns, why)
         if self.time is None:
             seen = ", ".join(name for name in self.events.columns if name not in self.taken)
             settings.insert(
                 0, Guessed(("columns", "timestamp"), "...", f"which says when? One of: {seen}", is_sure=False)
             )
         return settings
+
+    def _of_structs(self) -> Iterable[tuple[str, str, str]]:
+        """(table, name, what the file calls it) of the columns under keys of structs that anything reads."""
+        read = {name for uses in self.uses.values() for name, each in uses.items() if each.when != "never"}
+        read |= {name for names in self.shown().values() for name in names} | self.clicks.columns
+        for table, head in self.tables.items():
+            yield from ((table, name, theirs) for name, theirs in head.keys.items() if name in read)
 
     def _items(self) -> list[Guessed]:
         """What to do where no file is the items."""
@@ -228,7 +241,11 @@ class _Guesser:
         items = self.tables.get("items")
         if items is None or "title" in items.columns:
             return None
-        return next((name for name in items.columns if name.lower() in _NAMES), None)
+        inside, point, _ = items.called(self.keys["item"]["items"]).rpartition(
+            "."
+        )  # {"event": {"id": 7, "name": "Aida"}}
+        beside = {f"{inside}{point}{name}" for name in ("title", *_NAMES)} if inside else set()
+        return next((n for n in items.columns if n.lower() in _NAMES or items.called(n).lower() in beside), None)
 
     def _id_type(self) -> list[Guessed]:
         for keys in self.keys.values():

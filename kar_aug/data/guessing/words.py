@@ -20,7 +20,7 @@ ENTITY = {
         "song", "track", "game", "app", "video", "news", "business", "ad", "adgroup", "listing", "content", "goods",
         "post", "recipe", "hotel", "poi", "venue", "place", "offer", "document", "doc", "photo", "podcast", "episode",
         "show", "restaurant", "course", "job", "vacancy", "lesson", "property", "apartment", "meta", "catalog",
-        "catalogue", "asin", "sku", "isbn", "i",
+        "catalogue", "asin", "sku", "isbn", "i", "creative", "banner", "concert",
     },
 }  # fmt: skip
 # One word that is an id already.
@@ -67,7 +67,7 @@ WANTED = (
     ("click", "play", "watch", "read", "open", "listen", "install"),
     ("view", "pv", "impression", "show", "pageview", "detail_view", "detail"),
 )  # fmt: skip
-GROUPS = {"impression", "request", "query", "search", "slate", "pageview", "display"}
+GROUPS = {"impression", "imp", "request", "query", "search", "slate", "pageview", "display"}
 SHOWN = {"inview", "shown", "displayed", "candidates", "impression", "impressions", "exposed", "clicked"}
 CLICKED = {"clicked", "clicks"}
 # What is known before an event, and what only after it.
@@ -80,7 +80,7 @@ OUTCOMES = {
     "next", "dwell", "watch", "watched", "played", "playtime", "scroll", "listen", "listened", "completion", "finish",
     "finished", "duration", "seconds", "minutes", "spent", "verified", "revenue", "quantity", "amount", "comment",
     "summary", "reply", "note", "notes", "skip", "skipped", "completed", "returned", "refund", "refunded", "cancelled",
-    "canceled",
+    "canceled", "viewable", "viewability", "viewed",
 }  # fmt: skip
 LATER = {"helpful", "useful", "funny", "cool", "vote", "votes", "upvotes", "likes", "replies"}
 AGGREGATES = {"total", "count", "counts", "avg", "average", "mean", "num", "number", "sum", "n", "rate"}
@@ -142,7 +142,7 @@ def rank_as_id(name: str, entity: str) -> int | None:
     *before, last = told
     if last in CODES[entity]:
         return 2 if before else 1
-    if last in IDS and before and before[-1] in nouns:
+    if last in IDS and before and before[-1] in nouns | CODES[entity]:
         return 1 if len(before) == 1 else 2
     if len(told) > 1:
         return None
