@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from kar_aug._helpers.counting import counted
 from kar_aug.compare.additions import Control
 from kar_aug.compare.arms import Arm, decisive, pairs
 from kar_aug.compare.comparison import Comparison
@@ -240,4 +241,4 @@ def conclusions(comparison: Comparison) -> list[str]:
 
 
 def _listed(won: Sequence[str], of: int) -> str:
-    return f"{len(won)} of {of} backbone{'s' if of > 1 else ''}" + (f": {', '.join(won)}" if won else "")
+    return f"{len(won)} of {counted(of, 'backbone')}" + (f": {', '.join(won)}" if won else "")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kar_aug._helpers.counting import counted
 from kar_aug.compare import Comparison, Ladder, Slice, Verdict, decomposition, headlines, leading
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.statistics import Estimate
@@ -44,8 +45,7 @@ def named_after(comparison: Comparison, columns: Sequence[str]) -> tuple[str, ..
 
 def legend(comparison: Comparison) -> str:
     """`LEGEND`, likewise."""
-    seeds = f"{comparison.seeds} seed{'s' if comparison.seeds > 1 else ''}"
-    return LEGEND.replace("AUC", comparison.objective.metric, 1).format(seeds=seeds)
+    return LEGEND.replace("AUC", comparison.objective.metric, 1).format(seeds=counted(comparison.seeds, "seed"))
 
 
 def rows(comparison: Comparison, columns: Sequence[str] | None = None) -> Rows:

@@ -48,7 +48,7 @@ def guess(paths: Sequence[Path | str], named: Mapping[str, str] | None = None) -
             raise DataError(f"{path}: there is no such file or folder.", path=path)
     heads = [Head.read(path, named or {}) for path in files]
     for entity, column in (named or {}).items():
-        if not any(column in head.columns for head in heads):
+        if not any(column in (*head.columns, *head.apart.values()) for head in heads):
             raise DataError(f"--{entity} {column}: no file has this column. Seen: {'; '.join(h.said for h in heads)}.")
     found = roles(heads)
     said = {table: head.said for table, head in found.tables.items()}
@@ -57,7 +57,8 @@ def guess(paths: Sequence[Path | str], named: Mapping[str, str] | None = None) -
     guesser = _Guesser(found)
     settings = guesser.settings()
     called = _words(guesser.keys["item"].values(), settings)
-    return Guess(files_of, settings, _scenario(heads), called, guesser.clicks.scale, said, guesser.shown())
+    scenario = _scenario(heads, called.get("item"))
+    return Guess(files_of, settings, scenario, called, guesser.clicks.scale, said, guesser.shown())
 
 
 class _Guesser:
@@ -180,6 +181,11 @@ class _Guesser:
             found["interactions"]["impression_id"] = self.group
         if (title := self._title()) is not None:
             found["items"]["title"], why["title"] = title, "what scenarios call it"
+        for table, head in self.tables.items():
+            found[table] = {ours: head.theirs(theirs) for ours, theirs in found[table].items()}
+            for name in self._read_apart(table):
+                if head.theirs(name) not in found[table].values():
+                    found[table][name], why[name] = head.theirs(name), "a key of structs"
         settings = _called(found, {table: [*head.columns] for table, head in self.tables.items()}, why)
         if self.time is None:
             seen = ", ".join(name for name in self.events.columns if name not in self.taken)
@@ -187,6 +193,13 @@ class _Guesser:
                 0, Guessed(("columns", "timestamp"), "...", f"which says when? One of: {seen}", is_sure=False)
             )
         return settings
+
+    def _read_apart(self, table: str) -> list[str]:
+        """The keys of structs that models read, or prompts show."""
+        shown = self.shown()
+        names = {*shown.get(table, ()), *(shown["events"] if table == "interactions" else ())}
+        names |= {name for name, each in self.uses[table].items() if each.when != "never"}
+        return [name for name in self.tables[table].apart if name in names]
 
     def _items(self) -> list[Guessed]:
         """What to do where no file is the items."""
@@ -309,6 +322,10 @@ class _Guesser:
             for name, seen in head.columns.items()
             if name not in self.taken
         }
+        user = head.columns[self.keys["user"]["interactions"]]
+        for name in [name for name, each in uses.items() if each.when == "earlier"]:
+            if 2 * head.columns[name].distinct > user.distinct and is_of(user.cells, head.columns[name]):
+                uses[name] = Use("never", f"{uses[name].why.split(';')[0]}; one value a user: it names them")
         if self.clicks.only:
             item = head.columns[self.keys["item"]["interactions"]].cells
             for name in [name for name, each in uses.items() if each.when == "now" and is_of(item, head.columns[name])]:
@@ -427,12 +444,15 @@ def _date(second: float) -> str:
     return str(pd.to_datetime(second, unit="s").strftime("%Y-%m-%d %H:%M"))
 
 
-def _scenario(heads: Sequence[Head]) -> tuple[str, str]:
-    """The scenario that names of files and columns speak of, and why."""
+def _scenario(heads: Sequence[Head], item: str | None) -> tuple[str, str]:
+    """The scenario that names of files and columns speak of, and why. Where the ids are of things that none speaks of,
+    recipes or lessons, one word is not enough: theirs have authors, too.
+    """
     told = dict.fromkeys(word for head in heads for name in (head.path.name, *head.columns) for word in words(name))
     scores = {name: sum(word in told for word in speaks) for name, speaks in SCENARIOS.items()}
     best = max(scores, key=lambda name: scores[name])
-    if not scores[best]:
+    is_known = item is None or any(item in speaks for speaks in SCENARIOS.values())
+    if scores[best] < (1 if is_known else 2):
         return GENERAL, "no name of a file or column speaks of another: edit its factors, see docs/scenarios.md"
     spoken = ", ".join(word for word in told if word in SCENARIOS[best])
     return best, f"names of files and columns speak of it: {spoken}"

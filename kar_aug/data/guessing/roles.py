@@ -14,6 +14,7 @@ import pandas as pd
 from kar_aug.data.delimited import TextFormat
 from kar_aug.data.guessing.clicks import clicks
 from kar_aug.data.guessing.seen import Seen, columns_of
+from kar_aug.data.guessing.structs import taken_apart
 from kar_aug.data.guessing.words import CLICKED, ENTITY, SHOWN, rank_as_id, rank_as_time, says, words
 from kar_aug.data.place import Place, Table
 from kar_aug.data.reading import is_table, read_head, thousands_in
@@ -41,6 +42,7 @@ class Head:
         impressions: where a row is an impression, its columns of lists: what was shown, and what of it was clicked.
             Then `columns` are those of the single items.
         thousands: what stands between the digits of its numbers, a column with such, and one of them.
+        apart: of columns that are keys of structs: how [data] columns calls them.
     """
 
     path: Path
@@ -49,6 +51,7 @@ class Head:
     named: Mapping[str, str] = field(default_factory=dict)
     impressions: tuple[str, str] | None = None
     thousands: tuple[str, str, str] | None = None
+    apart: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, named: Mapping[str, str]) -> Head:
@@ -63,8 +66,11 @@ class Head:
             frame = read_head(path, ROWS, TextFormat(thousands=thousands[0]))
         if not frame.columns.is_unique:
             raise DataError(f"{path}: column '{frame.columns[frame.columns.duplicated()][0]}' is there twice.")
+        frame, apart = taken_apart(frame)
+        ours = {theirs: name for name, theirs in apart.items()}
+        named = {what: ours.get(column, column) for what, column in named.items()}
         frame = plain(frame, Table(str(path)))
-        whole = cls(path, columns_of(frame), len(frame), named, None, thousands)
+        whole = cls(path, columns_of(frame), len(frame), named, None, thousands, apart)
         lists = whole.lists_of_items
         clicked = next((name for name in lists if says(name, CLICKED)), None)
         shown = next((name for name in lists if _is_shown(name) and not says(name, CLICKED)), None)
@@ -72,7 +78,11 @@ class Head:
             return whole
         pages = frame.head(_IMPRESSIONS).drop(columns=[name for name in whole.ids("item") if name in frame])
         columns = columns_of(candidates(pages, shown, clicked, Table(str(path))))
-        return cls(path, columns, len(frame), named, (shown, clicked), thousands)
+        return cls(path, columns, len(frame), named, (shown, clicked), thousands, apart)
+
+    def theirs(self, column: str) -> str:
+        """How [data] columns calls a column: by its key, where it is one of structs."""
+        return self.apart.get(column, column)
 
     def ids(self, entity: str) -> list[str]:
         """Columns whose names and values are those of ids, the surest first."""
@@ -113,7 +123,7 @@ class Head:
     @property
     def said(self) -> str:
         """Its name, columns and rows."""
-        names = [*(self.impressions or ()), *self.columns]
+        names = [*(self.impressions or ()), *map(self.theirs, self.columns)]
         more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         rows = f"the first {self.rows:,} rows" if self.rows == ROWS else f"{self.rows:,} rows"
         return f"{self.path.name} ({rows}: {', '.join(names[:_SHOWN])}{more})"
