@@ -18,6 +18,7 @@ LEGEND = (
     "AUC: mean over {seeds} (sd: standard deviation of one seed). "
     "±: half the 95% interval of a mean gain over the seeds."
 )
+NONE = "—"  # of what cannot be told
 _COSTS = ("parameters", "seconds", "µs a row")
 COLUMNS = ("model", "coverage", "AUC", "relative", "LogLoss", "GAUC", "ECE", *_COSTS)
 TERMINAL = ("model", "coverage", "AUC", "LogLoss", "GAUC", "seconds")
@@ -67,7 +68,7 @@ def rows(comparison: Comparison, columns: Sequence[str] | None = None) -> Rows:
             arm.name,
             " / ".join(f"{share:.0%}" for share in comparison.coverage(arm).values()),
             with_sd(comparison.estimate(arm)),
-            "" if arm.is_base or math.isnan(improvement) else f"{improvement:+.1%}",
+            "" if arm.is_base else NONE if math.isnan(improvement) else f"{improvement:+.1%}",
             *(f"{mean[name]:.4f}" for name in others),
             f"{runs[0].parameters:,}",
             f"{mean['train_seconds']:.1f}",

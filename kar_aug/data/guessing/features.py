@@ -111,7 +111,7 @@ def use_in_events(seen: Seen, clicked: npt.NDArray[np.bool_] | None, *, is_rated
         if _auc(seen, clicked) > _TOLD_BY:
             told = "it nearly says what was clicked: known when the event is over"
             return Use("earlier", f"{found.why}; {told}", found.scale)
-        if (value := _comes_of_clicks(seen, clicked)) is not None:
+        if (value := comes_of_clicks(seen, clicked)) is not None:
             told = f"each of the rows with {value} is a click, so it may come of one: known when the event is over"
             return Use("earlier", f"{found.why}; {told}", found.scale)
     return found
@@ -214,7 +214,7 @@ def _auc(seen: Seen, clicked: npt.NDArray[np.bool_]) -> float:
     return float((ranks[clicked].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def _comes_of_clicks(seen: Seen, clicked: npt.NDArray[np.bool_]) -> str | None:
+def comes_of_clicks(seen: Seen, clicked: npt.NDArray[np.bool_]) -> str | None:
     """A value that is there only where something was clicked, as an application is only after a click on the ad; None
     if there is none. It need not be in many rows, so that the whole column may tell little.
     """
