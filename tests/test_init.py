@@ -110,10 +110,16 @@ def test_a_shop_log_of_views_carts_and_purchases(tmp_path: Path) -> None:
 def test_ratings_with_texts(tmp_path: Path) -> None:
     config = started("reviews", tmp_path)
     data = config.data
-    assert data.columns == {"item_id": "parent_asin"}, "the ids that the items table has, and not asin"
-    assert data.item_features == ("store", "categories", "price") and data.numeric == {"price": "log"}
+    assert data.columns == {"item_id": "parent_asin", "details_Manufacturer": "details.Manufacturer"}, (
+        "the ids that the items table has, and not asin; and the key of its structs"
+    )
+    assert data.item_features == ("store", "categories", "details_Manufacturer", "price") and data.numeric == {
+        "price": "log"
+    }
     assert data.click_above == 3 and data.protocol == "user" and data.context == ("hour", "weekday")
-    assert data.event_features == ("rating", "store", "categories", "verified_purchase", "since")
+    assert data.event_features == (
+        "rating", "store", "categories", "details_Manufacturer", "verified_purchase", "since",
+    )  # fmt: skip
     assert config.prompts.scenario == "e-commerce.toml"
     prompt = Project.open(tmp_path / "kar.toml").prompts("user").of().text
     assert re.search(r"- \w.*, \w.* \((hated|disliked|found average|liked|loved)\); text: \w+ \w+", prompt)
@@ -358,6 +364,48 @@ def test_what_may_have_come_of_an_event_is_no_context_of_it(tmp_path: Path) -> N
     assert 'over columns ("sold_out")' in " ".join((tmp_path / "kar.toml").read_text(encoding="utf-8").split()).replace(
         "# ", ""
     )
+
+
+def test_what_comes_of_some_clicks_alone_is_no_context(tmp_path: Path) -> None:
+    random, log = np.random.default_rng(1), plays(2000)
+    clicked = random.random(len(log)) < 0.25
+    log = log.assign(clicked=clicked * 1, applied=clicked & (random.random(len(log)) < 0.2), device="web")
+    log["device"] = random.choice(["web", "ios"], len(log))
+    data = guessed(tmp_path, log)
+    assert "device" in data.context and "applied" not in data.context
+    assert "applied" in (data.event_features or ()), "a past application says what was wanted"
+    said = " ".join((tmp_path / "kar.toml").read_text().replace("#", "").split())
+    assert "each of the rows with True is a click, so it may come of one" in said
+
+
+def test_keys_of_structs_are_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(2)
+    recipes = [
+        {"id": n, "name": f"Soup {n}", "food": {"fat": n % 7, "kind": "ab"[n % 2]}, "author": {"name": f"c{n % 9}"}}
+        for n in range(60)
+    ]
+    log = [
+        {
+            "user": {"id": f"u{n % 40}", "nick": f"Nick{n % 40}"}, "recipe_id": int(random.integers(60)),
+            "stars": int(random.integers(1, 6)), "submitted": f"2024-01-{1 + n // 40:02d}T10:00:00Z",
+        }
+        for n in range(1000)
+    ]  # fmt: skip
+    for name, rows in {"recipes": recipes, "reviews": log}.items():
+        pd.DataFrame(rows).to_json(f"{name}.jsonl", orient="records", lines=True)
+    done = init("--data", "reviews.jsonl", "recipes.jsonl")
+    assert done.exit_code == 0 and "user.id, user.nick, recipe_id" in done.output, done.output
+    config = Config.load("kar.toml")
+    assert config.data.columns["user_id"] == "user.id"
+    assert config.data.item_features == ("food_fat", "food_kind", "author_name")
+    assert config.data.columns["food_fat"] == "food.fat"
+    assert "user_nick" not in (config.data.event_features or ()), "a name is an id"
+    assert config.prompts.scenario == "general.toml", "authors are of more than books"
+    project = Project.open("kar.toml")
+    assert re.search(r"Food kind: [ab]\b", project.prompts("item").of().text)
+    assert init("--data", "reviews.jsonl", "recipes.jsonl", "--user", "user.nick", "--force").exit_code == 0
+    assert Config.load("kar.toml").data.columns["user_id"] == "user.nick"
 
 
 def test_that_no_scenario_speaks_of_the_items_is_said(tmp_path: Path) -> None:

@@ -111,6 +111,13 @@ def test_parts_and_lengths_of_histories(tmp_path: Path) -> None:
     assert histories.loc[("phones", "test"), "0%"] == 0, "odd users have no phone"
 
 
+def test_a_column_that_comes_of_some_clicks_is_named(tmp_path: Path) -> None:
+    events = log(2000)
+    events["applied"] = np.where((events["label"] == 1) & (events.index % 7 == 0), "yes", "no")
+    warned = [text for text in view(tmp_path, events, context=["device", "applied"]).warnings if "is a click" in text]
+    assert len(warned) == 1 and warned[0].startswith("applied: each of the rows with yes is a click")
+
+
 def test_negatives_that_are_drawn_are_counted(tmp_path: Path) -> None:
     parts = view(tmp_path, log().assign(label=1), negatives=2).parts.set_index("part")
     assert parts.loc["train", "drawn"] == pytest.approx(2 / 3 * parts.loc["train", "rows"], rel=0.05)

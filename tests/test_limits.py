@@ -240,7 +240,11 @@ def test_flex_is_asked_for_and_charged_by_the_tier_that_answered(
     cache: TextCache, prices: Prices, given: bytes, tier: str, factor: float
 ) -> None:
     def answering(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
-        return 200, {}, completion("A film.").replace(b'"object"', b'"service_tier": ' + given + b', "object"')
+        return (
+            200,
+            {},
+            completion("A film.", tokens=(7, 3)).replace(b'"object"', b'"service_tier": ' + given + b', "object"'),
+        )
 
     with ChatServer(answering) as server:
         done = ask(server, cache, 2, prices, service_tier="flex")
@@ -259,7 +263,7 @@ def test_a_dearer_tier_is_reckoned_with_before_it_is_asked_for_and_where_the_ser
     cache: TextCache, prices: Prices, asked: dict[str, Any], said: bytes
 ) -> None:
     def answering(server: ChatServer, request: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
-        return 200, {}, completion("A film.").replace(b'"object"', said + b'"object"')
+        return 200, {}, completion("A film.", tokens=(7, 3)).replace(b'"object"', said + b'"object"')
 
     with ChatServer(answering) as server:
         assert ask(server, cache, 2, prices, **asked).cost == pytest.approx(2 * 0.013 * 2)

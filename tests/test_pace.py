@@ -1,6 +1,17 @@
-"""What a bar says is left: by the recent rate, a standstill and what was done before included."""
+"""What a person sees: what a bar says is left, by the recent rate, a standstill and what was done before included; and
+lines in a narrow terminal.
+"""
 
 from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
 
 from kar_aug.cli.pace import Pace
 
@@ -41,3 +52,32 @@ def test_a_standstill_makes_it_longer() -> None:
     assert pace.seconds_left == 37_400
     clock.seconds = 400
     assert pace.seconds_left is not None and pace.seconds_left > 100_000
+
+
+WIDE = """
+from kar_aug.cli.progress import say, sentence, table
+table("Models", ("model", "coverage", "AUC", "LogLoss", "GAUC", "seconds"),
+      [("DeepFM + shuffled vectors (similarity)", "30% / 52%", "0.7638 (sd 0.0007)", "0.5747", "0.6955", "24.0")])
+for write in (sentence, say):
+    write("  It draws initial weights, dropout and the order of the data anew, so that " + "each " * 19 + "differs.")
+"""
+
+
+@pytest.mark.slow
+def test_in_a_terminal_of_80_columns_neither_numbers_nor_words_are_cut() -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", WIDE], stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "80", "TERM": "xterm"}
+    )
+    os.close(theirs)
+    written = b""
+    with suppress(OSError):  # the end, on Linux
+        while part := os.read(ours, 1 << 16):
+            written += part
+    assert process.wait() == 0
+    os.close(ours)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", written.decode()).splitlines()
+    assert max(map(len, lines)) <= 80 and "…" not in "".join(lines)
+    assert re.search(r"0\.7638 \(sd 0\.0007\) +0\.5747 +0\.6955 +24\.0", "\n".join(lines))
+    assert {word for line in lines[5:] for word in line.split()} >= {"initial", "differs."}
+    assert all(line.startswith("  ") for line in lines if "each" in line), "what goes on begins below its beginning"

@@ -89,7 +89,7 @@ def test_the_readmes_lines_and_the_example_do_the_whole_job(folder: Path, server
     assert (folder / "report.html").exists() and (folder / "results.csv").exists()
 
     (lines,) = re.findall(
-        r"```python\n(from kar_aug import Project\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+        r"```python\n(from kar_aug import Project\n.*?)```", (ROOT / "docs/get-started.md").read_text(), re.DOTALL
     )
     (folder / "ten_lines.py").write_text(lines)
     readme = script(folder, folder / "ten_lines.py")

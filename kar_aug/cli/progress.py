@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, TextIO
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
@@ -131,7 +133,7 @@ def say(sentence: str, style: str | None = None) -> None:
     """Print a sentence for the person at the terminal. What of it others wrote, a server or a table, drives nothing
     there; and so below.
     """
-    notes.print(harmless(sentence), markup=False, soft_wrap=True, style=style)
+    notes.print(_wrapped(sentence, notes), markup=False, soft_wrap=True, style=style)
 
 
 def tell(result: object) -> None:
@@ -142,6 +144,27 @@ def tell(result: object) -> None:
 def output(text: object) -> None:
     """Print what was asked for, on standard output."""
     results.print(harmless(str(text)), markup=False, soft_wrap=True)
+
+
+def sentence(text: str) -> None:
+    """Print what is to be read, there too."""
+    results.print(_wrapped(text, results), markup=False, soft_wrap=True)
+
+
+def _wrapped(text: str, console: Console) -> str:
+    """Lines that a terminal would cut within a word are cut between words, and go on below their beginning."""
+    lines = harmless(text).split("\n")
+    return "\n".join(_line(line, console.width) if console.is_terminal else line for line in lines)
+
+
+def _line(line: str, width: int) -> str:
+    if cell_len(line) <= width:
+        return line
+    indent = line[: len(line) - len(line.lstrip())]
+    wrapper = textwrap.TextWrapper(
+        width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapper.fill(line.strip())
 
 
 class Terminal(Watch):
@@ -160,10 +183,11 @@ class Terminal(Watch):
 def table(
     title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, folded: Collection[str] = ()
 ) -> None:
-    """Print a table: the first column to the left, the others to the right.
+    """Print a table: the first column to the left, the others to the right. Where the terminal is too narrow, the first
+    goes on in the next line, so that numbers stay whole.
 
     Args:
-        folded: columns of text, to the left too, that go on in the next line where the terminal is too narrow.
+        folded: columns of text, to the left too, that do so, too.
     """
     printed = Table(
         title=escape(harmless(title)), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False
@@ -171,7 +195,8 @@ def table(
     for number, column in enumerate(columns):
         is_text = column in folded
         side: Literal["left", "right"] = "right" if number and not is_text else "left"
-        printed.add_column(column, justify=side, no_wrap=not is_text, overflow="fold" if is_text else "ellipsis")
+        wraps = is_text or not number
+        printed.add_column(column, justify=side, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
     for row in rows:
         printed.add_row(*(escape(harmless(cell)) for cell in row))
     results.print(printed)

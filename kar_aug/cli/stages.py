@@ -10,6 +10,7 @@ import click
 from kar_aug._helpers.formats import FORMATS
 from kar_aug.cli.options import command, engine_options, opened, recipe_options
 from kar_aug.cli.progress import output as print_output
+from kar_aug.cli.progress import sentence as print_sentence
 from kar_aug.cli.progress import table, tell
 from kar_aug.config import AUDITED_USERS
 from kar_aug.errors import ConfigError
@@ -77,7 +78,7 @@ def codes(config: str, /, levels: int | None, size: int | None, anew: bool) -> N
     for each in done.stores:
         table(f"Semantic ids of {each.title}", COLUMNS, each.report.rows)
         for sentence in each.report.sentences:
-            print_output(f"  {sentence}")
+            print_sentence(f"  {sentence}")
 
 
 @command()
@@ -150,13 +151,13 @@ def _fairness(project: Project, attributes: list[str], users: int, *, dry_run: b
     if done.moved:
         table("Likeness to neutral texts, 1 where nothing changed", COLUMNS, done.rows)
     for sentence in done.sentences:
-        print_output(f"  {sentence}")
+        print_sentence(f"  {sentence}")
 
 
 def _print_audit(done: Audit) -> None:
     table("Audit", ("checked", "on", "result"), done.rows)
     for line in done.explanation:
-        print_output(f"  {line}")
+        print_sentence(f"  {line}")
 
 
 @command()
@@ -202,13 +203,13 @@ def print_results(done: Compared, title: str) -> None:
     from kar_aug.report import legend, rows, terminal_columns
 
     for sentence in done.doubts:
-        print_output(sentence)
+        print_sentence(sentence)
     columns = terminal_columns(done.comparison)
     table(title, columns, rows(done.comparison, columns))
     within = f" GAUC: within {done.comparison.grouped_by}s." if "GAUC" in columns else ""
-    print_output(f"  {legend(done.comparison)}{within}")
+    print_sentence(f"  {legend(done.comparison)}{within}")
     for sentence in [*done.conclusions, *(verdict.text for verdict in done.verdicts), *done.price]:
-        print_output(f"  {sentence}")
+        print_sentence(f"  {sentence}")
 
 
 @command()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from kar_aug._helpers.counting import counted
 from kar_aug.compare.additions import Control
 from kar_aug.compare.arms import Arm, decisive, pairs
 from kar_aug.compare.comparison import Comparison
@@ -62,7 +63,7 @@ class Verdict:
     def text(self) -> str:
         """As a person says it: "DeepFM + knowledge beats DeepFM + metadata text: not shown, AUC +0.0004 ± 0.0011"."""
         spread = "" if math.isnan(self.gain.half) else f" ± {self.gain.half:.4f}"
-        chance = "" if math.isnan(self.t) else f" (p = {p_value(self.t)}, up in {self.up} of {self.seeds} seeds)"
+        chance = "" if math.isnan(self.t) else f" ({_p(self.t)}, up in {self.up} of {self.seeds} seeds)"
         over = f" over what does not beat {self.weakness}" if self.weakness else ""
         missed = (
             ""
@@ -72,7 +73,7 @@ class Verdict:
         drawn = (
             ""
             if self.lists is None
-            else f"; over lists {self.lists.low:+.4f} to {self.lists.high:+.4f}, p = {p_value(self.lists.p)}"
+            else f"; over lists {self.lists.low:+.4f} to {self.lists.high:+.4f}, {_p(self.lists.p)}"
         )
         told = f"{self.word}{over}, {self.metric} {self.gain.mean:+.4f}{spread}{chance}{missed}{drawn}"
         return f"{self.arm.name} beats {self.against.name}: {told}"
@@ -81,6 +82,12 @@ class Verdict:
 def p_value(p: float) -> str:
     """A p-value as tables show it."""
     return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _p(p: float) -> str:
+    """The same in a sentence: "p = 0.012", "p < 0.001"."""
+    told = p_value(p)
+    return f"p {told}" if told.startswith("<") else f"p = {told}"
 
 
 def verdicts(comparison: Comparison) -> tuple[list[Verdict], list[Verdict]]:
@@ -257,4 +264,4 @@ def conclusions(comparison: Comparison) -> list[str]:
 
 
 def _listed(won: Sequence[str], of: int) -> str:
-    return f"{len(won)} of {of} backbone{'s' if of > 1 else ''}" + (f": {', '.join(won)}" if won else "")
+    return f"{len(won)} of {counted(of, 'backbone')}" + (f": {', '.join(won)}" if won else "")

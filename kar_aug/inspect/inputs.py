@@ -18,6 +18,8 @@ from kar_aug.data.building import DERIVED
 from kar_aug.data.cells import flat, text_of, values_of
 from kar_aug.data.encodings import FIRST, MISSING, UNKNOWN, Buckets, Scale, numbers_of
 from kar_aug.data.features import HIST, Feature
+from kar_aug.data.guessing.features import comes_of_clicks
+from kar_aug.data.guessing.seen import Seen
 from kar_aug.data.inputs import SINCE
 from kar_aug.data.samples import ENTITIES, Samples
 from kar_aug.data.split import PARTS, SAMPLE_PARTS, SMALL_CLASS, UNLABELLED
@@ -81,7 +83,7 @@ class DataView(Printed):
     @cached_property
     def warnings(self) -> list[str]:
         """What may make a comparison worth little, a sentence each."""
-        return [*self._of_features(), *self._of_parts()]
+        return [*self._of_features(), *self._of_labels(), *self._of_parts()]
 
     def __str__(self) -> str:
         frames = {"Features": self.features, "Parts": self.parts, "Earlier events": self.histories}
@@ -103,6 +105,21 @@ class DataView(Printed):
                     f"{name}: of more values that an earlier event has in {column}, models read the first {read[1]} "
                     "alone. Put first what tells most, or read more of them: [data] event_values"
                 )
+
+    def _of_labels(self) -> Iterator[str]:
+        """Columns of an impression that may come of the click which a model is to foresee."""
+        samples = self.data.samples
+        some = _some(samples, "train")
+        for name in self.data.config.context:
+            if name in DERIVED:
+                continue
+            told = Seen(name, _cells(self.data, name, samples.rows[some]))
+            if told.kind == "list" or (value := comes_of_clicks(told, samples.label[some] > 0)) is None:
+                continue
+            yield (
+                f"{name}: each of the rows with {value} is a click. If it comes of one, as an order does, a model "
+                "reads what it is to foresee: take it out of [data] context, and put it among event_features"
+            )
 
     def _of_parts(self) -> Iterator[str]:
         for row in self.parts[self.parts["part"].isin(["validation", "test"])].to_dict("records"):

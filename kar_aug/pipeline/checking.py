@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
+from kar_aug._helpers.counting import counted
 from kar_aug._helpers.printed import Printed
 from kar_aug.config import LOCAL, encoder_name
 from kar_aug.data.contradictions import contradictory
@@ -418,8 +419,7 @@ def _trained(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Tra
     count = len(found) * settings.seeds
     trainings = f"{count:,} trainings{tuned}, of {settings.epochs} epochs at most"
     first = f"; for a first look: kar-aug compare --backbone {settings.backbones[0]} --seeds 2" if count > _MANY else ""
-    seeds = f"{settings.seeds} seed{'s' if settings.seeds > 1 else ''}"
-    steps.append(("train", f"{len(found)} models with {seeds}: {trainings} ({names}){first}"))
+    steps.append(("train", f"{len(found)} models with {counted(settings.seeds, 'seed')}: {trainings} ({names}){first}"))
     yield from _without(("tensorflow", "deepctr"), "compare", "online")
 
 

@@ -60,6 +60,8 @@ class Started(Printed):
                 said.append(
                     f"No name says what the items are: put factors by which {items} are chosen in place of its own."
                 )
+        if self.guess.unsaid is not None:
+            said.append(f"label: {self.guess.unsaid}.")
         said.append(f"Wrote {self.path}. Next: kar-aug check")
         if self.guess.open:
             said.append(f"Commented out, to fill in: {', '.join(self.guess.open)}")

@@ -15,6 +15,7 @@ from typing import Any
 
 import jinja2
 
+from kar_aug._helpers.counting import counted
 from kar_aug._helpers.files import write_atomic
 from kar_aug._helpers.foreign import harmless
 from kar_aug._helpers.servers.addresses import masked_in
@@ -133,7 +134,7 @@ def write_report(
         title=title,
         headlines=headlines(comparison),
         verdicts=leading(comparison),
-        seeds=comparison.seeds,
+        seeds=counted(comparison.seeds, "seed"),
         ladder_columns=named_after(comparison, LADDER),
         ladders={ladder.name: ladder_rows(ladder) for ladder in ladders},
         decomposition=plots.decomposition(ladders, comparison.objective.metric) if ladders else "",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kar_aug._helpers.counting import counted
 from kar_aug.compare import Comparison, Ladder, Slice, Verdict, decomposition, headlines, leading
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.statistics import Estimate
@@ -17,6 +18,7 @@ LEGEND = (
     "AUC: mean over {seeds} (sd: standard deviation of one seed). "
     "±: half the 95% interval of a mean gain over the seeds."
 )
+NONE = "—"  # of what cannot be told
 _COSTS = ("parameters", "seconds", "µs a row")
 COLUMNS = ("model", "coverage", "AUC", "relative", "LogLoss", "GAUC", "ECE", *_COSTS)
 TERMINAL = ("model", "coverage", "AUC", "LogLoss", "GAUC", "seconds")
@@ -44,8 +46,7 @@ def named_after(comparison: Comparison, columns: Sequence[str]) -> tuple[str, ..
 
 def legend(comparison: Comparison) -> str:
     """`LEGEND`, likewise."""
-    seeds = f"{comparison.seeds} seed{'s' if comparison.seeds > 1 else ''}"
-    return LEGEND.replace("AUC", comparison.objective.metric, 1).format(seeds=seeds)
+    return LEGEND.replace("AUC", comparison.objective.metric, 1).format(seeds=counted(comparison.seeds, "seed"))
 
 
 def rows(comparison: Comparison, columns: Sequence[str] | None = None) -> Rows:
@@ -67,7 +68,7 @@ def rows(comparison: Comparison, columns: Sequence[str] | None = None) -> Rows:
             arm.name,
             " / ".join(f"{share:.0%}" for share in comparison.coverage(arm).values()),
             with_sd(comparison.estimate(arm)),
-            "" if arm.is_base or math.isnan(improvement) else f"{improvement:+.1%}",
+            "" if arm.is_base else NONE if math.isnan(improvement) else f"{improvement:+.1%}",
             *(f"{mean[name]:.4f}" for name in others),
             f"{runs[0].parameters:,}",
             f"{mean['train_seconds']:.1f}",

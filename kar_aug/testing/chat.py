@@ -9,7 +9,9 @@ from typing import Any
 from kar_aug.testing.http_server import Reply, Request
 from kar_aug.testing.scripted import Behaviour, ScriptedServer
 
-_UNCOUNTED = "the server counts"
+
+class _Uncounted(bytes):
+    """A completion whose tokens are still to be counted, by the server that sends it."""
 
 
 def completion(
@@ -20,17 +22,18 @@ def completion(
 
     Args:
         text: the content, whatever its form.
-        tokens: how many were asked, and answered. If not given, the server counts them, where it is one of
-            this package.
+        tokens: how many were asked, and answered. If not given, a server of this package counts them; sent by another,
+            the body says nothing of them, as some servers' do.
         more: fields of the message, such as reasoning_content.
     """
     message = {"role": "assistant", "content": text, "refusal": refusal, **more}
     body = {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": model,
         "choices": [{"index": 0, "finish_reason": finish_reason, "message": message}],
-        "usage": _UNCOUNTED if tokens is None else usage(*tokens),
     }  # fmt: skip
-    return json.dumps(body).encode()
+    if tokens is None:
+        return _Uncounted(json.dumps(body).encode())
+    return json.dumps({**body, "usage": usage(*tokens)}).encode()
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
@@ -46,12 +49,9 @@ def tokens_of(asked: str, said: str) -> tuple[int, int]:
 
 def counted(body: bytes, messages: Iterable[Mapping[str, Any]]) -> bytes:
     """The body of an answer to these messages; a completion that was given no `tokens` has them now."""
-    if _UNCOUNTED.encode() not in body:
+    if not isinstance(body, _Uncounted):
         return body
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return body  # cut off on purpose
+    answer = json.loads(body)
     asked = "".join(str(message["content"]) for message in messages)
     said = "".join(str(choice["message"]["content"] or "") for choice in answer["choices"])
     return json.dumps({**answer, "usage": usage(*tokens_of(asked, said))}).encode()
@@ -84,6 +84,6 @@ class ChatServer(ScriptedServer):
     def reply(self, request: Request) -> Reply:
         """What `behaviour` says, its tokens counted."""
         said = super().reply(request)
-        if _UNCOUNTED.encode() not in said.body:
+        if not isinstance(said.body, _Uncounted):
             return said
         return said._replace(body=counted(said.body, json.loads(request.body)["messages"]))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kar_aug.data.guessing.guesses import Guessed
+from kar_aug.data.guessing.guesses import EACH_ROW, Guessed
 from kar_aug.data.guessing.seen import Seen, shown
 from kar_aug.data.guessing.words import (
     AGGREGATES,
@@ -33,7 +33,6 @@ NEGATIVES = 4
 _MOST_KINDS = 12
 _MOST_STEPS = 101  # of a scale of ratings
 _KNOWN = {word for line in WANTED for word in line}
-EACH_ROW = "item_id == item_id"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kar_aug.data.encodings import numbers_of
 from kar_aug.data.guessing.clicks import is_flag
-from kar_aug.data.guessing.seen import Seen
+from kar_aug.data.guessing.seen import Seen, shown
 from kar_aug.data.guessing.words import (
     AGGREGATES,
     BEHAVIOUR,
@@ -37,6 +37,7 @@ _FEW_INTEGERS, _FEW_NUMBERS = 10, 30
 _SKEWED = 1.5
 _TOLD_BY = 0.95  # AUC of a column alone, which knows what came of the event
 _FEWEST_CLICKS = 20
+_BY_CHANCE = 1e-6  # that all rows of a value are clicked: below it, they are so since the value comes of a click
 _BUCKETS = 20
 _ONE_VALUE = 0.95  # share of an item's rows that have its commonest value, on average
 COUNTED = "counted over all of the log by its name: it would know what is tested on"
@@ -106,10 +107,13 @@ def use_in_events(seen: Seen, clicked: npt.NDArray[np.bool_] | None, *, is_rated
         return Use("earlier", f"{found.why}; known when the event is over", found.scale)
     if clicked is None and is_flag(seen):
         return Use("earlier", f"{found.why}; it may say what came of the event: known when it is over", found.scale)
-    if clicked is not None and seen.kind != "list" and _auc(seen, clicked) > _TOLD_BY:
-        return Use(
-            "earlier", f"{found.why}; it nearly says what was clicked: known when the event is over", found.scale
-        )
+    if clicked is not None and seen.kind != "list":
+        if _auc(seen, clicked) > _TOLD_BY:
+            told = "it nearly says what was clicked: known when the event is over"
+            return Use("earlier", f"{found.why}; {told}", found.scale)
+        if (value := comes_of_clicks(seen, clicked)) is not None:
+            told = f"each of the rows with {value} is a click, so it may come of one: known when the event is over"
+            return Use("earlier", f"{found.why}; {told}", found.scale)
     return found
 
 
@@ -123,7 +127,8 @@ def is_of(entity: pd.Series, seen: Seen) -> bool:
     if not again.any():
         return False
     counts = pairs[again].groupby(["id", "value"], sort=False).size().groupby("id", sort=False)
-    return bool((counts.max() / counts.sum()).mean() > _ONE_VALUE)
+    share, anyway = float((counts.max() / counts.sum()).mean()), float(seen.counts.iloc[0] / seen.counts.sum())
+    return share > _ONE_VALUE and share - anyway > (1 - anyway) / 2  # of what is rare, nearly all rows say no anyway
 
 
 def _unfit(seen: Seen) -> str | None:
@@ -207,6 +212,19 @@ def _auc(seen: Seen, clicked: npt.NDArray[np.bool_]) -> float:
     ranks = pd.Series(rate[values]).rank().to_numpy()
     positives, negatives = clicked.sum(), (~clicked).sum()
     return float((ranks[clicked].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def comes_of_clicks(seen: Seen, clicked: npt.NDArray[np.bool_]) -> str | None:
+    """A value that is there only where something was clicked, as an application is only after a click on the ad; None
+    if there is none. It need not be in many rows, so that the whole column may tell little.
+    """
+    if seen.distinct > _BUCKETS:
+        return None
+    rare = np.log(_BY_CHANCE) / np.log(min(max(clicked.mean(), 1e-9), 1 - 1e-9))
+    for value, count in seen.counts.items():
+        if count >= max(rare, _FEWEST_CLICKS) and clicked[(seen.cells == value).fillna(False).to_numpy(bool)].all():
+            return shown(value)
+    return None
 
 
 def _buckets(seen: Seen) -> npt.NDArray[np.int64]:

@@ -57,7 +57,8 @@ def guess(paths: Sequence[Path | str], named: Mapping[str, str] | None = None) -
     guesser = _Guesser(found)
     settings = guesser.settings()
     called = _words(guesser.keys["item"].values(), settings)
-    return Guess(files_of, settings, _scenario(heads), called, guesser.clicks.scale, said, guesser.shown())
+    scenario = _scenario(heads, called.get("item"))
+    return Guess(files_of, settings, scenario, called, guesser.clicks.scale, said, guesser.shown())
 
 
 class _Guesser:
@@ -326,6 +327,10 @@ class _Guesser:
             for name, seen in head.columns.items()
             if name not in self.taken
         }
+        user = head.columns[self.keys["user"]["interactions"]]
+        for name in [name for name, each in uses.items() if each.when == "earlier"]:
+            if 2 * head.columns[name].distinct > user.distinct and is_of(user.cells, head.columns[name]):
+                uses[name] = Use("never", f"{uses[name].why.split(';')[0]}; one value a user: it names them")
         if self.clicks.only:
             item = head.columns[self.keys["item"]["interactions"]].cells
             for name in [name for name, each in uses.items() if each.when == "now" and is_of(item, head.columns[name])]:
@@ -444,12 +449,15 @@ def _date(second: float) -> str:
     return str(pd.to_datetime(second, unit="s").strftime("%Y-%m-%d %H:%M"))
 
 
-def _scenario(heads: Sequence[Head]) -> tuple[str, str]:
-    """The scenario that names of files and columns speak of, and why."""
+def _scenario(heads: Sequence[Head], item: str | None) -> tuple[str, str]:
+    """The scenario that names of files and columns speak of, and why. Where the ids are of things that none speaks of,
+    recipes or lessons, one word is not enough: theirs have authors, too.
+    """
     told = dict.fromkeys(word for head in heads for name in (head.path.name, *head.columns) for word in words(name))
     scores = {name: sum(word in told for word in speaks) for name, speaks in SCENARIOS.items()}
     best = max(scores, key=lambda name: scores[name])
-    if not scores[best]:
+    is_known = item is None or any(item in speaks for speaks in SCENARIOS.values())
+    if scores[best] < (1 if is_known else 2):
         return GENERAL, "no name of a file or column speaks of another: edit its factors, see docs/scenarios.md"
     spoken = ", ".join(word for word in told if word in SCENARIOS[best])
     return best, f"names of files and columns speak of it: {spoken}"

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+EACH_ROW = "item_id == item_id"  # a label that is true of each row
+
 
 @dataclass(frozen=True)
 class Guessed:
@@ -57,6 +59,11 @@ class Guess:
     def open(self) -> list[str]:
         """What could not be guessed, and is to be filled in."""
         return [".".join(each.name) for each in self.settings if not each.is_sure]
+
+    @property
+    def unsaid(self) -> str | None:
+        """What was seen where no column says what a click is, and each row is taken for one; None where one does."""
+        return next((s.why for s in self.settings if s.name == ("label",) and s.value == EACH_ROW), None)
 
     def value(self, *name: str) -> Any:
         """The value of a setting that was guessed; None if it was not."""
