@@ -110,10 +110,20 @@ def test_a_shop_log_of_views_carts_and_purchases(tmp_path: Path) -> None:
 def test_ratings_with_texts(tmp_path: Path) -> None:
     config = started("reviews", tmp_path)
     data = config.data
-    assert data.columns == {"item_id": "parent_asin"}, "the ids that the items table has, and not asin"
-    assert data.item_features == ("store", "categories", "price") and data.numeric == {"price": "log"}
+    assert data.columns["item_id"] == "parent_asin", "the ids that the items table has, and not asin"
+    assert data.columns["details_Manufacturer"] == "details.Manufacturer" and "images_large" not in data.columns
+    assert data.item_features == ("store", "categories", "details_Manufacturer", "price") and data.numeric == {
+        "price": "log"
+    }
     assert data.click_above == 3 and data.protocol == "user" and data.context == ("hour", "weekday")
-    assert data.event_features == ("rating", "store", "categories", "verified_purchase", "since")
+    assert data.event_features == (
+        "rating",
+        "store",
+        "categories",
+        "details_Manufacturer",
+        "verified_purchase",
+        "since",
+    )
     assert config.prompts.scenario == "e-commerce.toml"
     prompt = Project.open(tmp_path / "kar.toml").prompts("user").of().text
     assert re.search(r"- \w.*, \w.* \((hated|disliked|found average|liked|loved)\); text: \w+ \w+", prompt)
@@ -256,6 +266,12 @@ def test_a_name_that_two_tables_have_is_a_feature_once(tmp_path: Path) -> None:
     data = guessed(tmp_path, plays(), users=users, tracks=tracks)
     assert data.user_features == ("country",) and data.item_features == () and data.users == "users.csv"
     assert len(Project.open(tmp_path / "kar.toml").workspace.samples)
+
+
+def test_an_hour_that_is_always_the_same_is_no_context(tmp_path: Path) -> None:
+    assert guessed(tmp_path, plays().assign(ts=lambda log: log["ts"] // 86_400 * 86_400 + 7_500)).context == (
+        "weekday",
+    )
 
 
 def test_times_that_are_not_found_are_left_to_fill_in(tmp_path: Path) -> None:
