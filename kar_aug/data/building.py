@@ -507,7 +507,8 @@ class _Values:
 
 def _lists_in_arrow(cells: pd.Series) -> pa.Array | None:
     """Cells that are lists of text, whole numbers or decimals, in Arrow's memory, which is gone through in a fifth of
-    the time; None for any others. Decimals of 32 bits are written otherwise there.
+    the time; None for any others. Among decimals Arrow makes 1 of True, and writes those of 32 bits otherwise: they
+    must be arrays of 64 bits.
     """
     if not cells.map(type).isin([list, tuple, np.ndarray]).all():
         return None
@@ -516,8 +517,9 @@ def _lists_in_arrow(cells: pd.Series) -> pa.Array | None:
     except (pa.ArrowException, ValueError, OverflowError):  # of several kinds, or half a character
         return None
     kind = found.type.value_type
-    is_plain = pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_float64(kind)
-    return found if is_plain else None
+    if pa.types.is_float64(kind):
+        return found if all(getattr(cell, "dtype", None) == np.float64 for cell in cells) else None
+    return found if pa.types.is_string(kind) or pa.types.is_integer(kind) else None
 
 
 def exploded(cells: pd.Series) -> pd.Series:
