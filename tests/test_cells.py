@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from kar_aug.cache import TextCache
 from kar_aug.cache.texts.imported import import_texts
 from kar_aug.cache.texts.verify import contradictions, vocabularies
 from kar_aug.data import Tables, split_interactions
-from kar_aug.data.building import build_samples
+from kar_aug.data.building import build_samples, exploded
 from kar_aug.data.cells import Unreadable, flat, mended, text_of, values_of
 from kar_aug.data.place import Table
 from kar_aug.data.types import plain
@@ -29,8 +30,21 @@ from kar_aug.pipeline.workspace.metadata import metadata_scenario
 from kar_aug.prompts import Scenario, item_prompts
 from kar_aug.prompts.text import clean
 
+ODD = [None, "", "a|b", "\ud83d", 3, 2.5, 2.0, 1e16, 1e-7, float("nan"), True, b"raw", Decimal("1.50"), 2**70]
 LISTS = [None if cell is None else cell.split("|") for cell in GENRES]
 WORDS = st.text(st.characters(exclude_characters="|", codec="utf-8"), min_size=1, max_size=6)
+
+
+@settings(max_examples=examples(100), deadline=None)
+@given(
+    st.lists(st.sampled_from(ODD), min_size=1, max_size=3, unique_by=repr).flatmap(
+        lambda some: st.lists(st.none() | st.lists(st.sampled_from(some), max_size=4), min_size=1, max_size=5)
+    ),
+    st.booleans(),
+)
+def test_the_lists_of_a_column_hold_what_each_cell_does(cells: list[list[Any] | None], as_arrays: bool) -> None:
+    column = pd.Series([np.array(c) if as_arrays and c else c for c in cells], dtype=object)
+    assert exploded(column).tolist() == [value for cell in column for value in values_of(cell)]
 
 
 @settings(max_examples=examples(100), deadline=None)

@@ -56,6 +56,13 @@ def test_a_run_without_traps_says_what_it_will_do_and_cost(tmp_path: Path, monke
     assert more["train"].endswith("for a first look: kar-aug compare --backbone DIN --seeds 2")
 
 
+def test_a_batch_that_leaves_an_epoch_few_steps_is_said_with_one_that_fits(tmp_path: Path) -> None:
+    many = log(6000, user_id=np.arange(6000) % 40)
+    said, fitting = (outlook(tmp_path, many, items(), compare=each).traps for each in ({}, {"batch_size": 64}))
+    assert any("an epoch of 3,840 rows has 4 steps" in trap.text and "batch_size = 64" in trap.text for trap in said)
+    assert not any("steps" in trap.text for trap in fitting)
+
+
 def test_of_lists_it_says_how_many_there_are_and_whether_anything_orders_them(tmp_path: Path) -> None:
     lists = {"impression_id": np.arange(600) // 6, "user_id": np.arange(600) // 6 % 40, "position": np.arange(600) % 6}
     lists |= {"timestamp": np.arange(600) // 6 * DAY / 2 + 10**9}

@@ -110,9 +110,8 @@ def test_a_shop_log_of_views_carts_and_purchases(tmp_path: Path) -> None:
 def test_ratings_with_texts(tmp_path: Path) -> None:
     config = started("reviews", tmp_path)
     data = config.data
-    assert data.columns == {"item_id": "parent_asin", "details_Manufacturer": "details.Manufacturer"}, (
-        "the ids that the items table has, and not asin; and the key of its structs"
-    )
+    assert data.columns["item_id"] == "parent_asin", "the ids that the items table has, and not asin"
+    assert data.columns["details_Manufacturer"] == "details.Manufacturer" and "images_large" not in data.columns
     assert data.item_features == ("store", "categories", "details_Manufacturer", "price") and data.numeric == {
         "price": "log"
     }
@@ -262,6 +261,12 @@ def test_a_name_that_two_tables_have_is_a_feature_once(tmp_path: Path) -> None:
     data = guessed(tmp_path, plays(), users=users, tracks=tracks)
     assert data.user_features == ("country",) and data.item_features == () and data.users == "users.csv"
     assert len(Project.open(tmp_path / "kar.toml").workspace.samples)
+
+
+def test_an_hour_that_is_always_the_same_is_no_context(tmp_path: Path) -> None:
+    assert guessed(tmp_path, plays().assign(ts=lambda log: log["ts"] // 86_400 * 86_400 + 7_500)).context == (
+        "weekday",
+    )
 
 
 def test_times_that_are_not_found_are_left_to_fill_in(tmp_path: Path) -> None:

@@ -303,6 +303,16 @@ def test_the_memory_that_may_be_taken_changes_nothing_of_what_is_prepared(
     }
 
 
+def test_nothing_is_said_of_a_table_of_many_columns(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    log = pd.DataFrame(random.normal(size=(900, 130)), columns=[f"s{number}" for number in range(130)])
+    log = log.assign(user_id=np.arange(900) % 30, item_id=random.integers(0, 9, 900), timestamp=np.arange(900))
+    log.assign(ok=random.integers(0, 2, 900)).to_csv(tmp_path / "log.csv", index=False)
+    (tmp_path / "kar.toml").write_text('[data]\ninteractions = "log.csv"\nlabel = "ok"\ncontext = ["s1"]\n')
+    done = kar_aug(tmp_path, "prepare")
+    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("tags", [{}, {"tags": ["a", "b", "c"], "seats": [11, 2, 3]}])
 def test_a_longer_log_takes_hardly_more_memory(
     tags: dict[str, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

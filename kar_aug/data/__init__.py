@@ -11,7 +11,15 @@ ids, times                                           cells      one value, sever
 room       where columns as long as a log are put: in memory, or in files mapped into it
 """
 
+import warnings
+
+from pandas.errors import PerformanceWarning
+
 from kar_aug.data.split import PARTS, as_of, split_interactions
 from kar_aug.data.tables import Tables, load_tables
 
 __all__ = ["PARTS", "Tables", "as_of", "load_tables", "split_interactions"]
+
+# Each column of a table is a block of its own, as `read_csv` makes it and as long ones lie in files: from a hundred on
+# pandas advises against one more, and to copy all.
+warnings.filterwarnings("ignore", "DataFrame is highly fragmented", PerformanceWarning, r"kar_aug\.")

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 from pandas.util import hash_pandas_object
 
-from kar_aug.data.cells import SEPARATOR, values_of
+from kar_aug.data.cells import SEPARATOR, values_of, word
 from kar_aug.data.encodings import (
     MISSING,
     SCALES,
@@ -475,21 +476,50 @@ class _Values:
             return there, held.astype(str).astype(object).reset_index(drop=True)
         if is_arrow_text(held):
             return self._of_text(there, held)
+        if (in_arrow := _lists_in_arrow(held)) is not None:
+            return self._of_lists(there, in_arrow)
         lists = [values_of(cell) for cell in held.tolist()]
-        lists = lists if self._first is None else [values[: self._first] for values in lists]
         owner = np.repeat(there, np.fromiter(map(len, lists), np.int64, len(lists)))
-        return owner, pd.Series([value for values in lists for value in values], dtype=object)
+        return self._first_of(owner, np.array([value for values in lists for value in values], object))
 
     def _of_text(self, there: Positions, held: pd.Series) -> tuple[Positions, pd.Series]:
         text: Any = held.array.__arrow_array__()
         lists = pc.split_pattern(text.combine_chunks(), SEPARATOR)
-        owner = np.repeat(there, pc.list_value_length(lists).to_numpy())
         coded = pc.list_flatten(lists).dictionary_encode()  # an object a different value, not one a value
-        values = pd.Series(coded.dictionary.to_numpy(zero_copy_only=False)[coded.indices.to_numpy()], dtype=object)
-        if self._first is None:
-            return owner, values
-        kept = _place_within(owner) < self._first
-        return owner[kept], values[kept].reset_index(drop=True)
+        values = coded.dictionary.to_numpy(zero_copy_only=False)[coded.indices.to_numpy()]
+        return self._first_of(np.repeat(there, pc.list_value_length(lists).to_numpy()), values)
+
+    def _of_lists(self, there: Positions, lists: pa.Array) -> tuple[Positions, pd.Series]:
+        """As `values_of` says of each: what is missing in a list, and an empty text, is no value."""
+        coded = pc.list_flatten(lists).dictionary_encode()
+        words = np.array([*map(word, coded.dictionary.to_pylist()), ""], object)
+        values = words[coded.indices.fill_null(-1).to_numpy()]
+        kept = values != ""
+        return self._first_of(np.repeat(there, pc.list_value_length(lists).to_numpy())[kept], values[kept])
+
+    def _first_of(self, owner: Positions, values: npt.NDArray[Any]) -> tuple[Positions, pd.Series]:
+        """Of the values of each cell so many as are read."""
+        if self._first is not None:
+            kept = _place_within(owner) < self._first
+            owner, values = owner[kept], values[kept]
+        return owner, pd.Series(values, dtype=object)
+
+
+def _lists_in_arrow(cells: pd.Series) -> pa.Array | None:
+    """Cells that are lists of text, whole numbers or decimals, in Arrow's memory, which is gone through in a fifth of
+    the time; None for any others. Among decimals Arrow makes 1 of True, and writes those of 32 bits otherwise: they
+    must be arrays of 64 bits.
+    """
+    if not cells.map(type).isin([list, tuple, np.ndarray]).all():
+        return None
+    try:
+        found = pa.array(cells.tolist(), from_pandas=True)
+    except (pa.ArrowException, ValueError, OverflowError):  # of several kinds, or half a character
+        return None
+    kind = found.type.value_type
+    if pa.types.is_float64(kind):
+        return found if all(getattr(cell, "dtype", None) == np.float64 for cell in cells) else None
+    return found if pa.types.is_string(kind) or pa.types.is_integer(kind) else None
 
 
 def exploded(cells: pd.Series) -> pd.Series:

@@ -36,7 +36,7 @@ def values_of(cell: Any) -> tuple[str, ...]:
     if isinstance(cell, str):
         return tuple(cell.split(SEPARATOR))
     if is_list(cell):
-        return tuple(text for text in map(_word, _elements(cell)) if text)
+        return tuple(text for text in map(word, _elements(cell)) if text)
     _check(cell)
     return () if pd.isna(cell) else tuple(str(cell).split(SEPARATOR))
 
@@ -80,7 +80,7 @@ def _elements(cell: Iterable[Any]) -> Iterable[Any]:
     return sorted(cell, key=str) if isinstance(cell, (set, frozenset)) else cell
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
     """A value of a list as text; "" for one that is missing."""
     if isinstance(value, str):
         return value if value.isascii() else mended(value)

@@ -34,6 +34,7 @@ from kar_aug.pipeline.workspace.data import Data
 from kar_aug.prompts import Scenario
 
 FAULT, WARNING = "fault", "warning"
+_STEPS, _SMALLEST_BATCH = 50, 32  # an epoch, at least
 _FEW = 0.5  # share of ids of the log that are in the table about them
 _MANY = 12  # trainings: more take hours on a small machine
 _CLASHES = 0.01  # share of rows that stand beside one that says the opposite
@@ -93,6 +94,7 @@ def check(workspace: Workspace, watch: Watch = SILENT) -> Outlook:
     if found:
         _tried(workspace, _listed, steps, traps)
         _tried(workspace, _asked, steps, traps)
+        _tried(workspace, _hurried, steps, traps)
     _tried(workspace, _encoded, steps, traps)
     _tried(workspace, _coded, steps, traps)
     _tried(workspace, _trained, steps, traps)
@@ -421,6 +423,20 @@ def _trained(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Tra
     first = f"; for a first look: kar-aug compare --backbone {settings.backbones[0]} --seeds 2" if count > _MANY else ""
     steps.append(("train", f"{len(found)} models with {counted(settings.seeds, 'seed')}: {trainings} ({names}){first}"))
     yield from _without(("tensorflow", "deepctr"), "compare", "online")
+
+
+def _hurried(workspace: Workspace, _: list[tuple[str, str]]) -> Iterator[Trap]:
+    """Whether a click model makes so few steps that it stays near where it began: benchmarks/results/defaults.md."""
+    settings, rows = workspace.config.compare, len(workspace.samples.of("train"))
+    steps, fit = -(-rows // settings.batch_size), settings.batch_size
+    while fit > _SMALLEST_BATCH and rows < _STEPS * fit:
+        fit //= 2
+    if settings.task == "ctr" and fit < settings.batch_size:
+        yield Trap(
+            WARNING,
+            f"[compare] batch_size {settings.batch_size:,}: an epoch of {rows:,} rows has {steps} steps, in which a "
+            f"model hardly leaves chance. Of a small log take less: batch_size = {fit}",
+        )
 
 
 def _without(packages: Sequence[str], stage: str, extra: str) -> Iterator[Trap]:

@@ -23,7 +23,7 @@ from kar_aug.data.place import Place
 from kar_aug.data.times import seconds, times
 from kar_aug.errors import DataError
 
-_DAY = 86_400
+_DAY, _HOUR = 86_400, 3600
 _FEW_MOMENTS, _FEW_USERS = 10, 50  # below which each user's past is too short, or users are too few, to split by
 _ROWS_A_GROUP = 1.2  # of what was shown at once, on average, at least
 _CONTRADICTORY = 0.01  # share of rows beside one that says the opposite
@@ -370,7 +370,7 @@ class _Guesser:
         known = self.seconds[np.isfinite(self.seconds)]
         days = (known.max() - known.min()) / _DAY if len(known) else 0
         found = {}
-        if (known % _DAY != 0).any() and days >= 1:
+        if len(np.unique(known % _DAY // _HOUR)) > 1 and days >= 1:
             found["hour"] = "of the timestamp"
         if days >= _WEEKS:
             found["weekday"] = f"of the timestamp, over {days:,.0f} days"
