@@ -141,6 +141,26 @@ def events_of_several_values(folder: Path) -> tuple[Any, dict[str, Any]]:
     return model, {name: values.astype("int32") for name, values in sent.items()}
 
 
+@pytest.mark.parametrize("kind", ["int32", "string"])
+def test_a_history_of_any_length_is_pooled_in_tflite(kind: str, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    ids = [*"abcd"] if kind == "string" else [1, 2, 3, 4]
+    store, price = raw_store(tmp_path / "store", ids), keras.Input((1,), name="price")
+    base = keras.Model(price, layers.Dense(1, name="click")(layers.Dense(4, activation="relu", name="deep")(price)))
+    hist = keras.Input((None,), name="hist", dtype=kind)
+    model = augment(base, KnowledgeAugmentation({"id": store}, expert_units=(4, 3)), inputs={"id": hist}, at="deep")
+    for place, weight in enumerate(model.trainable_weights):
+        weight.assign(np.random.default_rng(place).normal(0, 0.5, weight.shape).astype("float32"))
+    export(model, tmp_path / "out", format="tflite")
+    for length in (1, 3, 6):
+        values = np.resize(np.asarray(ids, object if kind == "string" else kind), (2, length))
+        values[1, length // 2 :] = "" if kind == "string" else 0
+        sent = {"price": np.ones((2, 1), "float32"), "hist": values}
+        asked = {name: tf.constant(value) for name, value in sent.items()}
+        expected = model([asked[each.name.split(":")[0]] for each in model.inputs], training=False)
+        np.testing.assert_allclose(in_tflite(tmp_path / "out", sent)["ctr"], expected, atol=1e-5)
+
+
 def in_onnx(folder: Path, sent: dict[str, Any]) -> dict[str, Any]:
     runtime = pytest.importorskip("onnxruntime")
     session = runtime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])

@@ -106,6 +106,13 @@ def test_an_input_that_an_injection_needs_is_named() -> None:
         Events()(knowledge(), inputs)
 
 
+@pytest.mark.parametrize("name", ["similarity", "attention", "retrieval"])
+def test_who_compares_the_candidate_says_how_to_name_what_is_compared(name: str) -> None:
+    bring = INJECTIONS.load(name)()
+    with pytest.raises(ValueError, match=rf"knowledge of: song\. Say which: {name.capitalize()}\(source="):
+        bring(KnowledgeAugmentation({"song": np.ones((3, 2))}), {})
+
+
 def test_padding_of_strings_is_told_apart_as_well() -> None:
     ids = np.asarray([["a", "b", ""], ["c", "", ""]])
     vectors = np.arange(12.0, dtype="float32").reshape(2, 3, 2)

@@ -72,3 +72,9 @@ def test_a_dataset_without_the_ids_is_told(store: VectorStore, inputs: Any, mess
     dataset = tf.data.Dataset.from_tensor_slices((inputs, [0])).batch(1)
     with pytest.raises(ValueError, match=message):
         join(dataset, {"item_id": (store, store.ids)})
+
+
+def test_a_store_without_the_models_vocabulary_is_told(store: VectorStore) -> None:
+    dataset = tf.data.Dataset.from_tensor_slices(({"item_id": [[0]]}, [0])).batch(1)
+    with pytest.raises(ValueError, match=r"\{'item_id': \(store, vocabulary\)\}.* Received: VectorStore"):
+        join(dataset, {"item_id": store})  # type: ignore[dict-item]

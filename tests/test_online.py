@@ -286,6 +286,34 @@ def test_feast_joins_each_sample_with_what_was_known_then(tmp_path: Path) -> Non
     assert lines == ["[1.0, None, 2.0, 3.0]", "[3.0, None]"], "item 1 is taken away"
 
 
+def test_what_others_have_written_into_redis_is_told_or_written_anew(redis_url: str, tmp_path: Path) -> None:
+    import redis
+
+    where, client = f"{redis_url}?prefix=theirs", redis.Redis.from_url(redis_url)
+    rows = store(tmp_path / "s", {1: "one", 2: "two"})
+    publish(rows, where)
+    name = f"theirs:item:{rows.version}"
+    client.hset(f"{name}:1", mapping={"version": b"\xff", "key": b"\xfe"})
+    assert (found := check(rows, where)).current == 1 and not found.sound
+    publish(rows, where)
+    assert check(rows, where).sound
+    client.set("theirs:item", b"\xff\xfe")
+    assert check(rows, where).missing == 2
+    publish(rows, where)
+    assert check(rows, where).sound
+
+    client.delete(f"{name}:2")
+    client.set(f"{name}:2", "a note of somebody's")
+    for call in (check, publish):
+        with pytest.raises(StoreError, match=rf"{name}:2 holds what kar-aug never writes there\. Take it away \(DEL\)"):
+            call(rows, where)
+    client.delete("theirs:item")
+    client.hset("theirs:item", "theirs", 1)
+    with pytest.raises(StoreError, match=r" theirs:item holds what kar-aug never writes there"):
+        publish(rows, where)
+    assert client.get(f"{name}:2") == b"a note of somebody's"
+
+
 def test_what_is_no_place_is_told(tmp_path: Path) -> None:
     rows = store(tmp_path / "s", {1: "one"})
     (tmp_path / "x.parquet").write_text("no table")

@@ -16,7 +16,7 @@ from kar_aug._helpers.keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.cache.vectors.parts import Parts
 from kar_aug.errors import ConfigError
-from kar_aug.layers import PrestoredAugmentation
+from kar_aug.layers import PrestoredAugmentation, vectors_left_out
 from kar_aug.models.export import export
 
 pytestmark = pytest.mark.both_keras
@@ -199,6 +199,69 @@ def test_a_saved_model_whose_store_has_grown_is_loaded_with_what_is_known_now(
         load_model(tmp_path / "model.keras", tables={**tables, "raw": VectorStore.open(tmp_path / "other")})
     with pytest.raises(ValueError, match="needs knowledge of 'raw'"):
         load_model(tmp_path / "model.keras", tables={"item": tables["item"]})
+
+
+@keras.utils.register_keras_serializable(package="test_serving")
+class Ranker(keras.Model):  # type: ignore[misc, name-defined]
+    """Its `call` is its own."""
+
+    def __init__(self, knowledge: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.knowledge, self.click = knowledge, keras.layers.Dense(1, activation="sigmoid", name="click")
+
+    def call(self, inputs: Any) -> Any:
+        return self.click(keras.layers.concatenate([self.knowledge({"item": inputs["item"]})["item"], inputs["price"]]))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "knowledge": keras.utils.serialize_keras_object(self.knowledge)}
+
+    @classmethod
+    def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
+        return cls(keras.utils.deserialize_keras_object(config["knowledge"]), name=config["name"])
+
+
+def test_of_a_class_of_ones_own_another_is_made_with_what_is_known_now_and_served(
+    store: VectorStore, tmp_path: Path
+) -> None:
+    vocabulary = [*IDS, "later", "never"]
+    ranker = Ranker(KnowledgeAugmentation({"item": store.align(vocabulary)}, expert_units=(8, 4)))
+    values = {name: value for name, value in inputs(range(22), [""] * 22).items() if name != "raw"}
+    before = np.asarray(ranker(values))
+    ranker.save(tmp_path / "ranker.keras")
+    with VectorStore.writer(store.path, store.spec) as writer:
+        writer.append(["later"], ["k"], np.ones((1, 6)))
+    tables = {"item": VectorStore.open(store.path).align(vocabulary)}
+    with pytest.raises(
+        ValueError, match=r"a second Ranker with model\.knowledge\.refreshed\(tables\), .*vectors_left_out"
+    ):
+        load_model(tmp_path / "ranker.keras", tables=tables)
+    with vectors_left_out():
+        former = load_model(tmp_path / "ranker.keras")
+    renewed = Ranker(former.knowledge.refreshed(tables))
+    renewed.click = former.click
+    after, came = np.asarray(renewed(values)), np.arange(22) == 20
+    np.testing.assert_allclose(after[~came], before[~came], atol=1e-6)
+    assert (np.abs(after - before)[came] > 1e-3).all()
+
+    with pytest.raises(ValueError, match="a second Ranker with PrestoredAugmentation"):
+        export(renewed, tmp_path / "serving")
+    serving = Ranker(PrestoredAugmentation.of(renewed.knowledge))
+    serving.click = renewed.click
+    with pytest.raises(
+        ValueError, match=r"`export` needs a built functional .*keras\.Model\(inputs, model\(inputs\)\)"
+    ):
+        export(serving, tmp_path / "serving")
+    specs = {"item": "int32", "price": "float32"}
+    named = {name: keras.Input((1,), name=name, dtype=dtype) for name, dtype in specs.items()}
+    export(keras.Model(named, serving(named)), tmp_path / "serving")
+    served = tf.saved_model.load(str(tmp_path / "serving")).signatures["serving_default"](**values)
+    np.testing.assert_allclose(served["ctr"], after, atol=1e-6)
+
+
+def test_a_mount_point_is_no_place_for_an_export(store: VectorStore) -> None:
+    root = Path(Path.cwd().anchor)  # the one that is everywhere
+    with pytest.raises(StoreError, match=r"is a mount point, .* Name a folder in it"):
+        export(model(store), root)
 
 
 def test_an_export_takes_the_place_of_an_older_one_and_of_nothing_else(

@@ -45,8 +45,11 @@ class Past:
     mask: Any
 
 
-def past_of(augmentation: Any, inputs: Mapping[str, Any], names: Names) -> Past:
+def past_of(augmentation: Any, inputs: Mapping[str, Any], names: Names, by: str) -> Past:
     """What is compared.
+
+    Args:
+        by: the injection's name, for the error.
 
     Raises:
         ValueError: There is no such knowledge, or the model lacks an input.
@@ -55,14 +58,14 @@ def past_of(augmentation: Any, inputs: Mapping[str, Any], names: Names) -> Past:
     if not sources:
         raise ValueError(
             f"A candidate is compared with earlier events by knowledge of {names.source!r}. There is knowledge of: "
-            f"{', '.join(augmentation.sources)}. Say which: Similarity(source=...)"
+            f"{', '.join(augmentation.sources)}. Say which: {by}(source=...)"
         )
     wanted = {"the candidate": names.source, "earlier events": names.events, "what they were worth": names.values}
     for what, name in wanted.items():
         if name not in inputs:
             raise ValueError(
                 f"To compare the candidate with earlier events the model needs an input {name!r}, of {what}. It has: "
-                f"{', '.join(inputs)}. Under other names: Similarity(source=..., events=..., values=...); a backbone "
+                f"{', '.join(inputs)}. Under other names: {by}(source=..., events=..., values=...); a backbone "
                 "gets its keys from embed(features, settings), or from DeepFM(..., keys=features)."
             )
     candidate, events, values = (inputs[name] for name in wanted.values())

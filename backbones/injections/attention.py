@@ -30,7 +30,7 @@ class Attention:
         self._names, self._heads, self._vectors = Names(source, events, values), heads, dict(vectors or {})
 
     def __call__(self, augmentation: Any, inputs: Mapping[str, Any]) -> Injected:
-        past = past_of(augmentation, inputs, self._names)
+        past = past_of(augmentation, inputs, self._names, type(self).__name__)
         options = {"width": augmentation.width, "heads": self._heads, **self._vectors}
         read = [past.candidate, past.events, EventValues()([past.values, past.mask]), past.mask]
         layers = [KnowledgeAttention.of(augmentation, source, **options) for source in past.sources]

@@ -43,7 +43,7 @@ class Retrieval:
         self._vectors = dict(vectors or {})
 
     def __call__(self, augmentation: Any, inputs: Mapping[str, Any]) -> Injected:
-        source, past = self._names.source, past_of(augmentation, inputs, self._names)
+        source, past = self._names.source, past_of(augmentation, inputs, self._names, type(self).__name__)
         similarity = KnowledgeSimilarity.of(augmentation, source, **self._vectors)([past.candidate, past.events])
         worth = EventValues()([past.values, past.mask])  # against the mean of all
         mask, ids, worth = MostSimilar(self._count)([similarity, past.mask, past.events, worth])

@@ -35,7 +35,7 @@ class Similarity:
         self._vectors = dict(vectors or {})
 
     def __call__(self, augmentation: Any, inputs: Mapping[str, Any]) -> Injected:
-        past = past_of(augmentation, inputs, self._names)
+        past = past_of(augmentation, inputs, self._names, type(self).__name__)
         similar = [KnowledgeSimilarity.of(augmentation, source, **self._vectors) for source in past.sources]
         compared = [layer([past.candidate, past.events]) for layer in similar]
         return Injected(dense=[SimilarityFeatures(**self._features)([c, past.values, past.mask]) for c in compared])

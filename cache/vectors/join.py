@@ -48,11 +48,17 @@ def join(
     Raises:
         StoreError: A store's dimension is not the expected one; it is not of versions, and times are given; or a
             vocabulary has ids of another kind than its store's, or none that has a vector.
-        ValueError: The dataset has no such input, or one of ids that are no integers.
+        ValueError: The dataset has no such input, or one of ids that are no integers; or a source is no pair.
         MissingDependencyError: TensorFlow is not installed.
     """
     from kar_aug._helpers.keras import tf
 
+    for name, source in sources.items():
+        if not isinstance(source, tuple | list):
+            raise ValueError(
+                f"`sources` must say by which vocabulary the model counts ids: {{{name!r}: (store, vocabulary)}}, "
+                f"where vocabulary[i] is the id that it calls i. Received: {type(source).__name__}"
+            )
     time_of = dict.fromkeys(sources, times) if times is None or isinstance(times, str) else times
     gatherers = {
         name: (_Gatherer if time_of.get(name) is None else _VersionGatherer)(name, store, vocabulary, dimension)

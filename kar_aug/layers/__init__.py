@@ -33,7 +33,7 @@ from kar_aug.layers.most_similar import MostSimilar
 from kar_aug.layers.prestored_augmentation import PrestoredAugmentation
 from kar_aug.layers.set_to_list import SetToList
 from kar_aug.layers.similarity_features import SimilarityFeatures
-from kar_aug.layers.source import store_locations
+from kar_aug.layers.source import store_locations, vectors_left_out
 from kar_aug.layers.vector_augmentation import VectorAugmentation
 
 __all__ = [
@@ -65,4 +65,5 @@ __all__ = [
     "SimilarityFeatures",
     "VectorAugmentation",
     "store_locations",
+    "vectors_left_out",
 ]

@@ -113,7 +113,7 @@ def shape_like(ids: Any, vectors: Any, mask: Any = None) -> Any:
     if len(ids.shape) and not is_sequence(ids.shape):
         return vectors
     vectors = ops.reshape(vectors, [*ops.sizes_of(ids), vectors.shape[-1]])
-    return vectors if mask is None else ops.where(mask[..., None], vectors, ops.zeros_like(vectors))
+    return vectors if mask is None else ops.where(ops.expand_dims(mask, -1), vectors, ops.zeros_like(vectors))
 
 
 def output_shape(shape: Any, width: int) -> Any:

@@ -30,9 +30,11 @@ class MaskedMean(keras.layers.Layer):
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         ids, vectors = inputs
+        if len(vectors.shape) == len(ids.shape):  # sequences of any length that came with one id, as one id a row does
+            vectors = ops.expand_dims(vectors, -2)
         if not self.mask_zero:
             return ops.mean(vectors, axis=-2)
-        there = ops.cast(not_padding(ids)[..., None], vectors.dtype)
+        there = ops.expand_dims(ops.cast(not_padding(ids), vectors.dtype), -1)  # TFLite has no new axis by slicing
         return ops.sum(vectors * there, axis=-2) / ops.maximum(ops.sum(there, axis=-2), 1)
 
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> None:

@@ -306,6 +306,12 @@ _vectors_left_out: ContextVar[bool] = ContextVar("vectors_left_out", default=Fal
 def vectors_left_out() -> Iterator[None]:
     """Models loaded inside the block have their experts, but not the vectors of stores, which may be gone or have
     changed: such a model adapts vectors, and predicts nothing.
+
+    Example:
+        with vectors_left_out():
+            former = load_model("ranker.keras")  # of a class with a `call` of its own, whose store has grown since
+        ranker = Ranker(former.knowledge.refreshed({"item_id": VectorStore.open("vectors/item")}))
+        ranker.click = former.click  # the trained layers
     """
     token = _vectors_left_out.set(True)
     try:

@@ -15,10 +15,15 @@ from kar_aug.layers import (
     KnowledgeVectors,
     PrestoredAugmentation,
     store_locations,
+    vectors_left_out,
 )
-from kar_aug.layers.source import vectors_left_out
 from kar_aug.models.find import check_model, knowledge_layers, replaced
 from kar_aug.models.versions import check_versions
+
+_OF_FILE = (
+    "{}.refreshed(tables), the model being what is in the file but for vectors (with "
+    "kar_aug.layers.vectors_left_out(): model = kar_aug.load_model(path)),"
+)
 
 
 def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
@@ -70,14 +75,17 @@ def refresh(model: Any, tables: Mapping[str, Any], *, any_version: bool = False)
             its own, or one of a class that cannot be made of inputs and outputs; or the vectors have another dimension.
         StoreError: They are of another version than those of the training, of a layer that compares frozen ones, too.
     """
+    return _refreshed(model, tables, any_version, by="{}.refreshed(tables)")
+
+
+def _refreshed(model: Any, tables: Mapping[str, Any], any_version: bool, by: str) -> Any:
+    """See `refresh`, and of `by` see `replaced`."""
     kinds = (KnowledgeAugmentation, KnowledgeVectors, KnowledgeCodes)
     _check(model, kinds, "refresh")
     if not any_version:
         for layer in knowledge_layers(model, (KnowledgeAugmentation, KnowledgeVectors)):
             check_versions(layer, tables)
-    return replaced(
-        model, kinds, lambda layer: layer.refreshed(tables), by="{}.refreshed(tables)", keep_class="Refresh"
-    )
+    return replaced(model, kinds, lambda layer: layer.refreshed(tables), by=by, keep_class="Refresh")
 
 
 def _check(model: Any, kinds: tuple[type, ...], purpose: str) -> None:
@@ -104,7 +112,8 @@ def load_model(
         stores: source name -> folder, or the `VectorStore` there, for stores that are elsewhere now than when the
             model was made; see `kar_aug.layers.store_locations`. When the model is saved again, that is where they are.
         tables: for every source the knowledge of now, in place of that of the training, as `refresh` takes it: a store
-            that has grown since, whose former state is gone. The model comes uncompiled.
+            that has grown since, whose former state is gone. The model comes uncompiled. What to do with one that has a
+            `call` of its own, the error says.
         custom_objects: layers of your own by name, where they are not registered with Keras.
         safe_mode: False loads code that is in the file, too (`Lambda` layers, which DeepCTR's MMOE and PLE have): for
             files that you made yourself.
@@ -112,7 +121,8 @@ def load_model(
     Raises:
         StoreError: A store is missing, or is not the one the model was trained with; or `tables` are of another
             version than it learnt to read.
-        ValueError: `stores` names what is no source of the model; or `tables` lacks one, see `refresh`.
+        ValueError: `stores` names what is no source of the model; or `tables` lacks one, or the model cannot be made
+            anew with them, see `refresh`.
     """
     folders: dict[str, Any] = {name: getattr(store, "path", store) for name, store in (stores or {}).items()}
     with store_locations(folders) as sources, vectors_left_out() if tables is not None else nullcontext():
@@ -124,7 +134,7 @@ def load_model(
             f"`stores` names {wrong[0]!r}, which is no knowledge source of {path}. Its sources are: "
             f"{', '.join(sorted(sources)) or 'none'}"
         )
-    return model if tables is None else refresh(model, tables)
+    return model if tables is None else _refreshed(model, tables, any_version=False, by=_OF_FILE)
 
 
 def _deepctr_layers() -> dict[str, Any]:

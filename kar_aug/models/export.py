@@ -37,6 +37,10 @@ if TYPE_CHECKING:  # it needs pandas, and what a model of one's own is exported 
 
 _LENGTHS = "_lengths"  # of the rows of a ragged input
 _ONE, _CTR = "ctr", "the probability of a click"
+_AS_A_LAYER = (
+    "Call it with its inputs, and export that: inputs = {'item_id': keras.Input((1,), name='item_id', dtype='int32'), "
+    "...}; keras.Model(inputs, model(inputs))"
+)
 _OF_VECTORS = (PrestoredAugmentation, KnowledgeVectors, GivenVectors)
 _SERVED = (*_OF_VECTORS, KnowledgeCodes)
 
@@ -74,7 +78,8 @@ def export(
             Both answer as Keras does, to rounding.
 
     Raises:
-        ValueError: There is no such format.
+        ValueError: There is no such format; or the model is not functional, so that nobody knows its inputs: the
+            message says what to make of it.
         MissingDependencyError: For "onnx", tf2onnx is not installed.
         ConfigError: `path` is no path.
         StoreError: The format has no room, or no operation, for what is in the model, or no ragged inputs; or a store
@@ -85,6 +90,7 @@ def export(
         raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}")
     target = folder_for_model(path)
     serving = model if _is_fit_for_serving(model, preprocessing) else prestore(model, dtype=dtype)
+    check_model(serving, "export", instead=_AS_A_LAYER)
     ragged = [input_name(tensor) for tensor in serving.inputs if is_ragged(tensor)]
     if ragged and format != SAVED_MODEL:
         raise StoreError(

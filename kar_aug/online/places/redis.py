@@ -56,7 +56,7 @@ class Redis:
 
     def state(self) -> pd.DataFrame:
         """See `Place`."""
-        rows = [(id, version.decode(), key.decode()) for id, version, key in self._all(_FIELDS[:3])]
+        rows = [(id, _text(version), _text(key)) for id, version, key in self._all(_FIELDS[:3])]
         return pd.DataFrame(rows, columns=[self._ids, "version", "key"]).set_index(self._ids)
 
     def read(self) -> Iterator[pa.RecordBatch]:
@@ -65,8 +65,8 @@ class Redis:
             ids, versions, keys, vectors = zip(*rows, strict=True)
             columns = [
                 pa.array(ids),
-                pa.array([version.decode() for version in versions]),
-                pa.array([key.decode() for key in keys]),
+                pa.array([_text(version) for version in versions]),
+                pa.array([_text(key) for key in keys]),
                 # Null: somebody has made what is no vector of it.
                 pa.array([None if len(v) % 4 else np.frombuffer(v, "<f4") for v in vectors], pa.list_(pa.float32())),
             ]
@@ -111,14 +111,14 @@ class Redis:
             wanted = {str(id) for id in ids}
             ours = self._names(f"{self._pointer}:") if wanted else set()
             found = ((name, self._ours.fullmatch(name)) for name in ours)
-            names = [name for name, match in found if match and match[1].decode() in wanted]
+            names = [name for name, match in found if match and _text(match[1]) in wanted]
             return len(names) if dry_run or not names else int(self._client.delete(*names))
 
     def _served(self) -> str | None:
         """The version that readers are led to; None if nothing was ever written."""
         with self._errors():
             said = self._client.get(self._pointer)
-            return None if said is None else str(said.decode())
+            return None if said is None else _text(said)
 
     def _all(self, fields: tuple[str, ...]) -> Iterator[list[Any]]:
         """Fields of every hash that is served, its id first, as what it is. One without an id is none."""
@@ -152,7 +152,20 @@ class Redis:
         try:
             yield
         except redis.RedisError as error:
-            raise StoreError(f"{self._where}: {error}", path=self._where) from None
+            said = str(error)
+            if "WRONGTYPE" in said:
+                command = re.search(r"\(\w+ (\S+)", said)  # "Command # 2 (HMGET kar:item:1a2b3c4d:42 ..." of several
+                name = command[1] if command else self._pointer
+                said = (
+                    f"{name} holds what kar-aug never writes there. Take it away (DEL), or name another prefix: "
+                    "redis://...?prefix=..."
+                )
+            raise StoreError(f"{self._where}: {said}", path=self._where) from None
+
+
+def _text(written: bytes) -> str:
+    """What is written, be it by somebody else."""
+    return written.decode(errors="replace")
 
 
 def _id_of(written: bytes) -> int | str | None:
