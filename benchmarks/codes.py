@@ -67,7 +67,7 @@ def _results(project: Any) -> Iterator[str]:
     for arm in done.arms:
         auc, gauc = done.estimate(arm), done.estimate(arm, "gauc")
         gain = "" if arm.is_base else f"{np.mean(done.gains(arm, arm.base)):+.4f}"
-        rows.append((arm.name, f"{auc.mean:.4f}", f"{auc.std:.4f}", gain, f"{gauc.mean:.4f}"))
+        rows.append((arm.name, f"{auc.mean:.4f}", f"{auc.sd:.4f}", gain, f"{gauc.mean:.4f}"))
     yield from _markdown(("arm", "test AUC", "sd", "over plain", "GAUC"), rows)
     yield ""
     slices = [

@@ -356,6 +356,12 @@ def test_over_a_backbone_that_beats_nothing_no_gain_is_called_one(own_tables: Pa
     alone = replace(found, runs={**found.runs, BASE: guessed[BASE]}, rivals=lost.rivals)
     assert doubts(alone)[0].endswith("inspect --data.")
     assert doubts(alone)[1].startswith("DeepFM + knowledge (AUC ")
+    once = replace(found, runs={**found.runs, BOTH: [found.runs[BOTH][0], guessed[BOTH][1]]})
+    assert [each for each in doubts(once) if "learnt nothing" in each] == [
+        "DeepFM + knowledge: seed 1 (AUC 0.4800) learnt nothing, and other seeds did, so its mean, and what is told by "
+        "it, is of no use. A smaller [compare] learning_rate may help, or tune."
+    ]
+    assert not any("learnt nothing" in each for each in [*doubts(found), *doubts(lost)])
     knowing = replace(found, rivals=[Rival("gradient boosting", 0.99, 0.1, 0.99)])
     assert headlines(knowing)[0].startswith("AUC 0.9900 of gradient boosting: nearly every answer is known")
     assert [rival.name for rival in found.rivals] == ["popularity of the item", "gradient boosting"]

@@ -165,10 +165,12 @@ def headlines(comparison: Comparison) -> list[str]:
 
 
 def doubts(comparison: Comparison) -> list[str]:
-    """What to know before any number is read: what the rows are, and which plain backbones are too weak for anything to
-    be told.
+    """What to know before any number is read: what the rows are, which plain backbones are too weak for anything to be
+    told, and which trainings learnt nothing.
     """
-    return [*_drawn(comparison), *_all_knowing(comparison), *_weak_backbones(comparison)]
+    return [
+        *_drawn(comparison), *_all_knowing(comparison), *_weak_backbones(comparison), *_failed_trainings(comparison)
+    ]  # fmt: skip
 
 
 def _drawn(comparison: Comparison) -> Iterator[str]:
@@ -207,6 +209,21 @@ def _weak_backbones(comparison: Comparison) -> Iterator[str]:
                 f"what it reads with kar-aug inspect --data{'.' if strong else _remedy(comparison)}"
             )
             yield from strong
+
+
+def _failed_trainings(comparison: Comparison) -> Iterator[str]:
+    """Where one seed learns and another does not, the mean of both is that of no model; a doubt, also of a control."""
+    key = comparison.objective.key
+    for arm, runs in comparison.runs.items():
+        failed = [run for run in runs if not comparison.beats_guessing(run.value(key))]
+        if 0 < len(failed) < len(runs):
+            values = ", ".join(
+                f"seed {run.seed} ({comparison.objective.metric} {run.value(key):.4f})" for run in failed
+            )
+            yield (
+                f"{arm.name}: {values} learnt nothing, and other seeds did, so its mean, and what is told by it, is of "
+                "no use. A smaller [compare] learning_rate may help, or tune."
+            )
 
 
 def _remedy(comparison: Comparison) -> str:
