@@ -52,6 +52,7 @@ from kar_aug.compare.training import predict
 from kar_aug.config import CompareConfig, Config
 from kar_aug.data.samples import Samples
 from kar_aug.errors import ConfigError, DataError, KarError, StoreError
+from kar_aug.pipeline.comparing import Compared
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.report import rows
 
@@ -392,6 +393,23 @@ def test_the_fewer_rows_the_more_chance_can_do(rows: int, least: float) -> None:
     label = (np.arange(rows) % 2).astype(np.float32)
     guesses = [metrics.auc(label, np.random.default_rng(seed).random(rows)) for seed in range(20 if rows < 5000 else 1)]
     assert max(guesses) < chance(label) == pytest.approx(least, abs=0.08 if rows < 100 else 0.01)
+
+
+def test_what_knowledge_cost_stands_beside_the_gain_that_was_shown(own_tables: Path, trained: Path) -> None:
+    found, _ = run(opened(own_tables, trained, **LEARNING, controls=["metadata"], seeds=2))
+
+    def price(knowledge: float) -> list[str]:
+        shown = {BASE: (0.7, 0.701), BOTH: (knowledge, knowledge + 0.0011)}
+        runs = {
+            arm: [replace(each, auc=auc) for each, auc in zip(all_of, shown.get(arm, (0.7, 0.7)), strict=True)]
+            for arm, all_of in found.runs.items()
+        }
+        comparison = replace(found, runs=runs, rivals=[Rival("popularity", 0.6, 0.1, 0.6)])
+        return Compared(opened(own_tables, trained), comparison, None, {}, dollars=0.4).price
+
+    assert price(0.72) == [f"The knowledge cost 0.4000 US dollars: 0.0200 for each +0.001 of {BOTH.name}."]
+    assert price(0.7) == ["The knowledge cost 0.4000 US dollars: no gain was shown that it would be the price of."]
+    assert price(0.4) == price(0.7), "a loss has no price"
 
 
 def test_the_word_of_a_verdict_follows_the_corrected_t_test() -> None:
