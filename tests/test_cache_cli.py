@@ -213,7 +213,10 @@ def test_texts_with_an_as_of_time_are_audited(folder: Path) -> None:
         (["import", "users.csv", "--text", "x"], "users.csv: there is no column 'x'"),
         (["import", "none.csv"], "none.csv: there is no such file"),
         (["import", "items.doc", "--author", "me"], "items.doc: only .parquet, .csv, "),
-        (["import", "twice.csv"], "item_id must be there in each row, and be another in each"),
+        (
+            ["import", "twice.csv"],
+            "item_id must be there in each row, and be another in each. Row 1 holds 1, as one before.",
+        ),
         (["import", "strings.csv"], "item_id must hold integers, as the data do, not strings"),
         (["export", "items.csv/answers.parquet"], "items.csv"),
     ],

@@ -52,7 +52,9 @@ from kar_aug.compare.training import predict
 from kar_aug.config import CompareConfig, Config
 from kar_aug.data.samples import Samples
 from kar_aug.errors import ConfigError, DataError, KarError, StoreError
+from kar_aug.pipeline.comparing import Compared
 from kar_aug.pipeline.workspace import Workspace
+from kar_aug.report import rows
 
 SMALL = {"backbones": ["DeepFM"], "seeds": 1, "epochs": 1, "jobs": 1, "embedding_dim": 4, "hidden_units": [8]}
 BASE = Arm("DeepFM")
@@ -340,6 +342,8 @@ def test_over_a_backbone_that_beats_nothing_no_gain_is_called_one(own_tables: Pa
     guessed = {arm: [replace(run, auc=0.48) for run in runs] for arm, runs in found.runs.items()}
     lost = replace(found, runs=guessed, rivals=[Rival("popularity", 0.5), Rival("gradient boosting", 0.44)])
     assert doubts(lost) == headlines(lost)[:1]
+    told = {row[0]: row[1] for row in rows(lost, ("model", "relative"))}
+    assert told[BOTH.name] == "—" and told[BASE.name] == "", "by how much more than guessing, of what is less"
     assert "Neither popularity nor gradient boosting beats guessing: what is read may" in doubts(lost)[0]
     assert {verdict.word for verdict in leading(strong)} == {"nothing can be told"}
     assert not any(" beats " in sentence for sentence in headlines(strong))
@@ -391,6 +395,23 @@ def test_the_fewer_rows_the_more_chance_can_do(rows: int, least: float) -> None:
     assert max(guesses) < chance(label) == pytest.approx(least, abs=0.08 if rows < 100 else 0.01)
 
 
+def test_what_knowledge_cost_stands_beside_the_gain_that_was_shown(own_tables: Path, trained: Path) -> None:
+    found, _ = run(opened(own_tables, trained, **LEARNING, controls=["metadata"], seeds=2))
+
+    def price(knowledge: float) -> list[str]:
+        shown = {BASE: (0.7, 0.701), BOTH: (knowledge, knowledge + 0.0011)}
+        runs = {
+            arm: [replace(each, auc=auc) for each, auc in zip(all_of, shown.get(arm, (0.7, 0.7)), strict=True)]
+            for arm, all_of in found.runs.items()
+        }
+        comparison = replace(found, runs=runs, rivals=[Rival("popularity", 0.6, 0.1, 0.6)])
+        return Compared(opened(own_tables, trained), comparison, None, {}, dollars=0.4).price
+
+    assert price(0.72) == [f"The knowledge cost 0.4000 US dollars: 0.0200 for each +0.001 of {BOTH.name}."]
+    assert price(0.7) == ["The knowledge cost 0.4000 US dollars: no gain was shown that it would be the price of."]
+    assert price(0.4) == price(0.7), "a loss has no price"
+
+
 def test_the_word_of_a_verdict_follows_the_corrected_t_test() -> None:
     def word(mean: float, t: float) -> str:
         return Verdict(BOTH, BASE, Estimate(mean, 0.001, 0.0011), 5, 5, t, 0.06, 0.5).word
@@ -399,8 +420,10 @@ def test_the_word_of_a_verdict_follows_the_corrected_t_test() -> None:
     assert word(0.004, float("nan")) == "one seed cannot tell"
     text = Verdict(BOTH, BASE, Estimate(0.0004, 0.001, 0.0011), 3, 5, 0.61, 0.6, 0.5).text
     assert text == "DeepFM + knowledge beats DeepFM: not shown, AUC +0.0004 ± 0.0011 (p = 0.610, up in 3 of 5 seeds)"
+    assert "(p < 0.001, up in" in Verdict(BOTH, BASE, Estimate(0.004, 0.001, 0.0011), 5, 5, 0.0002, 0.06, 0.5).text
     verdict = Verdict(BOTH, BASE, Estimate(0.0004, 0.001, 0.0011), 3, 5, 0.61, 0.6, 0.5, detectable=0.0021)
     assert verdict.text.endswith("3 of 5 seeds); 5 seeds like these show gains from 0.0021 on")
+    assert replace(verdict, detectable=0.57).text.endswith("5 seeds like these show no gain, however large: take more")
 
 
 def test_slices_go_from_cold_to_warm_and_miss_no_row() -> None:

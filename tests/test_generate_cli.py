@@ -243,7 +243,7 @@ def test_an_interrupt_says_where_it_stands_and_exits_130(folder: Path, number: s
         job.send_signal(number)
         output, _ = job.communicate(timeout=30)
         assert job.returncode == 130, output
-        asked = re.search(r"Interrupted\. (\d+) asked, 0 already cached, 0 failed of 100", output)
+        asked = re.search(r"Interrupted\. (\d+) asked, 0 already cached, 0 failed of 100 looked at", output)
         assert asked and int(asked[1]) == server.answered and "run the same command to go on" in output
         with TextCache(folder / ".kar/answers.sqlite") as cache:
             assert cache.counts()["ok"] == server.answered < 100

@@ -24,6 +24,7 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
     if path.name != "recipes-answers.md"  # what a model said
 )
+CARDS = ROOT / "docs" / "benchmarks.md"
 PUBLIC = (
     "backbones",
     "cache",
@@ -70,9 +71,11 @@ def test_links_lead_to_files_and_headings_that_are_there(page: Path) -> None:
         assert not heading or heading in anchors(there), target
 
 
-def test_the_site_shows_every_page_of_docs() -> None:
+def test_the_site_shows_every_page_of_docs_and_every_card() -> None:
     shown = set(re.findall(r": ([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     assert {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")} < shown
+    cards = {named(path) for path in (ROOT / "benchmarks/results").glob("*.md")}
+    assert cards < shown and cards == set(re.findall(r"\.\./(benchmarks/results/[\w-]+\.md)\)", CARDS.read_text()))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

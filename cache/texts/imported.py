@@ -15,7 +15,7 @@ from kar_aug.cache.texts.cache import IMPORTED, Answer, Link, TextCache, answer_
 from kar_aug.cache.texts.status import Status
 from kar_aug.data.cells import is_list, mended, text_of, values_of
 from kar_aug.data.ids import ids, ids_of_text
-from kar_aug.data.place import Place, Table
+from kar_aug.data.place import Place, Table, first
 from kar_aug.data.reading import read_table
 from kar_aug.data.times import times
 from kar_aug.data.types import plain_column
@@ -84,8 +84,14 @@ def _ids(column: pd.Series, place: Place, known: Collection[int | str]) -> list[
     wanted = {type(id) for id in known}
     if wanted != {str} and pd.api.types.infer_dtype(column) == "string":
         column = ids_of_text(column, place)
-    if column.isna().any() or column.duplicated().any():
-        raise StoreError(f"{place.table}: {place.name} must be there in each row, and be another in each.")
+    missing, again = column.isna(), column.duplicated()
+    if missing.any() or again.any():
+        where = (
+            f"Row {int(missing.to_numpy().argmax())} has none."
+            if missing.any()
+            else f"{first(column, again)[:-1]}, as one before."
+        )
+        raise StoreError(f"{place.table}: {place.name} must be there in each row, and be another in each. {where}")
     found = column.tolist()
     if wanted and not {type(id) for id in found} <= wanted:
         kinds = ("integers", "strings") if int in wanted else ("strings", "integers")

@@ -80,7 +80,7 @@ def _print_data(found: DataView) -> None:
         )
         for row in found.features.to_dict("records")
     ]
-    columns = ("feature", "unknown", "missing", "from", "kind", "size, or mean ± sd, range", "examples")
+    columns = ("feature", "unknown", "missing", "from", "kind", "size, or mean, sd, range", "examples")
     table("What a model reads; unknown: share of the test part", columns, features, folded=columns[3:])
     parts: list[tuple[str, ...]] = [
         (
@@ -107,7 +107,7 @@ def _size(row: dict[Any, Any]) -> str:
         return f"{row['size']:,}"
     if row["mean"] != row["mean"]:
         return ""
-    return f"{row['mean']:.4g} ± {row['sd']:.3g}, {row['min']:.4g} to {row['max']:.4g}"
+    return f"{row['mean']:.4g} (sd {row['sd']:.3g}), {row['min']:.4g} to {row['max']:.4g}"
 
 
 def _share(share: float) -> str:

@@ -14,6 +14,7 @@ from kar_aug.compare.statistics import Bootstrapped, Estimate, delong, detectabl
 
 SIGNIFICANT = 0.05
 ALPHA = f"{SIGNIFICANT:.0%}"
+_ALL = 0.5  # AUC from guessing to knowing all
 _TOO_GOOD = 0.98  # an AUC that no click was ever foreseen with
 
 
@@ -60,23 +61,29 @@ class Verdict:
         return "yes" if self.gain.mean > 0 else "no, worse"
 
     @property
+    def shows_none(self) -> bool:
+        """Whether the gain that these seeds would show is more than there is between guessing and knowing all."""
+        return self.detectable >= _ALL
+
+    @property
+    def _shown(self) -> str:
+        return "no gain, however large: take more" if self.shows_none else f"gains from {self.detectable:.4f} on"
+
+    @property
     def text(self) -> str:
         """As a person says it: "DeepFM + knowledge beats DeepFM + metadata text: not shown, AUC +0.0004 ± 0.0011"."""
         spread = "" if math.isnan(self.gain.half) else f" ± {self.gain.half:.4f}"
         chance = "" if math.isnan(self.t) else f" ({_p(self.t)}, up in {self.up} of {self.seeds} seeds)"
         over = f" over what does not beat {self.weakness}" if self.weakness else ""
-        missed = (
-            ""
-            if self.word != "not shown" or math.isnan(self.detectable)
-            else (f"; {self.seeds} seeds like these show gains from {self.detectable:.4f} on")
-        )
+        may_miss = self.word == "not shown" and not math.isnan(self.detectable)
+        missed = f"; {self.seeds} seeds like these show {self._shown}" if may_miss else ""
         drawn = (
             ""
             if self.lists is None
             else f"; over lists {self.lists.low:+.4f} to {self.lists.high:+.4f}, {_p(self.lists.p)}"
         )
-        told = f"{self.word}{over}, {self.metric} {self.gain.mean:+.4f}{spread}{chance}{missed}{drawn}"
-        return f"{self.arm.name} beats {self.against.name}: {told}"
+        said = f"{self.word}{over}, {self.metric} {self.gain.mean:+.4f}{spread}{chance}{missed}{drawn}"
+        return f"{self.arm.name} beats {self.against.name}: {said}"
 
 
 def p_value(p: float) -> str:

@@ -81,6 +81,8 @@ class Progress:
 
     def __str__(self) -> str:
         text = f"{self.asked:,} asked, {self.cached:,} already cached, {self.failed:,} failed of {self.total:,}"
+        if self.stopping:
+            text += " looked at"  # a job that stops has not read all of its prompts
         if self.skipped:
             text += f"; {self.skipped:,} rejected before (--retry-failed asks again)"
         if self.elsewhere:

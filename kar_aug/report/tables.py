@@ -96,7 +96,7 @@ def test_rows(verdicts: Sequence[Verdict]) -> Rows:
             p_value(v.wilcoxon),
             p_value(v.over_rows),
             v.word,
-            "" if math.isnan(v.detectable) else f"{v.detectable:.4f}",
+            "" if math.isnan(v.detectable) else NONE if v.shows_none else f"{v.detectable:.4f}",
         )
         for v in verdicts
     ]

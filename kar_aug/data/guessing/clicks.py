@@ -169,6 +169,8 @@ def _by_rating(seen: Seen) -> Clicks:
     above = float(steps[np.flatnonzero(near == near.min())[-1]])
     clicked = pd.to_numeric(seen.cells).to_numpy(float, na_value=np.nan) > above
     scale = f"{len(steps)} values from {steps[0]:g} to {steps[-1]:g}"
+    if steps[0] == 0 and len(steps) > 2 and (steps % 1 == 0).all():
+        scale += ". Does 0 say that nothing was rated? Then leave these cells empty"
     if seen.missing:
         why = f"{seen.missing:.1%} of the rows have no rating: no clicks, as those up to the middle of the scale"
         return Clicks([*_called("rating", seen.name, scale), Guessed(("label",), f"rating > {above:g}", why)], clicked)
