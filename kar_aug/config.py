@@ -7,7 +7,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -57,6 +57,8 @@ _NO_DATA = (
     'read; item_features = ["genre"]. Or a public data set: dataset = "movielens-100k".'
 )
 # Parameters of a request that bound the tokens of its answer.
+FEWEST_STEPS = 50  # of an epoch, for a model that is to leave chance
+_SMALLEST_BATCH, _LARGEST_BATCH = 32, 1024
 _LONGEST = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
@@ -497,7 +499,8 @@ class TrainingConfig:
         l2_embedding: weight of the squared embeddings in the loss.
         unknown_share: of the ids in a batch, those that are read as unknown ones, so that these are worth something.
         learning_rate: of Adam.
-        batch_size: samples a step.
+        batch_size: samples, or lists, a step. 1,024 if not given; of a small log 512, 256, ... 32, so that an epoch has
+            50 steps: in a few a model hardly leaves chance.
         epochs: at most; the best by validation AUC is kept.
         patience: epochs without a better validation AUC after which training stops.
     """
@@ -512,7 +515,7 @@ class TrainingConfig:
     l2_embedding: float = setting(1e-5, least=0)
     unknown_share: float = setting(0.05, least=0, most=0.9)
     learning_rate: float = setting(0.001, least=1e-12)
-    batch_size: int = setting(1024, least=1)
+    batch_size: int | None = setting(None, least=1)
     epochs: int = setting(10, least=1)
     patience: int = setting(2, least=1)
 
@@ -520,6 +523,22 @@ class TrainingConfig:
         check("compare", self)
         if self.shared_experts + self.dedicated_experts == 0 or min((1, *self.hidden_units)) < 1:
             raise ConfigError("[compare] needs at least one expert, and hidden_units of at least 1.")
+
+    def fitted(self, rows: int) -> TrainingConfig:
+        """These settings for so many rows, or lists, to train on: with a batch, if none is given."""
+        return self if self.batch_size else replace(self, batch_size=fitting_batch(rows))
+
+
+def fitting_batch(rows: int) -> int:
+    """The largest batch, of powers of two between 32 and 1,024, that leaves an epoch of so many rows 50 steps.
+
+    Source:
+        Measured: benchmarks/results/defaults.md.
+    """
+    size = _LARGEST_BATCH
+    while size > _SMALLEST_BATCH and rows < FEWEST_STEPS * size:
+        size //= 2
+    return size
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,8 @@ def test_a_run_without_traps_says_what_it_will_do_and_cost(tmp_path: Path, monke
 
 def test_a_batch_that_leaves_an_epoch_few_steps_is_said_with_one_that_fits(tmp_path: Path) -> None:
     many = log(6000, user_id=np.arange(6000) % 40)
-    said, fitting = (outlook(tmp_path, many, items(), compare=each).traps for each in ({}, {"batch_size": 64}))
-    assert any("an epoch of 3,840 rows has 4 steps" in trap.text and "batch_size = 64" in trap.text for trap in said)
+    said, fitting = (outlook(tmp_path, many, items(), compare=each).traps for each in ({"batch_size": 1024}, {}))
+    assert any("an epoch of 3,840 rows has 4 steps" in trap.text and "out, and it is 64" in trap.text for trap in said)
     assert not any("steps" in trap.text for trap in fitting)
 
 

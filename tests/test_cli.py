@@ -112,7 +112,7 @@ assert output["ctr"].shape == (2, 1), output
     arm = fullest(arms(experiment.config), "DeepFM")
     assert arm is not None
     book = Book(experiment.folder / BOOK)
-    expected = book.prediction(Training(arm, 0, experiment.config.training).identity(experiment))
+    expected = book.prediction(Training(arm, 0, experiment.training).identity(experiment))
     np.testing.assert_allclose(np.load(folder / "output.npy")[:, 0], expected, rtol=0, atol=1e-6)
     assert note["stores"]["item"] == VectorStore.open(folder / ".kar/vectors/item").fingerprint
 

@@ -49,7 +49,7 @@ from kar_aug.compare.models import build, build_imitation, parameters
 from kar_aug.compare.sanity import Rival, chance
 from kar_aug.compare.statistics import Estimate
 from kar_aug.compare.training import predict
-from kar_aug.config import CompareConfig, Config
+from kar_aug.config import CompareConfig, Config, fitting_batch
 from kar_aug.data.samples import Samples
 from kar_aug.errors import ConfigError, DataError, KarError, StoreError
 from kar_aug.pipeline.comparing import Compared
@@ -116,6 +116,14 @@ def workspace(own_tables: Path, truth: Path, tmp_path: Path) -> Workspace:
 def finished(own_tables: Path, trained: Path, tmp_path: Path) -> Workspace:
     """With two seeds of the arms without controls in the book."""
     return opened(own_tables, Path(shutil.copytree(trained, tmp_path / "work")), **LEARNING)
+
+
+def test_a_batch_that_nobody_gave_fits_the_log(workspace: Workspace) -> None:
+    small = Experiment(changed(workspace, batch_size=None))
+    rows = len(small.samples(0).of("train"))
+    assert rows < 51_200 and small.training.batch_size == fitting_batch(rows)
+    given = Experiment(changed(workspace, batch_size=fitting_batch(rows)))
+    assert small.identity(BASE, 0, small.training, None) == given.identity(BASE, 0, given.training, None)
 
 
 def changed(workspace: Workspace, **changes: Any) -> Workspace:

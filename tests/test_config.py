@@ -14,7 +14,16 @@ from typing import Any, get_type_hints
 import pytest
 
 from kar_aug._helpers.settings import read_value
-from kar_aug.config import CompareConfig, Config, DataConfig, EncodeConfig, LanguageModel, PromptConfig
+from kar_aug.config import (
+    CompareConfig,
+    Config,
+    DataConfig,
+    EncodeConfig,
+    LanguageModel,
+    PromptConfig,
+    TrainingConfig,
+    fitting_batch,
+)
 from kar_aug.errors import ConfigError
 
 # Which writes docs/settings.md: no module of a package.
@@ -88,6 +97,13 @@ def test_the_template_shows_every_setting_with_its_default() -> None:
             value, default = read_value(field.name, hints[field.name], shown[field.name]), settings_page.default(field)
             is_example = default in (None, (), {}) or field.name in for_a_start
             assert is_example or value == default, f"[{section}] {field.name}"
+
+
+def test_an_epoch_of_a_small_log_has_steps_enough() -> None:
+    sizes = {rows: fitting_batch(rows) for rows in (1, 1_599, 1_600, 3_199, 3_200, 51_199, 51_200, 10**8)}
+    assert [*sizes.values()] == [32, 32, 32, 32, 64, 512, 1024, 1024]
+    assert TrainingConfig().fitted(2_000).batch_size == 32
+    assert TrainingConfig(batch_size=4096).fitted(2_000).batch_size == 4096, "what is given stays"
 
 
 def test_the_page_of_settings_says_what_the_code_says() -> None:

@@ -211,7 +211,7 @@ def compare(
     to_beat = experiment.objective.rivals(experiment.samples(0), experiment.folder, experiment.data_fingerprint(0))
     book = Book(experiment.folder / BOOK)
     on_event = _saying_notes(on_event)
-    searches = [Tuning(arm, config.tune, config.training, imitated(arm, chosen)) for arm in chosen if config.tune]
+    searches = [Tuning(arm, config.tune, experiment.training, imitated(arm, chosen)) for arm in chosen if config.tune]
     missing = [search.missing(experiment, book) for search in searches]
     jobs = config.jobs or cores()
     total = config.tune * len(chosen) + config.seeds * len(chosen)
@@ -277,7 +277,7 @@ def _trainings(
     """A training an arm and seed; seeds outermost, so that an interrupted comparison has whole seeds."""
     tuned = {search.arm: search.best(experiment, book) for search in searches}
     return [
-        Training(arm, seed, tuned.get(arm, config.training), imitated(arm, chosen))
+        Training(arm, seed, tuned.get(arm, experiment.training), imitated(arm, chosen))
         for seed in range(config.seeds)
         for arm in chosen
     ]

@@ -47,6 +47,11 @@ class Experiment:
         """What models are trained for and judged by."""
         return objective(self.workspace.config)
 
+    @cached_property
+    def training(self) -> TrainingConfig:
+        """How an arm is trained, unless it is tuned; with the batch that fits the rows, or lists, of the first seed."""
+        return self.config.training.fitted(len(self.objective.read(self.samples(0)).of("train")))
+
     @property
     def folder(self) -> Path:
         """Where runs are kept."""

@@ -15,7 +15,7 @@ import pandas as pd
 
 from kar_aug._helpers.counting import counted
 from kar_aug._helpers.printed import Printed
-from kar_aug.config import LOCAL, encoder_name
+from kar_aug.config import FEWEST_STEPS, LOCAL, encoder_name, fitting_batch
 from kar_aug.data.contradictions import contradictory
 from kar_aug.data.guessing.words import ENTITY, NAMELESS, SCENARIOS, words
 from kar_aug.data.lists import POSITION, SCORE, Lists
@@ -34,7 +34,6 @@ from kar_aug.pipeline.workspace.data import Data
 from kar_aug.prompts import Scenario
 
 FAULT, WARNING = "fault", "warning"
-_STEPS, _SMALLEST_BATCH = 50, 32  # an epoch, at least
 _FEW = 0.5  # share of ids of the log that are in the table about them
 _MANY = 12  # trainings: more take hours on a small machine
 _CLASHES = 0.01  # share of rows that stand beside one that says the opposite
@@ -428,14 +427,12 @@ def _trained(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Tra
 def _hurried(workspace: Workspace, _: list[tuple[str, str]]) -> Iterator[Trap]:
     """Whether a click model makes so few steps that it stays near where it began: benchmarks/results/defaults.md."""
     settings, rows = workspace.config.compare, len(workspace.samples.of("train"))
-    steps, fit = -(-rows // settings.batch_size), settings.batch_size
-    while fit > _SMALLEST_BATCH and rows < _STEPS * fit:
-        fit //= 2
-    if settings.task == "ctr" and fit < settings.batch_size:
+    given, fit = settings.batch_size, fitting_batch(rows)
+    if settings.task == "ctr" and given is not None and given > fit and given * FEWEST_STEPS > rows:
         yield Trap(
             WARNING,
-            f"[compare] batch_size {settings.batch_size:,}: an epoch of {rows:,} rows has {steps} steps, in which a "
-            f"model hardly leaves chance. Of a small log take less: batch_size = {fit}",
+            f"[compare] batch_size {given:,}: an epoch of {rows:,} rows has {-(-rows // given)} steps, in which a "
+            f"model hardly leaves chance. Leave it out, and it is {fit}",
         )
 
 
