@@ -45,13 +45,27 @@ def test_a_standstill_makes_it_longer() -> None:
     pace = Pace(750, clock)
     pace.hear(0)
     clock.seconds = 1
-    pace.hear(2)
-    assert pace.seconds_left == 374
+    pace.hear(10)
+    assert pace.seconds_left == 74
     clock.seconds = 100
-    pace.hear(2)
-    assert pace.seconds_left == 37_400
+    pace.hear(10)
+    assert pace.seconds_left == 7_400
     clock.seconds = 400
-    assert pace.seconds_left is not None and pace.seconds_left > 100_000
+    assert pace.seconds_left is not None and pace.seconds_left > 20_000
+
+
+def test_the_first_of_many_tell_nothing_of_what_is_left() -> None:
+    clock = Clock()
+    many, few = Pace(150, clock), Pace(12, clock)
+    for pace in (many, few):
+        pace.hear(0)
+    clock.seconds = 24  # of eight that are asked side by side the first two are there, and the others nearly
+    for pace in (many, few):
+        pace.hear(2)
+    assert many.seconds_left is None and few.seconds_left == 120
+    clock.seconds = 28
+    many.hear(8)
+    assert many.seconds_left == 497
 
 
 WIDE = """

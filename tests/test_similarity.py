@@ -74,6 +74,16 @@ def test_features_are_what_their_names_say(history: Any, top: int, bins: int, co
             assert not row.any(), "nothing that could be compared is exactly nothing"
 
 
+def test_padding_changes_nothing_where_histories_have_any_length() -> None:
+    inputs = [keras.Input((None,)) for _ in range(3)]
+    model = keras.Model(inputs, SimilarityFeatures(bins=2)(inputs))
+    history = [np.asarray(each, "float32") for each in ([[0.9, 0.1, -0.4]], [[5, 1, 3]], [[1, 1, 1]])]
+    padded = [np.pad(each, ((0, 0), (0, 40))) for each in history]
+    alone, beside = (np.asarray(model(given)) for given in (history, padded))
+    np.testing.assert_allclose(alone, beside, atol=1e-6)
+    assert 0 < alone[0, SimilarityFeatures().names.index("amount")] < 1
+
+
 def test_a_candidate_like_a_liked_film_is_told_from_one_like_a_disliked_one() -> None:
     layer = SimilarityFeatures(temperatures=[0.1])
     inputs = [np.asarray(each) for each in ([[0.9, 0.1], [0.1, 0.9]], [[5.0, 1.0]] * 2, np.ones((2, 2)))]

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 _SECONDS = 120.0  # that are looked back on: answers come in bursts, a minute apart on a busy machine
+_FEWEST, _SHARE = 8, 20  # things, or a twentieth of all: the first of several side by side come late, and tell little
 
 
 class Pace:
@@ -30,12 +31,12 @@ class Pace:
 
     @property
     def seconds_left(self) -> float | None:
-        """None where nothing has been done yet."""
+        """None where too little has been done to tell."""
         self._forget()
         if len(self._heard) < 2:
             return None
         (then, before), (_, done) = self._heard[0], self._heard[-1]
-        if done <= before:
+        if done - before < max(1, min(_FEWEST, self.total // _SHARE)):
             return None
         return (self._now() - then) * (self.total - done) / (done - before)
 

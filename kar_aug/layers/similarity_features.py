@@ -17,6 +17,7 @@ SIDES = ("liked", "disliked")
 # Of the event of mean value that every user is given beside his own, before training.
 _LEVEL = 0.3
 _ROUNDING = 1e-5  # of a mean of values that are all the same
+_ANY_LENGTH = 50  # of a history, where a model takes any: what counts are divided by may not depend on the padding
 
 
 @dataclass(frozen=True)
@@ -28,26 +29,23 @@ class Comparison:
         value: (batch, length), less the user's mean.
         there: (batch, length), 1.0 where candidate and event could be compared: there is an event, and both are known.
         sides: (batch, 2, length), 1.0 where an event that is there is worth more than the mean; and where not.
+        order: what logarithms of counts are divided by, so that they are of the order of 1.
     """
 
     similarity: Any
     value: Any
     there: Any
     sides: Any
+    order: float
 
     @classmethod
-    def of(cls, similarity: Any, values: Any, mask: Any) -> Comparison:
+    def of(cls, similarity: Any, values: Any, mask: Any, order: float) -> Comparison:
         """What is compared, of what `SimilarityFeatures` reads."""
         similarity, values, mask = (ops.cast(each, "float32") for each in (similarity, values, mask))
         value = centred(values, mask)
         there = mask * ops.cast(similarity != 0, "float32")
         liked = there * ops.cast(value > _ROUNDING, "float32")
-        return cls(similarity, value, there, ops.stack([liked, there - liked], axis=1))
-
-    @property
-    def logarithm(self) -> Any:
-        """That of 1 + length, by which counts are divided, so that they are of the order of 1."""
-        return ops.log1p(ops.cast(ops.length_of(self.there, 1), "float32"))
+        return cls(similarity, value, there, ops.stack([liked, there - liked], axis=1), order)
 
     def per_side(self, values: Any) -> Any:
         """Sums of (batch, length) over the events of each side, (batch, 2)."""
@@ -76,7 +74,7 @@ def preference_and_evidence(comparison: Comparison, temperature: Any, level: Any
     most = ops.stop_gradient(ops.maximum(ops.max(exponent, axis=2), 0.0))  # none, or no event, is beyond exp
     weight = ops.exp(exponent - most[:, :, None])  # (batch, temperatures, length)
     total = ops.exp(-most) + ops.sum(weight, axis=2)
-    evidence = (ops.log(total) + most) / comparison.logarithm
+    evidence = (ops.log(total) + most) / comparison.order
     return ops.matvec(weight, comparison.value) / total, evidence
 
 
@@ -99,7 +97,7 @@ def mean(comparison: Comparison) -> Any:
 def amount(comparison: Comparison) -> Any:
     """How many events could be compared, (batch, 1)."""
     counts = ops.sum(comparison.there, axis=1, keepdims=True)
-    return ops.log1p(counts) / comparison.logarithm
+    return ops.log1p(counts) / comparison.order
 
 
 def tiers(comparison: Comparison, bins: int) -> Any:
@@ -107,7 +105,7 @@ def tiers(comparison: Comparison, bins: int) -> Any:
     place = ops.cast(ops.floor((comparison.similarity + 1) / 2 * bins), "int32")
     there = ops.one_hot(ops.clip(place, 0, bins - 1), bins)  # (batch, length, bins)
     counts = ops.matmul(comparison.sides, there)
-    return ops.reshape(ops.log1p(counts) / comparison.logarithm, [-1, len(SIDES) * bins])
+    return ops.reshape(ops.log1p(counts) / comparison.order, [-1, len(SIDES) * bins])
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
@@ -125,9 +123,11 @@ class SimilarityFeatures(keras.layers.Layer):
         maximum, mean of the `top` most similar, mean of s
         tier i       log(1 + events in the i-th of `bins` equal parts of [-1, 1]), divided by log(1 + length)
 
-    and the amount of events, log(1 + count), divided by log(1 + length). An event counts where its similarity is not 0,
-    which says that nothing is known of it or of the candidate: an empty history, an unknown candidate and unknown
-    events give zeros, exactly. There is no expert network, and nothing to learn but temperatures and levels.
+    and the amount of events, log(1 + count), divided by log(1 + length); the length is that with which the layer is
+    built, and 50 where the model takes histories of any, so that no padding changes a feature. An event counts where
+    its similarity is not 0, which says that nothing is known of it or of the candidate: an empty history, an unknown
+    candidate and unknown events give zeros, exactly. There is no expert network, and nothing to learn but temperatures
+    and levels.
 
     Args:
         temperatures: those that training begins with. A low one asks the nearest events alone, a high one all.
@@ -164,6 +164,7 @@ class SimilarityFeatures(keras.layers.Layer):
         logarithms = constant(np.log(np.asarray(self.temperatures, np.float32)))
         self._log_temperature = self.add_weight(name="log_temperature", shape=count, initializer=logarithms)
         self._level = self.add_weight(name="level", shape=count, initializer=constant([_LEVEL] * count[0]))
+        self._order = float(np.log1p(input_shape[0][1] or _ANY_LENGTH))
         super().build(input_shape)
 
     @property
@@ -175,7 +176,8 @@ class SimilarityFeatures(keras.layers.Layer):
         return [*of_temperatures, *of_sides, "amount", *of_tiers]
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
-        comparison = Comparison.of(*inputs)
+        similarity, values, there = inputs
+        comparison = Comparison.of(similarity, values, there, self._order)
         temperature = ops.exp(ops.cast(self._log_temperature, "float32"))
         nearest = comparison.nearest(self.top)
         columns = [
