@@ -56,7 +56,10 @@ from kar_aug.pipeline.comparing import Compared
 from kar_aug.pipeline.workspace import Workspace
 from kar_aug.report import rows
 
-SMALL = {"backbones": ["DeepFM"], "seeds": 1, "epochs": 1, "jobs": 1, "embedding_dim": 4, "hidden_units": [8]}
+SMALL = {
+    "backbones": ["DeepFM"], "seeds": 1, "epochs": 1, "jobs": 1, "embedding_dim": 4, "hidden_units": [8],
+    "batch_size": 1024,
+}  # fmt: skip
 BASE = Arm("DeepFM")
 BOTH = Arm("DeepFM", "both", ("user", "item"), "hybrid-expert", "fields")
 

@@ -22,7 +22,10 @@ from kar_aug.errors import StoreError
 from kar_aug.pipeline.encoding import encode
 from kar_aug.pipeline.workspace import Workspace
 
-SMALL = {"backbones": ["DeepFM"], "seeds": 1, "epochs": 1, "jobs": 1, "embedding_dim": 4, "hidden_units": [8]}
+SMALL = {
+    "backbones": ["DeepFM"], "seeds": 1, "epochs": 1, "jobs": 1, "embedding_dim": 4, "hidden_units": [8],
+    "batch_size": 1024,
+}  # fmt: skip
 
 
 def test_behaviour_is_a_control_and_stands_beside_every_text() -> None:

@@ -28,7 +28,7 @@ from kar_aug.pipeline.starting import start
 LOGS = {"news": news, "shop": shop, "reviews": reviews}
 SMALL = {
     "backbones": ["DeepFM"], "knowledge": [], "controls": [], "seeds": 1, "epochs": 1, "embedding_dim": 4,
-    "hidden_units": [8], "jobs": 1,
+    "hidden_units": [8], "jobs": 1, "batch_size": 1024,
 }  # fmt: skip
 
 

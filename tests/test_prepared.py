@@ -60,6 +60,7 @@ epochs = 1
 jobs = 2
 embedding_dim = 4
 hidden_units = [8]
+batch_size = 1024
 """
 
 
