@@ -524,9 +524,13 @@ class TrainingConfig:
         if self.shared_experts + self.dedicated_experts == 0 or min((1, *self.hidden_units)) < 1:
             raise ConfigError("[compare] needs at least one expert, and hidden_units of at least 1.")
 
+    def batch(self, rows: int) -> int:
+        """Samples, or lists, a step, of so many to train on: what fits them, if nothing is given."""
+        return self.batch_size or fitting_batch(rows)
+
     def fitted(self, rows: int) -> TrainingConfig:
-        """These settings for so many rows, or lists, to train on: with a batch, if none is given."""
-        return self if self.batch_size else replace(self, batch_size=fitting_batch(rows))
+        """These settings with that batch."""
+        return replace(self, batch_size=self.batch(rows))
 
 
 def fitting_batch(rows: int) -> int:

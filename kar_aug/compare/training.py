@@ -19,7 +19,7 @@ from kar_aug.compare.batches import Batches, TrainingBatches
 from kar_aug.compare.checkpoint import Checkpoint, Standing, random_numbers_that_can_be_kept
 from kar_aug.compare.models import build, build_imitation, input_names
 from kar_aug.compare.objectives import CLICKS, Objective
-from kar_aug.config import TrainingConfig, fitting_batch
+from kar_aug.config import TrainingConfig
 from kar_aug.data.samples import Samples
 from kar_aug.layers import KnowledgeAugmentation
 
@@ -79,7 +79,7 @@ def train(
     model.optimizer.build(model.trainable_variables)  # else the first step makes it, and is traced twice
     names = input_names(model)
     read = objective.read(samples)
-    size = settings.batch_size or fitting_batch(len(read.of("train")))
+    size = settings.batch(len(read.of("train")))
     batches = TrainingBatches(read, names, size, seed, settings.unknown_share)
     pieces = [batches.dataset(first, first + _PIECE) for first in range(0, batches.steps, _PIECE)]
     to_validate = Batches(read, read.of("validation"), names).dataset()

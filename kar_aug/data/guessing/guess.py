@@ -242,10 +242,9 @@ class _Guesser:
         items = self.tables.get("items")
         if items is None or "title" in items.columns:
             return None
-        inside, point, _ = items.called(self.keys["item"]["items"]).rpartition(
-            "."
-        )  # {"event": {"id": 7, "name": "Aida"}}
-        beside = {f"{inside}{point}{name}" for name in ("title", *_NAMES)} if inside else set()
+        # In {"event": {"id": 7, "name": "Aida"}} the name beside the id is meant.
+        inside = items.called(self.keys["item"]["items"]).rpartition(".")[0]
+        beside = {f"{inside}.{name}" for name in ("title", *_NAMES)} if inside else set()
         return next((n for n in items.columns if n.lower() in _NAMES or items.called(n).lower() in beside), None)
 
     def _id_type(self) -> list[Guessed]:
