@@ -269,15 +269,17 @@ def conclusions(comparison: Comparison) -> list[str]:
             sentences = ["One seed cannot tell a gain from chance: raise [compare] seeds. What is trained stays."]
             break
         beats = f"{ours.words.capitalize()}{ours.special} beats {name}"
-        sentences.append(f"{beats}: {_shown(won, lost, len(of_rival))}.")
+        sentences.append(f"{beats}: {_shown(of_rival, won, lost)}.")
     if not any(isinstance(arm.addition, Control) and arm.addition.is_text for arm in comparison.arms):
         sentences.append("No control with metadata ran: this does not tell knowledge from any other text.")
     return [*made_of, *sentences]
 
 
-def _shown(won: Sequence[str], lost: Sequence[str], of: int) -> str:
+def _shown(found: Sequence[Verdict], won: Sequence[str], lost: Sequence[str]) -> str:
+    of, (first, *_) = len(found), found
     if of == 1:
-        return "shown" if won else "no, it is worse" if lost else "not shown, it may be chance"
+        chance = f"not shown, up in {first.up} of {counted(first.seeds, 'seed')}, which may be chance"
+        return "shown" if won else "no, it is worse" if lost else chance
     listed = f": {', '.join(won)}" if won else ""
     worse = f", and is worse on {', '.join(lost)}" if lost else ""
     return f"shown on {len(won)} of {counted(of, 'backbone')}{listed}{worse}"
