@@ -17,8 +17,9 @@ random. Six models take turns at the same batches:
 A training step is measured whole, with its tf.data input. Ratios are of medians. The last table sets the adaptor,
 forward and backward, against the matrix products that its first layer cannot do without.
 
-With --injections the backbone reads 50 events and their ratings, as a strong base does, and each injection brings the
-knowledge of items in its way, "similarity" and its like by the same 50 events (--past: by so many).
+With --injections (and names: of these alone) the backbone reads 50 events and their ratings, as a strong base does, and
+each injection brings the knowledge of items in its way, "similarity" and its like by the same 50 events (--past: by so
+many).
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ def batches(rows: dict[str, Any], batch_size: int, vectors: dict[str, Any] | Non
     return iter(joined.prefetch(2))
 
 
-def by_injection(backbone: str, dimension: int, batch_size: int, past: int, seconds: float) -> None:
+def by_injection(
+    backbone: str, dimension: int, batch_size: int, past: int, seconds: float, chosen_alone: list[str] | None = None
+) -> None:
     """Print a row an injection: its training and its serving beside those of the plain backbone."""
     random, history = np.random.default_rng(0), 50
     features = [Feature(name, size) for name, size in SIZES.items()]
@@ -142,6 +145,8 @@ def by_injection(backbone: str, dimension: int, batch_size: int, past: int, seco
     rows["past_value"] = (rows["past_item"] > 0) * random.integers(1, 6, (ROWS, past)).astype("float32")
     wanted: dict[str, tuple[str, ...]] = {"plain": (), "fields": ("item",), "events": ("item", "hist_item")}
     wanted |= dict.fromkeys(["similarity", "attention", "retrieval"], ("item", "past_item", "past_value"))
+    if chosen_alone is not None:
+        wanted = {name: wanted[name] for name in ("plain", *chosen_alone)}
     train, predict = {}, {}
     for name, chosen in wanted.items():
         table = random.normal(size=(ITEMS, dimension)).astype("float16")
@@ -191,18 +196,21 @@ def main() -> None:
     parser.add_argument("--dimensions", nargs="+", type=int, default=[128, 384, 1024])
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[256, 1024, 4096, 16384])
     parser.add_argument("--seconds", type=float, default=1.0, help="of measurement for each model of a row")
-    parser.add_argument("--injections", action="store_true", help="the table by injection instead of the others")
+    parser.add_argument(
+        "--injections", nargs="*", help="the table by injection instead of the others: of all, or of those named"
+    )
     parser.add_argument("--past", type=int, default=50, help="events that an injection compares")
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, Python")
     print(f"{platform.python_version()}, TensorFlow {tf.__version__}, DeepCTR {deepctr.__version__}\n")
-    if options.injections:
+    if options.injections is not None:
         print("Thousands of samples a second; time against that of plain.\n")
         print("| backbone | injection | events | training | against plain | serving | against plain |")
         print("|" + " --- |" * 7)
         for backbone in options.backbones:
             for batch_size in options.batch_sizes:
-                by_injection(backbone, options.dimensions[0], batch_size, options.past, options.seconds)
+                chosen = options.injections or None
+                by_injection(backbone, options.dimensions[0], batch_size, options.past, options.seconds, chosen)
                 keras.backend.clear_session()
         return
     print("Thousands of samples a second. Overhead: plain / layer.\n")

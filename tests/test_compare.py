@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -332,7 +333,18 @@ def test_true_knowledge_raises_auc_and_the_comparison_says_where(own_tables: Pat
     assert comparison.coverage(BOTH) == {"user": 1.0, "item": 1.0}
     against = {verdict.against.knowledge: verdict for verdict in leading(comparison)}
     assert set(against) == {"base", "metadata"} and 0 <= against["metadata"].delong <= 1
-    assert headlines(comparison)[1].startswith("Knowledge beats metadata text: shown on ")
+    made_of, against_plain, against_metadata, *_ = headlines(comparison)
+    plain, full = (comparison.estimate(arm).mean for arm in (BASE, BOTH))
+    start = f"DeepFM, fields: AUC {plain:.4f} without knowledge, {full:.4f} with it. Step by step: what metadata says "
+    assert made_of.startswith(start) and ", what the language model adds " in made_of
+    assert re.fullmatch(
+        r"Knowledge beats the plain backbone: (shown|not shown, up in \d of 2 seeds, which may be chance)\.",
+        against_plain,
+    )
+    assert against_metadata.startswith("Knowledge beats metadata text: ")
+    first_alone = replace(comparison, runs={arm: found[:1] for arm, found in comparison.runs.items()})
+    (said,) = [each for each in headlines(first_alone) if "seed" in each]
+    assert said.startswith("One seed cannot tell a gain from chance: raise ")
     found = by_slice(comparison, BOTH)
     assert {"training rows of the item", "has knowledge of"} <= {s.group for s in found}
     assert all(0 < s.share <= 1 for s in found), "slices of fewer than 10 clicks or 10 others are left out"
@@ -364,7 +376,7 @@ def test_over_a_backbone_that_beats_nothing_no_gain_is_called_one(own_tables: Pa
     assert [verdict.word == "nothing can be told" for verdict in leading(telling)] == [True, False]
     said = headlines(telling)
     assert said[1].startswith(f"DeepFM + knowledge (AUC {found.estimate(BOTH).mean:.4f}) beats guessing and all that")
-    assert said[2].startswith("Knowledge beats metadata text: shown on ") and not any("plain" in each for each in said)
+    assert said[2].startswith("Knowledge beats metadata text: ") and not any("plain" in each for each in said)
     alone = replace(found, runs={**found.runs, BASE: guessed[BASE]}, rivals=lost.rivals)
     assert doubts(alone)[0].endswith("inspect --data.")
     assert doubts(alone)[1].startswith("DeepFM + knowledge (AUC ")

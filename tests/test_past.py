@@ -108,7 +108,7 @@ def test_the_past_tells_of_items_that_nobody_saw_and_is_saved_and_served(
     answer = served(**{name: tf.constant(rows[name]) for name in named_inputs(model)})["ctr"]
     np.testing.assert_allclose(answer, expected, atol=1e-5)
     if not has_experts:
-        with pytest.raises(ValueError, match="nothing to prestore"):
+        with pytest.raises(ValueError, match=r"nothing to prestore\..*export it, as it is"):
             prestore(model)
 
 

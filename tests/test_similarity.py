@@ -19,6 +19,7 @@ from kar_aug.layers import (
     MostSimilar,
     SimilarityFeatures,
 )
+from kar_aug.layers._ops import ops
 
 pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 
@@ -72,6 +73,20 @@ def test_features_are_what_their_names_say(history: Any, top: int, bins: int, co
         np.testing.assert_allclose(row, [expected[name] for name in layer.names], rtol=1e-3, atol=1e-4)
         if not (mask * similarity).any():
             assert not row.any(), "nothing that could be compared is exactly nothing"
+
+
+@settings(max_examples=examples(60))
+@given(
+    rows=st.integers(1, 150), columns=st.integers(1, 3), count=st.integers(1, 40), decimals=st.integers(0, 3),
+    known=st.booleans(), seed=st.integers(0, 10**6),
+)  # fmt: skip
+def test_the_largest_of_columns_are_those_of_a_sort(
+    rows: int, columns: int, count: int, decimals: int, known: bool, seed: int
+) -> None:
+    numbers = np.random.default_rng(seed).normal(size=(rows, columns)).round(decimals).astype("float32")  # with ties
+    signature = [tf.TensorSpec((rows if known else None, columns))]
+    found = tf.function(lambda tensor: ops.largest(tensor, count), input_signature=signature)(numbers)
+    np.testing.assert_array_equal(found, -np.sort(-numbers, axis=0)[:count])
 
 
 def test_padding_changes_nothing_where_histories_have_any_length() -> None:

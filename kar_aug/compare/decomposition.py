@@ -9,6 +9,7 @@ them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,18 @@ class Ladder:
     def gain(self) -> float:
         """What the last has more than the first."""
         return self.rungs[-1].auc.mean - self.rungs[0].auc.mean
+
+    def told(self, metric: str) -> str:
+        """As a person says it, "DeepFM, similarity: AUC 0.6596 without knowledge, 0.7476 with it. Step by step: any
+        vectors -0.0186, what metadata says +0.0012, what the language model adds +0.1054" say.
+        """
+        first, last = (rung.auc.mean for rung in (self.rungs[0], self.rungs[-1]))
+        steps = ", ".join(f"{rung.what} {_more(rung.step)}" for rung in self.rungs if rung.step)
+        return f"{self.name}: {metric} {first:.4f} without knowledge, {last:.4f} with it. Step by step: {steps}."
+
+
+def _more(step: Estimate) -> str:
+    return f"{step.mean:+.4f}" + ("" if math.isnan(step.half) else f" ± {step.half:.4f}")
 
 
 def decomposition(comparison: Comparison) -> list[Ladder]:

@@ -10,6 +10,7 @@ from kar_aug._helpers.counting import counted
 from kar_aug.compare.additions import Control
 from kar_aug.compare.arms import Arm, decisive, pairs
 from kar_aug.compare.comparison import Comparison
+from kar_aug.compare.decomposition import decomposition
 from kar_aug.compare.statistics import Bootstrapped, Estimate, delong, detectable, estimate, holm, paired_t, wilcoxon
 
 SIGNIFICANT = 0.05
@@ -247,10 +248,14 @@ def _strong_arms(comparison: Comparison, backbone: str) -> Iterator[str]:
 
 
 def conclusions(comparison: Comparison) -> list[str]:
-    """Which gain is shown, a sentence a rival: the plain backbone, then each control and other store."""
+    """What a gain is made of, and whether it is shown, a sentence a rival: the plain backbone, then each control and
+    other store.
+    """
     asked = leading(comparison)
     if not asked:
         return ["No arm has knowledge."]
+    metric = comparison.objective.metric
+    made_of = [each.told(metric) for each in decomposition(comparison) if not comparison.weakness(each.rungs[0].arm)]
     rivals = dict.fromkeys((v.against.knowledge, v.arm.way) for v in asked)
     sentences = []
     for rival in rivals:
@@ -261,14 +266,20 @@ def conclusions(comparison: Comparison) -> list[str]:
         if all(v.weakness for v in of_rival):
             continue
         if comparison.seeds == 1:
-            sentences.append(f"Against {name}{ours.special}: one seed cannot tell a gain from chance.")
-            continue
-        sentence = f"{ours.words.capitalize()}{ours.special} beats {name}: shown on {_listed(won, len(of_rival))}"
-        sentences.append(sentence + (f", and is worse on {', '.join(lost)}." if lost else "."))
+            sentences = ["One seed cannot tell a gain from chance: raise [compare] seeds. What is trained stays."]
+            break
+        beats = f"{ours.words.capitalize()}{ours.special} beats {name}"
+        sentences.append(f"{beats}: {_shown(of_rival, won, lost)}.")
     if not any(isinstance(arm.addition, Control) and arm.addition.is_text for arm in comparison.arms):
         sentences.append("No control with metadata ran: this does not tell knowledge from any other text.")
-    return sentences
+    return [*made_of, *sentences]
 
 
-def _listed(won: Sequence[str], of: int) -> str:
-    return f"{len(won)} of {counted(of, 'backbone')}" + (f": {', '.join(won)}" if won else "")
+def _shown(found: Sequence[Verdict], won: Sequence[str], lost: Sequence[str]) -> str:
+    of, (first, *_) = len(found), found
+    if of == 1:
+        chance = f"not shown, up in {first.up} of {counted(first.seeds, 'seed')}, which may be chance"
+        return "shown" if won else "no, it is worse" if lost else chance
+    listed = f": {', '.join(won)}" if won else ""
+    worse = f", and is worse on {', '.join(lost)}" if lost else ""
+    return f"shown on {len(won)} of {counted(of, 'backbone')}{listed}{worse}"

@@ -10,10 +10,10 @@ from kar_aug.layers._ops import ops
 from kar_aug.layers.lookup import not_padding
 
 
-def centred(values: Any, mask: Any) -> Any:
-    """Values less their mean over what `mask` says is there, (batch, length) each; 0 elsewhere."""
-    total = ops.sum(values * mask, axis=1, keepdims=True)
-    mean = total / ops.maximum(ops.sum(mask, axis=1, keepdims=True), 1)
+def centred(values: Any, mask: Any, axis: int = 1) -> Any:
+    """Values less their mean over what `mask` says is there, along the axis of events; 0 elsewhere."""
+    total = ops.sum(values * mask, axis=axis, keepdims=True)
+    mean = total / ops.maximum(ops.sum(mask, axis=axis, keepdims=True), 1)
     return (values - mean) * mask
 
 

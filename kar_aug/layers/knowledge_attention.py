@@ -79,22 +79,25 @@ class KnowledgeAttention(KnowledgeVectors):
         candidate, events = map(self._ids, inputs[:2])
         values, there = (ops.cast(each, self.compute_dtype) for each in inputs[2:])
         scores, null = self._scores(candidate, events, there)
-        weights = ops.softmax(ops.concatenate([null, scores], axis=2))  # (batch, heads, 1 + length)
-        mixed = ops.matmul(weights[:, :, 1:], values) + weights[:, :, :1] * ops.cast(self._null, values.dtype)
+        # A softmax by hand: joined to the others for one that Keras has, the null's score costs several copies of all.
+        most = ops.stop_gradient(ops.maximum(ops.max(scores, axis=2), null))  # (batch, heads)
+        weights, of_null = ops.exp(scores - most[:, :, None]), ops.exp(null - most)
+        total = ops.sum(weights, axis=2) + of_null
+        mixed = ops.matmul(weights, values) + of_null[:, :, None] * ops.cast(self._null, values.dtype)
+        mixed = mixed / total[:, :, None]  # (batch, heads, any)
         flat = ops.reshape(mixed, [-1, self._kernel.shape[0]])  # (batch, heads * any)
         return ops.matmul(flat, ops.cast(self._kernel, flat.dtype)) + ops.cast(self._bias, flat.dtype)
 
     def _scores(self, candidate: Any, events: Any, there: Any) -> tuple[Any, Any]:
-        """Of the events, (batch, heads, length), and of the null event, (batch, heads, 1)."""
+        """Of the events, (batch, heads, length), and of the null event, (heads,)."""
         vectors, width = self._of_candidates(candidate), self.vector_width
         projection = ops.reshape(ops.transpose(ops.cast(self._projection, vectors.dtype), [1, 0, 2]), [width, -1])
         asked = ops.reshape(ops.matmul(vectors, projection), [-1, self.heads, width])
         alike = self._products(asked, events)  # 0 where nothing is known of one of the two
-        coldness = ops.exp(-ops.cast(self._log_temperature, alike.dtype))[:, None]
+        coldness = ops.exp(-ops.cast(self._log_temperature, alike.dtype))
         compared = (there[:, None] > 0) & (alike != 0)
-        null = ops.cast(self._level, alike.dtype)[:, None] * coldness
-        hidden = ops.where(compared, alike * coldness, ops.lowest(alike) / 2)
-        return hidden, ops.broadcast_to(null, [ops.length_of(alike, 0), self.heads, 1])
+        hidden = ops.where(compared, alike * coldness[:, None], ops.lowest(alike) / 2)
+        return hidden, ops.cast(self._level, alike.dtype) * coldness
 
     def _learn_from(self, other: KnowledgeVectors) -> None:
         assert isinstance(other, KnowledgeAttention)

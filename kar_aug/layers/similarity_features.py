@@ -16,96 +16,95 @@ from kar_aug.layers.lookup import constant
 SIDES = ("liked", "disliked")
 # Of the event of mean value that every user is given beside his own, before training.
 _LEVEL = 0.3
+_FAR = 1e9  # below any similarity, and no less where one is added
 _ROUNDING = 1e-5  # of a mean of values that are all the same
 _ANY_LENGTH = 50  # of a history, where a model takes any: what counts are divided by may not depend on the padding
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate beside a user's events, in float32.
+    """Candidates beside their users' events, in float32; the events lie first, and sums over them are sums of whole
+    rows, one number a candidate.
 
     Args:
-        similarity: (batch, length).
-        value: (batch, length), less the user's mean.
-        there: (batch, length), 1.0 where candidate and event could be compared: there is an event, and both are known.
-        sides: (batch, 2, length), 1.0 where an event that is there is worth more than the mean; and where not.
+        similarity: (length, batch).
+        value: (length, batch), less the user's mean.
+        there: (length, batch), 1.0 where candidate and event could be compared: there is an event, and both are known.
+        sides: per side (length, batch), 1.0 where an event that is there is worth more than the mean; and where not.
         order: what logarithms of counts are divided by, so that they are of the order of 1.
     """
 
     similarity: Any
     value: Any
     there: Any
-    sides: Any
+    sides: tuple[Any, Any]
     order: float
 
     @classmethod
     def of(cls, similarity: Any, values: Any, mask: Any, order: float) -> Comparison:
         """What is compared, of what `SimilarityFeatures` reads."""
-        similarity, values, mask = (ops.cast(each, "float32") for each in (similarity, values, mask))
-        value = centred(values, mask)
+        similarity, values, mask = (ops.transpose(ops.cast(each, "float32")) for each in (similarity, values, mask))
+        value = centred(values, mask, axis=0)
         there = mask * ops.cast(similarity != 0, "float32")
         liked = there * ops.cast(value > _ROUNDING, "float32")
-        return cls(similarity, value, there, ops.stack([liked, there - liked], axis=1), order)
+        return cls(similarity, value, there, (liked, there - liked), order)
 
-    def per_side(self, values: Any) -> Any:
-        """Sums of (batch, length) over the events of each side, (batch, 2)."""
-        return ops.matvec(self.sides, values)
+    def only(self, events: Any) -> Any:
+        """The similarities of some events, 1.0 each, and of the others what is less than any; (length, batch)."""
+        return self.similarity + (events - 1) * _FAR
 
     def nearest(self, count: int) -> tuple[Any, Any]:
-        """The similarities of a side's most similar events, and where there are so many, (batch, 2, count) each."""
-        hidden = ops.where(self.sides > 0, self.similarity[:, None], ops.lowest(self.similarity))
-        found = ops.top_k(hidden, ops.at_most(count, hidden, 2))[0]
-        there = ops.cast(found > ops.lowest(hidden), hidden.dtype)
-        return ops.where(there > 0, found, 0.0), there
+        """The similarities of a side's most similar events, and where there are so many, (count, 2, batch) each."""
+        of_both = ops.concatenate([self.only(side) for side in self.sides], axis=1)
+        found = ops.reshape(ops.largest(of_both, count), [ops.at_most(count, of_both, 0), len(SIDES), -1])
+        there = ops.cast(found > -_FAR / 2, found.dtype)
+        return found * there, there
 
 
-# One feature a function, each (batch, columns).
+# One feature a function: (batch,) a column, or (2, batch) of both sides.
 
 
 def preference_and_evidence(comparison: Comparison, temperature: Any, level: Any) -> tuple[Any, Any]:
-    """Kernel regression of what events were worth on how alike they are, and how much it rests on; one column a
-    temperature each.
+    """Kernel regression of what events were worth on how alike they are, and how much it rests on.
 
-        w[e] = exp((s[e] - level) / temperature)
-        preference = sum w[e] v[e] / (1 + sum w[e])        evidence = log(1 + sum w[e])
+    w[e] = exp((s[e] - level) / temperature)
+    preference = sum w[e] v[e] / (1 + sum w[e])        evidence = log(1 + sum w[e])
     """
-    exponent = (comparison.similarity[:, None] - level[:, None]) / temperature[:, None]
-    exponent = ops.where(comparison.there[:, None] > 0, exponent, ops.lowest(exponent))
-    most = ops.stop_gradient(ops.maximum(ops.max(exponent, axis=2), 0.0))  # none, or no event, is beyond exp
-    weight = ops.exp(exponent - most[:, :, None])  # (batch, temperatures, length)
-    total = ops.exp(-most) + ops.sum(weight, axis=2)
-    evidence = (ops.log(total) + most) / comparison.order
-    return ops.matvec(weight, comparison.value) / total, evidence
+    coldness = 1 / temperature
+    exponent = comparison.only(comparison.there) * coldness
+    null = level * coldness
+    most = ops.stop_gradient(ops.maximum(ops.max(exponent, axis=0) - null, 0.0))  # none, or no event, is beyond exp
+    weight = ops.exp(exponent - (null + most))
+    total = ops.exp(-most) + ops.sum(weight, axis=0)
+    return ops.sum(weight * comparison.value, axis=0) / total, (ops.log(total) + most) / comparison.order
 
 
 def maximum(nearest: Any) -> Any:
     """The similarity of the most similar event of each side."""
-    return nearest[:, :, 0]
+    return nearest[0]
 
 
 def mean_of_top(nearest: Any, there: Any) -> Any:
     """The mean of those of the most similar events of each side, of as many as there are."""
-    return ops.sum(nearest, axis=2) / ops.maximum(ops.sum(there, axis=2), 1)
+    return ops.sum(nearest, axis=0) / ops.maximum(ops.sum(there, axis=0), 1)
 
 
-def mean(comparison: Comparison) -> Any:
-    """The mean similarity of each side."""
-    counts = ops.sum(comparison.sides, axis=2)
-    return comparison.per_side(comparison.similarity) / ops.maximum(counts, 1)
+def mean(comparison: Comparison, side: Any) -> Any:
+    """The mean similarity of a side."""
+    return ops.sum(comparison.similarity * side, axis=0) / ops.maximum(ops.sum(side, axis=0), 1)
 
 
 def amount(comparison: Comparison) -> Any:
-    """How many events could be compared, (batch, 1)."""
-    counts = ops.sum(comparison.there, axis=1, keepdims=True)
-    return ops.log1p(counts) / comparison.order
+    """How many events could be compared."""
+    return ops.log1p(ops.sum(comparison.there, axis=0)) / comparison.order
 
 
-def tiers(comparison: Comparison, bins: int) -> Any:
+def tiers(comparison: Comparison, bins: int) -> list[Any]:
     """How many events of each side lie in each of `bins` equal parts of [-1, 1], those of a side together."""
-    place = ops.cast(ops.floor((comparison.similarity + 1) / 2 * bins), "int32")
-    there = ops.one_hot(ops.clip(place, 0, bins - 1), bins)  # (batch, length, bins)
-    counts = ops.matmul(comparison.sides, there)
-    return ops.reshape(ops.log1p(counts) / comparison.order, [-1, len(SIDES) * bins])
+    place = ops.clip(ops.floor((comparison.similarity + 1) / 2 * bins), 0, bins - 1)
+    within = [ops.cast(place == tier, "float32") for tier in range(bins)]
+    counts = [ops.sum(each * side, axis=0) for side in comparison.sides for each in within]
+    return [ops.log1p(count) / comparison.order for count in counts]
 
 
 @keras.utils.register_keras_serializable(package="kar_aug")
@@ -178,18 +177,21 @@ class SimilarityFeatures(keras.layers.Layer):
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         similarity, values, there = inputs
         comparison = Comparison.of(similarity, values, there, self._order)
-        temperature = ops.exp(ops.cast(self._log_temperature, "float32"))
+        temperatures = ops.unstack(ops.exp(ops.cast(self._log_temperature, "float32")))
+        levels = ops.unstack(ops.cast(self._level, "float32"))
+        pairs = [preference_and_evidence(comparison, *each) for each in zip(temperatures, levels, strict=True)]
+        preferences, evidences = zip(*pairs, strict=True)
         nearest = comparison.nearest(self.top)
         columns = [
-            *preference_and_evidence(comparison, temperature, ops.cast(self._level, "float32")),
-            maximum(nearest[0]),
-            mean_of_top(*nearest),
-            mean(comparison),
+            *preferences,
+            *evidences,
+            *ops.unstack(maximum(nearest[0])),
+            *ops.unstack(mean_of_top(*nearest)),
+            *(mean(comparison, side) for side in comparison.sides),
             amount(comparison),
+            *tiers(comparison, self.bins),
         ]
-        if self.bins:
-            columns.append(tiers(comparison, self.bins))
-        return ops.cast(ops.concatenate(columns, axis=1), self.compute_dtype)
+        return ops.cast(ops.stack(columns, axis=1), self.compute_dtype)
 
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> None:
         return None

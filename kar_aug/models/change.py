@@ -92,7 +92,11 @@ def _check(model: Any, kinds: tuple[type, ...], purpose: str) -> None:
     """Raise ValueError unless the model has a layer of one of these kinds."""
     check_model(model, purpose)
     if not knowledge_layers(model, kinds):
-        raise ValueError(f"Model {model.name!r} has no KnowledgeAugmentation layer: there is nothing to {purpose}.")
+        frozen = knowledge_layers(model, (KnowledgeVectors, KnowledgeCodes))
+        as_it_is = " What its knowledge layers look up is frozen: serve it, or export it, as it is." if frozen else ""
+        raise ValueError(
+            f"Model {model.name!r} has no KnowledgeAugmentation layer: there is nothing to {purpose}.{as_it_is}"
+        )
 
 
 def load_model(

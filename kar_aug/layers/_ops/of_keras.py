@@ -135,6 +135,12 @@ def at_most(count: int, tensor: Any, axis: int) -> Any:
     return min(count, tensor.shape[axis])
 
 
+def largest(tensor: Any, count: int) -> Any:
+    """What is largest in each column, in descending order: (rows, columns) -> (at most `count`, columns)."""
+    columns = _ops.transpose(tensor)
+    return _ops.transpose(_ops.top_k(columns, at_most(count, columns, 1))[0])
+
+
 def unstack(tensor: Any) -> list[Any]:
     """What lies along the first axis; `keras.ops` has this name in its later versions alone."""
     return [tensor[place] for place in range(tensor.shape[0])]

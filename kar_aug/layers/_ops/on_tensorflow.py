@@ -15,6 +15,7 @@ import numpy.typing as npt
 from kar_aug._helpers.keras import IS_KERAS_3, dtype_name, keras, tf
 from kar_aug._helpers.processes import cores
 from kar_aug.cache.vectors.parts import Parts
+from kar_aug.layers._ops import by_merging
 from kar_aug.layers._ops.by_blocks import by_blocks
 from kar_aug.layers._ops.portable import HASHES, first_places, hashes, is_portable
 
@@ -141,6 +142,13 @@ def distinct(places: Any, size: int) -> tuple[Any, Any]:
 
 def one_by_one() -> bool:
     return not tf.config.list_logical_devices("GPU")
+
+
+def largest(tensor: Any, count: int) -> Any:
+    if tensor.shape[0] is not None and one_by_one() and not is_portable():
+        return by_merging.largest(tensor, count)
+    columns = tf.transpose(tensor)
+    return tf.transpose(tf.math.top_k(columns, at_most(count, columns, 1))[0])
 
 
 def products_with_rows(queries: Any, table: Any, places: Any) -> Any:
