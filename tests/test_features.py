@@ -322,6 +322,16 @@ def test_what_is_read_by_default_depends_on_the_protocol() -> None:
     assert {each.history_length for each in named.values()} == {50}
 
 
+def test_that_an_earlier_event_was_a_click_is_read_of_it() -> None:
+    given = tables(ROWS)
+    clicks = given.interactions.assign(label=[1, 0, None, 1, 0, 1, 0, 1]).drop(columns="rating")
+    built = samples(Tables(clicks), event_features=("label",), history_length=4)
+    assert built.encodings["hist_label"].as_dict()["values"] == [0.0, 1.0]
+    no, yes, neither = 2, 3, 0
+    expected = [[yes, no, 0, 0], [yes, no, neither, 0], [no, yes, 0, 0], [no, yes, no, 0]]
+    assert everything(built)["hist_label"].tolist() == expected
+
+
 def test_decimals_told_of_events_are_numbers_and_not_a_name_each() -> None:
     rows = [(user, 1 + k % 5, float(k % 2), 1_500_000_000 + 60 * k) for user in range(20) for k in range(12)]
     log = pd.DataFrame(rows, columns=pd.Index(["user_id", "item_id", "label", "timestamp"]))

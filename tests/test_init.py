@@ -343,12 +343,27 @@ def test_what_was_heard_to_its_end_is_a_click_where_nothing_else_says_it(tmp_pat
     log = plays().assign(completed=[0, 1, 0, 0] * 100, listened_seconds=range(400))
     data = guessed(tmp_path, log)
     assert data.columns["label"] == "completed" and data.negatives == 0 and "completed" not in data.context
-    assert data.event_features[-2:] == ("listened_seconds", "since")
+    assert data.event_features == ("label", "listened_seconds", "since"), "a past says what was heard to its end"
     assert guessed(tmp_path, log.assign(rating=[1, 2, 4, 5] * 100)).columns == {
         "user_id": "uid",
         "item_id": "track_id",
         "timestamp": "ts",
     }
+
+
+@pytest.mark.parametrize(("no", "yes"), [(False, True), (0, 1), ("no", "yes")])
+def test_what_was_skipped_is_no_click(no: object, yes: object, tmp_path: Path) -> None:
+    log = plays().rename(columns={"uid": "username", "track_id": "spotify_track_uri"})
+    log["spotify_track_uri"] = "spotify:track:" + log["spotify_track_uri"].astype(str)
+    data = guessed(tmp_path, log.assign(skipped=[no, yes, yes, yes] * 100))
+    assert data.negatives == 0 and "skipped" not in data.context
+    assert data.columns["user_id"] == "username" and data.columns["item_id"] == "spotify_track_uri"
+    assert 0.15 < Project.open(tmp_path / "kar.toml").workspace.samples.label.mean() < 0.35
+    assert guessed(tmp_path, log.assign(skipped=[no, yes] * 200, rating=[1, 2, 4, 5] * 100)).label is None
+
+
+def test_that_a_reading_was_ok_is_a_click_where_nothing_else_says_it(tmp_path: Path) -> None:
+    assert guessed(tmp_path, plays().assign(ok=[0, 1] * 200)).columns["label"] == "ok"
 
 
 def test_what_a_click_could_be_stands_where_nothing_says_it(tmp_path: Path) -> None:
@@ -458,6 +473,7 @@ def test_only_the_first_rows_are_looked_at(tmp_path: Path) -> None:
         ("is_sso_user", "user", None), ("user_session", "user", None), ("asin", "item", 1), ("movieId", "item", 1),
         ("parent_asin", "item", 2), ("display_article_id", "item", 2), ("product_name", "item", None),
         ("category_id", "item", None), ("uid_hash", "user", 1), ("creative_hash", "item", 1), ("u_hash", "item", None),
+        ("username", "user", 3), ("customer_name", "user", 3), ("track_uri", "item", 3), ("image_url", "item", None),
     ],
 )  # fmt: skip
 def test_names_that_are_those_of_ids(name: str, entity: str, rank: int | None) -> None:

@@ -118,6 +118,26 @@ def test_a_column_that_comes_of_some_clicks_is_named(tmp_path: Path) -> None:
     assert len(warned) == 1 and warned[0].startswith("applied: each of the rows with yes is a click")
 
 
+def test_that_nothing_tells_earlier_clicks_from_other_events_is_said(tmp_path: Path) -> None:
+    """Whoever reads all events and no label counts what was passed over as what was liked."""
+    said = "50% of the earlier events that models read were no clicks, and nothing tells them from clicks"
+    told = ["label", "since"]
+    warned = {
+        "nothing": view(tmp_path, log()),
+        "another column": view(tmp_path, log(), event_features=["dwell"]),
+        "KAR's": view(tmp_path, log(), inputs="kar", event_features=told),
+        "labels": view(tmp_path, log(), event_features=told),
+        "clicks alone": view(tmp_path, log(), events="clicks"),
+        "ratings": view(tmp_path, log().assign(rating=lambda frame: 1 + 4 * frame["label"])),
+        "what came of it": view(tmp_path, log().assign(end=lambda frame: frame["label"]), event_features=["end"]),
+        "drawn": view(tmp_path, log().assign(label=1), negatives=1),
+    }
+    named = [name for name, found in warned.items() if any(said in text for text in found.warnings)]
+    assert named == ["nothing", "another column", "KAR's"]
+    read = rows(warned["labels"])["hist_label"]
+    assert read["source"] == "hist: interactions.label" and read["size"] == 4 and read["examples"] in ("1, 0", "0, 1")
+
+
 def test_negatives_that_are_drawn_are_counted(tmp_path: Path) -> None:
     parts = view(tmp_path, log().assign(label=1), negatives=2).parts.set_index("part")
     assert parts.loc["train", "drawn"] == pytest.approx(2 / 3 * parts.loc["train", "rows"], rel=0.05)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -166,9 +167,14 @@ def test_events_that_come_again_are_no_steps() -> None:
         ({"label": "x == 1", "conversion_window": "soon"}, 'must be "1 day", "12 hours" or the like, not \'soon\''),
         ({"label": "x == 1", "conversion_window": "0 days"}, "must be"),
         ({"conversion_window": "1 day"}, "goes with label"),
+        (
+            {"label": "x == 1", "conversion_window": "1 day", "event_features": ("label",)},
+            "what became of it only later",
+        ),
+        ({"label": "x == 1", "samples": "x == 0", "event_features": ("label",)}, 'is its "rating": name that'),
     ],
 )
-def test_a_window_is_a_time_and_has_something_to_wait_for(settings: dict[str, str], said: str) -> None:
+def test_a_window_is_a_time_and_has_something_to_wait_for(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match="conversion_window") as error:
-        DataConfig(interactions="log.csv", **settings)  # type: ignore[arg-type]
+        DataConfig(interactions="log.csv", **settings)
     assert said in str(error.value)

@@ -18,9 +18,9 @@ from kar_aug.data.building import DERIVED
 from kar_aug.data.cells import flat, text_of, values_of
 from kar_aug.data.encodings import FIRST, MISSING, UNKNOWN, Buckets, Scale, numbers_of
 from kar_aug.data.features import HIST, Feature
-from kar_aug.data.guessing.features import comes_of_clicks
+from kar_aug.data.guessing.features import comes_of_clicks, tells_clicks
 from kar_aug.data.guessing.seen import Seen
-from kar_aug.data.inputs import SINCE
+from kar_aug.data.inputs import RATING, SINCE
 from kar_aug.data.samples import ENTITIES, Samples
 from kar_aug.data.split import PARTS, SAMPLE_PARTS, SMALL_CLASS, UNLABELLED
 from kar_aug.data.tables import Tables
@@ -83,7 +83,7 @@ class DataView(Printed):
     @cached_property
     def warnings(self) -> list[str]:
         """What may make a comparison worth little, a sentence each."""
-        return [*self._of_features(), *self._of_labels(), *self._of_parts()]
+        return [*self._of_features(), *self._of_labels(), *self._of_events(), *self._of_parts()]
 
     def __str__(self) -> str:
         frames = {"Features": self.features, "Parts": self.parts, "Earlier events": self.histories}
@@ -120,6 +120,25 @@ class DataView(Printed):
                 f"{name}: each of the rows with {value} is a click. If it comes of one, as an order does, a model "
                 "reads what it is to foresee: take it out of [data] context, and put it among event_features"
             )
+
+    def _of_events(self) -> Iterator[str]:
+        """That models read the earlier events, clicked or not, and nothing that tells these apart."""
+        config, samples, split = self.data.config, self.data.samples, self.data.split
+        told = {f.name.removeprefix(f"{HIST}_") for f in samples.features if f.sequence == HIST}
+        if config.events != "all" or config.sequences or not told or told & {RATING, "label"}:
+            return
+        events = np.flatnonzero(~split["drawn"].to_numpy(bool)) if "drawn" in split else np.arange(len(split))
+        events = events[_spread(len(events))]
+        clicked = split["label"].to_numpy()[events] > 0
+        if clicked.all() or not clicked.any():
+            return
+        cells = {name: split[name].iloc[events].reset_index(drop=True) for name in told if name in split}
+        if any(tells_clicks(Seen(name, each), clicked) for name, each in cells.items()):
+            return
+        yield (
+            f"{1 - clicked.mean():.0%} of the earlier events that models read were no clicks, and nothing tells them "
+            'from clicks. Say it of each: [data] event_features = ["label", ...]; events = "clicks" reads these alone'
+        )
 
     def _of_parts(self) -> Iterator[str]:
         for row in self.parts[self.parts["part"].isin(["validation", "test"])].to_dict("records"):
@@ -226,7 +245,12 @@ def _table(tables: Tables, entity: str) -> pd.DataFrame:
 def _some(samples: Samples, *parts: str) -> Rows:
     """Samples of some parts, evenly spread where they are very many."""
     found = np.sort(np.concatenate([samples.of(part) for part in parts]))
-    return found if len(found) <= _MOST else found[np.linspace(0, len(found) - 1, _MOST).astype(np.int64)]
+    return found[_spread(len(found))]
+
+
+def _spread(rows: int) -> Rows:
+    """Places of so many rows, of very many some evenly spread."""
+    return np.linspace(0, rows - 1, min(rows, _MOST)).astype(np.int64)
 
 
 def _share(samples: Samples, feature: Feature, parts: tuple[str, ...], code: int) -> float:
