@@ -102,7 +102,7 @@ class DataConfig:
             `Project.list_scores` writes of any click model, or a ranker of your own.
         list_length: so many items of a list are ranked, those behind them stay there.
         inputs: "full" reads all that is named here; "kar" what KAR's authors read, to be set beside their numbers: the
-            item, the first of its first feature's values, the latest events with both and their ratings.
+            item, the first of its first category's values, the latest events with both and their ratings.
         events: the earlier events that a model reads: "all", or "clicks" alone.
         event_features: what it reads of each beside its item: columns of interactions or items, "label" (whether it was
             a click), and "since" (how long ago). The rating, the item_features and since if not given.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from decimal import Decimal
 from typing import Any
 
@@ -314,6 +315,8 @@ def test_the_preset_kar_is_what_its_authors_feed() -> None:
     ]
     clicks = Tables(tables(ROWS).interactions.drop(columns="rating").assign(label=[0, 1] * 4), items=ITEMS)
     assert [f.name for f in samples(clicks, inputs=inputs(data)).features][2:] == ["hist_item_id", "hist_genres"]
+    numbers = dataclasses.replace(data, item_features=("year", "genres"), numeric={"year": "log"})
+    assert inputs(numbers).item_features == ("genres",), "a number is no category"
 
 
 def test_what_is_read_by_default_depends_on_the_protocol() -> None:

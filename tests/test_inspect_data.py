@@ -134,6 +134,7 @@ def test_that_nothing_tells_earlier_clicks_from_other_events_is_said(tmp_path: P
     }
     named = [name for name, found in warned.items() if any(said in text for text in found.warnings)]
     assert named == ["nothing", "another column", "KAR's"]
+    assert any('inputs = "full" and event_features = ["label"' in text for text in warned["KAR's"].warnings)
     read = rows(warned["labels"])["hist_label"]
     assert read["source"] == "hist: interactions.label" and read["size"] == 4 and read["examples"] in ("1, 0", "0, 1")
 

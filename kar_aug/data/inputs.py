@@ -1,12 +1,12 @@
 """What a CTR model is to read, as settings; and the two that are known by a name.
 
-| preset | item                       | user     | earlier events                       | ids of users      |
-|--------|----------------------------|----------|--------------------------------------|-------------------|
-| full   | id, all features, numbers  | the same | item, rating, features, how long ago | not under "user"  |
-| kar    | id, its first feature's first value | nothing | item, that value, rating; the last 5 | never      |
+| preset | item                            | user     | earlier events                             | user ids         |
+|--------|---------------------------------|----------|--------------------------------------------|------------------|
+| full   | id, all features, numbers       | the same | item, rating, features, since; the last 50 | not under "user" |
+| kar    | id, first category, first value | nothing  | item, that value, rating; the last 5       | never            |
 
-"kar" is what KAR's authors feed their models (Xi et al. 2023, section 4.1 and their code), so that numbers can be set
-beside theirs.
+A log without ratings has none to tell. "kar" is what KAR's authors feed their models (Xi et al. 2023, section 4.1 and
+their code), so that numbers can be set beside theirs.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Inputs:
 def inputs(data: DataConfig) -> Inputs:
     """What [data] says that models read."""
     if data.inputs == "kar":
-        first = data.item_features[:1]
+        first = tuple(name for name in data.item_features if name not in data.numeric)[:1]
         return Inputs(
             item_features=first,
             tells_since=False,

@@ -99,7 +99,8 @@ class DataView(Printed):
                 yield f"{name}: {row['unknown']:.0%} of the test part is unknown to a model."
             if row["missing"] > MOSTLY and row["kind"] != "flag":
                 yield f"{name}: {row['missing']:.0%} is missing."
-            if (read := _FIRST.fullmatch(row["kind"])) and name.startswith(f"{HIST}_"):
+            by_choice = self.data.config.inputs == "kar"
+            if (read := _FIRST.fullmatch(row["kind"])) and name.startswith(f"{HIST}_") and not by_choice:
                 column = row["source"].split(": ")[-1]
                 yield (
                     f"{name}: of more values that an earlier event has in {column}, models read the first {read[1]} "
@@ -125,7 +126,8 @@ class DataView(Printed):
         """That models read the earlier events, clicked or not, and nothing that tells these apart."""
         config, samples, split = self.data.config, self.data.samples, self.data.split
         told = {f.name.removeprefix(f"{HIST}_") for f in samples.features if f.sequence == HIST}
-        if config.events != "all" or config.sequences or not told or told & {RATING, "label"}:
+        chosen = config.inputs == "full" and (config.events != "all" or config.sequences)
+        if chosen or not told or told & {RATING, "label"}:
             return
         events = np.flatnonzero(~split["drawn"].to_numpy(bool)) if "drawn" in split else np.arange(len(split))
         events = events[_spread(len(events))]
@@ -135,9 +137,11 @@ class DataView(Printed):
         cells = {name: split[name].iloc[events].reset_index(drop=True) for name in told if name in split}
         if any(tells_clicks(Seen(name, each), clicked) for name, each in cells.items()):
             return
+        full = 'inputs = "full" and ' if config.inputs == "kar" else ""
         yield (
             f"{1 - clicked.mean():.0%} of the earlier events that models read were no clicks, and nothing tells them "
-            'from clicks. Say it of each: [data] event_features = ["label", ...]; events = "clicks" reads these alone'
+            f'from clicks. Say it of each: [data] {full}event_features = ["label", ...]; '
+            'events = "clicks" reads these alone'
         )
 
     def _of_parts(self) -> Iterator[str]:
