@@ -443,3 +443,12 @@ def test_amazon_to_2023_is_read(tmp_path: Path) -> None:
         {"item_id": "B000000001", "title": "Fun \ufffd", "categories": "Books|A/B", "brand": "Ann"},
         {"item_id": "B000000002", "title": None, "categories": "Books", "brand": None},
     ]
+
+
+def test_metadata_of_another_category_is_read_beside_its_reviews(tmp_path: Path) -> None:
+    review = {"user_id": "A", "parent_asin": "B000000001", "rating": 5.0, "timestamp": 1_588_687_728_923}
+    (tmp_path / "Toys.jsonl").write_text(json.dumps(review) + "\n")
+    for name in ("Toys", "Books"):
+        (tmp_path / f"meta_{name}.jsonl").write_text(json.dumps({"parent_asin": "B000000001", "title": name}) + "\n")
+    tables = load("amazon-books", tmp_path / "Toys.jsonl", tmp_path / "kept")
+    assert tables.items["title"].tolist() == ["Toys"]
