@@ -362,6 +362,19 @@ def test_what_was_skipped_is_no_click(no: object, yes: object, tmp_path: Path) -
     assert guessed(tmp_path, log.assign(skipped=[no, yes] * 200, rating=[1, 2, 4, 5] * 100)).label is None
 
 
+def test_what_says_which_item_was_bought_is_no_context_of_those_that_are_drawn(tmp_path: Path) -> None:
+    random, log = np.random.default_rng(1), plays(2000)
+    log["paid_eur"] = ((3.0 + log["track_id"]) * random.choice([1, 0.95, 0.9], len(log))).round(2)
+    log = log.assign(shop_id=random.integers(0, 40, len(log)), order_number=random.integers(0, 90, len(log)))
+    data = guessed(tmp_path, log)
+    assert data.negatives == 4 and "paid_eur" not in {*data.context, *data.numeric}
+    assert "paid_eur" in (data.event_features or ()), "of an earlier event it tells nothing that is to be foreseen"
+    assert "shop_id" in data.context and "shop_id" not in data.numeric, "an id is no number, however many there are"
+    assert data.numeric["order_number"] == "standard", "which says how many came before, and not how many there are"
+    rated = guessed(tmp_path, log.assign(clicked=random.integers(0, 2, len(log))))
+    assert "paid_eur" in rated.numeric, "what was shown and not clicked has its own"
+
+
 def test_that_a_reading_was_ok_is_a_click_where_nothing_else_says_it(tmp_path: Path) -> None:
     assert guessed(tmp_path, plays().assign(ok=[0, 1] * 200)).columns["label"] == "ok"
 

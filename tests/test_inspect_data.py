@@ -139,6 +139,19 @@ def test_that_nothing_tells_earlier_clicks_from_other_events_is_said(tmp_path: P
     assert read["source"] == "hist: interactions.label" and read["size"] == 4 and read["examples"] in ("1, 0", "0, 1")
 
 
+def test_what_says_which_item_was_clicked_is_named_where_others_are_drawn(tmp_path: Path) -> None:
+    """An item that is drawn is given the price that the click was paid with."""
+    random, events = np.random.default_rng(0), log(2000).assign(label=1)
+    events["item_id"] = random.integers(0, 200, len(events))
+    events["paid"] = (3.0 + events["item_id"]) * random.choice([1, 0.95, 0.9], len(events))
+    read: dict[str, Any] = {"context": ["device"], "numeric": {"paid": "log"}}
+    said = "paid says much of which item was clicked"
+    assert any(said in text for text in view(tmp_path, events, negatives=1, **read).warnings)
+    of_both = events.assign(label=random.integers(0, 2, len(events)))
+    for other in (view(tmp_path, of_both, **read), view(tmp_path, events, negatives=1, context=["device"])):
+        assert not any("says much of which item" in text for text in other.warnings)
+
+
 def test_negatives_that_are_drawn_are_counted(tmp_path: Path) -> None:
     parts = view(tmp_path, log().assign(label=1), negatives=2).parts.set_index("part")
     assert parts.loc["train", "drawn"] == pytest.approx(2 / 3 * parts.loc["train", "rows"], rel=0.05)

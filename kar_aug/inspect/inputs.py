@@ -18,7 +18,7 @@ from kar_aug.data.building import DERIVED
 from kar_aug.data.cells import flat, text_of, values_of
 from kar_aug.data.encodings import FIRST, MISSING, UNKNOWN, Buckets, Scale, numbers_of
 from kar_aug.data.features import HIST, Feature
-from kar_aug.data.guessing.features import comes_of_clicks, tells_clicks
+from kar_aug.data.guessing.features import comes_of_clicks, tells_clicks, tells_item
 from kar_aug.data.guessing.seen import Seen
 from kar_aug.data.inputs import RATING, SINCE
 from kar_aug.data.samples import ENTITIES, Samples
@@ -83,7 +83,7 @@ class DataView(Printed):
     @cached_property
     def warnings(self) -> list[str]:
         """What may make a comparison worth little, a sentence each."""
-        return [*self._of_features(), *self._of_labels(), *self._of_events(), *self._of_parts()]
+        return [*self._of_features(), *self._of_labels(), *self._of_drawn(), *self._of_events(), *self._of_parts()]
 
     def __str__(self) -> str:
         frames = {"Features": self.features, "Parts": self.parts, "Earlier events": self.histories}
@@ -121,6 +121,25 @@ class DataView(Printed):
                 f"{name}: each of the rows with {value} is a click. If it comes of one, as an order does, a model "
                 "reads what it is to foresee: take it out of [data] context, and put it among event_features"
             )
+
+    def _of_drawn(self) -> Iterator[str]:
+        """Columns of an impression by which its item is known from those that were drawn beside it: these are given
+        what the click has, its price at the time, say.
+        """
+        samples, split = self.data.samples, self.data.split
+        if "drawn" not in split:
+            return
+        clicked = samples.rows[_some(samples, "train")]
+        clicked = clicked[~split["drawn"].to_numpy(bool)[clicked]]
+        of_impressions = {*self.data.config.context, *self.data.config.numeric} & set(split.columns)
+        for name in sorted(of_impressions & {feature.name for feature in samples.features}):
+            told = Seen(name, split[name].iloc[clicked].reset_index(drop=True))
+            if tells_item(split["item_id"].iloc[clicked], told):
+                yield (
+                    f"{name} says much of which item was clicked, and items that were drawn are given what the click "
+                    "has: a model tells them apart by it. Take it out of [data] context and numeric; among "
+                    "event_features it tells of earlier events"
+                )
 
     def _of_events(self) -> Iterator[str]:
         """That models read the earlier events, clicked or not, and nothing that tells these apart."""

@@ -34,11 +34,14 @@ _ROWS_AN_ID, _ROWS_A_SESSION, _MOST_IDS = 10, 50, 1000  # of a column that is ca
 _MOST_WORDS, _MOST_CHARACTERS = 4, 40  # of a category, on average
 _MOST_IN_A_LIST = 50
 _FEW_INTEGERS, _FEW_NUMBERS = 10, 30
+_NUMBERED = {"no", "nr", "number", "reference", "ref"}  # "order_number": of what comes one after another
 _SKEWED = 1.5
 _TOLD_BY = 0.95  # AUC of a column alone, which knows what came of the event
 _FEWEST_CLICKS = 20
 _BY_CHANCE = 1e-6  # that all rows of a value are clicked: below it, they are so since the value comes of a click
 _BUCKETS = 20
+_TELLS_ITEM = 0.2  # by how much more often two rows of an item agree than any two, of what is left to agree on
+_FEWEST_PAIRS = 100  # of rows of one item
 _ONE_VALUE = 0.95  # share of an item's rows that have its commonest value, on average
 COUNTED = "counted over all of the log by its name: it would know what is tested on"
 MEAN_RATINGS = {"rating", "ratings", "stars"}  # as a number of users or items
@@ -131,6 +134,28 @@ def is_of(entity: pd.Series, seen: Seen) -> bool:
     return share > _ONE_VALUE and share - anyway > (1 - anyway) / 2  # of what is rare, nearly all rows say no anyway
 
 
+def tells_item(item: pd.Series, seen: Seen) -> bool:
+    """Whether a column of the interactions nearly says which item a row is of, as the price at that time does: two rows
+    of one item have the same value, or a near one, clearly more often than any two rows.
+    """
+    if seen.kind in ("list", "unreadable", "empty", "time"):
+        return False
+    values, items = _buckets(seen), pd.factorize(item)[0]
+    if (pairs := _same(items)) < _FEWEST_PAIRS:
+        return False
+    again, anyway = (
+        _same(items * (values.max() + 1) + values) / pairs,
+        _same(values) / (len(values) * (len(values) - 1)),
+    )
+    return bool(again - anyway > _TELLS_ITEM * (1 - anyway))
+
+
+def _same(groups: npt.NDArray[np.int64]) -> float:
+    """How many ordered pairs of rows are of one group."""
+    counts = np.unique(groups, return_counts=True)[1].astype(np.float64)
+    return float((counts * (counts - 1)).sum())
+
+
 def _unfit(seen: Seen) -> str | None:
     """Why nothing can be learnt from a column; None if something can."""
     if seen.kind == "empty":
@@ -148,7 +173,8 @@ def _unfit(seen: Seen) -> str | None:
     if seen.is_address:
         return "addresses"
     told = set(words(seen.name))
-    if (told & AGGREGATES and told & BEHAVIOUR) or "popularity" in told or told >= {"sales", "rank"}:
+    counted = told & AGGREGATES - ({"number"} if words(seen.name)[-1:] == ("number",) else set())
+    if (counted and told & BEHAVIOUR) or "popularity" in told or told >= {"sales", "rank"}:
         return COUNTED
     last = (words(seen.name) or ("",))[-1]
     if seen.kind in ("text", "list") and last in TEXTS:
@@ -176,6 +202,8 @@ def _of_lists(seen: Seen) -> Use:
 def _is_category(seen: Seen) -> bool:
     """Whether numbers are names: codes, or few whole ones that are no measure."""
     if seen.distinct <= 2 or (says(seen.name, CATEGORIES) and seen.kind == "integer"):
+        return True
+    if seen.kind == "integer" and words(seen.name)[-1:] and words(seen.name)[-1] in IDS - _NUMBERED:
         return True
     ordered = says(seen.name, ORDERED)
     return seen.kind == "integer" and seen.distinct <= _FEW_INTEGERS and not ordered
