@@ -139,7 +139,7 @@ def test_check_says_that_rows_tell_each_other_apart_and_what_to_set(tmp_path: Pa
     (trap,) = [t for t in project(tmp_path / "a").check().traps if "tell kinds of rows apart" in t.text]
     assert (
         trap.text.startswith("100% of the clicks come within a day of another event")
-        and "conversion_window" in trap.text
+        and "samples = \"kind == 'view'\", conversion_window" in trap.text
     )
     mended = project(tmp_path / "b", samples="kind == 'view'", conversion_window="1 day")
     assert not [t for t in mended.check().traps if "tell kinds of rows apart" in t.text]
