@@ -20,11 +20,11 @@ from kar_aug.data.guessing.words import (
     IDS,
     LATER,
     ORDERED,
-    OUTCOMES,
     SESSIONS,
     TEXTS,
     rank_as_id,
     says,
+    says_outcome,
     words,
 )
 
@@ -106,7 +106,7 @@ def use_in_events(seen: Seen, clicked: npt.NDArray[np.bool_] | None, *, is_rated
         return Use("never", "grows after the event")
     if is_rated and not says(seen.name, CONTEXT):
         return Use("earlier", f"{found.why}; written with the rating, and not known before", found.scale)
-    if says(seen.name, OUTCOMES) or {"read", "time"} <= set(words(seen.name)):
+    if says_outcome(seen.name):
         return Use("earlier", f"{found.why}; known when the event is over", found.scale)
     if clicked is None and is_flag(seen):
         return Use("earlier", f"{found.why}; it may say what came of the event: known when it is over", found.scale)

@@ -83,8 +83,10 @@ OUTCOMES = {
     "next", "dwell", "watch", "watched", "played", "playtime", "scroll", "listen", "listened", "completion", "finish",
     "finished", "duration", "seconds", "minutes", "spent", "verified", "revenue", "quantity", "amount", "comment",
     "summary", "reply", "note", "notes", "skip", "skipped", "completed", "returned", "refund", "refunded", "cancelled",
-    "canceled", "viewable", "viewability", "viewed",
+    "canceled", "viewable", "viewability", "viewed", "progress", "bounce", "bounced", "exit", "end", "ended", "stayed",
 }  # fmt: skip
+# Beside "time", likewise: read_time, time_on_page.
+STAYED = {"read", "on", "reading", "viewing"}
 LATER = {"helpful", "useful", "funny", "cool", "vote", "votes", "upvotes", "likes", "replies"}
 AGGREGATES = {"total", "count", "counts", "avg", "average", "mean", "num", "number", "sum", "n", "rate"}
 BEHAVIOUR = {
@@ -132,6 +134,11 @@ def plural(noun: str) -> str:
 def says(name: str, among: Collection[str]) -> bool:
     """Whether one of its words is among these."""
     return any(word in among for word in words(name))
+
+
+def says_outcome(name: str) -> bool:
+    """Whether a column holds what is known only when an event is over."""
+    return says(name, OUTCOMES) or (says(name, {"time"}) and says(name, STAYED))
 
 
 def rank_as_id(name: str, entity: str) -> int | None:
