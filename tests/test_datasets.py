@@ -401,7 +401,7 @@ def test_what_amazon_published_is_counted_and_read_anew_only_when_it_changed(tmp
     ("name", "lines", "message"),
     [
         ("part.json", ['{"reviewerID": "A1"', ""], "cannot be read"),
-        ("part.json", ['{"reviewerID": "A1", "asin": "1"}'], "'timestamp' is empty in 1 rows"),
+        ("part.json", ['{"reviewerID": "A1", "asin": "1"}'], "'timestamp' is empty in row"),
         ("part.csv", ["A1,B2,5.0,1000"], "neither of the first two columns holds ASINs"),
         ("part.csv", ["A1,B2"], "cannot be read"),
         ("part.txt", ["A1"], "only .json and .csv files are read"),

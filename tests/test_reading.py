@@ -640,7 +640,7 @@ def test_ids_of_both_files_are_what_a_person_says(tmp_path: Path) -> None:
             "events.csv: 'ts' must hold seconds since 1970, or datetimes. Row 3 holds 'yesterday'.",
         ),
         ("", "2,1,4,five", "events.csv: 'rating' must hold numbers, not text. Row 3 holds 'five'."),
-        ("", ",1,4,5", "events.csv: 'uid' is empty in 1 rows, the first is row 3."),
+        ("", ",1,4,5", "events.csv: 'uid' is empty in row 3."),
         ("", "2,1,4,5,6", "events.csv cannot be read: Error tokenizing data. C error: Expected 4 fields in line 5"),
         ('id_type = "integer"', "x,1,4,5", "events.csv: 'uid' must hold integers. Row 3 holds 'x'."),
         ('id_type = "number"', "2,1,4,5", "[data] id_type 'number' is unknown. Known: integer, string"),
