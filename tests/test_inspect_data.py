@@ -101,7 +101,11 @@ def test_columns_are_called_as_in_the_files(tmp_path: Path) -> None:
 
 
 def test_parts_and_lengths_of_histories(tmp_path: Path) -> None:
-    found = view(tmp_path, log(), history_length=5, sequences={"phones": "device == 'phone'"})
+    found = view(
+        tmp_path, log(), history_length=5, sequences={"phones": "device == 'phone'"}, event_features=["device"]
+    )
+    examples = {name: row["examples"] for name, row in rows(found).items() if name.endswith("_device")}
+    assert examples == {"hist_device": "desk, phone", "phones_device": "phone"}, "of the events that are read"
     parts = found.parts.set_index("part")
     assert parts["rows"].to_dict() == {"history": 200, "train": 400, "validation": 200, "test": 200}
     assert parts.loc["test", ["users", "items", "clicks"]].tolist() == [10, 2, 0.5]

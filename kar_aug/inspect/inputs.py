@@ -186,7 +186,7 @@ def _row(data: Data, feature: Feature) -> dict[str, Any]:
     base = feature.name.removeprefix(f"{feature.sequence}_") if feature.sequence else feature.name
     is_flag = feature.is_number and base.endswith(_MISSING_OF) and base not in samples.encodings
     origin = base.removesuffix(_MISSING_OF) if is_flag else base
-    cells = None if is_flag or origin == SINCE else _cells(data, origin, samples.rows[_some(samples, "train")])
+    cells = None if is_flag or origin == SINCE else _cells(data, origin, _rows_of(samples, feature))
     is_scaled = isinstance(samples.encodings.get(base), Scale) and not feature.sequence
     told = numbers_of(cells) if is_scaled and cells is not None else None
     return {
@@ -199,6 +199,14 @@ def _row(data: Data, feature: Feature) -> dict[str, Any]:
         "missing": _missing(samples, feature, is_flag=is_flag),
         "examples": "" if cells is None else _examples(cells),
     }
+
+
+def _rows_of(samples: Samples, feature: Feature) -> Rows:
+    """Rows of the split whose cells show what a feature holds: training rows, or events of its sequence."""
+    if not feature.sequence:
+        return samples.rows[_some(samples, "train")]
+    kept = samples.sequences[feature.sequence].kept
+    return np.asarray(kept[_spread(len(kept))], np.int64)
 
 
 def _kind(data: Data, feature: Feature, base: str, cells: pd.Series | None) -> str:
