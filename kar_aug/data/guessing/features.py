@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kar_aug._helpers.counting import counted
 from kar_aug.data.encodings import numbers_of
 from kar_aug.data.guessing.clicks import is_flag
 from kar_aug.data.guessing.seen import Seen, shown
@@ -87,7 +88,7 @@ def _use(seen: Seen) -> Use:
     few = seen.distinct <= _MOST_VALUES and seen.distinct * _ROWS_A_VALUE <= len(seen.there)
     if not few:
         return Use("never", f"{seen.distinct:,} values in {len(seen.there):,} rows: too few rows each to learn from")
-    return Use("now", f"{seen.distinct:,} values: {seen.examples()}{_gaps(seen)}")
+    return Use("now", f"{counted(seen.distinct, 'value')}: {seen.examples()}{_gaps(seen)}")
 
 
 def use_in_events(seen: Seen, clicked: npt.NDArray[np.bool_] | None, *, is_rated: bool) -> Use:
@@ -173,8 +174,8 @@ def _unfit(seen: Seen) -> str | None:
     if seen.is_address:
         return "addresses"
     told = set(words(seen.name))
-    counted = told & AGGREGATES - ({"number"} if words(seen.name)[-1:] == ("number",) else set())
-    if (counted and told & BEHAVIOUR) or "popularity" in told or told >= {"sales", "rank"}:
+    aggregates = told & AGGREGATES - ({"number"} if words(seen.name)[-1:] == ("number",) else set())
+    if (aggregates and told & BEHAVIOUR) or "popularity" in told or told >= {"sales", "rank"}:
         return COUNTED
     last = (words(seen.name) or ("",))[-1]
     if seen.kind in ("text", "list") and last in TEXTS:
