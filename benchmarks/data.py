@@ -1,15 +1,16 @@
 """What a log costs, stage by stage, up to one epoch of training: rows a second, and memory.
 
-    python benchmarks/data.py [--rows 5000000] [--text] [--tags [numbers]] [--memory "1 GB"]
+    python benchmarks/data.py [--rows 5000000] [--text] [--tags [KIND]] [--memory "1 GB"]
                               [--stages prepare stream ...] [--folder /tmp/log] [--output table.md]
 
 The log is synthetic and skewed: few users and items have most of the events. It is Parquet with integers, or with
 --text CSV with ids and times as text, which take the most memory of all that is read; with --tags each event has up to
-eight tags, which models read of each earlier event, texts or numbers. Each stage is a process of its
-own, whose memory is told beyond that of the imported libraries, at its peak: "own" is what nobody else can have, and
-what must fit into the machine; "with mapped" has the pages of mapped files too, which the system writes out or forgets
-when memory is short, and which all processes that read a prepared folder share. On a busy machine the seconds that the
-cores worked ("of all cores") say more than the others. prompts and dry-run are told in prompts, not rows.
+eight tags, which models read of each earlier event: texts, numbers, decimals, or numbers with
+gaps. Each stage is a process of its own, whose memory is told beyond that of the imported libraries, at its peak: "own"
+is what nobody else can have, and what must fit into the machine; "with mapped" has the pages of mapped files too, which
+the system writes out or forgets when memory is short, and which all processes that read a prepared folder share. On a
+busy machine the seconds that the cores worked ("of all cores") say more than the others. prompts and dry-run are told
+in prompts, not rows.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ _BATCH = 4096
 _MOST_STREAMED = 3_000_000  # of an epoch
 _ITEMS = 50_000
 _GENRES = ["Action", "Comedy", "Documentary", "Drama", "Horror", "Romance", "Sci-Fi", "War"]
+# What the tags of an event are, and their type where it is not text.
+TAGS = {"texts": pa.string(), "numbers": pa.int64(), "decimals": pa.float64(), "gaps": pa.int64()}
 _MB = 1e6
 _SECONDS = 0.02  # between two looks at the memory
 
@@ -56,10 +59,7 @@ def write_log(folder: Path, rows: int, text: bool, tags: str | None, memory: str
     quality, users = random.random(_ITEMS), max(100, rows // 100)
     name = "interactions.csv" if text else "interactions.parquet"
     columns = ("user_id", "item_id", "rating", "timestamp", *(["tags"] if tags else []))
-    types = {
-        "rating": pa.int64(),
-        "tags": pa.string() if text else pa.list_(pa.int64() if tags == "numbers" else pa.string()),
-    }
+    types = {"rating": pa.int64(), "tags": pa.string() if text else pa.list_(TAGS.get(tags or "", pa.string()))}
     usual = pa.string() if text else pa.int64()
     schema = pa.schema([(each, types.get(each, usual)) for each in columns])
     with (csv.CSVWriter if text else pq.ParquetWriter)(folder / name, schema) as writer:
@@ -74,7 +74,7 @@ def write_log(folder: Path, rows: int, text: bool, tags: str | None, memory: str
                 times = np.datetime_as_string(timestamp.astype("datetime64[s]"))
                 values = (_named("u", user), _named("i", item), rating, times)
             if tags:
-                values = (*values, _tags(random, count, text, numbers=tags == "numbers"))
+                values = (*values, _tags(random, count, None if text else tags))
             writer.write_table(pa.table(dict(zip(columns, values, strict=True)), schema))
     genres = ["|".join(random.choice(_GENRES, 1 + i % 3, replace=False)) for i in range(_ITEMS)]
     ids = np.arange(_ITEMS)
@@ -88,13 +88,19 @@ def write_log(folder: Path, rows: int, text: bool, tags: str | None, memory: str
     )
 
 
-def _tags(random: np.random.Generator, count: int, text: bool, *, numbers: bool) -> pa.Array:
-    """Up to as many an event as `[data] event_values` reads, of a thousand."""
+def _tags(random: np.random.Generator, count: int, kind: str | None) -> pa.Array:
+    """Up to as many an event as `[data] event_values` reads, of a thousand; in one text, if they are of no kind."""
     offsets = np.concatenate([[0], np.cumsum(random.integers(0, 9, count))]).astype(np.int32)
     chosen = (1000 * random.random(offsets[-1]) ** 3).astype(np.int64)
-    values = pa.array(chosen) if numbers and not text else pa.array(_named("t", chosen)).cast(pa.string())
-    lists = pa.ListArray.from_arrays(offsets, values)
-    return pc.binary_join(lists, "|") if text else lists
+    missing = random.random(len(chosen)) < 0.1 if kind == "gaps" else None
+    values = {
+        "numbers": lambda: pa.array(chosen),
+        "decimals": lambda: pa.array(chosen / 8),
+        "gaps": lambda: pa.array(chosen, mask=missing),
+    }
+    named = values.get(kind or "", lambda: pa.array(_named("t", chosen)).cast(pa.string()))
+    lists = pa.ListArray.from_arrays(offsets, named())
+    return pc.binary_join(lists, "|") if kind is None else lists
 
 
 def _named(letter: str, ids: Any) -> pd.Series:
@@ -227,8 +233,8 @@ def main() -> None:
         "--tags",
         nargs="?",
         const="texts",
-        choices=("texts", "numbers"),
-        help="up to eight of each event, which models read",
+        choices=TAGS,
+        help="up to eight of each event, which models read; gaps: numbers, some missing",
     )
     parser.add_argument("--memory", default="1 GB", help="[data] memory")
     parser.add_argument("--folder", type=Path, help="of the log; a temporary one if not given")

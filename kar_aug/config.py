@@ -102,10 +102,10 @@ class DataConfig:
             `Project.list_scores` writes of any click model, or a ranker of your own.
         list_length: so many items of a list are ranked, those behind them stay there.
         inputs: "full" reads all that is named here; "kar" what KAR's authors read, to be set beside their numbers: the
-            item, the first of its first feature's values, the latest events with both and their ratings.
+            item, the first of its first category's values, the latest events with both and their ratings.
         events: the earlier events that a model reads: "all", or "clicks" alone.
-        event_features: what it reads of each beside its item: columns of interactions or items, and "since" (how long
-            ago). The rating, the item_features and since if not given.
+        event_features: what it reads of each beside its item: columns of interactions or items, "label" (whether it was
+            a click), and "since" (how long ago). The rating, the item_features and since if not given.
         event_values: where events have several values in a cell (genres), so many of the first are read of each, and
             averaged. 1 reads the first alone.
         sequences: further sequences of events: { views = "event == 'view'" }.
@@ -198,6 +198,11 @@ class DataConfig:
             )
         if self.conversion_window is not None and self.label is None:
             raise ConfigError("[data] conversion_window goes with label = ... only: what is it that follows a sample?")
+        if "label" in (self.event_features or ()) and (self.samples is not None or self.conversion_window is not None):
+            raise ConfigError(
+                "[data] event_features: the label of an earlier event may be what became of it only later, by samples "
+                'or conversion_window. What the event said by itself is its "rating": name that.'
+            )
         if (self.shown is None) != (self.clicked is None):
             raise ConfigError("[data] shown and clicked go together: the items of an impression, and those clicked.")
         if self.item_columns and self.items:

@@ -56,6 +56,13 @@ def test_a_run_without_traps_says_what_it_will_do_and_cost(tmp_path: Path, monke
     assert more["train"].endswith("for a first look: kar-aug compare --backbone DIN --seeds 2")
 
 
+def test_where_nothing_tells_of_items_it_is_a_table_that_lacks(tmp_path: Path) -> None:
+    settings = {"workdir": str(tmp_path / "work"), "prompts": {"scenario": "e-commerce"}}
+    (fault,) = Project(settings, interactions=log(6000)).check().faults
+    assert fault.text.startswith("histories in prompts show none of their fields")
+    assert fault.text.endswith('[data] items = "items.csv", or item_columns = [...]'), fault.text
+
+
 def test_a_batch_that_leaves_an_epoch_few_steps_is_said_with_one_that_fits(tmp_path: Path) -> None:
     many = log(6000, user_id=np.arange(6000) % 40)
     said, fitting = (outlook(tmp_path, many, items(), compare=each).traps for each in ({"batch_size": 1024}, {}))

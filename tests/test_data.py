@@ -34,10 +34,10 @@ def events(**changes: Any) -> pd.DataFrame:
         ({"user_id": None}, "interactions: column 'user_id' is missing. It has: item_id, timestamp, rating"),
         ({"timestamp": None}, "interactions: column 'timestamp' is missing"),
         ({"rating": None}, "interactions: there is neither a column 'rating' nor a column 'label'."),
-        ({"user_id": [1, None, 2]}, "interactions: 'user_id' is empty in 1 rows, the first is row 1."),
-        ({"item_id": ["a", "b", None]}, "interactions: 'item_id' is empty in 1 rows, the first is row 2."),
+        ({"user_id": [1, None, 2]}, "interactions: 'user_id' is empty in row 1."),
+        ({"item_id": ["a", "b", None]}, "interactions: 'item_id' is empty in row 2."),
         ({"timestamp": [None, None, 3]}, "interactions: 'timestamp' is empty in 2 rows, the first is row 0."),
-        ({"rating": [1, np.nan, 3]}, "interactions: 'rating' is empty in 1 rows"),
+        ({"rating": [1, np.nan, 3]}, "interactions: 'rating' is empty in row"),
         ({"timestamp": ["1998", "1999", "2000"]}, "'timestamp' holds years, or seconds? Row 0 holds 1998."),
         (
             {"timestamp": ["2024-01-31", "soon", "2024"]},
@@ -55,7 +55,7 @@ def events(**changes: Any) -> pd.DataFrame:
             "by its size, but not in each row. Row 1 holds 2.",
         ),
         ({"timestamp": [10**20, 10**20, 10**20]}, "which is no time even in nanoseconds"),
-        ({"order": [0, None, 1]}, "interactions: 'order' is empty in 1 rows, the first is row 1."),
+        ({"order": [0, None, 1]}, "interactions: 'order' is empty in row 1."),
         ({"order": ["a", "b", "c"]}, "interactions: 'order' must hold numbers"),
     ],
 )
@@ -71,7 +71,7 @@ def test_a_wrong_interactions_table_is_one_clear_error(change: Change, message: 
         ("user", None, "users: column 'user_id' is missing. It has: name"),
         ("item", [1, 1], "items: item_id 1 stands in more than one row. Keep one row an id."),
         ("user", [2, 2], "users: user_id 2 stands in more than one row. Keep one row an id."),
-        ("item", [1, None], "items: 'item_id' is empty in 1 rows, the first is row 1."),
+        ("item", [1, None], "items: 'item_id' is empty in row 1."),
         ("item", ["1", "2"], "items: item_id holds strings but interactions hold integers, so that no id would"),
         (
             "user",
@@ -352,7 +352,7 @@ def _parquet(path: Path, damage: Callable[[bytes], bytes]) -> None:
         ("half.parquet", lambda good: good[: len(good) // 2], "cannot be read"),
         ("footer.parquet", lambda good: good[:-300] + bytes(200) + good[-100:], "cannot be read"),
         ("other.csv", "a,b\n1,2\n", "interactions: column 'user_id' is missing. It has: a, b"),
-        ("gap.csv", "user_id,item_id,timestamp,rating\n1,1,1,1\n,1,1,1\n", "'user_id' is empty in 1 rows, the first"),
+        ("gap.csv", "user_id,item_id,timestamp,rating\n1,1,1,1\n,1,1,1\n", "'user_id' is empty in row"),
     ],
 )
 def test_a_file_that_is_no_table_is_named(tmp_path: Path, name: str, content: Any, message: str) -> None:

@@ -401,7 +401,7 @@ def test_what_amazon_published_is_counted_and_read_anew_only_when_it_changed(tmp
     ("name", "lines", "message"),
     [
         ("part.json", ['{"reviewerID": "A1"', ""], "cannot be read"),
-        ("part.json", ['{"reviewerID": "A1", "asin": "1"}'], "'timestamp' is empty in 1 rows"),
+        ("part.json", ['{"reviewerID": "A1", "asin": "1"}'], "'timestamp' is empty in row"),
         ("part.csv", ["A1,B2,5.0,1000"], "neither of the first two columns holds ASINs"),
         ("part.csv", ["A1,B2"], "cannot be read"),
         ("part.txt", ["A1"], "only .json and .csv files are read"),
@@ -443,3 +443,12 @@ def test_amazon_to_2023_is_read(tmp_path: Path) -> None:
         {"item_id": "B000000001", "title": "Fun \ufffd", "categories": "Books|A/B", "brand": "Ann"},
         {"item_id": "B000000002", "title": None, "categories": "Books", "brand": None},
     ]
+
+
+def test_metadata_of_another_category_is_read_beside_its_reviews(tmp_path: Path) -> None:
+    review = {"user_id": "A", "parent_asin": "B000000001", "rating": 5.0, "timestamp": 1_588_687_728_923}
+    (tmp_path / "Toys.jsonl").write_text(json.dumps(review) + "\n")
+    for name in ("Toys", "Books"):
+        (tmp_path / f"meta_{name}.jsonl").write_text(json.dumps({"parent_asin": "B000000001", "title": name}) + "\n")
+    tables = load("amazon-books", tmp_path / "Toys.jsonl", tmp_path / "kept")
+    assert tables.items["title"].tolist() == ["Toys"]

@@ -343,12 +343,40 @@ def test_what_was_heard_to_its_end_is_a_click_where_nothing_else_says_it(tmp_pat
     log = plays().assign(completed=[0, 1, 0, 0] * 100, listened_seconds=range(400))
     data = guessed(tmp_path, log)
     assert data.columns["label"] == "completed" and data.negatives == 0 and "completed" not in data.context
-    assert data.event_features[-2:] == ("listened_seconds", "since")
+    assert data.event_features == ("label", "listened_seconds", "since"), "a past says what was heard to its end"
     assert guessed(tmp_path, log.assign(rating=[1, 2, 4, 5] * 100)).columns == {
         "user_id": "uid",
         "item_id": "track_id",
         "timestamp": "ts",
     }
+
+
+@pytest.mark.parametrize(("no", "yes"), [(False, True), (0, 1), ("no", "yes")])
+def test_what_was_skipped_is_no_click(no: object, yes: object, tmp_path: Path) -> None:
+    log = plays().rename(columns={"uid": "username", "track_id": "spotify_track_uri"})
+    log["spotify_track_uri"] = "spotify:track:" + log["spotify_track_uri"].astype(str)
+    data = guessed(tmp_path, log.assign(skipped=[no, yes, yes, yes] * 100))
+    assert data.negatives == 0 and "skipped" not in data.context
+    assert data.columns["user_id"] == "username" and data.columns["item_id"] == "spotify_track_uri"
+    assert 0.15 < Project.open(tmp_path / "kar.toml").workspace.samples.label.mean() < 0.35
+    assert guessed(tmp_path, log.assign(skipped=[no, yes] * 200, rating=[1, 2, 4, 5] * 100)).label is None
+
+
+def test_what_says_which_item_was_bought_is_no_context_of_those_that_are_drawn(tmp_path: Path) -> None:
+    random, log = np.random.default_rng(1), plays(2000)
+    log["paid_eur"] = ((3.0 + log["track_id"]) * random.choice([1, 0.95, 0.9], len(log))).round(2)
+    log = log.assign(shop_id=random.integers(0, 40, len(log)), order_number=random.integers(0, 90, len(log)))
+    data = guessed(tmp_path, log)
+    assert data.negatives == 4 and "paid_eur" not in {*data.context, *data.numeric}
+    assert "paid_eur" in (data.event_features or ()), "of an earlier event it tells nothing that is to be foreseen"
+    assert "shop_id" in data.context and "shop_id" not in data.numeric, "an id is no number, however many there are"
+    assert data.numeric["order_number"] == "standard", "which says how many came before, and not how many there are"
+    rated = guessed(tmp_path, log.assign(clicked=random.integers(0, 2, len(log))))
+    assert "paid_eur" in rated.numeric, "what was shown and not clicked has its own"
+
+
+def test_that_a_reading_was_ok_is_a_click_where_nothing_else_says_it(tmp_path: Path) -> None:
+    assert guessed(tmp_path, plays().assign(ok=[0, 1] * 200)).columns["label"] == "ok"
 
 
 def test_what_a_click_could_be_stands_where_nothing_says_it(tmp_path: Path) -> None:
@@ -369,6 +397,13 @@ def test_what_may_have_come_of_an_event_is_no_context_of_it(tmp_path: Path) -> N
     assert 'over columns ("sold_out")' in " ".join((tmp_path / "kar.toml").read_text(encoding="utf-8").split()).replace(
         "# ", ""
     )
+
+
+@pytest.mark.parametrize("name", ["time_on_page", "readTime", "progress_pct", "exit_reason", "bounced", "reason_end"])
+def test_what_is_known_when_a_visit_is_over_is_no_context(name: str, tmp_path: Path) -> None:
+    random, log = np.random.default_rng(0), plays(1000)
+    data = guessed(tmp_path, log.assign(clicked=random.integers(0, 2, 1000), **{name: random.integers(0, 9, 1000)}))
+    assert name not in {*data.context, *data.numeric} and name in (data.event_features or ())
 
 
 def test_what_comes_of_some_clicks_alone_is_no_context(tmp_path: Path) -> None:
@@ -458,6 +493,7 @@ def test_only_the_first_rows_are_looked_at(tmp_path: Path) -> None:
         ("is_sso_user", "user", None), ("user_session", "user", None), ("asin", "item", 1), ("movieId", "item", 1),
         ("parent_asin", "item", 2), ("display_article_id", "item", 2), ("product_name", "item", None),
         ("category_id", "item", None), ("uid_hash", "user", 1), ("creative_hash", "item", 1), ("u_hash", "item", None),
+        ("username", "user", 3), ("customer_name", "user", 3), ("track_uri", "item", 3), ("image_url", "item", None),
     ],
 )  # fmt: skip
 def test_names_that_are_those_of_ids(name: str, entity: str, rank: int | None) -> None:

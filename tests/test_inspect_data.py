@@ -101,7 +101,11 @@ def test_columns_are_called_as_in_the_files(tmp_path: Path) -> None:
 
 
 def test_parts_and_lengths_of_histories(tmp_path: Path) -> None:
-    found = view(tmp_path, log(), history_length=5, sequences={"phones": "device == 'phone'"})
+    found = view(
+        tmp_path, log(), history_length=5, sequences={"phones": "device == 'phone'"}, event_features=["device"]
+    )
+    examples = {name: row["examples"] for name, row in rows(found).items() if name.endswith("_device")}
+    assert examples == {"hist_device": "desk, phone", "phones_device": "phone"}, "of the events that are read"
     parts = found.parts.set_index("part")
     assert parts["rows"].to_dict() == {"history": 200, "train": 400, "validation": 200, "test": 200}
     assert parts.loc["test", ["users", "items", "clicks"]].tolist() == [10, 2, 0.5]
@@ -116,6 +120,40 @@ def test_a_column_that_comes_of_some_clicks_is_named(tmp_path: Path) -> None:
     events["applied"] = np.where((events["label"] == 1) & (events.index % 7 == 0), "yes", "no")
     warned = [text for text in view(tmp_path, events, context=["device", "applied"]).warnings if "is a click" in text]
     assert len(warned) == 1 and warned[0].startswith("applied: each of the rows with yes is a click")
+
+
+def test_that_nothing_tells_earlier_clicks_from_other_events_is_said(tmp_path: Path) -> None:
+    """Whoever reads all events and no label counts what was passed over as what was liked."""
+    said = "50% of the earlier events that models read were no clicks, and nothing tells them from clicks"
+    told = ["label", "since"]
+    warned = {
+        "nothing": view(tmp_path, log()),
+        "another column": view(tmp_path, log(), event_features=["dwell"]),
+        "KAR's": view(tmp_path, log(), inputs="kar", event_features=told),
+        "labels": view(tmp_path, log(), event_features=told),
+        "clicks alone": view(tmp_path, log(), events="clicks"),
+        "ratings": view(tmp_path, log().assign(rating=lambda frame: 1 + 4 * frame["label"])),
+        "what came of it": view(tmp_path, log().assign(end=lambda frame: frame["label"]), event_features=["end"]),
+        "drawn": view(tmp_path, log().assign(label=1), negatives=1),
+    }
+    named = [name for name, found in warned.items() if any(said in text for text in found.warnings)]
+    assert named == ["nothing", "another column", "KAR's"]
+    assert any('inputs = "full" and event_features = ["label"' in text for text in warned["KAR's"].warnings)
+    read = rows(warned["labels"])["hist_label"]
+    assert read["source"] == "hist: interactions.label" and read["size"] == 4 and read["examples"] in ("1, 0", "0, 1")
+
+
+def test_what_says_which_item_was_clicked_is_named_where_others_are_drawn(tmp_path: Path) -> None:
+    """An item that is drawn is given the price that the click was paid with."""
+    random, events = np.random.default_rng(0), log(2000).assign(label=1)
+    events["item_id"] = random.integers(0, 200, len(events))
+    events["paid"] = (3.0 + events["item_id"]) * random.choice([1, 0.95, 0.9], len(events))
+    read: dict[str, Any] = {"context": ["device"], "numeric": {"paid": "log"}}
+    said = "paid says much of which item was clicked"
+    assert any(said in text for text in view(tmp_path, events, negatives=1, **read).warnings)
+    of_both = events.assign(label=random.integers(0, 2, len(events)))
+    for other in (view(tmp_path, of_both, **read), view(tmp_path, events, negatives=1, context=["device"])):
+        assert not any("says much of which item" in text for text in other.warnings)
 
 
 def test_negatives_that_are_drawn_are_counted(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -138,7 +139,7 @@ def test_check_says_that_rows_tell_each_other_apart_and_what_to_set(tmp_path: Pa
     (trap,) = [t for t in project(tmp_path / "a").check().traps if "tell kinds of rows apart" in t.text]
     assert (
         trap.text.startswith("100% of the clicks come within a day of another event")
-        and "conversion_window" in trap.text
+        and "samples = \"kind == 'view'\", conversion_window" in trap.text
     )
     mended = project(tmp_path / "b", samples="kind == 'view'", conversion_window="1 day")
     assert not [t for t in mended.check().traps if "tell kinds of rows apart" in t.text]
@@ -166,9 +167,14 @@ def test_events_that_come_again_are_no_steps() -> None:
         ({"label": "x == 1", "conversion_window": "soon"}, 'must be "1 day", "12 hours" or the like, not \'soon\''),
         ({"label": "x == 1", "conversion_window": "0 days"}, "must be"),
         ({"conversion_window": "1 day"}, "goes with label"),
+        (
+            {"label": "x == 1", "conversion_window": "1 day", "event_features": ("label",)},
+            "what became of it only later",
+        ),
+        ({"label": "x == 1", "samples": "x == 0", "event_features": ("label",)}, 'is its "rating": name that'),
     ],
 )
-def test_a_window_is_a_time_and_has_something_to_wait_for(settings: dict[str, str], said: str) -> None:
+def test_a_window_is_a_time_and_has_something_to_wait_for(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match="conversion_window") as error:
-        DataConfig(interactions="log.csv", **settings)  # type: ignore[arg-type]
+        DataConfig(interactions="log.csv", **settings)
     assert said in str(error.value)

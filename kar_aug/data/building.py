@@ -346,7 +346,7 @@ class _Builder:
         if name in self.columns and not isinstance(self.encodings[name], Scale):
             self._add_event_feature(sequence, name, self.columns[name], self.encodings[name])
             return
-        if name in self.split and name != "label":
+        if name in self.split:
             cells, entity, shown = self.split[name], "", self.trained
         elif name in self.tables.items:
             cells, entity, shown = self.tables.items[name], "item", self._shown("item")

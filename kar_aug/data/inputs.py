@@ -1,12 +1,12 @@
 """What a CTR model is to read, as settings; and the two that are known by a name.
 
-| preset | item                       | user     | earlier events                       | ids of users      |
-|--------|----------------------------|----------|--------------------------------------|-------------------|
-| full   | id, all features, numbers  | the same | item, rating, features, how long ago | not under "user"  |
-| kar    | id, its first feature's first value | nothing | item, that value, rating; the last 5 | never      |
+| preset | item                            | user     | earlier events                             | user ids         |
+|--------|---------------------------------|----------|--------------------------------------------|------------------|
+| full   | id, all features, numbers       | the same | item, rating, features, since; the last 50 | not under "user" |
+| kar    | id, first category, first value | nothing  | item, that value, rating; the last 5       | never            |
 
-"kar" is what KAR's authors feed their models (Xi et al. 2023, section 4.1 and their code), so that numbers can be set
-beside theirs.
+A log without ratings has none to tell. "kar" is what KAR's authors feed their models (Xi et al. 2023, section 4.1 and
+their code), so that numbers can be set beside theirs.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Inputs:
             made from the timestamp where there are no such columns.
         numeric: column of any table -> "standard", "log", "minmax", or "buckets" (quantiles, embedded).
         events: "all", or "clicks" alone, in the sequence of earlier events.
-        event_features: what is told of each earlier event beside its item: columns of interactions or items, and
-            "since", how long ago it was. None: the rating, if there is one, the features of items, and since (this
-            only if `tells_since`).
+        event_features: what is told of each earlier event beside its item: columns of interactions or items,
+            "label", whether it was a click, and "since", how long ago it was. None: the rating, if there is one, the
+            features of items, and since (this only if `tells_since`).
         event_values: of several values that an earlier event has in a cell, so many of the first are told.
         sequences: further sequences: name -> expression over the interactions' columns, "event == 'view'".
         history_length: how many of the latest events are read.
@@ -68,7 +68,7 @@ class Inputs:
 def inputs(data: DataConfig) -> Inputs:
     """What [data] says that models read."""
     if data.inputs == "kar":
-        first = data.item_features[:1]
+        first = tuple(name for name in data.item_features if name not in data.numeric)[:1]
         return Inputs(
             item_features=first,
             tells_since=False,

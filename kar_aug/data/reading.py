@@ -32,7 +32,7 @@ import pyarrow.dataset as ds
 import pyarrow.feather
 import pyarrow.parquet as pq
 
-from kar_aug.data.cells import SEPARATOR
+from kar_aug.data.cells import SEPARATOR, word
 from kar_aug.data.delimited import SEPARATORS, UNSAID, Delimited, TextFormat, thousands_of
 from kar_aug.data.ids import ids_of_text
 from kar_aug.data.json_lines import JsonLines
@@ -45,6 +45,7 @@ _JSON = (".jsonl", ".ndjson", ".json")
 _ARROW = (".feather", ".arrow")
 ENDINGS = (".parquet", *SEPARATORS, *_JSON, *_ARROW)
 ROWS = 1 << 16
+_WHOLE = 2**53  # up to which decimals of 64 bits are exact
 _COLUMNS = 2  # a file has so many at least, and packs them: it is as long as one of them in memory
 
 
@@ -63,8 +64,8 @@ def read_table(
         ids: columns of ids, which lose no zeros unsaid where a file has no types: see `kar_aug.data.ids`.
         id_type: "integer" or "string", where a person says what such ids are.
         written: of text files, how they are.
-        as_lists: columns that stay lists. Others, of texts or integers, come as text that `|` separates where they are
-            put on the disk, which means the same wherever cells are read.
+        as_lists: columns that stay lists. Others come as text that `|` separates where they are put on the disk, which
+            means the same wherever cells are read.
         room: where the columns are put. Of a file whose columns are not kept in memory one is read at a time: for that,
             one that is not Parquet is written as such first.
 
@@ -177,7 +178,7 @@ class _Parquet:
         return pd.read_parquet(_in_the_clear(self.path))
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        yield from pq.ParquetFile(_in_the_clear(self.path)).iter_batches(rows)
+        yield from _batches(pq.ParquetFile(_in_the_clear(self.path)), rows)
 
     def head(self, rows: int) -> pd.DataFrame:
         return _first(pq.read_schema(_in_the_clear(self.path)), self.batches(rows), rows)
@@ -194,10 +195,23 @@ class _Parquet:
             columns = _Columns(
                 file.schema_arrow,
                 file.metadata.num_rows,
-                lambda name: file.iter_batches(ROWS, columns=[name]),
-                lambda name: file.read([name]),
+                lambda name: _batches(file, ROWS, [name]),
+                lambda name: pq.read_table(_in_the_clear(self.path), columns=[name], partitioning=None),
             )
             return columns.frame(room, as_lists)
+
+
+def _batches(file: pq.ParquetFile, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """At most so many rows at a time. Lists of coded text, Polars' lists of categories, Arrow reads within one group of
+    rows alone.
+    """
+    schema = file.schema_arrow
+    kinds = [field.type for field in schema if columns is None or field.name in columns]
+    if any(_is_list(kind) and pa.types.is_dictionary(kind.value_type) for kind in kinds):
+        for group in range(file.num_row_groups):
+            yield from file.iter_batches(rows, [group], columns)
+    else:
+        yield from file.iter_batches(rows, columns=columns)
 
 
 @dataclass(frozen=True)
@@ -323,8 +337,8 @@ class _Columns:
     whole: Callable[[str], pa.Table]
 
     def frame(self, room: Room, as_lists: Collection[str]) -> pd.DataFrame:
-        """All columns. One of numbers, times, text, or lists of text or integers takes the memory of a batch, any other
-        that of itself.
+        """All columns. One of numbers, times, text, or lists of such takes the memory of a batch, any other that of
+        itself.
         """
         return pd.DataFrame(
             {name: self._column(name, room, name in as_lists) for name in self.schema.names}, copy=False
@@ -340,7 +354,7 @@ class _Columns:
                 filled = self._filled(name, np.dtype(np.float64), room)
             if filled is not None:
                 return series(filled)
-        if not as_lists and _is_list_of_words(kind):
+        if not as_lists and _is_list_of_values(kind):
             with contextlib.suppress(_NoTextForLists):
                 like = pa.table({name: pa.array([], pa.large_string())}).to_pandas()[name]
                 return room.text((_joined(batch.column(0)) for batch in self.batches(name)), like.rename(None))
@@ -362,26 +376,50 @@ class _NoTextForLists(Exception):
     """Values of lists, written with `|` between them, would be read as others."""
 
 
-def _is_list_of_words(kind: pa.DataType) -> bool:
-    """Whether a column holds lists of text, or of integers, which are the same in Arrow's words as in Python's."""
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        return False
-    return any(is_(kind.value_type) for is_ in (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer))
+def _is_list_of_values(kind: pa.DataType) -> bool:
+    """Whether a column holds lists, and these neither lists nor structs."""
+    return _is_list(kind) and not pa.types.is_nested(kind.value_type)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _joined(lists: pa.Array) -> pa.Array:
-    """Lists of texts or integers as text that `|` separates; an empty list as a missing cell.
+    """Lists as text that `|` separates, without what is missing in them; an empty one as a missing cell.
 
     Raises:
-        _NoTextForLists: A value is missing, empty, holds a `|`, or begins as a list that was written as text.
+        _NoTextForLists: A value holds a `|`, or begins as a list that was written as text; or is an integer of a list
+            with a gap, which NumPy would round where the list stays one.
     """
-    lists = lists.cast(pa.large_list(pa.large_string()))
-    values = pc.list_flatten(lists)
-    unfit = pc.or_(pc.match_substring_regex(values, r"^(\[|$)"), pc.match_substring(values, SEPARATOR))
-    if values.null_count or pc.any(unfit).as_py():
+    lengths, values = pc.list_value_length(lists).fill_null(0).to_numpy(), pc.list_flatten(lists)
+    words = _words(values)
+    unfit = pc.or_(pc.match_substring_regex(words, r"^\["), pc.match_substring(words, SEPARATOR))
+    if pc.any(unfit).as_py():
         raise _NoTextForLists
-    text = pc.binary_join(lists, pa.scalar(SEPARATOR, pa.large_string()))
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.large_string()), text)
+    there = pc.not_equal(words, "").fill_null(False)
+    counts = np.bincount(np.repeat(np.arange(len(lists)), lengths)[there.to_numpy(False)], minlength=len(lists))
+    kept = pa.LargeListArray.from_arrays(np.r_[0, np.cumsum(counts)], words.filter(there))
+    text = pc.binary_join(kept, pa.scalar(SEPARATOR, pa.large_string()))
+    return pc.if_else(pa.array(counts > 0), text, pa.scalar(None, pa.large_string()))
+
+
+def _words(values: pa.Array) -> pa.Array:
+    """Values of lists as `kar_aug.data.cells.word` writes them: each different one once."""
+    kind = values.type
+    if pa.types.is_integer(kind) and values.null_count and _are_rounded(values):
+        raise _NoTextForLists
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
+        return values.cast(pa.large_string())  # the same in Arrow's words as in Python's
+    coded = (values.dictionary_decode() if pa.types.is_dictionary(kind) else values).dictionary_encode()
+    cell = pa.LargeListArray.from_arrays([0, len(coded.dictionary)], coded.dictionary).to_pandas()[0]
+    return pa.array([word(value) for value in cell], pa.large_string()).take(coded.indices)
+
+
+def _are_rounded(values: pa.Array) -> bool:
+    """Whether integers would be others as decimals of 64 bits."""
+    span = pc.min_max(values)
+    return max(abs(span["min"].as_py() or 0), abs(span["max"].as_py() or 0)) > _WHOLE
 
 
 def _is_long(path: Path, room: Room) -> bool:

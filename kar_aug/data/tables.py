@@ -283,7 +283,8 @@ def _no_gaps(frame: pd.DataFrame, table: Table, column: str) -> None:
     gaps = frame[column].isna()
     if gaps.any():
         row = int(gaps.argmax())
-        raise table[column].error(f"is empty in {gaps.sum()} rows, the first is row {row}.", row)
+        where = f"row {row}" if gaps.sum() == 1 else f"{gaps.sum():,} rows, the first is row {row}"
+        raise table[column].error(f"is empty in {where}.", row)
 
 
 def _zero_or_one(label: pd.Series) -> None:

@@ -137,6 +137,8 @@ def _of_objects(column: pd.Series, place: Place) -> pd.Series:
         return _of_bytes(column, place)
     if kind == "integer":
         return _of_integers(column)
+    if kind == "boolean" and column.notna().all():
+        return column.astype(bool)  # a key of structs, say
     if kind in ("datetime", "datetime64"):
         return pd.to_datetime(column, utc=True).dt.tz_convert(None)
     if kind == "mixed":

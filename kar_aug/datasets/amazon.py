@@ -18,6 +18,7 @@ import ast
 import hashlib
 import html
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def amazon_books(folder: Path | str = DEFAULT_FOLDER, *, path: Path | str | None
 
     Args:
         path: one of the files above, or a folder that holds one; metadata is read if it lies beside it. A file of
-            another name is read by its ending, and its rows are not counted.
+            another name (Toys.jsonl, beside meta_Toys.jsonl) is read by its ending, and its rows are not counted.
 
     Returns:
         interactions: user_id, item_id (the ASIN; in 2023 that of all editions), rating (1..5), timestamp (seconds since
@@ -76,7 +77,7 @@ def amazon_books(folder: Path | str = DEFAULT_FOLDER, *, path: Path | str | None
             '(and metadata) from the UCSD pages, and say where they are: [data] path = "..."'
         )
     reviews = _reviews_in(Path(path))
-    beside = (_variant(reviews.parent / name) for name in METADATA)
+    beside = (_variant(reviews.parent / name) for name in (*_called_after(reviews), *METADATA))
     metadata = next((found for found in beside if found is not None), None)
     return kept(_kept_in(Path(folder), reviews, metadata), lambda: _read(reviews, metadata))
 
@@ -91,6 +92,12 @@ def _reviews_in(path: Path) -> Path:
         if found is not None:
             return found
     raise DataError(f"{path}: there is none of {', '.join(ROWS)} in it, compressed or not. Or name a file.", path=path)
+
+
+def _called_after(reviews: Path) -> list[str]:
+    """What metadata is called beside reviews of another category: that of reviews_Toys_5.json.gz meta_Toys.json."""
+    category = re.sub(r"^(reviews|ratings)_|(_5)?\.(jsonl?|csv)(\.gz)?$", "", reviews.name)
+    return [f"meta_{category}{ending}" for ending in (".json", ".jsonl")]
 
 
 def _variant(path: Path) -> Path | None:

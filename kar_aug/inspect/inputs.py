@@ -18,9 +18,9 @@ from kar_aug.data.building import DERIVED
 from kar_aug.data.cells import flat, text_of, values_of
 from kar_aug.data.encodings import FIRST, MISSING, UNKNOWN, Buckets, Scale, numbers_of
 from kar_aug.data.features import HIST, Feature
-from kar_aug.data.guessing.features import comes_of_clicks
+from kar_aug.data.guessing.features import comes_of_clicks, tells_clicks, tells_item
 from kar_aug.data.guessing.seen import Seen
-from kar_aug.data.inputs import SINCE
+from kar_aug.data.inputs import RATING, SINCE
 from kar_aug.data.samples import ENTITIES, Samples
 from kar_aug.data.split import PARTS, SAMPLE_PARTS, SMALL_CLASS, UNLABELLED
 from kar_aug.data.tables import Tables
@@ -83,7 +83,7 @@ class DataView(Printed):
     @cached_property
     def warnings(self) -> list[str]:
         """What may make a comparison worth little, a sentence each."""
-        return [*self._of_features(), *self._of_labels(), *self._of_parts()]
+        return [*self._of_features(), *self._of_labels(), *self._of_drawn(), *self._of_events(), *self._of_parts()]
 
     def __str__(self) -> str:
         frames = {"Features": self.features, "Parts": self.parts, "Earlier events": self.histories}
@@ -99,7 +99,8 @@ class DataView(Printed):
                 yield f"{name}: {row['unknown']:.0%} of the test part is unknown to a model."
             if row["missing"] > MOSTLY and row["kind"] != "flag":
                 yield f"{name}: {row['missing']:.0%} is missing."
-            if (read := _FIRST.fullmatch(row["kind"])) and name.startswith(f"{HIST}_"):
+            by_choice = self.data.config.inputs == "kar"
+            if (read := _FIRST.fullmatch(row["kind"])) and name.startswith(f"{HIST}_") and not by_choice:
                 column = row["source"].split(": ")[-1]
                 yield (
                     f"{name}: of more values that an earlier event has in {column}, models read the first {read[1]} "
@@ -120,6 +121,47 @@ class DataView(Printed):
                 f"{name}: each of the rows with {value} is a click. If it comes of one, as an order does, a model "
                 "reads what it is to foresee: take it out of [data] context, and put it among event_features"
             )
+
+    def _of_drawn(self) -> Iterator[str]:
+        """Columns of an impression by which its item is known from those that were drawn beside it: these are given
+        what the click has, its price at the time, say.
+        """
+        samples, split = self.data.samples, self.data.split
+        if "drawn" not in split:
+            return
+        clicked = samples.rows[_some(samples, "train")]
+        clicked = clicked[~split["drawn"].to_numpy(bool)[clicked]]
+        of_impressions = {*self.data.config.context, *self.data.config.numeric} & set(split.columns)
+        for name in sorted(of_impressions & {feature.name for feature in samples.features}):
+            told = Seen(name, split[name].iloc[clicked].reset_index(drop=True))
+            if tells_item(split["item_id"].iloc[clicked], told):
+                yield (
+                    f"{name} says much of which item was clicked, and items that were drawn are given what the click "
+                    "has: a model tells them apart by it. Take it out of [data] context and numeric; among "
+                    "event_features it tells of earlier events"
+                )
+
+    def _of_events(self) -> Iterator[str]:
+        """That models read the earlier events, clicked or not, and nothing that tells these apart."""
+        config, samples, split = self.data.config, self.data.samples, self.data.split
+        told = {f.name.removeprefix(f"{HIST}_") for f in samples.features if f.sequence == HIST}
+        chosen = config.inputs == "full" and (config.events != "all" or config.sequences)
+        if chosen or not told or told & {RATING, "label"}:
+            return
+        events = np.flatnonzero(~split["drawn"].to_numpy(bool)) if "drawn" in split else np.arange(len(split))
+        events = events[_spread(len(events))]
+        clicked = split["label"].to_numpy()[events] > 0
+        if clicked.all() or not clicked.any():
+            return
+        cells = {name: split[name].iloc[events].reset_index(drop=True) for name in told if name in split}
+        if any(tells_clicks(Seen(name, each), clicked) for name, each in cells.items()):
+            return
+        full = 'inputs = "full" and ' if config.inputs == "kar" else ""
+        yield (
+            f"{1 - clicked.mean():.0%} of the earlier events that models read were no clicks, and nothing tells them "
+            f'from clicks. Say it of each: [data] {full}event_features = ["label", ...]; '
+            'events = "clicks" reads these alone'
+        )
 
     def _of_parts(self) -> Iterator[str]:
         for row in self.parts[self.parts["part"].isin(["validation", "test"])].to_dict("records"):
@@ -144,7 +186,7 @@ def _row(data: Data, feature: Feature) -> dict[str, Any]:
     base = feature.name.removeprefix(f"{feature.sequence}_") if feature.sequence else feature.name
     is_flag = feature.is_number and base.endswith(_MISSING_OF) and base not in samples.encodings
     origin = base.removesuffix(_MISSING_OF) if is_flag else base
-    cells = None if is_flag or origin == SINCE else _cells(data, origin, samples.rows[_some(samples, "train")])
+    cells = None if is_flag or origin == SINCE else _cells(data, origin, _rows_of(samples, feature))
     is_scaled = isinstance(samples.encodings.get(base), Scale) and not feature.sequence
     told = numbers_of(cells) if is_scaled and cells is not None else None
     return {
@@ -157,6 +199,14 @@ def _row(data: Data, feature: Feature) -> dict[str, Any]:
         "missing": _missing(samples, feature, is_flag=is_flag),
         "examples": "" if cells is None else _examples(cells),
     }
+
+
+def _rows_of(samples: Samples, feature: Feature) -> Rows:
+    """Rows of the split whose cells show what a feature holds: training rows, or events of its sequence."""
+    if not feature.sequence:
+        return samples.rows[_some(samples, "train")]
+    kept = samples.sequences[feature.sequence].kept
+    return np.asarray(kept[_spread(len(kept))], np.int64)
 
 
 def _kind(data: Data, feature: Feature, base: str, cells: pd.Series | None) -> str:
@@ -226,7 +276,12 @@ def _table(tables: Tables, entity: str) -> pd.DataFrame:
 def _some(samples: Samples, *parts: str) -> Rows:
     """Samples of some parts, evenly spread where they are very many."""
     found = np.sort(np.concatenate([samples.of(part) for part in parts]))
-    return found if len(found) <= _MOST else found[np.linspace(0, len(found) - 1, _MOST).astype(np.int64)]
+    return found[_spread(len(found))]
+
+
+def _spread(rows: int) -> Rows:
+    """Places of so many rows, of very many some evenly spread."""
+    return np.linspace(0, rows - 1, min(rows, _MOST)).astype(np.int64)
 
 
 def _share(samples: Samples, feature: Feature, parts: tuple[str, ...], code: int) -> float:

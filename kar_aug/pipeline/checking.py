@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from kar_aug._helpers.counting import counted
 from kar_aug._helpers.printed import Printed
 from kar_aug.config import FEWEST_STEPS, LOCAL, encoder_name, fitting_batch
 from kar_aug.data.contradictions import contradictory
+from kar_aug.data.guessing.clicks import expression
 from kar_aug.data.guessing.words import ENTITY, NAMELESS, SCENARIOS, words
 from kar_aug.data.lists import POSITION, SCORE, Lists
 from kar_aug.data.outcomes import FORETOLD, foretold
@@ -223,9 +225,17 @@ def _foretold(data: Data) -> Iterator[Trap]:
             WARNING,
             f"{told:.0%} of the clicks come within a day of another event of the same user and item, and {others:.0%} "
             "of the other events: a model sees the step before, and learns to tell kinds of rows apart. Say which rows "
-            "are samples, and that a click is what follows them: [data] samples = \"event == 'view'\", "
+            f'are samples, and that a click is what follows them: [data] samples = "{_of_steps_before(data)}", '
             'conversion_window = "1 day"',
         )
+
+
+def _of_steps_before(data: Data) -> str:
+    """An expression that is true of the commonest events that are no clicks, if the label is of a kind of event."""
+    said = re.fullmatch(r"\s*(\w+)\s*==[^=]*", data.config.label or "")
+    column = said[1] if said is not None else ""
+    kinds = data.split.loc[data.split["label"] <= 0, column].value_counts() if column in data.split else pd.Series()
+    return expression(column, kinds.index[0]) if len(kinds) else "event == 'view'"
 
 
 def _asked(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]:
@@ -337,8 +347,10 @@ def _unshown(workspace: Workspace) -> Iterator[Trap]:
     for entity, fields in (("item", scenario.item["fields"]), ("user", scenario.user.get("item_fields", []))):
         what = "prompts about items show" if entity == "item" else "histories in prompts show"
         missing = [name for name in fields if name not in has["item"]]
-        if fields and len(missing) == len(fields):
-            yield Trap(FAULT, f"{what} none of their fields: items have no {', '.join(missing)}. {_HELP}")
+        is_asked = entity == "user" or len(tables.items)
+        if fields and len(missing) == len(fields) and is_asked:
+            remedy = _HELP if len(tables.items.columns) > 1 else _NO_ITEMS
+            yield Trap(FAULT, f"{what} none of their fields: items have no {', '.join(missing)}. {remedy}")
     events = [name for name in scenario.user.get("event_fields", []) if name not in tables.interactions]
     if events:
         yield Trap(WARNING, f"histories in prompts show no {', '.join(events)}: the log has no such column. {_HELP}")
@@ -378,6 +390,9 @@ def _another_world(workspace: Workspace) -> Iterator[Trap]:
 
 _OF_MOVIES = "movies"  # the default
 _OTHER_THINGS = {"amazon-books": "books", "mind": "news"}  # public data sets, and what is in them: a scenario's name
+_NO_ITEMS = (
+    'There is no table of items, nor columns of the log that are: [data] items = "items.csv", or item_columns = [...]'
+)
 _HELP = "kar-aug init --data FILES writes a scenario for the columns that are there, or [data] columns names them"
 
 

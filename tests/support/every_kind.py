@@ -19,7 +19,8 @@ READ = Inputs(
         "stock": "buckets", "age": "log", "shipped": "minmax",
     },
     event_features=(
-        "rating", "genres", "studios", "tags", "maker", "dwell", "hour", "country", "since", "device", "position",
+        "rating", "label", "genres", "studios", "tags", "maker", "dwell", "hour", "country", "since", "device",
+        "position",
     ),
     sequences={"views": "event == 'view'"},
     history_length=4,

@@ -22,6 +22,7 @@ from kar_aug.data.guessing.words import (
     NO,
     OUTCOMES,
     RATINGS,
+    SKIPS,
     TYPES,
     WANTED,
     YES,
@@ -78,9 +79,13 @@ def clicks(columns: Mapping[str, Seen], keys: set[str]) -> Clicks:
     label = _first(others, LABELS, _is_label)
     rating = _first(others, RATINGS, _is_rating)
     kind = _first(others, TYPES, _is_kind)
+    skip = None
     if label is rating is kind is None:
         label = _first(others, COMPLETIONS, _is_label)
-    if label is not None:
+        skip = _first(others, SKIPS, is_flag) if label is None else None
+    if skip is not None:
+        found, label = _by_skip(others[skip]), skip
+    elif label is not None:
         found = _by_label(others[label], rating)
     elif rating is not None and not (kind is not None and others[rating].missing):
         found = _by_rating(others[rating])
@@ -126,6 +131,10 @@ def _yes(seen: Seen) -> object:
     return next(value for value in seen.counts.index if str(value).strip().lower() in YES)
 
 
+def _no(seen: Seen) -> object:
+    return next(value for value in seen.counts.index if str(value).strip().lower() in NO)
+
+
 def _example(columns: Mapping[str, Seen]) -> str:
     """What a label could be: a yes, or that somebody stayed longer than half of them did."""
     answer = next((name for name, seen in columns.items() if is_flag(seen)), None)
@@ -160,6 +169,15 @@ def _by_label(seen: Seen, rating: str | None) -> Clicks:
         why += f"; {seen.missing:.1%} say neither: they are events of the past, and no samples"
     settings = [*_called("label", seen.name, why)]
     return Clicks([*settings, *_told(rating)], clicked, only=bool(clicked.all()))
+
+
+def _by_skip(seen: Seen) -> Clicks:
+    """Of a column whose yes says what was not liked."""
+    no = _no(seen) if _is_yes_or_no(seen) else 0
+    told = expression(seen.name, no) if isinstance(no, str) else f"{_in_expression(seen.name)} == 0"
+    clicked = (seen.cells == no).fillna(False).to_numpy(bool)
+    said = f"{seen.name} has 2 values: {seen.shares()}. Where it says no is a click"
+    return Clicks([Guessed(("label",), told, said)], clicked)
 
 
 def _by_rating(seen: Seen) -> Clicks:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kar_aug._helpers.counting import counted
 from kar_aug.data.encodings import numbers_of
 from kar_aug.data.guessing.clicks import is_flag
 from kar_aug.data.guessing.seen import Seen, shown
@@ -20,11 +21,11 @@ from kar_aug.data.guessing.words import (
     IDS,
     LATER,
     ORDERED,
-    OUTCOMES,
     SESSIONS,
     TEXTS,
     rank_as_id,
     says,
+    says_outcome,
     words,
 )
 
@@ -34,11 +35,14 @@ _ROWS_AN_ID, _ROWS_A_SESSION, _MOST_IDS = 10, 50, 1000  # of a column that is ca
 _MOST_WORDS, _MOST_CHARACTERS = 4, 40  # of a category, on average
 _MOST_IN_A_LIST = 50
 _FEW_INTEGERS, _FEW_NUMBERS = 10, 30
+_NUMBERED = {"no", "nr", "number", "reference", "ref"}  # "order_number": of what comes one after another
 _SKEWED = 1.5
 _TOLD_BY = 0.95  # AUC of a column alone, which knows what came of the event
 _FEWEST_CLICKS = 20
 _BY_CHANCE = 1e-6  # that all rows of a value are clicked: below it, they are so since the value comes of a click
 _BUCKETS = 20
+_TELLS_ITEM = 0.2  # by how much more often two rows of an item agree than any two, of what is left to agree on
+_FEWEST_PAIRS = 100  # of rows of one item
 _ONE_VALUE = 0.95  # share of an item's rows that have its commonest value, on average
 COUNTED = "counted over all of the log by its name: it would know what is tested on"
 MEAN_RATINGS = {"rating", "ratings", "stars"}  # as a number of users or items
@@ -84,7 +88,7 @@ def _use(seen: Seen) -> Use:
     few = seen.distinct <= _MOST_VALUES and seen.distinct * _ROWS_A_VALUE <= len(seen.there)
     if not few:
         return Use("never", f"{seen.distinct:,} values in {len(seen.there):,} rows: too few rows each to learn from")
-    return Use("now", f"{seen.distinct:,} values: {seen.examples()}{_gaps(seen)}")
+    return Use("now", f"{counted(seen.distinct, 'value')}: {seen.examples()}{_gaps(seen)}")
 
 
 def use_in_events(seen: Seen, clicked: npt.NDArray[np.bool_] | None, *, is_rated: bool) -> Use:
@@ -103,12 +107,12 @@ def use_in_events(seen: Seen, clicked: npt.NDArray[np.bool_] | None, *, is_rated
         return Use("never", "grows after the event")
     if is_rated and not says(seen.name, CONTEXT):
         return Use("earlier", f"{found.why}; written with the rating, and not known before", found.scale)
-    if says(seen.name, OUTCOMES) or {"read", "time"} <= set(words(seen.name)):
+    if says_outcome(seen.name):
         return Use("earlier", f"{found.why}; known when the event is over", found.scale)
     if clicked is None and is_flag(seen):
         return Use("earlier", f"{found.why}; it may say what came of the event: known when it is over", found.scale)
     if clicked is not None and seen.kind != "list":
-        if _auc(seen, clicked) > _TOLD_BY:
+        if tells_clicks(seen, clicked):
             told = "it nearly says what was clicked: known when the event is over"
             return Use("earlier", f"{found.why}; {told}", found.scale)
         if (value := comes_of_clicks(seen, clicked)) is not None:
@@ -131,6 +135,28 @@ def is_of(entity: pd.Series, seen: Seen) -> bool:
     return share > _ONE_VALUE and share - anyway > (1 - anyway) / 2  # of what is rare, nearly all rows say no anyway
 
 
+def tells_item(item: pd.Series, seen: Seen) -> bool:
+    """Whether a column of the interactions nearly says which item a row is of, as the price at that time does: two rows
+    of one item have the same value, or a near one, clearly more often than any two rows.
+    """
+    if seen.kind in ("list", "unreadable", "empty", "time"):
+        return False
+    values, items = _buckets(seen), pd.factorize(item)[0]
+    if (pairs := _same(items)) < _FEWEST_PAIRS:
+        return False
+    again, anyway = (
+        _same(items * (values.max() + 1) + values) / pairs,
+        _same(values) / (len(values) * (len(values) - 1)),
+    )
+    return bool(again - anyway > _TELLS_ITEM * (1 - anyway))
+
+
+def _same(groups: npt.NDArray[np.int64]) -> float:
+    """How many ordered pairs of rows are of one group."""
+    counts = np.unique(groups, return_counts=True)[1].astype(np.float64)
+    return float((counts * (counts - 1)).sum())
+
+
 def _unfit(seen: Seen) -> str | None:
     """Why nothing can be learnt from a column; None if something can."""
     if seen.kind == "empty":
@@ -148,7 +174,8 @@ def _unfit(seen: Seen) -> str | None:
     if seen.is_address:
         return "addresses"
     told = set(words(seen.name))
-    if (told & AGGREGATES and told & BEHAVIOUR) or "popularity" in told or told >= {"sales", "rank"}:
+    aggregates = told & AGGREGATES - ({"number"} if words(seen.name)[-1:] == ("number",) else set())
+    if (aggregates and told & BEHAVIOUR) or "popularity" in told or told >= {"sales", "rank"}:
         return COUNTED
     last = (words(seen.name) or ("",))[-1]
     if seen.kind in ("text", "list") and last in TEXTS:
@@ -176,6 +203,8 @@ def _of_lists(seen: Seen) -> Use:
 def _is_category(seen: Seen) -> bool:
     """Whether numbers are names: codes, or few whole ones that are no measure."""
     if seen.distinct <= 2 or (says(seen.name, CATEGORIES) and seen.kind == "integer"):
+        return True
+    if seen.kind == "integer" and words(seen.name)[-1:] and words(seen.name)[-1] in IDS - _NUMBERED:
         return True
     ordered = says(seen.name, ORDERED)
     return seen.kind == "integer" and seen.distinct <= _FEW_INTEGERS and not ordered
@@ -212,6 +241,11 @@ def _auc(seen: Seen, clicked: npt.NDArray[np.bool_]) -> float:
     ranks = pd.Series(rate[values]).rank().to_numpy()
     positives, negatives = clicked.sum(), (~clicked).sum()
     return float((ranks[clicked].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def tells_clicks(seen: Seen, clicked: npt.NDArray[np.bool_]) -> bool:
+    """Whether a column nearly says what was clicked: more than anybody knows before."""
+    return seen.kind != "list" and _auc(seen, clicked) > _TOLD_BY
 
 
 def comes_of_clicks(seen: Seen, clicked: npt.NDArray[np.bool_]) -> str | None:

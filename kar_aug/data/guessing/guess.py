@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.data.guessing.clicks import Clicks, clicks, expression
-from kar_aug.data.guessing.features import Use, is_of, use, use_in_events
+from kar_aug.data.guessing.features import Use, is_of, tells_item, use, use_in_events
 from kar_aug.data.guessing.guesses import Guess, Guessed
 from kar_aug.data.guessing.roles import Head, Roles, found_files, roles
 from kar_aug.data.guessing.seen import Seen, columns_of
@@ -332,8 +332,14 @@ class _Guesser:
                 uses[name] = Use("never", f"{uses[name].why.split(';')[0]}; one value a user: it names them")
         if self.clicks.only:
             item = head.columns[self.keys["item"]["interactions"]].cells
-            for name in [name for name, each in uses.items() if each.when == "now" and is_of(item, head.columns[name])]:
-                why = f"{uses[name].why}; one value an item, which items that are drawn do not have"
+            for name in [name for name, each in uses.items() if each.when == "now"]:
+                seen = head.columns[name]
+                if is_of(item, seen):
+                    why = f"{uses[name].why}; one value an item, which items that are drawn do not have"
+                elif tells_item(item, seen):
+                    why = f"{uses[name].why}; it says which item was clicked, beside those that are drawn"
+                else:
+                    continue
                 uses[name] = Use("earlier", why, uses[name].scale)
         return uses
 
@@ -386,6 +392,12 @@ class _Guesser:
         items = self.uses.get("items", {})
         told |= {name: "of its item" for name, each in items.items() if each.when == "now" and each.scale is None}
         usual = set(told)
+        if (
+            self.clicks.rating is None
+            and self.clicks.clicked is not None
+            and not (self.clicks.kind or self.clicks.only)
+        ):
+            told["label"] = "whether it was a click"
         if self.clicks.kind is not None and self.clicks.sequences:
             told[self.clicks.kind] = "which of the kinds of event it was"
         for name, each in self.uses["interactions"].items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from kar_aug.data.guessing.features import COUNTED, MEAN_RATINGS, RESERVED, Use
 from kar_aug.data.guessing.seen import Seen
-from kar_aug.data.guessing.words import IDS, LATER, OF_THINGS, OUTCOMES, TEXTS, says, words
+from kar_aug.data.guessing.words import IDS, LATER, OF_THINGS, TEXTS, says, says_outcome, words
 
 _MEASURES = {
     "price", "year", "age", "born", "pages", "length", "size", "duration", "runtime", "minutes", "income", "salary",
@@ -53,7 +53,7 @@ def _tells(seen: Seen) -> bool:
         return False
     if seen.kind == "text":
         return bool(told & TEXTS)
-    return bool(told & OUTCOMES or {"read", "time"} <= told)
+    return says_outcome(seen.name)
 
 
 def _is_short(seen: Seen) -> bool:

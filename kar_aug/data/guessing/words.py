@@ -25,6 +25,8 @@ ENTITY = {
 }  # fmt: skip
 # One word that is an id already.
 CODES = {"user": {"uid"}, "item": {"iid", "asin", "sku", "isbn", "gtin", "ean"}}
+# The end of a name that is an id where nothing better is: "username", "track_uri".
+NAMES = {"user": {"name"}, "item": {"uri", "url"}}
 # Of items, words that do not say what they are.
 NAMELESS = {"item", "items", "i", "meta", "catalog", "catalogue", "content", *CODES["item"]}
 TIMES = {"time", "timestamp", "ts", "date", "dat", "datetime", "at", "day", "created", "when", "unixtime"}
@@ -46,8 +48,9 @@ LABELS = {
     "applied", "booked", "ordered", "installed", "subscribed", "accepted", "hired", "borrowed", "enrolled",
     "signed", "opened", "answered", "responded", "response", "redeemed", "renewed", "paid", "won", "switched", "joined",
 }  # fmt: skip
-# Of 0 and 1 that somebody stayed to the end: what a click is where nothing else says it.
-COMPLETIONS = {"completed", "completion", "finished", "finish"}
+# Of 0 and 1 that somebody stayed to the end, or that it went well: what a click is where nothing else says it.
+COMPLETIONS = {"completed", "completion", "finished", "finish", "ok", "success", "successful", "succeeded", "passed"}
+SKIPS = {"skip", "skipped", "dismissed", "rejected", "failed"}  # the contrary, likewise
 YES = {"yes", "y", "true", "t", "ja", "oui", "si", "sí", "sim"}
 NO = {"no", "n", "false", "f", "nein", "nee", "nej", "non", "não"}
 RATINGS = {"rating", "ratings", "stars", "star", "score", "overall", "grade"}
@@ -80,8 +83,10 @@ OUTCOMES = {
     "next", "dwell", "watch", "watched", "played", "playtime", "scroll", "listen", "listened", "completion", "finish",
     "finished", "duration", "seconds", "minutes", "spent", "verified", "revenue", "quantity", "amount", "comment",
     "summary", "reply", "note", "notes", "skip", "skipped", "completed", "returned", "refund", "refunded", "cancelled",
-    "canceled", "viewable", "viewability", "viewed",
+    "canceled", "viewable", "viewability", "viewed", "progress", "bounce", "bounced", "exit", "end", "ended", "stayed",
 }  # fmt: skip
+# Beside "time", likewise: read_time, time_on_page.
+STAYED = {"read", "on", "reading", "viewing"}
 LATER = {"helpful", "useful", "funny", "cool", "vote", "votes", "upvotes", "likes", "replies"}
 AGGREGATES = {"total", "count", "counts", "avg", "average", "mean", "num", "number", "sum", "n", "rate"}
 BEHAVIOUR = {
@@ -131,6 +136,11 @@ def says(name: str, among: Collection[str]) -> bool:
     return any(word in among for word in words(name))
 
 
+def says_outcome(name: str) -> bool:
+    """Whether a column holds what is known only when an event is over."""
+    return says(name, OUTCOMES) or (says(name, {"time"}) and says(name, STAYED))
+
+
 def rank_as_id(name: str, entity: str) -> int | None:
     """How surely a column holds ids of a "user" or "item" by its name: 0 most; None for no such name."""
     told = words(name)
@@ -144,10 +154,14 @@ def rank_as_id(name: str, entity: str) -> int | None:
         return 2 if before else 1
     if last in IDS and before and before[-1] in nouns | CODES[entity]:
         return 1 if len(before) == 1 else 2
+    if last in NAMES[entity] and before and before[-1] in nouns:
+        return 3
     if len(told) > 1:
         return None
     if last.endswith("id") and last[:-2] in nouns:
         return 1
+    if any(last == f"{noun}{name}" for noun in nouns for name in NAMES[entity]):
+        return 3
     return 2 if last in nouns and len(last) > 1 else None
 
 
