@@ -29,9 +29,10 @@ _OF_FILE = (
 def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
     """The model for serving: each `KnowledgeAugmentation` replaced by tables of its augmented vectors.
 
-    The other layers are shared with `model`, not copied; functional models inside it, towers say, are made anew where
-    there is such a layer in them. Losses and metrics that were added to it stay, and so does its class, but where that
-    cannot be made of inputs and outputs alone: then it is Keras's own, since no step of training is needed to serve.
+    The other layers are shared with `model`, not copied; functional models inside it, towers say, and `TimeDistributed`
+    ones, are made anew where there is such a layer in them. Losses and metrics that were added to it stay, and so does
+    its class, but where that cannot be made of inputs and outputs alone: then it is Keras's own, since no step of
+    training is needed to serve.
     An id costs one look-up. What compares frozen vectors (`KnowledgeVectors`), or reads codes (`KnowledgeCodes`), is
     fit for serving as it is.
 
