@@ -232,6 +232,12 @@ def test_what_a_format_cannot_have_is_said(tmp_path: Path) -> None:
             StoreError, match=f"{said} model has. Let another layer do what that one does, or do it before"
         ):
             export(model, tmp_path / "out", format=kind)
+    title, words = keras.Input((1,), name="title", dtype="string"), layers.TextVectorization(9, name="words")
+    words.adapt(np.asarray(["red hat", "blue shoe"]))
+    read = layers.GlobalAveragePooling1D()(layers.Embedding(9, 3)(words(title)))
+    of_words = keras.Model([title, ids], layers.Dense(1)(layers.Concatenate()([read, known["id"]])))
+    with pytest.raises(StoreError, match=r"ONNX has no operations .*\(of layer 'words', TextVectorization\)"):
+        export(of_words, tmp_path / "out", format="onnx")
     hist = keras.Input((3,), name="hist", dtype="int32")
     fields = KnowledgeAugmentation({"id": np.ones((9, 4), "float32")})({"id": hist})
     with pytest.raises(StoreError, match=r"TFLite has no operations TensorListReserve \(of layer 'memory', GRU\)"):

@@ -185,7 +185,9 @@ def _keep_constants(model: Any, traced: Any) -> None:
 
     captured = {inner.name: outer for outer, inner in traced.graph.captures if outer.dtype != tf.resource}
     for given in [each for each in model.graph.input if each.name in captured]:
-        model.graph.initializer.append(numpy_helper.from_array(captured[given.name].numpy(), given.name))
+        value = captured[given.name]
+        values = np.asarray(value.numpy(), object if value.dtype == tf.string else None)
+        model.graph.initializer.append(numpy_helper.from_array(values, given.name))
         model.graph.input.remove(given)
 
 
