@@ -513,6 +513,8 @@ def test_what_cannot_be_augmented_is_told_what_to_do() -> None:
 
     with pytest.raises(ValueError, match="needs a built functional Keras model, one that knows its inputs"):
         augment(Written(), knowledge("item_id"))
+    with pytest.raises(ValueError, match=r"needs a built functional .* Begin it with a keras\.Input"):
+        augment(keras.Sequential([layers.Dense(1)]), knowledge("item_id"))
     ids = keras.Input((1,), name="item_id", dtype="int32")
     with pytest.raises(
         ValueError, match=r"has no layer that reads one float tensor: .* put the KnowledgeAugmentation yourself"

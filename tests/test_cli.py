@@ -78,7 +78,7 @@ def test_the_whole_way_on_a_users_own_tables(folder: Path, chat_server: ChatServ
     assert "Nearest to Movie 3 (1953)" in near and near.count("Movie") == 6, near
     assert "Did you mean" in refused(kar_aug(folder, "inspect", "--vectors", "--item", "Movie"))
 
-    exported = kar_aug(folder, "export", "--backbone", "DeepFM", "--output", "serving/1")
+    exported = kar_aug(folder, "export", "--output", "serving/1")  # of the first backbone of kar.toml
     assert exported.returncode == 0, exported.stderr
     serve_with_tensorflow_alone(folder)
     for path in folder.rglob("*"):

@@ -39,7 +39,7 @@ from kar_aug.compare import (
     slices,
     workers,
 )
-from kar_aug.compare.arms import arms, pairs
+from kar_aug.compare.arms import arms, fullest, pairs
 from kar_aug.compare.book import BOOK
 from kar_aug.compare.controls.bigger import widened
 from kar_aug.compare.controls.random import Random
@@ -156,6 +156,14 @@ def missing(workspace: Workspace, **changes: Any) -> int:
 
 def users_of(samples: Samples, part: str) -> set[int]:
     return set(samples.read(samples.of(part), {"user"})["user"].tolist())
+
+
+def test_augmented_vectors_are_those_of_an_arm_that_knows_of_the_entity() -> None:
+    among = arms(CompareConfig(backbones=("DIN",), knowledge=("user", "item"), controls=()))
+    chosen = {entity: fullest(among, "DIN", entity) for entity in ("user", "item", None)}
+    assert {entity: arm.entities for entity, arm in chosen.items() if arm} == {
+        "user": ("user",), "item": ("item",), None: ("user",)
+    }  # fmt: skip
 
 
 def test_every_arm_is_one_setting() -> None:

@@ -150,6 +150,45 @@ def test_a_subclassed_model_is_told_what_to_do_and_that_works() -> None:
     np.testing.assert_allclose(predicted(serving, BATCH), expected, atol=1e-6)
 
 
+@keras.utils.register_keras_serializable("tests")
+class Towers(keras.Model):
+    """Functional models in a list."""
+
+    def __init__(self, towers: Any) -> None:
+        super().__init__()
+        self.towers = list(towers)
+
+    def call(self, ids: Any) -> Any:
+        return self.towers[0](ids)
+
+
+def test_a_subclassed_model_of_towers_is_told_which_tower_to_make_anew() -> None:
+    towers = Towers([model()])
+    with pytest.raises(ValueError, match=r"a second Towers with prestore\(model\.towers\[0\]\) there"):
+        prestore(towers)
+    with pytest.raises(ValueError, match=r"a second Towers with refresh\(model\.towers\[0\], tables\) there"):
+        refresh(towers, {"item_id": VECTORS, "raw": VECTORS, "frozen": VECTORS})
+    expected = predicted(towers, BATCH)
+    np.testing.assert_allclose(predicted(Towers([prestore(towers.towers[0])]), BATCH), expected, atol=1e-6)
+
+
+def test_a_tower_that_reads_each_item_of_a_list_is_replaced_too(tmp_path: Path) -> None:
+    tower = model()
+    shown, candidate = keras.Input((3, 1), dtype="int32", name="shown"), keras.Input((1,), dtype="int32", name="item")
+    each = keras.layers.TimeDistributed(tower, name="each")(shown)
+    lists, both = keras.Model(shown, each), keras.Model([shown, candidate], [each, tower(candidate)])
+    given = np.stack([BATCH, BATCH[::-1], BATCH], axis=1)
+    expected = predicted(lists, given)
+    tables = {"item_id": VECTORS, "raw": VECTORS, "frozen": VECTORS}
+    for change in (prestore, lambda ranker: refresh(ranker, tables)):
+        changed = change(lists)
+        np.testing.assert_allclose(predicted(changed, given), expected, atol=1e-6)
+        changed.save(str(tmp_path / "lists.keras"))
+        np.testing.assert_allclose(predicted(load_model(tmp_path / "lists.keras"), given), expected, atol=1e-6)
+        shared = change(both)  # which Keras itself cannot load, once it is saved
+        assert shared.get_layer("each").layer is shared.get_layer(tower.name), "one tower, as before"
+
+
 def test_what_float16_cannot_hold_is_refused() -> None:
     augmentation = KnowledgeAugmentation({"item_id": VECTORS * 1e6}, adaptor="none")
     with pytest.raises(StoreError, match=r"item_id: a vector holds [\d,]+, and float16 ends at 65,504"):

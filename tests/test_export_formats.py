@@ -161,6 +161,17 @@ def test_a_history_of_any_length_is_pooled_in_tflite(kind: str, tmp_path: Path) 
         np.testing.assert_allclose(in_tflite(tmp_path / "out", sent)["ctr"], expected, atol=1e-5)
 
 
+def positions(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """A sequence to which a tensor is added that no input leads to: where in the sequence an event is."""
+    hist = keras.Input((30,), name="hist", dtype="int32")
+    place = layers.Embedding(30, 6)(tf.range(30))
+    added = layers.Embedding(20, 6)(hist) + place
+    base = keras.Model(hist, layers.Dense(1)(layers.Flatten()(layers.Dense(3, name="each")(added))))
+    table = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
+    model = augment(base, KnowledgeAugmentation({"hist": table}), at="each")
+    return model, {"hist": np.random.default_rng(1).integers(0, 20, (3, 30)).astype("int32")}
+
+
 def in_onnx(folder: Path, sent: dict[str, Any]) -> dict[str, Any]:
     runtime = pytest.importorskip("onnxruntime")
     session = runtime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
@@ -183,10 +194,11 @@ RUNTIMES = {"savedmodel": in_tensorflow, "onnx": in_onnx, "tflite": in_tflite}
 @pytest.mark.parametrize(
     "made",
     table(
-        [places, integers, texts, histories, codes, similarities, events_of_several_values],
+        [places, integers, texts, histories, codes, similarities, events_of_several_values, positions],
         places,
         codes,
         events_of_several_values,
+        positions,
     ),
     ids=lambda made: made.__name__,
 )
@@ -220,6 +232,12 @@ def test_what_a_format_cannot_have_is_said(tmp_path: Path) -> None:
             StoreError, match=f"{said} model has. Let another layer do what that one does, or do it before"
         ):
             export(model, tmp_path / "out", format=kind)
+    title, words = keras.Input((1,), name="title", dtype="string"), layers.TextVectorization(9, name="words")
+    words.adapt(np.asarray(["red hat", "blue shoe"]))
+    read = layers.GlobalAveragePooling1D()(layers.Embedding(9, 3)(words(title)))
+    of_words = keras.Model([title, ids], layers.Dense(1)(layers.Concatenate()([read, known["id"]])))
+    with pytest.raises(StoreError, match=r"ONNX has no operations .*\(of layer 'words', TextVectorization\)"):
+        export(of_words, tmp_path / "out", format="onnx")
     hist = keras.Input((3,), name="hist", dtype="int32")
     fields = KnowledgeAugmentation({"id": np.ones((9, 4), "float32")})({"id": hist})
     with pytest.raises(StoreError, match=r"TFLite has no operations TensorListReserve \(of layer 'memory', GRU\)"):
@@ -228,6 +246,27 @@ def test_what_a_format_cannot_have_is_said(tmp_path: Path) -> None:
         )
     with pytest.raises(ValueError, match="must be one of savedmodel, onnx, tflite"):
         export(model, tmp_path / "out", format="pmml")
+
+
+@pytest.mark.parametrize(("policy", "kinds"), [("mixed_bfloat16", ["onnx", "tflite"]), ("mixed_float16", ["tflite"])])
+def test_floats_that_a_runtime_does_not_know_are_named_before_anything_is_written(
+    policy: str, kinds: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("tf2onnx")
+    ids = keras.Input((1,), name="id", dtype="int32")
+    known = KnowledgeAugmentation({"id": np.ones((9, 4), "float32")})({"id": ids})
+    model = keras.Model(ids, layers.Dense(1, name="click", dtype=policy)(known["id"]))
+    for kind in kinds:
+        half = policy.removeprefix("mixed_")
+        with pytest.raises(StoreError, match=rf"{kind} does not compute in {half}, as layer 'click' \(Dense\) does"):
+            export(model, tmp_path / kind, format=kind)
+        assert not (tmp_path / kind).exists()
+    again = keras.Model(ids, layers.Dense(1)(known["id"]))
+    again.set_weights(model.get_weights())
+    sent = {"id": np.asarray([[1], [8]], "int32")}
+    for kind in kinds:
+        served = RUNTIMES[kind](export(again, tmp_path / kind, format=kind), sent)["ctr"]
+        np.testing.assert_allclose(served, np.asarray(again(sent["id"])), atol=1e-5)
 
 
 def test_what_tflite_lacks_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -213,7 +213,7 @@ def print_results(done: Compared, title: str) -> None:
 
 
 @command()
-@click.option("--backbone", default="FiBiNET", show_default=True, help="Which of the compared models.")
+@click.option("--backbone", help="Which of the compared models.  [default: the first of [compare] backbones]")
 @click.option("--seed", default=0, show_default=True, help="Which of its trainings.")
 @click.option("--arm", help='By its name in the tables of results, for another than that with the most: "DeepFM".')
 @click.option("--output", default="serving", show_default=True, help="The folder to write.")
@@ -227,7 +227,9 @@ def print_results(done: Compared, title: str) -> None:
 )
 @recipe_options
 @click.pass_obj
-def export(config: str, /, backbone: str, seed: int, arm: str | None, output: str, kind: str, **recipes: Any) -> None:
+def export(
+    config: str, /, backbone: str | None, seed: int, arm: str | None, output: str, kind: str, **recipes: Any
+) -> None:
     """Write a compared model as a SavedModel with prestored vectors, which TensorFlow alone can serve.
 
     It is fed with raw ids and raw values; assets.extra/kar_aug.json in it says which (kar_aug.json beside a file).
@@ -239,6 +241,6 @@ def export(config: str, /, backbone: str, seed: int, arm: str | None, output: st
       kar-aug export --format onnx --output serving-onnx
     """
     # The backbone among the settings: its name is checked there.
-    project = opened(config, prompts=recipes, compare={} if arm else {"backbones": [backbone]})
+    project = opened(config, prompts=recipes, compare={"backbones": [backbone]} if backbone and not arm else {})
     names = {"savedmodel": "SavedModel", "onnx": "ONNX", "tflite": "TFLite"}
     print_output(f"{names[kind]}: {project.export(output, backbone, seed=seed, arm=arm, format=kind)}")

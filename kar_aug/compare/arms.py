@@ -155,9 +155,12 @@ def decisive(among: Sequence[Arm], backbone: str) -> list[Arm]:
     return [arm for arm in alike if arm.knowledge == best.knowledge]
 
 
-def fullest(among: Sequence[Arm], backbone: str) -> Arm | None:
-    """The arm that the controls imitate: knowledge of most entities, with the first injection and adaptor."""
+def fullest(among: Sequence[Arm], backbone: str, entity: str | None = None) -> Arm | None:
+    """The arm that the controls imitate: knowledge of most entities, with the first injection and adaptor; where an
+    entity is named, of those arms that know of it, if there are any.
+    """
     with_knowledge = [arm for arm in among if arm.backbone == backbone and arm.has_knowledge]
+    with_knowledge = [arm for arm in with_knowledge if entity in arm.entities] or with_knowledge
     return max(with_knowledge, key=lambda arm: len(arm.entities), default=None)
 
 

@@ -91,7 +91,7 @@ def augmented_vectors(
             entity.
     """
     experiment = Experiment(workspace)
-    chosen = _chosen(experiment, backbone, arm)
+    chosen = _chosen(experiment, backbone, arm, entity)
     run, is_of_now = _trained_ever(experiment, chosen, seed)
     if entity in chosen.entities:
         experiment.store(chosen, entity)
@@ -161,8 +161,8 @@ def sound_run(workspace: Workspace, backbone: str, seed: int, arm: str | None = 
     return experiment, run
 
 
-def _chosen(experiment: Experiment, backbone: str, arm: str | None) -> Arm:
-    return _fullest(experiment, backbone) if arm is None else _named(experiment, arm)
+def _chosen(experiment: Experiment, backbone: str, arm: str | None, entity: str | None = None) -> Arm:
+    return _fullest(experiment, backbone, entity) if arm is None else _named(experiment, arm)
 
 
 def _named(experiment: Experiment, name: str) -> Arm:
@@ -172,8 +172,8 @@ def _named(experiment: Experiment, name: str) -> Arm:
     return kept[name]
 
 
-def _fullest(experiment: Experiment, backbone: str) -> Arm:
-    arm = fullest(arms(experiment.config), backbone)
+def _fullest(experiment: Experiment, backbone: str, entity: str | None = None) -> Arm:
+    arm = fullest(arms(experiment.config), backbone, entity)
     if arm is None:
         raise StoreError('There is no arm with knowledge. Name some in kar.toml: [compare] knowledge = ["both"]')
     return arm

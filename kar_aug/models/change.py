@@ -21,7 +21,7 @@ from kar_aug.models.find import check_model, knowledge_layers, replaced
 from kar_aug.models.versions import check_versions
 
 _OF_FILE = (
-    "{}.refreshed(tables), the model being what is in the file but for vectors (with "
+    "{}, the model being what is in the file but for vectors (with "
     "kar_aug.layers.vectors_left_out(): model = kar_aug.load_model(path)),"
 )
 
@@ -29,9 +29,10 @@ _OF_FILE = (
 def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
     """The model for serving: each `KnowledgeAugmentation` replaced by tables of its augmented vectors.
 
-    The other layers are shared with `model`, not copied; functional models inside it, towers say, are made anew where
-    there is such a layer in them. Losses and metrics that were added to it stay, and so does its class, but where that
-    cannot be made of inputs and outputs alone: then it is Keras's own, since no step of training is needed to serve.
+    The other layers are shared with `model`, not copied; functional models inside it, towers say, and `TimeDistributed`
+    ones, are made anew where there is such a layer in them. Losses and metrics that were added to it stay, and so does
+    its class, but where that cannot be made of inputs and outputs alone: then it is Keras's own, since no step of
+    training is needed to serve.
     An id costs one look-up. What compares frozen vectors (`KnowledgeVectors`), or reads codes (`KnowledgeCodes`), is
     fit for serving as it is.
 
@@ -54,6 +55,7 @@ def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
         kinds,
         lambda layer: PrestoredAugmentation.of(layer, table_dtype=dtype, spare=spare),
         by="PrestoredAugmentation.of({})",
+        by_tower="prestore({})",
     )
 
 
@@ -75,17 +77,24 @@ def refresh(model: Any, tables: Mapping[str, Any], *, any_version: bool = False)
             its own, or one of a class that cannot be made of inputs and outputs; or the vectors have another dimension.
         StoreError: They are of another version than those of the training, of a layer that compares frozen ones, too.
     """
-    return _refreshed(model, tables, any_version, by="{}.refreshed(tables)")
+    return _refreshed(model, tables, any_version, said="{}")
 
 
-def _refreshed(model: Any, tables: Mapping[str, Any], any_version: bool, by: str) -> Any:
-    """See `refresh`, and of `by` see `replaced`."""
+def _refreshed(model: Any, tables: Mapping[str, Any], any_version: bool, said: str) -> Any:
+    """See `refresh`.
+
+    Args:
+        said: of a layer, or tower, made anew, written as "{}", what an error says that one is to do with it.
+    """
     kinds = (KnowledgeAugmentation, KnowledgeVectors, KnowledgeCodes)
     _check(model, kinds, "refresh")
     if not any_version:
         for layer in knowledge_layers(model, (KnowledgeAugmentation, KnowledgeVectors)):
             check_versions(layer, tables)
-    return replaced(model, kinds, lambda layer: layer.refreshed(tables), by=by, keep_class="Refresh")
+    return replaced(
+        model, kinds, lambda layer: layer.refreshed(tables), by=said.format("{}.refreshed(tables)"),
+        by_tower=said.format("refresh({}, tables)"), keep_class="Refresh",
+    )  # fmt: skip
 
 
 def _check(model: Any, kinds: tuple[type, ...], purpose: str) -> None:
@@ -138,7 +147,7 @@ def load_model(
             f"`stores` names {wrong[0]!r}, which is no knowledge source of {path}. Its sources are: "
             f"{', '.join(sorted(sources)) or 'none'}"
         )
-    return model if tables is None else _refreshed(model, tables, any_version=False, by=_OF_FILE)
+    return model if tables is None else _refreshed(model, tables, any_version=False, said=_OF_FILE)
 
 
 def _deepctr_layers() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kar_aug._helpers.formats import ENCODINGS, EXTRA, FORMATS, NOTE, SAVED_MODEL, TFLITE, folder_for_model
+from kar_aug._helpers.formats import ENCODINGS, EXTRA, FORMATS, NOTE, ONNX, SAVED_MODEL, TFLITE, folder_for_model
 from kar_aug._helpers.keras import is_ragged, keras, tf
 from kar_aug._version import __version__
 from kar_aug.cache.vectors.store import VectorStore
@@ -43,6 +43,7 @@ _AS_A_LAYER = (
 )
 _OF_VECTORS = (PrestoredAugmentation, KnowledgeVectors, GivenVectors)
 _SERVED = (*_OF_VECTORS, KnowledgeCodes)
+_TOO_SHORT = {ONNX: ("bfloat16",), TFLITE: ("bfloat16", "float16")}  # floats that a runtime does not compute in
 
 
 def export(
@@ -82,8 +83,9 @@ def export(
             message says what to make of it.
         MissingDependencyError: For "onnx", tf2onnx is not installed.
         ConfigError: `path` is no path.
-        StoreError: The format has no room, or no operation, for what is in the model, or no ragged inputs; or a store
-            does not have all texts that it needs; or `path` cannot be written to, or is a folder of something else.
+        StoreError: The format has no room, or no operation, for what is in the model, no ragged inputs, or not the
+            floats of half the width that a layer computes in; or a store does not have all texts that it needs; or
+            `path` cannot be written to, or is a folder of something else.
     """
     check_model(model, "export")
     if format not in FORMATS:
@@ -97,6 +99,7 @@ def export(
             f"{format} has no ragged inputs, as {ragged[0]!r} is. Let the model read padded rows, or export a "
             "SavedModel."
         )
+    _check_floats(serving, format)
     note: dict[str, Any] = {
         "kar_aug": __version__,
         "stores": _fingerprints(serving, stores or {}),
@@ -140,6 +143,17 @@ def export(
             target.rename(Path(temporary) / "former")
         folder.rename(target)
     return Path(path)
+
+
+def _check_floats(serving: Any, kind: str) -> None:
+    """Raise StoreError if a layer computes in floats that a format's runtime does not know."""
+    for layer in knowledge_layers(serving, (keras.layers.Layer,)):
+        if layer.compute_dtype in _TOO_SHORT.get(kind, ()):
+            raise StoreError(
+                f"{kind} does not compute in {layer.compute_dtype}, as layer {layer.name!r} ({type(layer).__name__}) "
+                "does. Build the model under the policy float32, which has the same weights, give it these, "
+                "set_weights(trained.get_weights()), and export that; or export a SavedModel."
+            )
 
 
 def _is_fit_for_serving(model: Any, preprocessing: Preprocessing | None) -> bool:

@@ -10,6 +10,7 @@ from kar_aug._helpers.keras import IS_KERAS_3, keras
 from kar_aug.models.graph import maker_of, with_changed
 
 _OF_KERAS = ("Functional", "Sequential")  # its classes of models that know which layer reads what
+_UNBUILT = "Begin it with a keras.Input, by the name of the ids that it reads."
 
 
 def check_model(model: Any, purpose: str, *, instead: str | None = None) -> None:
@@ -22,10 +23,11 @@ def check_model(model: Any, purpose: str, *, instead: str | None = None) -> None
     if not isinstance(model, keras.layers.Layer):
         remedy = " Load it: kar_aug.load_model(path)." if isinstance(model, str | Path) else ""
         raise ValueError(f"`{purpose}` takes a Keras model. Received: {type(model).__name__}.{remedy}")
-    if instead is not None and not (is_functional(model) and model.inputs):
+    # Keras 3 raises an AttributeError for the inputs of a Sequential that was never called.
+    if instead is not None and not (is_functional(model) and getattr(model, "inputs", None)):
         raise ValueError(
             f"`{purpose}` needs a built functional Keras model, one that knows its inputs and layers: "
-            f"{type(model).__name__} {model.name!r} does not. {instead}"
+            f"{type(model).__name__} {model.name!r} does not. {_UNBUILT if is_functional(model) else instead}"
         )
 
 
@@ -37,14 +39,16 @@ def knowledge_layers(model: Any, kinds: tuple[type, ...]) -> list[Any]:
 
 
 def replaced(
-    model: Any, kinds: tuple[type, ...], replacement: Callable[[Any], Any], *, by: str, keep_class: str | None = None
-) -> Any:
+    model: Any, kinds: tuple[type, ...], replacement: Callable[[Any], Any], *, by: str, by_tower: str,
+    keep_class: str | None = None,
+) -> Any:  # fmt: skip
     """The model with other layers in the place of those of these kinds, be they in its graph or what an attribute is,
     or holds in a list or dictionary. All other layers are shared with it, but for functional models that have such a
-    layer inside: these are made anew, of the same class.
+    layer inside, and a `TimeDistributed` of one: these are made anew, of the same class.
 
     Args:
         by: how the replacement of a layer is written, "{}" being the layer: for the error.
+        by_tower: the same of a functional model that has the layer inside.
         keep_class: what is done to the model ("Refresh"), where one whose class cannot be made of inputs and outputs is
             refused; None to take Keras's own class for it then.
 
@@ -66,8 +70,10 @@ def replaced(
         held = knowledge_layers(layer, kinds)
         if not held:
             return layer
+        if isinstance(layer, keras.layers.TimeDistributed):  # it has no weights of its own
+            return _wrapped_like(layer, replace(layer.layer))
         if not is_functional(layer):
-            raise ValueError(_advice(layer, held[0], by))
+            raise ValueError(_advice(layer, held[0], by, by_tower))
         # Keras 3 would make inputs anew that are neither ragged, nor sparse, nor optional.
         inputs = {"input_tensors": layer.input} if IS_KERAS_3 and not isinstance(layer, keras.Sequential) else {}
         clone = keras.models.clone_model(layer, clone_function=replace, **inputs)
@@ -96,22 +102,38 @@ def is_functional(model: Any) -> bool:
     return any(kind.__name__ in _OF_KERAS for kind in type(model).__mro__)
 
 
-def _advice(holder: Any, layer: Any, by: str) -> str:
+def _wrapped_like(wrapper: Any, layer: Any) -> Any:
+    """A wrapper as the former is, of another layer."""
+    config = {name: value for name, value in wrapper.get_config().items() if name != "layer"}
+    return type(wrapper)(layer, **config)
+
+
+def _advice(holder: Any, layer: Any, by: str, by_tower: str) -> str:
     """What to do about a layer that is held by one with a `call` of its own."""
-    kind, place = type(holder).__name__, _attribute(holder, layer)
+    kind, name = type(holder).__name__, "model" if isinstance(holder, keras.Model) else "layer"
+    tower = _tower_of(holder, layer)
+    instead = by.format(_attribute(holder, layer, name))
+    if tower is not None:
+        instead = by_tower.format(_attribute(holder, tower, name))
     return (
         f"{kind} {holder.name!r} has a `call` of its own, so that nobody else can put another layer in the place of "
-        f"{layer.name!r} in it. Make a second {kind} with {by.format(place)} there, and give it the trained layers of "
-        "the first: serving.hidden = model.hidden ..."
+        f"{layer.name!r} in it. Make a second {kind} with {instead} there, and give it the trained layers of "
+        f"the first: serving.hidden = {name}.hidden ..."
     )
 
 
-def _attribute(holder: Any, layer: Any) -> str:
-    """How a layer is reached from its holder."""
-    for name, value in vars(holder).items():
-        place = None if name.startswith("_") else _place_in(value, layer)
+def _tower_of(holder: Any, layer: Any) -> Any:
+    """The functional model within a layer with a `call` of its own that another layer is in; None if there is none."""
+    inside = (each for each in holder._flatten_layers(include_self=False) if is_functional(each))
+    return next((each for each in inside if any(own is layer for own in each._flatten_layers())), None)
+
+
+def _attribute(holder: Any, layer: Any, name: str) -> str:
+    """How a layer is reached from its holder, of that name."""
+    for attribute, value in vars(holder).items():
+        place = None if attribute.startswith("_") else _place_in(value, layer)
         if place is not None:
-            return f"model.{name}{place}"
+            return f"{name}.{attribute}{place}"
     return f"the layer {layer.name!r}"
 
 

@@ -155,13 +155,15 @@ def write_onnx(
         "NotEqual": (as_label, []),
         **{order: (as_order, []) for order in _ORDERS},
     }
+    function = tf.function(serve)
     with portable(), _said_nothing("tf2onnx"):
         model, _ = tf2onnx.convert.from_function(
-            tf.function(serve),
+            function,
             input_signature=[dict(specs)],
             opset=_OPSET,
             custom_op_handlers=handlers,
         )
+        _keep_constants(model, function.get_concrete_function(dict(specs)))  # the one that was converted
     if model.ByteSize() > _MOST_BYTES:
         raise StoreError(
             "The model's tables take more than 2 GB, which no ONNX file holds. Take it apart: kar_aug.models.split."
@@ -175,6 +177,18 @@ def write_onnx(
     path = folder / FILES[ONNX]
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def _keep_constants(model: Any, traced: Any) -> None:
+    """Put the tensors into an ONNX model that its layers were called with: tf2onnx takes them for inputs."""
+    from onnx import numpy_helper
+
+    captured = {inner.name: outer for outer, inner in traced.graph.captures if outer.dtype != tf.resource}
+    for given in [each for each in model.graph.input if each.name in captured]:
+        value = captured[given.name]
+        values = np.asarray(value.numpy(), object if value.dtype == tf.string else None)
+        model.graph.initializer.append(numpy_helper.from_array(values, given.name))
+        model.graph.input.remove(given)
 
 
 def _text(value: Any) -> str:
