@@ -105,7 +105,8 @@ class DataConfig:
             item, the first of its first category's values, the latest events with both and their ratings.
         events: the earlier events that a model reads: "all", or "clicks" alone.
         event_features: what it reads of each beside its item: columns of interactions or items, "label" (whether it was
-            a click), and "since" (how long ago). The rating, the item_features and since if not given.
+            a click), and "since" (how long ago). If not given: the rating, or the label in a log that has none, the
+            item_features and since.
         event_values: where events have several values in a cell (genres), so many of the first are read of each, and
             averaged. 1 reads the first alone.
         sequences: further sequences of events: { views = "event == 'view'" }.

@@ -314,7 +314,11 @@ def test_the_preset_kar_is_what_its_authors_feed() -> None:
         ("hist_genres", 5),
     ]
     clicks = Tables(tables(ROWS).interactions.drop(columns="rating").assign(label=[0, 1] * 4), items=ITEMS)
-    assert [f.name for f in samples(clicks, inputs=inputs(data)).features][2:] == ["hist_item_id", "hist_genres"]
+    assert [f.name for f in samples(clicks, inputs=inputs(data)).features][2:] == [
+        "hist_item_id",
+        "hist_label",
+        "hist_genres",
+    ]
     numbers = dataclasses.replace(data, item_features=("year", "genres"), numeric={"year": "log"})
     assert inputs(numbers).item_features == ("genres",), "a number is no category"
 
@@ -328,11 +332,15 @@ def test_what_is_read_by_default_depends_on_the_protocol() -> None:
 def test_that_an_earlier_event_was_a_click_is_read_of_it() -> None:
     given = tables(ROWS)
     clicks = given.interactions.assign(label=[1, 0, None, 1, 0, 1, 0, 1]).drop(columns="rating")
-    built = samples(Tables(clicks), event_features=("label",), history_length=4)
+    built = samples(Tables(clicks), history_length=4)
     assert built.encodings["hist_label"].as_dict()["values"] == [0.0, 1.0]
     no, yes, neither = 2, 3, 0
     expected = [[yes, no, 0, 0], [yes, no, neither, 0], [no, yes, 0, 0], [no, yes, no, 0]]
     assert everything(built)["hist_label"].tolist() == expected
+    others = samples(Tables(clicks), events="clicks"), samples(Tables(clicks.assign(label=1))), samples(given)
+    assert not any("hist_label" in built.encodings for built in others), (
+        "where it tells nothing, or a rating tells more"
+    )
 
 
 def test_decimals_told_of_events_are_numbers_and_not_a_name_each() -> None:

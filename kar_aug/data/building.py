@@ -290,14 +290,14 @@ class _Builder:
                 raise DataError(f"sequences: {name!r} is a name of kar-aug's own. Choose another.")
             true = where(self.split, expression, f"sequences: {name}").to_numpy(bool)
             chosen[name] = self.room.filled(len(true), bool, lambda block: happened[block] & true[block])  # noqa: B023
-        moment = self.split["moment"].to_numpy(np.int64)
+        moment, told = self.split["moment"].to_numpy(np.int64), self._event_features()
         for name, rows in chosen.items():
             self.sequences[name] = events_before(
                 self.places["user"], moment, rows, self.inputs.history_length, self.room
             )
             if self.inputs.item_ids:
                 self._add_event_feature(name, "item_id", self.columns["item_id"], self.encodings["item_id"])
-            for feature in self._event_features():
+            for feature in told:
                 self._add_told(name, feature)
         self.columns[f"{HIST}_item"] = Column(self._places_before(HIST, "item"))
 
@@ -331,10 +331,19 @@ class _Builder:
     def _event_features(self) -> tuple[str, ...]:
         if self.inputs.event_features is not None:
             return self.inputs.event_features
-        rated = (RATING,) if RATING in self.split else ()
+        worth = (RATING,) if RATING in self.split else ("label",) if self._some_are_clicks() else ()
         scaled = [name for name, how in self.inputs.numeric.items() if how != "buckets"]
         since = (SINCE,) if self.inputs.tells_since else ()
-        return (*rated, *(name for name in self.inputs.item_features if name not in scaled), *since)
+        return (*worth, *(name for name in self.inputs.item_features if name not in scaled), *since)
+
+    def _some_are_clicks(self) -> bool:
+        """Whether some of the earlier events that are read were clicks, and others not."""
+        if self.inputs.events == "clicks":
+            return False
+        shown, drawn, label = self.trained, self._drawn(), self.split["label"].to_numpy()
+        blocks = self.room.blocks(len(label))
+        clicked = [label[block][shown[block] & ~drawn[block]] > 0 for block in blocks]
+        return any(each.any() for each in clicked) and not all(each.all() for each in clicked)
 
     def _add_told(self, sequence: str, name: str) -> None:
         """What is told of each event of a sequence beside its item: by the feature of that name, or a column."""

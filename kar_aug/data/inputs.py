@@ -33,8 +33,8 @@ class Inputs:
         numeric: column of any table -> "standard", "log", "minmax", or "buckets" (quantiles, embedded).
         events: "all", or "clicks" alone, in the sequence of earlier events.
         event_features: what is told of each earlier event beside its item: columns of interactions or items,
-            "label", whether it was a click, and "since", how long ago it was. None: the rating, if there is one, the
-            features of items, and since (this only if `tells_since`).
+            "label", whether it was a click, and "since", how long ago it was. None: the rating, or the label in a
+            log that has none, the features of items, and since (this only if `tells_since`).
         event_values: of several values that an earlier event has in a cell, so many of the first are told.
         sequences: further sequences: name -> expression over the interactions' columns, "event == 'view'".
         history_length: how many of the latest events are read.

@@ -156,10 +156,9 @@ class DataView(Printed):
         cells = {name: split[name].iloc[events].reset_index(drop=True) for name in told if name in split}
         if any(tells_clicks(Seen(name, each), clicked) for name, each in cells.items()):
             return
-        full = 'inputs = "full" and ' if config.inputs == "kar" else ""
         yield (
             f"{1 - clicked.mean():.0%} of the earlier events that models read were no clicks, and nothing tells them "
-            f'from clicks. Say it of each: [data] {full}event_features = ["label", ...]; '
+            f'from clicks. Say it of each: [data] event_features = ["label", ...]; '
             'events = "clicks" reads these alone'
         )
 

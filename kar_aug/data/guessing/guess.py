@@ -391,13 +391,13 @@ class _Guesser:
             told[RATING] = "of the event"
         items = self.uses.get("items", {})
         told |= {name: "of its item" for name, each in items.items() if each.when == "now" and each.scale is None}
-        usual = set(told)
         if (
             self.clicks.rating is None
             and self.clicks.clicked is not None
             and not (self.clicks.kind or self.clicks.only)
         ):
             told["label"] = "whether it was a click"
+        usual = set(told)
         if self.clicks.kind is not None and self.clicks.sequences:
             told[self.clicks.kind] = "which of the kinds of event it was"
         for name, each in self.uses["interactions"].items():
