@@ -651,6 +651,26 @@ def test_the_command_writes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert init("behaviors.parquet", "--output", "other.toml").exit_code == 2, "files are named after --data"
 
 
+def test_the_settings_file_of_the_command_line_is_written_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(news(tmp_path))
+    done = CliRunner().invoke(main, ["-c", "mine.toml", "init", "--data", "."])
+    assert Path("mine.toml").exists() and not Path("kar.toml").exists()
+    assert "Wrote mine.toml. Next: kar-aug -c mine.toml check" in done.output
+    assert "Next: kar-aug check" in init("--data", ".", "--force").output
+
+
+def test_of_orders_and_their_lines_in_two_files_it_is_said_how_they_are_joined(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    orders = pd.DataFrame({"order_id": range(300), "user_id": random.integers(0, 30, 300), "hour": 9})
+    orders.to_csv(tmp_path / "orders.csv", index=False)
+    lines = {"order_id": random.integers(0, 300, 900), "product_id": random.integers(0, 50, 900)}
+    pd.DataFrame(lines).to_csv(tmp_path / "lines.csv", index=False)
+    with pytest.raises(DataError, match=r"lines.csv has no users, and orders.csv has them in 'user_id'.*on=\"order_id"):
+        guess([tmp_path])
+
+
 def test_a_scenario_of_the_users_choice_stands_beside_their_own_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,7 +81,7 @@ def main(context: click.Context, path: str, sample: int | None) -> None:
 
 
 @main.command()
-@click.option("--output", default="kar.toml", show_default=True, help="The file to write.")
+@click.option("--output", help="The file to write.  [default: that of -c, kar.toml]")
 @click.option("--data", "paths", multiple=True, metavar="FILE_OR_FOLDER...", help="Your files, to fill in [data] from.")
 @click.argument("more", nargs=-1, metavar="")
 @click.option("--user", metavar="COLUMN", help="The column of users' ids, where its name does not tell.")
@@ -89,9 +89,11 @@ def main(context: click.Context, path: str, sample: int | None) -> None:
 @click.option("--time", metavar="COLUMN", help="Likewise of when it was.")
 @click.option("--scenario", help="Also write this scenario into a file of your own, to edit: books, news, music, ...")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.pass_obj
 def init(
-    output: str, paths: tuple[str, ...], more: tuple[str, ...], scenario: str | None, force: bool, **columns: str | None
-) -> None:
+    config: str, /, output: str | None, paths: tuple[str, ...], more: tuple[str, ...], scenario: str | None,
+    force: bool, **columns: str | None,
+) -> None:  # fmt: skip
     """Write a kar.toml with every setting explained; with --data, for your own files, each guess
     with what was seen; with --scenario, a scenario beside it.
 
@@ -103,8 +105,9 @@ def init(
       kar-aug init --data loans.csv titles.csv --user borrower
     """
     from kar_aug._helpers.toml import edited
-    from kar_aug.pipeline.starting import start, template
+    from kar_aug.pipeline.starting import command, start, template
 
+    output = output or config
     if more and not paths:
         raise ConfigError(f"{more[0]}: files are named after --data.")
     named = {what: column for what, column in columns.items() if column is not None}
@@ -125,7 +128,7 @@ def init(
         raise ConfigError(f"{output} is there already. Name another with --output, or give --force.")
     write_atomic(Path(output), content)
     if scenario in (None, "movies"):
-        output_text(f"Wrote {output}. Next: kar-aug prompts")
+        output_text(f"Wrote {output}. Next: {command(output, 'prompts')}")
     else:
         filled = f"kar-aug init --data FILES --scenario {scenario} --force"
         output_text(f"Wrote {output}. Next: name your tables in its [data], or let them be looked at: {filled}")

@@ -21,6 +21,7 @@ from kar_aug.errors import ConfigError
 from kar_aug.prompts.fitting import Shown, fitted
 from kar_aug.prompts.scenario import Scenario, scenario_text
 
+DEFAULT = "kar.toml"
 _WIDTH = 118
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _DATA = re.compile(r"^\[data\]\n.*?(?=^\[)", re.MULTILINE | re.DOTALL)
@@ -62,7 +63,7 @@ class Started(Printed):
                 )
         if self.guess.unsaid is not None:
             said.append(f"label: {self.guess.unsaid}.")
-        said.append(f"Wrote {self.path}. Next: kar-aug check")
+        said.append(f"Wrote {self.path}. Next: {command(self.path, 'check')}")
         if self.guess.open:
             said.append(f"Commented out, to fill in: {', '.join(self.guess.open)}")
         return "\n".join(said)
@@ -84,6 +85,11 @@ def _found(pattern: re.Pattern[str], content: str) -> str:
     found = pattern.search(content)
     assert found is not None
     return found[0]
+
+
+def command(path: str | Path, stage: str) -> str:
+    """What is typed to run a stage by the settings file at `path`."""
+    return f"kar-aug {stage}" if Path(path) == Path(DEFAULT) else f"kar-aug -c {path} {stage}"
 
 
 def start(
@@ -113,7 +119,7 @@ def start(
         >>> print(start(["interactions.parquet", "items.csv"], "guessed.toml", force=True))
         interactions: interactions.parquet (1,800 rows: user_id, item_id, rating, timestamp)
         items: items.csv (40 rows: item_id, title, genres)
-        Wrote guessed.toml. Next: kar-aug check
+        Wrote guessed.toml. Next: kar-aug -c guessed.toml check
     """
     output = Path(output)
     _check_free(output, force=force)

@@ -270,6 +270,8 @@ def _lacking(heads: Sequence[Head]) -> str:
             return f"no column is called as if it held {entity}s. If one does, name it: --{entity} COLUMN."
         for head in heads:
             if not head.ids(entity) and (ids := head.ids(other)) and not head.columns[ids[0]].is_unique:
+                if (apart := _apart(head, entity, heads)) is not None:
+                    return apart
                 return (
                     f"{head.path.name} has {other}s in '{ids[0]}', and no column that is called as if it held "
                     f"{entity}s. If one does, name it: --{entity} COLUMN."
@@ -277,6 +279,19 @@ def _lacking(heads: Sequence[Head]) -> str:
     return (
         "it takes a column of users, such as user_id, and one of items, such as item_id: --user and --item name them."
     )
+
+
+def _apart(head: Head, entity: str, heads: Sequence[Head]) -> str | None:
+    """That another file says whose each row is, as one of orders does for the lines of orders."""
+    for other in heads:
+        for key, seen in other.columns.items():
+            if other.ids(entity) and key not in other.ids(entity) and key in head.columns and seen.is_unique:
+                return (
+                    f"{head.path.name} has no {entity}s, and {other.path.name} has them in '{other.ids(entity)[0]}', a "
+                    f'row for each {key}. Join the two into one file, by left.merge(right, on="{key}") in pandas, and '
+                    "let init look at that in their place."
+                )
+    return None
 
 
 @dataclass(frozen=True)
