@@ -161,7 +161,7 @@ def test_an_attribute_that_was_or_held_the_layer_has_the_one_in_its_place(tmp_pa
         assert [each for each in knowledge_layers(changed, (KnowledgeAugmentation,)) if each is not refreshed.kar] == []
     model.reading = Reading(layer)
     for change in (prestore, vectors_as_inputs):
-        with pytest.raises(ValueError, match=r"reading.*(model\.parts\[1\]\['kar'\]|an attribute of model)"):
+        with pytest.raises(ValueError, match=r"reading.*(layer\.parts\[1\]\['kar'\]|an attribute of model)"):
             change(model)
     refreshed.save(tmp_path / "model.keras")
     again = load_model(tmp_path / "model.keras")
