@@ -203,6 +203,8 @@ def test_no_knowledge_of_items_enters_a_tower_of_users() -> None:
         augment(towers(head=False), knowledge())
     with pytest.raises(ValueError, match=r"`at` must name a layer for each source.*There is none for 'item_id'"):
         augment(towers(head=False), knowledge(), at={"user_id": "user_dense"})
+    with pytest.raises(ValueError, match=r"`at` names one layer for each source.*for 'item_id': \['item_dense'\]"):
+        augment(towers(head=False), knowledge(), at={"user_id": "user_dense", "item_id": ["item_dense"]})
     base = towers(head=False)
     model = augment(base, knowledge(), at={"user_id": "user_dense", "item_id": "item_dense"})
     assert model.knowledge_attached_to == "user_dense, item_dense"

@@ -16,7 +16,7 @@ from support.exhaustive import examples
 from kar_aug.config import DataConfig
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.building import build_samples
-from kar_aug.data.encodings import Buckets
+from kar_aug.data.encodings import FIRST, MISSING, Buckets
 from kar_aug.data.features import Feature
 from kar_aug.data.inputs import inputs
 from kar_aug.data.labels import where
@@ -353,3 +353,13 @@ def test_decimals_told_of_events_are_numbers_and_not_a_name_each() -> None:
     )
     assert isinstance(as_decimals.encodings["hist_paid"], Buckets)
     assert as_decimals.fingerprint == as_floats.fingerprint
+
+
+@pytest.mark.parametrize("different", range(2, 40))
+def test_no_bucket_is_without_any_of_the_values_that_it_is_of(different: int) -> None:
+    """Of few different numbers a quantile may lie between two: the audit took the empty bucket for a leak."""
+    random = np.random.default_rng(different)
+    for rows in (different, 46, 200):
+        values = pd.Series(np.append(0.5 + random.integers(0, different, rows), np.nan))
+        buckets = Buckets.fit(values)
+        assert sorted({*buckets.encode(values).tolist()}) == [MISSING, *range(FIRST, buckets.size)]

@@ -128,6 +128,28 @@ def test_floats_are_ids_where_they_tell_all_apart(tmp_path: Path) -> None:
         layer()({"item_id": tf.ragged.constant([[1, 2], [3]])})
 
 
+def test_a_fraction_is_no_id(tmp_path: Path) -> None:
+    """A price read as an id has no knowledge, and not that of the id below it."""
+    for source in (VECTORS, store(tmp_path / "items", [0, 1, 2, 29])):
+        augmentation = layer(source)
+        augmentation.set_weights(
+            [
+                np.random.default_rng(0).normal(size=w.shape) if w.dtype == "float32" else w
+                for w in augmentation.get_weights()
+            ]
+        )
+        for know in (augmentation, PrestoredAugmentation.of(augmentation)):
+            known, unknown = (np.asarray(know({"item_id": tf.constant([given])})["item_id"])[0] for given in (2, 99))
+            assert np.abs(known - unknown).max() > 1e-3
+            for given in (2.5, 1.9999, -0.5, np.nan, np.inf, 1e30, 99.0):
+                np.testing.assert_allclose(
+                    know({"item_id": tf.constant([given])})["item_id"][0], unknown, err_msg=str(given)
+                )
+            np.testing.assert_allclose(know({"item_id": tf.constant([2.0])})["item_id"][0], known)
+    frozen = np.asarray(KnowledgeVectors(VECTORS, None)(tf.constant([2.0, 2.5])))
+    assert frozen[0].any() and not frozen[1].any()
+
+
 @pytest.mark.parametrize(("dtype", "size"), [("int8", 128), ("uint8", 256), ("int16", 2**15)])
 def test_the_narrowest_type_that_says_all_ids_says_unknown_ones_too(dtype: str, size: int) -> None:
     vectors = np.random.default_rng(0).normal(size=(size, 3)).astype("float32")

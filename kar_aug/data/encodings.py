@@ -80,7 +80,7 @@ class Buckets:
 
     @classmethod
     def fit(cls, values: pd.Series, shown: Mask | None = None, *, count: int = _BUCKETS, room: Room = MEMORY) -> Self:
-        """Up to `count` buckets with about as many of `values` each.
+        """Up to `count` buckets with about as many of `values` each, and none without any.
 
         Args:
             shown: which of the values; all by default.
@@ -90,7 +90,12 @@ class Buckets:
         least = known.min() if len(known) else 0.0
         wanted = np.arange(1, count) / count
         quantiles = np.quantile(known, wanted, overwrite_input=True) if len(known) else np.empty(0)
-        return cls(tuple(float(edge) for edge in np.unique(quantiles) if edge > least))
+        edges = np.unique(quantiles[quantiles > least])
+        held = np.zeros(len(edges) + 1, np.int64)
+        for block in room.blocks(len(known)):
+            held += np.bincount(np.searchsorted(edges, known[block], side="right"), minlength=len(held))
+        # Of few different numbers a quantile may lie between two, 2.65 between 2.5 and 3.5, which is an edge itself.
+        return cls(tuple(edges[held[1:] > 0].tolist()))
 
     @property
     def size(self) -> int:

@@ -52,11 +52,14 @@ def positions(ids: Any, size: int, keys: Any = None) -> Any:
     """Per id its place in a table of `size` rows, int32, and `size` for an id that has none.
 
     Args:
-        ids: integers or strings of any shape.
+        ids: integers or strings of any shape; or floats, of which 2.5 is no id, and never 2.
         keys: (size,) ascending keys of raw ids; None where ids are places already.
     """
+    if "float" in (dtype := ops.dtype_of(ids)):
+        whole = ops.cast(ids, ops.KEYS)
+        return ops.where(ids == ops.cast(whole, dtype), positions(whole, size, keys), size)
     if keys is None:
-        if not is_integer(dtype := ops.dtype_of(ids)):
+        if not is_integer(dtype):
             ids = ops.cast(ids, ops.KEYS)
         elif np.dtype(dtype).itemsize < 4:  # whose largest number may be less than `size`
             ids = ops.cast(ids, "int32")

@@ -283,6 +283,9 @@ def _chosen(model: Any, reads: Sequence[Read], at: Any) -> list[tuple[Place, lis
             f"`at` must name a layer for each source, or input of one: {', '.join(read.name for read in reads)}. "
             + (f"There is none for {lacking[0]!r}." if lacking else f"There is no {wrong[0]!r}.")
         )
+    for name, layer in at.items():
+        if not isinstance(layer, str):
+            raise ValueError(f"`at` names one layer for each source, or input of one. Received for {name!r}: {layer!r}")
     found: dict[int, tuple[Place, list[Read]]] = {}
     for read in reads:
         place = named_place(model, at.get(read.name, at.get(read.source)))

@@ -120,20 +120,6 @@ def check_augment() -> None:
     np.testing.assert_allclose(model.predict(rows, verbose=0), base.predict(rows, verbose=0), atol=1e-6)
 
 
-def check_by_keras() -> None:
-    """What Keras asks of its own layers."""
-    from keras.src.testing import TestCase
-
-    from kar_aug.layers import BilinearSimilarity
-
-    case, alike = TestCase(), [(4, 5)] * 3
-    case.run_layer_test(SimilarityFeatures, {"bins": 2}, input_shape=alike, expected_output_shape=(4, 15),
-                        supports_masking=True)  # fmt: skip
-    case.run_layer_test(EventValues, {}, input_shape=alike[:2], expected_output_shape=(4, 5, 4), supports_masking=True)
-    case.run_layer_test(BilinearSimilarity, {"heads": 3}, input_shape=[(4, 5), (4, 6)], expected_output_shape=(4, 3),
-                        expected_num_trainable_weights=1, supports_masking=True)  # fmt: skip
-
-
 def check_refusals() -> None:
     """What cannot be there is said in one line."""
     with pytest.raises(ConfigError, match=f"works on TensorFlow alone, but Keras runs on {BACKEND}"):
@@ -145,6 +131,5 @@ def check_refusals() -> None:
 if __name__ == "__main__":
     compare(Path(sys.argv[1]))
     check_augment()
-    check_by_keras()
     check_refusals()
     assert "tensorflow" not in sys.modules
