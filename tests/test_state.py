@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.exhaustive import examples, same_on_keras_3
+from support.training import predicted
 
+from kar_aug import KnowledgeAugmentation, VectorStore, export, load_model
 from kar_aug._helpers.keras import keras, tf
-from kar_aug.layers import KnowledgeState
+from kar_aug.backbones.injections.state import State
+from kar_aug.cache import StoreSpec
+from kar_aug.errors import StoreError
+from kar_aug.layers import EventMask, KnowledgeState
+from kar_aug.models import UserStates, states_as_inputs
 
 pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 ITEMS, UNKNOWN = 12, 5
@@ -120,3 +128,140 @@ def test_it_comes_back_from_its_settings() -> None:
     layer = KnowledgeState(np.random.default_rng(0).normal(size=(90, 70)), components=8)
     assert (layer.vector_width, layer.state_width) == (8, 18)
     assert keras.layers.deserialize(keras.layers.serialize(layer)).get_config() == layer.get_config()
+
+
+USERS, LENGTH = 7, 6
+LOG = np.random.default_rng(3)
+OF_USERS = LOG.integers(1, ITEMS, (USERS, LENGTH)) * (np.arange(LENGTH) < LOG.integers(0, LENGTH + 1, (USERS, 1)))
+OF_USERS[0] = 0  # nobody knows the first
+WORTH = (OF_USERS > 0) * LOG.integers(1, 6, OF_USERS.shape)
+NAMES = [f"u{user}" for user in range(USERS)]
+
+
+def log_of_users() -> pd.DataFrame:
+    """A row an event, in no order."""
+    user, place = np.nonzero(OF_USERS)
+    names = [NAMES[each] for each in user]
+    log = pd.DataFrame({"user": names, "item": OF_USERS[user, place], "rating": WORTH[user, place]})
+    return log.sample(frac=1, random_state=0)
+
+
+def states_of(log: pd.DataFrame, layer: KnowledgeState) -> UserStates:
+    states = UserStates(layer)
+    states.add(log.user, log.item, log.rating)
+    return states
+
+
+@pytest.fixture
+def layer() -> KnowledgeState:
+    vectors = np.random.default_rng(1).normal(size=(ITEMS, 9)).astype("float32")
+    vectors[UNKNOWN] = 0
+    return KnowledgeState(vectors, components=4, source_name="item")
+
+
+def test_states_of_a_log_are_those_of_histories_however_the_events_come(layer: KnowledgeState) -> None:
+    log = log_of_users()
+    expected = np.asarray(layer.state_of(OF_USERS, WORTH, EventMask(dtype="float32")(OF_USERS)))
+    at_once, one_by_one = states_of(log, layer), UserStates(layer)
+    for event in log.itertuples():
+        one_by_one.add([event.user], [event.item], [event.rating])
+    for states in (at_once, one_by_one):
+        np.testing.assert_allclose(states.of(NAMES), expected, rtol=1e-5, atol=1e-5)
+        assert sorted(states.users) == sorted(set(log.user)) and not states.of(["nobody"]).any()
+    at_once.add([], [], [])
+    at_once.add(["new"], [0], [3.0])
+    assert "new" not in at_once.users, "0 is no event"
+
+
+def test_more_events_than_a_block_are_summed_as_if_they_were_one(layer: KnowledgeState) -> None:
+    random = np.random.default_rng(0)
+    users, items = random.integers(0, 50, 40_000), random.integers(1, ITEMS, 40_000)
+    states, vectors = UserStates(layer), layer.held()[0]
+    states.add(users, items, np.ones(40_000))
+    for user in (0, 49):
+        met = vectors[items[users == user]].astype(float).sum(axis=0)
+        np.testing.assert_allclose(states.of([user])[0, 5:9], met, rtol=1e-4, atol=1e-2)
+        assert states.of([user])[0, -1] == (users == user).sum()
+
+
+def test_states_are_a_store_that_is_brought_up_to_date_and_read_again(layer: KnowledgeState, tmp_path: Path) -> None:
+    log, path = log_of_users(), tmp_path / "states"
+    states = states_of(log.iloc[:10], layer)
+    before = states.save(path)
+    assert before.spec.dimension == layer.state_width and sorted(before.ids) == sorted(states.users)
+    assert states.save(path).manifest.generation == before.manifest.generation, "nothing is new"
+    again, rest = UserStates.open(path, layer), log.iloc[10:]
+    again.add(rest.user, rest.item, rest.rating)
+    again.forget([log.user.iloc[0], "nobody"])
+    store = again.save(path, as_of="2026-01-01")
+    kept = [user for user in sorted(set(log.user)) if user != log.user.iloc[0]]
+    assert sorted(store.ids) == sorted(again.users) == kept and store.manifest.as_of == "2026-01-01"
+    np.testing.assert_allclose(store.gather(kept), states_of(log, layer).of(kept), rtol=1e-5, atol=1e-5)
+    other = KnowledgeState(np.random.default_rng(8).normal(size=(ITEMS, 9)), components=4, source_name="item")
+    with pytest.raises(StoreError, match=r"was made with encoder 'states of item .* not .* layer '.*' cannot read it"):
+        UserStates.open(path, other)
+
+
+def test_events_that_cannot_be_added_are_refused_and_change_nothing(layer: KnowledgeState) -> None:
+    states = UserStates(layer)
+    with pytest.raises(ValueError, match=r"Received shapes: \(2,\), \(1,\) and \(2,\)"):
+        states.add([1, 2], [1], [1, 1])
+    with pytest.raises(ValueError, match="What event 1 was worth is nan"):
+        states.add([1, 2], [1, 2], [1, np.nan])
+    with pytest.raises(ValueError, match=r"ids of 'item' are integers, but strings came"):
+        states.add([1, 2], ["a", "b"], [1, 2])
+    with pytest.raises(StoreError, match="all integers or all strings"):
+        states.add([1, "b"], [1, 2], [1, 2])
+    assert not states.users
+
+
+def of_events() -> Any:
+    """A model of events, by the knowledge of two sources."""
+    random = np.random.default_rng(5)
+    tables = {name: random.normal(size=(ITEMS, 6)).astype("float32") for name in ("item", "item.reviews")}
+    inputs = {
+        "item": keras.Input((1,), name="item", dtype="int32"),
+        "past_item": keras.Input((LENGTH,), name="past_item", dtype="int32"),
+        "past_value": keras.Input((LENGTH,), name="past_value"),
+        "age": keras.Input((1,), name="age"),
+    }
+    injected = State(vectors={"components": 3})(KnowledgeAugmentation(tables, expert_units=(4, 3)), inputs)
+    hidden = keras.layers.Dense(5, "relu")(keras.layers.Concatenate()([inputs["age"], *injected.dense]))
+    return keras.Model(inputs, keras.layers.Dense(1, "sigmoid", name="click")(hidden))
+
+
+def test_a_model_of_states_predicts_what_that_of_events_does_and_is_saved_and_served(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    model, log = of_events(), log_of_users()
+    other = {"item": np.arange(5, 5 + USERS)[:, None].astype("int32"), "age": np.ones((USERS, 1), "float32")}
+    rows = {**other, "past_item": OF_USERS.astype("int32"), "past_value": WORTH.astype("float32")}
+    expected = predicted(model, rows)
+    assert np.ptp(expected) > 0.01
+    served = states_as_inputs(model)
+    kept = [each for each in served.layers if isinstance(each, KnowledgeState)]
+    given_now = {**other, **{f"{each.source_name}_state": states_of(log, each).of(NAMES) for each in kept}}
+    names = {tensor.name.split(":")[0] for tensor in served.inputs}
+    assert names == given_now.keys() == {"item", "age", "item_state", "item.reviews_state"}
+    np.testing.assert_allclose(predicted(served, given_now), expected, atol=1e-5)
+    np.testing.assert_array_equal(predicted(model, rows), expected, err_msg="the former model is what it was")
+    served.save(str(tmp_path / "served.keras"))
+    loaded = load_model(tmp_path / "served.keras")
+    np.testing.assert_allclose(predicted(loaded, given_now), expected, atol=1e-5)
+    of_tensorflow = tf.saved_model.load(str(export(loaded, tmp_path / "out"))).signatures["serving_default"]
+    answer = of_tensorflow(**{name: tf.constant(each) for name, each in given_now.items()})["ctr"]
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+    with pytest.raises(ValueError, match=r"no KnowledgeState of events.*, but '.*', elsewhere or of states already"):
+        states_as_inputs(served)
+
+
+def test_items_of_a_store_are_summed_by_their_own_names(tmp_path: Path) -> None:
+    names = [f"i{item}" for item in range(8)]
+    with VectorStore.writer(tmp_path / "items", StoreSpec("encoder", 5)) as writer:
+        writer.append(names, names, np.random.default_rng(0).normal(size=(8, 5)))
+    layer = KnowledgeState(VectorStore.open(tmp_path / "items"), components=3)
+    states = UserStates(layer)
+    states.add([7, 7, 8, 8], ["i1", "nowhere", "i2", ""], [1, 0, 1, 1])
+    assert states.of([7, 8])[:, -1].tolist() == [2, 1]
+    events = np.asarray([["i1", "nowhere"], ["i2", ""]])
+    expected = layer.state_of(events, np.asarray([[1, 0], [1, 1]]), EventMask(dtype="float32")(events))
+    np.testing.assert_allclose(states.of([7, 8]), expected, atol=1e-6)

@@ -56,6 +56,9 @@ class KnowledgeState(KnowledgeVectors):
     suffix = "state"
     names = ("preference", "towards liked", "similarity", "towards mean", "amount")
 
+    def __init__(self, source: Any, **kwargs: Any) -> None:
+        super().__init__(source, **{**kwargs, "autocast": False})  # sums of many events are beyond float16
+
     @property
     def state_width(self) -> int:
         """Numbers a state."""
