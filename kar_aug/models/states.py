@@ -33,10 +33,10 @@ class UserStates:
     before its row alone. Who adds an event twice has it in there twice.
 
     Example:
-        >>> states = UserStates(layer)
-        >>> states.add(log.user_id, log.item, log.rating)  # items by the ids that the model reads
-        >>> ranker.predict({"item": items, "item_state": states.of(users), ...})  # `states_as_inputs(model)`
-        >>> states.save("states")  # a VectorStore: publish it, export it
+        >>> states = UserStates(KnowledgeState(np.eye(4, dtype="float32")))  # four items
+        >>> states.add(["ann", "bob", "ann"], [1, 2, 3], [5.0, 1.0, 2.0])
+        >>> states.of(["ann", "nobody"])[:, -1]  # the last number: how many events
+        array([2., 0.], dtype=float32)
 
     Args:
         layer: whose vectors are summed. Its vectors of items may be updated; what is summed already stays as it is.
