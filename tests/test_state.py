@@ -20,6 +20,7 @@ from kar_aug.cache import StoreSpec
 from kar_aug.errors import StoreError
 from kar_aug.layers import EventMask, KnowledgeState
 from kar_aug.models import UserStates, states_as_inputs
+from kar_aug.online import Rows, check, publish
 
 pytestmark = [pytest.mark.both_keras, same_on_keras_3]
 ITEMS, UNKNOWN = 12, 5
@@ -197,6 +198,9 @@ def test_states_are_a_store_that_is_brought_up_to_date_and_read_again(layer: Kno
     kept = [user for user in sorted(set(log.user)) if user != log.user.iloc[0]]
     assert sorted(store.ids) == sorted(again.users) == kept and store.manifest.as_of == "2026-01-01"
     np.testing.assert_allclose(store.gather(kept), states_of(log, layer).of(kept), rtol=1e-5, atol=1e-5)
+    place = str(tmp_path / "online")
+    assert publish(Rows(store, "user"), place).written == len(kept) and not publish(Rows(store, "user"), place).written
+    assert check(Rows(store, "user"), place).sound
     other = KnowledgeState(np.random.default_rng(8).normal(size=(ITEMS, 9)), components=4, source_name="item")
     with pytest.raises(StoreError, match=r"was made with encoder 'states of item .* not .* layer '.*' cannot read it"):
         UserStates.open(path, other)
