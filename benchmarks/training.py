@@ -144,7 +144,7 @@ def by_injection(
     rows["hist_rating"] = (rows["hist_item_id"] > 0) * random.integers(2, 7, (ROWS, history), "int32")
     rows["past_value"] = (rows["past_item"] > 0) * random.integers(1, 6, (ROWS, past)).astype("float32")
     wanted: dict[str, tuple[str, ...]] = {"plain": (), "fields": ("item",), "events": ("item", "hist_item")}
-    wanted |= dict.fromkeys(["similarity", "attention", "retrieval"], ("item", "past_item", "past_value"))
+    wanted |= dict.fromkeys(["similarity", "state", "attention", "retrieval"], ("item", "past_item", "past_value"))
     if chosen_alone is not None:
         wanted = {name: wanted[name] for name in ("plain", *chosen_alone)}
     train, predict = {}, {}

@@ -570,10 +570,10 @@ class CompareConfig(TrainingConfig):
         injections: combined likewise, for knowledge of items, and of the controls too. "fields": the item's vector, as
             in KAR. "events": those of the items that the user clicked before as well: averaged into one field more
             (DeepFM, where item and events then meet in the second order, and others), or compared by the attention
-            (DIN). "similarity", "attention", "retrieval": frozen vectors compare the candidate with what the user
-            liked and disliked before (`[data] past_length`). "user-similarity": with what is known of the user.
-            "codes": no vector, but semantic ids as sparse features (`kar-aug codes`). Joined by "+", one arm has
-            several.
+            (DIN). "similarity", "state", "attention", "retrieval": frozen vectors compare the candidate with what the
+            user liked and disliked before (`[data] past_length`); "state" with sums that can be kept for a user.
+            "user-similarity": with what is known of the user. "codes": no vector, but semantic ids as sparse features
+            (`kar-aug codes`). Joined by "+", one arm has several.
         stores: name -> vector stores of other texts, an arm each: { item = "folder" }, or a folder alone for items.
         seeds: how often each arm is trained, with other initial weights and order of data.
         vary_split: whether each seed also draws the users of train, validation and test anew.

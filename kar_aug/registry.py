@@ -163,6 +163,7 @@ INJECTIONS = Registry(
         "events": "kar_aug.backbones.injections.events:Events",
         "similarity": "kar_aug.backbones.injections.similarity:Similarity",
         "attention": "kar_aug.backbones.injections.attention:Attention",
+        "state": "kar_aug.backbones.injections.state:State",
         "retrieval": "kar_aug.backbones.injections.retrieval:Retrieval",
         "user-similarity": "kar_aug.backbones.injections.user_similarity:UserSimilarity",
         "codes": "kar_aug.backbones.injections.codes:Codes",

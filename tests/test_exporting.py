@@ -94,7 +94,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         if name not in ("first_values", "tells_since", "weight", "lists")
     }
     which = {"backbones": BACKBONES, "knowledge": ("item",), "controls": (), "seeds": 1, "jobs": 1}
-    which["injections"] = ("fields+similarity",)
+    which["injections"] = ("fields+similarity+state",)
     training = {"epochs": 1, "embedding_dim": 4, "expert_hidden": 4, "hidden_units": (8,), "batch_size": 256}
     settings = {
         "workdir": str(folder / "work"),

@@ -106,7 +106,7 @@ def test_an_input_that_an_injection_needs_is_named() -> None:
         Events()(knowledge(), inputs)
 
 
-@pytest.mark.parametrize("name", ["similarity", "attention", "retrieval"])
+@pytest.mark.parametrize("name", ["similarity", "state", "attention", "retrieval"])
 def test_who_compares_the_candidate_says_how_to_name_what_is_compared(name: str) -> None:
     bring = INJECTIONS.load(name)()
     with pytest.raises(ValueError, match=rf"knowledge of: song\. Say which: {name.capitalize()}\(source="):

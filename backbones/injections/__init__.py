@@ -4,6 +4,7 @@ fields   KAR's: a source's vector, one more field        events   and the vector
 
 In frozen vectors, the candidate against the user's earlier events and what they were worth to him:
 similarity   dense numbers, no expert network            attention   one more field, mixed by what is alike
+state   dense numbers, of sums over events that can be kept for a user
 retrieval    the most similar of many events, through the experts and an attention
 user_similarity   and the candidate against what is known of the user
 

@@ -5,7 +5,8 @@ where vectors come with each row, `VectorAugmentation`, and its form for serving
 Its adapted vectors of events: `CandidateAndEvents`, `HistoryPooling`, `MaskedMean`. What `augment` puts them into a
 model with: `KnowledgeAdded`.
 The candidate against events, in frozen vectors: `KnowledgeVectors`, `KnowledgeSimilarity`; what is made of those,
-`SimilarityFeatures`, `MostSimilar`, `KnowledgeAttention`; and against a user's text, `BilinearSimilarity`.
+`SimilarityFeatures`, `MostSimilar`, `KnowledgeAttention`; against sums over them that can be kept, `KnowledgeState`;
+and against a user's text, `BilinearSimilarity`.
 Semantic ids in place of vectors: `KnowledgeCodes`.
 Lists, in models that order them again: `ListAsRows`, `RowsAsList`, `ListPositions`, `SetToList`, `LastOfList`,
 `ListScores`.
@@ -23,6 +24,7 @@ from kar_aug.layers.knowledge_attention import KnowledgeAttention
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.knowledge_codes import KnowledgeCodes
 from kar_aug.layers.knowledge_similarity import KnowledgeSimilarity
+from kar_aug.layers.knowledge_state import KnowledgeState
 from kar_aug.layers.knowledge_vectors import KnowledgeVectors
 from kar_aug.layers.layer_adaptor import LayerAdaptor
 from kar_aug.layers.list_positions import ListPositions
@@ -51,6 +53,7 @@ __all__ = [
     "KnowledgeAugmentation",
     "KnowledgeCodes",
     "KnowledgeSimilarity",
+    "KnowledgeState",
     "KnowledgeVectors",
     "LastOfList",
     "LayerAdaptor",

@@ -66,8 +66,8 @@ def augment(
             `model` itself.
         injection: what enters, and so how a history is pooled: a name of `kar_aug.registry.INJECTIONS`, or an
             `Injection`. "fields" is the augmented vector of each source, of a history their mean; "attention" weighs
-            earlier events by the candidate, in frozen vectors, and "similarity" compares it with them in numbers.
-            Several are joined by "+": "fields+attention".
+            earlier events by the candidate, in frozen vectors, "similarity" compares it with them in numbers, and
+            "state" with sums over them. Several are joined by "+": "fields+attention".
         vectors: "table": they are looked up in the graph; "input": they come with each row, for more of them than
             memory holds. For each input of ids, {name}, the model has {name}_vectors, the ids' shape + (knowledge
             dimension,), and {name}_known, of the ids' shape, more: what `kar_aug.models.join` adds to a dataset. The

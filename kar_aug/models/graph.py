@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kar_aug._helpers.keras import called_again, keras, nest, node_of, tensors_made, tensors_read
+from kar_aug._helpers.keras import called_again, keras, nest, node_of, tensors_behind, tensors_made, tensors_read
 
 _ASKED = {"self", "inputs", "outputs", "name", "trainable"}  # by the constructor of a functional model
 # What Keras sets on a model once it is compiled, or trained; and what `augment` itself does.
@@ -55,6 +55,26 @@ def with_changed(
             changed.add_metric(tensor, aggregation=layer.aggregation, name=layer.metric_name)
     bring_along(like, changed, instead)
     return changed
+
+
+def without_idle(model: Any, read_before: set[int]) -> Any:
+    """A model that was made anew, without those of its inputs that only what is gone read.
+
+    Args:
+        read_before: what `tensors_behind` the outputs of the former model says.
+    """
+    read = tensors_behind(model.outputs)
+    inputs, outputs = structure_of(model)
+    idle = {id(tensor) for tensor in model.inputs if id(tensor) in read_before and id(tensor) not in read}
+    if not idle:
+        return model
+    if isinstance(inputs, dict):
+        kept: Any = {name: tensor for name, tensor in inputs.items() if id(tensor) not in idle}
+    else:
+        kept = [tensor for tensor in nest.flatten(inputs) if id(tensor) not in idle]
+    without = maker_of(model)(kept, outputs, model.name)
+    bring_along(model, without)
+    return without
 
 
 def bring_along(model: Any, changed: Any, instead: Callable[[Any], Any] = lambda layer: layer) -> None:

@@ -17,7 +17,7 @@ from kar_aug.layers.given_vectors import KNOWN, VERSION
 from kar_aug.layers.lookup import is_sequence
 from kar_aug.models.augmented import augmented_store, fingerprint
 from kar_aug.models.find import check_model, knowledge_layers
-from kar_aug.models.graph import bring_along, input_name, maker_of, structure_of, with_changed
+from kar_aug.models.graph import input_name, with_changed, without_idle
 
 VECTORS = "_vectors"
 _INTO_A_CLASS = (
@@ -162,7 +162,7 @@ def _fed(model: Any, reading: Callable[[KnowledgeAugmentation], GivenVectors], s
             )
         return instead.get(id(layer), layer)
 
-    return _without_idle(with_changed(model, changes, further, f"{model.name}_{suffix}", instead=in_place), used)
+    return without_idle(with_changed(model, changes, further, f"{model.name}_{suffix}", instead=in_place), used)
 
 
 def read_by(node: Any) -> list[tuple[str, Any]]:
@@ -175,22 +175,6 @@ def read_by(node: Any) -> list[tuple[str, Any]]:
 def _name_of(ids: Any, source: str) -> str:
     """That of the input that ids are, or else of their source."""
     return input_name(ids) if isinstance(ids._keras_history[0], keras.layers.InputLayer) else source
-
-
-def _without_idle(model: Any, read_before: set[int]) -> Any:
-    """The model without those of its inputs that only what is gone read."""
-    read = tensors_behind(model.outputs)
-    inputs, outputs = structure_of(model)
-    idle = {id(tensor) for tensor in model.inputs if id(tensor) in read_before and id(tensor) not in read}
-    if not idle:
-        return model
-    if isinstance(inputs, dict):
-        kept: Any = {name: tensor for name, tensor in inputs.items() if id(tensor) not in idle}
-    else:
-        kept = [tensor for tensor in nest.flatten(inputs) if id(tensor) not in idle]
-    without = maker_of(model)(kept, outputs, model.name)
-    bring_along(model, without)
-    return without
 
 
 def _augmented(

@@ -23,6 +23,7 @@ from kar_aug.layers import (
     EventValues,
     KnowledgeAttention,
     KnowledgeSimilarity,
+    KnowledgeState,
     MaskedMean,
     MostSimilar,
     SimilarityFeatures,
@@ -62,8 +63,9 @@ def build() -> Any:
     columns = SimilarityFeatures(bins=3, top=3, name="columns")([alike, given["values"], mask])
     worth = EventValues(name="worth")([given["values"], mask])
     attended = KnowledgeAttention(items, width=4, heads=2, components=6, name="attention")([item, events, worth, mask])
+    sums = KnowledgeState(items, components=6, name="state")([item, events, given["values"], mask])
     _, nearest = MostSimilar(3, name="nearest")([alike, mask, given["values"]])
-    joined = keras.layers.Concatenate()([fields["user"], fields["item"][0], pooled, columns, attended, nearest])
+    joined = keras.layers.Concatenate()([fields["user"], fields["item"][0], pooled, columns, attended, nearest, sums])
     return keras.Model(given, keras.layers.Dense(1, "sigmoid", name="click")(joined))
 
 

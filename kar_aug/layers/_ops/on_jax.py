@@ -38,6 +38,13 @@ def products_with_rows(queries: Any, table: Any, places: Any) -> Any:
     return jnp.einsum("bhw,blw->bhl", queries, rows_at(table, places).astype(queries.dtype))
 
 
+def sums_of_rows(weights: Any, table: Any, places: Any) -> Any:
+    """Sums of the rows of a table that is not trained at (batch, length) places, weighed by (batch, heads, length):
+    (batch, heads, width).
+    """
+    return jnp.einsum("bhl,blw->bhw", weights, rows_at(table, places).astype(weights.dtype))
+
+
 def distinct(places: Any, size: int) -> tuple[Any, Any]:
     """Distinct places, and which of these each of `places` is: `places == found[position]`.
 

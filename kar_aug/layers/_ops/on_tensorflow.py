@@ -155,6 +155,16 @@ def products_with_rows(queries: Any, table: Any, places: Any) -> Any:
     """The vectors are looked up and multiplied a block of rows at a time, forward and backward: written to memory
     whole, those of 50 events of 4,096 rows are 52 MB a step, which takes longer than all else together.
     """
+    return _with_rows(queries, table, places, transposed=True)
+
+
+def sums_of_rows(weights: Any, table: Any, places: Any) -> Any:
+    """In blocks likewise."""
+    return _with_rows(weights, table, places, transposed=False)
+
+
+def _with_rows(left: Any, table: Any, places: Any, *, transposed: bool) -> Any:
+    """A tensor times the vectors of each row, or times these transposed; the slope of the one is the other."""
     bytes_of_a_row = tf.shape(places)[1] * table.shape[-1] * 4
 
     def times_vectors(left: Any, *, transposed: bool) -> Any:
@@ -165,10 +175,10 @@ def products_with_rows(queries: Any, table: Any, places: Any) -> Any:
         return by_blocks(of_some, [left, places], bytes_of_a_row, left.dtype)
 
     @tf.custom_gradient
-    def products(queries: Any) -> tuple[Any, Callable[[Any], Any]]:
-        return times_vectors(queries, transposed=True), lambda slope: times_vectors(slope, transposed=False)
+    def product(left: Any) -> tuple[Any, Callable[[Any], Any]]:
+        return times_vectors(left, transposed=transposed), lambda slope: times_vectors(slope, transposed=not transposed)
 
-    return products(queries)
+    return product(left)
 
 
 def if_equal(weight: Any, value: Any, tensor: Any, otherwise: str) -> Any:

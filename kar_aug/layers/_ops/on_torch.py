@@ -33,6 +33,13 @@ def products_with_rows(queries: Any, table: Any, places: Any) -> Any:
     return torch.matmul(queries, rows_at(table, places).to(queries.dtype).transpose(1, 2))
 
 
+def sums_of_rows(weights: Any, table: Any, places: Any) -> Any:
+    """Sums of the rows of a table that is not trained at (batch, length) places, weighed by (batch, heads, length):
+    (batch, heads, width).
+    """
+    return torch.matmul(weights, rows_at(table, places).to(weights.dtype))
+
+
 def distinct(places: Any, size: int) -> tuple[Any, Any]:
     """Distinct places, and which of these each of `places` is: `places == found[position]`.
 
