@@ -290,7 +290,7 @@ class _Builder:
                 raise DataError(f"sequences: {name!r} is a name of kar-aug's own. Choose another.")
             true = where(self.split, expression, f"sequences: {name}").to_numpy(bool)
             chosen[name] = self.room.filled(len(true), bool, lambda block: happened[block] & true[block])  # noqa: B023
-        moment, told = self.split["moment"].to_numpy(np.int64), self._event_features()
+        moment, told = self.split["moment"].to_numpy(np.int64), self._event_features(happened)
         for name, rows in chosen.items():
             self.sequences[name] = events_before(
                 self.places["user"], moment, rows, self.inputs.history_length, self.room
@@ -328,21 +328,21 @@ class _Builder:
         deviation = float(np.sqrt(np.sum(away, where=known) / max(1, int(np.count_nonzero(shown)))))
         return Scale(False, mean, deviation if deviation > 0 else 1.0, 0.0, False)
 
-    def _event_features(self) -> tuple[str, ...]:
+    def _event_features(self, happened: npt.NDArray[np.bool_]) -> tuple[str, ...]:
         if self.inputs.event_features is not None:
             return self.inputs.event_features
-        worth = (RATING,) if RATING in self.split else ("label",) if self._some_are_clicks() else ()
+        worth = (RATING,) if RATING in self.split else ("label",) if self._some_are_clicks(happened) else ()
         scaled = [name for name, how in self.inputs.numeric.items() if how != "buckets"]
         since = (SINCE,) if self.inputs.tells_since else ()
         return (*worth, *(name for name in self.inputs.item_features if name not in scaled), *since)
 
-    def _some_are_clicks(self) -> bool:
+    def _some_are_clicks(self, happened: npt.NDArray[np.bool_]) -> bool:
         """Whether some of the earlier events that are read were clicks, and others not."""
         if self.inputs.events == "clicks":
             return False
-        shown, drawn, label = self.trained, self._drawn(), self.split["label"].to_numpy()
+        label = self.split["label"].to_numpy()
         blocks = self.room.blocks(len(label))
-        clicked = [label[block][shown[block] & ~drawn[block]] > 0 for block in blocks]
+        clicked = [label[block][self.trained[block] & happened[block]] > 0 for block in blocks]
         return any(each.any() for each in clicked) and not all(each.all() for each in clicked)
 
     def _add_told(self, sequence: str, name: str) -> None:

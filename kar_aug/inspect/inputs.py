@@ -158,7 +158,7 @@ class DataView(Printed):
             return
         yield (
             f"{1 - clicked.mean():.0%} of the earlier events that models read were no clicks, and nothing tells them "
-            f'from clicks. Say it of each: [data] event_features = ["label", ...]; '
+            'from clicks. Say it of each: [data] event_features = ["label", ...]; '
             'events = "clicks" reads these alone'
         )
 
