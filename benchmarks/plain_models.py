@@ -66,7 +66,7 @@ def din(
     fields = [read.field(feature) for feature in read.categories if not feature.sequence]
     dense = [*read.numbers, *knowledge.vectors(), *knowledge.dense]
     hidden = _deep(_joined([*fields, *weighed, *dense]), settings)
-    return read.model(keras.layers.Dense(1, use_bias=False, name="deep")(hidden))
+    return read.model(keras.layers.Dense(1, name="deep")(hidden))
 
 
 @on_keras("3")
@@ -84,7 +84,7 @@ def fibinet(
     plain = BilinearInteraction(name="of_fields")(fields)
     flat = [keras.layers.Flatten()(each) for each in (weighed, plain)]
     hidden = _deep(_joined([*flat, *read.numbers, *knowledge.dense]), settings)
-    deep = keras.layers.Dense(1, use_bias=False, name="deep")(hidden)
+    deep = keras.layers.Dense(1, name="deep")(hidden)
     return read.model(keras.layers.Add()([*read.first_order(read.numbers), deep]))
 
 
