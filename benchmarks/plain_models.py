@@ -82,8 +82,8 @@ def fibinet(
     fields = keras.ops.stack([*map(read.field, read.categories), *knowledge.vectors()], axis=1)
     weighed = BilinearInteraction(name="of_weighed")(FieldWeights(name="senet")(fields))
     plain = BilinearInteraction(name="of_fields")(fields)
-    flat = [keras.layers.Flatten()(each) for each in (weighed, plain)]
-    hidden = _deep(_joined([*flat, *read.numbers, *knowledge.dense]), settings)
+    flat = keras.layers.Flatten()(_joined([weighed, plain]))
+    hidden = _deep(_joined([flat, *read.numbers, *knowledge.dense]), settings)
     deep = keras.layers.Dense(1, name="deep")(hidden)
     return read.model(keras.layers.Add()([*read.first_order(read.numbers), deep]))
 
