@@ -296,14 +296,42 @@ def _sd(values: Sequence[float]) -> str:
     return f"{np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
 
 
+def plot(runs: list[dict[str, Any]], path: Path) -> None:
+    """What each arm has over plain, a dot a backbone, with the standard deviation over seeds."""
+    from matplotlib.figure import Figure
+
+    backbones, arms = (list(dict.fromkeys(run[key] for run in runs)) for key in ("backbone", "arm"))
+    arms.remove("plain")
+    auc = {(run["backbone"], run["arm"], run["seed"]): run["test_auc"] for run in runs}
+    figure = Figure((8, 0.32 * len(arms) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    for number, backbone in enumerate(backbones):
+        for place, arm in enumerate(arms):
+            seeds = [seed for name, of, seed in auc if (name, of) == (backbone, arm)]
+            gains = [auc[backbone, arm, seed] - auc[backbone, "plain", seed] for seed in seeds]
+            if gains:
+                shift = 0.2 * (number - (len(backbones) - 1) / 2)
+                style = {"fmt": "osd^v"[number], "color": f"C{number}", "capsize": 2, "markersize": 4}
+                label = backbone if place == 0 else None
+                axes.errorbar(np.mean(gains), place + shift, xerr=np.std(gains), label=label, **style)
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(arms)), arms)
+    axes.invert_yaxis()
+    axes.set_xlabel("test AUC over the plain backbone")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend()
+    figure.savefig(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepare", type=Path, metavar="KAR.TOML", help="write the arrays")
     parser.add_argument("--plots", type=Path, metavar="KAR.TOML", help="whose vectors of items are the arms' plots")
     parser.add_argument("--protocol", choices=["user", "temporal"], help="another one than the kar.toml's")
     parser.add_argument("--train", action="store_true", help="train the arms")
-    parser.add_argument("--arrays", type=Path, required=True, help="the .npz between the two steps")
+    parser.add_argument("--arrays", type=Path, help="the .npz between the two steps")
     parser.add_argument("--output", type=Path, help="a path without ending: OUTPUT.md and OUTPUT.json are written")
+    parser.add_argument("--plot", type=Path, nargs="+", metavar="JSON", help="draw what was written before as OUTPUT")
     parser.add_argument("--backbones", nargs="+", default=["DeepFM", "DIN", "FiBiNET"])
     parser.add_argument("--arms", nargs="+", default=[*ARMS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
@@ -316,6 +344,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="of each part, to try it out")
     parser.add_argument("--seconds", type=float, default=540, help="after which no further arm is begun")
     options = parser.parse_args()
+    if options.plot is not None:
+        plot([run for path in options.plot for run in json.loads(path.read_text())["runs"]], options.output)
+        return
     if options.prepare is not None:
         prepare(options.prepare, options.arrays, options.protocol, options.plots)
     if not options.train:

@@ -30,7 +30,9 @@ def prepare(config: Path, path: Path, protocol: str | None, plots: Path | None) 
     from kar_aug.compare.experiment import Experiment
     from kar_aug.data.features import HIST, PAST
 
-    experiment = Experiment(Project.open(config, data={"protocol": protocol} if protocol else {}).workspace)
+    project = Project.open(config, data={"protocol": protocol} if protocol else {})
+    project.encode(collaborative=True)
+    experiment = Experiment(project.workspace)
     samples = experiment.samples(0)
     events = samples.sequences[PAST]
     assert (events.kept == np.arange(len(samples.timestamps))).all(), "the sequence must be of all events"
