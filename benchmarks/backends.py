@@ -29,7 +29,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from plain_deepfm import deepfm
+from plain_models import deepfm
 from skewed import FURTHER, HEAVIEST, ITEMS, KEYS, LIGHT, PAST, USERS, rows
 
 from kar_aug import KnowledgeAugmentation, prestore

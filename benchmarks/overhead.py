@@ -1,7 +1,7 @@
 """What knowledge costs on TensorFlow, in training and in serving, beside what any two fields cost. On both Keras APIs.
 
     TF_USE_LEGACY_KERAS=1 python benchmarks/overhead.py --backbones DeepFM FiBiNET       DeepCTR's models
-    TF_USE_LEGACY_KERAS=0 python benchmarks/overhead.py --backbones plain_deepfm:deepfm  DeepFM in plain Keras
+    TF_USE_LEGACY_KERAS=0 python benchmarks/overhead.py --backbones plain_models:deepfm  DeepFM in plain Keras
 
 Models of three sizes (`benchmarks/skewed.py`), synthetic rows with the skew of MovieLens-1M, and of each
 
