@@ -151,13 +151,12 @@ def per_list(comparison: Comparison, arm: Arm, metric: str) -> Numbers:
     return np.stack([objective.per_list(lists, "test", each, metric) for each in predictions])
 
 
-def compared(options: argparse.Namespace) -> dict[str, Comparison]:
-    """Both bases, trained."""
+def projects(options: argparse.Namespace) -> Iterator[tuple[str, Project]]:
+    """Each base, and its project with all vectors."""
     tables, text = tables_of(options.log, options.data, options.output)
     about = tables.items["title"].fillna("") + " " + tables.items["genres"].fillna("").str.replace("|", " ")
     stores = {"knowledge": vectors_of(text), "metadata": vectors_of(tables.items[["item_id"]].assign(text=about))}
     frames = {"interactions": tables.interactions, "items": tables.items, "users": tables.users}
-    found = {}
     for base in options.bases.split(","):
         project = Project(settings(options, base), **frames, watch=Watch(on_note=print))
         space = project.workspace
@@ -167,6 +166,13 @@ def compared(options: argparse.Namespace) -> dict[str, Comparison]:
             path = {"knowledge": space.store_path, "metadata": space.metadata_path}[what]
             write(path("item"), vectors, f"{what}, items")
             write(path("user"), of_users(history, vectors), f"{what}, users")
+        yield base, project
+
+
+def compared(options: argparse.Namespace) -> dict[str, Comparison]:
+    """Both bases, trained."""
+    found = {}
+    for base, project in projects(options):
         done = project.compare(unaudited=True)
         done.write(options.output / f"{base}.html", reproduce="python benchmarks/rerank.py")
         found[base] = done.comparison
@@ -226,7 +232,8 @@ def _pairs(found: Mapping[str, Comparison]) -> Iterator[tuple[Of, Of]]:
                 yield (base, arm), ("fair", fair)
 
 
-def main(given: Sequence[str] | None = None) -> None:
+def arguments() -> argparse.ArgumentParser:
+    """What can be asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=Path(".kar/rerank"))
@@ -246,7 +253,11 @@ def main(given: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--rate", type=float, default=0.004)
     parser.add_argument("--width", type=int, default=16, help="of embeddings")
-    options = parser.parse_args(given)
+    return parser
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    options = arguments().parse_args(given)
     options.output.mkdir(parents=True, exist_ok=True)
     found = compared(options)
     for line in [*levels(found), "", *gains(found)]:

@@ -24,19 +24,29 @@ def initial(model: Any, optimizer: Any) -> State:
     return State(*([jnp.array(variable.value) for variable in group] for group in groups))
 
 
-def training_step(model: Any, optimizer: Any) -> Callable[[State, Any, Any], tuple[State, Any]]:
-    """State, inputs and labels, (batch, 1), to the next state and the loss."""
+def log_loss(labels: Any, predicted: Any) -> Any:
+    """Of click probabilities."""
+    chance = jnp.clip(predicted.astype("float32"), 1e-7, 1 - 1e-7)
+    return -jnp.mean(labels * jnp.log(chance) + (1 - labels) * jnp.log1p(-chance))
+
+
+def training_step(
+    model: Any, optimizer: Any, loss: Callable[[Any, Any], Any] = log_loss
+) -> Callable[[State, Any, Any], tuple[State, Any]]:
+    """State, inputs and labels to the next state and the loss, penalties among it.
+
+    Args:
+        loss: of labels and predictions: one number.
+    """
 
     def loss_of(trained: list[Any], other: list[Any], inputs: Any, labels: Any) -> tuple[Any, Any]:
         predicted, other, penalties = model.stateless_call(trained, other, inputs, training=True, return_losses=True)
-        chance = jnp.clip(predicted.astype("float32"), 1e-7, 1 - 1e-7)
-        entropy = -jnp.mean(labels * jnp.log(chance) + (1 - labels) * jnp.log1p(-chance))
-        return entropy + sum(penalties), other
+        return loss(labels, predicted) + sum(penalties), other
 
     def step(state: State, inputs: Any, labels: Any) -> tuple[State, Any]:
-        (loss, other), slopes = jax.value_and_grad(loss_of, has_aux=True)(state.trained, state.other, inputs, labels)
+        (found, other), slopes = jax.value_and_grad(loss_of, has_aux=True)(state.trained, state.other, inputs, labels)
         trained, optimizer_state = optimizer.stateless_apply(state.optimizer, slopes, state.trained)
-        return State(trained, other, optimizer_state), loss
+        return State(trained, other, optimizer_state), found
 
     return step
 
