@@ -25,7 +25,14 @@ PACKAGES = {
     "kar_aug/cache": "cache",
 }
 PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/results/*.md"]
-ATTACHED = ["LICENSE", "CITATION.cff", "examples/*.py", "kar_aug/cli/*.toml", "kar_aug/generate/prices.toml"]
+ATTACHED = [
+    "LICENSE",
+    "CITATION.cff",
+    "benchmarks/results/*.svg",
+    "examples/*.py",
+    "kar_aug/cli/*.toml",
+    "kar_aug/generate/prices.toml",
+]
 _installed = tempfile.TemporaryDirectory(prefix="kar-aug-docs-")
 _LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 _CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
