@@ -9,6 +9,7 @@ import numpy as np
 
 from kar_aug._helpers.keras import keras, track_weights
 from kar_aug.cache.vectors.store import VectorStore
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 from kar_aug.layers.lookup import output_shape, shape_like
 
@@ -45,6 +46,8 @@ class GivenVectors(keras.layers.Layer):
         track_weights(self)
 
     def _take(self, sources: Mapping[str, Any], versions: Mapping[str, str] | None) -> None:
+        checked.by_name("sources", sources, "{'item_id': store}")
+        checked.by_name("versions", versions or {}, "{'item_id': version}")
         of_stores = {n: s.version for n, s in sources.items() if isinstance(s, VectorStore)}
         self.dimensions = {name: _dimension(source) for name, source in sources.items()}
         self.versions = {**of_stores, **(versions or {})}
