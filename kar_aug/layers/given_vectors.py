@@ -14,6 +14,7 @@ from kar_aug.layers._ops import ops
 from kar_aug.layers.lookup import output_shape, shape_like
 
 # Beside the vectors of a source: whether there is one, or of which version it is.
+VECTORS = "_vectors"  # what the names of inputs end in, which stand beside those of ids
 KNOWN, VERSION = "_known", "_version"
 
 
