@@ -14,6 +14,7 @@ from typing import Any
 
 from kar_aug._helpers.keras import keras, tf
 from kar_aug.backbones._deepctr import rebuild
+from kar_aug.layers._ops.portable import is_portable
 
 _CALLERS = ("input_from_feature_columns", "get_linear_logit")
 
@@ -52,6 +53,10 @@ class PooledEmbedding(keras.layers.Embedding):
 
     def _means(self, ids: Any) -> Any:
         """(rows, values) to (rows, width): the mean over what is not 0; zeros where nothing is."""
+        if is_portable():  # TFLite has no means of segments
+            weights = tf.cast(ids > 0, self.embeddings.dtype)
+            total = tf.reduce_sum(tf.gather(self.embeddings, ids) * weights[..., tf.newaxis], axis=1)
+            return total / tf.maximum(tf.reduce_sum(weights, axis=1, keepdims=True), 1)
         there = tf.where(ids > 0)
         return tf.sparse.segment_mean(
             self.embeddings, tf.gather_nd(ids, there), tf.cast(there[:, 0], tf.int32), num_segments=tf.shape(ids)[0]

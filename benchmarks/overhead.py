@@ -14,8 +14,8 @@ Models of three sizes (`benchmarks/skewed.py`), synthetic rows with the skew of 
     prestored           the model of d=384 after `prestore`
 
 A training step is measured whole: `tf.data` input, forward, backward, Adam. All take turns at the same batches; ratios
-are of medians. With --profile it is said in which operations a step of plain, of two further fields and of d=384
-spends its time.
+are of medians. With --cpu it is the seconds of all threads, for a machine that has other work. With --profile it is
+said in which operations a step of plain, of two further fields and of d=384 spends its time.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import argparse
 import platform
+import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -100,7 +101,7 @@ def training(model: Any, everything: dict[str, Any], batch: int) -> Callable[[],
 
 
 def measure(
-    backbone: str, size: str, variants: list[str], batch: int, seconds: float, *, profile: bool
+    backbone: str, size: str, variants: list[str], batch: int, seconds: float, *, profile: bool, cpu: bool = False
 ) -> list[list[str]]:
     """A row a variant: what it is, samples a second and time against plain in training, and in serving."""
     random = np.random.default_rng(0)
@@ -110,8 +111,9 @@ def measure(
     built["prestored"] = prestore(built["d=384"])
     built["prestored"].compile("adam", "binary_crossentropy", jit_compile=False)
     train["prestored"] = training(built["prestored"], everything, batch)
-    trained = take_turns(train, seconds)
-    (renewed,) = take_turns({"tables": partial(renew, built["d=384"], built["prestored"])}, seconds).values()
+    turns = partial(take_turns, seconds=seconds, clock=time.process_time if cpu else time.perf_counter)
+    trained = turns(train)
+    (renewed,) = turns({"tables": partial(renew, built["d=384"], built["prestored"])}).values()
     trained[SELDOM] = (trained["d=384"] + renewed + (EVERY - 1) * trained["prestored"]) / EVERY
     if profile:
         for name in ("plain", "two further fields", "d=384"):
@@ -120,7 +122,7 @@ def measure(
         name: partial(tf.function(built[name]), given(built[name], everything, batch), training=False)
         for name in SERVED
     }
-    served = take_turns(predict, seconds)
+    served = turns(predict)
     found = []
     for name in (*variants, SELDOM, "prestored"):
         row = [backbone.partition(":")[0], size, name]
@@ -175,6 +177,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--seconds", type=float, default=2.0, help="of measurement for each model of a table")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--cpu", action="store_true", help="seconds of all threads in place of the clock's")
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, ", end="")
     print(f"TensorFlow {tf.__version__}, {OF_KERAS} {version(OF_KERAS)}, batch {options.batch}.")
@@ -184,7 +187,8 @@ def main() -> None:
     for backbone in options.backbones:
         for size in options.models:
             variants = [name for name in VARIANTS if name not in options.without]
-            for row in measure(backbone, size, variants, options.batch, options.seconds, profile=options.profile):
+            how = {"profile": options.profile, "cpu": options.cpu}
+            for row in measure(backbone, size, variants, options.batch, options.seconds, **how):
                 print(f"| {' | '.join(row)} |", flush=True)
             keras.backend.clear_session()
 

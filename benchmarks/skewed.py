@@ -57,15 +57,22 @@ def rows(random: np.random.Generator, count: int) -> dict[str, np.ndarray]:
     return found
 
 
-def take_turns(steps: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Median seconds of each step; they alternate, so that whatever else the machine does meets all alike."""
+def take_turns(
+    steps: Mapping[str, Callable[[], Any]], seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Median seconds of each step; they alternate, so that whatever else the machine does meets all alike.
+
+    Args:
+        seconds: of measurement for each.
+        clock: `time.process_time` for the seconds of all threads, which other work hardly changes.
+    """
     for step in steps.values():
         step(), step()
     taken: dict[str, list[float]] = {name: [] for name in steps}
     start = time.perf_counter()
     while time.perf_counter() - start < seconds * len(steps) or len(next(iter(taken.values()))) < 3:
         for name, step in steps.items():
-            before = time.perf_counter()
+            before = clock()
             step()
-            taken[name].append(time.perf_counter() - before)
+            taken[name].append(clock() - before)
     return {name: float(np.median(times)) for name, times in taken.items()}

@@ -211,7 +211,7 @@ def test_shapes_are_as_declared() -> None:
         ({"sources": []}, "`sources` must be different names"),
         ({"sources": ["a", "a"]}, "`sources` must be different names"),
         ({"shared_experts": 0, "dedicated_experts": 0}, "at least one expert"),
-        ({"shared_experts": -1}, "at least one expert"),
+        ({"shared_experts": -1}, "`shared_experts` must be a whole number, 0 or more"),
         ({"expert_units": ()}, "`expert_units` must be positive"),
         ({"expert_units": (8, 0)}, "`expert_units` must be positive"),
         ({"dropout": 1.0}, "`dropout` must be a share"),

@@ -269,6 +269,30 @@ def test_floats_that_a_runtime_does_not_know_are_named_before_anything_is_writte
         np.testing.assert_allclose(served, np.asarray(again(sent["id"])), atol=1e-5)
 
 
+def test_onnx_has_no_use_for_what_regularises_activities(tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx")
+    ids = keras.Input((1,), name="id", dtype="int32")
+    known = KnowledgeAugmentation({"id": np.random.default_rng(0).normal(size=(9, 4))})({"id": ids})
+    hidden = layers.Dense(4, "relu", activity_regularizer=keras.regularizers.L1(1e-3))
+    model = keras.Model(ids, layers.Dense(1)(hidden(known["id"])))
+    sent = {"id": np.asarray([[1], [8]], "int32")}
+    found = in_onnx(export(model, tmp_path / "out", format="onnx"), sent)["ctr"]
+    np.testing.assert_allclose(found, model.predict(sent["id"], verbose=0), atol=1e-5)
+    assert hidden.activity_regularizer is not None and model.losses
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "SimpleRNN"])
+def test_onnx_counts_the_steps_of_a_memory_as_keras_does(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx")
+    hist = keras.Input((5,), name="id", dtype="int32")
+    known = KnowledgeAugmentation({"id": np.random.default_rng(0).normal(size=(9, 4))}, mask_zero=True)({"id": hist})
+    memory = layers.Bidirectional(getattr(layers, kind)(3))
+    model = keras.Model(hist, layers.Dense(1)(memory(known["id"])))
+    sent = {"id": np.asarray([[1, 2, 3, 4, 5], [6, 7, 0, 0, 0], [8, 8, 8, 0, 0]], "int32")}
+    found = in_onnx(export(model, tmp_path / "out", format="onnx"), sent)["ctr"]
+    np.testing.assert_allclose(found, model.predict(sent["id"], verbose=0), atol=1e-5)
+
+
 def test_what_tflite_lacks_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ids = keras.Input((1,), name="id", dtype="string")
     known = KnowledgeAugmentation({"id": np.ones((9, 4), "float32")})({"id": layers.Hashing(9)(ids)})

@@ -174,6 +174,21 @@ def test_onnx_is_fed_with_raw_tables_likewise(exported: dict[str, Exported], pro
         np.testing.assert_allclose(found[:, 0], expected, rtol=0, atol=1e-5)
 
 
+def test_tflite_is_fed_with_raw_tables_likewise(
+    exported: dict[str, Exported], project: Project, tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    folder = project.export(tmp_path / "out", "DeepFM", format="tflite")
+    assert json.loads((folder / "kar_aug.json").read_text())["inputs"] == exported["DeepFM"].note["inputs"]
+    with pytest.warns(UserWarning, match="LiteRT"):
+        runner = tf.lite.Interpreter(str(folder / "model.tflite")).get_signature_runner("serving_default")
+    for number, expected in enumerate((exported["DeepFM"].found, exported["DeepFM"].new)):
+        sent = np.load(exported["DeepFM"].folder / f"request{number}.npz")
+        given = {name: sent[name].astype(object) if sent[name].dtype.kind == "U" else sent[name] for name in sent}
+        np.testing.assert_allclose(runner(**given)["ctr"][:, 0], expected, rtol=0, atol=1e-5)
+
+
 def test_an_export_says_what_to_send_and_what_is_inside(exported: dict[str, Exported], project: Project) -> None:
     note, samples = exported["DeepFM"].note, project.workspace.samples
     assert note["stores"] == {"item": VectorStore.open(project.workspace.store_path("item")).fingerprint}

@@ -154,7 +154,8 @@ def test_one_of_an_augmentation_is_made_once(store: VectorStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"table_dtype": "int8"}, "float32 or"), ({"components": 0}, "positive")]
+    ("options", "words"),
+    [({"table_dtype": "int8"}, "float32 or"), ({"components": 0}, "`components` must be a whole number, 1 or more")],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -103,6 +103,8 @@ def test_a_place_is_brought_up_to_date_by_what_changed_and_checked(
     assert check(rows, where).sound and check(rows, where).current == 4
     again = publish(rows, where)
     assert again.written == (4 if whole else 0) and again.taken == 0 and check(rows, where).sound
+    if "://" not in where:
+        assert not publish(rows, Path(where)).taken and check(rows, Path(where)).sound
 
 
 def test_a_place_forgets_ids_and_what_they_had_before(where: str, tmp_path: Path) -> None:

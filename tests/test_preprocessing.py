@@ -13,10 +13,14 @@ from support.requests import request
 from kar_aug._helpers.keras import tf
 from kar_aug.data import Tables, split_interactions
 from kar_aug.data.building import build_samples
+from kar_aug.data.encodings import Buckets, Categories, Scale
 from kar_aug.data.inputs import Inputs
 from kar_aug.data.samples import Samples, since_code
-from kar_aug.models.encoded import HowLongAgo
+from kar_aug.layers._ops.portable import portable
+from kar_aug.models import wide_floats
+from kar_aug.models.encoded import HowLongAgo, encoded, of_time
 from kar_aug.models.preprocessing import Preprocessing
+from kar_aug.models.wide_floats import seconds_between
 
 
 def built(given: Tables, chosen: Inputs = READ) -> tuple[Samples, pd.DataFrame]:
@@ -148,3 +152,28 @@ def test_how_long_ago_is_rounded_as_in_the_samples() -> None:
     powers = 60.0 * (2.0 ** np.arange(26) - 1)
     ago = np.unique(np.concatenate([powers + step for step in (-60, -1, -1e-3, 0, 1e-3, 1)] + [np.arange(500.0)]))
     np.testing.assert_array_equal(HowLongAgo()(tf.constant(ago)).numpy(), since_code(ago))
+
+
+def test_numbers_are_read_by_their_bits_where_a_runtime_computes_in_none_of_64() -> None:
+    draw = np.random.default_rng(0)
+    edges = np.sort(draw.normal(size=20))
+    close = [np.nextafter(edges, -np.inf), edges, np.nextafter(edges, np.inf)]
+    rare = [0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 1e-310, -1e-310, 1e30, 0.7, 1.5, -7e9, 1.7e9 + 0.25]
+    values = np.concatenate([*close, rare, draw.normal(size=200) * 10.0 ** draw.integers(-9, 12, 200)])
+    exact = [Buckets(tuple(edges.tolist())), Categories((0.7, 1.5))]
+    scales = [(1.6e9, 3e6, False), (1e-7, 1e-9, False), (1e18, 1e16, False), (1e25, 1e24, False), (3.0, 2.0, True)]
+    rounded = [Scale(log, shift, width, 0.25, False) for shift, width, log in scales]
+    times = np.append(draw.uniform(0, 2e9, 200), [np.nan, 0.0, 86_399.5, 604_800.0])
+
+    def read_all() -> list[list[Any]]:
+        given, moments = (wide_floats.taken_in(tf.constant(each)) for each in (values, times))
+        parts = [wide_floats.as_dtype(of_time(part, moments), tf.float32) for part in ("hour", "weekday")]
+        same = [*(encoded(encoding)(given) for encoding in exact), *parts]
+        return [same, [*(encoded(scale)(given) for scale in rounded), seconds_between(moments[:-1], moments[1:])]]
+
+    expected = read_all()
+    with portable(doubles=False):
+        found = read_all()
+    for how, tolerance in enumerate((0, 1e-6)):
+        for now, then in zip(found[how], expected[how], strict=True):
+            np.testing.assert_allclose(now.numpy(), then.numpy(), rtol=tolerance, atol=tolerance)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from support.exhaustive import same_on_keras_3
 
-from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, load_model, prestore, refresh
-from kar_aug._helpers.keras import keras
+from kar_aug import KnowledgeAugmentation, StoreError, VectorStore, augment, load_model, prestore, refresh
+from kar_aug._helpers.keras import keras, tf
 from kar_aug.cache import StoreSpec
 from kar_aug.cache.vectors.files import MANIFEST, _checksum
-from kar_aug.layers import KnowledgeVectors
-from kar_aug.models import split
+from kar_aug.layers import KnowledgeVectors, VectorAugmentation
+from kar_aug.models import join, split, vectors_as_inputs, versions_of
 from kar_aug.models.augmented import augmented_store
 
 pytestmark = [pytest.mark.both_keras, same_on_keras_3]
@@ -65,6 +65,26 @@ def test_the_version_that_was_learnt_is_asked_for_whatever_was_taken_since(
             refresh(again, {"item": own})
     if kind == "fields":
         assert prestore(again).get_layer("kar_prestored").stores["item"]["version"] == ours.version
+
+
+def test_vectors_of_another_version_do_not_join_the_batches_of_a_model_that_is_given_them(tmp_path: Path) -> None:
+    ours, others = store(tmp_path / "ours"), store(tmp_path / "others", "another")
+    inputs = {name: keras.Input((1,), dtype="int32", name=name) for name in ("item", "before")}
+    embedding = keras.layers.Embedding(9, 3)
+    embedded = [keras.layers.Flatten()(embedding(ids)) for ids in inputs.values()]
+    base = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Concatenate()(embedded)))
+    looked_up = augment(base, KnowledgeAugmentation({"item": ours}), inputs={"item": ["item", "before"]})
+    of_vectors = augment(base, VectorAugmentation({"item": ours}), inputs={"item": ["item", "before"]})
+    places = np.asarray([[1], [8]], "int32")
+    batches = tf.data.Dataset.from_tensors({"item": places, "before": places[::-1]})
+    for reader in (looked_up, vectors_as_inputs(looked_up), of_vectors):
+        versions = versions_of(reader)
+        assert versions["item"] == ours.version
+        join(batches, {"item": (ours, [None, *IDS])}, versions=versions)
+        names = ("item",) if reader is looked_up else ("item", "before")
+        for name in names:
+            with pytest.raises(StoreError, match=f"of version {others.version}, but the model learnt to read version"):
+                join(batches, {name: (others, [None, *IDS])}, versions=versions)
 
 
 def test_experts_are_not_split_from_a_model_to_read_another_version(tmp_path: Path) -> None:

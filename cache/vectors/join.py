@@ -27,6 +27,7 @@ def join(
     *,
     dimension: int | None = None,
     times: str | Mapping[str, str] | None = None,
+    versions: Mapping[str, str] | None = None,
     parallel: int = 1,
 ) -> Any:
     """`dataset` with the knowledge vectors of its ids.
@@ -38,6 +39,8 @@ def join(
         times: the input that says when each row was, for stores of versions: a row gets the last version strictly
             before, and is unknown where there is none. One for all sources, or by source for those that have versions.
             Seconds since 1970 as int64 or float64, or texts in ISO 8601. The input stays among the others.
+        versions: id input -> the version (`VectorStore.version`) of which the vectors must be: what the model learnt to
+            read, `kar_aug.models.versions_of(model)`. Without it nothing tells vectors of another encoder from these.
         parallel: batches gathered at the same time.
 
     Returns:
@@ -46,8 +49,8 @@ def join(
         batches are prepared ahead.
 
     Raises:
-        StoreError: A store's dimension is not the expected one; it is not of versions, and times are given; or a
-            vocabulary has ids of another kind than its store's, or none that has a vector.
+        StoreError: A store's dimension, or version, is not the expected one; it is not of versions, and times are
+            given; or a vocabulary has ids of another kind than its store's, or none that has a vector.
         ValueError: The dataset has no such input, or one of ids that are no integers; or a source is no pair.
         MissingDependencyError: TensorFlow is not installed.
     """
@@ -59,6 +62,15 @@ def join(
                 f"`sources` must say by which vocabulary the model counts ids: {{{name!r}: (store, vocabulary)}}, "
                 f"where vocabulary[i] is the id that it calls i. Received: {type(source).__name__}"
             )
+    for name, (store, _) in sources.items():
+        expected = (versions or {}).get(name, store.version)
+        if store.version != expected:
+            raise StoreError(
+                f"{store.path} holds vectors of version {store.version}, but the model learnt to read version "
+                f"{expected} of {name}: another encoder's, or of other prompts or another language "
+                "model. Train it with these.",
+                path=store.path, source=name, left=expected, right=store.version,
+            )  # fmt: skip
     time_of = dict.fromkeys(sources, times) if times is None or isinstance(times, str) else times
     gatherers = {
         name: (_Gatherer if time_of.get(name) is None else _VersionGatherer)(name, store, vocabulary, dimension)

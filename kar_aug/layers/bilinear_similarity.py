@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kar_aug._helpers.keras import keras
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 
 
@@ -31,9 +32,7 @@ class BilinearSimilarity(keras.layers.Layer):
 
     def __init__(self, heads: int = 4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if heads < 1:
-            raise ValueError(f"`heads` must be positive. Received: {heads}")
-        self.heads = heads
+        self.heads = checked.whole("heads", heads)
         self.supports_masking = True
 
     def build(self, input_shape: Sequence[Any]) -> None:

@@ -9,10 +9,12 @@ import numpy as np
 
 from kar_aug._helpers.keras import keras, track_weights
 from kar_aug.cache.vectors.store import VectorStore
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 from kar_aug.layers.lookup import output_shape, shape_like
 
 # Beside the vectors of a source: whether there is one, or of which version it is.
+VECTORS = "_vectors"  # what the names of inputs end in, which stand beside those of ids
 KNOWN, VERSION = "_known", "_version"
 
 
@@ -45,6 +47,8 @@ class GivenVectors(keras.layers.Layer):
         track_weights(self)
 
     def _take(self, sources: Mapping[str, Any], versions: Mapping[str, str] | None) -> None:
+        checked.by_name("sources", sources, "{'item_id': store}")
+        checked.by_name("versions", versions or {}, "{'item_id': version}")
         of_stores = {n: s.version for n, s in sources.items() if isinstance(s, VectorStore)}
         self.dimensions = {name: _dimension(source) for name, source in sources.items()}
         self.versions = {**of_stores, **(versions or {})}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kar_aug._helpers.keras import keras, track_weights
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
 
@@ -97,29 +98,18 @@ class HybridExpertAdaptor(Adaptor):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not sources or len(set(sources)) != len(sources):
-            raise ValueError(f"`sources` must be different names, at least one. Received: sources={sources}")
-        if shared_experts < 0 or dedicated_experts < 0 or shared_experts + dedicated_experts < 1:
-            raise ValueError(
-                "There must be at least one expert, and no negative number of them. "
-                f"Received: shared_experts={shared_experts}, dedicated_experts={dedicated_experts}"
-            )
-        if not expert_units or min(expert_units) < 1:
-            raise ValueError(f"`expert_units` must be positive widths. Received: expert_units={expert_units}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` must be a share of the units, less than 1. Received: dropout={dropout}")
-        self.sources = list(sources)
-        self.shared_experts = shared_experts
-        self.dedicated_experts = dedicated_experts
-        self.expert_units = list(expert_units)
-        self.activation = keras.activations.get(activation)
-        self.dropout = dropout
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        if self.kernel_regularizer is not None and not callable(self.kernel_regularizer):
-            raise ValueError(f"`kernel_regularizer` is none that Keras knows. Received: {kernel_regularizer!r}")
-        self.layer_norm = layer_norm
+        self.sources = checked.names("sources", sources)
+        self.shared_experts = checked.whole("shared_experts", shared_experts, least=0)
+        self.dedicated_experts = checked.whole("dedicated_experts", dedicated_experts, least=0)
+        if not self.experts:
+            raise ValueError("There must be at least one expert. Received: shared_experts=0, dedicated_experts=0")
+        self.expert_units = checked.wholes("expert_units", expert_units)
+        self.activation = checked.known("activation", activation, keras.activations.get)
+        self.dropout = checked.share("dropout", dropout, "the units")
+        self.kernel_regularizer = checked.known("kernel_regularizer", kernel_regularizer, keras.regularizers.get)
+        self.layer_norm = checked.flag("layer_norm", layer_norm)
         # The vectors' type is whatever it is given: `KnowledgeAugmentation` has chosen it.
-        self._drop = keras.layers.Dropout(dropout, autocast=False, name="dropout") if dropout else None
+        self._drop = keras.layers.Dropout(self.dropout, autocast=False, name="dropout") if self.dropout else None
 
     def build(self, input_shape: Mapping[str, Any]) -> None:
         dimensions = {name: int(tuple(shape)[-1]) for name, shape in input_shape.items()}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kar_aug._helpers.keras import keras
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
 from kar_aug.layers.knowledge_vectors import KnowledgeVectors
@@ -51,10 +52,8 @@ class KnowledgeAttention(KnowledgeVectors):
 
     def __init__(self, source: Any, width: int = 32, heads: int = 4, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
-        if width < 1 or heads < 1:
-            raise ValueError(f"`width` and `heads` must be positive. Received: width={width}, heads={heads}")
-        self.width = width
-        self.heads = heads
+        self.width = checked.whole("width", width)
+        self.heads = checked.whole("heads", heads)
 
     @classmethod
     def of(cls, augmentation: KnowledgeAugmentation, name: str, **options: Any) -> KnowledgeAttention:

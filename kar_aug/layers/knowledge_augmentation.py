@@ -13,6 +13,7 @@ import numpy.typing as npt
 from kar_aug._helpers.keras import IS_KERAS_3, deserialized, keras, serialized, track_weights
 from kar_aug.cache.vectors.parts import Parts
 from kar_aug.cache.vectors.table import KnowledgeTable
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 from kar_aug.layers.adaptor import Adaptor, AdaptorSettings
 from kar_aug.layers.ids import Kind, as_ids, check_named, check_symbolic
@@ -102,13 +103,13 @@ class KnowledgeAugmentation(keras.layers.Layer):
                 f"`sources` must say by which input ids come: {{'item_id': store}}. Received: {type(sources).__name__}"
             )
         super().__init__(**kwargs)
-        self.shared_experts = shared_experts
-        self.dedicated_experts = dedicated_experts
-        self.expert_units = list(expert_units)
+        self.shared_experts = checked.whole("shared_experts", shared_experts, least=0)
+        self.dedicated_experts = checked.whole("dedicated_experts", dedicated_experts, least=0)
+        self.expert_units = checked.wholes("expert_units", expert_units)
         self.adaptor_name = adaptor if isinstance(adaptor, str) else None
-        self.embed_tables = embed_tables
-        self.mask_zero = mask_zero
-        self.load_balance = load_balance
+        self.embed_tables = checked.flag("embed_tables", embed_tables)
+        self.mask_zero = checked.flag("mask_zero", mask_zero)
+        self.load_balance = checked.weight("load_balance", load_balance)
         self.supports_masking = True
         settings = AdaptorSettings(
             list(sources), shared_experts, dedicated_experts, self.expert_units, kwargs.get("dtype")

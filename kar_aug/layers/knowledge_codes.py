@@ -14,6 +14,7 @@ from kar_aug.cache.vectors.table import KnowledgeTable, RowCodes
 from kar_aug.codes.bundle import SemanticIds
 from kar_aug.codes.pieces import BUCKETS, Pieces
 from kar_aug.errors import StoreError
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 from kar_aug.layers.copies import found, nothing_known, offered
 from kar_aug.layers.ids import Kind, as_ids, kind_of
@@ -61,7 +62,7 @@ class KnowledgeCodes(OneSource, keras.layers.Layer):
         self, source: Any, buckets: int = BUCKETS, spare: int = 0, source_name: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.buckets, self.spare = buckets, spare
+        self.buckets, self.spare = checked.whole("buckets", buckets), checked.whole("spare", spare, least=0)
         self.source_name = source_name or self.name
         self.supports_masking = True
         if isinstance(source, Mapping):

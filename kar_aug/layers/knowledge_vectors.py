@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from kar_aug._helpers.keras import keras, track_weights
 from kar_aug.cache.vectors.preparation import Preparation
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 from kar_aug.layers.copies import check_known, found, offered
 from kar_aug.layers.ids import Kind, as_ids
@@ -80,10 +81,10 @@ class KnowledgeVectors(OneSource, keras.layers.Layer):
         super().__init__(**kwargs)
         if table_dtype not in ("float32", "float16"):
             raise ValueError(f"`table_dtype` must be float32 or float16. Received: {table_dtype!r}")
-        if components is not None and components < 1:
-            raise ValueError(f"`components` must be a positive number, or None. Received: {components}")
-        self.components, self.centre, self.whiten, self.unit = components, centre, whiten, unit
-        self.table_dtype, self.spare = table_dtype, spare
+        self.components = None if components is None else checked.whole("components", components)
+        self.centre, self.whiten = checked.flag("centre", centre), checked.flag("whiten", whiten)
+        self.unit, self.table_dtype = checked.flag("unit", unit), table_dtype
+        self.spare = checked.whole("spare", spare, least=0)
         self.source_name = source_name or self.name
         self.supports_masking = True
         if isinstance(source, Mapping):

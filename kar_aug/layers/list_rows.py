@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kar_aug._helpers.keras import keras
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 
 
@@ -24,8 +25,8 @@ class ListAsRows(keras.layers.Layer):
 
     def __init__(self, size: int, of_items: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.size = size
-        self.of_items = of_items
+        self.size = checked.whole("size", size)
+        self.of_items = checked.flag("of_items", of_items)
 
     def call(self, inputs: Any) -> Any:
         inputs = ops.convert_to_tensor(inputs)
@@ -59,7 +60,7 @@ class RowsAsList(keras.layers.Layer):
 
     def __init__(self, size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.size = size
+        self.size = checked.whole("size", size)
 
     def call(self, inputs: Any) -> Any:
         return ops.reshape(inputs, [-1, self.size, inputs.shape[-1]])

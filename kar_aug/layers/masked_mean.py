@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kar_aug._helpers.keras import keras
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 from kar_aug.layers.lookup import not_padding
 
@@ -25,7 +26,7 @@ class MaskedMean(keras.layers.Layer):
 
     def __init__(self, mask_zero: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.mask_zero = mask_zero
+        self.mask_zero = checked.flag("mask_zero", mask_zero)
         self.supports_masking = True
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kar_aug._helpers.keras import keras
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 
 
@@ -32,9 +33,7 @@ class MostSimilar(keras.layers.Layer):
 
     def __init__(self, count: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if count < 1:
-            raise ValueError(f"`count` must be positive. Received: {count}")
-        self.count = count
+        self.count = checked.whole("count", count)
         self.supports_masking = True
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> list[Any]:

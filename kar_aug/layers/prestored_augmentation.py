@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kar_aug._helpers.keras import keras, track_weights
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 from kar_aug.layers.copies import check_known, found, offered
 from kar_aug.layers.ids import Kind, as_ids, check_named, check_symbolic
@@ -57,13 +58,14 @@ class PrestoredAugmentation(keras.layers.Layer):
         super().__init__(**kwargs)
         if table_dtype not in ("float32", "float16"):
             raise ValueError(f"`table_dtype` must be float32 or float16. Received: {table_dtype!r}")
+        checked.by_name("tables", tables, "{'item_id': array}")
         # What a config has are shapes: until the tables are loaded, nothing is known, and never zeros.
         arrays = {n: np.full(t, np.nan, "float32") if isinstance(t, list) else np.asarray(t) for n, t in tables.items()}
         raw = {name: np.zeros(k, ops.KEYS) if isinstance(k, list) else k for name, k in (keys or {}).items()}
         self.shapes = {name: list(array.shape) for name, array in arrays.items()}
         self.key_shapes = {name: list(array.shape) for name, array in raw.items()}
         self.table_dtype = table_dtype
-        self.mask_zero = mask_zero
+        self.mask_zero = checked.flag("mask_zero", mask_zero)
         self.supports_masking = True
         self.stores = {name: dict(store) for name, store in (stores or {}).items()}
         self.coverage = dict(coverage or {})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kar_aug._helpers.keras import keras
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 from kar_aug.layers.event_values import centred
 from kar_aug.layers.lookup import constant
@@ -149,13 +150,9 @@ class SimilarityFeatures(keras.layers.Layer):
         self, temperatures: Sequence[float] = (0.05, 0.15), top: int = 5, bins: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if not temperatures or min(temperatures) <= 0:
-            raise ValueError(f"`temperatures` must be positive, at least one. Received: {temperatures}")
-        if top < 1 or bins < 0:
-            raise ValueError(f"`top` must be positive and `bins` not negative. Received: top={top}, bins={bins}")
-        self.temperatures = list(temperatures)
-        self.top = top
-        self.bins = bins
+        self.temperatures = checked.positives("temperatures", temperatures)
+        self.top = checked.whole("top", top)
+        self.bins = checked.whole("bins", bins, least=0)
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:

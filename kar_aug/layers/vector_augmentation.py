@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kar_aug._helpers.keras import keras, serialized, track_weights
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 from kar_aug.layers.adaptor import AdaptorSettings
 from kar_aug.layers.given_vectors import GivenVectors
@@ -55,11 +56,11 @@ class VectorAugmentation(GivenVectors):
     ) -> None:
         super(GivenVectors, self).__init__(**kwargs)  # its default vectors come after the adaptor
         self._take(sources, versions)
-        self.shared_experts = shared_experts
-        self.dedicated_experts = dedicated_experts
-        self.expert_units = list(expert_units)
+        self.shared_experts = checked.whole("shared_experts", shared_experts, least=0)
+        self.dedicated_experts = checked.whole("dedicated_experts", dedicated_experts, least=0)
+        self.expert_units = checked.wholes("expert_units", expert_units)
         self.adaptor_name = adaptor if isinstance(adaptor, str) else None
-        self.load_balance = load_balance
+        self.load_balance = checked.weight("load_balance", load_balance)
         settings = AdaptorSettings(
             self.sources, shared_experts, dedicated_experts, self.expert_units, kwargs.get("dtype")
         )

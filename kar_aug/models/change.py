@@ -14,6 +14,7 @@ from kar_aug.layers import (
     KnowledgeCodes,
     KnowledgeVectors,
     PrestoredAugmentation,
+    checked,
     store_locations,
     vectors_left_out,
 )
@@ -48,8 +49,7 @@ def prestore(model: Any, *, dtype: str = "float32", spare: int = 0) -> Any:
     """
     kinds = (KnowledgeAugmentation,)
     _check(model, kinds, "prestore")
-    if spare < 0:
-        raise ValueError(f"`spare` is how many rows are kept free, 0 or more. Received: {spare}")
+    spare = checked.whole("spare", spare, least=0)
     return replaced(
         model,
         kinds,

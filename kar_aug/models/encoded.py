@@ -16,8 +16,9 @@ from kar_aug.data.encodings import FIRST, MISSING, MOST, UNKNOWN, Buckets, Categ
 from kar_aug.data.samples import SINCE_SIZE, since_code
 from kar_aug.layers._ops.portable import is_portable
 from kar_aug.layers.lookup import positions, sorted_keys
+from kar_aug.models import wide_floats
+from kar_aug.models.wide_floats import NAN
 
-NAN = float("nan")
 # What stands for a missing value, where no known value is the same.
 _NO_INTEGER = (-1, int(np.iinfo(np.int64).min))
 _NO_STRING = ("", "[missing]")
@@ -74,8 +75,8 @@ class FewNumbers(tf.Module):
         self._codes = np.arange(FIRST, categories.size, dtype=np.int32)
 
     def __call__(self, raw: Any) -> Any:
-        code = tf.reduce_sum(tf.where(raw[..., tf.newaxis] == self._values, self._codes, 0), -1)
-        return tf.where(tf.math.is_nan(raw), MISSING, tf.where(code == 0, UNKNOWN, code))
+        code = tf.reduce_sum(tf.where(wide_floats.equal(raw, self._values), self._codes, 0), -1)
+        return tf.where(wide_floats.is_missing(raw), MISSING, tf.where(code == 0, UNKNOWN, code))
 
 
 class InBuckets(tf.Module):
@@ -88,7 +89,7 @@ class InBuckets(tf.Module):
         self._edges = np.asarray(buckets.edges, np.float64)
 
     def __call__(self, raw: Any) -> Any:
-        return tf.where(tf.math.is_finite(raw), FIRST + _reached(raw, self._edges), MISSING)
+        return tf.where(wide_floats.is_finite(raw), FIRST + wide_floats.reached(raw, self._edges), MISSING)
 
 
 class OnScale(tf.Module):
@@ -102,9 +103,9 @@ class OnScale(tf.Module):
 
     def __call__(self, raw: Any) -> Any:
         scale = self._scale
-        spread = tf.sign(raw) * tf.math.log1p(tf.abs(raw)) if scale.log else raw
-        scaled = tf.clip_by_value((spread - scale.shift) / scale.width, -MOST, MOST)
-        return tf.cast(tf.where(tf.math.is_finite(raw), scaled, tf.constant(scale.missing, tf.float64)), tf.float32)
+        scaled = wide_floats.on_scale(wide_floats.logarithm(raw) if scale.log else raw, scale.shift, scale.width, MOST)
+        there = wide_floats.is_finite(raw)
+        return tf.cast(tf.where(there, scaled, tf.constant(scale.missing, scaled.dtype)), tf.float32)
 
 
 class HowLongAgo(tf.Module):
@@ -115,16 +116,16 @@ class HowLongAgo(tf.Module):
         self._bounds = _since_bounds()
 
     def __call__(self, seconds: Any) -> Any:
-        return tf.where(
-            tf.math.is_finite(seconds), FIRST + _reached(tf.cast(seconds, tf.float32), self._bounds), MISSING
-        )
+        seconds = tf.cast(seconds, tf.float32)
+        there = tf.math.is_finite(seconds)
+        return tf.where(there, FIRST + wide_floats.reached(seconds, self._bounds), MISSING)
 
 
 def of_time(part: str, seconds: Any) -> Any:
-    """The hour, 0 to 23, or the weekday, 0 a Monday, of moments in seconds since 1970; float64."""
+    """The hour, 0 to 23, or the weekday, 0 a Monday, of moments in seconds since 1970; numbers of 64 bits."""
     if part == "hour":
-        return tf.math.floormod(tf.floor(seconds / 3_600), 24)
-    return tf.math.floormod(tf.floor(seconds / 86_400) + 3, 7)  # 1970 began on a Thursday
+        return wide_floats.part_of_time(seconds, 3_600, 24)
+    return wide_floats.part_of_time(seconds, 86_400, 7, first=3)  # 1970 began on a Thursday
 
 
 def latest(there: Any, length: int) -> Any:
@@ -142,11 +143,6 @@ def latest(there: Any, length: int) -> Any:
     places = tf.pad(places, [[0, 0], [0, length]], constant_values=width)
     first = tf.maximum(tf.reduce_sum(tf.cast(there, tf.int32), 1) - length, 0)
     return tf.gather(places, first[:, tf.newaxis] + tf.range(length), batch_dims=1)
-
-
-def _reached(values: Any, edges: Any) -> Any:
-    """How many of the edges each value has reached."""
-    return tf.reduce_sum(tf.cast(values[..., tf.newaxis] >= edges, tf.int32), -1)
 
 
 def _since_bounds() -> npt.NDArray[np.float32]:

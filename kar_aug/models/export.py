@@ -122,7 +122,7 @@ def export(
         elif format == TFLITE:
             with tables_by_places(serving) as texts, tempfile.TemporaryDirectory() as beside:
                 hashed = table_of_hashes([*texts, *_texts(serving, stores or {}, preprocessing)])
-                with portable(hashed):
+                with portable(hashed, doubles=False):
                     _save(serving, preprocessing, serve, specs, Path(beside), [hashed] if hashed else [])
                 write_tflite(Path(beside), layers, folder)
         else:
@@ -148,7 +148,8 @@ def export(
 def _check_floats(serving: Any, kind: str) -> None:
     """Raise StoreError if a layer computes in floats that a format's runtime does not know."""
     for layer in knowledge_layers(serving, (keras.layers.Layer,)):
-        if layer.compute_dtype in _TOO_SHORT.get(kind, ()):
+        computes = not isinstance(layer, keras.layers.InputLayer)  # which has a policy, too
+        if computes and layer.compute_dtype in _TOO_SHORT.get(kind, ()):
             raise StoreError(
                 f"{kind} does not compute in {layer.compute_dtype}, as layer {layer.name!r} ({type(layer).__name__}) "
                 "does. Build the model under the policy float32, which has the same weights, give it these, "

@@ -137,10 +137,13 @@ def write_onnx(
 
     def as_order(context: Any, node: Any, name: str, args: Any) -> None:
         """Which of two is less. tf2onnx compares integers as float32, which takes neighbours above 2^24, the keys of
-        texts among them, for one another.
+        texts among them, for one another. And it counts the steps of a loop in 64 bits, whose end (of a GRU on Keras 3)
+        has 32.
         """
         kind = context.get_dtype(node.input[0])
         if kind in (onnx.TensorProto.INT32, onnx.TensorProto.INT64):
+            for given in list(node.input):
+                context.insert_new_node_on_input(node, "Cast", given, to=onnx.TensorProto.INT64)
             node.type = _ORDERS[node.type]
         else:
             of_tf2onnx[node.type](context, node)

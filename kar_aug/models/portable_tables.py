@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._helpers.keras import keras, tf
+from kar_aug._helpers.keras import IS_KERAS_3, keras, tf
 from kar_aug.layers.lookup import positions, sorted_keys
 from kar_aug.models.find import knowledge_layers
 
@@ -18,8 +18,9 @@ _KINDS = (keras.layers.StringLookup, keras.layers.IntegerLookup)
 @contextmanager
 def tables_by_places(model: Any) -> Iterator[list[str]]:
     """Inside the block, look-ups in the model (StringLookup and IntegerLookup) are traced as searches in sorted tables
-    in place of hash tables, and the numbers of a Normalization as constants: tensors would be asked for as inputs. A
-    SavedModel has no such hash tables: TFLite knows none of integers.
+    in place of hash tables, and the numbers of a Normalization as constants: tensors would be asked for as inputs, as
+    Keras 3's of a regulariser of activities, which no answer needs. A SavedModel has no such hash tables: TFLite knows
+    none of integers.
 
     Yields:
         The texts that they know.
@@ -34,6 +35,10 @@ def tables_by_places(model: Any) -> Iterator[list[str]]:
         for name in ("mean", "variance"):
             if (held := getattr(layer, name, None)) is not None:
                 changes.append((layer, name, held, np.asarray(held)))
+    if IS_KERAS_3:
+        for layer in knowledge_layers(model, (keras.layers.Layer,)):
+            if (regularizer := layer.activity_regularizer) is not None:
+                changes.append((layer, "activity_regularizer", regularizer, None))
     for layer, name, _, now in changes:
         object.__setattr__(layer, name, now)  # Keras does not track it
     for layer, table in zip(layers, former, strict=True):

@@ -19,8 +19,11 @@ from kar_aug.data.features import HIST, PAST, Feature
 from kar_aug.data.inputs import RATING, SINCE, Inputs
 from kar_aug.data.lists import SCORE, Lists
 from kar_aug.data.samples import ENTITIES, PAST_VALUE, Column, Samples
+from kar_aug.layers._ops.portable import is_portable
 from kar_aug.layers.list_scores import BEHIND
-from kar_aug.models.encoded import NAN, HowLongAgo, Known, encoded, latest, of_time
+from kar_aug.models import wide_floats
+from kar_aug.models.encoded import HowLongAgo, Known, encoded, latest, of_time
+from kar_aug.models.wide_floats import NAN
 
 TIMESTAMP = "timestamp"
 SCORES = "scores"  # the output of a model of lists
@@ -131,14 +134,18 @@ class Preprocessing:
 
     @property
     def tracked(self) -> list[Any]:
-        """Variables and tables, which a SavedModel is to hold."""
-        return [*self._ids.values(), self._how_long_ago, *self._kept.values()]
+        """Variables and tables, which a SavedModel is to hold; no tables where ids are looked up without."""
+        tables = () if is_portable() else self._tables
+        return [*tables, *(each for each in self._kept.values() if not isinstance(each, Known))]
 
     @property
     def texts(self) -> list[str]:
         """All that are looked up."""
-        tables = [each for each in self.tracked if isinstance(each, Known)]
-        return [text for table in tables for text in table.values if isinstance(text, str)]
+        return [text for table in self._tables for text in table.values if isinstance(text, str)]
+
+    @property
+    def _tables(self) -> list[Known]:
+        return [*self._ids.values(), *(each for each in self._kept.values() if isinstance(each, Known))]
 
     def __call__(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """The model's inputs, (rows, 1), (rows, length) or (rows, length, values) each.
@@ -146,7 +153,7 @@ class Preprocessing:
         Args:
             raw: by name, as `inputs` says. What has one row holds for all rows of the others.
         """
-        request = Request(raw, self._ids)
+        request = Request({name: wide_floats.taken_in(values) for name, values in raw.items()}, self._ids)
         rows = tf.reduce_max([tf.shape(values)[0] for values in raw.values()])
         found = {name: read(request) for name, read in self._readers.items()}
         wide = {name: values if values.shape.rank > 1 else values[:, tf.newaxis] for name, values in found.items()}
@@ -189,7 +196,7 @@ class Preprocessing:
             axis = _ITEMS if self._lists is not None and name == SCORE else ""
             cells = self._of_column(name, "values" if feature.length else axis, name, encoding)
         if missing:
-            return lambda request: tf.cast(~tf.math.is_finite(cells(request)), tf.float32)
+            return lambda request: tf.cast(~wide_floats.is_finite(cells(request)), tf.float32)
         encode = self._encoded(encoding)
         if feature.length is None:
             return lambda request: encode(cells(request))
@@ -223,7 +230,7 @@ class Preprocessing:
 
     def _of_time(self, name: str, derived: str, encoding: Encoding) -> Reader:
         dtype = self._encoded(encoding).dtype
-        return lambda request: tf.cast(of_time(derived, request.raw[name]), dtype)
+        return lambda request: wide_floats.as_dtype(of_time(derived, request.raw[name]), dtype)
 
     def _of_events(self, feature: Feature) -> Reader:
         """What is told of earlier events: (rows, length), padded with zeros."""
@@ -266,18 +273,21 @@ class Preprocessing:
         self._ask(RawInput(called, encode.dtype, "events", meaning, encode.missing))
 
         def read(request: Request) -> Any:
-            raw = request.raw[called]  # as integers, if they are read as categories too
-            cells = tf.cast(raw, encode.dtype)
-            asked = self._asked[called].missing
-            return encode(cells if asked is NAN else tf.where(raw == asked, tf.constant(NAN, encode.dtype), cells))
+            raw, asked = request.raw[called], self._asked[called].missing
+            if asked is NAN:
+                return encode(raw)
+            # As integers, if they are read as categories too.
+            return encode(tf.where(raw == asked, wide_floats.number(NAN), wide_floats.of_integers(raw)))
 
         return _padded(sequence, length, read)
 
     def _since(self, sequence: str, length: int) -> Reader:
         now, then = self._ask_time(), self._ask_event_times(sequence)
         # NaN where there is no event: how long ago that was is missing.
-        times = _padded(sequence, length, lambda request: request.raw[then], NAN)
-        return lambda request: self._how_long_ago(request.raw[now][:, tf.newaxis] - times(request))
+        times = _padded(sequence, length, lambda request: request.raw[then], of_times=True)
+        return lambda request: self._how_long_ago(
+            wide_floats.seconds_between(times(request), request.raw[now][:, tf.newaxis])
+        )
 
     # What a request must hold
 
@@ -336,8 +346,9 @@ class Preprocessing:
         return self._kept[id(of)]
 
 
-def _padded(sequence: str, length: int, read: Reader, padding: Any = 0) -> Reader:
-    """The latest values of events, (rows, length, ...), of all that a request has: (rows, events, ...).
+def _padded(sequence: str, length: int, read: Reader, *, of_times: bool = False) -> Reader:
+    """The latest values of events, (rows, length, ...), of all that a request has: (rows, events, ...). Where there are
+    fewer, zeros follow; times that are missing, of times.
 
     Raises (when a request is read):
         InvalidArgumentError: There are not as many as there are events.
@@ -348,6 +359,7 @@ def _padded(sequence: str, length: int, read: Reader, padding: Any = 0) -> Reade
         message = f"What is told of events must be of the shape of {sequence}_item_id."
         with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(values)[:2], tf.shape(events), message)]):
             further = [[0, 0]] * (values.shape.rank - 2)
+            padding = wide_floats.number(NAN) if of_times else 0
             padded = tf.pad(values, [[0, 0], [0, 1], *further], constant_values=padding)
         return tf.gather(padded, request.latest(sequence, length), batch_dims=1)
 
@@ -359,14 +371,17 @@ def _fitted(values: Any, length: int) -> Any:
     cut = values[..., :length]
     before = [[0, 0]] * (cut.shape.rank - 1)
     padded = tf.pad(cut, [*before, [0, length - tf.shape(cut)[-1]]])
-    return tf.ensure_shape(padded, [None] * len(before) + [length])
+    padded.set_shape([None] * len(before) + [length])
+    return padded
 
 
 def _of_size(values: Any, size: int) -> Any:
     """(rows, size, ...), of any number of items a row."""
     cut = values[:, :size]
     after = [[0, 0], [0, size - tf.shape(cut)[1]], *[[0, 0]] * (cut.shape.rank - 2)]
-    return tf.ensure_shape(tf.pad(cut, after), [None, size, *cut.shape[2:]])
+    padded = tf.pad(cut, after)
+    padded.set_shape([None, size, *cut.shape[2:]])
+    return padded
 
 
 def _kind(encoding: Encoding) -> str:

@@ -13,13 +13,12 @@ from kar_aug.cache.vectors.files import StoreSpec
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.errors import StoreError
 from kar_aug.layers import GivenVectors, KnowledgeAugmentation, VectorAugmentation
-from kar_aug.layers.given_vectors import KNOWN, VERSION
+from kar_aug.layers.given_vectors import KNOWN, VECTORS, VERSION
 from kar_aug.layers.lookup import is_sequence
 from kar_aug.models.augmented import augmented_store, fingerprint
 from kar_aug.models.find import check_model, knowledge_layers
 from kar_aug.models.graph import input_name, with_changed, without_idle
 
-VECTORS = "_vectors"
 _INTO_A_CLASS = (
     "Of a model with a `call` of its own, which nobody else can give vectors, make a second one with "
     "VectorAugmentation.of(layer) in the place of its KnowledgeAugmentation, and hand the vectors on in `call`; "

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kar_aug._helpers.keras import first_argument, keras
 from kar_aug.cache.vectors.store import VectorStore
 from kar_aug.errors import StoreError
+from kar_aug.layers import GivenVectors, KnowledgeAugmentation, KnowledgeVectors, PrestoredAugmentation
+from kar_aug.layers.given_vectors import VECTORS
+from kar_aug.models.find import knowledge_layers
+from kar_aug.models.graph import input_name
+
+_OF_VECTORS = (KnowledgeAugmentation, PrestoredAugmentation, KnowledgeVectors, GivenVectors)
 
 
 def learnt_by(layer: Any) -> dict[str, str]:
@@ -14,6 +21,21 @@ def learnt_by(layer: Any) -> dict[str, str]:
     as its file says.
     """
     return {name: store["version"] for name, store in layer.stores.items() if "version" in store}
+
+
+def versions_of(model: Any) -> dict[str, str]:
+    """Source -> the version of the vectors (`VectorStore.version`) that a model learnt to read, as far as it says; and
+    the same of each input of ids that vectors come beside, for `join(dataset, sources, versions=versions_of(model))`.
+    """
+    found: dict[str, str] = {}
+    for layer in knowledge_layers(model, _OF_VECTORS):
+        learnt = learnt_by(layer)
+        found |= learnt
+        for node in layer._inbound_nodes if isinstance(layer, GivenVectors) else ():
+            for name, tensor in first_argument(node).items():
+                if name in learnt and isinstance(tensor._keras_history[0], keras.layers.InputLayer):
+                    found[input_name(tensor).removesuffix(VECTORS)] = learnt[name]
+    return found
 
 
 def check_versions(layer: Any, tables: Mapping[str, Any]) -> None:

@@ -112,7 +112,7 @@ class Checked(Printed):
         return f"{text}. Export once more{whole}{other}."
 
 
-def open_place(where: str, id_column: str, kind: str | None = None) -> Place:
+def open_place(where: Path | str, id_column: str, kind: str | None = None) -> Place:
     """The place that an address names.
 
     Args:
@@ -123,6 +123,7 @@ def open_place(where: str, id_column: str, kind: str | None = None) -> Place:
         ConfigError: There is no such kind, or no such address.
         StoreError: Something else is there.
     """
+    where = str(where)
     match = _ADDRESS.fullmatch(where)
     scheme = match[1].lower() if match else ""
     if kind is None and match is None:
@@ -154,7 +155,7 @@ def _kind_of_path(where: str) -> str:
     return "parquet"
 
 
-def publish(rows: Rows, where: str, kind: str | None = None, *, whole: bool = False) -> Published:
+def publish(rows: Rows, where: Path | str, kind: str | None = None, *, whole: bool = False) -> Published:
     """Write the vectors that are not there yet: new ones, those of changed texts, all where the version is another;
     and take away those of entities that the store does not know any more.
 
@@ -165,7 +166,7 @@ def publish(rows: Rows, where: str, kind: str | None = None, *, whole: bool = Fa
     Raises:
         StoreError: The place holds vectors of ids of another type, or cannot be read or written.
     """
-    place = open_place(where, rows.id_column, kind)
+    place, where = open_place(where, rows.id_column, kind), str(where)
     state = place.state()
     _check_ids(state, rows, where)
     whole = whole or bool((state["version"] != rows.version).any())  # two versions side by side are worse than either
@@ -200,7 +201,7 @@ def _check_ids(state: pd.DataFrame, rows: Rows, where: str) -> None:
         )
 
 
-def check(rows: Rows, where: str, kind: str | None = None) -> Checked:
+def check(rows: Rows, where: Path | str, kind: str | None = None) -> Checked:
     """Compare what is in a place with a store, number by number.
 
     Raises:
@@ -216,7 +217,7 @@ def check(rows: Rows, where: str, kind: str | None = None) -> Checked:
         some = batch.take(pa.array(first))
         for name, count in _compared(rows, some, [ids[i] for i in first], places[first]).items():
             counts[name] += count
-    return Checked(masked(where), rows.version, **counts, missing=len(rows.store) - len(seen))
+    return Checked(masked(str(where)), rows.version, **counts, missing=len(rows.store) - len(seen))
 
 
 def _first(places: npt.NDArray[np.int32], seen: set[int]) -> npt.NDArray[np.intp]:

@@ -373,7 +373,7 @@ class Project:
             arm: instead of the backbone with the fullest knowledge, the one that tables of results call so: the plain
                 backbone ("DeepFM"), or one with knowledge ("DeepFM + item knowledge (similarity)").
             format: or "onnx" or "tflite", one file in the folder, which is fed likewise, with the notes beside it.
-                TFLite has not the numbers of 64 bits that raw values are read as.
+                TFLite has not all operations (none of a GRU, say).
 
         Raises:
             ValueError: There is no such format.

@@ -17,24 +17,25 @@ class Portable:
 
     Args:
         hashed: a table from texts to their hashes, where a runtime knows no hash; None where it does.
+        doubles: whether the runtime computes in floats of 64 bits.
     """
 
-    def __init__(self, hashed: Any = None) -> None:
-        self.hashed = hashed
+    def __init__(self, hashed: Any = None, doubles: bool = True) -> None:
+        self.hashed, self.doubles = hashed, doubles
 
 
 _portable: ContextVar[Portable | None] = ContextVar("portable", default=None)
 
 
 @contextmanager
-def portable(hashed: Any = None) -> Iterator[None]:
+def portable(hashed: Any = None, *, doubles: bool = True) -> Iterator[None]:
     """What is traced inside the block looks ids up by comparisons and gathers alone: ONNX and TFLite have neither a
     search in a sorted table nor hash tables of every kind.
 
     Args:
-        hashed: see `Portable`.
+        hashed, doubles: see `Portable`.
     """
-    token = _portable.set(Portable(hashed))
+    token = _portable.set(Portable(hashed, doubles))
     try:
         yield
     finally:
@@ -44,6 +45,12 @@ def portable(hashed: Any = None) -> Iterator[None]:
 def is_portable() -> bool:
     """Whether such a block is open."""
     return _portable.get() is not None
+
+
+def computes_in_doubles() -> bool:
+    """Whether the runtime computes in floats of 64 bits, as TensorFlow does."""
+    now = _portable.get()
+    return now is None or now.doubles
 
 
 def hashes(texts: Any) -> Any:
