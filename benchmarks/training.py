@@ -19,7 +19,8 @@ forward and backward, against the matrix products that its first layer cannot do
 
 With --injections (and names: of these alone) the backbone reads 50 events and their ratings, as a strong base does, and
 each injection brings the knowledge of items in its way, "similarity" and its like by the same 50 events (--past: by so
-many).
+many). Training and serving read rows of as many users; a request asks for candidates of one (--candidates), in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -123,7 +124,13 @@ def batches(rows: dict[str, Any], batch_size: int, vectors: dict[str, Any] | Non
 
 
 def by_injection(
-    backbone: str, dimension: int, batch_size: int, past: int, seconds: float, chosen_alone: list[str] | None = None
+    backbone: str,
+    dimension: int,
+    batch_size: int,
+    past: int,
+    candidates: int,
+    seconds: float,
+    chosen_alone: list[str] | None = None,
 ) -> None:
     """Print a row an injection: its training and its serving beside those of the plain backbone."""
     random, history = np.random.default_rng(0), 50
@@ -147,7 +154,7 @@ def by_injection(
     wanted |= dict.fromkeys(["similarity", "state", "attention", "retrieval"], ("item", "past_item", "past_value"))
     if chosen_alone is not None:
         wanted = {name: wanted[name] for name in ("plain", *chosen_alone)}
-    train, predict = {}, {}
+    train, predict, ask = {}, {}, {}
     for name, chosen in wanted.items():
         table = random.normal(size=(ITEMS, dimension)).astype("float16")
         augmentation = None if name == "plain" else KnowledgeAugmentation({"item": table})
@@ -158,13 +165,27 @@ def by_injection(
         some = {feature.name: rows[feature.name] for feature in read}
         train[name] = partial(model.make_train_function(), batches(some, batch_size, None, False))
         served = prestore(model) if augmentation in model.layers else model
+        function = tf.function(served)
         inputs = {key: tf.constant(values[:batch_size]) for key, values in some.items()}
-        predict[name] = partial(tf.function(served), inputs, training=False)
-    trained, served = take_turns(train, seconds), take_turns(predict, seconds / 2)
+        predict[name] = partial(function, inputs, training=False)
+        ask[name] = partial(function, of_one_user(some, candidates), training=False)
+    trained, served, asked = take_turns(train, seconds), take_turns(predict, seconds / 2), take_turns(ask, seconds / 2)
     for name in wanted:
         cells = [f"{batch_size / times[name] / 1e3:.1f}" for times in (trained, served)]
-        ratios = [f"{times[name] / times['plain']:.2f}" for times in (trained, served)]
-        print(f"| {backbone} | {name} | {past} | {cells[0]} | {ratios[0]} | {cells[1]} | {ratios[1]} |", flush=True)
+        cells.append(f"{asked[name] * 1e3:.2f}")
+        ratios = [f"{times[name] / times['plain']:.2f}" for times in (trained, served, asked)]
+        told = " | ".join(f"{cell} | {ratio}" for cell, ratio in zip(cells, ratios, strict=True))
+        print(f"| {backbone} | {name} | {past} | {told} |", flush=True)
+
+
+def of_one_user(rows: dict[str, Any], candidates: int) -> dict[str, Any]:
+    """The first rows as a request has them: all but the item is the same, that of the first user."""
+    of_items = {name: name in ("item_id", "item", "genre") for name in rows}
+    some = {name: values[:candidates] for name, values in rows.items()}
+    return {
+        name: tf.constant(values if of_items[name] else np.broadcast_to(values[:1], values.shape))
+        for name, values in some.items()
+    }
 
 
 def adaptor_floor(dimension: int, distinct: int, seconds: float) -> tuple[float, float]:
@@ -200,17 +221,20 @@ def main() -> None:
         "--injections", nargs="*", help="the table by injection instead of the others: of all, or of those named"
     )
     parser.add_argument("--past", type=int, default=50, help="events that an injection compares")
+    parser.add_argument("--candidates", type=int, default=100, help="of one user, in a request")
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, Python")
     print(f"{platform.python_version()}, TensorFlow {tf.__version__}, DeepCTR {deepctr.__version__}\n")
     if options.injections is not None:
-        print("Thousands of samples a second; time against that of plain.\n")
-        print("| backbone | injection | events | training | against plain | serving | against plain |")
-        print("|" + " --- |" * 7)
+        print("Thousands of samples a second, milliseconds a request; time against that of plain.\n")
+        print("| backbone | injection | events | training | against plain | serving | against plain |", end="")
+        print(f" request of {options.candidates} | against plain |")
+        print("|" + " --- |" * 9)
         for backbone in options.backbones:
             for batch_size in options.batch_sizes:
                 chosen = options.injections or None
-                by_injection(backbone, options.dimensions[0], batch_size, options.past, options.seconds, chosen)
+                sizes = (options.dimensions[0], batch_size, options.past, options.candidates)
+                by_injection(backbone, *sizes, options.seconds, chosen)
                 keras.backend.clear_session()
         return
     print("Thousands of samples a second. Overhead: plain / layer.\n")

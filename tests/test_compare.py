@@ -39,7 +39,7 @@ from kar_aug.compare import (
     slices,
     workers,
 )
-from kar_aug.compare.arms import arms, fullest, pairs
+from kar_aug.compare.arms import arms, decisive, fullest, pairs
 from kar_aug.compare.book import BOOK
 from kar_aug.compare.controls.bigger import widened
 from kar_aug.compare.controls.random import Random
@@ -209,6 +209,22 @@ def test_injections_are_arms_of_what_knows_items_and_controls_enter_by_each() ->
     ], "what is compared differs in the vectors alone"
 
 
+def test_what_compares_items_is_no_arm_with_knowledge_of_users() -> None:
+    config = CompareConfig(
+        backbones=("DIN",), knowledge=("both",), injections=("fields", "similarity", "fields+similarity"),
+        controls=("metadata",),
+    )  # fmt: skip
+    assert {arm.name: arm.entities for arm in arms(config)[1:]} == {
+        "DIN + knowledge": ("user", "item"),
+        "DIN + item knowledge (similarity)": ("item",),
+        "DIN + knowledge (fields+similarity)": ("user", "item"),
+        "DIN + metadata text": ("user", "item"),
+        "DIN + metadata text (similarity)": ("item",),
+        "DIN + metadata text (fields+similarity)": ("user", "item"),
+    }
+    assert [arm.way[0] for arm in decisive(arms(config), "DIN")] == ["fields", "similarity", "fields+similarity"]
+
+
 @pytest.mark.parametrize("backbone", table(["DeepFM", "DIN", "FiBiNET"], "DIN"))
 def test_knowledge_of_the_events_reaches_every_backbone(workspace: Workspace, backbone: str) -> None:
     experiment = Experiment(workspace)
@@ -343,8 +359,10 @@ def test_true_knowledge_raises_auc_and_the_comparison_says_where(own_tables: Pat
     assert set(against) == {"base", "metadata"} and 0 <= against["metadata"].delong <= 1
     made_of, against_plain, against_metadata, *_ = headlines(comparison)
     plain, full = (comparison.estimate(arm).mean for arm in (BASE, BOTH))
-    start = f"DeepFM, fields: AUC {plain:.4f} without knowledge, {full:.4f} with it. Step by step: what metadata says "
-    assert made_of.startswith(start) and ", what the language model adds " in made_of
+    start = (
+        f"DeepFM, fields: AUC {plain:.4f} without knowledge, {full:.4f} with that of users and items. Step by step: "
+    )
+    assert made_of.startswith(f"{start}what metadata says ") and ", what the language model adds " in made_of
     assert re.fullmatch(
         r"Knowledge beats the plain backbone: (shown|not shown, up in \d of 2 seeds, which may be chance)\.",
         against_plain,

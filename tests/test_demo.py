@@ -54,10 +54,10 @@ def test_killed_and_started_again_it_goes_on_where_it_was(tmp_path: Path) -> Non
     assert second.returncode == 0, second.stderr
     asked, cached = (sum(map(int, re.findall(rf"(\d+) {word}", second.stderr))) for word in ("asked", "already cached"))
     assert cached == kept and asked == ASKED - kept
-    for way in ("", " (similarity)"):
-        for vectors in ("knowledge", "metadata text", "shuffled vectors"):
+    for way, knowledge in (("", "knowledge"), (" (similarity)", "item knowledge")):  # of films alone, which it compares
+        for vectors in (knowledge, "metadata text", "shuffled vectors"):
             assert re.search(rf"DeepFM \+ {vectors}{re.escape(way)}.*0\.[67]\d{{3}}", second.stdout), second.stdout
-        assert f"DeepFM + knowledge{way} beats DeepFM: one seed cannot tell, AUC" in second.stdout
+        assert f"DeepFM + {knowledge}{way} beats DeepFM: one seed cannot tell, AUC" in second.stdout
     assert (tmp_path / ".kar/demo/report.html").read_text().count("<svg") == 5  # gains, three more, the map
 
     trained = runs(tmp_path)

@@ -12,6 +12,7 @@ from kar_aug.config import BASE, CompareConfig
 from kar_aug.registry import ADAPTORS, INJECTIONS
 
 CODES = "codes"  # the injection that reads semantic ids
+OF_ITEMS = ("similarity", "state", "attention", "retrieval")  # injections that compare items, and read nothing of users
 BLIND = "kar:"  # before the name of a re-ranker: without any input of the user
 _USUAL = (ADAPTORS.names()[0], INJECTIONS.names()[0])
 
@@ -140,10 +141,16 @@ def _stands_beside(name: str) -> bool:
 
 
 def _arm(backbone: str, name: str, entities: tuple[str, ...], injection: str, adaptor: str) -> Arm:
-    """An arm with vectors, or without. Knowledge of users alone has no events to go with."""
+    """An arm with vectors, or without. Knowledge of users alone has no events to go with; and of both, what compares
+    items reads that of items: the arm is called so.
+    """
     if not entities:
         return Arm(backbone, name)
-    return Arm(backbone, name, entities, adaptor, injection if "item" in entities else INJECTIONS.names()[0])
+    if "item" not in entities:
+        return Arm(backbone, name, entities, adaptor, INJECTIONS.names()[0])
+    if len(entities) > 1 and set(injection.split("+")) <= set(OF_ITEMS):
+        return _arm(backbone, "item" if name == "both" else name, ("item",), injection, adaptor)
+    return Arm(backbone, name, entities, adaptor, injection)
 
 
 def decisive(among: Sequence[Arm], backbone: str) -> list[Arm]:
@@ -151,8 +158,11 @@ def decisive(among: Sequence[Arm], backbone: str) -> list[Arm]:
     best = fullest(among, backbone)
     if best is None:
         return []
-    alike = [arm for arm in among if (arm.backbone, arm.adaptor) == (backbone, best.adaptor)]
-    return [arm for arm in alike if arm.knowledge == best.knowledge]
+    alike: dict[tuple[str, str, str], list[Arm]] = {}
+    for arm in among:
+        if arm.has_knowledge and (arm.backbone, arm.adaptor) == (backbone, best.adaptor):
+            alike.setdefault(arm.way, []).append(arm)
+    return [max(same_way, key=lambda arm: len(arm.entities)) for same_way in alike.values()]
 
 
 def fullest(among: Sequence[Arm], backbone: str, entity: str | None = None) -> Arm | None:

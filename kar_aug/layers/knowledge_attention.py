@@ -90,13 +90,15 @@ class KnowledgeAttention(KnowledgeVectors):
     def _scores(self, candidate: Any, events: Any, there: Any) -> tuple[Any, Any]:
         """Of the events, (batch, heads, length), and of the null event, (heads,)."""
         vectors, width = self._of_candidates(candidate), self.vector_width
-        projection = ops.reshape(ops.transpose(ops.cast(self._projection, vectors.dtype), [1, 0, 2]), [width, -1])
-        asked = ops.reshape(ops.matmul(vectors, projection), [-1, self.heads, width])
-        alike = self._products(asked, events)  # 0 where nothing is known of one of the two
-        coldness = ops.exp(-ops.cast(self._log_temperature, alike.dtype))
-        compared = (there[:, None] > 0) & (alike != 0)
-        hidden = ops.where(compared, alike * coldness[:, None], ops.lowest(alike) / 2)
-        return hidden, ops.cast(self._level, alike.dtype) * coldness
+        coldness = ops.exp(-ops.cast(self._log_temperature, vectors.dtype))
+        # Temperatures divide the matrices, few numbers, and not the scores.
+        projection = ops.cast(self._projection, vectors.dtype) * coldness[:, None, None]
+        asked = ops.matmul(vectors, ops.reshape(ops.transpose(projection, [1, 0, 2]), [width, -1]))
+        scores = self._products(ops.reshape(asked, [-1, self.heads, width]), events)
+        # What is not there is hidden by what is added, and so is a 0: nothing is known of one of the two.
+        compared = ops.cast((there[:, None] > 0) & (scores != 0), scores.dtype)
+        hidden = scores + (1 - compared) * (ops.lowest(scores) / 2)
+        return hidden, ops.cast(self._level, scores.dtype) * coldness
 
     def _learn_from(self, other: KnowledgeVectors) -> None:
         assert isinstance(other, KnowledgeAttention)

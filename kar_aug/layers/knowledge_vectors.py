@@ -16,7 +16,7 @@ from kar_aug.layers._ops import ops
 from kar_aug.layers.copies import check_known, found, offered
 from kar_aug.layers.ids import Kind, as_ids
 from kar_aug.layers.knowledge_augmentation import KnowledgeAugmentation
-from kar_aug.layers.lookup import constant, is_sequence, not_padding, output_shape, positions, shape_like, values_of
+from kar_aug.layers.lookup import constant, is_sequence, output_shape, positions, shape_like, values_of
 from kar_aug.layers.new_ids import NO_KEY, as_table, matrix_of, placed, with_texts
 from kar_aug.layers.one_source import OneSource
 from kar_aug.layers.saved_weights import weights_for
@@ -182,8 +182,7 @@ class KnowledgeVectors(OneSource, keras.layers.Layer):
     def _places(self, ids: Any, padded: bool) -> Any:
         """Per id its row of the table; the last is that of ids that have none, and of padding, where there is some."""
         size = self._saved["vocabulary"] + self.spare
-        places = positions(ids, size, None if self._keys is None else ops.convert_to_tensor(self._keys))
-        return ops.where(not_padding(ids), places, size) if padded else places
+        return positions(ids, size, None if self._keys is None else ops.convert_to_tensor(self._keys), padded)
 
     def _of_candidates(self, ids: Any) -> Any:
         """Vectors of one id a row, (batch,) or (batch, 1): (batch, width)."""

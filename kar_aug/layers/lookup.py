@@ -48,26 +48,28 @@ def sorted_keys(ids: Sequence[int | str]) -> tuple[npt.NDArray[np.int64], npt.ND
     return keys[order], order
 
 
-def positions(ids: Any, size: int, keys: Any = None) -> Any:
+def positions(ids: Any, size: int, keys: Any = None, padded: bool = False) -> Any:
     """Per id its place in a table of `size` rows, int32, and `size` for an id that has none.
 
     Args:
         ids: integers or strings of any shape; or floats, of which 2.5 is no id, and never 2.
         keys: (size,) ascending keys of raw ids; None where ids are places already.
+        padded: whether 0 and "" are padding, which has no place.
     """
     if "float" in (dtype := ops.dtype_of(ids)):
         whole = ops.cast(ids, ops.KEYS)
-        return ops.where(ids == ops.cast(whole, dtype), positions(whole, size, keys), size)
+        return ops.where(ids == ops.cast(whole, dtype), positions(whole, size, keys, padded), size)
     if keys is None:
         if not is_integer(dtype):
             ids = ops.cast(ids, ops.KEYS)
         elif np.dtype(dtype).itemsize < 4:  # whose largest number may be less than `size`
             ids = ops.cast(ids, "int32")
         # Compared in their own type: cast to 32 bits first, a large id would pass for a small one.
-        return ops.cast(ops.where((ids >= 0) & (ids < size), ids, ops.cast(size, ids.dtype)), "int32")
+        return ops.cast(ops.where((ids >= int(padded)) & (ids < size), ids, ops.cast(size, ids.dtype)), "int32")
     flat = ops.reshape(ops.keys_of(ids), [-1])
     place = ops.minimum(ops.searchsorted(keys, flat), size - 1)
-    return ops.reshape(ops.where(ops.rows_at(keys, place) == flat, place, size), ops.sizes_of(ids))
+    found = ops.reshape(ops.where(ops.rows_at(keys, place) == flat, place, size), ops.sizes_of(ids))
+    return ops.where(not_padding(ids), found, size) if padded else found
 
 
 def look_up_distinct(places: Sequence[Any], size: int, function: Callable[[Any], Any]) -> list[Any]:

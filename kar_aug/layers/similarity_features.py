@@ -188,7 +188,7 @@ class SimilarityFeatures(keras.layers.Layer):
             amount(comparison),
             *tiers(comparison, self.bins),
         ]
-        return ops.cast(ops.stack(columns, axis=1), self.compute_dtype)
+        return ops.cast(ops.transpose(ops.stack(columns)), self.compute_dtype)
 
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> None:
         return None

@@ -28,10 +28,15 @@ def by_blocks(function: Callable[[Sequence[Any]], Any], tensors: Sequence[Any], 
     block = tf.clip_by_value(most // tf.maximum(1, bytes_of_a_row), 1, tf.maximum(1, rows))
     missing = tf.maximum(1, -(-rows // block)) * block - rows  # of the last block, of which there is one for no rows
 
-    def in_blocks(tensor: Any) -> Any:
-        padded = tf.pad(tensor, [[0, missing], *[[0, 0]] * (len(tensor.shape) - 1)])
-        return tf.reshape(padded, tf.concat([[-1, block], tf.shape(tensor)[1:]], axis=0))
+    padded = [tf.pad(tensor, [[0, missing], *[[0, 0]] * (len(tensor.shape) - 1)]) for tensor in tensors]
 
-    blocks = tuple(in_blocks(tensor) for tensor in tensors)
-    found = tf.map_fn(function, blocks, fn_output_signature=dtype, parallel_iterations=2)
+    def of_block(start: Any) -> Any:
+        def some(tensor: Any) -> Any:  # a slice of whole rows is no copy
+            first, size = [start, *[0] * (len(tensor.shape) - 1)], [block, *tf.unstack(tf.shape(tensor)[1:])]
+            return tf.ensure_shape(tf.slice(tensor, first, size), [None, *tensor.shape[1:]])
+
+        return function([some(tensor) for tensor in padded])
+
+    starts = tf.range(0, rows + missing, block)
+    found = tf.map_fn(of_block, starts, fn_output_signature=dtype, parallel_iterations=2)
     return tf.reshape(found, tf.concat([[-1], tf.shape(found)[2:]], axis=0))[:rows]
