@@ -210,6 +210,8 @@ def test_missing_semantic_ids_are_said_with_the_command_that_makes_them(tmp_path
     chosen = {"injections": ["codes"], "knowledge": ["item"], "controls": ["shuffled"]}
     settings = {"workdir": str(tmp_path), "compare": chosen, "codes": {"levels": 2, "size": 4}}
     project = Project(settings, interactions=log(), items=items())
+    as_column = Project(settings | {"data": {"item_features": ["codes"]}}, interactions=log(), items=items())
+    assert [trap for trap in as_column.check().traps if 'injections = ["codes"]' in trap.text]
 
     def said() -> list[str]:
         return [trap.text.split(", and ")[1] for trap in project.check().traps if "semantic ids" in trap.text]
@@ -220,6 +222,12 @@ def test_missing_semantic_ids_are_said_with_the_command_that_makes_them(tmp_path
     assert said() == ["there are none of items: kar-aug codes makes them"]
     project.codes()
     assert not said() and dict(project.check().steps)["codes"].startswith("semantic ids of vectors, 2 levels of 4")
+    with VectorStore.writer(project.workspace.store_path("item"), StoreSpec("made", 3)) as writer:
+        writer.append([30], ["made"], np.ones((1, 3)))
+    earlier = "semantic ids of items are those of an earlier state of the vectors"
+    assert [earlier in trap.text for trap in project.check().traps if "semantic ids" in trap.text] == [True]
+    project.codes()
+    assert not [trap for trap in project.check().traps if "semantic ids" in trap.text]
 
 
 def test_items_without_events_and_a_missing_key_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,6 +172,14 @@ def test_onnx_is_fed_with_raw_tables_likewise(exported: dict[str, Exported], pro
         features = {name: sent[name].astype(object) if sent[name].dtype.kind == "U" else sent[name] for name in sent}
         (found,) = session.run(["ctr"], features)
         np.testing.assert_allclose(found[:, 0], expected, rtol=0, atol=1e-5)
+    events = {raw["name"]: raw["missing"] for raw in exported["DeepFM"].note["inputs"] if "events" in raw["shape"]}
+    assert events
+    none = {name: features[name][:, :0] for name in events}  # of who met nothing yet, as a caller has it
+    one = {name: features[name][:, :1].copy() for name in events}
+    for name, missing in events.items():
+        one[name][:] = np.nan if missing == "NaN" else missing
+    (padded,), (empty,) = (session.run(["ctr"], features | sent) for sent in (one, none))
+    np.testing.assert_allclose(empty, padded, rtol=0, atol=1e-6)
 
 
 def test_tflite_is_fed_with_raw_tables_likewise(

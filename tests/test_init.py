@@ -615,6 +615,27 @@ def test_two_logs_are_one_line_that_lists_both(tmp_path: Path, monkeypatch: pyte
     assert "; plays.csv (400 rows: uid, track_id, ts, liked)" in line
 
 
+def test_parts_of_one_log_are_told_from_two_logs(tmp_path: Path) -> None:
+    for part in range(2):
+        plays().to_csv(tmp_path / f"plays-{part}.csv", index=False)
+    with pytest.raises(DataError, match=r"parts of one log, write them as Parquet into a folder of their own"):
+        start([tmp_path], tmp_path / "kar.toml")
+    (tmp_path / "plays").mkdir()
+    for part in range(2):
+        (tmp_path / f"plays-{part}.csv").unlink()
+        plays().to_parquet(tmp_path / "plays" / f"{part}.parquet")
+    assert Config.load(start([tmp_path], tmp_path / "kar.toml").path).data.interactions == "plays"
+
+
+@pytest.mark.parametrize("name", ["initial_score", "ranker_score", "predicted_score"])
+def test_what_a_ranker_said_is_no_rating(name: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    log = plays().assign(clicked=random.integers(0, 2, 400), **{name: random.integers(0, 6, 400)})
+    data = guessed(tmp_path, log)
+    assert "rating" not in data.columns and data.columns["label"] == "clicked"
+    assert guessed(tmp_path, log.rename(columns={name: "score"})).columns["rating"] == "score"
+
+
 def test_no_column_of_users(tmp_path: Path) -> None:
     plays().rename(columns={"uid": "who"}).to_csv(tmp_path / "log.csv", index=False)
     said = r"no column is called as if it held users.*Seen: log\.csv \(400 rows: who, track_id, ts"

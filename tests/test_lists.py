@@ -111,6 +111,17 @@ def test_the_order_is_that_of_scores_then_of_positions_and_else_drawn() -> None:
     assert any(a != b for a, b in zip(drawn, [shown(Lists(samples(log()), 6), n) for n in range(9)], strict=False))
 
 
+def test_an_infinite_score_stands_first_and_a_missing_one_last() -> None:
+    scores = {1: np.nan, 2: -1.0, 3: np.inf, 4: -np.inf}
+    by_score = log(initial_score=lambda frame: [scores.get(place, 0.5) for place in frame["position"]])
+    lists = Lists(samples(by_score), most=6)
+    whole = int(np.flatnonzero(lists.lengths == 6)[0])
+    frame = by_score[by_score["impression_id"] == f"{_user(lists, whole)}/5"].set_index("position")
+    assert shown(lists, whole)[:4] == frame["item_id"].loc[[3, 5, 6, 2]].tolist()
+    assert set(shown(lists, whole)[4:]) == set(frame["item_id"].loc[[1, 4]])
+    assert np.isfinite(lists.read(np.asarray([whole]), {"initial_score"})["initial_score"]).all()
+
+
 def _user(lists: Lists, number: int) -> Any:
     first = lists.members(np.asarray([number]), 1)[0, 0]
     return lists.samples.vocabulary["user"][lists.samples.places["user"][lists.samples.rows[first]]]
@@ -143,6 +154,35 @@ def test_an_item_that_a_list_names_twice_is_ranked_once_where_it_was_shown(
     np.testing.assert_array_equal(lists.labels(everything)[0], expected.labels(everything)[0])
     assert [shown(lists, n) for n in everything] == [shown(expected, n) for n in everything]
     assert f"{len(clicks)} rows name an item that stands in their list already" in caplog.text
+
+
+def test_what_was_shown_and_clicked_in_the_history_is_one_event_of_it() -> None:
+    clicks = log()[log()["label"] > 0].assign(position=np.nan)
+    apart = pd.concat([log(label=0.0), clicks], ignore_index=True)  # a row for what was shown, another for the click
+    names = ["user_id", "item_id", "label", "part", "impression_id"]
+    of_each = [
+        impressions(split_interactions(frame, history=6, validation=0.2, test=0.2)).query("part == 'history'")[names]
+        for frame in (apart, log())
+    ]
+    assert len(of_each[1]) >= 6 * USERS
+    for told in of_each:
+        assert not told.duplicated(["impression_id", "item_id"]).any()
+    clicked = [set(told[told["label"] > 0]["impression_id"]) for told in of_each]
+    assert clicked[0] <= clicked[1] and clicked[0]
+
+
+def test_one_sample_leaves_what_was_clicked_where_it_was_shown(tmp_path: Path) -> None:
+    clicks = log()[log()["label"] > 0].assign(position=np.nan)
+    ITEMS.to_csv(tmp_path / "items.csv", index=False)
+    found = []
+    for name, frame in {"apart": pd.concat([log(label=0.0), clicks]), "once": log()}.items():
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+        data = {"interactions": f"{name}.csv", "items": "items.csv", "lists": "impressions", "one_sample": True}
+        config = Config(DataConfig(**data, history=0, validation=0.2, test=0.2), folder=tmp_path, workdir=name)
+        lists = Lists(Workspace(config).samples, most=6)
+        everything = np.arange(len(lists))
+        found.append((lists.labels(everything)[0].tolist(), [shown(lists, n) for n in everything]))
+    assert found[0] == found[1]
 
 
 def test_lists_that_the_split_cuts_are_said(caplog: pytest.LogCaptureFixture) -> None:

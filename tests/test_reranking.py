@@ -71,6 +71,7 @@ def test_a_comparison_of_lists_is_paired_by_list_and_says_that_they_are_syntheti
     assert "Re-ranking with and without knowledge (synthetic lists)" in html and "AUC" not in html
     assert "training rows of the item" in html and "MAP@7 gain" in html and "one list may be in several" in html
     assert text.count("The lists are synthetic") == 1 and "the initial order" in text and "CLICK@7" in text
+    assert set(done.table()["lists"]) == {"synthetic"}, "results.csv alone says it, too"
     assert list(done.verdicts.frame)[-3:] == ["bootstrap", "low", "high"]
 
 

@@ -141,6 +141,7 @@ class Comparison:
                 "injection": arm.injection,
                 "beside": arm.beside,
                 "seed": run.seed,
+                **self.objective.marks,
                 **self.objective.of_run(run),
                 **{name: getattr(run, name) for name in ("epochs", "parameters")},
                 f"validation_{self.objective.key}": max(run.curve),

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -61,6 +62,7 @@ class Objective(ABC):
         shown: those of them that a terminal has room for.
         of_slice: what a slice is of, and how its metric is to be read, as reports say it.
         over_rows: how tables call the test whether other test rows would show a gain too.
+        marks: what each row of results.csv says of what was trained on: column -> value.
         identity: of what decides a run's result beside arm, seed, settings, data and knowledge.
         title: of reports.
         remark: a sentence that stands before all results; "" if there is none.
@@ -72,6 +74,7 @@ class Objective(ABC):
     shown: Sequence[str]
     of_slice: str
     over_rows: str
+    marks: Mapping[str, str] = MappingProxyType({})
     identity: tuple[Any, ...] = ()
     title: str
     remark: str = ""

@@ -52,6 +52,7 @@ class Reranking(Objective):
         self.values, self.shown = {name: name.lower() for name in names}, tuple(names)
         self._all = dict.fromkeys([*names, *(f"{name}@{each}" for each in SCOPES for name in NAMES)])
         self.identity = ("rerank", loss, metric, most)
+        self.marks = {"lists": "synthetic" if synthetic else "impressions"}
         made = " (synthetic lists)" if synthetic else ""
         self.title = f"Re-ranking with and without knowledge{made}"
         if synthetic:

@@ -326,8 +326,9 @@ def _without_empty(split: pd.DataFrame) -> pd.DataFrame:
 
 
 def _each_once(split: pd.DataFrame) -> pd.DataFrame:
-    """The split without further rows of an item in its list."""
-    rows = np.flatnonzero(is_sample(split) & split[IMPRESSION].notna().to_numpy())
+    """The split without further rows of an item in its list, be it a sample's or one of the history."""
+    # Of the history too: what was met there once is one event of those that came later.
+    rows = np.flatnonzero((part_codes(split["part"]) >= 0) & split[IMPRESSION].notna().to_numpy())
     listed = split.iloc[rows]
     keys = [IMPRESSION, "item_id"]
     if not listed.duplicated(keys).any():
@@ -383,4 +384,4 @@ def places_in_lists(split: pd.DataFrame, group: npt.NDArray[np.int64]) -> npt.ND
 
 def _known(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The values, those that are missing beyond all."""
-    return np.where(np.isfinite(values), values, np.inf)
+    return np.where(np.isnan(values), np.inf, values)

@@ -188,7 +188,8 @@ class KnowledgeCodes(OneSource, keras.layers.Layer):
         if version != self._saved["version"]:
             raise StoreError(
                 f"The model learnt codes of {self.source_name!r} of codebooks {self._saved['version']}, and these are "
-                f"of {version}: they mean something else. Bring the codes that it was trained with up to date.",
+                f"of {version}: they mean something else. Bring the codes that it was trained with up to date, or "
+                "train it again.",
                 source=self.source_name, left=self._saved["version"], right=version,
             )  # fmt: skip
 

@@ -148,7 +148,39 @@ def write_onnx(
         else:
             of_tf2onnx[node.type](context, node)
 
+    def as_sums(context: Any, node: Any, name: str, args: Any) -> None:
+        """Sums or means of a table's rows by segment, zeros of a segment without any, as of a user without an event:
+        tf2onnx reckons the last segment of all, and fails where no row is asked for.
+        """
+        (table, rows, segments, count), output = node.input, node.output[0]
+        kind, integer = context.get_dtype(output), onnx.TensorProto.INT64
+        number = tf2onnx.utils.map_onnx_to_numpy_type(kind)
+
+        def constant(what: str, values: Any, dtype: Any = np.int64) -> Any:
+            return context.make_const(f"{name}/{what}", np.asarray(values, dtype)).output[0]
+
+        def made(operation: str, *given: Any, dtype: int = kind, **attributes: Any) -> Any:
+            return context.make_node(operation, list(given), attr=attributes, dtypes=[dtype]).output[0]
+
+        def summed(values: Any, width: Any) -> Any:
+            size = made("Concat", many, width, dtype=integer, axis=0)
+            return made("ScatterND", made("Expand", zero, size), places, values, reduction="add")
+
+        zero, one = (constant(f"number_{value}", value, number) for value in (0, 1))
+        many = made("Reshape", made("Cast", count, dtype=integer, to=integer), constant("one_size", [1]), dtype=integer)
+        segment = made("Cast", segments, dtype=integer, to=integer)
+        places = made("Unsqueeze", segment, constant("last", [-1]), dtype=integer)
+        width = made("Shape", table, dtype=integer, start=1)
+        result = summed(made("Gather", table, rows), width)
+        if "Sum" not in node.type:
+            ones = made("Expand", one, made("Shape", places, dtype=integer))
+            of_each = made("Max", summed(ones, constant("single", [1])), one)
+            result = made("Div", result, made("Sqrt", of_each) if "Sqrt" in node.type else of_each)
+        context.replace_all_inputs(output, result)
+        context.remove_node(node.name)
+
     handlers: dict[str, Any] = {
+        **{f"SparseSegment{what}WithNumSegments": (as_sums, []) for what in ("Sum", "Mean", "SqrtN")},
         _HASHED: (as_labels, []),
         "Log1p": (as_logarithm, []),
         "Erfc": (as_error_function, []),
@@ -166,6 +198,7 @@ def write_onnx(
             opset=_OPSET,
             custom_op_handlers=handlers,
         )
+        _take_sizes_as_they_are(onnx, model.graph)
         _keep_constants(model, function.get_concrete_function(dict(specs)))  # the one that was converted
     if model.ByteSize() > _MOST_BYTES:
         raise StoreError(
@@ -192,6 +225,16 @@ def _keep_constants(model: Any, traced: Any) -> None:
         values = np.asarray(value.numpy(), object if value.dtype == tf.string else None)
         model.graph.initializer.append(numpy_helper.from_array(values, given.name))
         model.graph.input.remove(given)
+
+
+def _take_sizes_as_they_are(onnx: Any, graph: Any) -> None:
+    """Let a size of 0 that is reckoned when the model runs, as of a history without an event, be none: `Reshape` takes
+    it for "as before" unless it is told. Other zeros are tf2onnx's own, and none are reckoned.
+    """
+    reckoned = {output for node in graph.node if node.op_type == "Cast" for output in node.output}
+    for node in graph.node:
+        if node.op_type == "Reshape" and node.input[1] in reckoned:
+            node.attribute.append(onnx.helper.make_attribute("allowzero", 1))
 
 
 def _text(value: Any) -> str:

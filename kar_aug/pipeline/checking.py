@@ -28,7 +28,7 @@ from kar_aug.data.times import seconds
 from kar_aug.errors import KarError
 from kar_aug.generate import Estimate
 from kar_aug.inspect.inputs import DataView
-from kar_aug.pipeline.coding import is_coded, stores_to_code
+from kar_aug.pipeline.coding import is_coded, is_coded_as_it_is, stores_to_code
 from kar_aug.pipeline.generation import Job, dry_run
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
@@ -414,7 +414,8 @@ def _coded(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]
     settings = workspace.config.codes
     steps.append(("codes", f"semantic ids of vectors, {settings.levels} levels of {settings.size}: kar-aug codes"))
     entities = dict.fromkeys(entity for arm in reading for entity in arm.entities)
-    uncoded = [title for path, title in stores_to_code(workspace) if not is_coded(path)]
+    stores = list(stores_to_code(workspace))
+    uncoded = [title for path, title in stores if not is_coded(path)]
     bare = [f"{entity}s" for entity in entities if not workspace.paths.store(entity).exists()]
     if uncoded or bare:
         encoded = ", once kar-aug encode has run" if bare else ""
@@ -422,6 +423,13 @@ def _coded(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]
             WARNING,
             f'[compare] injections = "codes" reads semantic ids, and there are none of {", ".join([*bare, *uncoded])}: '
             f"kar-aug codes makes them{encoded}",
+        )
+    earlier = [title for path, title in stores if is_coded(path) and not is_coded_as_it_is(path)]
+    if earlier:
+        yield Trap(
+            WARNING,
+            f"the semantic ids of {', '.join(earlier)} are those of an earlier state of the vectors, which compare and "
+            "export refuse: kar-aug codes brings them up to date",
         )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from kar_aug._helpers.printed import Printed
 from kar_aug.cache import VectorStore
 from kar_aug.codes import CodesReport, SemanticIds, codes_folder, report
-from kar_aug.codes.files import MANIFEST
+from kar_aug.codes.files import MANIFEST, CodesManifest
 from kar_aug.errors import EncodingError, StoreError
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
@@ -84,6 +84,11 @@ def make_codes(workspace: Workspace, watch: Watch = SILENT, *, anew: bool = Fals
 def is_coded(store: Path) -> bool:
     """Whether there are codes of the vectors in a folder."""
     return (codes_folder(store) / MANIFEST).exists()
+
+
+def is_coded_as_it_is(store: Path) -> bool:
+    """Whether the codes of a store are of what it holds now."""
+    return CodesManifest.read(codes_folder(store)).fingerprint == VectorStore.open(store).fingerprint
 
 
 def stores_to_code(workspace: Workspace) -> Iterator[tuple[Path, str]]:

@@ -21,6 +21,7 @@ from kar_aug.data.guessing.words import (
     LABELS,
     NO,
     OUTCOMES,
+    RANKERS,
     RATINGS,
     SKIPS,
     TYPES,
@@ -149,7 +150,7 @@ def _example(columns: Mapping[str, Seen]) -> str:
 
 def _is_rating(seen: Seen) -> bool:
     numeric = seen.kind in ("integer", "number") and 1 < seen.distinct <= _MOST_STEPS
-    return numeric and not says(seen.name, AGGREGATES)
+    return numeric and not says(seen.name, AGGREGATES | RANKERS)
 
 
 def _is_kind(seen: Seen) -> bool:

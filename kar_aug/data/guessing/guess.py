@@ -176,7 +176,7 @@ class _Guesser:
             count = self.events.columns[self.group].distinct
             why["impression_id"] = (
                 f'{count:,} values, each of one user: for GAUC, and for models that order lists: lists = "impressions" '
-                'above, position = "..." here, and [compare] task = "rerank"'
+                'above, position or initial_score = "..." here, and [compare] task = "rerank"'
             )
             found["interactions"]["impression_id"] = self.group
         if (title := self._title()) is not None:

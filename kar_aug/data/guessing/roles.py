@@ -228,10 +228,14 @@ def _events(heads: Sequence[Head]) -> tuple[Head, list[Head]]:
             chosen = (telling or some)[0]
             return chosen, [head for head in some if head is not chosen]
         if some:
-            raise DataError(
-                f"{len(some)} files could be the interactions: {'; '.join(head.said for head in some)}. Name the files "
-                f"that belong together: --data {some[0].path} ..."
-            )
+            several = f"{len(some)} files could be the interactions: {'; '.join(head.said for head in some)}."
+            if len({frozenset(head.columns) for head in some}) == 1:
+                raise DataError(
+                    f"{several} They have the same columns. If they are parts of one log, write them as Parquet into a "
+                    "folder of their own, which is read as one table, or into one file; else name the files that "
+                    f"belong together: --data {some[0].path} ..."
+                )
+            raise DataError(f"{several} Name the files that belong together: --data {some[0].path} ...")
     raise DataError(f"No file can be the interactions: {_lacking(heads)} Seen: {'; '.join(h.said for h in heads)}.")
 
 

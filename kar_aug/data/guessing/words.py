@@ -54,6 +54,10 @@ SKIPS = {"skip", "skipped", "dismissed", "rejected", "failed"}  # the contrary, 
 YES = {"yes", "y", "true", "t", "ja", "oui", "si", "sí", "sim"}
 NO = {"no", "n", "false", "f", "nein", "nee", "nej", "non", "não"}
 RATINGS = {"rating", "ratings", "stars", "star", "score", "overall", "grade"}
+# Beside "score": whose it is, and no person's.
+RANKERS = {
+    "initial", "model", "ranker", "ranking", "rank", "retrieval", "predicted", "prediction", "pred", "baseline",
+}  # fmt: skip
 TYPES = {
     "event", "action", "behavior", "behaviour", "interaction", "activity", "feedback", "type", "kind", "verb",
     "reaction", "outcome",

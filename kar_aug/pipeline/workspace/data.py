@@ -130,6 +130,8 @@ class Data:
         )
         if data.samples is not None or data.window is not None:
             split = with_outcomes(split, data.samples, data.window, self.room)
+        if data.lists == "impressions":  # first: of what was shown and of its click one row is left, where it was shown
+            split = impressions(split)
         before = _counts(split, self.room)
         for part, (rows, _) in before.items():
             if not rows:
@@ -145,10 +147,10 @@ class Data:
                     )
         if data.negatives:
             split = with_negatives(split, data.negatives, data.seed, self.room)
-        if data.lists is not None:
-            split = kar_lists(split, data.seed) if data.lists == "kar" else impressions(split)
-            if data.initial_scores is not None:
-                split = self._with_scores(split, self.paths.config.path(data.initial_scores))
+        if data.lists == "kar":
+            split = kar_lists(split, data.seed)
+        if data.lists is not None and data.initial_scores is not None:
+            split = self._with_scores(split, self.paths.config.path(data.initial_scores))
         counts = _counts(split, self.room)
         for part, (rows, clicks) in counts.items():
             have_both = [name for name, (others, theirs) in counts.items() if 0 < theirs < others]
