@@ -164,7 +164,7 @@ def test_refresh_takes_the_ids_that_the_model_reads(store: VectorStore, tmp_path
     ]:
         with pytest.raises(ValueError, match=message):
             refresh(built, tables)
-    with pytest.raises(ValueError, match="`spare` is how many rows are kept free"):
+    with pytest.raises(ValueError, match="`spare` must be a whole number, 0 or more"):
         prestore(built, spare=-1)
 
 
