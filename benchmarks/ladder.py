@@ -120,7 +120,7 @@ def train(
     import jax
     import jax.numpy as jnp
     import keras
-    from stateless import initial
+    from stateless import either, initial
 
     from kar_aug.compare.metrics import auc
 
@@ -164,7 +164,7 @@ def train(
             if place in going:
                 curves[place].append(auc(labels, prediction))
                 better[place] = curves[place][-1] >= max(curves[place])
-        best = of_seeds(better, state, best)
+        best = either(better, state, best)
     found = predicted(best, "test")
     for seed, curve, prediction in zip(seeds, curves, found, strict=True):
         yield {
@@ -178,17 +178,6 @@ def train(
             "seconds_to_build": before_training / len(seeds),
             "samples_per_second": whole.size / min(seconds),
         }
-
-
-def of_seeds(chosen: Any, state: Any, otherwise: Any) -> Any:
-    """One state for some seeds, (seeds,), and the other for the rest."""
-    import jax
-    import jax.numpy as jnp
-
-    def of_array(left: Any, right: Any) -> Any:
-        return jnp.where(chosen.reshape(-1, *[1] * (left.ndim - 1)), left, right)
-
-    return jax.tree.map(of_array, state, otherwise)
 
 
 def is_over(curve: Sequence[float], epochs: int) -> bool:

@@ -365,7 +365,7 @@ def functions(
     import jax
     import jax.numpy as jnp
     import keras
-    from stateless import initial, prediction, training_step
+    from stateless import either, initial, prediction, training_step
 
     from kar_aug.backbones.reranking import LOSSES
     from kar_aug.data.encodings import FIRST, UNKNOWN
@@ -406,9 +406,6 @@ def functions(
         found = inputs(lists, rows)
         return predicted(state, [found[name] for name in names])
 
-    def better(which: Any, ours: Any, theirs: Any) -> Any:
-        return jax.tree.map(lambda a, b: jnp.where(which, a, b), ours, theirs)
-
     def shaped(shape: Sequence[int], dtype: Any) -> Any:
         return jax.ShapeDtypeStruct((side_by_side, *shape), dtype)
 
@@ -419,7 +416,7 @@ def functions(
     return Functions(
         jax.jit(jax.vmap(epoch, all_), donate_argnums=1).lower(lists, states, orders, shaped((), "uint32")).compile(),
         jax.jit(jax.vmap(predict, (None, 0, None))).lower(lists, states, rows).compile(),
-        jax.jit(jax.vmap(better)).lower(shaped((), "bool"), states, states).compile(),
+        jax.jit(either).lower(shaped((), "bool"), states, states).compile(),
         int(sum(np.prod(variable.shape) for variable in model.trainable_variables)),
     )
 

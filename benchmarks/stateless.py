@@ -54,3 +54,16 @@ def training_step(
 def prediction(model: Any) -> Callable[[State, Any], Any]:
     """State and inputs to click probabilities, (batch, 1)."""
     return lambda state, inputs: model.stateless_call(state.trained, state.other, inputs, training=False)[0]
+
+
+def either(which: Any, ours: Any, theirs: Any) -> Any:
+    """Of states side by side, whose first axis they are, each from the one or the other.
+
+    Args:
+        which: (how many,), where it is ours.
+    """
+
+    def of_array(left: Any, right: Any) -> Any:
+        return jnp.where(jnp.reshape(which, (-1, *[1] * (left.ndim - 1))), left, right)
+
+    return jax.tree.map(of_array, ours, theirs)

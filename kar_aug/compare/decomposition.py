@@ -53,6 +53,11 @@ class Ladder:
         """Whose knowledge it is, and metadata: "users", "items", or "users and items"."""
         return " and ".join(f"{entity}s" for entity in self.rungs[-1].arm.entities)
 
+    @property
+    def title(self) -> str:
+        """Over its table."""
+        return f"{self.name}: knowledge of {self.of}"
+
     def told(self, metric: str) -> str:
         """As a person says it, "DeepFM, similarity: AUC 0.6596 without knowledge, 0.7476 with that of items. Step by
         step: any vectors -0.0186, what metadata says +0.0012, what the language model adds +0.1054" say.

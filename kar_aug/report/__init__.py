@@ -136,7 +136,7 @@ def write_report(
         verdicts=leading(comparison),
         seeds=counted(comparison.seeds, "seed"),
         ladder_columns=named_after(comparison, LADDER),
-        ladders={f"{ladder.name}: knowledge of {ladder.of}": ladder_rows(ladder) for ladder in ladders},
+        ladders={ladder.title: ladder_rows(ladder) for ladder in ladders},
         of_both=any(len(ladder.rungs[-1].arm.entities) > 1 for ladder in ladders),
         decomposition=plots.decomposition(ladders, comparison.objective.metric) if ladders else "",
         intervals=plots.intervals(comparison),

@@ -167,7 +167,7 @@ def markdown(comparison: Comparison) -> str:
     lines += ["| " + " | ".join(row) + " |" for row in rows(comparison)]
     for ladder in decomposition(comparison):
         head = " | ".join(named_after(comparison, LADDER))
-        lines += ["", f"What the gain is made of: {ladder.name}: knowledge of {ladder.of}", "", f"| {head} |"]
+        lines += ["", f"What the gain is made of: {ladder.title}", "", f"| {head} |"]
         lines += ["|" + " --- |" * len(LADDER), *("| " + " | ".join(row) + " |" for row in ladder_rows(ladder))]
     relative = "AUC - 0.5" if comparison.objective.metric == "AUC" else comparison.objective.metric
     lines += ["", f"{legend(comparison)} Relative: improvement of {relative}."]
