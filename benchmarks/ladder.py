@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ladder_samples import Arrays, features_of, opened, prepare, reader, tables_of
 
-BATCH, PREDICTED, RATE, EPOCHS, PATIENCE = 4096, 4096, 0.002, 10, 2
+BATCH, PREDICTED, RATE, EPOCHS, PATIENCE, GUESSING = 4096, 4096, 0.002, 10, 2, 0.5
 UNKNOWN_SHARE, UNKNOWN_IDS = 0.05, ("item_id", "user_id")
 TEXTS = ("text", "metadata", "plots", "shuffled")
 BEHAVIOUR = ("collaborative", "metadata + collaborative", "text + collaborative")
@@ -123,6 +123,7 @@ def train(
     from stateless import either, initial
 
     from kar_aug.compare.metrics import auc
+    from kar_aug.compare.patience import is_over
 
     started = time.perf_counter()
     built = [build(backbone, arm, arrays, seed, options) for seed in seeds]
@@ -147,7 +148,11 @@ def train(
 
     curves: list[list[float]] = [[] for _ in seeds]
     best, seconds = jax.tree.map(jnp.copy, state), []
-    while going := [number for number, curve in enumerate(curves) if not is_over(curve, options.epochs)]:
+
+    def over(curve: list[float]) -> bool:
+        return len(curve) >= options.epochs or is_over(curve, GUESSING, PATIENCE)
+
+    while going := [number for number, curve in enumerate(curves) if not over(curve)]:
         number = max(map(len, curves))
         orders = [
             np.random.default_rng([s, 11, number]).permutation(arrays.rows["train"])[: options.rows] for s in seeds
@@ -178,11 +183,6 @@ def train(
             "seconds_to_build": before_training / len(seeds),
             "samples_per_second": whole.size / min(seconds),
         }
-
-
-def is_over(curve: Sequence[float], epochs: int) -> bool:
-    """Whether a training has had all its epochs, or its last ones brought nothing."""
-    return len(curve) >= epochs or (len(curve) > PATIENCE and max(curve[-PATIENCE:]) <= max(curve[:-PATIENCE]))
 
 
 def tested(arrays: Arrays, prediction: Any, most: int | None) -> dict[str, Any]:

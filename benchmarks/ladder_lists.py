@@ -421,12 +421,6 @@ def functions(
     )
 
 
-def is_over(curve: Sequence[float], guessing: float, patience: int) -> bool:
-    """Whether a training's last epochs brought nothing, by the rule of `kar_aug.compare.training`."""
-    latest_first = curve[::-1]
-    return bool(latest_first) and max(latest_first) > guessing and latest_first.index(max(latest_first)) >= patience
-
-
 def train(
     family: Family,
     lanes: Sequence[tuple[str, int]],
@@ -445,6 +439,7 @@ def train(
     import jax.numpy as jnp
 
     from kar_aug.compare.list_metrics import of_lists
+    from kar_aug.compare.patience import is_over
 
     started, given = time.perf_counter(), data.said["settings"]
     batch, train_lists = given["batch_size"], data.of("train")

@@ -32,6 +32,7 @@ from kar_aug.compare import (
     Verdict,
     by_slice,
     compare,
+    conclusions,
     doubts,
     headlines,
     leading,
@@ -47,9 +48,11 @@ from kar_aug.compare.controls.shuffled import Shuffled
 from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.exporting import trained_model
 from kar_aug.compare.models import build, build_imitation, parameters
+from kar_aug.compare.patience import is_over
 from kar_aug.compare.sanity import Rival, chance
 from kar_aug.compare.statistics import Estimate
 from kar_aug.compare.training import predict
+from kar_aug.compare.verdicts import told
 from kar_aug.config import CompareConfig, Config, fitting_batch
 from kar_aug.data.samples import Samples
 from kar_aug.errors import ConfigError, DataError, KarError, StoreError
@@ -357,17 +360,17 @@ def test_true_knowledge_raises_auc_and_the_comparison_says_where(own_tables: Pat
     assert comparison.coverage(BOTH) == {"user": 1.0, "item": 1.0}
     against = {verdict.against.knowledge: verdict for verdict in leading(comparison)}
     assert set(against) == {"base", "metadata"} and 0 <= against["metadata"].delong <= 1
-    made_of, against_plain, against_metadata, *_ = headlines(comparison)
+    made_of, told = headlines(comparison)
     plain, full = (comparison.estimate(arm).mean for arm in (BASE, BOTH))
     start = (
         f"DeepFM, fields: AUC {plain:.4f} without knowledge, {full:.4f} with that of users and items. Step by step: "
     )
     assert made_of.startswith(f"{start}what metadata says ") and ", what the language model adds " in made_of
+    not_shown = r"{} \(up in \d of 2 seeds\)"
+    plain, metadata = (f"(?:{not_shown.format(rival)}|{rival})" for rival in ("the plain backbone", "metadata text"))
     assert re.fullmatch(
-        r"Knowledge beats the plain backbone: (shown|not shown, up in \d of 2 seeds, which may be chance)\.",
-        against_plain,
-    )
-    assert against_metadata.startswith("Knowledge beats metadata text: ")
+        rf"Knowledge: (not )?shown to beat {plain}(, |; not shown to beat ){metadata}(, which may be chance)?\.", told
+    ), told
     first_alone = replace(comparison, runs={arm: found[:1] for arm, found in comparison.runs.items()})
     (said,) = [each for each in headlines(first_alone) if "seed" in each]
     assert said.startswith("One seed cannot tell a gain from chance: raise ")
@@ -395,14 +398,14 @@ def test_over_a_backbone_that_beats_nothing_no_gain_is_called_one(own_tables: Pa
     assert told[BOTH.name] == "—" and told[BASE.name] == "", "by how much more than guessing, of what is less"
     assert "Neither popularity nor gradient boosting beats guessing: what is read may" in doubts(lost)[0]
     assert {verdict.word for verdict in leading(strong)} == {"nothing can be told"}
-    assert not any(" beats " in sentence for sentence in headlines(strong))
+    assert not any("to beat " in sentence for sentence in conclusions(strong))
     # Where ids and numbers know little and the text much, the arm that beats all rivals is set against its controls.
     between = (max(run.auc for run in found.runs[BASE]) + min(run.auc for run in found.runs[BOTH])) / 2
     telling = replace(found, rivals=[Rival("gradient boosting", between, 0.1, between)])
     assert [verdict.word == "nothing can be told" for verdict in leading(telling)] == [True, False]
     said = headlines(telling)
     assert said[1].startswith(f"DeepFM + knowledge (AUC {found.estimate(BOTH).mean:.4f}) beats guessing and all that")
-    assert said[2].startswith("Knowledge beats metadata text: ") and not any("plain" in each for each in said)
+    assert re.match("Knowledge: .*shown to beat metadata text", said[2]) and not any("plain" in each for each in said)
     alone = replace(found, runs={**found.runs, BASE: guessed[BASE]}, rivals=lost.rivals)
     assert doubts(alone)[0].endswith("inspect --data.")
     assert doubts(alone)[1].startswith("DeepFM + knowledge (AUC ")
@@ -473,6 +476,62 @@ def test_the_word_of_a_verdict_follows_the_corrected_t_test() -> None:
     verdict = Verdict(BOTH, BASE, Estimate(0.0004, 0.001, 0.0011), 3, 5, 0.61, 0.6, 0.5, detectable=0.0021)
     assert verdict.text.endswith("3 of 5 seeds); 5 seeds like these show gains from 0.0021 on")
     assert replace(verdict, detectable=0.57).text.endswith("5 seeds like these show no gain, however large: take more")
+
+
+def test_each_way_that_knowledge_enters_is_told_in_one_sentence() -> None:
+    def arm(backbone: str, knowledge: str) -> Arm:
+        return Arm(backbone, knowledge, ("item",), "hybrid-expert", "similarity")
+
+    def verdict(arm: Arm, against: Arm, mean: float, t: float, up: int, weakness: str = "") -> Verdict:
+        return Verdict(arm, against, Estimate(mean, 0.001, 0.0011), up, 5, t, t, t, weakness)
+
+    ours = arm("DeepFM", "item")
+    found = [
+        verdict(ours, ours.base, 0.004, 0.01, 5),
+        verdict(ours, arm("DeepFM", "shuffled"), 0.004, 0.01, 5),
+        verdict(ours, arm("DeepFM", "metadata"), 0.001, 0.2, 3),
+        verdict(ours, arm("DeepFM", "plots"), -0.004, 0.01, 0),
+    ]
+    assert [*told(found)] == [
+        "Item knowledge (similarity): shown to beat the plain backbone, shuffled vectors; not shown to beat metadata "
+        "text (up in 3 of 5 seeds), which may be chance; worse than plots."
+    ]
+    din = arm("DIN", "item")
+    both = [
+        *found,
+        verdict(din, din.base, 0.0, 0.7, 2),
+        verdict(din, arm("DIN", "shuffled"), -0.004, 0.01, 0),
+        verdict(din, arm("DIN", "metadata"), 0.0, 0.7, 2),
+    ]
+    assert [*told(both)] == [
+        "Item knowledge (similarity): shown to beat the plain backbone (on 1 of 2 backbones: DeepFM), shuffled vectors "
+        "(on 1 of 2 backbones: DeepFM; worse on DIN); not shown to beat metadata text, which may be chance; worse than "
+        "plots."
+    ]
+    assert [*told([verdict(din, din.base, 0.004, 0.01, 5, "guessing")])] == []
+    blind = arm("kar:PRM", "item")
+    fair = [verdict(blind, blind.base, 0.004, 0.01, 5), verdict(blind, Arm("PRM"), -0.004, 0.01, 0)]
+    assert [*told(fair)] == [
+        "Item knowledge (similarity): shown to beat the plain backbone; worse than the same with the user's profile "
+        "and past."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("curve", "over"),
+    [
+        ([], False),
+        ([0.7, 0.69], False),
+        ([0.7, 0.69, 0.68], True),
+        ([0.7, 0.69, 0.7], False),  # as good as the best: the later one is kept
+        ([0.5, 0.49, 0.48, 0.47], False),  # nothing learnt yet
+        ([0.49, 0.6, 0.59, 0.59], True),
+    ],
+)
+def test_a_training_is_over_once_as_many_epochs_as_it_has_patience_brought_nothing(
+    curve: list[float], over: bool
+) -> None:
+    assert is_over(curve, guessing=0.52, patience=2) == over
 
 
 def test_slices_go_from_cold_to_warm_and_miss_no_row() -> None:

@@ -7,11 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-
-from kar_aug.compare.checkpoint import Standing
-from kar_aug.compare.training import _is_over
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -23,22 +19,6 @@ def lists(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     yield ladder_lists
     sys.modules.pop("ladder_lists")
-
-
-def curves() -> Iterator[list[float]]:
-    random = np.random.default_rng(3)
-    for _ in range(200):
-        yield np.round(0.35 + 0.3 * random.random(12), 2).tolist()  # equal values come, and such below a guess
-
-
-@pytest.mark.parametrize("patience", [1, 2, 3])
-def test_a_training_is_over_when_that_of_compare_is(lists: Any, patience: int) -> None:
-    guessing = 0.5
-    for curve in curves():
-        for epochs in range(len(curve) + 1):
-            so_far = curve[:epochs]
-            wanted = _is_over(Standing([], curve=so_far), guessing, patience)
-            assert lists.is_over(so_far, guessing, patience) == wanted, so_far
 
 
 def test_every_arm_and_pair_of_the_re_ranking_page_is_there(lists: Any) -> None:

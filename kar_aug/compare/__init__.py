@@ -13,6 +13,7 @@
     objective    what such a task is                         clicks       each sample for itself
     reranking    the order of a list                         list_metrics  what an order is judged by
     decomposition   what a gain is made of: behaviour, metadata, knowledge
+    patience     when a training has had enough
 
 An arm with a seed is a run. Finished runs are kept under the hash of all that decides their result, so that a
 comparison started again trains only what is missing. Importing this package does not import TensorFlow.

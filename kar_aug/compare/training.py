@@ -16,9 +16,10 @@ from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.adam import FusedAdam
 from kar_aug.compare.arms import Arm
 from kar_aug.compare.batches import Batches, TrainingBatches
-from kar_aug.compare.checkpoint import Checkpoint, Standing, random_numbers_that_can_be_kept
+from kar_aug.compare.checkpoint import Checkpoint, random_numbers_that_can_be_kept
 from kar_aug.compare.models import build, build_imitation, input_names
 from kar_aug.compare.objectives import CLICKS, Objective
+from kar_aug.compare.patience import is_over
 from kar_aug.config import TrainingConfig
 from kar_aug.data.samples import Samples
 from kar_aug.layers import KnowledgeAugmentation
@@ -87,7 +88,7 @@ def train(
     kept = Checkpoint(checkpoint, model)
     now = kept.standing()
     clock = _Clock(started, now.seconds)
-    while now.epoch < settings.epochs and not _is_over(now, judge.guessing, settings.patience):
+    while now.epoch < settings.epochs and not is_over(now.curve, judge.guessing, settings.patience):
         batches.start(now.epoch)
         while now.piece < len(pieces):
             model.fit(pieces[now.piece], verbose=0, shuffle=False)  # the batches are shuffled; Keras 3 would warn
@@ -115,12 +116,6 @@ class _Clock:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._from
-
-
-def _is_over(now: Standing, guessing: float, patience: int) -> bool:
-    """Whether the last epochs brought nothing. What is no better than guessing has not begun to learn."""
-    latest_first = now.curve[::-1]
-    return bool(latest_first) and max(latest_first) > guessing and latest_first.index(max(latest_first)) >= patience
 
 
 def predict(model: Any, samples: Samples, of: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
