@@ -69,8 +69,8 @@ class DataConfig:
     Args:
         dataset: a public data set by name, or None and the paths of the user's own tables.
         path: where the public data set lies (archive, folder or file), relative to kar.toml; downloaded if not given.
-        interactions, items, users: Parquet, CSV, JSON lines or Arrow files, or folders of Parquet files, relative to
-            kar.toml (see `kar_aug.data.reading`).
+        interactions, items, users: Parquet, CSV, JSON lines or Arrow files, or folders of parts of the first three
+            kinds, relative to kar.toml (see `kar_aug.data.reading`).
         columns: what the files call a column, by our name for it: { user_id = "uid", timestamp = "ts" }; for one table
             alone under its name: { items = { item_id = "article" } }. "genres.name" takes a key of structs.
         id_type: "integer" or "string", where ids are to be these. In a CSV file '001' is 1, unless they are strings.

@@ -615,16 +615,24 @@ def test_two_logs_are_one_line_that_lists_both(tmp_path: Path, monkeypatch: pyte
     assert "; plays.csv (400 rows: uid, track_id, ts, liked)" in line
 
 
-def test_parts_of_one_log_are_told_from_two_logs(tmp_path: Path) -> None:
-    for part in range(2):
-        plays().to_csv(tmp_path / f"plays-{part}.csv", index=False)
-    with pytest.raises(DataError, match=r"parts of one log, write them as Parquet into a folder of their own"):
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
+def test_parts_of_one_log_are_told_from_two_logs(tmp_path: Path, ending: str) -> None:
+    def write(folder: Path) -> None:
+        for part in range(2):
+            path = folder / f"plays-{part}.{ending}"
+            plays().to_parquet(path) if ending == "parquet" else plays().to_csv(path, index=False)
+
+    write(tmp_path)
+    (tmp_path / "notes.md").touch()
+    with pytest.raises(DataError, match=r"parts of one log, put them into a folder of their own"):
         start([tmp_path], tmp_path / "kar.toml")
-    (tmp_path / "plays").mkdir()
     for part in range(2):
-        (tmp_path / f"plays-{part}.csv").unlink()
-        plays().to_parquet(tmp_path / "plays" / f"{part}.parquet")
-    assert Config.load(start([tmp_path], tmp_path / "kar.toml").path).data.interactions == "plays"
+        (tmp_path / f"plays-{part}.{ending}").unlink()
+    (tmp_path / "plays").mkdir()
+    write(tmp_path / "plays")
+    for given in (tmp_path, tmp_path / "plays"):
+        found = start([given], tmp_path / "kar.toml", force=True)
+        assert Config.load(found.path).data.interactions == "plays" and "800 rows" in str(found)
 
 
 @pytest.mark.parametrize("name", ["initial_score", "ranker_score", "predicted_score"])

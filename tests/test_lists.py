@@ -275,6 +275,12 @@ def test_mind_is_read_with_what_was_clicked_before(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text, newline="\r\n")
     pd.testing.assert_frame_equal(mind(path=tmp_path).interactions, events)
     pd.testing.assert_frame_equal(mind(path=tmp_path).items, tables.items)
+    (tmp_path / "news.tsv").write_text(NEWS.replace('Title "2', "Title\r2"), newline="\r\n")
+    assert mind(path=tmp_path).items["title"].tolist() == ['Title "1', "Title\r2", 'Title "3'], "one line, one news"
+    (tmp_path / "news.tsv").write_text("id\tCategory\tsub\ttitle\tabstract\turl\te\te\n" + NEWS)
+    with pytest.raises(DataError, match=r"news\.tsv: line 1 names columns\. The files have no head: delete that line"):
+        mind(path=tmp_path)
+    (tmp_path / "news.tsv").write_text(NEWS)
     for said, wrong, reason in (
         ("N3-1 N1-0", "N3 N1", "does not say whether it was clicked"),
         ("PM\t\tN2", "PM\tN2", "impression 2: nothing was shown. A row has five columns"),

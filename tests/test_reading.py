@@ -312,9 +312,82 @@ def test_parts_may_differ_in_what_types_they_need(tmp_path: Path) -> None:
         read_table(folder)
 
 
-def test_an_empty_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there are no \.parquet files in this folder"):
-        read_table(tmp_path)
+def same_however_it_is_read(path: Path, **chosen: Any) -> pd.DataFrame:
+    """What all three ways of reading a table agree on."""
+    frame = read_table(path, **chosen)
+    pd.testing.assert_frame_equal(by_column(path, **chosen), frame)
+    batches = list(read_batches(path, 2, **chosen))
+    assert max(map(len, batches)) <= 2 and sum(map(len, batches)) == len(frame)
+    assert list(read_head(path, 3).columns) == list(frame.columns) and len(read_head(path, 3)) == min(3, len(frame))
+    return frame
+
+
+def test_a_folder_of_csv_parts_is_read_as_one_file_of_them_would_be(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    (folder / "part-0.csv").write_text("user_id,price,note\n1,2,1.50\n2,,\n")
+    (folder / "part-1.csv.gz").write_bytes(gzip.compress(b"note;user_id;price\nlong;7;2,5\n"))  # as its writer had it
+    (folder / "part-2.csv").write_text("user_id,price,note\n")
+    (folder / "part-3.csv").touch()  # as Spark leaves a part without rows
+    (folder / "_SUCCESS").touch()
+    (folder / ".part-0.csv.crc").write_bytes(b"crc")
+    frame = same_however_it_is_read(folder, ids=["user_id"])
+    assert frame["user_id"].tolist() == [1, 2, 7] and frame["price"].fillna(-1).tolist() == [2.0, -1.0, 2.5]
+    assert frame["note"].fillna("-").tolist() == ["1.50", "-", "long"]  # text in one part is text in all
+    (folder / "part-4.csv").write_text("user_id,price,note\n007,1,x\n")
+    with pytest.raises(DataError, match=r"'user_id' holds '7' and '007', which as integers are one id"):
+        read_table(folder, ids=["user_id"])
+    frame = same_however_it_is_read(folder, ids=["user_id"], id_type="string")
+    assert frame["user_id"].tolist() == ["1", "2", "7", "007"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_folders_of_text_that_are_called_by_a_value_are_columns(tmp_path: Path, ending: str) -> None:
+    for day, hour, line in (("2024-01-31", "7", "a%b"), ("2024-02-01", "__HIVE_DEFAULT_PARTITION__", "c")):
+        below = tmp_path / "log" / f"day={day}" / f"hour={hour}"
+        below.mkdir(parents=True)
+        text = f"item_id\n{line}\n" if ending == "csv" else f'{{"item_id": "{line}"}}\n'
+        (below / f"x.{ending}").write_text(text)
+    frame = same_however_it_is_read(tmp_path / "log", ids=["item_id"])
+    assert frame["item_id"].tolist() == ["a%b", "c"] and frame["day"].tolist() == ["2024-01-31", "2024-02-01"]
+    assert frame["hour"].fillna(-1).tolist() == [7, -1]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_ids_of_folders_of_text_keep_their_zeros(tmp_path: Path, ending: str) -> None:
+    for user in ("001", "2"):
+        (tmp_path / "log" / f"user_id={user}").mkdir(parents=True)
+        text = "item_id\n5\n" if ending == "csv" else '{"item_id": 5}\n'
+        (tmp_path / "log" / f"user_id={user}" / f"x.{ending}").write_text(text)
+    assert same_however_it_is_read(tmp_path / "log", ids=["user_id"])["user_id"].tolist() == [1, 2]
+    kept = same_however_it_is_read(tmp_path / "log", ids=["user_id"], id_type="string")
+    assert kept["user_id"].tolist() == ["001", "2"]
+
+
+def test_a_folder_of_json_parts_is_one_table(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    (folder / "0.jsonl").write_text('{"user_id": 1, "tags": ["a"]}\n')
+    (folder / "1.json").write_text('[{"user_id": "B", "more": true}, {"user_id": 3}]')
+    (folder / "2.jsonl.gz").write_bytes(gzip.compress(b""))
+    frame = same_however_it_is_read(folder, ids=["user_id"])
+    assert frame["user_id"].tolist() == ["1", "B", "3"] and frame["more"].isna().tolist() == [True, False, True]
+
+
+def test_what_is_no_folder_of_parts_is_named(tmp_path: Path) -> None:
+    def refused(message: str) -> None:
+        for read in (read_table, lambda path: list(read_batches(path)), lambda path: read_head(path, 10)):
+            with pytest.raises(DataError, match=message):
+                read(tmp_path)
+
+    refused("it holds no file of these kinds")
+    (tmp_path / "a.csv").touch()
+    refused("all of its files are empty")
+    (tmp_path / "a.csv").write_text("user_id,item_id\n1,2\n")
+    (tmp_path / "b.csv").write_text("5,6\n7,8\n")  # parts without a head
+    refused(r"b\.csv has the columns 5, 6, and a\.csv beside it has user_id, item_id\. Parts of one table")
+    (tmp_path / "c.jsonl").write_text("{}")
+    refused(r"it holds files of several kinds \(CSV, JSON lines\)")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import csv
 import logging
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from kar_aug.data.ids import ids_of_text
 from kar_aug.data.opening import HEAD, in_its_encoding, text
+from kar_aug.data.parts import Value
 from kar_aug.data.place import Place
 from kar_aug.errors import DataError
 
@@ -30,6 +31,7 @@ _MARKS = {",": ".", ".": ",", "'": "."}  # between thousands, and before decimal
 _TRUTHS = {spelt: spelt.lower() == "true" for spelt in ("True", "TRUE", "true", "False", "FALSE", "false")}
 _CODE = 20  # digits
 _BLOCK = 1 << 20  # characters
+_ROWS = 1 << 16
 _GROUPED = "grouped"  # numbers whose thousands stand apart
 _READ_AS = {"boolean": "bool", _GROUPED: "float64"}
 _ARROW = {"bool": pa.bool_(), "int64": pa.int64(), "uint64": pa.uint64(), "float64": pa.float64(), "str": pa.string()}
@@ -81,6 +83,7 @@ class Delimited:
         ending: one of `SEPARATORS`.
         ids: columns of ids, which lose no zeros unsaid: see `kar_aug.data.ids`.
         id_type: "integer" or "string", where a person says so.
+        given: further columns, of one value each: see `kar_aug.data.parts`.
     """
 
     path: Path
@@ -88,6 +91,7 @@ class Delimited:
     ids: Collection[str] = ()
     id_type: str | None = None
     written: TextFormat = UNSAID
+    given: Mapping[str, Value] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
         """All rows."""
@@ -97,12 +101,7 @@ class Delimited:
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         """All rows, so many at a time. The file is gone through twice: its last row may tell the type of a column."""
-        dtypes, layout = in_its_encoding(
-            self.path, self.written.encoding, lambda encoding: self._dtypes(encoding, rows)
-        )
-        schema = pa.schema([(name, _ARROW[_READ_AS.get(dtype, dtype)]) for name, dtype in dtypes.items()])
-        for chunk in self._chunks(layout, dtypes, rows):
-            yield pa.RecordBatch.from_pandas(chunk, schema=schema, preserve_index=False)
+        return DelimitedParts([self], self.path).batches(rows)
 
     @property
     def texts(self) -> Collection[str]:
@@ -113,13 +112,22 @@ class Delimited:
 
     def head(self, rows: int) -> pd.DataFrame:
         """The first rows; cells that begin with a zero are text."""
-        return in_its_encoding(self.path, self.written.encoding, lambda encoding: self._head(encoding, rows))
+        return DelimitedParts([self], self.path).head(rows)
 
-    def _head(self, encoding: str, rows: int) -> pd.DataFrame:
+    def cells(self, rows: int) -> tuple[pd.DataFrame, str]:
+        """The first rows as they are written, and what stands before decimals in them."""
+        return in_its_encoding(self.path, self.written.encoding, lambda encoding: self._cells(encoding, rows))
+
+    def kinds(self, rows: int) -> tuple[dict[str, set[str]], _Layout]:
+        """By column the types that so many rows at a time need, and the layout by which they could be read."""
+        return in_its_encoding(self.path, self.written.encoding, lambda encoding: self._kinds(encoding, rows))
+
+    def _cells(self, encoding: str, rows: int) -> tuple[pd.DataFrame, str]:
         layout = self._layout(encoding)
         with text(self.path, encoding) as lines:
             texts = self._even(lambda: pd.read_csv(lines, dtype=str, nrows=rows, **layout.options))
-        return texts.apply(self._of_texts, decimal=layout.decimal) if len(texts) else texts
+        given = {n: pd.Series([None if v is None else str(v)] * len(texts), dtype="str") for n, v in self.given.items()}
+        return texts.assign(**given), layout.decimal
 
     def _frame(self, encoding: str) -> tuple[pd.DataFrame, list[str]]:
         layout = self._layout(encoding)
@@ -131,12 +139,15 @@ class Delimited:
         numbers = {name: self._ungrouped(frame[name], layout.decimal) for name in grouped}
         return frame.assign(**numbers), [name for name in texts if name in frame]
 
-    def _chunks(self, layout: _Layout, dtypes: dict[str, str], rows: int) -> Iterator[pd.DataFrame]:
+    def chunks(self, layout: _Layout, dtypes: dict[str, str], rows: int) -> Iterator[pd.DataFrame]:
+        """All rows, so many at a time, each column of the type that is asked for."""
         grouped = [name for name, dtype in dtypes.items() if dtype == _GROUPED]
         with text(self.path, layout.encoding) as lines:
             chunks = pd.read_csv(lines, dtype=dtypes | dict.fromkeys(grouped, "str"), chunksize=rows, **layout.options)
             while (chunk := self._even(lambda: next(chunks, None))) is not None:
-                yield chunk.assign(**{name: self._ungrouped(chunk[name], layout.decimal) for name in grouped})
+                numbers = {name: self._ungrouped(chunk[name], layout.decimal) for name in grouped if name in chunk}
+                given = {n: _repeated(value, dtypes.get(n), chunk.index) for n, value in self.given.items()}
+                yield chunk.assign(**numbers, **given)
 
     def _even(self, read: Callable[[], T]) -> T:
         """What `read()` gives, unless pandas had to leave cells out."""
@@ -149,17 +160,16 @@ class Delimited:
                     f"{self.path} cannot be read: its rows have more cells than its first line has names."
                 ) from None
 
-    def _dtypes(self, encoding: str, rows: int) -> tuple[dict[str, str], _Layout]:
-        """By column the type that holds all of its chunks, and the layout by which they could be read."""
+    def _kinds(self, encoding: str, rows: int) -> tuple[dict[str, set[str]], _Layout]:
         found: dict[str, set[str]] = {}
         layout = self._layout(encoding)
         texts = self._texts(layout)
         self._say_what_commas_are(layout)
-        for chunk in self._chunks(layout, texts, rows):
+        for chunk in self.chunks(layout, texts, rows):
             for name, column in chunk.items():
                 kind = _GROUPED if self._is_grouped(column, layout.decimal) else _kind(column)
                 found.setdefault(str(name), set()).add(texts.get(str(name)) or kind)
-        return {name: _common(kinds) for name, kinds in found.items()}, layout
+        return found, layout
 
     def _texts(self, layout: _Layout) -> dict[str, str]:
         """The columns of ids that must be read as text. As numbers they are read in a sixth of the time."""
@@ -169,6 +179,8 @@ class Delimited:
         """Whether any cell would be another as a number: one that begins with a zero, or 12E4, which is no 120000.
         Programs that shorten numbers write 1.2E+05.
         """
+        if any(_PADDED.match(str(self.given[name])) for name in self.ids if name in self.given):
+            return True
         mark = f'[\n\r"{re.escape(layout.options["sep"][-1])}]'
         padded = re.compile(f"{mark}(?:0[0-9]|[0-9]{{1,{_CODE}}}[eE][0-9]{{1,{_CODE}}}(?:{mark}|$))")
         with text(self.path, layout.encoding) as lines:
@@ -219,7 +231,7 @@ class Delimited:
         plain = cells.str.replace(self.written.thousands or "", "", regex=False).str.replace(decimal, ".", regex=False)
         return pd.to_numeric(plain).astype("float64")
 
-    def _of_texts(self, column: pd.Series, decimal: str) -> pd.Series:
+    def of_texts(self, column: pd.Series, decimal: str) -> pd.Series:
         """Cells as the numbers or truths that all of them spell; else as they are."""
         if self._is_grouped(column, decimal):
             return self._ungrouped(column, decimal)
@@ -230,6 +242,82 @@ class Delimited:
         if numbers.isna().any() or there.str.match(_PADDED).any():
             return column
         return numbers.reindex(column.index)
+
+
+@dataclass(frozen=True)
+class DelimitedParts:
+    """Files of cells that are one table: of the same columns, in any order, each under a line that names them.
+
+    Args:
+        parts: one at least.
+        path: the file, or the folder of all.
+    """
+
+    parts: Sequence[Delimited]
+    path: Path
+
+    def frame(self) -> pd.DataFrame:
+        """All rows."""
+        frame = pa.Table.from_batches(self.batches(_ROWS)).to_pandas()
+        id_type = self.parts[0].id_type
+        return frame.assign(**{n: ids_of_text(frame[n], Place(str(self.path), n), id_type) for n in self.texts})
+
+    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        """All rows, so many at a time. Each file is gone through twice: any row may tell the type of a column."""
+        parts = self._alike()
+        read = [part.kinds(rows) for part in parts]
+        found: dict[str, set[str]] = {}
+        for part, (kinds, _) in zip(parts, read, strict=True):
+            _require_same(kinds, read[0][0], part, parts[0])
+            for name, some in kinds.items():
+                found.setdefault(name, set()).update(some)
+        dtypes = {name: _common(kinds) for name, kinds in found.items()}
+        schema = pa.schema([(name, _ARROW[_READ_AS.get(dtype, dtype)]) for name, dtype in dtypes.items()])
+        for part, (_, layout) in zip(parts, read, strict=True):
+            for chunk in part.chunks(layout, dtypes, rows):
+                yield pa.RecordBatch.from_pandas(chunk, schema=schema, preserve_index=False)
+
+    @property
+    def texts(self) -> Collection[str]:
+        """The ids that are read as text: those of all parts, if they are so in one."""
+        return next((found for part in self.parts if (found := part.texts)), ())
+
+    def head(self, rows: int) -> pd.DataFrame:
+        """The first rows; cells that begin with a zero are text."""
+        cells, decimal = self.parts[0].cells(rows)
+        read = [cells]
+        for part in self.parts[1:]:
+            if sum(map(len, read)) >= rows:
+                break
+            further, _ = part.cells(rows - sum(map(len, read)))
+            _require_same(list(map(str, further)), list(map(str, cells)), part, self.parts[0])
+            read.append(further)
+        texts = pd.concat(read, ignore_index=True) if len(read) > 1 else cells
+        return texts.apply(self.parts[0].of_texts, decimal=decimal) if len(texts) else texts
+
+    def _alike(self) -> Sequence[Delimited]:
+        """The parts, whose ids are text in all of them where they must be in one."""
+        if len(self.parts) == 1 or not self.texts:
+            return self.parts
+        return [replace(part, id_type="string") for part in self.parts]
+
+
+def _require_same(columns: Collection[str], first: Collection[str], part: Delimited, of: Delimited) -> None:
+    """Raise DataError where a part has other columns than the first."""
+    if set(columns) != set(first):
+        raise DataError(
+            f"{part.path} has the columns {', '.join(columns)}, and {of.path.name} beside it has "
+            f"{', '.join(first)}. Parts of one table have the same, each under a first line that names them: "
+            "name a folder of such files alone, or one file.",
+            path=part.path,
+        )
+
+
+def _repeated(value: Value, dtype: str | None, index: pd.Index) -> pd.Series:
+    """One value in each row. Of no type that is asked for, of its own."""
+    if value is None:
+        return pd.Series([None] * len(index), index, dtype=dtype or "str")
+    return pd.Series([str(value) if dtype == "str" else value] * len(index), index, dtype=dtype or None)
 
 
 def separator_of(head: str, candidates: str, *, whole: bool = True) -> str:

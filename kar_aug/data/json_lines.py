@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +14,10 @@ import pyarrow as pa
 
 from kar_aug._helpers.batched import batched
 from kar_aug.data.cells import mended
+from kar_aug.data.ids import ids_of_text
 from kar_aug.data.opening import in_its_encoding, text
+from kar_aug.data.parts import Value
+from kar_aug.data.place import Place
 from kar_aug.errors import DataError
 
 _ROWS = 1 << 16
@@ -24,43 +27,34 @@ _Columns = dict[str, pa.Array]
 
 @dataclass(frozen=True)
 class JsonLines:
-    """A file of objects. A key that an object lacks is missing in its row; what is of different types becomes text."""
+    """A file of objects. A key that an object lacks is missing in its row; what is of different types becomes text.
+
+    Args:
+        given: further columns, of one value each: see `kar_aug.data.parts`.
+    """
 
     path: Path
     encoding: str | None = None
+    given: Mapping[str, Value] = field(default_factory=dict)
 
-    def frame(self) -> pd.DataFrame:
-        """All rows."""
-        read = in_its_encoding(self.path, self.encoding, lambda encoding: list(self._read(encoding, _ROWS)))
-        schema = _common(read)
-        return pa.Table.from_batches([_batch(*part, schema) for part in read], schema).to_pandas()
+    def some(self, rows: int, most: int | None = None) -> list[tuple[int, _Columns]]:
+        """What `read` gives, so often at most."""
+        return in_its_encoding(self.path, self.encoding, lambda encoding: list(islice(self.read(encoding, rows), most)))
 
-    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        """All rows, so many at a time. The file is gone through twice: its last row may tell the type of a column."""
+    def schema(self, rows: int) -> tuple[pa.Schema, str]:
+        """Of all rows, and the encoding in which they could be read."""
+        return in_its_encoding(
+            self.path, self.encoding, lambda encoding: (_common(self.read(encoding, rows)), encoding)
+        )
 
-        def schema(encoding: str) -> tuple[pa.Schema, str]:
-            return _common(self._read(encoding, rows)), encoding
-
-        common, encoding = in_its_encoding(self.path, self.encoding, schema)
-        for part in self._read(encoding, rows):
-            yield _batch(*part, common)
-
-    @property
-    def texts(self) -> Collection[str]:
-        """None: JSON says of each value whether it is text."""
-        return ()
-
-    def head(self, rows: int) -> pd.DataFrame:
-        """The first rows."""
-        read = in_its_encoding(self.path, self.encoding, lambda encoding: next(self._read(encoding, rows), (0, {})))
-        return pa.Table.from_batches([_batch(*read, _common([read]))]).to_pandas()
-
-    def _read(self, encoding: str, rows: int) -> Iterator[tuple[int, _Columns]]:
+    def read(self, encoding: str, rows: int) -> Iterator[tuple[int, _Columns]]:
         """(how many rows, their columns), of no more types than each part needs."""
         with text(self.path, encoding) as lines:
             for objects in batched(self._objects(lines), rows):
                 names = dict.fromkeys(chain.from_iterable(objects))
-                yield len(objects), {name: _array([each.get(name) for each in objects]) for name in names}
+                columns = {name: _array([each.get(name) for each in objects]) for name in names}
+                given = {name: _array([value] * len(objects)) for name, value in self.given.items()}
+                yield len(objects), columns | given
 
     def _objects(self, lines: IO[str]) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(lines, start=1):
@@ -81,6 +75,44 @@ class JsonLines:
         if not isinstance(found, dict):
             raise DataError(f"{self.path}, {where}: this is no JSON object.")
         return found
+
+
+@dataclass(frozen=True)
+class JsonParts:
+    """Such files as one table.
+
+    Args:
+        parts: one at least.
+        path: the file, or the folder of all.
+        texts: the ids among the columns that the names of folders give. Of all others JSON says whether they are text.
+        id_type: "integer" or "string", where a person says what such ids are.
+    """
+
+    parts: Sequence[JsonLines]
+    path: Path
+    texts: Collection[str] = ()
+    id_type: str | None = None
+
+    def frame(self) -> pd.DataFrame:
+        """All rows."""
+        frame = _frame([some for part in self.parts for some in part.some(_ROWS)])
+        return frame.assign(**{n: ids_of_text(frame[n], Place(str(self.path), n), self.id_type) for n in self.texts})
+
+    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        """All rows, so many at a time. Each file is gone through twice: any row may tell the type of a column."""
+        found = [part.schema(rows) for part in self.parts]
+        common = _of_all(schema for schema, _ in found)
+        for part, (_, encoding) in zip(self.parts, found, strict=True):
+            for many, columns in part.read(encoding, rows):
+                yield _batch(many, columns, common)
+
+    def head(self, rows: int) -> pd.DataFrame:
+        """The first rows."""
+        read: list[tuple[int, _Columns]] = []
+        for part in self.parts:
+            if left := rows - sum(many for many, _ in read):
+                read += part.some(left, 1)
+        return _frame(read)
 
 
 def _loaded(content: str) -> Any:
@@ -128,12 +160,21 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def _frame(read: Sequence[tuple[int, _Columns]]) -> pd.DataFrame:
+    schema = _common(read)
+    return pa.Table.from_batches([_batch(*some, schema) for some in read], schema).to_pandas()
+
+
 def _common(parts: Iterable[tuple[int, _Columns]]) -> pa.Schema:
     """Names and types of all parts; text, or lists of text, where they differ."""
+    return _of_all(pa.schema([(name, column.type) for name, column in columns.items()]) for _, columns in parts)
+
+
+def _of_all(schemas: Iterable[pa.Schema]) -> pa.Schema:
     kinds: dict[str, pa.DataType] = {}
-    for _, columns in parts:
-        for name, column in columns.items():
-            kinds[name] = _either(kinds.get(name, pa.null()), column.type)
+    for each in schemas:
+        for column in each:
+            kinds[column.name] = _either(kinds.get(column.name, pa.null()), column.type)
     return pa.schema(list(kinds.items()))
 
 

@@ -2,10 +2,12 @@
 
 | ending                        | what it is                                                              |
 |-------------------------------|-------------------------------------------------------------------------|
-| .parquet, or a folder of such | Parquet; folders called `day=2024-01-31` are columns                    |
+| .parquet                      | Parquet                                                                 |
 | .csv, .tsv, .tab, .txt        | cells; separator and encoding are told from the content                 |
 | .jsonl, .ndjson, .json        | a JSON object a line, or an array of them                               |
 | .feather, .arrow              | Arrow: a file or a stream                                               |
+| a folder                      | parts of one table, all of one of the first three kinds; folders in it  |
+|                               | that are called `day=2024-01-31` are columns                            |
 
 Text may be compressed: .gz, .bz2, .xz, .zst, or .zip with one file in it. Endings may be in capitals.
 """
@@ -14,9 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -33,15 +34,18 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 
 from kar_aug.data.cells import SEPARATOR, word
-from kar_aug.data.delimited import SEPARATORS, UNSAID, Delimited, TextFormat, thousands_of
+from kar_aug.data.delimited import SEPARATORS, UNSAID, Delimited, DelimitedParts, TextFormat, thousands_of
 from kar_aug.data.ids import ids_of_text
-from kar_aug.data.json_lines import JsonLines
-from kar_aug.data.opening import OPENERS, faults, inner_name, opened
+from kar_aug.data.json_lines import JsonLines, JsonParts
+from kar_aug.data.opening import OPENERS, faults, opened
+from kar_aug.data.parts import ending_of, files_in, is_empty, named_by_folders
 from kar_aug.data.place import Place
 from kar_aug.data.room import MEMORY, Room, is_arrow_text, series
 from kar_aug.errors import DataError
 
 _JSON = (".jsonl", ".ndjson", ".json")
+_PARTS = {"Parquet": (".parquet",), "CSV": tuple(SEPARATORS), "JSON lines": _JSON}  # of a folder: kind -> endings
+PART_ENDINGS = frozenset(ending for endings in _PARTS.values() for ending in endings)
 _ARROW = (".feather", ".arrow")
 ENDINGS = (".parquet", *SEPARATORS, *_JSON, *_ARROW)
 ROWS = 1 << 16
@@ -58,7 +62,7 @@ def read_table(
     as_lists: Collection[str] = (),
     room: Room = MEMORY,
 ) -> pd.DataFrame:
-    """A file, or a folder of Parquet files, as a frame.
+    """A file, or a folder of parts, as a frame.
 
     Args:
         ids: columns of ids, which lose no zeros unsaid where a file has no types: see `kar_aug.data.ids`.
@@ -109,7 +113,7 @@ def read_batches(
 
 
 def read_head(path: Path, rows: int, written: TextFormat = UNSAID) -> pd.DataFrame:
-    """The first rows of a file, or of a folder of Parquet files, at most so many. No more of it is read than that.
+    """The first rows of a file, or of a folder of parts, at most so many. No more of it is read than that.
 
     Cells of a text file that begin with a zero stay text; all others have the type that these rows show.
 
@@ -126,7 +130,7 @@ def read_head(path: Path, rows: int, written: TextFormat = UNSAID) -> pd.DataFra
 
 def thousands_in(path: Path, head: pd.DataFrame) -> tuple[str, str, str] | None:
     """Of a text file by its first rows: see `kar_aug.data.delimited.thousands_of`."""
-    return thousands_of(head) if isinstance(_source(path), Delimited) else None
+    return thousands_of(head) if isinstance(_source(path), (Delimited, DelimitedParts)) else None
 
 
 def is_table(name: str) -> bool:
@@ -155,8 +159,8 @@ def _source(
     written: TextFormat = UNSAID,
 ) -> _Source:
     if path.is_dir():
-        return _ParquetFolder(path, ids, id_type)
-    ending = Path(inner_name(path)).suffix.lower()
+        return _in_parts(path, ids, id_type, written)
+    ending = ending_of(path)
     if ending not in ENDINGS:
         raise DataError(
             f"{path}: only {', '.join(ENDINGS)} files are read, text also compressed ({', '.join(OPENERS)})."
@@ -166,8 +170,37 @@ def _source(
     if ending in SEPARATORS:
         return Delimited(path, ending, ids, id_type, written)
     if ending in _JSON:
-        return JsonLines(path, written.encoding)
+        return JsonParts([JsonLines(path, written.encoding)], path)
     return _Parquet(path) if ending == ".parquet" else _Arrow(path)
+
+
+def _in_parts(folder: Path, ids: Collection[str], id_type: str | None, written: TextFormat) -> _Source:
+    """A folder as a table."""
+    files = files_in(folder)
+    of = {kind: [path for path in files if ending_of(path) in endings] for kind, endings in _PARTS.items()}
+    if not of["Parquet"] and folder.suffix.lower() == ".parquet":
+        of["Parquet"] = files  # Hadoop writes parts without an ending
+    kinds = ["Parquet"] if of["Parquet"] else [kind for kind, paths in of.items() if paths]
+    if len(kinds) != 1:
+        holds = f"files of several kinds ({', '.join(kinds)})" if kinds else "no file of these kinds"
+        raise DataError(
+            f"{folder}: a folder is read as one table, whose parts are Parquet, CSV or JSON lines; it holds {holds}. "
+            "Name a file, or a folder of parts alone.",
+            path=folder,
+        )
+    paths = of[kinds[0]]
+    if kinds == ["Parquet"]:
+        return _ParquetFolder(folder, paths, ids, id_type)
+    paths = [path for path in paths if not is_empty(path)]
+    if not paths:
+        raise DataError(f"{folder}: all of its files are empty.", path=folder)
+    given = named_by_folders(folder, paths, ids)
+    each = list(zip(paths, given, strict=True))
+    if kinds == ["CSV"]:
+        cells = [Delimited(path, ending_of(path), ids, id_type, written, more) for path, more in each]
+        return DelimitedParts(cells, folder)
+    texts = [name for name in ids if any(isinstance(more.get(name), str) for more in given)]
+    return JsonParts([JsonLines(path, written.encoding, more) for path, more in each], folder, texts, id_type)
 
 
 @dataclass(frozen=True)
@@ -217,8 +250,9 @@ def _batches(file: pq.ParquetFile, rows: int, columns: list[str] | None = None) 
 @dataclass(frozen=True)
 class _ParquetFolder:
     path: Path
-    ids: Collection[str] = ()
-    id_type: str | None = None
+    parts: Sequence[Path]
+    ids: Collection[str]
+    id_type: str | None
 
     def frame(self) -> pd.DataFrame:
         frame = self._dataset().to_table().to_pandas()
@@ -263,17 +297,9 @@ class _ParquetFolder:
         hive = ds.partitioning(folders, flavor="hive")
         return ds.dataset(self._files, schema, "parquet", partitioning=hive, partition_base_dir=str(self.path))
 
-    @cached_property
+    @property
     def _files(self) -> list[str]:
-        """The files of the folder, but for those that Spark and Hadoop leave beside them."""
-        paths = [path for path in sorted(self.path.rglob("*")) if path.is_file()]
-        paths = [path for path in paths if not re.search(r"(^|/)[._]", path.relative_to(self.path).as_posix())]
-        parts = [path for path in paths if path.suffix.lower() == ".parquet"]
-        if not parts and self.path.suffix.lower() == ".parquet":
-            parts = paths
-        if not parts:
-            raise DataError(f"{self.path}: there are no .parquet files in this folder.")
-        return [str(path) for path in parts]
+        return [str(path) for path in self.parts]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ import pyarrow.json
 
 from kar_aug.data import Tables
 from kar_aug.data.cells import mended
-from kar_aug.data.json_lines import JsonLines
+from kar_aug.data.json_lines import JsonLines, JsonParts
 from kar_aug.data.opening import faults, opened, text
 from kar_aug.datasets._archive import DEFAULT_FOLDER, kept
 from kar_aug.errors import DataError
@@ -139,7 +139,7 @@ def _read_json(path: Path) -> pd.DataFrame:
         except pa.ArrowInvalid as error:
             if "surrogate" not in str(error):
                 raise
-            batches = JsonLines(path).batches(_ROWS)
+            batches = JsonParts([JsonLines(path)], path).batches(_ROWS)
             read = pa.Table.from_batches([batch.select(fields.names) for batch in batches]).cast(fields)
     frame = read.to_pandas().rename(columns=names)
     if names is _NAMES_2023:

@@ -51,17 +51,21 @@ def mind(folder: Path | str = DEFAULT_FOLDER, *, path: Path | str | None = None)
     files = Files(Path(path))
     behaviors = _read(files, "behaviors.tsv", _BEHAVIORS)
     news = _read(files, "news.tsv", _NEWS).drop_duplicates("item_id", ignore_index=True)
+    if news["category"].iloc[:1].str.lower().eq("category").any():
+        raise DataError(f"{path}: news.tsv: line 1 names columns. The files have no head: delete that line.", path=path)
     try:
         behaviors["timestamp"] = pd.to_datetime(behaviors["timestamp"], format=_TIME)
     except ValueError as error:
         reason = str(error).splitlines()[0].partition(". You might")[0]
-        raise DataError(f"{path}: behaviors.tsv: {reason}. The files have no head.", path=path) from None
+        raise DataError(
+            f"{path}: behaviors.tsv: {reason}. The files have no head: if line 1 names columns, delete it.", path=path
+        ) from None
     return Tables(pd.concat([_before(behaviors), _shown(behaviors, path)], ignore_index=True), news)
 
 
 def _read(files: Files, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     with files.open(name) as file:
-        return pd.read_csv(
+        cells = pd.read_csv(
             file,
             sep="\t",
             names=list(columns),
@@ -69,7 +73,9 @@ def _read(files: Files, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
             dtype=str,
             keep_default_na=False,
             quoting=csv.QUOTE_NONE,
+            lineterminator="\n",  # a return alone is a character of a title, as a quote is
         )
+    return cells.assign(**{columns[-1]: cells[columns[-1]].str.removesuffix("\r")})
 
 
 def _shown(behaviors: pd.DataFrame, path: Any) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +17,9 @@ from kar_aug.data.guessing.clicks import clicks
 from kar_aug.data.guessing.seen import Seen, columns_of
 from kar_aug.data.guessing.structs import apart
 from kar_aug.data.guessing.words import CLICKED, ENTITY, SHOWN, rank_as_id, rank_as_time, says, words
+from kar_aug.data.parts import ending_of, files_in, is_empty
 from kar_aug.data.place import Place, Table
-from kar_aug.data.reading import is_table, read_head, thousands_in
+from kar_aug.data.reading import PART_ENDINGS, is_table, read_head, thousands_in
 from kar_aug.data.shapes import candidates
 from kar_aug.data.times import seconds, times
 from kar_aug.data.types import plain
@@ -146,8 +148,8 @@ class Roles:
 
 
 def found_files(paths: Sequence[Path]) -> list[Path]:
-    """The files that are read, of these, and of the folders among them. A folder of Parquet files is one table where it
-    lies in another, or where they all have the same columns.
+    """The files that are read, of these, and of the folders among them. A folder of parts is one table where it lies in
+    another, or where all of its files are of one ending and have the same columns.
 
     Raises:
         DataError: There is none.
@@ -161,11 +163,21 @@ def found_files(paths: Sequence[Path]) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     inside = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
-    if len(inside) > 1 and all(path.is_file() and path.suffix.lower() == ".parquet" for path in inside):
-        columns = {frozenset(read_head(path, 1).columns) for path in inside}
-        return [folder] if len(columns) == 1 else inside
-    parts = [path for path in inside if path.is_dir() and any(path.rglob("*.parquet"))]
+    if all(path.is_file() for path in inside) and _are_parts(inside):
+        return [folder]
+    parts = [path for path in inside if path.is_dir() and (any(path.rglob("*.parquet")) or _are_parts(files_in(path)))]
     return [path for path in inside if path in parts or (path.is_file() and is_table(path.name))]
+
+
+def _are_parts(files: Sequence[Path]) -> bool:
+    """Whether they are several files of one kind that have the same columns."""
+    if len(files) < 2 or not all(is_table(path.name) for path in files):
+        return False
+    with suppress(DataError):
+        columns = {frozenset(read_head(path, 1).columns) for path in files if not is_empty(path)}
+        kinds = {ending_of(path) for path in files}
+        return len(columns) == len(kinds) == 1 and kinds <= PART_ENDINGS
+    return False
 
 
 def roles(heads: Sequence[Head]) -> Roles:
@@ -231,8 +243,8 @@ def _events(heads: Sequence[Head]) -> tuple[Head, list[Head]]:
             several = f"{len(some)} files could be the interactions: {'; '.join(head.said for head in some)}."
             if len({frozenset(head.columns) for head in some}) == 1:
                 raise DataError(
-                    f"{several} They have the same columns. If they are parts of one log, write them as Parquet into a "
-                    "folder of their own, which is read as one table, or into one file; else name the files that "
+                    f"{several} They have the same columns. If they are parts of one log, put them into a folder of "
+                    "their own, which is read as one table; else name the files that "
                     f"belong together: --data {some[0].path} ..."
                 )
             raise DataError(f"{several} Name the files that belong together: --data {some[0].path} ...")
