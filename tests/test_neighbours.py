@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kar_aug import Project
 from kar_aug.cache import StoreSpec, VectorStore
 from kar_aug.errors import ConfigError, StoreError
 from kar_aug.inspect.nearest import find, nearest, norms, titles
 from kar_aug.inspect.vector_map import vector_map
+from kar_aug.pipeline.comparing import _example
 
 NAMED = {1: "Fargo (1996)", 2: "Heat (1995)", 3: "Heathers (1989)", "x": "1"}
 
@@ -54,3 +56,17 @@ def test_the_map_shows_every_vector_once_in_its_colour(store: VectorStore) -> No
     axes = vector_map(store, {1: "Crime", 2: "Crime", 3: "Drama"}).axes[0]
     shown = {part.get_label(): len(part.get_offsets()) for part in axes.collections}
     assert shown == {"other": 2, "Crime": 2, "Drama": 1}
+
+
+def test_items_that_stand_in_no_table_have_neighbours_too(tmp_path: Path) -> None:
+    events = pd.DataFrame({"user_id": np.repeat(range(30), 8), "item_id": [7, 8, 9, 10] * 60, "rating": [1, 5, 5] * 80})
+    events["timestamp"] = np.tile(range(8), 30)
+    settings = {"workdir": str(tmp_path), "data": {"history": 2, "validation": 0.3, "test": 0.3}}
+    project = Project(settings, interactions=events, items=pd.DataFrame({"item_id": [7], "title": ["Seven"]}))
+    with VectorStore.writer(project.workspace.store_path("item"), StoreSpec("brought", 2)) as writer:
+        writer.append([7, 8, 9], ["k"] * 3, np.array([[1, 0], [0.9, 0.1], [-1, 0]]))
+    found = project.inspect.nearest("8")
+    assert found.title == "8" and [title for _, title, _ in found.rows] == ["Seven", "9"]
+    with pytest.raises(StoreError, match="has no vector of 10"):
+        project.inspect.nearest(10)
+    assert _example(project.workspace) is None, "a report of vectors that were brought has no prompt to show"

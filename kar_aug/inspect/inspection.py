@@ -104,7 +104,8 @@ class Inspection:
         """
         store = VectorStore.open(self.workspace.paths.store("item"))
         shown = self.workspace.asking.scenario.item["fields"]
-        named = titles(self.workspace.data.tables.items, "item_id", shown)
+        tables = self.workspace.data.tables
+        named = {id: str(id) for id in tables.ids("item")} | titles(tables.items, "item_id", shown)
         id = find(named, str(item))
         rows = [(other, named.get(other, str(other)), cosine) for other, cosine in nearest(store, id, count)]
         return Nearest(named[id], store.spec.encoder, rows)

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # they need what the offline half does not
     from kar_aug.compare import Comparison, Event, Verdict
     from kar_aug.report import Example, Section
 
+_LOOKED_AT = 100  # items that are looked through for an example
 _UNAUDITED = "The comparison ran with --unaudited. It proves nothing."
 
 
@@ -305,7 +307,9 @@ def _vector_maps(workspace: Workspace) -> dict[str, Any]:
 
 
 def _example(workspace: Workspace) -> Example | None:
-    """What is known of the item with most training events that has a vector: its prompt, answer and neighbours."""
+    """What is known of the item with most training events that has a vector: its prompt, answer and neighbours. Of
+    vectors that came without texts there is none: some items are looked at, and not all of a catalogue.
+    """
     from kar_aug.report import Example
 
     path, samples = workspace.paths.store("item"), workspace.samples
@@ -314,9 +318,10 @@ def _example(workspace: Workspace) -> Example | None:
     having = set(VectorStore.open(path).ids)
     events = np.bincount(samples.places["item"][samples.rows[samples.of("train")]])
     common = [samples.vocabulary["item"][place] for place in np.argsort(-events, kind="stable") if events[place]]
-    for item in (item for item in common if item in having):
-        known, near = look_at(workspace).item(item), look_at(workspace).nearest(item)
+    for item in islice((item for item in common if item in having), _LOOKED_AT):
+        known = look_at(workspace).item(item)
         if known.answer is not None:
+            near = look_at(workspace).nearest(item)
             rows = [(title, f"{cosine:.3f}") for _, title, cosine in near.rows]
             return Example(near.title, known.messages, known.summary, near.encoder, rows)
     return None
