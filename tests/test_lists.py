@@ -251,6 +251,29 @@ def test_a_synthetic_list_is_read_before_its_first_event() -> None:
         assert not set(items[clicked > 0]) & set(past[past > 0]), "the past has no item of the list"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "chosen", "reason"),
+    [
+        ({"position": "top"}, {}, r"'position' is to be read as a number, and holds 'top', which is none\. Mend it"),
+        ({"initial_score": "0,512"}, {}, r"holds '0,512', which is none\. Of 1,234\.5 in text files"),
+        ({"impression_id": [[1, 2]] * 64}, {}, r"interactions: 'impression_id' must hold integers or strings\. Row 0"),
+        ({}, {"numeric": {"position": "log"}}, r"context, numeric: 'position' says where an item stood"),
+        (
+            {},
+            {"context": ["place"]},
+            r"no column 'place'\. They have: user_id, item_id, timestamp, label, impression_id$",
+        ),
+    ],
+)
+def test_columns_of_lists_that_cannot_be_read_are_named(wrong: Any, chosen: Any, reason: str) -> None:
+    users, times = np.repeat(range(8), 8), np.tile(np.repeat(range(4), 2), 8)
+    log = pd.DataFrame({"user_id": users, "item_id": range(64), "timestamp": times, "label": [0, 1] * 32})
+    log = log.assign(**{"impression_id": [f"{u}:{t}" for u, t in zip(users, times, strict=True)], **wrong})
+    split = split_interactions(log, history=2, validation=0.3, test=0.3)
+    with pytest.raises(DataError, match=reason):
+        build_samples(Tables(log), impressions(split), lists=True, **chosen)
+
+
 BEHAVIORS = (
     "1\tU1\t11/15/2019 9:55:12 AM\tN1 N2\tN3-1 N1-0\n"
     "2\tU2\t11/15/2019 10:00:00 PM\t\tN2-0 N3-0 N1-1\n"

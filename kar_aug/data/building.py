@@ -37,7 +37,7 @@ from kar_aug.data.place import Place, first
 from kar_aug.data.room import MEMORY, Room, is_arrow_text, series
 from kar_aug.data.samples import ENTITIES, PAST_VALUE, SINCE_SIZE, Array, Column, Samples
 from kar_aug.data.sequences import Events, Positions, events_before
-from kar_aug.data.split import in_training, is_sample, part_codes
+from kar_aug.data.split import brought, in_training, is_sample, part_codes
 from kar_aug.data.tables import Tables
 from kar_aug.data.times import seconds
 from kar_aug.data.types import numbers_of_text
@@ -407,8 +407,8 @@ class _Builder:
             raise DataError(f"context: {name!r} says what the label is. It can be told of earlier events only.")
         if self.inputs.lists and name in (IMPRESSION, POSITION, SCORE):
             raise DataError(
-                f"context: {name!r} says where an item stood in its list. Models read it as the order of the list, and "
-                "as nothing else: leave it out.",
+                f"context, numeric: {name!r} says where an item stood in its list. Models read it as the order of the "
+                "list, and as nothing else: leave it out.",
                 table="interactions",
                 column=name,
             )
@@ -417,7 +417,7 @@ class _Builder:
         if name in DERIVED:
             return series(self.room.filled(len(self.split), np.int32, partial(self._derived, name)))
         raise DataError(
-            f"context: interactions have no column {name!r}. They have: {', '.join(map(str, self.split.columns))}",
+            f"context: interactions have no column {name!r}. They have: {brought(self.split)}",
             table="interactions",
             column=name,
         )

@@ -195,8 +195,23 @@ def numbers_of(values: pd.Series) -> npt.NDArray[np.float64]:
         return seconds(values)
     try:
         return pd.to_numeric(values).to_numpy(np.float64, na_value=np.nan)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{values.name!r} is to be read as a number: {error}.{of_thousands(str(error))}") from None
+    except (ValueError, TypeError):
+        wrong = next(value for value in values if _is_no_number(value))
+        remedy = (
+            of_thousands(str(wrong)) or " Mend it, or leave the cell empty; what is no number is no numeric feature."
+        )
+        raise DataError(
+            f"{values.name!r} is to be read as a number, and holds {wrong!r}, which is none.{remedy}",
+            column=str(values.name),
+        ) from None
+
+
+def _is_no_number(value: object) -> bool:
+    try:
+        pd.to_numeric(pd.Series([value]))
+    except (ValueError, TypeError):
+        return True
+    return False
 
 
 def of_thousands(text: str) -> str:

@@ -20,7 +20,7 @@ would be ranked by a model that had seen how the first two were rated.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,10 @@ from kar_aug.config import ID_TYPES
 from kar_aug.data.encodings import numbers_of
 from kar_aug.data.features import Feature
 from kar_aug.data.ids import ids
-from kar_aug.data.place import Place
+from kar_aug.data.place import Place, first
 from kar_aug.data.samples import Array, Samples
 from kar_aug.data.sequences import Positions
-from kar_aug.data.split import PARTS, SAMPLE_PARTS, is_sample, part_codes
+from kar_aug.data.split import PARTS, SAMPLE_PARTS, brought, is_sample, part_codes
 from kar_aug.data.types import plain_column
 from kar_aug.errors import DataError
 
@@ -295,14 +295,13 @@ def impressions(split: pd.DataFrame) -> pd.DataFrame:
         DataError: No row says which impression it is of, or one impression is of two users.
     """
     if IMPRESSION not in split:
-        has = ", ".join(map(str, split.columns))
         raise DataError(
             f"[data] lists: interactions have no column {IMPRESSION!r}, which says what was shown together. They have: "
-            f'{has}. Of a log without lists some can be made: lists = "kar"',
+            f'{brought(split)}. Of a log without lists some can be made: lists = "kar"',
             table="interactions",
             column=IMPRESSION,
         )
-    split = _without_empty(split)
+    split = split.assign(**{IMPRESSION: _ids_of_lists(split[IMPRESSION])})
     users = split.loc[is_sample(split)].groupby(IMPRESSION)["user_id"].nunique()
     if (users > 1).any():
         several = pd.Series(users.index[users > 1][:1]).tolist()[0]
@@ -317,12 +316,19 @@ def impressions(split: pd.DataFrame) -> pd.DataFrame:
     return split
 
 
-def _without_empty(split: pd.DataFrame) -> pd.DataFrame:
-    """The split, in which an empty text is no id of a list."""
-    column = split[IMPRESSION]
-    if pd.api.types.is_numeric_dtype(column) or not (column == "").any():
-        return split
-    return split.assign(**{IMPRESSION: column.mask(column == "")})
+def _ids_of_lists(column: pd.Series) -> pd.Series:
+    """A column of ids of lists; an empty text is none.
+
+    Raises:
+        DataError: One is a list or a struct.
+    """
+    if pd.api.types.is_numeric_dtype(column):
+        return column
+    wrong = ~column.dropna().map(lambda value: isinstance(value, Hashable)).astype(bool)
+    if wrong.any():
+        raise Place("interactions", IMPRESSION).error(f"must hold integers or strings. {first(column, wrong)}")
+    empty = column == ""
+    return column.mask(empty) if empty.any() else column
 
 
 def _each_once(split: pd.DataFrame) -> pd.DataFrame:

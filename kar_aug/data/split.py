@@ -107,6 +107,11 @@ def _ordered(interactions: pd.DataFrame, click_above: float, room: Room) -> pd.D
     return frame
 
 
+def brought(split: pd.DataFrame) -> str:
+    """The columns of the interactions that a split is of, for messages: without what it adds."""
+    return ", ".join(str(name) for name in split if name not in ("part", "moment", "drawn"))
+
+
 def is_sample(split: pd.DataFrame, room: Room = MEMORY) -> npt.NDArray[np.bool_]:
     """Rows of `split` that are trained or tested on."""
     part = split["part"]
