@@ -256,7 +256,13 @@ def test_a_synthetic_list_is_read_before_its_first_event() -> None:
     [
         ({"position": "top"}, {}, r"'position' is to be read as a number, and holds 'top', which is none\. Mend it"),
         ({"initial_score": "0,512"}, {}, r"holds '0,512', which is none\. Of 1,234\.5 in text files"),
-        ({"impression_id": [[1, 2]] * 64}, {}, r"interactions: 'impression_id' must hold integers or strings\. Row 0"),
+        (
+            {"position": [{"at": 1}] * 64},
+            {},
+            r"interactions: 'position' holds structs \(at\), which are no values\. Say",
+        ),
+        ({"impression_id": [{"no": 1}] * 64}, {}, r"interactions: 'impression_id' holds structs \(no\)"),
+        ({"impression_id": [[1, 2]] * 64}, {}, r"impression_id '1\|2' is of 8 users"),
         ({}, {"numeric": {"position": "log"}}, r"context, numeric: 'position' says where an item stood"),
         (
             {},
@@ -269,7 +275,7 @@ def test_columns_of_lists_that_cannot_be_read_are_named(wrong: Any, chosen: Any,
     users, times = np.repeat(range(8), 8), np.tile(np.repeat(range(4), 2), 8)
     log = pd.DataFrame({"user_id": users, "item_id": range(64), "timestamp": times, "label": [0, 1] * 32})
     log = log.assign(**{"impression_id": [f"{u}:{t}" for u, t in zip(users, times, strict=True)], **wrong})
-    split = split_interactions(log, history=2, validation=0.3, test=0.3)
+    split = split_interactions(Tables(log).interactions, history=2, validation=0.3, test=0.3)
     with pytest.raises(DataError, match=reason):
         build_samples(Tables(log), impressions(split), lists=True, **chosen)
 

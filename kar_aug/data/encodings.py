@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kar_aug.data.cells import text_of
 from kar_aug.data.room import MEMORY, Room, counted
 from kar_aug.data.times import seconds
 from kar_aug.errors import DataError
@@ -196,10 +197,8 @@ def numbers_of(values: pd.Series) -> npt.NDArray[np.float64]:
     try:
         return pd.to_numeric(values).to_numpy(np.float64, na_value=np.nan)
     except (ValueError, TypeError):
-        wrong = next(value for value in values if _is_no_number(value))
-        remedy = (
-            of_thousands(str(wrong)) or " Mend it, or leave the cell empty; what is no number is no numeric feature."
-        )
+        wrong = text_of(next(value for value in values if _is_no_number(value)))
+        remedy = of_thousands(wrong) or " Mend it, or leave the cell empty; what is no number is no numeric feature."
         raise DataError(
             f"{values.name!r} is to be read as a number, and holds {wrong!r}, which is none.{remedy}",
             column=str(values.name),

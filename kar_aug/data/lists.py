@@ -20,7 +20,7 @@ would be ranked by a model that had seen how the first two were rated.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from kar_aug.config import ID_TYPES
+from kar_aug.data.cells import flat
 from kar_aug.data.encodings import numbers_of
 from kar_aug.data.features import Feature
 from kar_aug.data.ids import ids
-from kar_aug.data.place import Place, first
+from kar_aug.data.place import Place
 from kar_aug.data.samples import Array, Samples
 from kar_aug.data.sequences import Positions
 from kar_aug.data.split import PARTS, SAMPLE_PARTS, brought, is_sample, part_codes
@@ -320,13 +321,11 @@ def _ids_of_lists(column: pd.Series) -> pd.Series:
     """A column of ids of lists; an empty text is none.
 
     Raises:
-        DataError: One is a list or a struct.
+        DataError: They are structs.
     """
     if pd.api.types.is_numeric_dtype(column):
         return column
-    wrong = ~column.dropna().map(lambda value: isinstance(value, Hashable)).astype(bool)
-    if wrong.any():
-        raise Place("interactions", IMPRESSION).error(f"must hold integers or strings. {first(column, wrong)}")
+    column = flat(column)
     empty = column == ""
     return column.mask(empty) if empty.any() else column
 
