@@ -155,6 +155,19 @@ def test_texts_that_one_has_become_knowledge(folder: Path, chat_server: ChatServ
     assert "cannot be proved: 4 texts about items have no as-of time" in done.output, done.output
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_texts_in_a_folder_of_parts_are_told_from_answers(folder: Path, suffix: str) -> None:
+    Path("texts").mkdir()
+    for item in (3, 4):
+        part = pd.DataFrame({"item_id": [item], "text": [f"Part {item}."]})
+        part.to_parquet(f"texts/{item}.parquet") if suffix == "parquet" else part.to_csv(
+            f"texts/{item}.csv", index=False
+        )
+    assert "2 texts are knowledge of items now" in kar_aug("cache", "import", "texts").output
+    kar_aug("cache", "export", "shards", "--shards", "2")
+    assert "0 answers are new" in kar_aug("cache", "import", "shards").output
+
+
 def test_texts_of_ones_own_are_neither_asked_for_nor_replaced(folder: Path, chat_server: ChatServer) -> None:
     texts = pd.DataFrame({"item_id": range(10), "text": [f"My words on {i}." for i in range(10)]})
     texts.to_csv("texts.csv", index=False)

@@ -66,10 +66,10 @@ def export(config: str, path: Path, no_messages: bool, shards: int | None) -> No
 def import_(config: str, where: str, text: str | None, author: str | None) -> None:
     """Bring in texts that you have, or the answers of another cache.
 
-    WHERE is a table (Parquet, CSV, JSON lines ...) with item_id or user_id, or what [data] columns calls it, and a
-    column of texts, which become the knowledge of these items or users; or a Parquet file of answers that `cache
-    export` wrote, or a folder of such files; or a .jsonl file of answers that a job could not store; or another cache:
-    a file, or a postgresql:// URL. An answer that is newer here stays.
+    WHERE is a table (Parquet, CSV, JSON lines ..., or a folder of parts) with item_id or user_id, or what [data]
+    columns calls it, and a column of texts, which become the knowledge of these items or users; or a Parquet file of
+    answers that `cache export` wrote, or a folder of such files; or a .jsonl file of answers that a job could not
+    store; or another cache: a file, or a postgresql:// URL. An answer that is newer here stays.
 
     \b
     Example:

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -277,7 +278,7 @@ class DelimitedParts:
             for chunk in part.chunks(layout, dtypes, rows):
                 yield pa.RecordBatch.from_pandas(chunk, schema=schema, preserve_index=False)
 
-    @property
+    @cached_property
     def texts(self) -> Collection[str]:
         """The ids that are read as text: those of all parts, if they are so in one."""
         return next((found for part in self.parts if (found := part.texts)), ())

@@ -253,7 +253,8 @@ def holds_texts(where: str) -> bool:
     import pyarrow.parquet as pq
 
     if Path(where).is_dir():
-        return False
+        parts = parquet_files(Path(where))
+        return not parts or holds_texts(str(parts[0]))
     if not where.lower().endswith(".parquet"):
         return is_table(where) and not is_spilt(Path(where))
     try:
