@@ -607,6 +607,9 @@ class CompareConfig(TrainingConfig):
         if self.task == "rerank" and self.backbones == CompareConfig.backbones:
             object.__setattr__(self, "backbones", RERANKERS.names()[:4])
         check_choices("compare", "backbones", self.backbones, RERANKERS if self.task == "rerank" else BACKBONES)
+        if self.task == "rerank":  # and those that are to see no user: "kar:PRM"
+            seeing = tuple(name.removeprefix("kar:") for name in self.backbones)
+            check_choices("compare", "backbones", seeing, RERANKERS)
         super().__post_init__()
         if not _LIST_METRIC.fullmatch(self.metric):
             raise ConfigError(

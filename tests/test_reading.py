@@ -381,6 +381,8 @@ def test_what_is_no_folder_of_parts_is_named(tmp_path: Path) -> None:
                 read(tmp_path)
 
     refused("it holds no file of these kinds")
+    with pytest.raises(DataError, match=r"gone: there is no such file or folder"):
+        read_table(tmp_path / "gone")
     (tmp_path / "a.csv").touch()
     refused("all of its files are empty")
     (tmp_path / "a.csv").write_text("user_id,item_id\n1,2\n")

@@ -125,6 +125,8 @@ def test_lists_must_be_named_and_models_be_those_of_lists() -> None:
     assert backbones_with("deepctr:AFM") is BACKBONES and backbones_with("kar:PRM") is RERANKERS
     with pytest.raises(ConfigError, match="metric must be"):
         CompareConfig(metric="AUC")
+    with pytest.raises(ConfigError, match="there is no re-ranker 'prm'"):
+        CompareConfig(task="rerank", backbones=("PRM", "kar:prm"))
 
 
 def test_scores_of_another_split_are_of_the_items_of_its_lists(own_tables: Path, tmp_path: Path) -> None:

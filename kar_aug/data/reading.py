@@ -161,6 +161,8 @@ def _source(
     if path.is_dir():
         return _in_parts(path, ids, id_type, written)
     ending = ending_of(path)
+    if not ending and not path.exists():
+        raise DataError(f"{path}: there is no such file or folder.", path=path)
     if ending not in ENDINGS:
         raise DataError(
             f"{path}: only {', '.join(ENDINGS)} files are read, text also compressed ({', '.join(OPENERS)})."
