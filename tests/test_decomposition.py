@@ -80,6 +80,25 @@ def test_of_a_short_log_behaviour_does_not_repeat_what_single_users_said() -> No
     assert collaborative_vectors(user, item, random.normal(size=9000), 64).shape == (200, 1), "all of it is chance"
 
 
+@pytest.mark.parametrize("busy", [1, 3])
+def test_a_few_users_with_very_many_events_do_not_hide_what_all_others_say(busy: int) -> None:
+    random = np.random.default_rng(1)
+    genre = random.integers(0, 5, 400)
+
+    def log(users: int, plays: int, likes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        user, item = np.repeat(np.arange(users), plays), random.integers(0, 400, users * plays)
+        return user, item, likes[user, genre[item]] + random.normal(0, 0.7, users * plays)
+
+    of_many = log(400, 30, random.integers(0, 2, (400, 5)).astype(float))
+    of_few = log(busy, 4000, np.zeros((busy, 5)))  # who plays all, whatever it is
+    together = [np.concatenate(pair) for pair in zip(of_many, (of_few[0] + 400, *of_few[1:]), strict=True)]
+    alone = collaborative_vectors(*of_many).shape[1]
+    assert 4 <= alone < 10
+    assert 4 <= collaborative_vectors(*together).shape[1] <= alone + busy
+    of_chance = collaborative_vectors(*together[:2], random.normal(size=len(together[2])))
+    assert of_chance.shape[1] <= 1 + busy, "what nobody said more than once is none of the others'"
+
+
 def test_what_all_like_as_much_still_tells_by_who_met_it() -> None:
     user, item = np.asarray([0, 0, 1, 1, 2, 2]), np.asarray([0, 1, 0, 1, 2, 3])
     vectors = collaborative_vectors(user, item, np.ones(6), 8)

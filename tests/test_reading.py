@@ -714,8 +714,9 @@ def test_ids_of_both_files_are_what_a_person_says(tmp_path: Path) -> None:
             "2,1,yesterday,5",
             "events.csv: 'ts' must hold seconds since 1970, or datetimes. Row 3 holds 'yesterday'.",
         ),
-        ("", "2,1,4,five", "events.csv: 'rating' must hold numbers, not text. Row 3 holds 'five'."),
-        ("", ",1,4,5", "events.csv: 'uid' is empty in row 3."),
+        ("", "2,1,4,five", "events.csv: 'stars' must hold numbers, not text. Row 3 holds 'five'."),
+        ("", ",1,4,5", "events.csv: 'uid' is empty in row 3. Fill it, or leave such rows out."),
+        ("", "2,1,4,", "events.csv: 'stars' is empty in row 3. Fill it, or leave such rows out."),
         ("", "2,1,4,5,6", "events.csv cannot be read: Error tokenizing data. C error: Expected 4 fields in line 5"),
         ('id_type = "integer"', "x,1,4,5", "events.csv: 'uid' must hold integers. Row 3 holds 'x'."),
         ('id_type = "number"', "2,1,4,5", "[data] id_type 'number' is unknown. Known: integer, string"),
@@ -727,9 +728,10 @@ def test_a_cell_that_cannot_be_read_is_named_by_file_column_and_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str, row: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("events.csv").write_text("uid,item_id,ts,rating\n1,1,1,1\n1,2,2,1\n2,2,3,1\n" + row + "\n")
+    Path("events.csv").write_text("uid,item_id,ts,stars\n1,1,1,1\n1,2,2,1\n2,2,3,1\n" + row + "\n")
     Path("kar.toml").write_text(
-        f'[data]\ninteractions = "events.csv"\ncolumns = {{ user_id = "uid", timestamp = "ts" }}\n{settings}\n'
+        '[data]\ninteractions = "events.csv"\n'
+        f'columns = {{ user_id = "uid", timestamp = "ts", rating = "stars" }}\n{settings}\n'
     )
     done = CliRunner().invoke(main, ["prompts"])
     lines = [line for line in done.output.splitlines() if line.strip()]

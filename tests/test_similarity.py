@@ -16,6 +16,7 @@ from kar_aug.layers import (
     EventMask,
     EventValues,
     KnowledgeAttention,
+    KnowledgeState,
     MostSimilar,
     SimilarityFeatures,
 )
@@ -97,6 +98,19 @@ def test_padding_changes_nothing_where_histories_have_any_length() -> None:
     alone, beside = (np.asarray(model(given)) for given in (history, padded))
     np.testing.assert_allclose(alone, beside, atol=1e-6)
     assert 0 < alone[0, SimilarityFeatures().names.index("amount")] < 1
+
+
+def test_what_stands_where_there_is_no_event_changes_nothing() -> None:
+    similarity, mask = np.asarray([[0.8, -0.2, 0.1, 0.0]], np.float32), np.asarray([[1.0, 1.0, 0.0, 0.0]], np.float32)
+    zeros, nothing = (np.asarray([[1.0, 0.25, worth, worth]], np.float32) for worth in (0.0, np.nan))
+    items, ids = np.eye(3, dtype=np.float32), np.asarray([[1, 2, 0, 0]])
+    state = KnowledgeState(items)
+    for told in (
+        lambda values: SimilarityFeatures()([similarity, values, mask]),
+        lambda values: EventValues()([values, mask]),
+        lambda values: state([np.asarray([1]), ids, values, mask]),
+    ):
+        np.testing.assert_array_equal(np.asarray(told(nothing)), np.asarray(told(zeros)))
 
 
 def test_a_candidate_like_a_liked_film_is_told_from_one_like_a_disliked_one() -> None:

@@ -63,13 +63,10 @@ class Tables:
             )
         for name in KEYS:
             object.__setattr__(self, name, typed(name, getattr(self, name), Table(name)))
-        value = "label" if "label" in self.interactions else "rating"
-        for column in ("user_id", "item_id", "timestamp", *(("rating",) if value == "rating" else ())):
+        for column in ("user_id", "item_id", *_never_empty(self.interactions)):
             _no_gaps(self.interactions, Table("interactions"), column)
         say_what_else(self.interactions["timestamp"], Table("interactions")["timestamp"])
-        if "order" in self.interactions:
-            _no_gaps(self.interactions, Table("interactions"), "order")
-        if value == "label":
+        if "label" in self.interactions:
             _zero_or_one(self.interactions["label"])
         for frame, name, key in ((self.items, "items", "item_id"), (self.users, "users", "user_id")):
             _require(frame, name, [key])
@@ -164,9 +161,9 @@ def load_tables(
             renamed = labelled(renamed, label)
             renamed = renamed.assign(label=room.column(renamed["label"]))
         tables[name] = typed(name, renamed, table, id_type, room)
-        for key in (*KEYS[name], *(("timestamp",) if name == "interactions" else ())):
-            if key in tables[name]:
-                _no_gaps(tables[name], table, key)  # as the file calls it
+        for column in (*KEYS[name], *(_never_empty(tables[name]) if name == "interactions" else ())):
+            if column in tables[name]:
+                _no_gaps(tables[name], table, column)  # as the file calls it
     if item_columns:
         _require(tables["interactions"], "interactions", ["item_id", "timestamp"])
         tables["interactions"], tables["items"] = items_of(
@@ -279,12 +276,18 @@ def _require(frame: pd.DataFrame, name: str, columns: list[str]) -> None:
             )
 
 
+def _never_empty(interactions: pd.DataFrame) -> list[str]:
+    """Columns that say when an event was, and what it was worth."""
+    there = ["timestamp", *(("order",) if "order" in interactions else ())]
+    return there if "label" in interactions or "rating" not in interactions else [*there, "rating"]
+
+
 def _no_gaps(frame: pd.DataFrame, table: Table, column: str) -> None:
     gaps = frame[column].isna()
     if gaps.any():
         row = int(gaps.argmax())
         where = f"row {row}" if gaps.sum() == 1 else f"{gaps.sum():,} rows, the first is row {row}"
-        raise table[column].error(f"is empty in {where}.", row)
+        raise table[column].error(f"is empty in {where}. Fill it, or leave such rows out.", row)
 
 
 def _zero_or_one(label: pd.Series) -> None:

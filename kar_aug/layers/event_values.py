@@ -10,9 +10,15 @@ from kar_aug.layers._ops import ops
 from kar_aug.layers.lookup import not_padding
 
 
+def there_alone(values: Any, mask: Any) -> Any:
+    """Values of what `mask` says is there; 0 elsewhere, whatever stands there: NaN, say."""
+    return ops.where(mask > 0, values, ops.zeros_like(values))
+
+
 def centred(values: Any, mask: Any, axis: int = 1) -> Any:
     """Values less their mean over what `mask` says is there, along the axis of events; 0 elsewhere."""
-    total = ops.sum(values * mask, axis=axis, keepdims=True)
+    values = there_alone(values, mask)
+    total = ops.sum(values, axis=axis, keepdims=True)
     mean = total / ops.maximum(ops.sum(mask, axis=axis, keepdims=True), 1)
     return (values - mean) * mask
 
@@ -66,7 +72,7 @@ class EventValues(keras.layers.Layer):
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         values, there = (ops.cast(each, self.compute_dtype) for each in inputs)
         against_mean = centred(values, there)
-        columns = [there, values * there, against_mean, ops.abs(against_mean)]
+        columns = [there, there_alone(values, there), against_mean, ops.abs(against_mean)]
         return ops.transpose(ops.stack(columns, axis=1), [0, 2, 1])  # side by side at once, number by number, is slow
 
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from kar_aug._helpers.keras import keras
 from kar_aug.layers._ops import ops
+from kar_aug.layers.event_values import there_alone
 from kar_aug.layers.knowledge_vectors import KnowledgeVectors
 
 _MANY = float(np.log1p(50))  # what the logarithm of a count is divided by, so that it is of the order of 1
@@ -73,7 +74,8 @@ class KnowledgeState(KnowledgeVectors):
         """The states of histories, (batch, state_width), in float32; arguments as in the input shape."""
         places = self._places(self._ids(events), True)
         there = ops.cast(mask, "float32")
-        weights = ops.stack([ops.cast(values, "float32") * there, there], axis=1)  # (batch, 2, length)
+        worth = there_alone(ops.cast(values, "float32"), there)
+        weights = ops.stack([worth, there], axis=1)  # (batch, 2, length)
         sums = ops.sums_of_rows(weights, ops.convert_to_tensor(self._table), places)  # (batch, 2, width)
         both = ops.concatenate([sums, ops.sum(weights, axis=2, keepdims=True)], axis=2)
         return ops.reshape(both, [-1, self.state_width])
