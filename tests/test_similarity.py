@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from kar_aug.layers import (
     EventMask,
     EventValues,
     KnowledgeAttention,
+    KnowledgeSimilarity,
     KnowledgeState,
     MostSimilar,
     SimilarityFeatures,
@@ -236,6 +238,40 @@ def test_a_user_and_an_item_are_compared_by_learned_products() -> None:
 def test_options_that_make_no_sense_are_refused(layer: Any, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         layer(**options)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes"),
+    [
+        ("KnowledgeSimilarity", [(4, 5)]),
+        ("KnowledgeSimilarity", [(4, 2), (4, 5)]),
+        ("KnowledgeSimilarity", [(4,), (4,)]),
+        ("KnowledgeSimilarity", [(4,), (4, 5, 2)]),
+        ("KnowledgeAttention", [(4,), (4, 5), (4, 5), (4, 5)]),
+        ("KnowledgeAttention", [(4,), (4, 5), (4, 3, 2), (4, 3)]),
+        ("KnowledgeAttention", [(4,), (4, 5), (4, 5, 2)]),
+        ("KnowledgeState", [(4,), (4, 7)]),
+        ("KnowledgeState", [(4,), (4, 5), (4, 5)]),
+        ("KnowledgeState", [(4,), (4, 5), (4, 3), (4, 5)]),
+        ("SimilarityFeatures", [(4, 5), (4, 5)]),
+        ("SimilarityFeatures", [(4, 5), (4, 5), (4, 1)]),  # which would be spread over all events
+        ("SimilarityFeatures", [(4, 5, 1), (4, 5, 1), (4, 5, 1)]),
+        ("EventValues", [(4, 5), (4, 1)]),
+        ("MostSimilar", [(4, 5)]),
+        ("MostSimilar", [(4, 5), (4, 5), (4, 2)]),
+        ("BilinearSimilarity", [(4, 5, 3), (4, 3)]),
+        ("BilinearSimilarity", [(4, 3)]),
+    ],
+)
+def test_inputs_that_do_not_go_together_are_named_by_their_shapes(layer: str, shapes: list[tuple[int, ...]]) -> None:
+    known: Any = {"KnowledgeSimilarity": KnowledgeSimilarity, "KnowledgeAttention": KnowledgeAttention}
+    known["KnowledgeState"] = KnowledgeState
+    others: Any = {"EventValues": EventValues(), "MostSimilar": MostSimilar(2)}
+    others |= {"SimilarityFeatures": SimilarityFeatures(), "BilinearSimilarity": BilinearSimilarity()}
+    made = known[layer](np.eye(6, dtype=np.float32)) if layer in known else others[layer]
+    given = [ops.convert_to_tensor(np.ones(shape, np.int32 if layer in known else np.float32)) for shape in shapes]
+    with pytest.raises(ValueError, match=rf"{layer} takes \[.*Received shapes: {re.escape(str(shapes[0]))}"):
+        made(given)
 
 
 def test_layers_come_back_from_their_settings() -> None:

@@ -35,13 +35,17 @@ class BilinearSimilarity(keras.layers.Layer):
         self.heads = checked.whole("heads", heads)
         self.supports_masking = True
 
+    _takes = "[left, (batch, d); right, (batch, any)]"
+
     def build(self, input_shape: Sequence[Any]) -> None:
+        checked.inputs(self, input_shape, self._takes, _fit)
         left, right = (int(tuple(shape)[-1]) for shape in input_shape)
         small = keras.initializers.RandomNormal(stddev=left**-0.5)  # a product of unit vectors is then about 1
         self._kernel = self.add_weight(name="kernel", shape=(self.heads, left, right), initializer=small)
         super().build(input_shape)
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
+        checked.inputs(self, inputs, self._takes, _fit)
         left, right = inputs
         return ops.einsum("bd,hde,be->bh", left, ops.cast(self._kernel, left.dtype), right)
 
@@ -53,3 +57,7 @@ class BilinearSimilarity(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "heads": self.heads}
+
+
+def _fit(shapes: Sequence[Any]) -> bool:
+    return len(shapes) == 2 and all(len(shape) == 2 for shape in shapes)

@@ -1,4 +1,4 @@
-"""What a layer is told when it is made: checked there, and not by whatever Keras does with it later."""
+"""What a layer is told, when it is made and when it is called: checked there, and not by whatever Keras makes of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+
+Shape = tuple[Any, ...]
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:
@@ -89,6 +91,50 @@ def known(name: str, value: Any, get: Callable[[Any], Any]) -> Any:
     if found is not None and not callable(found):
         raise ValueError(f"`{name}` is none that Keras knows. Received: {name}={value!r}")
     return found
+
+
+def inputs(layer: Any, given: Any, takes: str, fit: Callable[[list[Shape]], bool]) -> None:
+    """What a layer is called with, or built for: several tensors, whose axes go together.
+
+    Args:
+        given: tensors, or their shapes.
+        takes: what it must be, for the error: "[similarity, (batch, length); ...]".
+        fit: whether shapes do, of tensors of known rank; `go_together` compares axes.
+
+    Raises:
+        ValueError: They do not.
+    """
+    several = isinstance(given, Sequence) and not isinstance(given, str) and not _is_shape(given)
+    shapes = [_shape(each) for each in given] if several else [_shape(given)]
+    if None in shapes or (several and fit([each for each in shapes if each is not None])):
+        return
+    came = ", ".join(map(str, shapes)) or "none"
+    raise ValueError(f"{type(layer).__name__} takes {takes}. Received shapes: {came}")
+
+
+def go_together(*sizes: int | None) -> bool:
+    """Whether sizes are the same, as far as they are known."""
+    return len({size for size in sizes if size is not None}) < 2
+
+
+def one_a_row(shape: Shape) -> bool:
+    """Whether a shape is (batch,) or (batch, 1)."""
+    return len(shape) == 1 or (len(shape) == 2 and shape[1] in (1, None))
+
+
+def sequences_alike(shapes: Sequence[Shape]) -> bool:
+    """Whether all shapes are (batch, length), of the same length."""
+    return all(len(shape) == 2 for shape in shapes) and go_together(*(shape[1] for shape in shapes))
+
+
+def _is_shape(given: Any) -> bool:
+    return all(each is None or isinstance(each, int) for each in given)
+
+
+def _shape(given: Any) -> Shape | None:
+    """A shape, or that of a tensor; None where its rank is unknown."""
+    shape = getattr(given, "shape", given)
+    return None if shape is None or getattr(shape, "rank", 0) is None else tuple(shape)
 
 
 def _is_number(value: Any) -> bool:

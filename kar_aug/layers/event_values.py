@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kar_aug._helpers.keras import keras
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 from kar_aug.layers.lookup import not_padding
 
@@ -70,6 +71,7 @@ class EventValues(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
+        checked.inputs(self, inputs, "[values, mask], (batch, length) each", _fit)
         values, there = (ops.cast(each, self.compute_dtype) for each in inputs)
         against_mean = centred(values, there)
         columns = [there, there_alone(values, there), against_mean, ops.abs(against_mean)]
@@ -80,3 +82,7 @@ class EventValues(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Sequence[Any]) -> tuple[Any, ...]:
         return (*input_shape[0], self.width)
+
+
+def _fit(shapes: Sequence[Any]) -> bool:
+    return len(shapes) == 2 and checked.sequences_alike(shapes)

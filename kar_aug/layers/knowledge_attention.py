@@ -60,7 +60,13 @@ class KnowledgeAttention(KnowledgeVectors):
         """One of a source of an augmentation; always a new one, since it learns."""
         return cls(cls.given_by(augmentation, name), **{"source_name": name, **options})
 
+    _takes = (
+        "[candidate ids, (batch,) or (batch, 1); event ids, (batch, length); values, (batch, length, any); mask, "
+        "(batch, length)]"
+    )
+
     def build(self, input_shape: Sequence[Any]) -> None:
+        checked.inputs(self, input_shape, self._takes, _fit)
         self._shape_of_values = tuple(input_shape[2])
         dimension, mixed = self.vector_width, int(self._shape_of_values[-1])
         temperatures = constant(np.log(np.geomspace(*_TEMPERATURES, self.heads)))
@@ -75,6 +81,7 @@ class KnowledgeAttention(KnowledgeVectors):
         super().build(input_shape)
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
+        checked.inputs(self, inputs, self._takes, _fit)
         candidate, events = map(self._ids, inputs[:2])
         values, there = (ops.cast(each, self.compute_dtype) for each in inputs[2:])
         scores, null = self._scores(candidate, events, there)
@@ -103,7 +110,8 @@ class KnowledgeAttention(KnowledgeVectors):
     def _learn_from(self, other: KnowledgeVectors) -> None:
         assert isinstance(other, KnowledgeAttention)
         if other.built:
-            self.build([None, None, other._shape_of_values, None])
+            batch, length, _ = other._shape_of_values
+            self.build([(batch,), (batch, length), other._shape_of_values, (batch, length)])
             for own, trained in zip(self.trainable_weights, other.trainable_weights, strict=True):
                 own.assign(values_of(trained))
 
@@ -112,6 +120,14 @@ class KnowledgeAttention(KnowledgeVectors):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "width": self.width, "heads": self.heads}
+
+
+def _fit(shapes: Sequence[Any]) -> bool:
+    if len(shapes) != 4:
+        return False
+    candidate, events, values, mask = shapes
+    alike = len(values) == 3 and checked.sequences_alike([events, values[:2], mask])
+    return checked.one_a_row(candidate) and alike
 
 
 def _near_identity(shape: Sequence[int], dtype: Any = None, **_: Any) -> Any:

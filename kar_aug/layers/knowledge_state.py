@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kar_aug._helpers.keras import keras
+from kar_aug.layers import checked
 from kar_aug.layers._ops import ops
 from kar_aug.layers.event_values import there_alone
 from kar_aug.layers.knowledge_vectors import KnowledgeVectors
@@ -65,7 +66,22 @@ class KnowledgeState(KnowledgeVectors):
         """Numbers a state."""
         return 2 * (self.vector_width + 1)
 
+    @property
+    def _takes(self) -> str:
+        return (
+            "[candidate ids, (batch,) or (batch, 1); event ids, values and mask, (batch, length) each], or [candidate "
+            f"ids; states, (batch, {self.state_width})]"
+        )
+
+    def _fit(self, shapes: Sequence[Any]) -> bool:
+        if not shapes or not checked.one_a_row(shapes[0]):
+            return False
+        if len(shapes) == 2:
+            return len(shapes[1]) == 2 and checked.go_together(shapes[1][1], self.state_width)
+        return len(shapes) == 4 and checked.sequences_alike(shapes[1:])
+
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
+        checked.inputs(self, inputs, self._takes, self._fit)
         candidate = ops.cast(self._of_candidates(self._ids(inputs[0])), "float32")
         state = self.state_of(*inputs[1:]) if len(inputs) > 2 else ops.cast(inputs[1], "float32")
         return ops.cast(self._told(candidate, state), self.compute_dtype)

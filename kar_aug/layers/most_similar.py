@@ -36,7 +36,10 @@ class MostSimilar(keras.layers.Layer):
         self.count = checked.whole("count", count)
         self.supports_masking = True
 
+    _takes = "[similarity, (batch, length); mask, (batch, length); tensors of events, (batch, length, ...)]"
+
     def call(self, inputs: Sequence[Any], mask: Any = None) -> list[Any]:
+        checked.inputs(self, inputs, self._takes, _fit)
         similarity, there, *of_events = (ops.convert_to_tensor(each) for each in inputs)
         length = ops.sizes_of(similarity)[1]
         hidden = ops.where(there > 0, similarity, ops.lowest(similarity))
@@ -54,3 +57,8 @@ class MostSimilar(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "count": self.count}
+
+
+def _fit(shapes: Sequence[Any]) -> bool:
+    several = len(shapes) > 1 and all(len(shape) > 1 for shape in shapes) and len(shapes[0]) == len(shapes[1]) == 2
+    return several and checked.sequences_alike([shape[:2] for shape in shapes])

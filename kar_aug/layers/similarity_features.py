@@ -155,7 +155,10 @@ class SimilarityFeatures(keras.layers.Layer):
         self.bins = checked.whole("bins", bins, least=0)
         self.supports_masking = True
 
+    _takes = "[similarity, values, mask], (batch, length) each"
+
     def build(self, input_shape: Any) -> None:
+        checked.inputs(self, input_shape, self._takes, _fit)
         count = (len(self.temperatures),)
         logarithms = constant(np.log(np.asarray(self.temperatures, np.float32)))
         self._log_temperature = self.add_weight(name="log_temperature", shape=count, initializer=logarithms)
@@ -172,6 +175,7 @@ class SimilarityFeatures(keras.layers.Layer):
         return [*of_temperatures, *of_sides, "amount", *of_tiers]
 
     def call(self, inputs: Sequence[Any], mask: Any = None) -> Any:
+        checked.inputs(self, inputs, self._takes, _fit)
         similarity, values, there = inputs
         comparison = Comparison.of(similarity, values, there, self._order)
         temperatures = ops.unstack(ops.exp(ops.cast(self._log_temperature, "float32")))
@@ -198,3 +202,7 @@ class SimilarityFeatures(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperatures": self.temperatures, "top": self.top, "bins": self.bins}
+
+
+def _fit(shapes: Sequence[Any]) -> bool:
+    return len(shapes) == 3 and checked.sequences_alike(shapes)

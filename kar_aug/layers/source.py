@@ -383,7 +383,11 @@ def _opened(name: str, identity: Identity) -> VectorStore:
 def _check(name: str, table: KnowledgeTable) -> None:
     """Refuse a table whose rows or vectors cannot be right, with the integer id that is wrong."""
     if not len(table.rows) or table.vectors.ndim != 2 or not table.vectors.shape[1]:
-        raise StoreError(f"{name}: a table needs a vocabulary, and vectors of shape (count, dimension).", source=name)
+        raise StoreError(
+            f"{name}: a table needs a vocabulary, and vectors of shape (count, dimension). A store that is empty is "
+            "filled by kar-aug encode.",
+            source=name,
+        )
     outside = np.flatnonzero((table.rows >= len(table.vectors)) | (table.rows < -1))
     if len(outside):
         raise StoreError(

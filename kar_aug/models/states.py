@@ -43,6 +43,8 @@ class UserStates:
     """
 
     def __init__(self, layer: KnowledgeState) -> None:
+        if not isinstance(layer, KnowledgeState):
+            raise ValueError(f"`layer` must be a KnowledgeState. Received: {type(layer).__name__}")
         self.layer = layer
         self._rows: dict[EntityId, int] = {}
         self._states = np.zeros((0, layer.state_width), np.float32)
