@@ -14,7 +14,9 @@ from kar_aug._helpers.keras import IS_KERAS_3
 if IS_KERAS_3:
     pytest.skip("DeepCTR works on the legacy API only", allow_module_level=True)
 
+from kar_aug.cli.stages import print_results
 from kar_aug.compare import Comparison, compare
+from kar_aug.pipeline.comparing import Compared
 from kar_aug.report import Example, Section, write_report, write_tables
 
 
@@ -68,6 +70,30 @@ def test_the_report_is_one_file_with_all_its_parts(comparison: Comparison, repor
     places = [html.index(f"<h2>{part}</h2>") for part in [*parts, "Leakage audit", "How to make this again"]]
     assert places == sorted(places) and html.index("shown to beat") < places[0], "the verdict comes first"
     assert f"{comparison.estimate(comparison.arms[0]).mean:.4f}" in html and "1.50 US dollars" in html
+
+
+def test_of_many_pairs_the_sentence_on_all_is_not_hidden_by_each(
+    comparison: Comparison, own_tables: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    compared = Compared(opened(own_tables, trained), comparison, None, {}, dollars=None)
+
+    def told() -> tuple[str, str, str]:
+        print_results(compared, "Test AUC")
+        write_tables(comparison, tmp_path)
+        write_report(comparison, tmp_path / "r.html", knowledge={}, reproduce="", title="T")
+        return capsys.readouterr().out, (tmp_path / "results.md").read_text(), (tmp_path / "r.html").read_text()
+
+    pair, folded = "DeepFM + knowledge beats DeepFM + metadata text: ", "<summary>2 pairs of models, each by itself"
+    terminal, results, page = told()
+    assert pair in terminal and f"\n- {pair}" in results and "<details>" not in results
+    assert f"<details open>{folded}" in page
+    monkeypatch.setattr("kar_aug.report.FEW_PAIRS", 1)
+    monkeypatch.setattr("kar_aug.report.tables.FEW_PAIRS", 1)
+    terminal, results, page = told()
+    assert pair not in terminal and "The report has each of 2 pairs of models by itself." in terminal
+    assert "shown to beat" in terminal
+    assert f"<details>{folded}" in results and f"\n- {pair}" in results and f"<details>{folded}" in page
 
 
 def test_tables_for_machines_and_for_pull_requests(comparison: Comparison, tmp_path: Path) -> None:

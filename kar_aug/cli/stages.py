@@ -200,7 +200,7 @@ def print_comparison(done: Compared, report: Path | None, *, title: str, reprodu
 
 def print_results(done: Compared, title: str) -> None:
     """Print the table and what it says; what makes it say nothing comes first."""
-    from kar_aug.report import legend, rows, terminal_columns
+    from kar_aug.report import FEW_PAIRS, legend, rows, terminal_columns
 
     for sentence in done.doubts:
         print_sentence(sentence)
@@ -208,7 +208,10 @@ def print_results(done: Compared, title: str) -> None:
     table(title, columns, rows(done.comparison, columns))
     within = f" GAUC: within {done.comparison.grouped_by}s." if "GAUC" in columns else ""
     print_sentence(f"  {legend(done.comparison)}{within}")
-    for sentence in [*done.conclusions, *(verdict.text for verdict in done.verdicts), *done.price]:
+    pairs = [verdict.text for verdict in done.verdicts]
+    if len(pairs) > FEW_PAIRS:
+        pairs = [f"The report has each of {len(pairs)} pairs of models by itself."]
+    for sentence in [*done.conclusions, *pairs, *done.price]:
         print_sentence(f"  {sentence}")
 
 

@@ -116,7 +116,7 @@ class Compared(Printed):
 
     @property
     def conclusions(self) -> list[str]:
-        """Which gain is real, in a sentence a rival."""
+        """What gains are made of, and which are real: a sentence for each way that knowledge enters."""
         from kar_aug.compare import conclusions
 
         return conclusions(self.comparison)

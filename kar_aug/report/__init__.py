@@ -25,6 +25,7 @@ from kar_aug.compare.experiment import code_version
 from kar_aug.report import plots
 from kar_aug.report.tables import (
     COLUMNS,
+    FEW_PAIRS,
     LADDER,
     LEGEND,
     SLICES,
@@ -37,6 +38,7 @@ from kar_aug.report.tables import (
     legend,
     markdown,
     named_after,
+    pairs_told,
     rows,
     slice_rows,
     terminal_columns,
@@ -45,6 +47,7 @@ from kar_aug.report.tables import (
 
 __all__ = [
     "COLUMNS",
+    "FEW_PAIRS",
     "LEGEND",
     "TERMINAL",
     "Example",
@@ -128,12 +131,14 @@ def write_report(
     template = environment.from_string(files("kar_aug.report").joinpath("report.html.j2").read_text(encoding="utf-8"))
     best = [arm for b in comparison.backbones if (arm := fullest(comparison.arms, b)) is not None]
     against_base, against_controls = verdicts(comparison)
-    ladders = decomposition(comparison)
+    ladders, asked = decomposition(comparison), leading(comparison)
     run = next(iter(comparison.runs.values()))[0]
     content = template.render(
         title=title,
         headlines=headlines(comparison),
-        verdicts=leading(comparison),
+        verdicts=asked,
+        pairs=pairs_told(len(asked)),
+        few_pairs=len(asked) <= FEW_PAIRS,
         seeds=counted(comparison.seeds, "seed"),
         ladder_columns=named_after(comparison, LADDER),
         ladders={ladder.title: ladder_rows(ladder) for ladder in ladders},

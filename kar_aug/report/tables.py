@@ -19,6 +19,7 @@ LEGEND = (
     "±: half the 95% interval of a mean gain over the seeds."
 )
 NONE = "—"  # of what cannot be told
+FEW_PAIRS = 12  # of models that are set side by side: of more, what each comes to hides what all do
 _COSTS = ("parameters", "seconds", "µs a row")
 COLUMNS = ("model", "coverage", "AUC", "relative", "LogLoss", "GAUC", "ECE", *_COSTS)
 TERMINAL = ("model", "coverage", "AUC", "LogLoss", "GAUC", "seconds")
@@ -159,9 +160,17 @@ def _interval(value: Estimate) -> str:
     return f"{value.mean - value.half:+.4f} to {value.mean + value.half:+.4f}"
 
 
+def pairs_told(count: int) -> str:
+    """Over the verdicts."""
+    return f"{counted(count, 'pair')} of models, each by itself"
+
+
 def markdown(comparison: Comparison) -> str:
     """The headlines, the verdicts and the table, for a pull request."""
-    lines = [*headlines(comparison), "", *(f"- {verdict.text}" for verdict in leading(comparison)), ""]
+    pairs = [f"- {verdict.text}" for verdict in leading(comparison)]
+    if len(pairs) > FEW_PAIRS:
+        pairs = [f"<details><summary>{pairs_told(len(pairs))}</summary>", "", *pairs, "", "</details>"]
+    lines = [*headlines(comparison), "", *pairs, ""]
     columns = columns_of(comparison)
     lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(row) + " |" for row in rows(comparison)]
