@@ -38,6 +38,8 @@ OURS = {
     "plain": ("", ()),
     "vectors, by fields": ("fields", ("item",)),
     "vectors, by similarity": ("similarity", ("item",)),
+    "vectors, by attention": ("attention", ("item",)),
+    "vectors, by events": ("events", ("item",)),
 }
 
 
