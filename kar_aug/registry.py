@@ -126,6 +126,7 @@ BACKBONES = Registry(
         "deepctr:": "kar_aug.backbones.generic:build",
     },
 )
+BLIND = "kar:"  # before the name of a re-ranker: without any input of the user
 RERANKERS = Registry(
     "re-ranker",
     "kar_aug.rerankers",
@@ -134,7 +135,7 @@ RERANKERS = Registry(
         "PRM": "kar_aug.backbones.reranking.prm:PRM",
         "SetRank": "kar_aug.backbones.reranking.setrank:SetRank",
         "MIR": "kar_aug.backbones.reranking.mir:MIR",
-        "kar:": "kar_aug.backbones.reranking.without_user:build",
+        BLIND: "kar_aug.backbones.reranking.without_user:build",
     },
 )
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from kar_aug.compare.additions import Addition, Control, Knowledge, OtherStore, addition
 from kar_aug.config import BASE, CompareConfig
-from kar_aug.registry import ADAPTORS, INJECTIONS
+from kar_aug.registry import ADAPTORS, BLIND, INJECTIONS
 
 CODES = "codes"  # the injection that reads semantic ids
 OF_ITEMS = ("similarity", "state", "attention", "retrieval")  # injections that compare items, and read nothing of users
-BLIND = "kar:"  # before the name of a re-ranker: without any input of the user
 _USUAL = (ADAPTORS.names()[0], INJECTIONS.names()[0])
 
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import pandas as pd
 import pyarrow as pa
 
-from kar_aug.data.ids import ids_of_text
-from kar_aug.data.opening import HEAD, in_its_encoding, text
+from kar_aug.data.ids import ids_of_text, with_ids
+from kar_aug.data.opening import HEAD, ROWS, in_its_encoding, text
 from kar_aug.data.parts import Value
 from kar_aug.data.place import Place
 from kar_aug.errors import DataError
@@ -32,7 +32,6 @@ _MARKS = {",": ".", ".": ",", "'": "."}  # between thousands, and before decimal
 _TRUTHS = {spelt: spelt.lower() == "true" for spelt in ("True", "TRUE", "true", "False", "FALSE", "false")}
 _CODE = 20  # digits
 _BLOCK = 1 << 20  # characters
-_ROWS = 1 << 16
 _GROUPED = "grouped"  # numbers whose thousands stand apart
 _READ_AS = {"boolean": "bool", _GROUPED: "float64"}
 _ARROW = {"bool": pa.bool_(), "int64": pa.int64(), "uint64": pa.uint64(), "float64": pa.float64(), "str": pa.string()}
@@ -259,9 +258,8 @@ class DelimitedParts:
 
     def frame(self) -> pd.DataFrame:
         """All rows."""
-        frame = pa.Table.from_batches(self.batches(_ROWS)).to_pandas()
-        id_type = self.parts[0].id_type
-        return frame.assign(**{n: ids_of_text(frame[n], Place(str(self.path), n), id_type) for n in self.texts})
+        frame = pa.Table.from_batches(self.batches(ROWS)).to_pandas()
+        return with_ids(frame, self.texts, self.path, self.parts[0].id_type)
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         """All rows, so many at a time. Each file is gone through twice: any row may tell the type of a column."""

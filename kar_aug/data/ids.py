@@ -7,7 +7,9 @@ In a text file 7 and "7" look the same. Its ids are integers if all of them are,
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -151,3 +153,8 @@ def _check_zeros(column: pd.Series, integers: pd.Series, place: Place, room: Roo
             f'{AS_STRINGS}; or say that they are one with id_type = "integer".'
         )
     _log.warning("%s is read as integers. %s To keep the zeros: %s", place, first(column, padded), AS_STRINGS)
+
+
+def with_ids(frame: pd.DataFrame, names: Collection[str], path: Path, id_type: str | None) -> pd.DataFrame:
+    """A frame that was read of a file or folder, whose ids among the texts are what `ids_of_text` makes of them."""
+    return frame.assign(**{name: ids_of_text(frame[name], Place(str(path), name), id_type) for name in names})

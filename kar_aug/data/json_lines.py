@@ -14,13 +14,11 @@ import pyarrow as pa
 
 from kar_aug._helpers.batched import batched
 from kar_aug.data.cells import mended
-from kar_aug.data.ids import ids_of_text
-from kar_aug.data.opening import in_its_encoding, text
+from kar_aug.data.ids import with_ids
+from kar_aug.data.opening import ROWS, in_its_encoding, text
 from kar_aug.data.parts import Value
-from kar_aug.data.place import Place
 from kar_aug.errors import DataError
 
-_ROWS = 1 << 16
 _LIST = pa.list_(pa.string())
 _Columns = dict[str, pa.Array]
 
@@ -95,8 +93,8 @@ class JsonParts:
 
     def frame(self) -> pd.DataFrame:
         """All rows."""
-        frame = _frame([some for part in self.parts for some in part.some(_ROWS)])
-        return frame.assign(**{n: ids_of_text(frame[n], Place(str(self.path), n), self.id_type) for n in self.texts})
+        frame = _frame([some for part in self.parts for some in part.some(ROWS)])
+        return with_ids(frame, self.texts, self.path, self.id_type)
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         """All rows, so many at a time. Each file is gone through twice: any row may tell the type of a column."""

@@ -22,6 +22,7 @@ from kar_aug.errors import DataError
 _log = logging.getLogger("kar_aug")
 T = TypeVar("T")
 HEAD = 1 << 16  # bytes that are looked at before a file is read
+ROWS = 1 << 16  # that are read at a time
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with

@@ -35,9 +35,9 @@ import pyarrow.parquet as pq
 
 from kar_aug.data.cells import SEPARATOR, word
 from kar_aug.data.delimited import SEPARATORS, UNSAID, Delimited, DelimitedParts, TextFormat, thousands_of
-from kar_aug.data.ids import ids_of_text
+from kar_aug.data.ids import ids_of_text, with_ids
 from kar_aug.data.json_lines import JsonLines, JsonParts
-from kar_aug.data.opening import OPENERS, faults, opened
+from kar_aug.data.opening import OPENERS, ROWS, faults, opened
 from kar_aug.data.parts import ending_of, files_in, is_empty, named_by_folders
 from kar_aug.data.place import Place
 from kar_aug.data.room import MEMORY, Room, is_arrow_text, series
@@ -48,7 +48,6 @@ _PARTS = {"Parquet": (".parquet",), "CSV": tuple(SEPARATORS), "JSON lines": _JSO
 PART_ENDINGS = frozenset(ending for endings in _PARTS.values() for ending in endings)
 _ARROW = (".feather", ".arrow")
 ENDINGS = (".parquet", *SEPARATORS, *_JSON, *_ARROW)
-ROWS = 1 << 16
 _WHOLE = 2**53  # up to which decimals of 64 bits are exact
 _COLUMNS = 2  # a file has so many at least, and packs them: it is as long as one of them in memory
 
@@ -258,7 +257,7 @@ class _ParquetFolder:
 
     def frame(self) -> pd.DataFrame:
         frame = self._dataset().to_table().to_pandas()
-        return frame.assign(**{n: ids_of_text(frame[n], Place(str(self.path), n), self.id_type) for n in self.texts})
+        return with_ids(frame, self.texts, self.path, self.id_type)
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         yield from self._dataset().to_batches(batch_size=rows)
