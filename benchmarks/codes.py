@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 TOML, WORK = Path(__file__).with_name("ml-1m.toml"), Path(__file__).parents[1] / ".kar" / "ml-1m"
 INJECTIONS = ("codes", "fields", "similarity", "similarity+codes")
@@ -34,11 +35,22 @@ DIMENSION, CHUNK, HEAPS = 384, 100_000, 20_000
 # MovieLens-1M
 
 
-def prove(data: Path, size: int, users: int | None, seeds: int, injections: list[str], controls: list[str]) -> None:
+def prove(
+    data: Path,
+    size: int,
+    users: int | None,
+    seeds: int,
+    injections: list[str],
+    controls: list[str],
+    ids: list[str],
+    cold: float,
+) -> None:
     """All of it, and the tables as Markdown.
 
     Args:
         size: codes a level.
+        ids: "with" and "without", ids of items among the inputs.
+        cold: share of the items that no model is trained on.
     """
     from kar_aug import Project
     from kar_aug.cli.progress import Terminal
@@ -53,10 +65,31 @@ def prove(data: Path, size: int, users: int | None, seeds: int, injections: list
         project.encode()
     for stored in project.codes().stores:
         print("\n".join(["", stored.title, *stored.report.sentences, *_markdown(_columns(), stored.report.rows)]))
-    for with_ids in (True, False):
-        settings = replace(project.config.data, item_ids=with_ids, sample_users=users)
-        title = f"{'With' if with_ids else 'Without'} ids of items; {users or 'all'} users, {seeds} seeds"
-        print("\n".join(["", title, *_results(Project(replace(project.config, data=settings), watch=Terminal()))]))
+    for among in ids:
+        settings = replace(project.config.data, item_ids=among == "with", sample_users=users)
+        title = (
+            f"{among.capitalize()} ids of items; {users or 'all'} users, {seeds} seeds, {cold:.0%} of the items cold"
+        )
+        asked = Project(replace(project.config, data=settings), watch=Terminal())
+        if cold:
+            log = WORK / f"cold-{cold}.parquet"
+            with_cold_items(asked, cold).to_parquet(log)
+            settings = replace(settings, interactions=str(log.resolve()))
+            asked = Project(replace(project.config, data=settings), watch=Terminal())
+        print("\n".join(["", title, *_results(asked)]), flush=True)
+
+
+def with_cold_items(project: Any, share: float) -> pd.DataFrame:
+    """The log, in which some items, drawn, have no sample to train on or to choose an epoch by: events with them are
+    somebody's past alone. What models read of the past, and what they are tested on, is as it was.
+
+    With ids of items among the inputs a model still learns what such an id says of those whose past it is in.
+    """
+    split = project.workspace.data.split
+    items = np.sort(split["item_id"].unique())
+    drawn = items[np.random.default_rng(0).random(len(items)) < share]
+    hidden = split["item_id"].isin(drawn) & split["part"].isin(["train", "validation"])
+    return split.assign(label=split["label"].mask(hidden)).drop(columns=["part", "moment"])
 
 
 def _results(project: Any) -> Iterator[str]:
@@ -158,6 +191,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--injections", nargs="+", default=[*INJECTIONS])
     parser.add_argument("--controls", nargs="+", default=["metadata", "shuffled", "random"])
+    parser.add_argument(
+        "--ids", nargs="+", choices=["with", "without"], default=["with", "without"], help="of items, among the inputs"
+    )
+    parser.add_argument("--cold", type=float, default=0.0, help="share of the items that no model is trained on")
     parser.add_argument("--rows", type=int, nargs="+", help="vectors to make codes for")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -170,7 +207,16 @@ def main() -> None:
     if options.rows:
         scale(options.rows)
     if options.data:
-        prove(options.data, options.size, options.users, options.seeds, options.injections, options.controls)
+        prove(
+            options.data,
+            options.size,
+            options.users,
+            options.seeds,
+            options.injections,
+            options.controls,
+            options.ids,
+            options.cold,
+        )
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ class DataConfig:
             them.
         user_features, item_features: columns of the tables that the CTR model reads, as categories. Also
             "attributes.country": what was answered by the recipe "attributes" (see `kar_aug.pipeline.workspace`).
+            Of items also "codes": their semantic ids, piece by piece (`kar-aug codes`).
         context: columns of the interactions that are known when an impression is made; "hour" and "weekday" are made
             from the timestamp where there are no such columns.
         numeric: columns of any table that are read as numbers: "standard", "log" or "minmax", or as quantile "buckets".

@@ -210,8 +210,10 @@ def test_missing_semantic_ids_are_said_with_the_command_that_makes_them(tmp_path
     chosen = {"injections": ["codes"], "knowledge": ["item"], "controls": ["shuffled"]}
     settings = {"workdir": str(tmp_path), "compare": chosen, "codes": {"levels": 2, "size": 4}}
     project = Project(settings, interactions=log(), items=items())
-    as_column = Project(settings | {"data": {"item_features": ["codes"]}}, interactions=log(), items=items())
-    assert [trap for trap in as_column.check().traps if 'injections = ["codes"]' in trap.text]
+    of_all = settings | {"data": {"item_features": ["codes"]}, "compare": {"knowledge": ["item"]}}
+    in_all_models = Project(of_all, interactions=log(), items=items())
+    (trap,) = [trap for trap in in_all_models.check().traps if "all models are to read semantic ids" in trap.text]
+    assert trap.kind == "warning" and "kar-aug encode, then kar-aug codes" in trap.text
 
     def said() -> list[str]:
         return [trap.text.split(", and ")[1] for trap in project.check().traps if "semantic ids" in trap.text]
@@ -220,7 +222,11 @@ def test_missing_semantic_ids_are_said_with_the_command_that_makes_them(tmp_path
     with VectorStore.writer(project.workspace.store_path("item"), StoreSpec("made", 3)) as writer:
         writer.append(list(range(30)), ["made"] * 30, np.random.default_rng(0).normal(size=(30, 3)))
     assert said() == ["there are none of items: kar-aug codes makes them"]
+    assert "Make them with: kar-aug codes" in str(in_all_models.check())
     project.codes()
+    assert "codes.level_1, codes.level_2, codes.prefix_2;" in dict(in_all_models.check().steps)["read"]
+    twice = Project(settings | {"data": {"item_features": ["codes"]}}, interactions=log(), items=items())
+    assert "such arms read the same twice" in str(twice.check()) and "the same twice" not in str(in_all_models.check())
     assert not said() and dict(project.check().steps)["codes"].startswith("semantic ids of vectors, 2 levels of 4")
     with VectorStore.writer(project.workspace.store_path("item"), StoreSpec("made", 3)) as writer:
         writer.append([30], ["made"], np.ones((1, 3)))

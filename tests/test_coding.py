@@ -6,8 +6,10 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from support.requests import request
@@ -18,11 +20,11 @@ from kar_aug._helpers.keras import IS_KERAS_3
 if IS_KERAS_3:
     pytest.skip("a comparison chooses the Keras of its processes itself", allow_module_level=True)
 
-from kar_aug import EncodingError, Project, StoreError, VectorStore
+from kar_aug import DataError, EncodingError, Project, StoreError, VectorStore, Watch
 from kar_aug._helpers.keras import tf
 from kar_aug.cache import StoreSpec
 from kar_aug.cli import main
-from kar_aug.codes import SemanticIds
+from kar_aug.codes import Pieces, SemanticIds
 from kar_aug.compare import compare, export_model
 from kar_aug.compare.arms import Arm, arms
 from kar_aug.compare.experiment import Experiment
@@ -31,7 +33,7 @@ from kar_aug.config import CodesConfig, CompareConfig
 from kar_aug.data.features import HISTORY
 from kar_aug.pipeline.coding import make_codes
 from kar_aug.pipeline.forgetting import forget
-from kar_aug.pipeline.workspace import Workspace
+from kar_aug.pipeline.workspace import Data, Paths, Workspace
 
 SMALL = CodesConfig(levels=2, size=2)
 CODES = Arm("DeepFM", "item", ("item",), "hybrid-expert", "codes")
@@ -153,12 +155,112 @@ def test_a_model_that_knows_items_by_codes_alone_learns_what_they_say_and_is_ser
     np.testing.assert_allclose(answer, found.prediction(knowing_arm, 0), atol=1e-6)
 
 
+def in_all_models(workspace: Workspace, *features: str, **compare: Any) -> Workspace:
+    """The same where all models read semantic ids; and with other settings of [compare]."""
+    data = replace(workspace.config.data, item_features=features or ("codes",), event_features=None)
+    return workspace.changed(data=data, compare=replace(workspace.config.compare, **compare))
+
+
+def test_codes_as_features_of_items_are_read_by_all_models_of_candidates_and_events(workspace: Workspace) -> None:
+    reading = in_all_models(workspace)
+    with pytest.raises(StoreError, match=r"item.codes holds no codes. Make them with: kar-aug codes"):
+        _ = reading.samples
+    codes = {each.title: each.codes for each in make_codes(reading).stores}["items"]
+    samples, pieces = in_all_models(workspace).samples, Pieces(codes.levels, codes.size)
+    assert [f.name for f in samples.features if "codes" in f.name and not f.sequence] == [
+        f"codes.{piece}" for piece in pieces.names
+    ]
+    ids = samples.vocabulary["item"][1:]
+    for piece, values in zip(pieces.names, pieces.of(codes.codes_of(ids)).T, strict=True):
+        known = samples.encodings[f"codes.{piece}"].as_dict()["values"]
+        expected = [known.index(value) + 2 if value in known else 1 for value in values.tolist()]
+        assert samples.columns[f"codes.{piece}"].values[1:].tolist() == expected
+        (told,) = [f for f in samples.features if f.name == f"hist_codes.{piece}"]
+        assert told.embedding == f"codes.{piece}", "events and candidate share an embedding"
+    assert Experiment(in_all_models(workspace)).data_fingerprint(0) == samples.fingerprint
+    one = in_all_models(workspace, "codes.level_2").samples.features
+    assert [f.name for f in one if "codes" in f.name] == ["codes.level_2", "hist_codes.level_2"]
+    with pytest.raises(DataError, match=r"no piece 'codes.level_3' of codes of 2 levels. There are: codes.level_1, "):
+        _ = in_all_models(workspace, "codes.level_3").samples
+
+
+def test_codes_as_features_follow_the_bundle_and_never_a_state_of_before(workspace: Workspace) -> None:
+    make_codes(in_all_models(workspace))
+    before = in_all_models(workspace).samples.fingerprint
+    with VectorStore.writer(workspace.store_path("item"), StoreSpec("truth", 4)) as writer:
+        writer.append([77], ["k"], np.eye(1, 4))
+    with pytest.raises(StoreError, match="Bring them up to date, which moves none: kar-aug codes"):
+        _ = in_all_models(workspace).samples
+    make_codes(in_all_models(workspace))
+    assert in_all_models(workspace).samples.fingerprint == before, "an item that is in no table changes nothing"
+    anew = workspace.changed(codes=replace(SMALL, levels=3))
+    make_codes(in_all_models(anew), anew=True)
+    assert in_all_models(anew).samples.fingerprint != before
+    forget(in_all_models(anew), {"item": [5]})
+    left = Workspace(in_all_models(anew).config).samples
+    assert 5 not in left.vocabulary["item"], "and no codes are to be brought up to date"
+
+
+def test_a_log_without_a_table_of_items_has_codes_and_a_column_of_that_name_is_the_users_own(
+    workspace: Workspace,
+) -> None:
+    make_codes(workspace)
+    tables = workspace.tables
+    config = in_all_models(workspace).config
+
+    def codes(**changed: Any) -> list[list[int]]:
+        samples = Data(Paths(config), replace(tables, **changed)).samples
+        return [column.values.tolist() for name, column in samples.columns.items() if name.startswith("codes")]
+
+    few = tables.items[tables.items["item_id"] % 2 == 0]
+    assert codes() == codes(items=pd.DataFrame({"item_id": []})) == codes(items=few)
+    assert len(codes()) == 3 and len(codes(items=tables.items.assign(codes="a|b"))) == 1
+    texts = {
+        name: frame.assign(item_id=frame["item_id"].map("m{}".format))
+        for name, frame in vars(tables).items()
+        if name != "users"
+    }
+    with pytest.raises(StoreError, match=r"None of the 40 items has codes in .*, which has those of 0, 1, 2 ... Are"):
+        codes(**texts)
+
+
+@pytest.mark.slow
+def test_a_plain_model_that_reads_codes_learns_what_they_say_and_is_served_without_them(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    make_codes(in_all_models(workspace))
+    reading = in_all_models(workspace, seeds=1, injections=("similarity",), controls=("shuffled",))
+    said: list[str] = []
+    found = Project(reading.config, watch=Watch(on_note=said.append)).compare()
+    assert any("All models read semantic ids of items, the plain ones too" in note for note in said)
+    assert "All models read semantic ids" in found.provenance["semantic ids"]
+    comparison = found.comparison
+    assert comparison.estimate(Arm("DeepFM")).mean > 0.75
+    found.write(tmp_path / "report.html")
+    assert "by codes.level_1" in (tmp_path / "report.html").read_text("utf-8")
+    export_model(reading, "DeepFM", 0, tmp_path / "serving", arm="DeepFM")
+    shutil.rmtree(workspace.config.work / "vectors")
+    note = json.loads((tmp_path / "serving/assets.extra/kar_aug.json").read_text())
+    assert not [each["name"] for each in note["inputs"] if "codes" in each["name"]], "they are in the model, by id"
+    samples = reading.samples
+    sent = request(reading.data.split, samples.rows[samples.of("test")].tolist(), note["inputs"])
+    serve = tf.saved_model.load(str(tmp_path / "serving")).signatures["serving_default"]
+    answer = serve(**{name: tf.constant(values) for name, values in sent.items()})["ctr"].numpy()[:, 0]
+    np.testing.assert_allclose(answer, comparison.prediction(Arm("DeepFM"), 0), atol=1e-6)
+
+
 def test_who_is_forgotten_has_no_semantic_id(workspace: Workspace) -> None:
     make_codes(workspace)
     done = forget(workspace, {"item": [5]})
     assert done.counts["semantic ids"] == 2, "of knowledge and of metadata"
     found = SemanticIds.open(workspace.store_path("item").with_name("item.codes"))
     assert len(found) == 39 and not found.codes_of([5]).any()
+    SemanticIds.of(VectorStore.open(workspace.store_path("item")))  # they are of all that is left: no command is due
+    with VectorStore.writer(workspace.store_path("item"), StoreSpec("truth", 4)) as writer:
+        writer.append([77], ["k"], np.eye(1, 4))
+    forget(workspace, {"item": [6]})
+    with pytest.raises(StoreError, match="Bring them up to date"):  # as before: 77 has none
+        SemanticIds.of(VectorStore.open(workspace.store_path("item")))
 
 
 def test_a_project_makes_codes(own_tables: Path, truth: Path, tmp_path: Path) -> None:

@@ -152,15 +152,22 @@ class SemanticIds:
         with _only_writer(self.path):
             return type(self).open(self.path)._with_new(store, on_progress)
 
-    def without(self, ids: Collection[EntityId]) -> Self:
-        """Take items out for good, of the folder too. All others keep their codes and digits."""
+    def without(self, ids: Collection[EntityId], store: Snapshot | None = None) -> Self:
+        """Take items out for good, of the folder too. All others keep their codes and digits.
+
+        Args:
+            store: as it is without them, if nothing else of it changed since: the codes are of all of its items still.
+        """
         with _only_writer(self.path):
             newest = type(self).open(self.path)
             kind = newest._index.ids.dtype.kind
             fitting = [id for id in ids if isinstance(id, str) == (kind == "S")]
             kept = ~np.isin(newest._index.ids, stored_ids(fitting)) if fitting else np.ones(len(newest), bool)
             return newest._published(
-                newest._index.ids[kept], newest._codes[kept], newest._digits[kept], newest.manifest.fingerprint
+                newest._index.ids[kept],
+                newest._codes[kept],
+                newest._digits[kept],
+                newest.manifest.fingerprint if store is None else store.fingerprint,
             )
 
     def __len__(self) -> int:

@@ -14,7 +14,6 @@ from kar_aug.compare.experiment import Experiment
 from kar_aug.compare.saved import experts_of, file_of, is_kept, restored
 from kar_aug.compare.tasks import OnEvent
 from kar_aug.compare.workers import do
-from kar_aug.data.inputs import inputs
 from kar_aug.data.lists import Lists
 from kar_aug.errors import StoreError
 from kar_aug.pipeline.workspace import Workspace
@@ -73,7 +72,7 @@ class Exporting:
         model = model if served is None else refresh(model, served)
         read = experiment.objective.read(samples)
         lists = read if isinstance(read, Lists) else None
-        preprocessing = Preprocessing(samples, input_names(model), inputs(experiment.workspace.config.data), lists)
+        preprocessing = Preprocessing(samples, input_names(model), experiment.workspace.data.inputs, lists)
         stores = _stores(experiment, self.run.arm)
         export(model, self.folder, stores, preprocessing=preprocessing, format=self.kind)
 

@@ -68,7 +68,9 @@ class Verdict:
 
     @property
     def _shown(self) -> str:
-        return "no gain, however large: take more" if self.shows_none else f"gains from {self.detectable:.4f} on"
+        if self.shows_none:
+            return "no gain shows, however large: take more"
+        return f"only gains of {self.detectable:.4f} and more show"
 
     @property
     def text(self) -> str:
@@ -77,7 +79,7 @@ class Verdict:
         chance = "" if math.isnan(self.t) else f" ({_p(self.t)}, up in {self.up} of {self.seeds} seeds)"
         over = f" over what does not beat {self.weakness}" if self.weakness else ""
         may_miss = self.word == "not shown" and not math.isnan(self.detectable)
-        missed = f"; {self.seeds} seeds like these show {self._shown}" if may_miss else ""
+        missed = f"; with {self.seeds} seeds like these {self._shown}" if may_miss else ""
         drawn = (
             ""
             if self.lists is None

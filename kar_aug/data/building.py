@@ -180,9 +180,8 @@ class _Builder:
     def _add_of_entity(self, entity: str, name: str) -> None:
         table = self._table(entity)
         if name not in table:
-            hint = ' Semantic ids are an injection: [compare] injections = ["codes"].' if name == "codes" else ""
             raise DataError(
-                f"{entity}s: there is no column '{name}' to make a feature of.{hint}", table=f"{entity}s", column=name
+                f"{entity}s: there is no column '{name}' to make a feature of.", table=f"{entity}s", column=name
             )
         self._check_new(f"{entity}s", name)
         self._add(name, table[name], self._shown(entity), entity)

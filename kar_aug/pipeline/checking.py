@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
@@ -25,13 +25,14 @@ from kar_aug.data.outcomes import FORETOLD, foretold
 from kar_aug.data.split import PARTS, distinct, is_sample
 from kar_aug.data.tables import Tables
 from kar_aug.data.times import seconds
-from kar_aug.errors import KarError
+from kar_aug.errors import KarError, StoreError
 from kar_aug.generate import Estimate
 from kar_aug.inspect.inputs import DataView
 from kar_aug.pipeline.coding import is_coded, is_coded_as_it_is, stores_to_code
 from kar_aug.pipeline.generation import Job, dry_run
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.code_features import asks_for_codes
 from kar_aug.pipeline.workspace.data import Data
 from kar_aug.prompts import Scenario
 
@@ -91,6 +92,7 @@ def check(workspace: Workspace, watch: Watch = SILENT) -> Outlook:
         )
     steps: list[tuple[str, str]] = []
     traps: list[Trap] = []
+    workspace = _as_it_can_be_read(workspace, traps)
     found = _tried(workspace, _data, steps, traps)
     if found:
         _tried(workspace, _listed, steps, traps)
@@ -100,6 +102,30 @@ def check(workspace: Workspace, watch: Watch = SILENT) -> Outlook:
     _tried(workspace, _coded, steps, traps)
     _tried(workspace, _trained, steps, traps)
     return Outlook(steps, sorted(traps, key=lambda trap: trap.kind))
+
+
+def _as_it_can_be_read(workspace: Workspace, traps: list[Trap]) -> Workspace:
+    """The same without semantic ids among the features of items, where these are not made yet: the stages before make
+    them, and all else can be looked at.
+    """
+    data = workspace.config.data
+    try:
+        in_all = workspace.data.codes is not None
+        if in_all and any("codes" in name.split("+") for name in workspace.config.compare.injections):
+            traps.append(
+                Trap(
+                    WARNING,
+                    '[data] item_features = "codes" gives all models the semantic ids that [compare] injections = '
+                    '"codes" adds: such arms read the same twice. Leave one out',
+                )
+            )
+        return workspace
+    except StoreError as error:
+        traps.append(Trap(WARNING, f"all models are to read semantic ids of items ([data] item_features): {error}"))
+    except KarError:  # of a table, which is said where tables are looked at
+        return workspace
+    others = tuple(name for name in data.item_features if not asks_for_codes([name]))
+    return workspace.changed(data=replace(data, item_features=others))
 
 
 def _size(workspace: Workspace) -> int:

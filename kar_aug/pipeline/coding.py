@@ -16,6 +16,7 @@ from kar_aug.codes.files import MANIFEST, CodesManifest
 from kar_aug.errors import EncodingError, StoreError
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
+from kar_aug.pipeline.workspace.code_features import asks_for_codes
 from kar_aug.registry import CONTROLS
 
 if TYPE_CHECKING:
@@ -92,9 +93,12 @@ def is_coded_as_it_is(store: Path) -> bool:
 
 
 def stores_to_code(workspace: Workspace) -> Iterator[tuple[Path, str]]:
-    """The folders of stores that there are, of entities whose knowledge is compared, and what they hold."""
+    """The folders of stores that there are, of entities whose knowledge is compared, or of whom all models read codes,
+    and what they hold.
+    """
     compared = workspace.config.compare
-    wanted = [entity for entity in ENTITIES if {entity, "both"} & {*compared.knowledge}]
+    of_all_models = {"item"} if asks_for_codes(workspace.config.data.item_features) else set()
+    wanted = [entity for entity in ENTITIES if {entity, "both"} & {*compared.knowledge} or entity in of_all_models]
     for entity in wanted:
         if workspace.paths.store(entity).exists():
             yield workspace.paths.store(entity), f"{entity}s"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # they need what the offline half does not
     from kar_aug.report import Example, Section
 
 _LOOKED_AT = 100  # items that are looked through for an example
+_IN_ALL_MODELS = "All models read semantic ids of items, the plain ones too ([data] item_features)"
 _UNAUDITED = "The comparison ran with --unaudited. It proves nothing."
 
 
@@ -185,6 +186,9 @@ def compare(workspace: Workspace, watch: Watch = SILENT, *, unaudited: bool = Fa
 
     workspace = with_what_is_known(workspace, watch)
     read = {entity for arm in arms(workspace.config.compare) for entity in arm.entities}
+    if workspace.data.codes is not None:
+        read |= {"item"}
+        watch.note(f"{_IN_ALL_MODELS}: what is shown is what knowledge brings beside them.")
     audited = None if unaudited else require_clean(workspace, [entity for entity in ENTITIES if entity in read])
     provenance, dollars = _provenance(workspace)
     with ExitStack() as stack:
@@ -297,7 +301,7 @@ def _vector_maps(workspace: Workspace) -> dict[str, Any]:
     """The items' vectors, coloured by the first feature of the items that the models read."""
     from kar_aug.inspect.vector_map import vector_map
 
-    items, features = workspace.data.feature_tables.items, workspace.config.data.item_features
+    items, features = workspace.data.feature_tables.items, workspace.data.inputs.item_features
     path = workspace.paths.store("item")
     if not features or not path.exists():
         return {}
@@ -344,5 +348,6 @@ def _provenance(workspace: Workspace) -> tuple[dict[str, str], float | None]:
         "answers": f"{counts['ok']:,} whole, {counts['truncated']:,} cut off, {counts['failed']:,} failed",
         "tokens": f"{counts['prompt_tokens']:,} asked, {counts['completion_tokens']:,} answered",
         "cost of the knowledge": f"{sum(priced):,.2f} US dollars" if priced else "no price is known for this model",
+        **({} if (codes := workspace.data.codes) is None else {"semantic ids": f"{_IN_ALL_MODELS} ({codes.version})"}),
     }
     return told, sum(priced) if priced else None

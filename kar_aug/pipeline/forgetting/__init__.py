@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from kar_aug._helpers.printed import Printed
-from kar_aug.cache import TextCache
+from kar_aug.cache import TextCache, VectorStore
 from kar_aug.cache.texts.forgetting import (
     Taken,
     Whom,
@@ -33,8 +33,9 @@ from kar_aug.cache.vectors.files import MANIFEST
 from kar_aug.cache.vectors.forgetting import forget_vectors, vectors_of
 from kar_aug.codes import SemanticIds
 from kar_aug.codes.files import MANIFEST as CODES
-from kar_aug.errors import KarError
+from kar_aug.errors import KarError, StoreError
 from kar_aug.online.publishing import open_place
+from kar_aug.pipeline.coding import is_coded_as_it_is
 from kar_aug.pipeline.forgetting import trained
 from kar_aug.pipeline.forgetting.files import is_their_answer, keys_of_requests, without_lines, without_rows
 from kar_aug.pipeline.forgetting.ids import Id, all_forms
@@ -195,6 +196,7 @@ class _Search:
         """
         self._trainings(done)
         self._groups(done)
+        current = {path for path in self.codes if path.exists() and _is_of_its_store(path)}
         for path, count in self.stores.items():
             done.counts["vectors"] += count
             if not done.dry_run and path.exists():  # else it went with what was trained
@@ -202,7 +204,9 @@ class _Search:
         for path, count in self.codes.items():
             done.counts["semantic ids"] += count
             if not done.dry_run and path.exists():
-                SemanticIds.open(path).without(self._ids_in(path.with_suffix("")))
+                store = path.with_suffix("")
+                left = VectorStore.open(store) if path in current else None
+                SemanticIds.open(path).without(self._ids_in(store), left)
         self._copies(done)
         if self.cache is not None and not done.dry_run:
             self.taken = forget_entities(self.cache, self.whom, named=listed.of_question)
@@ -341,6 +345,14 @@ class _Search:
             return not set(self.whom.ids).isdisjoint(self.workspace.data.all_tables().ids(self.whom.entity))
         except (KarError, OSError):
             return None
+
+
+def _is_of_its_store(codes: Path) -> bool:
+    """Whether semantic ids are of all that the store beside them holds."""
+    try:
+        return is_coded_as_it_is(codes.with_suffix(""))
+    except StoreError:  # it is gone, or damaged
+        return False
 
 
 def _open(workspace: Workspace, stack: ExitStack) -> TextCache | None:

@@ -6,7 +6,7 @@ preparing   which samples are kept in the workdir, and since when   collaborativ
 asking      prompts, and the texts that are known                    metadata     what prompts show, without a model
 frames      tables that came as data frames                          passed_on    what was written elsewhere, and where
 forgotten   who is left out of the tables                            versions     what is known of users, block by block
-at_work     who makes something of them now
+at_work     who makes something of them now                       code_features  semantic ids as columns of the items
 """
 
 from __future__ import annotations

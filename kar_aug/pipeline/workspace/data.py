@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kar_aug.cache import Status
+from kar_aug.cache import Status, VectorStore
+from kar_aug.codes import SemanticIds
 from kar_aug.config import ENTITIES
 from kar_aug.data import Tables, load_tables, split_interactions
 from kar_aug.data.building import build_samples
 from kar_aug.data.contradictions import without_contradictions
 from kar_aug.data.delimited import TextFormat
-from kar_aug.data.inputs import inputs
+from kar_aug.data.inputs import Inputs, inputs
 from kar_aug.data.kar_lists import kar_lists
 from kar_aug.data.labels import labelled
 from kar_aug.data.lists import SCORED, impressions, with_scores
@@ -32,9 +33,10 @@ from kar_aug.data.room import Room, among, different
 from kar_aug.data.samples import Samples
 from kar_aug.data.some_users import some_users
 from kar_aug.data.split import PARTS, SAMPLE_PARTS, is_sample, part_codes, timeline
-from kar_aug.errors import DataError
+from kar_aug.errors import DataError, StoreError
 from kar_aug.generate.intake import accepted
 from kar_aug.pipeline.workspace.attributes import add_attributes, answers_fingerprint
+from kar_aug.pipeline.workspace.code_features import add_codes, asks_for_codes, codes_fingerprint, pieces_for
 from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 from kar_aug.pipeline.workspace.paths import Paths
 from kar_aug.pipeline.workspace.preparing import folder_of, made_of, prepared_samples
@@ -184,8 +186,14 @@ class Data:
 
     @cached_property
     def feature_tables(self) -> Tables:
-        """The tables, and in them what models read that a language model said as JSON: see `attributes`."""
+        """The tables, and in them what models read that stands in none: semantic ids of items, see `code_features`; and
+        what a language model said as JSON, see `attributes`.
+        """
         data, tables = self.config, self.tables
+        if (codes := self.codes) is not None:
+            names = pieces_for(data.item_features, tables.items, codes)
+            catalogue = pd.Index(tables.ids("item", self.room))
+            tables = replace(tables, items=add_codes(tables.items, catalogue, names, codes))
         if not any("." in name for name in (*data.user_features, *data.item_features)):
             return tables
         with self.paths.open_cache(reading=True) as cache:
@@ -193,6 +201,42 @@ class Data:
             users = add_attributes(tables.users, "user", data.user_features, self._recipe, answers)
             items = add_attributes(tables.items, "item", data.item_features, self._recipe, answers)
         return replace(tables, users=users, items=items)
+
+    @cached_property
+    def codes(self) -> SemanticIds | None:
+        """The semantic ids that all models read of items; None where [data] asks for none, or the table of items has
+        columns of these names.
+
+        Raises:
+            StoreError: There are none, or they are those of an earlier state of the vectors.
+        """
+        if not asks_for_codes(self._not_columns):
+            return None
+        path = self.paths.store("item")
+        if not path.exists():
+            raise StoreError(
+                f'{path}: there are no vectors of items, which [data] item_features = "codes" needs. Make some, and '
+                "semantic ids of them: kar-aug encode, then kar-aug codes",
+                path=path,
+            )
+        return SemanticIds.of(VectorStore.open(path))
+
+    @property
+    def _not_columns(self) -> list[str]:
+        """Features of items that are no columns of their table."""
+        if not asks_for_codes(self.config.item_features):  # then the table need not be read
+            return []
+        return [name for name in self.config.item_features if name not in self.tables.items]
+
+    @property
+    def inputs(self) -> Inputs:
+        """What [data] says that models read, semantic ids piece by piece."""
+        data, codes = self.config, self.codes
+        if codes is None:
+            return inputs(data)
+        read = pieces_for(data.item_features, self.tables.items, codes)
+        told = data.event_features and pieces_for(data.event_features, self.tables.items, codes)
+        return inputs(replace(data, item_features=read, event_features=told))
 
     def _recipe(self, name: str) -> Recipe:
         """A recipe by name, one of the user's own as NAME.toml beside kar.toml."""
@@ -215,13 +259,15 @@ class Data:
         return None if self._made_of is None else folder_of(self.paths.config.work, self._made_of)
 
     def _build(self) -> Samples:
-        return build_samples(self.feature_tables, self.split, inputs(self.config), self.room)
+        return build_samples(self.feature_tables, self.split, self.inputs, self.room)
 
     @cached_property
     def _made_of(self) -> dict[str, Any] | None:
         """What the samples are made of; None where they are not to be kept."""
         made = None if self._is_given else made_of(self.paths.config)
         named = dict(zip(ENTITIES, (self.config.user_features, self.config.item_features), strict=True))
+        if made is not None and asks_for_codes(self.config.item_features):
+            made |= {"codes": codes_fingerprint(self.paths.store("item"))}
         if made is None or not any("." in name for names in named.values() for name in names):
             return made
         with self.paths.open_cache(reading=True) as cache:

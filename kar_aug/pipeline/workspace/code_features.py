@@ -1,0 +1,76 @@
+"""Semantic ids as columns of the table of items, a column a piece: categorical features that all models read.
+
+"codes" among the features stands for every piece (`kar_aug.codes.Pieces`), "codes.level_1" for that one. A table with a
+column "codes" of its own has that one, and none of these.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from kar_aug.cache import VectorStore
+from kar_aug.codes import Pieces, SemanticIds, codes_folder
+from kar_aug.errors import DataError, StoreError
+
+CODES = "codes"
+_PIECE = re.compile(rf"{CODES}\.(level|prefix)_\d+")
+
+
+def asks_for_codes(features: Sequence[str]) -> bool:
+    """Whether some of the features are semantic ids, unless a table has columns of these names."""
+    return any(name == CODES or _PIECE.fullmatch(name) for name in features)
+
+
+def pieces_for(features: Sequence[str], items: pd.DataFrame, codes: SemanticIds) -> tuple[str, ...]:
+    """The features with all pieces in the place of "codes", unless items have a column of that name."""
+    whole = {} if CODES in items else {CODES: [f"{CODES}.{name}" for name in _pieces(codes).names]}
+    return tuple(dict.fromkeys(each for name in features for each in whole.get(name, [name])))
+
+
+def add_codes(items: pd.DataFrame, catalogue: pd.Index, features: Sequence[str], codes: SemanticIds) -> pd.DataFrame:
+    """The table of items with those pieces of their codes that are among the features; missing where there are none.
+
+    Args:
+        catalogue: the ids of all items, of which the table may lack some: they get a row, if they have codes.
+        features: as `pieces_for` returns them.
+
+    Raises:
+        DataError: There is no such piece.
+        StoreError: None of the items has codes.
+    """
+    pieces, lacking = _pieces(codes), catalogue.difference(pd.Index(items["item_id"]), sort=False)
+    coded = codes.codes_of(lacking.tolist())[:, 0] > 0
+    if coded.any():
+        items = pd.concat([items, pd.DataFrame({"item_id": lacking[coded]})], ignore_index=True)
+    values = pd.DataFrame(pieces.of(codes.codes_of(items["item_id"].tolist())), columns=pieces.names, dtype="Int32")
+    values = values.mask(values == 0).set_axis(items.index)
+    if values.empty or values[pieces.names[0]].isna().all():
+        raise StoreError(
+            f"None of the {len(items):,} items has codes in {codes.path}, which has those of "
+            f"{', '.join(map(repr, codes.ids[:3]))} ... Are they the codes of these?",
+            path=codes.path,
+        )
+    wanted = [name for name in features if asks_for_codes([name]) and name not in items]
+    for name in wanted:
+        piece = name.removeprefix(f"{CODES}.")
+        if piece not in pieces.names:
+            known = ", ".join(f"{CODES}.{each}" for each in pieces.names)
+            raise DataError(f"items: there is no piece {name!r} of codes of {codes.levels} levels. There are: {known}")
+        items = items.assign(**{name: values[piece]})
+    return items
+
+
+def codes_fingerprint(store: Path) -> list[str]:
+    """What changes where the codes of a store do, or the vectors that they are to be of; empty where there are none."""
+    try:
+        return [SemanticIds.open(codes_folder(store)).fingerprint, VectorStore.open(store).fingerprint]
+    except StoreError:  # whoever reads them says so
+        return []
+
+
+def _pieces(codes: SemanticIds) -> Pieces:
+    return Pieces(codes.levels, codes.size)
