@@ -237,6 +237,7 @@ def test_a_plain_model_that_reads_codes_learns_what_they_say_and_is_served_witho
     comparison = found.comparison
     assert comparison.estimate(Arm("DeepFM")).mean > 0.75
     found.write(tmp_path / "report.html")
+    assert "All models read semantic ids of items, the plain ones too" in (tmp_path / "results.md").read_text("utf-8")
     assert "by codes.level_1" in (tmp_path / "report.html").read_text("utf-8")
     export_model(reading, "DeepFM", 0, tmp_path / "serving", arm="DeepFM")
     shutil.rmtree(workspace.config.work / "vectors")

@@ -475,7 +475,9 @@ def test_the_word_of_a_verdict_follows_the_corrected_t_test() -> None:
     assert "(p < 0.001, up in" in Verdict(BOTH, BASE, Estimate(0.004, 0.001, 0.0011), 5, 5, 0.0002, 0.06, 0.5).text
     verdict = Verdict(BOTH, BASE, Estimate(0.0004, 0.001, 0.0011), 3, 5, 0.61, 0.6, 0.5, detectable=0.0021)
     assert verdict.text.endswith("3 of 5 seeds); with 5 seeds like these only gains of 0.0021 and more show")
-    assert replace(verdict, detectable=0.57).text.endswith("with 5 seeds like these no gain shows, however large: take more")
+    assert replace(verdict, detectable=0.57).text.endswith(
+        "with 5 seeds like these no gain shows, however large: take more"
+    )
 
 
 def test_each_way_that_knowledge_enters_is_told_in_one_sentence() -> None:

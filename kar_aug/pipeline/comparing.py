@@ -145,7 +145,9 @@ class Compared(Printed):
         from kar_aug.report import write_report, write_tables
 
         report = Path(self.workspace.config.work / "report.html" if report is None else report)
-        write_tables(self.comparison, report.parent, remarks=[_UNAUDITED] if self.audited is None else [])
+        read_by_all = [] if self.workspace.data.codes is None else [f"{_IN_ALL_MODELS}: gains are over these."]
+        unaudited = [_UNAUDITED] if self.audited is None else []
+        write_tables(self.comparison, report.parent, remarks=[*unaudited, *read_by_all])
         write_report(
             self.comparison,
             report,
