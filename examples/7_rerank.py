@@ -58,4 +58,7 @@ with tempfile.TemporaryDirectory() as folder:
     }
     known = serve.structured_input_signature[1]
     scores = serve(**{name: values for name, values in asked.items() if name in known})["scores"].numpy()[0]
-    print("served:", shown["item_id"].to_numpy()[np.argsort(-scores)].tolist())
+    served = shown[["item_id", "position", "label"]].assign(
+        liked=taste[0] == kind[shown["item_id"]], score=scores.round(3)
+    )
+    print(served.sort_values("score", ascending=False, kind="stable").to_string(index=False))

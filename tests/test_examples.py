@@ -81,4 +81,7 @@ def test_a_new_item_is_known_without_training(tmp_path: Path) -> None:
 def test_lists_are_ranked_again_and_served(tmp_path: Path) -> None:
     done = script(tmp_path, EXAMPLES / "7_rerank.py")
     assert done.returncode == 0, done.stderr
-    assert "PRM + item knowledge" in done.stdout and "served: [" in done.stdout
+    served = done.stdout.split("liked")[1].split("\n")[1:-1]  # the last six lines, from the first place to the last
+    assert "PRM + item knowledge" in done.stdout and len(served) == 6
+    liked = ["True" in line for line in served]
+    assert liked == sorted(liked, reverse=True) and any(liked) and not all(liked)
