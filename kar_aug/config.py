@@ -610,7 +610,7 @@ class CompareConfig(TrainingConfig):
             object.__setattr__(self, "backbones", RERANKERS.names()[:4])
         check_choices("compare", "backbones", self.backbones, RERANKERS if self.task == "rerank" else BACKBONES)
         if self.task == "rerank":  # and those that are to see no user: "kar:PRM"
-            seeing = tuple(name.removeprefix(BLIND) for name in self.backbones)
+            seeing = tuple({name.removeprefix(BLIND): None for name in self.backbones})  # "PRM" beside "kar:PRM"
             check_choices("compare", "backbones", seeing, RERANKERS)
         super().__post_init__()
         if not _LIST_METRIC.fullmatch(self.metric):

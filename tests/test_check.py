@@ -236,6 +236,29 @@ def test_missing_semantic_ids_are_said_with_the_command_that_makes_them(tmp_path
     assert not [trap for trap in project.check().traps if "semantic ids" in trap.text]
 
 
+def test_codes_that_are_told_of_events_are_missing_and_no_fault(tmp_path: Path) -> None:
+    told = {"item_features": ["codes"], "event_features": ["codes", "label"]}
+    project = Project(
+        {"workdir": str(tmp_path), "data": told, "codes": {"levels": 2, "size": 4}, "prompts": {"scenario": "general"}},
+        interactions=log(),
+    )
+    assert "of earlier events: item_id, label" in dict(project.check().steps)["read"]
+    assert [trap for trap in project.check().traps if "all models are to read semantic ids" in trap.text]
+    with VectorStore.writer(project.workspace.store_path("item"), StoreSpec("made", 3)) as writer:
+        writer.append(list(range(30)), ["made"] * 30, np.random.default_rng(0).normal(size=(30, 3)))
+    project.codes()
+    assert "events: item_id, codes.level_1, codes.level_2, codes.prefix_2, label" in dict(project.check().steps)["read"]
+    assert [trap for trap in project.check().traps if "models know ids and semantic ids alone" in trap.text]
+
+
+def test_a_column_that_no_layer_can_be_called_after_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    named = {"context": ["dev ice"], "item_features": ["Größe"], "event_features": ["Größe", "was it"]}
+    read, size = log(**{"dev ice": "web", "was it": "seen"}), items(**{"Größe": 3})
+    (trap,) = [each for each in outlook(tmp_path, read, size, data=named).traps if "no layer" in each.text]
+    assert trap.kind == "fault" and "after 'Größe', 'dev ice', 'was it': letters" in trap.text
+    assert '[data] columns = { Gr_e = "Größe" }' in trap.text
+
+
 def test_items_without_events_and_a_missing_key_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     more = pd.concat([items(), items().assign(item_id=lambda frame: frame["item_id"] + 100)])

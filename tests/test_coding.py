@@ -20,7 +20,7 @@ from kar_aug._helpers.keras import IS_KERAS_3
 if IS_KERAS_3:
     pytest.skip("a comparison chooses the Keras of its processes itself", allow_module_level=True)
 
-from kar_aug import DataError, EncodingError, Project, StoreError, VectorStore, Watch
+from kar_aug import ConfigError, DataError, EncodingError, Project, StoreError, VectorStore, Watch
 from kar_aug._helpers.keras import tf
 from kar_aug.cache import StoreSpec
 from kar_aug.cli import main
@@ -34,6 +34,7 @@ from kar_aug.data.features import HISTORY
 from kar_aug.pipeline.coding import make_codes
 from kar_aug.pipeline.forgetting import forget
 from kar_aug.pipeline.workspace import Data, Paths, Workspace
+from kar_aug.pipeline.workspace.code_features import add_codes
 
 SMALL = CodesConfig(levels=2, size=2)
 CODES = Arm("DeepFM", "item", ("item",), "hybrid-expert", "codes")
@@ -201,6 +202,15 @@ def test_codes_as_features_follow_the_bundle_and_never_a_state_of_before(workspa
     assert 5 not in left.vocabulary["item"], "and no codes are to be brought up to date"
 
 
+def test_a_project_that_makes_codes_reads_them_from_then_on(workspace: Workspace) -> None:
+    make_codes(workspace)
+    project = Project(in_all_models(workspace.changed(codes=replace(SMALL, levels=3))).config)
+    before, tables = project.workspace.samples.fingerprint, project.workspace.tables
+    project.codes(anew=True)
+    assert project.workspace.samples.fingerprint != before and project.workspace.tables is tables
+    assert project.workspace.samples.fingerprint == Workspace(project.config).samples.fingerprint
+
+
 def test_a_log_without_a_table_of_items_has_codes_and_a_column_of_that_name_is_the_users_own(
     workspace: Workspace,
 ) -> None:
@@ -222,6 +232,76 @@ def test_a_log_without_a_table_of_items_has_codes_and_a_column_of_that_name_is_t
     }
     with pytest.raises(StoreError, match=r"None of the 40 items has codes in .*, which has those of 0, 1, 2 ... Are"):
         codes(**texts)
+
+
+def test_codes_are_read_where_they_are_named_and_made_of_items_alone_where_no_arm_adds_any(
+    workspace: Workspace,
+) -> None:
+    of_events = in_all_models(workspace, "genres", injections=("similarity",), knowledge=("both",), controls=())
+    config = of_events.config.data
+
+    def reading(**data: Any) -> Workspace:
+        return Workspace(of_events.changed(data=replace(config, **data)).config)
+
+    told = reading(event_features=("codes.level_2", "label"))
+    few = CodesConfig(levels=2, size=3)
+    with VectorStore.writer(workspace.store_path("user"), VectorStore.open(workspace.store_path("user")).spec) as users:
+        users.delete(list(range(2, 60)))
+    made = make_codes(told.changed(codes=few))
+    assert [each.title for each in made.stores] == ["items"], "two users have no three codes, and nobody reads any"
+    names = [f.name for f in told.samples.features]
+    assert [name for name in names if "codes" in name] == ["hist_codes.level_2"]
+    kar = reading(inputs="kar", item_features=("genres", "codes.level_1"))
+    assert kar.data.codes is None and "codes" not in str([f.name for f in kar.samples.features])
+    with pytest.raises(DataError, match=r"no piece 'codes.level1' of codes of 2 levels. There are: codes.level_1, "):
+        _ = reading(item_features=("codes.level1",)).samples
+
+
+def test_items_that_only_have_codes_leave_large_numbers_of_others_as_they_are(workspace: Workspace) -> None:
+    make_codes(workspace)
+    tables, config = workspace.tables, in_all_models(workspace, "brand", "codes").config
+    brand = 2**60 + tables.items["item_id"] % 2
+    few = tables.items.assign(brand=brand)[tables.items["item_id"] < 30]
+    samples = Data(Paths(config), replace(tables, items=few)).samples
+    assert samples.encodings["brand"].as_dict()["values"] == [2**60, 2**60 + 1]
+    large = {
+        name: frame.assign(item_id=frame["item_id"] + 2**60) for name, frame in vars(tables).items() if name != "users"
+    }
+    with VectorStore.writer(workspace.store_path("item").with_name("large"), StoreSpec("truth", 4)) as writer:
+        writer.append([2**60 + i for i in range(40)], ["k"] * 40, np.random.default_rng(0).normal(size=(40, 4)))
+    codes = SemanticIds.make(VectorStore.open(workspace.store_path("item").with_name("large")), levels=2, size=2)
+    empty = pd.DataFrame({"item_id": []})
+    added = add_codes(empty, pd.Index(large["items"]["item_id"]), ["codes.level_1"], codes)
+    assert added["item_id"].tolist() == large["items"]["item_id"].tolist()
+
+
+def test_a_model_whose_layers_cannot_be_called_after_its_features_says_which(workspace: Workspace) -> None:
+    data = replace(workspace.config.data, item_features=("Größe",), item_ids=True)
+    tables = replace(workspace.tables, items=workspace.tables.items.assign(Größe=3))
+    samples = Data(Paths(workspace.changed(data=data).config), tables).samples
+    with pytest.raises(
+        ConfigError, match="DeepFM cannot be built: no layer of TensorFlow can be called after 'Größe': "
+    ):
+        build(Arm("DeepFM"), samples, {}, workspace.config.compare.training, 0)
+
+
+def test_behaviour_waits_for_codes_that_all_models_read(own_tables: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(own_tables, tmp_path / "project"))
+    config = (folder / "kar.toml").read_text().replace('["genres"]', '["genres", "codes"]')
+    (folder / "kar.toml").write_text(config.replace("controls = []", 'controls = ["collaborative"]'))
+    lines = [json.dumps({"item_id": i, "text": f"Thing {i % 7} of its kind {i % 3}"}) for i in range(40)]
+    (folder / "texts.jsonl").write_text("\n".join(lines))
+
+    def ran(*words: str) -> str:
+        done = CliRunner().invoke(main, ["-c", str(folder / "kar.toml"), *words])
+        assert done.exit_code == 0, done.output
+        return " ".join(done.output.split())
+
+    ran("cache", "import", str(folder / "texts.jsonl"))
+    encode = ("encode", "--encoder", "kar_aug.testing:hash_encoder")
+    assert "collaborative vectors: none yet." in ran(*encode) and "Then again: kar-aug encode" in ran(*encode)
+    ran("codes", "--levels", "2", "--size", "4")
+    assert "items' collaborative vectors: 40 " in ran(*encode)
 
 
 @pytest.mark.slow

@@ -256,6 +256,13 @@ def test_what_cannot_be_meant_is_named(content: str, message: str) -> None:
     assert str(raised.value).startswith("kar.toml") and "\n" not in str(raised.value)
 
 
+def test_a_re_ranker_and_itself_without_the_user_are_two_models() -> None:
+    lists = DATA + "lists = 'impressions'\n[compare]\ntask = 'rerank'\nbackbones = "
+    assert parse(f"{lists}['PRM', 'kar:PRM']").compare.backbones == ("PRM", "kar:PRM")
+    with pytest.raises(ConfigError, match="names one twice"):
+        parse(f"{lists}['kar:PRM', 'kar:PRM']")
+
+
 def test_a_setting_is_read_under_its_former_name_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
     assert parse(DATA + '[prompts]\nhistory = "informative"').prompts.selection == "informative"
     assert caplog.messages == ["[prompts] history is called selection now."]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._helpers.keras import keras, tensors_behind
+from kar_aug._helpers.keras import ON_TENSORFLOW, keras, tensors_behind
 from kar_aug.backbones.protocol import Injection, Settings, keras_of, nothing
 from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.additions import Control
@@ -16,7 +16,7 @@ from kar_aug.compare.arms import Arm
 from kar_aug.compare.objective import Readable
 from kar_aug.compare.objectives import CLICKS, Objective
 from kar_aug.config import TrainingConfig
-from kar_aug.data.features import Feature
+from kar_aug.data.features import Feature, without_a_layer
 from kar_aug.data.samples import Samples
 from kar_aug.errors import ConfigError, KarError
 from kar_aug.layers import KnowledgeAugmentation
@@ -68,6 +68,8 @@ def build(
         seed=seed,
     )
     features = (*samples.features, *samples.keys) if tables else samples.features
+    if ON_TENSORFLOW and (odd := without_a_layer(features)):
+        raise ConfigError(f"{arm.name} cannot be built: {odd}")
     with _named(arm, "built"):
         given = objective.given(samples, features)
         model = backbones_with(arm.backbone).load(arm.backbone)(given, chosen, augmentation, injection)

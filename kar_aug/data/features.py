@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 # What tells of earlier events is called by their sequence: the one that every model reads is "hist", as in DeepCTR;
 # "past" is all of them, and more, for comparing the candidate with each.
 HIST, PAST = "hist", "past"
 HISTORY = f"{HIST}_item_id"
+_SCOPE = re.compile(r"[A-Za-z0-9_.\\/>-]+")  # what TensorFlow takes in the name of a scope
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,16 @@ class Feature:
     def is_number(self) -> bool:
         """Whether it is a number and no category."""
         return not self.vocabulary_size
+
+
+def without_a_layer(features: Iterable[Feature]) -> str:
+    """Which features TensorFlow can call no embedding after, and what to do; "" if there are none."""
+    named = {f.name.removeprefix(f"{f.sequence}_"): None for f in features if f.vocabulary_size and not f.is_key}
+    odd = [name for name in named if not _SCOPE.fullmatch(name)]
+    if not odd:
+        return ""
+    ours = re.sub(r"[^A-Za-z0-9_]+", "_", odd[0]).strip("_") or "feature"
+    return (
+        f"no layer of TensorFlow can be called after {', '.join(map(repr, odd))}: letters from a to z, digits and _ "
+        f'can. Give each a name of its own, and use that: [data] columns = {{ {ours} = "{odd[0]}" }}'
+    )

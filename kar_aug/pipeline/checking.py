@@ -18,21 +18,21 @@ from kar_aug._helpers.counting import counted
 from kar_aug._helpers.printed import Printed
 from kar_aug.config import FEWEST_STEPS, LOCAL, encoder_name, fitting_batch
 from kar_aug.data.contradictions import contradictory
+from kar_aug.data.features import without_a_layer
 from kar_aug.data.guessing.clicks import expression
 from kar_aug.data.guessing.words import ENTITY, NAMELESS, SCENARIOS, words
 from kar_aug.data.lists import POSITION, SCORE, Lists
 from kar_aug.data.outcomes import FORETOLD, foretold
 from kar_aug.data.split import PARTS, distinct, is_sample
-from kar_aug.data.tables import Tables
 from kar_aug.data.times import seconds
-from kar_aug.errors import KarError, StoreError
+from kar_aug.errors import KarError
 from kar_aug.generate import Estimate
 from kar_aug.inspect.inputs import DataView
-from kar_aug.pipeline.coding import is_coded, is_coded_as_it_is, stores_to_code
+from kar_aug.pipeline.coding import arms_read_codes, is_coded, is_coded_as_it_is, stores_to_code
 from kar_aug.pipeline.generation import Job, dry_run
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
-from kar_aug.pipeline.workspace.code_features import asks_for_codes
+from kar_aug.pipeline.workspace.code_features import is_code
 from kar_aug.pipeline.workspace.data import Data
 from kar_aug.prompts import Scenario
 
@@ -98,6 +98,7 @@ def check(workspace: Workspace, watch: Watch = SILENT) -> Outlook:
         _tried(workspace, _listed, steps, traps)
         _tried(workspace, _asked, steps, traps)
         _tried(workspace, _hurried, steps, traps)
+        _tried(workspace, _named, steps, traps)
     _tried(workspace, _encoded, steps, traps)
     _tried(workspace, _coded, steps, traps)
     _tried(workspace, _trained, steps, traps)
@@ -110,22 +111,24 @@ def _as_it_can_be_read(workspace: Workspace, traps: list[Trap]) -> Workspace:
     """
     data = workspace.config.data
     try:
-        in_all = workspace.data.codes is not None
-        if in_all and any("codes" in name.split("+") for name in workspace.config.compare.injections):
-            traps.append(
-                Trap(
-                    WARNING,
-                    '[data] item_features = "codes" gives all models the semantic ids that [compare] injections = '
-                    '"codes" adds: such arms read the same twice. Leave one out',
-                )
-            )
-        return workspace
-    except StoreError as error:
-        traps.append(Trap(WARNING, f"all models are to read semantic ids of items ([data] item_features): {error}"))
+        awaited = workspace.data.awaited_codes
+        in_all = not awaited and workspace.data.codes is not None
     except KarError:  # of a table, which is said where tables are looked at
         return workspace
-    others = tuple(name for name in data.item_features if not asks_for_codes([name]))
-    return workspace.changed(data=replace(data, item_features=others))
+    if in_all and arms_read_codes(workspace):
+        traps.append(
+            Trap(
+                WARNING,
+                '[data] item_features = "codes" gives all models the semantic ids that [compare] injections = '
+                '"codes" adds: such arms read the same twice. Leave one out',
+            )
+        )
+    if not awaited:
+        return workspace
+    traps.append(Trap(WARNING, f"all models are to read semantic ids of items ([data] item_features): {awaited}"))
+    read = tuple(name for name in data.item_features if not is_code(name))
+    told = data.event_features and tuple(name for name in data.event_features if not is_code(name))
+    return workspace.changed(data=replace(data, item_features=read, event_features=told))
 
 
 def _size(workspace: Workspace) -> int:
@@ -161,7 +164,7 @@ def _data(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]:
     users, items = log["user_id"].nunique(), log["item_id"].nunique()
     some = ", by sample_users," if settings.sample_users else ""
     steps.append(("log", f"{len(log):,} events of {users:,} users{some} with {items:,} items"))
-    yield from _unmatched(tables)
+    yield from _unmatched(data)
     split = data.split
     counts = split["part"].value_counts()
     clicked = split.loc[is_sample(split), "label"].mean()
@@ -199,14 +202,16 @@ def _told(workspace: Workspace) -> list[str]:
     return [*names] or ["nothing"]
 
 
-def _unmatched(tables: Tables) -> Iterator[Trap]:
+def _unmatched(data: Data) -> Iterator[Trap]:
     """Ids of the log that are not in the table about them."""
+    tables = data.tables
+    read = "ids" if data.codes is None else "ids and semantic ids"
     for entity in ENTITIES:
         table = tables.users if entity == "user" else tables.items
         if table.empty:
             if entity == "item":
                 yield Trap(
-                    WARNING, "there is no table of items: nothing is asked about items, and models know ids alone"
+                    WARNING, f"there is no table of items: nothing is asked about items, and models know {read} alone"
                 )
             continue
         ids = pd.Series(tables.interactions[f"{entity}_id"].unique())
@@ -457,6 +462,13 @@ def _coded(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]
             f"the semantic ids of {', '.join(earlier)} are those of an earlier state of the vectors, which compare and "
             "export refuse: kar-aug codes brings them up to date",
         )
+
+
+def _named(workspace: Workspace, _: list[tuple[str, str]]) -> Iterator[Trap]:
+    """Whether layers can be called after the features."""
+    odd = without_a_layer(workspace.samples.features)
+    if odd:  # which Keras 3 may run on something else
+        yield Trap(FAULT if workspace.config.compare.keras == "2" else WARNING, f"no model can be built: {odd}")
 
 
 def _trained(workspace: Workspace, steps: list[tuple[str, str]]) -> Iterator[Trap]:

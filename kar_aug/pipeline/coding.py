@@ -16,7 +16,7 @@ from kar_aug.codes.files import MANIFEST, CodesManifest
 from kar_aug.errors import EncodingError, StoreError
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
-from kar_aug.pipeline.workspace.code_features import asks_for_codes
+from kar_aug.pipeline.workspace.code_features import codes_wanted
 from kar_aug.registry import CONTROLS
 
 if TYPE_CHECKING:
@@ -92,13 +92,21 @@ def is_coded_as_it_is(store: Path) -> bool:
     return CodesManifest.read(codes_folder(store)).fingerprint == VectorStore.open(store).fingerprint
 
 
+def arms_read_codes(workspace: Workspace) -> bool:
+    """Whether there are arms in which knowledge enters as codes."""
+    return any("codes" in name.split("+") for name in workspace.config.compare.injections)
+
+
 def stores_to_code(workspace: Workspace) -> Iterator[tuple[Path, str]]:
-    """The folders of stores that there are, of entities whose knowledge is compared, or of whom all models read codes,
-    and what they hold.
+    """The folders of stores that there are, of entities whose knowledge is compared, and of what it is compared with,
+    and what they hold. Of items alone, where all models read their codes and no arm adds any.
     """
-    compared = workspace.config.compare
-    of_all_models = {"item"} if asks_for_codes(workspace.config.data.item_features) else set()
-    wanted = [entity for entity in ENTITIES if {entity, "both"} & {*compared.knowledge} or entity in of_all_models]
+    compared, in_all_models = workspace.config.compare, codes_wanted(workspace.config.data)
+    if in_all_models and not arms_read_codes(workspace):
+        if workspace.paths.store("item").exists():
+            yield workspace.paths.store("item"), "items"
+        return
+    wanted = [e for e in ENTITIES if {e, "both"} & {*compared.knowledge} or (in_all_models and e == "item")]
     for entity in wanted:
         if workspace.paths.store(entity).exists():
             yield workspace.paths.store(entity), f"{entity}s"

@@ -294,7 +294,11 @@ class Project:
             MissingDependencyError: scikit-learn is not installed.
         """
         with self._at_work("codes"):
-            return coding.make_codes(self.workspace, self.watch, anew=anew)
+            done = coding.make_codes(self.workspace, self.watch, anew=anew)
+            self.workspace = (
+                self.workspace.changed()
+            )  # the same tables; samples that were read have the codes of before
+            return done
 
     def check(self) -> Outlook:
         """What a run will do and cost, and every trap that is sure to fail later. Nothing is sent, nothing trained."""

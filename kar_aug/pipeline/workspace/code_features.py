@@ -7,27 +7,43 @@ column "codes" of its own has that one, and none of these.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from kar_aug.cache import VectorStore
 from kar_aug.codes import Pieces, SemanticIds, codes_folder
+from kar_aug.config import DataConfig
+from kar_aug.data.inputs import inputs
 from kar_aug.errors import DataError, StoreError
 
 CODES = "codes"
-_PIECE = re.compile(rf"{CODES}\.(level|prefix)_\d+")
+_PIECE = re.compile(rf"{CODES}\.(level|prefix).*")  # "codes.level9" too: `add_codes` says which there are
+_WHOLE = {"i": "Int64", "u": "UInt64"}  # by the kind of a type: whole numbers of which some may be missing
 
 
-def asks_for_codes(features: Sequence[str]) -> bool:
-    """Whether some of the features are semantic ids, unless a table has columns of these names."""
-    return any(name == CODES or _PIECE.fullmatch(name) for name in features)
+def is_code(name: str) -> bool:
+    """Whether a feature of this name is a semantic id, unless a table has a column of that name."""
+    return name == CODES or _PIECE.fullmatch(name) is not None
 
 
-def pieces_for(features: Sequence[str], items: pd.DataFrame, codes: SemanticIds) -> tuple[str, ...]:
-    """The features with all pieces in the place of "codes", unless items have a column of that name."""
-    whole = {} if CODES in items else {CODES: [f"{CODES}.{name}" for name in _pieces(codes).names]}
+def codes_wanted(data: DataConfig, of_items: Collection[str] = (), of_events: Collection[str] = ()) -> bool:
+    """Whether models are to read semantic ids, of the candidate or of earlier events.
+
+    Args:
+        of_items, of_events: the columns that a feature of items may be, and what is told of an event: what is one of
+            them is no semantic id.
+    """
+    read = inputs(data)
+    named = [(name, of_items) for name in read.item_features]
+    named += [(name, of_events) for name in read.event_features or ()]
+    return any(is_code(name) and name not in columns for name, columns in named)
+
+
+def pieces_for(features: Sequence[str], columns: Collection[str], codes: SemanticIds) -> tuple[str, ...]:
+    """The features with all pieces in the place of "codes", unless that is one of the tables' columns."""
+    whole = {} if CODES in columns else {CODES: [f"{CODES}.{name}" for name in _pieces(codes).names]}
     return tuple(dict.fromkeys(each for name in features for each in whole.get(name, [name])))
 
 
@@ -42,10 +58,15 @@ def add_codes(items: pd.DataFrame, catalogue: pd.Index, features: Sequence[str],
         DataError: There is no such piece.
         StoreError: None of the items has codes.
     """
-    pieces, lacking = _pieces(codes), catalogue.difference(pd.Index(items["item_id"]), sort=False)
+    pieces = _pieces(codes)
+    if items.empty:  # of no type then, and ids beside it become decimals
+        items = items.astype({"item_id": catalogue.dtype})
+    lacking = catalogue.difference(pd.Index(items["item_id"]), sort=False)
     coded = codes.codes_of(lacking.tolist())[:, 0] > 0
     if coded.any():
-        items = pd.concat([items, pd.DataFrame({"item_id": lacking[coded]})], ignore_index=True)
+        numbers = {name: _WHOLE[kind.kind] for name, kind in items.dtypes.items() if kind.kind in _WHOLE}
+        numbers.pop("item_id", None)  # of which none will be missing; the others stay whole, however large they are
+        items = pd.concat([items.astype(numbers), pd.DataFrame({"item_id": lacking[coded]})], ignore_index=True)
     values = pd.DataFrame(pieces.of(codes.codes_of(items["item_id"].tolist())), columns=pieces.names, dtype="Int32")
     values = values.mask(values == 0).set_axis(items.index)
     if values.empty or values[pieces.names[0]].isna().all():
@@ -54,7 +75,7 @@ def add_codes(items: pd.DataFrame, catalogue: pd.Index, features: Sequence[str],
             f"{', '.join(map(repr, codes.ids[:3]))} ... Are they the codes of these?",
             path=codes.path,
         )
-    wanted = [name for name in features if asks_for_codes([name]) and name not in items]
+    wanted = [name for name in features if is_code(name) and name not in items]
     for name in wanted:
         piece = name.removeprefix(f"{CODES}.")
         if piece not in pieces.names:

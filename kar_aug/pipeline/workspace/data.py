@@ -36,7 +36,7 @@ from kar_aug.data.split import PARTS, SAMPLE_PARTS, is_sample, part_codes, timel
 from kar_aug.errors import DataError, StoreError
 from kar_aug.generate.intake import accepted
 from kar_aug.pipeline.workspace.attributes import add_attributes, answers_fingerprint
-from kar_aug.pipeline.workspace.code_features import add_codes, asks_for_codes, codes_fingerprint, pieces_for
+from kar_aug.pipeline.workspace.code_features import add_codes, codes_fingerprint, codes_wanted, is_code, pieces_for
 from kar_aug.pipeline.workspace.forgotten import ForgottenIds
 from kar_aug.pipeline.workspace.paths import Paths
 from kar_aug.pipeline.workspace.preparing import folder_of, made_of, prepared_samples
@@ -191,26 +191,29 @@ class Data:
         """
         data, tables = self.config, self.tables
         if (codes := self.codes) is not None:
-            names = pieces_for(data.item_features, tables.items, codes)
+            names = (*self.inputs.item_features, *(self.inputs.event_features or ()))
             catalogue = pd.Index(tables.ids("item", self.room))
             tables = replace(tables, items=add_codes(tables.items, catalogue, names, codes))
-        if not any("." in name for name in (*data.user_features, *data.item_features)):
+        of_items = [name for name in data.item_features if not is_code(name)]
+        if not any("." in name for name in (*data.user_features, *of_items)):
             return tables
         with self.paths.open_cache(reading=True) as cache:
             answers = partial(cache.knowledge, accept=self._accepted)
             users = add_attributes(tables.users, "user", data.user_features, self._recipe, answers)
-            items = add_attributes(tables.items, "item", data.item_features, self._recipe, answers)
+            items = add_attributes(tables.items, "item", of_items, self._recipe, answers)
         return replace(tables, users=users, items=items)
 
     @cached_property
     def codes(self) -> SemanticIds | None:
-        """The semantic ids that all models read of items; None where [data] asks for none, or the table of items has
-        columns of these names.
+        """The semantic ids that all models read of items; None where [data] asks for none, or the tables have columns
+        of these names.
 
         Raises:
             StoreError: There are none, or they are those of an earlier state of the vectors.
         """
-        if not asks_for_codes(self._not_columns):
+        if not codes_wanted(self.config):  # then no table need be read
+            return None
+        if not codes_wanted(self.config, self._of_items, self._of_events):
             return None
         path = self.paths.store("item")
         if not path.exists():
@@ -222,11 +225,25 @@ class Data:
         return SemanticIds.of(VectorStore.open(path))
 
     @property
-    def _not_columns(self) -> list[str]:
-        """Features of items that are no columns of their table."""
-        if not asks_for_codes(self.config.item_features):  # then the table need not be read
-            return []
-        return [name for name in self.config.item_features if name not in self.tables.items]
+    def _of_items(self) -> set[str]:
+        """The columns that a feature of items may be."""
+        return set(map(str, self.tables.items))
+
+    @property
+    def _of_events(self) -> set[str]:
+        """The columns that may be told of an earlier event."""
+        return {*self._of_items, *map(str, self.tables.interactions)}
+
+    @property
+    def awaited_codes(self) -> str:
+        """Why the semantic ids that all models are to read cannot be read yet, and what to do; "" where they can, or
+        where none are.
+        """
+        try:
+            _ = self.codes
+        except StoreError as error:
+            return str(error)
+        return ""
 
     @property
     def inputs(self) -> Inputs:
@@ -234,8 +251,8 @@ class Data:
         data, codes = self.config, self.codes
         if codes is None:
             return inputs(data)
-        read = pieces_for(data.item_features, self.tables.items, codes)
-        told = data.event_features and pieces_for(data.event_features, self.tables.items, codes)
+        read = pieces_for(data.item_features, self._of_items, codes)
+        told = data.event_features and pieces_for(data.event_features, self._of_events, codes)
         return inputs(replace(data, item_features=read, event_features=told))
 
     def _recipe(self, name: str) -> Recipe:
@@ -266,7 +283,7 @@ class Data:
         """What the samples are made of; None where they are not to be kept."""
         made = None if self._is_given else made_of(self.paths.config)
         named = dict(zip(ENTITIES, (self.config.user_features, self.config.item_features), strict=True))
-        if made is not None and asks_for_codes(self.config.item_features):
+        if made is not None and codes_wanted(self.config):
             made |= {"codes": codes_fingerprint(self.paths.store("item"))}
         if made is None or not any("." in name for names in named.values() for name in names):
             return made

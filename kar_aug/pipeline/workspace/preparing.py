@@ -35,7 +35,7 @@ _KEPT = 8
 _RECENT_SECONDS = 86_400
 # Bytes of a file, or of all in a folder, that are told by their content; more by places, sizes and times of change.
 _SMALL = 1 << 24
-_CODE = ("data", "datasets", "pipeline/workspace")
+_CODE = ("codes", "data", "datasets", "pipeline/workspace")
 _PATHS = ("path", "interactions", "items", "users", "initial_scores")
 _OF_THE_WAY = ("memory",)  # how they are made, which changes nothing of what is made
 _log = logging.getLogger("kar_aug")
