@@ -448,6 +448,29 @@ def test_keys_of_structs_are_columns(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert Config.load("kar.toml").data.columns["user_id"] == "user.nick"
 
 
+def test_columns_get_names_that_models_can_be_built_with(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    log = plays().rename(columns={"uid": "Visitor ID"})
+    more = {"Device Type": random.choice(["tablet", "phone"], len(log)), "clicked?": random.integers(0, 2, len(log))}
+    log.assign(**more).to_csv(tmp_path / "log.csv", index=False)
+    dishes = pd.DataFrame({"track_id": range(50), "Küche": np.resize(["süß", "scharf"], 50), "Zeit (min)": range(50)})
+
+    def started_with(items: pd.DataFrame) -> tuple[Project, list[str]]:
+        items.to_csv(tmp_path / "dishes.csv", index=False)
+        project = Project.open(start([tmp_path], tmp_path / "kar.toml", force=True).path)
+        return project, [trap.text for trap in project.check().faults if "no layer of TensorFlow" in trap.text]
+
+    project, faults = started_with(dishes)
+    data = project.config.data
+    assert "Device_Type" in data.context and data.item_features == ("Kueche", "Zeit_min") and not faults
+    theirs = {"user_id": "Visitor ID", "Device_Type": "Device Type", "Kueche": "Küche", "Zeit_min": "Zeit (min)"}
+    assert theirs.items() <= data.columns.items()
+    assert "Kueche: süß" in project.prompts("item").of(0).text
+    project, (fault,) = started_with(dishes.rename(columns={"Küche": "種類"}))
+    assert "種類" in project.config.data.item_features, "what cannot be written in Latin letters stays, and is said"
+    assert 'columns = { feature = "種類" }' in fault
+
+
 def test_that_no_scenario_speaks_of_the_items_is_said(tmp_path: Path) -> None:
     plays().rename(columns={"track_id": "item_id"}).to_csv(tmp_path / "log.csv", index=False)
     pd.DataFrame({"item_id": range(50), "title": [f"Talk {i}" for i in range(50)]}).to_csv(tmp_path / "items.csv")
@@ -521,7 +544,8 @@ def test_columns_of_any_type_are_looked_at(tmp_path: Path) -> None:
     log.to_parquet(tmp_path / "log.parquet")
     project = Project.open(start([tmp_path], tmp_path / "kar.toml").path)
     context = project.config.data.context
-    assert {"flag", "shelf", "price", "endless", "level", "two words", "a\nb"} < set(context)
+    assert {"flag", "shelf", "price", "endless", "level", "two_words", "a_b"} < set(context)
+    assert {"two_words": "two words", "a_b": "a\nb"}.items() <= project.config.data.columns.items()
     assert not {"nothing", "day", "raw", "nested", "details", "it's"} & set(context)
     assert len(project.inspect.data().features) and not project.audit().leaks
 

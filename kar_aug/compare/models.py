@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kar_aug._helpers.keras import ON_TENSORFLOW, keras, tensors_behind
+from kar_aug._helpers.keras import keras, tensors_behind
 from kar_aug.backbones.protocol import Injection, Settings, keras_of, nothing
 from kar_aug.cache import KnowledgeTable
 from kar_aug.compare.additions import Control
@@ -68,9 +68,7 @@ def build(
         seed=seed,
     )
     features = (*samples.features, *samples.keys) if tables else samples.features
-    if ON_TENSORFLOW and (odd := without_a_layer(features)):
-        raise ConfigError(f"{arm.name} cannot be built: {odd}")
-    with _named(arm, "built"):
+    with _named(arm, "built", without_a_layer(features)):
         given = objective.given(samples, features)
         model = backbones_with(arm.backbone).load(arm.backbone)(given, chosen, augmentation, injection)
     _check_inputs(model, arm, features, objective.read(samples))
@@ -115,14 +113,18 @@ def _without_idle(model: Any, keys: Collection[str]) -> Any:
 
 
 @contextmanager
-def _named(arm: Arm, done: str) -> Iterator[None]:
-    """Says whose fault it is, where code that anybody may have written fails."""
+def _named(arm: Arm, done: str, likely: str = "") -> Iterator[None]:
+    """Says whose fault it is, where code that anybody may have written fails.
+
+    Args:
+        likely: what it most likely fails of; "" where that is not known.
+    """
     try:
         yield
     except KarError:
         raise
     except Exception as error:
-        raise ConfigError(f"{arm.name} cannot be {done}: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{arm.name} cannot be {done}: {likely or f'{type(error).__name__}: {error}'}") from error
 
 
 def input_names(model: Any) -> list[str]:

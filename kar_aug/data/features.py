@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 HIST, PAST = "hist", "past"
 HISTORY = f"{HIST}_item_id"
 _SCOPE = re.compile(r"[A-Za-z0-9_.\\/>-]+")  # what TensorFlow takes in the name of a scope
+_WRITTEN_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ø": "o"})
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,24 @@ class Feature:
         return not self.vocabulary_size
 
 
+def is_name_of_layer(name: str) -> bool:
+    """Whether TensorFlow takes a name for a layer, and so for a category."""
+    return _SCOPE.fullmatch(name) is not None
+
+
+def name_for_layer(name: str) -> str:
+    """One that is like a name and that TensorFlow takes, "Kueche" for "Küche"; "" where no letter of it is Latin."""
+    latin = unicodedata.normalize("NFKD", name.translate(_WRITTEN_OUT)).encode("ascii", "ignore").decode()
+    return re.sub(r"\W+", "_", latin).strip("_")
+
+
 def without_a_layer(features: Iterable[Feature]) -> str:
     """Which features TensorFlow can call no embedding after, and what to do; "" if there are none."""
     named = {f.name.removeprefix(f"{f.sequence}_"): None for f in features if f.vocabulary_size and not f.is_key}
-    odd = [name for name in named if not _SCOPE.fullmatch(name)]
+    odd = [name for name in named if not is_name_of_layer(name)]
     if not odd:
         return ""
-    ours = re.sub(r"[^A-Za-z0-9_]+", "_", odd[0]).strip("_") or "feature"
+    ours = name_for_layer(odd[0]) or "feature"
     return (
         f"no layer of TensorFlow can be called after {', '.join(map(repr, odd))}: letters from a to z, digits and _ "
         f'can. Give each a name of its own, and use that: [data] columns = {{ {ours} = "{odd[0]}" }}'

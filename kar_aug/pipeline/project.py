@@ -295,9 +295,8 @@ class Project:
         """
         with self._at_work("codes"):
             done = coding.make_codes(self.workspace, self.watch, anew=anew)
-            self.workspace = (
-                self.workspace.changed()
-            )  # the same tables; samples that were read have the codes of before
+            # The same tables; samples that were read have the codes of before.
+            self.workspace = self.workspace.changed()
             return done
 
     def check(self) -> Outlook:

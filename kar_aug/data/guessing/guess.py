@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kar_aug.data.features import is_name_of_layer
 from kar_aug.data.guessing.clicks import Clicks, clicks, expression
 from kar_aug.data.guessing.features import Use, is_of, tells_item, use, use_in_events
 from kar_aug.data.guessing.guesses import Guess, Guessed
@@ -185,7 +186,10 @@ class _Guesser:
             found[table] = {ours: head.called(name) for ours, name in found[table].items()}
         for table, name, theirs in self._of_structs():
             if theirs not in found[table].values():
-                found[table][name], why[name] = theirs, "a key of structs"
+                found[table][name] = theirs
+                why[name] = (
+                    "a key of structs" if is_name_of_layer(theirs) else "no layer of TensorFlow can be called so"
+                )
         columns = {table: list(map(head.called, head.columns)) for table, head in self.tables.items()}
         settings = _called(found, columns, why)
         if self.time is None:

@@ -44,7 +44,8 @@ class Head:
         impressions: where a row is an impression, its columns of lists: what was shown, and what of it was clicked.
             Then `columns` are those of the single items.
         thousands: what stands between the digits of its numbers, a column with such, and one of them.
-        keys: what the file calls those of `columns` that stand under keys of structs: {"venue_city": "venue.city"}.
+        keys: what the file calls those of `columns` that stand under keys of structs, {"venue_city": "venue.city"}, or
+            whose names are none of layers, {"Kueche": "Küche"}.
     """
 
     path: Path
@@ -79,7 +80,8 @@ class Head:
             return whole
         pages = frame.head(_IMPRESSIONS).drop(columns=[name for name in whole.ids("item") if name in frame])
         columns = columns_of(candidates(pages, shown, clicked, Table(str(path))))
-        return cls(path, columns, len(frame), named, (shown, clicked), thousands, keys)
+        impressions = (keys.get(shown, shown), keys.get(clicked, clicked))
+        return cls(path, columns, len(frame), named, impressions, thousands, keys)
 
     def ids(self, entity: str) -> list[str]:
         """Columns whose names and values are those of ids, the surest first."""
@@ -118,7 +120,7 @@ class Head:
         return any(map(_is_shown, self.lists_of_items))
 
     def called(self, name: str) -> str:
-        """What the file calls a column, "venue.city" where it is a key of structs."""
+        """What the file calls a column: "venue.city" where it is a key of structs."""
         return self.keys.get(name, name)
 
     @property

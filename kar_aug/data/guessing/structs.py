@@ -1,14 +1,18 @@
-"""Structs as columns: nested JSON holds what a table has in columns under keys, {"venue": {"city": "Graz"}}."""
+"""Columns as settings can name them.
+
+Nested JSON holds under keys what a table has in columns: {"venue": {"city": "Graz"}}. And a category has a name that
+layers of TensorFlow can be called after: no "Device Type", and no "Küche".
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
 from kar_aug.data.cells import is_list
+from kar_aug.data.features import is_name_of_layer, name_for_layer
 from kar_aug.data.types import take
 
 _TRIED = 200  # cells whose keys are looked at
@@ -16,17 +20,20 @@ _MOST_KEYS = 50  # more are no names of columns: what happened by day, say
 
 
 def apart(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The frame, in which each key of structs, and of lists of structs, is a column; and what the file calls these, by
-    their names: {"venue_city": "venue.city"}. A key whose name another column has is left out.
+    """The frame, in which each key of structs, and of lists of structs, is a column, and each column is called after
+    what a layer can be; and what the file calls these, by their names: {"venue_city": "venue.city", "Kueche": "Küche"}.
+    A key whose name another column has is left out; a column of which no letter is Latin, or whose name another has,
+    keeps its own.
     """
     called: dict[str, str] = {}
     columns: dict[str, pd.Series] = {}
     for name, cells in frame.items():
         for theirs, values in _columns(str(name), cells):
-            ours = re.sub(r"\W+", "_", theirs).strip("_") if theirs != name else str(name)
-            if theirs == name or (ours not in frame and ours not in columns):
-                columns[ours] = values
-                called |= {} if theirs == name else {ours: theirs}
+            ours = "" if theirs == name and is_name_of_layer(theirs) else name_for_layer(theirs)
+            if ours and ours not in frame and ours not in columns:
+                columns[ours], called[ours] = values, theirs
+            elif theirs == name:
+                columns[theirs] = values
     return (pd.DataFrame(columns, frame.index) if called else frame), called
 
 
