@@ -256,7 +256,7 @@ def test_a_column_that_no_layer_can_be_called_after_is_said_before_anything_is_t
     read, size = log(**{"dev ice": "web", "was it": "seen"}), items(**{"Größe": 3})
     (trap,) = [each for each in outlook(tmp_path, read, size, data=named).traps if "no layer" in each.text]
     assert trap.kind == "fault" and "after 'Größe', 'dev ice', 'was it': letters" in trap.text
-    assert '[data] columns = { Gr_e = "Größe" }' in trap.text
+    assert '[data] columns = { Groesse = "Größe" }' in trap.text
 
 
 def test_items_without_events_and_a_missing_key_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
