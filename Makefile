@@ -16,7 +16,7 @@ demo: $(VENV)/.installed  ## Run everything on MovieLens-100K with a small local
 # Processes by the cores, each on one thread. A file is one process's, so that what its tests share is made once; the
 # files go out in the order of conftest.py, the longest first. What the many processes import is compiled once.
 PYTEST = TF_USE_LEGACY_KERAS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile \
-	--no-loadscope-reorder
+	--no-loadscope-reorder --max-worker-restart 0
 
 # Arguments of pytest: TESTS=tests/test_demo.py
 TESTS ?=

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -66,21 +63,6 @@ def test_a_second_run_asks_nothing(chat_server: ChatServer, cache: TextCache) ->
     generate(chat_server, cache, prompts(10))
     assert generate(chat_server, cache, prompts(10)).cached == 10
     assert chat_server.answered == 10
-
-
-def test_ctrl_c_waits_for_no_answer_that_costs_nothing_and_says_at_once_what_is_there(cache: TextCache) -> None:
-    with ChatServer() as server:
-        generate(server, cache, prompts(5))
-    seen: list[int] = []
-    notes: list[str] = []
-    with ChatServer(latency=60) as server:
-        tell: Any = {"on_progress": lambda progress: seen.append(progress.cached), "on_note": notes.append}
-        threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-        started = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            stage.generate(prompts(300), cache, model(server), key="any", costs_nothing=True, **tell)
-        assert time.monotonic() - started < 20 and seen[0] == 5 and notes[-1] == "Stopping ..."
-    assert all(not row.unknown and not row.reserved for row in cache.ledger.history())
 
 
 @pytest.mark.parametrize("count", [10, 600])

@@ -99,6 +99,23 @@ def test_a_second_interrupt_does_not_wait_for_the_server(nursery: Jobs, tmp_path
         assert job.wait() == 130 and time.monotonic() - started < 20, job.output
 
 
+def test_ctrl_c_waits_for_no_answer_that_costs_nothing(nursery: Jobs, tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    with ChatServer() as server:
+        assert nursery.start(path, server.base_url, 5).wait() == 0
+    with ChatServer(latency=60) as server:
+        job = nursery.start(path, server.base_url, 300, costs_nothing=True)
+        while not server.requests:
+            time.sleep(0.01)
+        job.send(signal.SIGINT)
+        started = time.monotonic()
+        assert job.wait() == 130 and time.monotonic() - started < 20, job.output
+    note, stopped = job.output.splitlines()
+    assert note == "Stopping ..." and stopped.startswith("0 asked, 5 "), "of those there were"
+    with TextCache(path) as cache:
+        assert all(not row.unknown and not row.reserved for row in cache.ledger.history())
+
+
 def test_a_full_disk_is_one_clear_line_and_loses_no_stored_answer(nursery: Jobs, tmp_path: Path) -> None:
     path = tmp_path / "answers.sqlite"
 

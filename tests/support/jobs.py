@@ -66,12 +66,13 @@ class Jobs(Nursery):
 
     def start(
         self, where: Path | str, base_url: str, count: int, *, batches: dict[str, Any] | None = None,
-        most_bytes: int = 0, **model: Any,
+        most_bytes: int = 0, costs_nothing: bool = False, **model: Any,
     ) -> Job:  # fmt: skip
         """A job that asks `count` prompts; through the Batch API, if `batches` are options of it.
 
         Args:
             most_bytes: that any file may have: the disk is full then.
+            costs_nothing: as of `generate`; the job prints its notes then.
         """
         _, output = tempfile.mkstemp()
         order = {
@@ -80,6 +81,7 @@ class Jobs(Nursery):
             "count": count,
             "batches": batches,
             "most_bytes": most_bytes,
+            "costs_nothing": costs_nothing,
             "model": {"model": "test-model", "base_url": base_url, "concurrency": 4, **model},
         }
         return Job(self, int(self.order(**order)), Path(output))
@@ -93,6 +95,10 @@ def import_clients() -> None:
     import kar_aug.generate  # noqa: F401
 
     openai.AsyncOpenAI(api_key="k")  # it imports what it needs
+
+
+def _say(note: str) -> None:
+    os.write(1, f"{note}\n".encode())
 
 
 def _child(order: dict[str, Any]) -> int:
@@ -117,7 +123,8 @@ def _child(order: dict[str, Any]) -> int:
         with TextCache(order["where"]) as cache:
             model = LanguageModel(**order["model"])
             if order["batches"] is None:
-                done = generate(prompts(order["count"]), cache, model, key=KEY)
+                free: dict[str, Any] = {"costs_nothing": True, "on_note": _say} if order["costs_nothing"] else {}
+                done = generate(prompts(order["count"]), cache, model, key=KEY, **free)
             else:
                 done = generate_batches(prompts(order["count"]), cache, model, key=KEY, **order["batches"])
         os.write(1, f"{done}\n".encode())
