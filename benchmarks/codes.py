@@ -35,45 +35,31 @@ DIMENSION, CHUNK, HEAPS = 384, 100_000, 20_000
 # MovieLens-1M
 
 
-def prove(
-    data: Path,
-    size: int,
-    users: int | None,
-    seeds: int,
-    injections: list[str],
-    controls: list[str],
-    ids: list[str],
-    cold: float,
-) -> None:
-    """All of it, and the tables as Markdown.
-
-    Args:
-        size: codes a level.
-        ids: "with" and "without", ids of items among the inputs.
-        cold: share of the items that no model is trained on.
-    """
+def prove(options: argparse.Namespace) -> None:
+    """All of it, and the tables as Markdown."""
     from kar_aug import Project
     from kar_aug.cli.progress import Terminal
 
     if not (WORK / "items.parquet").exists():
         here = Path(__file__).with_name("ml1m.py")
-        subprocess.run([sys.executable, here, "--data", data, "--output", WORK], check=True)
-    compare = {"injections": injections, "controls": controls, "stores": {}, "seeds": seeds, "jobs": 1}
-    project = Project.open(TOML, watch=Terminal(), compare=compare, codes={"size": size})
+        subprocess.run([sys.executable, here, "--data", options.data, "--output", WORK], check=True)
+    compare = {"stores": {}, "jobs": 1} | {n: getattr(options, n) for n in ("injections", "controls", "seeds")}
+    project = Project.open(TOML, watch=Terminal(), compare=compare, codes={"size": options.size})
     if not project.workspace.store_path("item").exists():
         project.cache.import_texts(WORK / "ml-1m.parquet", author="DeepSeek")
         project.encode()
     for stored in project.codes().stores:
         print("\n".join(["", stored.title, *stored.report.sentences, *_markdown(_columns(), stored.report.rows)]))
-    for among in ids:
-        settings = replace(project.config.data, item_ids=among == "with", sample_users=users)
+    for among in options.ids:
+        settings = replace(project.config.data, item_ids=among == "with", sample_users=options.users)
         title = (
-            f"{among.capitalize()} ids of items; {users or 'all'} users, {seeds} seeds, {cold:.0%} of the items cold"
+            f"{among.capitalize()} ids of items; {options.users or 'all'} users, {options.seeds} seeds, "
+            f"{options.cold:.0%} of the items cold"
         )
         asked = Project(replace(project.config, data=settings), watch=Terminal())
-        if cold:
-            log = WORK / f"cold-{cold}.parquet"
-            with_cold_items(asked, cold).to_parquet(log)
+        if options.cold:
+            log = WORK / f"cold-{options.cold}.parquet"
+            with_cold_items(asked, options.cold).to_parquet(log)
             settings = replace(settings, interactions=str(log.resolve()))
             asked = Project(replace(project.config, data=settings), watch=Terminal())
         print("\n".join(["", title, *_results(asked)]), flush=True)
@@ -207,16 +193,7 @@ def main() -> None:
     if options.rows:
         scale(options.rows)
     if options.data:
-        prove(
-            options.data,
-            options.size,
-            options.users,
-            options.seeds,
-            options.injections,
-            options.controls,
-            options.ids,
-            options.cold,
-        )
+        prove(options)
 
 
 if __name__ == "__main__":

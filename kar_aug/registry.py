@@ -127,6 +127,7 @@ BACKBONES = Registry(
     },
 )
 BLIND = "kar:"  # before the name of a re-ranker: without any input of the user
+CODES = "codes"  # the injection that reads semantic ids, and the feature of items that is their semantic ids
 RERANKERS = Registry(
     "re-ranker",
     "kar_aug.rerankers",
@@ -236,3 +237,8 @@ ASKING_ENGINES = Registry(
     {"ray": "kar_aug.engines.on_ray:generate", "spark": "kar_aug.engines.on_spark:generate"},
 )
 ENCODING_ENGINES = Registry("engine that encodes", "kar_aug.encoding_engines", {"ray": "kar_aug.engines.on_ray:encode"})
+
+
+def reads_codes(injection: str) -> bool:
+    """Whether an injection, alone or joined by "+", reads semantic ids."""
+    return CODES in injection.split("+")

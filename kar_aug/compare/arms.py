@@ -9,9 +9,8 @@ from typing import Any
 
 from kar_aug.compare.additions import Addition, Control, Knowledge, OtherStore, addition
 from kar_aug.config import BASE, CompareConfig
-from kar_aug.registry import ADAPTORS, BLIND, INJECTIONS
+from kar_aug.registry import ADAPTORS, BLIND, INJECTIONS, reads_codes
 
-CODES = "codes"  # the injection that reads semantic ids
 OF_ITEMS = ("similarity", "state", "attention", "retrieval")  # injections that compare items, and read nothing of users
 _USUAL = (ADAPTORS.names()[0], INJECTIONS.names()[0])
 
@@ -86,7 +85,7 @@ class Arm:
     @property
     def reads_codes(self) -> bool:
         """Whether its vectors enter as semantic ids, too."""
-        return CODES in self.injection.split("+")
+        return reads_codes(self.injection)
 
     @property
     def words(self) -> str:

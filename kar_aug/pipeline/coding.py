@@ -17,7 +17,7 @@ from kar_aug.errors import EncodingError, StoreError
 from kar_aug.pipeline.watch import SILENT, Watch
 from kar_aug.pipeline.workspace import ENTITIES, Workspace
 from kar_aug.pipeline.workspace.code_features import codes_wanted
-from kar_aug.registry import CONTROLS
+from kar_aug.registry import CONTROLS, reads_codes
 
 if TYPE_CHECKING:
     from kar_aug.compare.controls import Control
@@ -94,7 +94,7 @@ def is_coded_as_it_is(store: Path) -> bool:
 
 def arms_read_codes(workspace: Workspace) -> bool:
     """Whether there are arms in which knowledge enters as codes."""
-    return any("codes" in name.split("+") for name in workspace.config.compare.injections)
+    return any(map(reads_codes, workspace.config.compare.injections))
 
 
 def stores_to_code(workspace: Workspace) -> Iterator[tuple[Path, str]]:

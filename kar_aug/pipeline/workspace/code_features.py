@@ -17,8 +17,8 @@ from kar_aug.codes import Pieces, SemanticIds, codes_folder
 from kar_aug.config import DataConfig
 from kar_aug.data.inputs import inputs
 from kar_aug.errors import DataError, StoreError
+from kar_aug.registry import CODES
 
-CODES = "codes"
 _PIECE = re.compile(rf"{CODES}\.(level|prefix).*")  # "codes.level9" too: `add_codes` says which there are
 _WHOLE = {"i": "Int64", "u": "UInt64"}  # by the kind of a type: whole numbers of which some may be missing
 
@@ -75,8 +75,7 @@ def add_codes(items: pd.DataFrame, catalogue: pd.Index, features: Sequence[str],
             f"{', '.join(map(repr, codes.ids[:3]))} ... Are they the codes of these?",
             path=codes.path,
         )
-    wanted = [name for name in features if is_code(name) and name not in items]
-    for name in wanted:
+    for name in [name for name in features if is_code(name) and name not in items]:
         piece = name.removeprefix(f"{CODES}.")
         if piece not in pieces.names:
             known = ", ".join(f"{CODES}.{each}" for each in pieces.names)
